@@ -1,0 +1,50 @@
+# Headrace. `make` alone lists what can be made.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := requirements/server.lock requirements/local.lock requirements/dev.lock
+STAMP := $(VENV)/.complete
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fault bench lint lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv from the lock files (quick when done)
+
+$(STAMP): $(LOCKS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or later; this is %s. Name another: make PYTHON=python3.12" % sys.version.split()[0])'
+	@echo "[1/4] virtual environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "[2/4] packages of the server, then of the local stack and the tests (about 400 MB the first time)"
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps -r requirements/server.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps -r requirements/local.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.lock
+	@echo "[3/4] Headrace itself"
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
+	@echo "[4/4] done"
+	@touch $@
+
+run: setup ## Start the whole stack: broker, model, ingress, streams, dispatcher
+	$(BIN)/headrace up $(ARGS)
+
+test: setup ## Every test, against the embedded broker
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fault: setup ## 300 processes killed, frozen or restarted under load, then an audit; SEED=N repeats one
+	$(BIN)/python -m tests.fault.campaign $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench: setup ## The figures of the README, measured on this machine
+	$(BIN)/python -m bench $(ARGS)
+
+lint: setup ## Style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: ## Compile the lock files anew (needs uv)
+	sh requirements/lock.sh
+
+clean: ## Remove the virtual environment and the local data
+	rm -rf $(VENV) .headrace build *.egg-info
