@@ -1,0 +1,111 @@
+"""Avro bytes of every record: fastavro on the hot path, held by tests to the bytes of avro-python3, the reference.
+
+Writers use the newest schema of a name; readers resolve whatever registered version the framing names.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import fastavro
+from fastavro.types import Schema
+
+from schemas import records
+from schemas.framing import HEADER, MAGIC, frame, unframe
+
+AVSC = Path(__file__).parent / "avsc"
+R = TypeVar("R")
+
+
+class SchemaError(ValueError):
+    """The record does not fit its schema."""
+
+
+@cache
+def registry() -> Mapping[int, Mapping[str, Any]]:
+    """Return schema id → {name, version, file}; ids are fixed for ever."""
+    return {int(number): entry for number, entry in json.loads((AVSC / "ids.json").read_text()).items()}
+
+
+@cache
+def schema_text(schema_id: int) -> str:
+    """Return the .avsc text of a registered id."""
+    return (AVSC / str(registry()[schema_id]["file"])).read_text()
+
+
+@cache
+def parsed(schema_id: int) -> Schema:
+    """Return the schema as fastavro keeps it."""
+    return fastavro.parse_schema(json.loads(schema_text(schema_id)))
+
+
+def latest(name: str) -> int:
+    """Return the id of the newest version of a record."""
+    return max((entry["version"], number) for number, entry in registry().items() if entry["name"] == name)[1]
+
+
+class Codec(Generic[R]):
+    """Encode and decode one kind of record, framing included."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.schema_id = latest(name)
+        self._schema = parsed(self.schema_id)
+        self._head = HEADER.pack(MAGIC, self.schema_id)
+
+    def encode(self, record: R) -> bytes:
+        """Return the framed bytes; a record that does not fit raises SchemaError."""
+        out = io.BytesIO()
+        out.write(self._head)
+        try:
+            fastavro.schemaless_writer(out, self._schema, cast("dict[str, Any]", record))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise SchemaError(f"no {self.name} record: {error}") from error
+        return out.getvalue()
+
+    def decode(self, data: bytes) -> R:
+        """Read framed bytes; raises FramingError or SchemaError."""
+        schema_id, start = unframe(data)
+        source = io.BytesIO(data)
+        source.seek(start)
+        try:
+            if schema_id == self.schema_id:
+                value = fastavro.schemaless_reader(source, self._schema, None)
+            else:
+                value = fastavro.schemaless_reader(source, self._writer(schema_id), self._schema)
+        except SchemaError:
+            raise
+        except Exception as error:  # fastavro raises whatever the broken bytes make its reader stumble over
+            raise SchemaError(f"no {self.name} record: {str(error) or type(error).__name__}") from error
+        if source.tell() != len(data):
+            raise SchemaError(f"{len(data) - source.tell()} bytes follow the {self.name} record")
+        return cast("R", value)
+
+    def _writer(self, schema_id: int) -> Schema:
+        entry = registry().get(schema_id)
+        if entry is None or entry["name"] != self.name:
+            raise SchemaError(f"schema id {schema_id} is not registered for {self.name}")
+        return parsed(schema_id)
+
+
+def state_of(row: bytes) -> records.State:
+    """Read the state of a framed Status without decoding it: the enum is its first field, one varint byte."""
+    return records.STATES[row[HEADER.size] >> 1]
+
+
+TASK: Codec[records.Task] = Codec("task")
+STATUS: Codec[records.Status] = Codec("status")
+WORK: Codec[records.Work] = Codec("work")
+EVENT: Codec[records.Event] = Codec("event")
+RESULT: Codec[records.Result] = Codec("result")
+CHUNK: Codec[records.Chunk] = Codec("chunk")
+CONTROL: Codec[records.Control] = Codec("control")
+QUEUE: Codec[records.Queue] = Codec("queue")
+INSTANCE: Codec[records.Instance] = Codec("instance")
+
+__all__ = ["AVSC", "Codec", "SchemaError", "frame", "registry", "schema_text", "state_of"]

@@ -1,0 +1,135 @@
+"""Task identity: TASK-{queueNo}-{level}-{mode}-{yyMMddHHmmss}-{partition:04d}-{serial6} and its reversible renderings.
+
+All renderings carry the same six fields in 102 bits: `task_` and `batch_req_` plus 32 hex digits, and a version 8 UUID.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+EPOCH_S = 946_684_800  # 2000-01-01, where the two-digit years of the TASK form begin
+MODES = "BSCPK"
+MODE_LETTERS = {"blocking": "B", "streaming": "S", "callback": "C", "batch": "P"}
+SERIALS = 1_000_000
+
+# ASCII digits and no leading zero, so that an id has one spelling per form: logs and keys are searched by text.
+_TASK = re.compile(r"TASK-(0|[1-9][0-9]{0,9})-([01])-([BSCPK])-([0-9]{12})-([0-9]{4})-([0-9]{6})")
+_HEX = re.compile(r"(?:task_|batch_req_)([0-9a-f]{32})")
+_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}")
+
+
+class IdError(ValueError):
+    """The text is no task id in any of the known forms."""
+
+
+class TaskId(NamedTuple):
+    """The fields of a task id; times are whole epoch seconds."""
+
+    queue_number: int
+    level: int
+    mode: str
+    time_s: int
+    partition: int
+    serial: int
+
+    def __str__(self) -> str:
+        moment = datetime.fromtimestamp(self.time_s, UTC).strftime("%y%m%d%H%M%S")
+        return f"TASK-{self.queue_number}-{self.level}-{self.mode}-{moment}-{self.partition:04d}-{self.serial:06d}"
+
+    def packed(self) -> int:
+        """Return the fields as one number of 102 bits."""
+        number = self.queue_number
+        number = number << 1 | self.level
+        number = number << 3 | MODES.index(self.mode)
+        number = number << 32 | (self.time_s - EPOCH_S)
+        number = number << 14 | self.partition
+        return number << 20 | self.serial
+
+    def uuid(self) -> str:
+        """Return the UUID that Dify clients expect: version 8, variant 10, the fields in the free bits."""
+        packed = self.packed()
+        value = (packed >> 74) << 80 | 0x8 << 76 | (packed >> 62 & 0xFFF) << 64 | 0b10 << 62 | packed & (1 << 62) - 1
+        return str(UUID(int=value))
+
+    def task(self) -> str:
+        """Return the task_ form."""
+        return f"task_{self.packed():032x}"
+
+    def batch_request(self) -> str:
+        """Return the batch_req_ form."""
+        return f"batch_req_{self.packed():032x}"
+
+
+def parse(text: str) -> TaskId:
+    """Read any rendering; anything else raises IdError."""
+    if match := _TASK.fullmatch(text):
+        return _from_task(*match.groups())
+    if match := _HEX.fullmatch(text):
+        return _unpack(int(match[1], 16))
+    if _UUID.fullmatch(text):
+        value = UUID(text).int
+        return _unpack((value >> 80) << 74 | (value >> 64 & 0xFFF) << 62 | value & (1 << 62) - 1)
+    raise IdError(f"{text[:80]!r} is no task id")
+
+
+def _from_task(number: str, level: str, mode: str, moment: str, partition: str, serial: str) -> TaskId:
+    try:
+        time = datetime.strptime(moment, "%y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise IdError(f"{moment} is no yyMMddHHmmss time") from error
+    if time.year < 2000:  # strptime reads 69 to 99 as the last century
+        time = time.replace(year=time.year + 100)
+    if int(number) >= 1 << 32:
+        raise IdError(f"queue number {number} is above 32 bits")
+    return TaskId(int(number), int(level), mode, int(time.timestamp()), int(partition), int(serial))
+
+
+def _unpack(number: int) -> TaskId:
+    serial, number = number & 0xFFFFF, number >> 20
+    partition, number = number & 0x3FFF, number >> 14
+    time_s, number = (number & 0xFFFFFFFF) + EPOCH_S, number >> 32
+    mode, number = number & 0b111, number >> 3
+    level, queue_number = number & 1, number >> 1
+    if (
+        mode >= len(MODES)
+        or serial >= SERIALS
+        or partition > 9999
+        or queue_number >= 1 << 32
+        or time_s >= EPOCH_S + 3_155_760_000
+    ):
+        raise IdError("the number holds no task id")
+    return TaskId(queue_number, level, MODES[mode], time_s, partition, serial)
+
+
+def from_record(*, queue_number: int, level: int, timestamp_ms: int, partition: int, offset: int) -> TaskId:
+    """Return the id of a task that a producer wrote to Kafka without one: the same at every re-read."""
+    return TaskId(queue_number, level, "K", timestamp_ms // 1000, partition, offset % SERIALS)
+
+
+class Serials:
+    """Make ids that no other process makes in the same second.
+
+    The six digits are a slot of 1,000 serials, leased by the process (its number modulo 1,000), and a counter per
+    queue, level, mode, partition and second. When a second's 1,000 are used up the id borrows from the next second.
+    """
+
+    SLOTS = 1000
+    PER_SLOT = SERIALS // SLOTS
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot % self.SLOTS
+        self._last: dict[tuple[int, int, str, int], tuple[int, int]] = {}
+
+    def next(self, *, queue_number: int, level: int, mode: str, now_s: int, partition: int) -> TaskId:
+        """Return the next id of this process."""
+        key = (queue_number, level, mode, partition)
+        second, count = self._last.get(key, (0, 0))
+        if second < now_s:
+            second, count = now_s, 0
+        elif count >= self.PER_SLOT:
+            second, count = second + 1, 0
+        self._last[key] = (second, count + 1)
+        return TaskId(queue_number, level, mode, second, partition, self.slot * self.PER_SLOT + count)

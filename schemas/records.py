@@ -1,0 +1,242 @@
+"""The shapes of all records as they stand in memory: plain dictionaries, field for field as in avsc/.
+
+Dictionaries and not classes, because fastavro reads and writes them without another copy. The documentation of each
+field stands in its .avsc file; a test holds both to the same names.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+Mode = Literal["callback", "blocking", "streaming", "batch"]
+State = Literal["queued", "processing", "completed", "failed", "cancelled", "expired"]
+EventKind = Literal[
+    "claimed",
+    "finished",
+    "released",
+    "heartbeat",
+    "cancel",
+    "deadline",
+    "retry_due",
+    "worker_lost",
+    "expire",
+    "goodbye",
+]
+
+STATES: tuple[State, ...] = ("queued", "processing", "completed", "failed", "cancelled", "expired")
+TERMINAL: frozenset[State] = frozenset(("completed", "failed", "cancelled", "expired"))
+
+
+class Blob(TypedDict):
+    uri: str
+    size: int
+    sha256: str
+
+
+class Usage(TypedDict):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Task(TypedDict):
+    queue: str
+    level: int
+    endpoint: str
+    data: bytes | str | None
+    id: str | None
+    mode: Mode
+    data_ref: Blob | None
+    model: str | None
+    owner: str | None
+    callback_url: str | None
+    trace_id: str | None
+    idempotency_key: str | None
+    created_ms: int
+    timeout_ms: int
+    start_timeout_ms: int
+    run_timeout_ms: int
+    retention_ms: int
+
+
+class Status(TypedDict):
+    state: State
+    id: str
+    queue: str
+    level: int
+    endpoint: str
+    mode: Mode
+    owner: str | None
+    model: str | None
+    callback_url: str | None
+    trace_id: str | None
+    idempotency_key: str | None
+    duplicate_of: str | None
+    attempt: int
+    lost_workers: int
+    worker: str | None
+    streamed: bool
+    created_ms: int
+    started_ms: int | None
+    finished_ms: int | None
+    not_before_ms: int | None
+    deadline_ms: int
+    expires_ms: int | None
+    source_offset: int
+    result_offset: int | None
+    status_code: int | None
+    error_code: str | None
+    error_message: str | None
+    digest: str | None
+    start_deadline_ms: int | None
+    run_timeout_ms: int
+    retention_ms: int
+
+
+class Work(TypedDict):
+    id: str
+    queue: str
+    level: int
+    endpoint: str
+    mode: Mode
+    attempt: int
+    data: bytes | None
+    data_ref: Blob | None
+    model: str | None
+    owner: str | None
+    created_ms: int
+    deadline_ms: int
+    run_timeout_ms: int
+
+
+class Outcome(TypedDict):
+    status_code: int
+    body: bytes | None
+    body_ref: Blob | None
+    content_type: str
+    error_code: str | None
+    error_message: str | None
+    retriable: bool
+    retry_after_ms: int | None
+    upstream: str | None
+    chunks: int
+    usage: Usage | None
+    started_ms: int
+
+
+class Event(TypedDict):
+    kind: EventKind
+    at_ms: int
+    id: str
+    attempt: int
+    worker: str | None
+    reason: str | None
+    owner: str | None
+    streamed: bool
+    outcome: Outcome | None
+    data: bytes | None
+    data_ref: Blob | None
+    running: int
+    upstreams_up: int
+
+
+class Result(TypedDict):
+    id: str
+    state: State
+    queue: str
+    level: int
+    endpoint: str
+    mode: Mode
+    owner: str | None
+    model: str | None
+    callback_url: str | None
+    trace_id: str | None
+    attempt: int
+    worker: str | None
+    upstream: str | None
+    status_code: int
+    body: bytes | None
+    body_ref: Blob | None
+    content_type: str
+    error_code: str | None
+    error_message: str | None
+    usage: Usage | None
+    chunks: int
+    created_ms: int
+    started_ms: int | None
+    finished_ms: int
+
+
+class Chunk(TypedDict):
+    id: str
+    attempt: int
+    worker: str
+    seq: int
+    frames: list[bytes]
+
+
+class Worker(TypedDict):
+    name: str
+    seen_ms: int
+    running: int
+    upstreams_up: int
+
+
+class Control(TypedDict):
+    kind: Literal["cancel", "pulse"]
+    at_ms: int
+    level: int
+    id: str
+    reason: str | None
+    scheduler: str | None
+    partitions: list[int]
+    workers: list[Worker]
+
+
+class Queue(TypedDict):
+    name: str
+    number: int
+    endpoint: str | None
+    owner: str | None
+    created_ms: int
+    width: int
+    work_partitions: int
+
+
+class Instance(TypedDict):
+    name: str
+    started_ms: int
+
+
+def event(
+    kind: EventKind,
+    *,
+    at_ms: int,
+    task_id: str = "",
+    attempt: int = 0,
+    worker: str | None = None,
+    reason: str | None = None,
+    owner: str | None = None,
+    streamed: bool = False,
+    outcome: Outcome | None = None,
+    data: bytes | None = None,
+    data_ref: Blob | None = None,
+    running: int = 0,
+    upstreams_up: int = 0,
+) -> Event:
+    """Build an event; what a kind does not use stays at its default."""
+    return {
+        "kind": kind,
+        "at_ms": at_ms,
+        "id": task_id,
+        "attempt": attempt,
+        "worker": worker,
+        "reason": reason,
+        "owner": owner,
+        "streamed": streamed,
+        "outcome": outcome,
+        "data": data,
+        "data_ref": data_ref,
+        "running": running,
+        "upstreams_up": upstreams_up,
+    }

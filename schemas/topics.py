@@ -1,0 +1,126 @@
+"""The topics, declared once: broker settings, documentation and registry subjects are made from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+LEVELS = ("online", "offline")
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+TASKS, EVENTS, STATUS, RESULTS, WORK = "tasks", "events", "status", "results", "work"
+DEAD_LETTER_PARTITIONS = 4
+CHUNKS, CONTROLS, QUEUES, INSTANCES, DEAD_LETTERS = "chunks", "controls", "queues", "instances", "dead-letters"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """One topic; the name is without the prefix."""
+
+    name: str
+    key: str
+    partitions: int
+    retention_ms: int | None
+    written_by: str
+    read_by: str
+    schema: str | None
+    compact: bool = False
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def configs(self, *, max_message_bytes: int, min_insync_replicas: int) -> dict[str, str]:
+        """Return the broker's settings of this topic."""
+        configs = {
+            "cleanup.policy": "compact" if self.compact else "delete",
+            "max.message.bytes": str(max_message_bytes),
+            "min.insync.replicas": str(min_insync_replicas),
+        }
+        if self.retention_ms is not None:
+            configs["retention.ms"] = str(self.retention_ms)
+            configs["retention.bytes"] = "-1"
+            # A segment is deleted whole: ten of them within the retention keep the disk near what was promised.
+            configs["segment.ms"] = str(max(self.retention_ms // 10, HOUR_MS // 6))
+        else:
+            configs["segment.ms"] = str(DAY_MS)
+            configs["min.compaction.lag.ms"] = "60000"  # followers see each step before the cleaner folds it
+        return configs | self.extra
+
+
+def level_name(level: int) -> str:
+    """Return online or offline."""
+    return LEVELS[level]
+
+
+def tasks(level: int) -> str:
+    """Name the topic of new tasks."""
+    return f"{TASKS}.{LEVELS[level]}"
+
+
+def events(level: int) -> str:
+    """Name the topic of events."""
+    return f"{EVENTS}.{LEVELS[level]}"
+
+
+def status(level: int) -> str:
+    """Name the topic of rows."""
+    return f"{STATUS}.{LEVELS[level]}"
+
+
+def results(level: int) -> str:
+    """Name the topic of outcomes."""
+    return f"{RESULTS}.{LEVELS[level]}"
+
+
+def work(queue: str, level: int) -> str:
+    """Name the work topic of a queue."""
+    return f"{WORK}.{queue}.{LEVELS[level]}"
+
+
+def declared(*, partitions: int) -> Iterator[Topic]:
+    """List every topic but the queues' work topics."""
+    p = partitions
+    for level, keep in ((0, DAY_MS), (1, 15 * DAY_MS)):
+        yield Topic(
+            name=tasks(level), key="task id or null", partitions=p, retention_ms=keep, schema="task",
+            written_by="ingress, direct producers", read_by="scheduler, replay",
+        )  # fmt: skip
+        yield Topic(
+            name=events(level), key="task id", partitions=p, retention_ms=2 * DAY_MS, schema="event",
+            written_by="ingress, dispatcher, timers", read_by="scheduler",
+        )  # fmt: skip
+        yield Topic(
+            name=status(level), key="task id", partitions=p, retention_ms=None, schema="status", compact=True,
+            written_by="scheduler (its table's changelog)", read_by="ingress, ops, analytics",
+        )  # fmt: skip
+        yield Topic(
+            name=results(level), key="task id", partitions=p, retention_ms=7 * DAY_MS, schema="result",
+            written_by="scheduler", read_by="ingress, webhook sender, analytics",
+        )  # fmt: skip
+    yield Topic(
+        name=CHUNKS, key="task id", partitions=p, retention_ms=HOUR_MS, schema="chunk",
+        written_by="dispatcher", read_by="ingress",
+    )  # fmt: skip
+    yield Topic(
+        name=CONTROLS, key="task id", partitions=1, retention_ms=2 * DAY_MS, schema="control",
+        written_by="scheduler", read_by="every dispatcher and ingress",
+    )  # fmt: skip
+    yield Topic(
+        name=QUEUES, key="queue name", partitions=1, retention_ms=None, schema="queue", compact=True,
+        written_by="ingress, scheduler", read_by="everybody",
+    )  # fmt: skip
+    yield Topic(
+        name=INSTANCES, key="instance name", partitions=1, retention_ms=DAY_MS, schema="instance",
+        written_by="ingress", read_by="ingress",
+    )  # fmt: skip
+    yield Topic(
+        name=DEAD_LETTERS, key="original key", partitions=DEAD_LETTER_PARTITIONS, retention_ms=30 * DAY_MS, schema=None,
+        written_by="every processor", read_by="ops",
+    )  # fmt: skip
+
+
+def work_topic(queue: str, level: int, *, partitions: int) -> Topic:
+    """Declare the work topic of one queue and level."""
+    return Topic(
+        name=work(queue, level), key="task id", partitions=partitions, retention_ms=15 * DAY_MS, schema="work",
+        written_by="scheduler", read_by="inference consumers, also third-party ones",
+    )  # fmt: skip
