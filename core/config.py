@@ -1,0 +1,219 @@
+"""How the settings come together: defaults < headrace.toml < HEADRACE_* environment < flags.
+
+Every mistake ends as a ConfigError of one sentence that names the setting, what was given and what is allowed; secrets
+are never repeated.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from core.errors import ConfigError
+from core.settings import Settings
+from core.variables import PREFIX, Variable, by_dotted, by_name, plain, sections, variables
+
+DEFAULT_FILE = Path("headrace.toml")
+IGNORED = (f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
+"""Names that the tests and the bench keep for themselves."""
+LOCAL_KEY = "hr-local"
+
+
+class _Environment(EnvSettingsSource):
+    """The HEADRACE_ variables of a given mapping instead of the process' own."""
+
+    def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in self._environ.items()}
+
+
+def load_settings(
+    *,
+    config: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read and check the settings; raises ConfigError.
+
+    Args:
+        config: the file to read; without it ./headrace.toml, when there is one.
+        flags: dotted name → value, strongest of all; None means the flag was not given.
+        environ: instead of the process' own. An empty variable counts as not set, as compose files pass them.
+    """
+    path = config if config is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    known = _known(os.environ if environ is None else environ)
+    if path is not None:
+        _check_file(path)
+
+    class Layered(Settings, BaseSettings):
+        model_config = SettingsConfigDict(
+            env_prefix=PREFIX, env_nested_delimiter="_", env_nested_max_split=1, extra="forbid"
+        )
+
+        @classmethod
+        def settings_customise_sources(  # type: ignore[override]  # all are passed by name; three are not wanted
+            cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            file = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
+            return init_settings, _Environment(settings_cls, known), *file
+
+    try:
+        layered = Layered(**_nested(given))
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, path=path, environ=known, flags=given)) from None
+    return Settings(**{name: getattr(layered, name) for name in Settings.model_fields})
+
+
+def environment(flags: Mapping[str, object]) -> dict[str, str]:
+    """Return dotted overrides as HEADRACE_ variables for a child process; secrets are revealed, None is left out."""
+    out = {}
+    for dotted, value in flags.items():
+        setting = _setting(dotted)
+        if isinstance(value, list | tuple) and any("," in plain(item) for item in value):
+            raise ConfigError(f"{dotted} takes values without commas, because {setting.name} separates them by commas")
+        if value is not None:
+            out[setting.name] = plain(value)
+    return out
+
+
+def as_toml(settings: Settings) -> str:
+    """Write the effective settings as TOML; secrets read "***", what is not set is left out."""
+    return tomli_w.dumps(_hidden(settings.model_dump()))
+
+
+def secrets(settings: BaseModel) -> Iterator[str]:
+    """List every secret value, so that logs can leave them out."""
+    for _, value in settings:
+        if isinstance(value, BaseModel):
+            yield from secrets(value)
+        for item in value if isinstance(value, list) else (value,):
+            if isinstance(item, SecretStr):
+                yield item.get_secret_value()
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach a listening address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def api_keys(settings: Settings) -> list[SecretStr]:
+    """Return the keys that open the ingress; raises ConfigError when anybody could enter."""
+    if settings.auth.api_keys:
+        return settings.auth.api_keys
+    if is_loopback(settings.ingress.host):
+        return [SecretStr(LOCAL_KEY)]
+    raise ConfigError(
+        f"ingress.host {settings.ingress.host} can be reached from other machines, so an API key is needed: "
+        f"give --api-key or set {PREFIX}AUTH_API_KEYS"
+    )
+
+
+def _known(environ: Mapping[str, str]) -> dict[str, str]:
+    """Keep the HEADRACE_ variables that are set; an unknown name is a mistake and not silently without effect."""
+    known = {}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or name.startswith(IGNORED):
+            continue
+        if name not in by_name():
+            raise ConfigError(f"{name} is not a setting{_nearest(name, by_name())}")
+        if value:
+            known[name] = value
+    return known
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that is not there or no TOML."""
+    try:
+        tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {path} is not valid TOML: {error}") from None
+
+
+def _setting(dotted: str) -> Variable:
+    if dotted not in by_dotted():
+        raise ConfigError(f"{dotted} is not a setting{_nearest(dotted, by_dotted())}")
+    return by_dotted()[dotted]
+
+
+def _nested(flags: Mapping[str, object]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for dotted, value in flags.items():
+        section, _, field = _setting(dotted).dotted.rpartition(".")
+        (out.setdefault(section, {}) if section else out)[field] = value
+    return out
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    near = get_close_matches(name, [*known, *sections()], n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else "; `headrace config print` lists all"
+
+
+def _sentence(
+    error: ValidationError, *, path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+) -> str:
+    """Say what is wrong with the first setting that is."""
+    first = error.errors(include_url=False)[0]
+    parts = [str(part) for part in first["loc"]]
+    dotted = ".".join(parts[: 1 if parts[0] not in sections() else 2])
+    if first["type"] == "extra_forbidden":
+        return f"{dotted} in {path} is not a setting{_nearest(dotted, by_dotted())}"
+    if dotted not in by_dotted():
+        return f"[{dotted}] in {path} must be a table of settings"
+    setting = by_dotted()[dotted]
+    source = "the command line" if dotted in flags else setting.name if setting.name in environ else str(path)
+    if setting.secret:
+        return f"{dotted} from {source} must be {setting.allowed} (what was given is not shown)"
+    if first["type"] == "value_error":
+        return f"{dotted} from {source} is wrong: {first['ctx']['error']}"
+    return f"{dotted} from {source} is {plain(first['input'])!r}, but must be {setting.allowed}"
+
+
+def _hidden(value: Any) -> Any:
+    match value:
+        case SecretStr():
+            return "***"
+        case dict():
+            return {key: _hidden(item) for key, item in value.items() if item is not None}
+        case list():
+            return [_hidden(item) for item in value]
+        case Path():
+            return str(value)
+        case _:
+            return value
+
+
+__all__ = [
+    "LOCAL_KEY",
+    "Variable",
+    "api_keys",
+    "as_toml",
+    "environment",
+    "is_loopback",
+    "load_settings",
+    "secrets",
+    "variables",
+]

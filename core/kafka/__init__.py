@@ -1,0 +1,1 @@
+"""The Kafka seams: a durable producer, hand-assigned readers and topic administration."""

@@ -1,0 +1,199 @@
+"""Topics: create the declared ones, compare them with the broker's, wait for a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import NamedTuple
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from core.errors import ConfigError, Unavailable
+from core.kafka.lookup import Lookup
+from core.settings import Settings
+from schemas.topics import Topic, declared
+
+POLL_S = 0.25
+
+
+class Change(NamedTuple):
+    """One difference between what is declared and what the broker has."""
+
+    topic: str
+    what: str
+    was: str
+    wanted: str
+
+
+@asynccontextmanager
+async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Open an admin client; raises Unavailable when no broker answers."""
+    client = AIOKafkaAdminClient(
+        bootstrap_servers=settings.kafka.bootstrap, request_timeout_ms=int(settings.kafka.request_timeout_s * 1000)
+    )
+    try:
+        async with asyncio.timeout(settings.kafka.request_timeout_s):
+            await client.start()
+    except (KafkaError, OSError, TimeoutError) as error:
+        await client.close()
+        raise Unavailable(f"no Kafka broker answers at {settings.kafka.bootstrap}") from error
+    try:
+        yield client
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error or type(error).__name__}") from error
+    finally:
+        await client.close()
+
+
+async def wait_for_broker(settings: Settings, *, timeout_s: float = 60) -> None:
+    """Return when a broker answers; raises Unavailable after the time."""
+    addresses = [address.strip().rpartition(":") for address in settings.kafka.bootstrap.split(",")]
+    try:
+        async with asyncio.timeout(timeout_s):
+            for host, _, port in itertools.cycle(addresses):
+                try:
+                    # A bare connection first: aiokafka's own attempt costs a second of back-off while nobody listens.
+                    _, writer = await asyncio.open_connection(host, int(port))
+                    writer.close()
+                    async with admin(settings) as client:
+                        await client.list_topics()
+                        return
+                except (OSError, Unavailable):
+                    await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise Unavailable(f"no Kafka broker answers at {settings.kafka.bootstrap} after {timeout_s:.0f} s") from None
+
+
+async def wait_for_topics(settings: Settings, *, timeout_s: float = 60) -> None:
+    """Return when every declared topic is there with the right partition count; raises ConfigError otherwise."""
+    missing: list[str] = []
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                async with admin(settings) as client:
+                    there = await partition_counts(client)
+                wanted = {settings.topic(topic.name): topic for topic in declared(partitions=settings.kafka.partitions)}
+                missing = [name for name in wanted if name not in there]
+                if not missing:
+                    break
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise ConfigError(f"topic {missing[0]} does not exist; run `headrace topics apply`") from None
+    for name, topic in wanted.items():
+        if there[name] != topic.partitions:
+            raise ConfigError(
+                f"topic {name} has {there[name]} partitions, kafka.partitions wants {topic.partitions}; "
+                "partition counts are fixed for the life of a cluster: set kafka.partitions to what is there"
+            )
+
+
+async def partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
+    """Return every topic's number of partitions."""
+    described = await client.describe_topics()
+    return {topic["topic"]: len(topic["partitions"]) for topic in described}
+
+
+async def ensure_topics(settings: Settings, topics: Sequence[Topic]) -> list[str]:
+    """Create those that are missing; returns their names. Twins that create the same one at once are fine."""
+    async with admin(settings) as client:
+        there = await partition_counts(client)
+        missing = [topic for topic in topics if settings.topic(topic.name) not in there]
+        if not missing:
+            return []
+        response = await client.create_topics(
+            [
+                NewTopic(
+                    settings.topic(topic.name),
+                    topic.partitions,
+                    settings.kafka.replication_factor,
+                    topic_configs=wanted_configs(settings, topic),
+                )
+                for topic in missing
+            ]
+        )
+    for name, code, *rest in response.topic_errors:
+        if code and code != TopicAlreadyExistsError.errno:
+            raise Unavailable(f"topic {name} was not created: {(rest and rest[0]) or for_code(code).__name__}")
+    await _until_led(settings, missing)
+    return [settings.topic(topic.name) for topic in missing]
+
+
+async def _until_led(settings: Settings, topics: Sequence[Topic]) -> None:
+    """Wait until every partition answers: a broker names the leaders of a new topic before they are ready to serve."""
+    lookup = Lookup(settings, name="headrace-admin")
+    names = {settings.topic(topic.name): topic.partitions for topic in topics}
+    try:
+        await lookup.open([*names])
+        await lookup.bounds([TopicPartition(name, number) for name, wide in names.items() for number in range(wide)])
+    finally:
+        await lookup.close()
+
+
+def wanted_configs(settings: Settings, topic: Topic) -> dict[str, str]:
+    """Return the broker settings that a topic should have."""
+    return topic.configs(
+        max_message_bytes=settings.kafka.max_message_bytes, min_insync_replicas=settings.kafka.min_insync_replicas
+    )
+
+
+async def diff_topics(settings: Settings) -> list[Change]:
+    """Compare the declared topics with the broker's."""
+    topics = list(declared(partitions=settings.kafka.partitions))
+    changes: list[Change] = []
+    async with admin(settings) as client:
+        there = await partition_counts(client)
+        for topic in topics:
+            name = settings.topic(topic.name)
+            if name not in there:
+                changes.append(Change(name, "topic", "missing", f"{topic.partitions} partitions"))
+                continue
+            if there[name] != topic.partitions:
+                changes.append(Change(name, "partitions", str(there[name]), str(topic.partitions)))
+            current = await current_configs(client, name)
+            for key, wanted in sorted(wanted_configs(settings, topic).items()):
+                if current.get(key) != wanted:
+                    changes.append(Change(name, key, current.get(key, "unset"), wanted))
+    return changes
+
+
+async def current_configs(client: AIOKafkaAdminClient, name: str) -> dict[str, str]:
+    """Return a topic's settings as the broker has them."""
+    responses = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    return {entry[0]: entry[1] for response in responses for resource in response.resources for entry in resource[4]}
+
+
+async def apply_topics(settings: Settings) -> list[Change]:
+    """Create missing topics and correct settings that differ; partition counts are never changed.
+
+    Returns what was changed, once the broker shows it: it answers before it has applied a change.
+    """
+    changes = await diff_topics(settings)
+    await ensure_topics(settings, list(declared(partitions=settings.kafka.partitions)))
+    differing = {change.topic for change in changes if change.what not in ("topic", "partitions")}
+    if differing:
+        by_name = {settings.topic(topic.name): topic for topic in declared(partitions=settings.kafka.partitions)}
+        async with admin(settings) as client:
+            for name in sorted(differing):
+                resource = ConfigResource(ConfigResourceType.TOPIC, name, wanted_configs(settings, by_name[name]))
+                for response in await client.alter_configs([resource]):
+                    _check_altered(response.resources)
+    give_up = monotonic() + settings.kafka.request_timeout_s
+    while changes and any(change.what != "partitions" for change in await diff_topics(settings)):
+        if monotonic() > give_up:
+            raise Unavailable(
+                "the topics were changed, but the broker does not show it yet; run `headrace topics diff`"
+            )
+        await asyncio.sleep(POLL_S)
+    return changes
+
+
+def _check_altered(resources: Sequence[tuple[int, str | None, int, str]]) -> None:
+    for code, message, _, name in resources:
+        if code:
+            raise Unavailable(f"the settings of topic {name} were not changed: {message or for_code(code).__name__}")

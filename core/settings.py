@@ -1,0 +1,209 @@
+"""The settings of every role: defaults < headrace.toml < HEADRACE_* environment < flags.
+
+Each field names its unit, its range and its effect; `headrace config print` shows the effective values and the README's
+table is made from here. Sections are one level deep, so `webhooks.allow_private` is HEADRACE_WEBHOOKS_ALLOW_PRIVATE.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+LEVELS = ("online", "offline")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True, allow_inf_nan=False)
+
+
+def split_commas(value: object) -> object:
+    """Read "a,b" from the environment as a list, so that nobody has to write JSON in a shell."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+class KafkaSettings(Section):
+    bootstrap: str = Field("127.0.0.1:9092", description="Brokers, HOST:PORT, comma separated.")
+    topic_prefix: str = Field(
+        "headrace.", pattern=r"^[a-zA-Z0-9._-]*$", description="Put before every topic and group name."
+    )
+    partitions: int = Field(6, ge=1, le=9999, description="P: partitions of every partitioned topic; 48 for a cluster.")
+    replication_factor: int = Field(1, ge=1, description="Copies of every partition; 3 for a cluster.")
+    min_insync_replicas: int = Field(
+        1, ge=1, description="Copies that must hold a write before it counts; 2 for a cluster."
+    )
+    work_partitions: int = Field(
+        4, ge=1, description="Partitions of each work topic: the most dispatchers that share a queue."
+    )
+    max_queues: int = Field(500, ge=1, description="Most registered queues; each has two work topics.")
+    request_timeout_s: float = Field(
+        10, gt=0, description="Seconds a broker may take to answer before a write is refused."
+    )
+    max_message_bytes: int = Field(1_048_576, ge=65_536, description="Largest record, bytes.")
+
+
+class IngressSettings(Section):
+    host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs an API key.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
+    max_body_bytes: int = Field(16_777_216, ge=1024, description="Largest request body, bytes; beyond it 413.")
+    max_waiting: int = Field(20_000, ge=1, description="Blocking and streaming requests held at once; beyond it 503.")
+    keep_alive_s: float = Field(10, gt=0, description="Seconds between comment lines on a silent stream.")
+    auto_register: bool = Field(True, description="Register a queue on its first use; false refuses unknown queues.")
+    max_timeout_s: int = Field(600, ge=1, description="Longest time-out of a blocking or streaming task, seconds.")
+
+
+class AuthSettings(Section):
+    api_keys: Annotated[list[SecretStr], NoDecode] = Field(
+        default_factory=list,
+        description="Bearer keys, each a tenant of its own; a key or its sha256:HEX. Empty on loopback means hr-local.",
+    )
+
+    _split = field_validator("api_keys", mode="before")(split_commas)
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys(cls, keys: list[SecretStr]) -> list[SecretStr]:
+        for key in keys:
+            text = key.get_secret_value()
+            if not text or any(not 33 <= ord(character) <= 126 for character in text):
+                raise ValueError("a key must be printable ASCII without blanks, and not empty")
+        return keys
+
+
+class StreamsSettings(Section):
+    lease_s: float = Field(10, gt=0, description="Seconds without a heartbeat after which a worker counts as lost.")
+    max_attempts: int = Field(5, ge=1, description="Tries of one task, the first included.")
+    max_lost_workers: int = Field(3, ge=1, description="Workers a task may lose before it fails as worker_lost.")
+    retry_base_s: float = Field(1, gt=0, description="Wait before the second attempt, seconds; doubles from there.")
+    retry_max_s: float = Field(60, gt=0, description="Longest wait between two attempts, seconds.")
+    batch_records: int = Field(500, ge=1, le=5000, description="Most records folded in one durable batch.")
+    online_linger_s: float = Field(0.001, ge=0, le=1, description="Seconds the online lane waits to fill a batch.")
+    offline_linger_s: float = Field(0.03, ge=0, le=1, description="Seconds the offline lane waits to fill a batch.")
+    store: Literal["rocksdb", "memory"] = Field(
+        "rocksdb", description="Where the state table is kept; memory is for tests."
+    )
+    session_timeout_s: float = Field(
+        8, ge=6, description="Seconds after which Kafka takes a silent scheduler for dead."
+    )
+    start_timeout_s: int = Field(
+        0, ge=0, description="Seconds until a worker must have begun a task that names no start_timeout; 0: no limit."
+    )
+    run_timeout_s: int = Field(
+        0, ge=0, description="Seconds one call may take for a task that names no run_timeout; 0: until its deadline."
+    )
+    result_retention_s: int = Field(
+        86_400, ge=1, le=604_800, description="Seconds a result can be fetched before its task is expired."
+    )
+    idempotency_s: int = Field(
+        86_400, ge=1, le=604_800, description="Seconds an Idempotency-Key stands for the first task that came with it."
+    )
+
+
+class DispatcherSettings(Section):
+    only: Literal["all", "inference", "webhooks"] = Field("all", description="Run one part alone.")
+    concurrency: int = Field(64, ge=1, description="Calls at once toward one upstream.")
+    offline_share: float = Field(
+        0.1, ge=0, le=0.9, description="Share of the slots kept for offline tasks (and online ones)."
+    )
+    commit_interval_s: float = Field(
+        0.5, gt=0, le=5, description="Seconds between commit ticks: what a kill -9 can re-run."
+    )
+    heartbeat_s: float = Field(2, gt=0, description="Seconds between a worker's heartbeats.")
+    grace_s: float = Field(6, ge=0, description="Seconds that running calls get to finish at shutdown.")
+    connect_timeout_s: float = Field(5, gt=0, description="Seconds to reach an upstream.")
+    max_answer_bytes: int = Field(
+        67_108_864, ge=1024, description="Largest upstream answer, bytes; beyond it the task fails."
+    )
+    chunk_window_s: float = Field(
+        0.02, ge=0, le=1, description="Seconds of tokens gathered into one chunk after the first."
+    )
+
+
+class UpstreamSettings(Section):
+    urls: Annotated[list[str], NoDecode] = Field(
+        default_factory=lambda: ["http://127.0.0.1:8200/v1"],
+        description="OpenAI-compatible servers, base URLs ending in /v1, comma separated.",
+    )
+    api_key: SecretStr | None = Field(None, description="Bearer key sent to the upstreams.")
+
+    _split = field_validator("urls", mode="before")(split_commas)
+
+    @field_validator("urls")
+    @classmethod
+    def _http(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} is no http:// or https:// URL")
+            if "@" in url.partition("://")[2].partition("/")[0]:
+                raise ValueError("a URL must not hold credentials; give the key as upstream.api_key")
+        return [url.rstrip("/") for url in urls]
+
+
+class WebhookSettings(Section):
+    allow_private: bool | None = Field(
+        None, description="Allow callbacks to private addresses; unset: only while the ingress listens on loopback."
+    )
+    timeout_s: float = Field(15, gt=0, description="Seconds a receiver may take to answer.")
+    retry_delays: Annotated[list[float], NoDecode] = Field(
+        default_factory=lambda: [0.5, 1.0, 2.0], description="Seconds before each further attempt, comma separated."
+    )
+    concurrency: int = Field(64, ge=1, description="Deliveries at once.")
+
+    _split = field_validator("retry_delays", mode="before")(split_commas)
+
+
+class StorageSettings(Section):
+    url: str | None = Field(
+        None, description="Object store for big bodies, such as s3://bucket/prefix; unset: DATA_DIR/objects."
+    )
+    inline_bytes: int = Field(
+        262_144, ge=1024, le=900_000, description="Bodies above this go to the object store, bytes."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _no_credentials(cls, url: str | None) -> str | None:
+        if url is not None and "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError(
+                "the URL must not hold credentials; give them by the variables of the store, such as AWS_*"
+            )
+        return url
+
+
+class LocalSettings(Section):
+    broker_port: int = Field(
+        0, ge=0, le=65535, description="Port of the embedded broker; 0 keeps the one chosen first."
+    )
+    model_port: int = Field(0, ge=0, le=65535, description="Port of the local model; 0 picks a free one.")
+    broker_heap_mb: int = Field(512, ge=128, description="Heap of the embedded broker, MB.")
+
+
+class LogSettings(Section):
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    format: Literal["text", "json"] = Field("text", description="One JSON object per line, or text for people.")
+
+
+class Settings(Section):
+    data_dir: Path = Field(Path(".headrace"), description="Where local state is kept; may be deleted while stopped.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of /metrics and /livez of streams and dispatcher; 0 is off."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of that port.")
+    kafka: KafkaSettings = KafkaSettings()
+    ingress: IngressSettings = IngressSettings()
+    auth: AuthSettings = AuthSettings()
+    streams: StreamsSettings = StreamsSettings()
+    dispatcher: DispatcherSettings = DispatcherSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    storage: StorageSettings = StorageSettings()
+    local: LocalSettings = LocalSettings()
+    log: LogSettings = LogSettings()
+
+    def topic(self, name: str) -> str:
+        """Return the full name of a topic or group."""
+        return self.kafka.topic_prefix + name
