@@ -1,0 +1,197 @@
+"""Everything that leans on Faust, its private parts included; a canary test holds each of them.
+
+Faust gives the consumer group, co-partitioned assignment, the state store and its recovery from the changelog. Its own
+produce path and batching helpers are not used (docs/adr/0003): table writes go to the store through `Rows` once our
+packed changelog records are durable, and events are acknowledged one by one after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from core.settings import Settings
+from schemas import topics
+from schemas.topics import level_name
+
+INBOX_LIMIT = 4096
+"""Events read ahead of the fold; above it Faust's own bounded buffer fills and the fetcher pauses."""
+ROCKSDB_OPTIONS = {"block_cache_size": 8 << 20, "write_buffer_size": 8 << 20, "max_open_files": 256}
+"""Faust's defaults are a 2 GiB cache and 64 MB buffers per partition."""
+
+
+class Rows:
+    """The table's store: framed Status records by partition and task id."""
+
+    def __init__(self, table: Any, changelog: str) -> None:
+        self._table = table
+        self._changelog = changelog
+
+    def get(self, partition: int, key: bytes) -> bytes | None:
+        """Return a row."""
+        store = self._table.data
+        rocksdb = hasattr(store, "_db_for_partition")
+        source = store._db_for_partition(partition) if rocksdb else store.data  # noqa: SLF001
+        value: bytes | None = source.get(key)
+        return value
+
+    def put(self, partition: int, rows: list[tuple[bytes, bytes | None]], *, offset: int) -> None:
+        """Write rows whose changelog records are durable up to `offset`; None removes."""
+        store = self._table.data
+        if hasattr(store, "_db_for_partition"):
+            db = store._db_for_partition(partition)  # noqa: SLF001
+            for key, value in rows:
+                if value is None:
+                    db.delete(key)
+                else:
+                    db.put(key, value)
+            store.set_persisted_offset(TP(self._changelog, partition), offset)
+            return
+        for key, value in rows:
+            if value is None:
+                store.data.pop(key, None)
+            else:
+                store.data[key] = value
+                store._key_partition[key] = partition  # noqa: SLF001 - else a revoked row would stay
+
+    def scan(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
+        """Walk all rows of a partition; writes during the walk may or may not be seen."""
+        store = self._table.data
+        if hasattr(store, "_db_for_partition"):
+            for key, value in store._db_for_partition(partition).items():  # noqa: SLF001
+                if key != store.offset_key:
+                    yield key, value
+            return
+        for key, value in list(store.data.items()):
+            if store._key_partition.get(key) == partition:  # noqa: SLF001
+                yield key, value
+
+
+class LaneApp:
+    """One Faust app over tasks.LEVEL and events.LEVEL with the table status.LEVEL."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        level: int,
+        *,
+        folder: Path,
+        instance: int,
+        on_event: Callable[[Any], Awaitable[None]],
+        on_ready: Callable[[set[int]], Awaitable[None]],
+        on_revoked: Callable[[], Awaitable[None]],
+        committable: Callable[[tuple[str, int]], int | None],
+    ) -> None:
+        self._inputs = (settings.topic(topics.tasks(level)), settings.topic(topics.events(level)))
+        changelog = settings.topic(topics.status(level))
+        partitions = settings.kafka.partitions
+        self.app = faust.App(
+            settings.topic(f"scheduler.{level_name(level)}"),
+            broker=[f"kafka://{address.strip()}" for address in settings.kafka.bootstrap.split(",")],
+            store="rocksdb://" if settings.streams.store == "rocksdb" else "memory://",
+            datadir=folder,
+            key_serializer="raw",
+            value_serializer="raw",
+            topic_partitions=partitions,
+            topic_replication_factor=settings.kafka.replication_factor,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            table_standby_replicas=0,
+            web_enabled=False,
+            stream_buffer_maxsize=INBOX_LIMIT,
+            broker_session_timeout=settings.streams.session_timeout_s,
+            broker_heartbeat_interval=settings.streams.session_timeout_s / 4,
+            broker_commit_interval=0.5,
+            broker_commit_every=5_000,
+            consumer_auto_offset_reset="earliest",
+            # Static membership: a restarted process takes its place back without waiting for its dead predecessor.
+            consumer_group_instance_id=f"{socket.gethostname()}-{level_name(level)}-{instance}",
+            loop=asyncio.get_running_loop(),
+        )
+        source = self.app.topic(*self._inputs, partitions=partitions, key_type=bytes, value_type=bytes)
+        table = self.app.Table(
+            f"rows-{level_name(level)}",
+            partitions=partitions,
+            key_type=bytes,
+            value_type=bytes,
+            changelog_topic=self.app.topic(
+                changelog, partitions=partitions, key_type=bytes, value_type=bytes, compacting=True, deleting=False
+            ),
+            options=dict(ROCKSDB_OPTIONS) if settings.streams.store == "rocksdb" else None,
+        )
+        self.rows = Rows(table, changelog)
+
+        async def scheduler(stream: Any) -> None:
+            stream.enable_acks = False
+            async for event in stream.events():
+                await on_event(event)
+
+        self.app.agent(source, concurrency=1, name=f"scheduler-{level_name(level)}")(scheduler)
+
+        async def ready(*_: Any, **__: Any) -> None:
+            inputs = {tp for tp in self.app.assignor.assigned_actives() if tp.topic in self._inputs}
+            mend_seek(self.app.consumer, inputs)
+            commit_only(self.app.consumer, committable)
+            await on_ready({tp.partition for tp in inputs})
+
+        async def revoked(*_: Any, **__: Any) -> None:
+            await on_revoked()
+
+        # Kept here: Faust's signals hold their receivers weakly. The first is sent once the table is recovered and
+        # before the first event flows, the second once everything in hand is done and before the partitions are gone.
+        self._receivers: tuple[Any, Any] = (ready, revoked)
+        self.app.on_rebalance_complete.connect(self._receivers[0])
+        self.app.on_partitions_revoked.connect(self._receivers[1])
+
+    def end(self, place: tuple[str, int]) -> int | None:
+        """Return the end of a partition as the last fetch told it."""
+        found: int | None = self.app.consumer.highwater(TP(*place))
+        return found
+
+    async def start(self) -> None:
+        """Join the group, recover the table and begin to read."""
+        await self.app.start()
+
+    async def stop(self) -> None:
+        """Finish the batch in hand, commit and leave."""
+        await self.app.stop()
+
+    async def wait_crashed(self) -> BaseException | None:
+        """Return when the app has stopped by itself, with the reason."""
+        await self.app.wait_until_stopped()
+        reason: BaseException | None = self.app.crash_reason
+        return reason
+
+
+def mend_seek(consumer: Any, inputs: set[TP]) -> None:
+    """Make Faust's seek to the committed offsets cover partitions that have none, or 0.
+
+    While the table recovers, records of the inputs are read and thrown away; the seek afterwards brings them back. But
+    it leaves out partitions without a committed offset, so what was read of those would be lost (seen after a kill -9
+    within the first commit interval). They are set to their first record; below it, auto_offset_reset leads there.
+    """
+
+    async def seek_all() -> None:
+        await type(consumer).perform_seek(consumer)
+        for tp in inputs:
+            if not consumer._committed_offset.get(tp):  # noqa: SLF001
+                await consumer.seek(tp, 0)
+
+    consumer.perform_seek = seek_all
+
+
+def commit_only(consumer: Any, committable: Callable[[tuple[str, int]], int | None]) -> None:
+    """Let Faust commit what our own account says and nothing else (see streams/progress.py)."""
+
+    def new_offset(tp: TP) -> int | None:
+        consumer._acked[tp].clear()  # noqa: SLF001
+        consumer._acked_index[tp].clear()  # noqa: SLF001
+        return committable((tp.topic, tp.partition))
+
+    consumer._new_offset = new_offset  # noqa: SLF001

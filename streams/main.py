@@ -1,0 +1,170 @@
+"""One scheduler process: the Faust app of a lane with its fold, timers and pulse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from core.errors import FatalError
+from core.health import HealthServer
+from core.instance import claim_instance
+from core.kafka.admin import wait_for_broker, wait_for_topics
+from core.kafka.lookup import Lookup
+from core.kafka.producer import Producer
+from core.queues import QueueDirectory
+from core.settings import Settings
+from schemas import topics
+from schemas.topics import level_name
+from streams.faust_app import LaneApp
+from streams.index import Index
+from streams.pulse import Pulse
+from streams.recovery import orphaned_results, starts_of, sweep
+from streams.scheduler import Scheduler
+from streams.timers import Timers
+
+log = logging.getLogger(__name__)
+
+
+class Lane:
+    """Everything that one lane's process runs, put together."""
+
+    def __init__(self, settings: Settings, level: int, *, instance: int, folder: Path) -> None:
+        self.settings = settings
+        self.level = level
+        self.name = f"{socket.gethostname()}-{level_name(level)}-{instance}"
+        self.producer = Producer(settings, name=f"{self.name}-scheduler")
+        # The timers have a producer of their own, so that a big batch never delays a pulse or a lease.
+        self.timer_producer = Producer(settings, name=f"{self.name}-timers")
+        self.lookup = Lookup(settings, name=f"{self.name}-lookup")
+        self.queues = QueueDirectory(settings, name=self.name)
+        self.index = Index()
+        self.scheduler = Scheduler(
+            settings,
+            level,
+            producer=self.producer,
+            lookup=self.lookup,
+            queues=self.queues,
+            index=self.index,
+            rows=lambda: self.app.rows,
+        )
+        self.app = LaneApp(
+            settings,
+            level,
+            folder=folder,
+            instance=instance,
+            on_event=self.scheduler.offer,
+            on_ready=self._ready,
+            on_revoked=self._revoked,
+            committable=self.scheduler.progress.committable,
+        )
+        self.pulse = Pulse(
+            settings,
+            level,
+            name=self.name,
+            producer=self.timer_producer,
+            index=self.index,
+            changed=self.scheduler.changed,
+        )
+        self.timers = Timers(
+            settings,
+            level,
+            producer=self.timer_producer,
+            lookup=self.lookup,
+            index=self.index,
+            rows=self.app.rows,
+            kafka_since_ms=self.pulse.kafka_since_ms,
+        )
+
+    async def _ready(self, partitions: set[int]) -> None:
+        """Prepare newly owned partitions: the table is recovered and no event has flowed yet."""
+        now_ms = time.time_ns() // 1_000_000
+        began = time.perf_counter()
+        self.index.clear()
+        count = await sweep(self.app.rows, self.index, sorted(partitions), now_ms=now_ms, rebuild=True)
+        group, owned = self.app.app.conf.id, sorted(partitions)
+        starts = await starts_of(self.settings, self.level, group, owned, lookup=self.lookup)
+        self.scheduler.known_results = await orphaned_results(self.settings, self.level, starts, lookup=self.lookup)
+        reading = {(tp.topic, tp.partition): offset for tp, offset in starts.items()}
+        self.scheduler.progress.reset(reading, now_s=time.monotonic())
+        self.timers.partitions = self.pulse.partitions = partitions
+        self.scheduler.changed.set()
+        log.info(
+            "%s lane owns partitions %s: %d rows indexed in %.2f s",
+            level_name(self.level),
+            sorted(partitions),
+            count,
+            time.perf_counter() - began,
+            extra={"event": "partitions_ready", "level": self.level},
+        )
+
+    async def _revoked(self) -> None:
+        self.timers.partitions = self.pulse.partitions = set()
+        self.scheduler.progress.reset({}, now_s=time.monotonic())
+
+    def ready(self) -> tuple[bool, dict[str, object]]:
+        """Tell whether this process schedules."""
+        return bool(self.pulse.partitions), {"partitions": sorted(self.pulse.partitions)}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until told to stop; any part that fails ends the process."""
+        await self.producer.start()
+        await self.timer_producer.start()
+        await self.queues.open()
+        named = (topics.tasks, topics.events, topics.results)
+        await self.lookup.open([self.settings.topic(name(self.level)) for name in named])
+        parts = {
+            asyncio.create_task(self.scheduler.run(), name="scheduler"),
+            asyncio.create_task(self.scheduler.watch_freeze(), name="watch-freeze"),
+            asyncio.create_task(self.scheduler.watch_inputs(self.app.end), name="watch-inputs"),
+            asyncio.create_task(self.timers.run(), name="timers"),
+            asyncio.create_task(self.pulse.run(), name="pulse"),
+        }
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await self.app.start()
+            parts.add(asyncio.create_task(self._crashed(), name="faust"))
+            done, _ = await asyncio.wait({*parts, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+        except Exception as error:  # noqa: BLE001 - without any of its parts a process must not keep its partitions
+            self._end_at_once(error)
+        # Faust waits for the inbox to be folded and acknowledged, then commits; only then may the rest go.
+        await self.app.stop()
+        for task in {*parts, stopping}:
+            task.cancel()
+        await asyncio.gather(*parts, stopping, return_exceptions=True)
+        await self.lookup.close()
+        await self.queues.close()
+        await self.timer_producer.stop()
+        await self.producer.stop()
+
+    def _end_at_once(self, error: Exception) -> NoReturn:
+        """End the process without any clean-up.
+
+        A batch that failed must not be committed by a graceful stop; and a clean-up that hangs or fails itself, as it
+        may while the broker is away, would leave a process that owns partitions and does nothing.
+        """
+        log.error(
+            "the scheduler ends: %s", error, exc_info=error, extra={"event": "scheduler_failed", "level": self.level}
+        )
+        logging.shutdown()
+        os._exit(1)
+
+    async def _crashed(self) -> None:
+        reason = await self.app.wait_crashed()
+        raise FatalError(f"the stream processor stopped: {reason or 'no reason given'}") from reason
+
+
+async def serve(settings: Settings, stop: asyncio.Event, *, level: int) -> None:
+    """Run the scheduler of one level until `stop` is set."""
+    await wait_for_broker(settings)
+    await wait_for_topics(settings)
+    with claim_instance(settings.data_dir / f"streams-{level_name(level)}") as instance:
+        lane = Lane(settings, level, instance=instance.number, folder=instance.folder)
+        async with HealthServer(settings.metrics_host, settings.metrics_port, lane.ready):
+            await lane.run(stop)

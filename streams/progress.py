@@ -1,0 +1,57 @@
+"""How far each input has been folded, counted by ourselves: what may be committed, and what was never delivered. Pure.
+
+Faust's own account cannot be trusted around a rebalance: records that it read and threw away count as a gap that may
+be committed over, and records of an older generation are acknowledged unseen. Here an offset is reached only when every
+one before it was folded, and a partition that stands still below its end is noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+Place = tuple[str, int]
+"""Topic and partition."""
+
+
+class Progress:
+    """The next offset of each owned input partition."""
+
+    def __init__(self) -> None:
+        self._next: dict[Place, int] = {}
+        self._ahead: dict[Place, set[int]] = {}
+        self._moved_s: dict[Place, float] = {}
+
+    def reset(self, starts: Mapping[Place, int], *, now_s: float) -> None:
+        """Begin anew with these partitions, at the offsets where reading begins."""
+        self._next = dict(starts)
+        self._ahead = {}
+        self._moved_s = dict.fromkeys(starts, now_s)
+
+    def done(self, place: Place, offset: int, *, now_s: float) -> None:
+        """Note a record that is folded and durable."""
+        following = self._next.get(place)
+        if following is None or offset < following:
+            return  # of a partition that is gone, or read once more
+        self._moved_s[place] = now_s
+        if offset > following:
+            self._ahead.setdefault(place, set()).add(offset)
+            return
+        ahead = self._ahead.get(place)
+        following += 1
+        while ahead and following in ahead:
+            ahead.discard(following)
+            following += 1
+        self._next[place] = following
+
+    def committable(self, place: Place) -> int | None:
+        """Return the offset up to which everything was folded."""
+        return self._next.get(place)
+
+    def stuck(self, end: Callable[[Place], int | None], *, now_s: float, patience_s: float) -> list[Place]:
+        """List partitions that have more records and have not moved for a while: something was read past them."""
+        return [
+            place
+            for place, following in self._next.items()
+            if now_s - self._moved_s[place] > patience_s
+            and (self._ahead.get(place) or ((last := end(place)) is not None and following < last))
+        ]

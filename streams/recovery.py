@@ -1,0 +1,85 @@
+"""After an assignment: rebuild the index from the table, and find results whose rows a crash has cut off.
+
+Results are durable before their rows and both before the input's offset is committed. So whatever lies in results.LEVEL
+since the first uncommitted input may still lack its row; it is looked up there and never written twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+
+from aiokafka import TopicPartition
+
+from core.kafka.admin import admin
+from core.kafka.lookup import Lookup
+from core.settings import Settings
+from schemas import topics
+from schemas.codec import STATUS, state_of
+from schemas.records import Result
+from streams.faust_app import Rows
+from streams.fold import Home, result_of
+from streams.index import Index
+
+log = logging.getLogger(__name__)
+
+CLOCK_MARGIN_MS = 60_000
+"""Inputs carry their writers' clocks, results ours: how far the two may differ."""
+SLICE = 2_000
+"""Rows walked before the loop gets a turn: about 10 ms."""
+
+
+async def sweep(rows: Rows, index: Index, partitions: Iterable[int], *, now_ms: int, rebuild: bool) -> int:
+    """Walk all rows and schedule what is due within the horizon; with `rebuild` note the holders too."""
+    count = 0
+    for partition in partitions:
+        for _, value in rows.scan(partition):
+            count += 1
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
+            if state_of(value) == "expired" and rebuild:
+                continue  # the next ordinary sweep will do; nothing waits for it
+            row = STATUS.decode(value)
+            if rebuild:
+                index.changed(partition, None, row, now_ms=now_ms)
+            else:
+                index.schedule(partition, row, now_ms=now_ms)
+    return count
+
+
+async def starts_of(
+    settings: Settings, level: int, group: str, partitions: Iterable[int], *, lookup: Lookup
+) -> dict[TopicPartition, int]:
+    """Return where reading begins in each input partition: the committed offset, or the first record there is."""
+    inputs = [settings.topic(topics.tasks(level)), settings.topic(topics.events(level))]
+    async with admin(settings) as client:
+        committed = {tp: found.offset for tp, found in (await client.list_consumer_group_offsets(group)).items()}
+    bounds = await lookup.bounds([TopicPartition(topic, partition) for topic in inputs for partition in partitions])
+    return {tp: max(committed.get(tp, first), first) for tp, (first, _) in bounds.items()}
+
+
+async def orphaned_results(
+    settings: Settings, level: int, starts: Mapping[TopicPartition, int], *, lookup: Lookup
+) -> dict[Home, tuple[int, Result]]:
+    """Return every result since the first uncommitted input of each partition: home → offset and result."""
+    results = settings.topic(topics.results(level))
+    known: dict[Home, tuple[int, Result]] = {}
+    for partition in sorted({tp.partition for tp in starts}):
+        since = await _first_uncommitted_ms(lookup, {tp: at for tp, at in starts.items() if tp.partition == partition})
+        if since is None:
+            continue
+        async for record in lookup.scan(TopicPartition(results, partition), from_ms=max(0, since - CLOCK_MARGIN_MS)):
+            home, found = result_of(record)
+            known.setdefault(home, found)
+    log.info("found %d results since the first uncommitted input", len(known), extra={"event": "results_scanned"})
+    return known
+
+
+async def _first_uncommitted_ms(lookup: Lookup, starts: Mapping[TopicPartition, int]) -> int | None:
+    times: list[int] = []
+    for tp, (_, end) in (await lookup.bounds([*starts])).items():
+        if starts[tp] < end:
+            record = await lookup.read(tp, starts[tp])
+            times.append(record.timestamp if record is not None else 0)
+    return min(times) if times else None

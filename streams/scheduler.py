@@ -1,0 +1,287 @@
+"""The scheduler of one lane: takes what Faust reads, folds it in batches and makes each batch durable before its acks.
+
+Order within a batch: (1) results, work, controls and dead letters, awaited; (2) rows, awaited; (3) the local store;
+(4) acknowledgements, so that Faust may commit the offsets. So a row never tells of an output that is not in the log,
+and an input that is read again after a crash finds its row and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from core.errors import DeliveryFailed, FatalError, Frozen, Unavailable
+from core.kafka.deadletters import dead_letter
+from core.kafka.lookup import Lookup
+from core.kafka.producer import Producer, Record
+from core.queues import QueueDirectory
+from core.settings import Settings
+from schemas import topics
+from schemas.headers import find
+from schemas.records import Event, Result, Status
+from streams import metrics, outputs
+from streams.faust_app import INBOX_LIMIT, Rows
+from streams.fold import Fold, Home
+from streams.index import Index
+from streams.inputs import Poison, Submission, read_event, read_task
+from streams.progress import Place, Progress
+from streams.rows import Rules
+
+log = logging.getLogger(__name__)
+
+STUCK_S = 5.0
+"""How long a partition may stand still below its end while nothing is being folded."""
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return the machine's limits."""
+    streams = settings.streams
+    return Rules(
+        max_attempts=streams.max_attempts,
+        max_lost_workers=streams.max_lost_workers,
+        retry_base_ms=int(streams.retry_base_s * 1000),
+        retry_max_ms=int(streams.retry_max_s * 1000),
+        start_timeout_ms=streams.start_timeout_s * 1000,
+        run_timeout_ms=streams.run_timeout_s * 1000,
+        retention_ms=streams.result_retention_s * 1000,
+        idempotency_ms=streams.idempotency_s * 1000,
+    )
+
+
+class Scheduler:
+    """Fold batches of one lane: `offer` takes events from Faust's agent, `run` works until an error ends it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        level: int,
+        *,
+        producer: Producer,
+        lookup: Lookup,
+        queues: QueueDirectory,
+        index: Index,
+        rows: Callable[[], Rows],
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._settings = settings
+        self._level = level
+        self._producer = producer
+        self._lookup = lookup
+        self._queues = queues
+        self._index = index
+        self._rows = rows
+        self._now_ms = now_ms
+        self._rules = rules_of(settings)
+        self._lease_ms = int(settings.streams.lease_s * 1000)
+        self._linger_s = settings.streams.offline_linger_s if level else settings.streams.online_linger_s
+        self._tasks = settings.topic(topics.tasks(level))
+        self._results = settings.topic(topics.results(level))
+        self._status = settings.topic(topics.status(level))
+        self._inbox: deque[Any] = deque()
+        self._folding = False
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._last_alive = time.monotonic()
+        self.known_results: dict[Home, tuple[int, Result]] = {}
+        self.progress = Progress()
+        self.changed = asyncio.Event()
+        """Set when a worker appears, goes or changes: the pulse tells at once."""
+
+    async def offer(self, event: Any) -> None:
+        """Take one event; waits while the inbox is full."""
+        while len(self._inbox) >= INBOX_LIMIT:
+            self._room.clear()
+            await self._room.wait()
+        self._inbox.append(event)
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Fold batch after batch; raises FatalError when one cannot be made durable."""
+        while True:
+            if not self._inbox:
+                self._arrived.clear()
+                await self._arrived.wait()
+            if len(self._inbox) < self._settings.streams.batch_records and self._linger_s:
+                await asyncio.sleep(self._linger_s)
+            batch = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._settings.streams.batch_records))]
+            self._room.set()
+            began = time.perf_counter()
+            self._folding = True
+            await self._fold(batch)
+            self._folding = False
+            metrics.BATCH_SECONDS.labels(topics.LEVELS[self._level]).observe(time.perf_counter() - began)
+            metrics.BATCH_RECORDS.labels(topics.LEVELS[self._level]).observe(len(batch))
+
+    async def watch_freeze(self) -> None:
+        """Notice that the process slept; the session is then lost and somebody else may own the partitions."""
+        while True:
+            self.check_freeze()
+            await asyncio.sleep(0.5)
+
+    async def watch_inputs(self, end: Callable[[Place], int | None]) -> None:
+        """Notice records that were never delivered, and end the process, which then begins at the committed offsets."""
+        while True:
+            await asyncio.sleep(1)
+            if self._inbox or self._folding:
+                continue
+            if stuck := self.progress.stuck(end, now_s=time.monotonic(), patience_s=STUCK_S):
+                raise FatalError(f"records of {stuck[0][0]}/{stuck[0][1]} were never delivered; reading them again")
+
+    def check_freeze(self) -> None:
+        """Raise Frozen when the process did not run for longer than its session lasts."""
+        now = time.monotonic()
+        asleep, self._last_alive = now - self._last_alive, now
+        if asleep > self._settings.streams.session_timeout_s * 0.9:
+            raise Frozen(f"the scheduler slept for {asleep:.1f} s, longer than its Kafka session")
+
+    async def _fold(self, batch: list[Any]) -> None:
+        decoded = [self._decode(event.message) for event in batch]
+        await self._register({one.task["queue"] for one in decoded if isinstance(one, Submission)})
+        now_ms = self._now_ms()
+        rows = self._rows()
+        fold = Fold(
+            level=self._level,
+            rules=self._rules,
+            now_ms=now_ms,
+            prefix=self._settings.kafka.topic_prefix,
+            row=rows.get,
+            known_results=self.known_results,
+            work_partitions=self._work_partitions,
+            holders=lambda partition, worker: set(self._index.holders.get((partition, worker), ())),
+        )
+        for event, one in zip(batch, decoded, strict=True):
+            self._fold_one(fold, event.message, one, now_ms)
+        await self._bury_lost(fold)
+        await self._ship(fold, now_ms)
+        folded_s = time.monotonic()
+        for event in batch:
+            message = event.message
+            self.progress.done((message.topic, message.partition), message.offset, now_s=folded_s)
+            event.ack()
+
+    def _decode(self, message: Any) -> Submission | Event | Poison:
+        if message.topic == self._tasks:
+            return read_task(message, level=self._level, max_bytes=self._settings.kafka.max_message_bytes)
+        return read_event(message, max_bytes=self._settings.kafka.max_message_bytes)
+
+    def _fold_one(self, fold: Fold, message: Any, one: Submission | Event | Poison, now_ms: int) -> None:
+        partition = message.partition
+        if isinstance(one, Submission) and self._queues.get(one.task["queue"]) is None:
+            one = Poison(f"queue {one.task['queue']} is not registered", "queue")
+        if isinstance(one, Poison):
+            topic, place, letter = dead_letter(self._settings, message, reason=one.reason, field=one.field)
+            fold.records[topic, place].append(letter)
+            fold.notes["poison"] += 1
+            log.warning(
+                "dead letter from %s-%d@%d: %s",
+                message.topic,
+                partition,
+                message.offset,
+                one.reason,
+                extra={"event": "dead_letter", "partition": partition, "offset": message.offset},
+            )
+        elif isinstance(one, Submission):
+            fold.submission(one, partition=partition, offset=message.offset)
+        elif one["id"]:
+            fold.event(one, partition=partition, traceparent=find(message.headers, "traceparent"))
+        else:
+            self._worker_event(fold, one, partition, now_ms)
+
+    def _worker_event(self, fold: Fold, event: Event, partition: int, now_ms: int) -> None:
+        worker = event["worker"] or ""
+        if event["kind"] == "heartbeat":
+            if self._index.heard(
+                partition,
+                worker,
+                now_ms=now_ms,
+                seen_ms=event["at_ms"],
+                running=event["running"],
+                upstreams_up=event["upstreams_up"],
+            ):
+                self.changed.set()
+        elif event["kind"] == "goodbye":
+            fold.worker_gone(worker, partition=partition, lost=False)
+            self._index.gone(partition, worker)
+            self.changed.set()
+        elif event["kind"] == "worker_lost" and self._index.silent(
+            partition, worker, now_ms=now_ms, lease_ms=self._lease_ms
+        ):
+            # All heartbeats that were written before this event have been read: the silence is real, not our own lag.
+            fold.worker_gone(worker, partition=partition, lost=True)
+            self._index.gone(partition, worker)
+            self.changed.set()
+            log.warning("worker %s is lost", worker, extra={"event": "worker_lost", "partition": partition})
+
+    def _work_partitions(self, queue: str) -> int:
+        known = self._queues.get(queue)
+        return known["work_partitions"] if known else self._settings.kafka.work_partitions
+
+    async def _register(self, names: set[str]) -> None:
+        """Register queues that only a direct producer has named; rare, once per queue."""
+        if not self._settings.ingress.auto_register:
+            return
+        for name in names:
+            if self._queues.get(name) is None:
+                try:
+                    await self._queues.register(self._producer, name)
+                except Unavailable as error:
+                    raise DeliveryFailed(f"queue {name} could not be registered: {error}") from error
+
+    async def _bury_lost(self, fold: Fold) -> None:
+        """Write the dead letters of tasks that lost too many workers, with their original records."""
+        for (partition, task_id), reason in fold.dead:
+            row = fold.rows[partition, task_id]
+            at = TopicPartition(self._tasks, partition)
+            record = await self._lookup.read(at, row["source_offset"]) if row else None
+            if record is not None and row is not None:
+                topic, place, letter = dead_letter(self._settings, record, reason=reason, attempt=row["attempt"])
+                fold.records[topic, place].append(letter)
+
+    async def _ship(self, fold: Fold, now_ms: int) -> None:
+        records: dict[tuple[str, int], list[Record]] = dict(fold.records)
+        written: dict[int, list[Home]] = defaultdict(list)
+        for pending in fold.results.values():
+            partition = pending.home[0]
+            if pending.record is not None:
+                records.setdefault((self._results, partition), []).append(pending.record)
+                written[partition].append(pending.home)
+            elif (row := fold.rows[pending.home]) is not None:
+                row["result_offset"] = pending.offset
+        self.check_freeze()
+        try:
+            offsets = await self._producer.ship(records) if records else {}
+            for partition, homes in written.items():
+                for home, offset in zip(homes, offsets[self._results, partition], strict=True):
+                    if (row := fold.rows[home]) is not None:
+                        row["result_offset"] = offset
+            changes = fold.changes()
+            await self._write_rows(changes, now_ms)
+        except Unavailable as error:
+            raise DeliveryFailed(f"a batch could not be made durable: {error}") from error
+        for (partition, _), before, after in changes:
+            self._index.changed(partition, before, after, now_ms=now_ms)
+        for note, count in fold.notes.items():
+            metrics.NOTES.labels(topics.LEVELS[self._level], note).inc(count)
+
+    async def _write_rows(self, changes: list[tuple[Home, Status | None, Status | None]], now_ms: int) -> None:
+        shipped: dict[tuple[str, int], list[Record]] = defaultdict(list)
+        for (partition, task_id), before, after in changes:
+            if after is not None:
+                shipped[self._status, partition].append(outputs.status_record(after, now_ms=now_ms))
+                if after["duplicate_of"] is None and (before is None or before["state"] != after["state"]):
+                    metrics.STATES.labels(topics.LEVELS[self._level], after["state"]).inc()
+            elif before is not None:
+                shipped[self._status, partition].append(Record(task_id.encode(), None, [], now_ms))
+        if not shipped:
+            return
+        offsets = await self._producer.ship(shipped)
+        rows = self._rows()
+        for (topic, partition), records in shipped.items():
+            stored = [(record.key or b"", record.value) for record in records]
+            rows.put(partition, stored, offset=offsets[topic, partition][-1])

@@ -1,0 +1,111 @@
+"""The private parts of Faust and aiokafka that we lean on: an upgrade that moves one of them fails here, by name."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+from typing import Any
+
+import faust
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from faust.transport.consumer import Consumer
+from faust.types import TP
+
+from core.kafka.producer import discard
+from core.settings import Settings
+from streams.faust_app import LaneApp, mend_seek
+
+
+async def nothing(*_: Any) -> None:
+    """Do nothing."""
+
+
+def lane(folder: Path, store: str) -> LaneApp:
+    settings = Settings.model_validate({"data_dir": folder, "streams": {"store": store}})
+    return LaneApp(
+        settings,
+        0,
+        folder=folder,
+        instance=0,
+        on_event=nothing,
+        on_ready=nothing,
+        on_revoked=nothing,
+        committable=lambda _: None,
+    )
+
+
+@pytest.mark.parametrize("store", ["rocksdb", "memory"])
+async def test_rows_go_to_the_store_and_back(tmp_path: Path, store: str) -> None:
+    app = lane(tmp_path, store)
+    app.rows.put(3, [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")], offset=7)
+    app.rows.put(3, [(b"b", None)], offset=8)
+    app.rows.put(4, [(b"d", b"4")], offset=0)
+    assert app.rows.get(3, b"a") == b"1"
+    assert app.rows.get(3, b"b") is None
+    assert sorted(app.rows.scan(3)) == [(b"a", b"1"), (b"c", b"3")]
+
+
+async def test_the_store_remembers_how_far_the_changelog_is_in_it(tmp_path: Path) -> None:
+    app = lane(tmp_path, "rocksdb")
+    app.rows.put(3, [(b"a", b"1")], offset=7)
+    [table] = app.app.tables.values()
+    assert table.data.persisted_offset(TP("headrace.status.online", 3)) == 7
+
+
+async def test_faust_recovers_from_the_topic_that_we_write(tmp_path: Path) -> None:
+    [table] = lane(tmp_path, "memory").app.tables.values()
+    assert table.changelog_topic.get_topic_name() == "headrace.status.online"
+    assert table.changelog_topic.compacting
+
+
+def test_acks_can_be_switched_off_on_a_stream() -> None:
+    assert "enable_acks" in inspect.getsource(faust.Stream.__init__)
+    assert inspect.isasyncgenfunction(faust.Stream.events)
+
+
+def test_the_signals_come_at_the_moments_we_need() -> None:
+    """on_rebalance_complete: after the recovery, before the seek and the first event."""
+    from faust.tables.recovery import Recovery
+
+    source = inspect.getsource(Recovery.on_recovery_completed)
+    assert source.index("on_rebalance_complete.send") < source.index("perform_seek") < source.index("resume_flow")
+    source = inspect.getsource(Recovery._resume_streams)
+    assert source.index("on_rebalance_complete.send") < source.index("perform_seek") < source.index("resume_flow")
+
+
+async def test_partitions_without_a_commit_are_set_to_their_first_record() -> None:
+    class Stub:
+        def __init__(self) -> None:
+            self._committed_offset = {TP("t", 1): 5, TP("t", 2): None}
+            self.sought: list[tuple[TP, int]] = []
+
+        async def perform_seek(self) -> None:
+            self.sought.append((TP("all", 0), -1))
+
+        async def seek(self, tp: TP, offset: int) -> None:
+            self.sought.append((tp, offset))
+
+    stub = Stub()
+    mend_seek(stub, {TP("t", 1), TP("t", 2), TP("t", 3)})
+    await stub.perform_seek()
+    assert stub.sought[0] == (TP("all", 0), -1)
+    assert sorted(stub.sought[1:]) == [(TP("t", 2), 0), (TP("t", 3), 0)]
+    assert "_committed_offset" in inspect.getsource(Consumer.perform_seek)
+
+
+async def test_a_producer_can_be_dropped_with_its_buffer() -> None:
+    producer = AIOKafkaProducer(bootstrap_servers="127.0.0.1:1")
+    assert producer._closed is False
+    assert hasattr(producer._sender, "close")
+    async with asyncio.timeout(5):
+        await discard(producer)
+    assert producer._closed is True
+
+
+async def test_a_consumer_can_ask_for_metadata_before_it_is_assigned() -> None:
+    consumer = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1")
+    assert callable(consumer._client.force_metadata_update)
+    assert callable(consumer._client._wait_on_metadata)
+    await consumer.stop()

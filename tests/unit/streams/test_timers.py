@@ -1,0 +1,92 @@
+"""What is due is written for owned partitions, and never thrown away while nothing is owned."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from core.errors import Unavailable
+from core.kafka.producer import Record
+from core.settings import Settings
+from schemas.codec import EVENT, STATUS
+from schemas.records import Event, Status
+from streams import machine
+from streams.index import Index
+from streams.rows import Rules
+from streams.timers import Timers
+from tests.support.records import task, task_id
+from tests.support.waiting import eventually_async
+
+
+class Parts:
+    """Producer and rows in memory."""
+
+    def __init__(self, row: Status) -> None:
+        self.row = row
+        self.down = False
+        self.written: list[Event] = []
+
+    async def send_all(self, records: list[tuple[str, int, Record]]) -> None:
+        if self.down:
+            raise Unavailable
+        self.written += [EVENT.decode(record.value or b"") for _, _, record in records]
+
+    def get(self, _partition: int, key: bytes) -> bytes | None:
+        return STATUS.encode(self.row) if key.decode() == self.row["id"] else None
+
+
+def overdue() -> Status:
+    row = machine.submitted(
+        None, task(timeout_ms=60_000), task_id=task_id(), offset=0, created_ms=1_000, now_ms=1_000, rules=Rules()
+    ).row
+    assert row is not None
+    return row
+
+
+def timers(parts: Any, index: Index) -> Timers:
+    return Timers(Settings(), 0, producer=parts, lookup=parts, index=index, rows=parts)
+
+
+async def test_nothing_due_is_lost_in_a_rebalance() -> None:
+    index, parts = Index(), Parts(overdue())
+    running = timers(parts, index)
+    index.changed(0, None, parts.row, now_ms=1_000)
+    ticking = asyncio.create_task(running.run())
+    try:
+        for _ in range(5):
+            await asyncio.sleep(0.1)  # ticks go by while nothing is owned
+        assert parts.written == []
+        running.partitions = {0}
+        await eventually_async(lambda: parts.written, within_s=5)
+    finally:
+        ticking.cancel()
+    assert [(found["kind"], found["id"]) for found in parts.written] == [("deadline", parts.row["id"])]
+
+
+async def test_what_kafka_refuses_is_written_later() -> None:
+    index, parts = Index(), Parts(overdue())
+    parts.down = True
+    running = timers(parts, index)
+    running.partitions = {0}
+    index.changed(0, None, parts.row, now_ms=1_000)
+    ticking = asyncio.create_task(running.run())
+    try:
+        await eventually_async(lambda: index.next_due_ms() not in (None, parts.row["deadline_ms"]), within_s=5)
+        parts.down = False
+        await eventually_async(lambda: parts.written, within_s=5)
+    finally:
+        ticking.cancel()
+
+
+async def test_a_task_that_has_ended_gets_no_event() -> None:
+    row = overdue()
+    index, parts = Index(), Parts({**row, "state": "completed"})
+    running = timers(parts, index)
+    running.partitions = {0}
+    index.changed(0, None, row, now_ms=1_000)
+    ticking = asyncio.create_task(running.run())
+    try:
+        await eventually_async(lambda: index.next_due_ms() is None, within_s=5)
+    finally:
+        ticking.cancel()
+    assert parts.written == []
