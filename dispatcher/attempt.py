@@ -1,0 +1,130 @@
+"""One attempt: which upstream was called and how far it came."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+
+from dispatcher.clock import Clock
+from dispatcher.items import Item
+from dispatcher.outcome import EVENT_STREAM, JSON, Failure, answered, failed, retry_after_ms, usage_of
+from dispatcher.pool import Pool
+from dispatcher.relay import Relay
+from dispatcher.upstream import CallError, Upstream
+from schemas.records import Outcome
+
+
+class Attempt:
+    """Call an upstream for one item; what was relayed until a failure stays readable."""
+
+    def __init__(self, item: Item, *, pool: Pool, relay: Relay, limit_bytes: int, clock: Clock) -> None:
+        self._item = item
+        self._pool = pool
+        self._relay = relay
+        self._limit_bytes = limit_bytes
+        self._clock = clock
+        self._started_ms = clock()
+        self._upstream: str | None = None
+        self._streaming = item.work["mode"] == "streaming"
+
+    async def call(self, body: bytes) -> Outcome:
+        """Return the answer's outcome; raises CallError.
+
+        While no upstream can be reached it waits: nothing was sent, so that is no attempt.
+        """
+        while True:
+            upstream = await self._pool.pick()
+            self._upstream = upstream.base
+            try:
+                return await self._timed(upstream, body)
+            except CallError as error:
+                if error.failure is not Failure.UNREACHABLE:
+                    raise
+                self._pool.unreachable(upstream, error.detail)
+            finally:
+                self._pool.put_back(upstream)
+
+    def failed(self, failure: Failure, detail: str = "") -> Outcome:
+        """Build the outcome of a failure, with what of a stream had been delivered by then."""
+        chunks = self._relay.chunks
+        return failed(
+            failure,
+            started_ms=self._started_ms,
+            upstream=self._upstream,
+            detail=detail,
+            chunks=chunks,
+            body=self._relay.text if chunks else None,
+            usage=self._relay.usage,
+        )
+
+    async def _timed(self, upstream: Upstream, body: bytes) -> Outcome:
+        """Hold the call to its own clock, which does not run while no upstream can be reached."""
+        run_ms = self._item.work["run_timeout_ms"]
+        try:
+            async with asyncio.timeout(run_ms / 1000 if run_ms else None):
+                return await self._call(upstream, body)
+        except TimeoutError:
+            raise CallError(Failure.RUN_TIMEOUT, f"{run_ms / 1000:g} s") from None
+
+    async def _call(self, upstream: Upstream, body: bytes) -> Outcome:
+        async with upstream.post(self._item.work["endpoint"], body, self._headers()) as response:
+            status = response.status_code
+            if 300 <= status < 400:
+                raise CallError(Failure.REDIRECT, f"{status} to {response.headers.get('location', 'nowhere')}")
+            content_type = response.headers.get("content-type", "")
+            streams = self._streaming and status < 300
+            if streams and content_type.startswith(EVENT_STREAM):
+                await self._relay.pump(response)
+                return self._streamed(status)
+            answer = await self._read(response)
+        if streams:
+            await self._relay.whole(answer)
+            return self._streamed(status)
+        return answered(
+            status,
+            body=answer,
+            content_type=content_type,
+            upstream=upstream.base,
+            started_ms=self._started_ms,
+            usage=usage_of(answer),
+            retry_after=self._retry_after(response, upstream),
+        )
+
+    def _headers(self) -> dict[str, str]:
+        headers = {
+            "content-type": JSON,
+            "accept": EVENT_STREAM if self._streaming else JSON,
+            "x-task-id": self._item.work["id"],
+        }
+        if self._item.traceparent is not None:
+            headers["traceparent"] = self._item.traceparent.decode("latin-1")
+        return headers
+
+    def _streamed(self, status: int) -> Outcome:
+        return answered(
+            status,
+            body=self._relay.text,
+            content_type=EVENT_STREAM,
+            upstream=self._upstream or "",
+            started_ms=self._started_ms,
+            chunks=self._relay.chunks,
+            usage=self._relay.usage,
+        )
+
+    def _retry_after(self, response: httpx.Response, upstream: Upstream) -> int | None:
+        """Read Retry-After; from a busy upstream it holds for the whole pool."""
+        wait_ms = retry_after_ms(response.headers.get("retry-after"), now_ms=self._clock())
+        if wait_ms is not None and response.status_code in (429, 503):
+            self._pool.leave_out(upstream, wait_ms / 1000)
+        return wait_ms
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for data in response.aiter_bytes():
+            size += len(data)
+            if size > self._limit_bytes:
+                raise CallError(Failure.TOO_LARGE, f"more than {self._limit_bytes} bytes")
+            parts.append(data)
+        return b"".join(parts)

@@ -1,0 +1,123 @@
+"""Chunk records of one stream: the first token at once, then what arrives within a window."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from core.errors import Unavailable
+from core.kafka.producer import Producer, Record
+from core.settings import Settings
+from dispatcher import metrics
+from dispatcher.clock import Clock
+from schemas import topics
+from schemas.codec import CHUNK
+from schemas.headers import headers
+from schemas.records import Work
+
+CHUNK_BYTES = 131_072
+HEADROOM_BYTES = 8192
+FLUSH_S = 2.0
+"""How long the end of a stream waits for a slow broker: readers can take the rest from the result."""
+
+
+class ChunkWriter:
+    """Number and write the frames of one run; a record that Kafka does not take leaves a gap that readers notice."""
+
+    def __init__(
+        self, settings: Settings, producer: Producer, work: Work, *, worker: str, home: int, clock: Clock
+    ) -> None:
+        self._producer = producer
+        self._work = work
+        self._worker = worker
+        self._home = home
+        self._clock = clock
+        self._topic = settings.topic(topics.CHUNKS)
+        self._window_s = settings.dispatcher.chunk_window_s
+        self._largest = settings.kafka.max_message_bytes - HEADROOM_BYTES
+        self._frames: list[bytes] = []
+        self._arrived = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+        self.count = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+
+    def add(self, frames: Iterable[bytes]) -> None:
+        """Hand over frames; they leave with the next record."""
+        self._frames.extend(frames)
+        if self._frames:
+            self._arrived.set()
+            if self._pump is None:
+                self._pump = asyncio.create_task(self._run(), name=f"chunks-{self._work['id']}")
+
+    async def flush(self) -> None:
+        """Write what is left; `count` is final afterwards, also when the broker was too slow."""
+        await self.__aexit__(None, None, None)
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                await self._write_all()
+        except TimeoutError:
+            while self._frames:
+                self._cut()
+                self.count += 1
+                metrics.CHUNKS_LOST.inc()
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            await self._write_all()
+            await asyncio.sleep(self._window_s)
+
+    async def _write_all(self) -> None:
+        while self._frames:
+            await self._write(self._cut())
+
+    def _cut(self) -> list[bytes]:
+        """Take frames for one record of a sane size; a frame is never cut."""
+        size = count = 0
+        for frame in self._frames:
+            size += len(frame)
+            if count and size > CHUNK_BYTES:
+                break
+            count += 1
+        batch = self._frames[:count]
+        del self._frames[:count]
+        return batch
+
+    async def _write(self, frames: list[bytes]) -> None:
+        seq, self.count = self.count, self.count + 1
+        if sum(map(len, frames)) > self._largest:
+            metrics.CHUNKS_LOST.inc()
+            return
+        now_ms = self._clock()
+        task_id, attempt = self._work["id"], self._work["attempt"]
+        described = headers(
+            kind="chunk", ce_id=f"{task_id}/{attempt}/{seq}", at_ms=now_ms, level=self._work["level"], attempt=attempt
+        )
+        value = CHUNK.encode({"id": task_id, "attempt": attempt, "worker": self._worker, "seq": seq, "frames": frames})
+        try:
+            future = await self._producer.enqueue(
+                self._topic, self._home, Record(task_id.encode(), value, described, now_ms)
+            )
+        except Unavailable:
+            metrics.CHUNKS_LOST.inc()
+        else:
+            future.add_done_callback(_noted)
+
+
+def _noted(future: asyncio.Future[Any]) -> None:
+    if future.cancelled() or future.exception() is not None:
+        metrics.CHUNKS_LOST.inc()
+    else:
+        metrics.CHUNKS.inc()

@@ -1,0 +1,163 @@
+"""The lanes: one consumer group per queue and level, so that a new queue disturbs no other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from core.errors import Unavailable
+from core.kafka.deadletters import bury
+from core.kafka.producer import Producer
+from core.settings import Settings
+from dispatcher import metrics
+from dispatcher.clock import Deadline
+from dispatcher.crew import Crew
+from dispatcher.gate import Gate
+from dispatcher.items import Item, Poison
+from dispatcher.reader import GroupReader, Taken
+from dispatcher.runner import Runner
+from dispatcher.slots import Draining, Slots
+from dispatcher.ticker import Ticker
+from schemas import topics
+from schemas.records import Queue
+
+log = logging.getLogger(__name__)
+
+MAX_TAKE = 32
+REVOKE_S = 4.0
+"""How long a revoke may hold up the group; what is not claimed by then is run again by the next owner."""
+BURY_RETRY_S = 0.5
+OPENING = 8
+"""Groups joined at once: a start with hundreds of queues must not be a storm."""
+
+
+class Lane:
+    """Take the work of one queue and level whenever there is room for it."""
+
+    def __init__(self, lanes: Lanes, queue: str, level: int) -> None:
+        self._lanes = lanes
+        self._level = level
+        topic = lanes.settings.topic(topics.work(queue, level))
+        self.reader = GroupReader(
+            lanes.settings,
+            name=f"{lanes.name}-{queue}-{topics.level_name(level)}",
+            group=topic,
+            topics=[topic],
+            on_revoke=self._revoked,
+        )
+        self.task = lanes.crew.spawn(self._run(), name=f"lane-{topic}")
+
+    async def _run(self) -> None:
+        """Take one record more than there is room for at most: the one that waits shows that its level is waiting."""
+        lanes = self._lanes
+        async with lanes.opening:
+            await self.reader.open()
+        while True:
+            await lanes.gate.passed()
+            if lanes.stopping:
+                return
+            room = lanes.slots.room(self._level)
+            items: list[Item] = []
+            for taken in await self.reader.take(min(max(1, room), MAX_TAKE)):
+                item = await self._admitted(taken)
+                if item is not None:
+                    items.append(item)
+            try:
+                for item in items:
+                    await lanes.slots.acquire(self._level)
+                    lanes.runner.start(item)
+            except Draining:
+                return
+
+    async def _admitted(self, taken: Taken) -> Item | None:
+        try:
+            return self._lanes.runner.admit(taken)
+        except Poison as poison:
+            await self._bury(taken, poison)
+            return None
+
+    async def _bury(self, taken: Taken, poison: Poison) -> None:
+        record, lanes = taken.record, self._lanes
+        metrics.POISON.inc()
+        log.error(
+            "%s/%d@%d goes to the dead letters: %s", record.topic, record.partition, record.offset, poison.message,
+            extra={"event": "work_buried", "partition": record.partition, "offset": record.offset},
+        )  # fmt: skip
+        while not lanes.stopping:
+            try:
+                await bury(
+                    lanes.producer, lanes.settings, record,
+                    reason=poison.message, field=poison.field, attempt=poison.attempt,
+                )  # fmt: skip
+            except Unavailable:
+                await asyncio.sleep(BURY_RETRY_S)
+            else:
+                taken.claims.settled(record.offset)
+                return
+
+    async def _revoked(self) -> None:
+        await self._lanes.ticker.tick([self.reader], Deadline(REVOKE_S), last=True)
+
+
+class Lanes:
+    """All lanes of this process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        crew: Crew,
+        slots: Slots,
+        gate: Gate,
+        runner: Runner,
+        ticker: Ticker,
+        producer: Producer,
+    ) -> None:
+        self.settings = settings
+        self.crew = crew
+        self.name = name
+        self.slots = slots
+        self.gate = gate
+        self.runner = runner
+        self.ticker = ticker
+        self.producer = producer
+        self.opening = asyncio.Semaphore(OPENING)
+        self.stopping = False
+        self._lanes: dict[str, list[Lane]] = {}
+
+    def add(self, queue: Queue) -> None:
+        """Begin to serve a queue."""
+        name = queue["name"]
+        if self.stopping or name in self._lanes:
+            return
+        self._lanes[name] = [Lane(self, name, level) for level in range(len(topics.LEVELS))]
+        metrics.LANES.set(len(self.readers))
+        log.info("queue %s is served", name, extra={"event": "lane_opened", "queue": name})
+
+    @property
+    def readers(self) -> list[GroupReader]:
+        """Return the readers of all lanes."""
+        return [lane.reader for lanes in self._lanes.values() for lane in lanes]
+
+    @property
+    def joined(self) -> bool:
+        """Tell whether every lane is a member of its group."""
+        return all(reader.assigned for reader in self.readers)
+
+    async def stop_taking(self, deadline: Deadline) -> None:
+        """Take nothing more; returns when no lane is at it."""
+        self.stopping = True
+        self.gate.end()
+        self.slots.close()
+        tasks = [lane.task for lanes in self._lanes.values() for lane in lanes]
+        if tasks:
+            await asyncio.wait(tasks, timeout=deadline.left(1.0))
+
+    async def leave(self, deadline: Deadline) -> None:
+        """Leave every group, so that others take over at once."""
+        await asyncio.gather(*(reader.close(deadline) for reader in self.readers))
+        tasks = [lane.task for lanes in self._lanes.values() for lane in lanes]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,109 @@
+"""The dispatcher role: inference consumers and the callback sender."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from aiokafka.errors import KafkaError
+
+from core.blobs import open_blobs
+from core.errors import Unavailable
+from core.health import HealthServer
+from core.kafka.admin import wait_for_broker, wait_for_topics
+from core.kafka.producer import Producer
+from core.settings import Settings
+from dispatcher.clock import Deadline
+from dispatcher.crew import Crew
+from dispatcher.inference import Inference
+from dispatcher.webhooks.sender import Sender
+
+log = logging.getLogger(__name__)
+
+CLOSING_S = 2.0
+"""What a stop may take on top of the grace for running calls."""
+
+
+class Part(Protocol):
+    """What a dispatcher is made of."""
+
+    async def open(self) -> None:
+        """Start to work."""
+
+    async def close(self, deadline: Deadline) -> None:
+        """Stop within the deadline."""
+
+    def ready(self) -> tuple[bool, Mapping[str, Any]]:
+        """Tell whether it works."""
+
+
+def worker_name() -> str:
+    """Name this process: where it runs, and a random part, because pids come again."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run until told to stop; raises FatalError when a part of it has failed."""
+    crew = Crew()
+    starting = asyncio.create_task(_kafka(settings), name="wait-kafka")
+    stopping = asyncio.create_task(stop.wait(), name="wait-stop")
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return
+    starting.result()
+    name = worker_name()
+    producer = Producer(settings, name=name)
+    await producer.start()
+    try:
+        await _work(settings, stop, crew, name, producer)
+    finally:
+        await producer.stop()
+
+
+async def _kafka(settings: Settings) -> None:
+    await wait_for_broker(settings)
+    await wait_for_topics(settings)
+
+
+async def _work(settings: Settings, stop: asyncio.Event, crew: Crew, name: str, producer: Producer) -> None:
+    parts = _parts(settings, crew, name, producer)
+    async with HealthServer(settings.metrics_host, settings.metrics_port, lambda: _ready(parts)):
+        try:
+            try:
+                for part in parts:
+                    await part.open()
+            except KafkaError as error:
+                raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error}") from error
+            log.info("dispatcher %s works", name, extra={"event": "dispatcher_started", "worker": name})
+            await crew.wait(stop)
+        finally:
+            deadline = Deadline(settings.dispatcher.grace_s + CLOSING_S)
+            await asyncio.gather(*(part.close(deadline) for part in parts))
+            log.info("dispatcher %s has stopped", name, extra={"event": "dispatcher_stopped", "worker": name})
+
+
+def _parts(settings: Settings, crew: Crew, name: str, producer: Producer) -> Sequence[Part]:
+    blobs = open_blobs(settings)
+    parts: list[Part] = []
+    if settings.dispatcher.only in ("all", "inference"):
+        parts.append(Inference(settings, name=name, crew=crew, producer=producer, blobs=blobs))
+    if settings.dispatcher.only in ("all", "webhooks"):
+        parts.append(Sender(settings, name=f"{name}-webhooks", crew=crew, producer=producer, blobs=blobs))
+    return parts
+
+
+def _ready(parts: Sequence[Part]) -> tuple[bool, Mapping[str, Any]]:
+    ready, detail = True, {}
+    for part in parts:
+        works, told = part.ready()
+        ready = ready and works
+        detail[type(part).__name__.lower()] = told
+    return ready, detail

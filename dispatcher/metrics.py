@@ -1,0 +1,25 @@
+"""What a dispatcher counts."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+RUNNING = Gauge("headrace_calls_running", "Upstream calls under way.", ["level"])
+TAKEN = Counter("headrace_work_taken", "Work records taken.", ["level"])
+REPEATS = Counter("headrace_work_repeats", "Work records that had been taken before, and were skipped.")
+POISON = Counter("headrace_work_poison", "Work records that nobody can work with.")
+OUTCOMES = Counter("headrace_outcomes", "Attempts that ended, by error code.", ["level", "code"])
+CALL_SECONDS = Histogram("headrace_call_seconds", "Seconds from start to end of an attempt.", buckets=SECONDS)
+CANCELLED = Counter("headrace_calls_cancelled", "Calls closed because their task was cancelled or timed out.")
+RELEASED = Counter("headrace_work_released", "Work given back at a graceful stop.")
+CLAIMED = Counter("headrace_work_claimed", "Claims written.")
+COMMIT_FAILURES = Counter("headrace_commit_failures", "Offset commits that did not succeed.")
+CHUNKS = Counter("headrace_chunks", "Chunk records written.")
+CHUNKS_LOST = Counter("headrace_chunks_lost", "Chunk records that Kafka did not take; readers use the result instead.")
+OUTBOX = Gauge("headrace_outbox", "Events that wait for Kafka.")
+UPSTREAMS_UP = Gauge("headrace_upstreams_up", "Upstreams that answer.")
+LANES = Gauge("headrace_lanes", "Lanes that are read.")
+DELIVERIES = Counter("headrace_webhook_deliveries", "Callbacks by what became of them.", ["outcome"])
+DELIVERY_SECONDS = Histogram("headrace_webhook_seconds", "Seconds of one callback attempt.", buckets=SECONDS)

@@ -1,0 +1,158 @@
+"""What an attempt ended as: the retry matrix, pure.
+
+Another attempt may help after a connection that failed or broke, after 408, 429, 500, 502, 503 and 504, and when a
+store did not answer. It cannot help after any other answer, and must not be made once a token has been delivered.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any, NamedTuple
+
+import orjson
+
+from schemas.records import Outcome, Usage
+
+RETRIABLE = frozenset((408, 429, 500, 502, 503, 504))
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
+MAX_MESSAGE = 500
+MAX_PARSED_BYTES = 4_194_304
+"""Usage is looked up in bodies up to this size: a larger one is rather audio or vectors than a bill."""
+MAX_RETRY_AFTER_MS = 86_400_000
+
+
+class _Rule(NamedTuple):
+    status: int
+    code: str
+    retriable: bool
+    message: str
+
+
+class Failure(Enum):
+    """Ways to end without a usable answer."""
+
+    UNREACHABLE = _Rule(503, "upstream_unreachable", True, "no connection to the upstream")
+    CUT = _Rule(502, "upstream_cut", True, "the upstream broke off its answer")
+    MALFORMED = _Rule(502, "upstream_malformed", False, "the upstream's answer is no HTTP")
+    REDIRECT = _Rule(502, "upstream_redirect", False, "the upstream sent a redirect, which is not followed")
+    TOO_LARGE = _Rule(502, "answer_too_large", False, "the upstream's answer is larger than is allowed")
+    REPORTED = _Rule(502, "upstream_error", False, "the upstream reported an error inside its stream")
+    TIMEOUT = _Rule(408, "timeout", False, "the task's deadline passed")
+    RUN_TIMEOUT = _Rule(408, "timeout", True, "the call took longer than its run_timeout")
+    BODY_LOST = _Rule(500, "body_missing", False, "the stored request body cannot be used")
+    STORAGE = _Rule(503, "storage_unavailable", True, "the object store did not answer")
+    STOPPED = _Rule(503, "worker_stopped", True, "the worker stopped in the middle of the stream")
+    INTERNAL = _Rule(500, "internal_error", False, "the worker failed on this task")
+
+    @property
+    def status(self) -> int:
+        """Return the HTTP status that stands for it."""
+        return self.value.status
+
+
+def failed(
+    failure: Failure,
+    *,
+    started_ms: int,
+    upstream: str | None = None,
+    detail: str = "",
+    chunks: int = 0,
+    body: bytes | None = None,
+    usage: Usage | None = None,
+) -> Outcome:
+    """Build the outcome of a failure; `body` is what of a stream had come by then."""
+    rule = failure.value
+    message = f"{rule.message}: {detail}" if detail else rule.message
+    return {
+        "status_code": rule.status,
+        "body": body or None,
+        "body_ref": None,
+        "content_type": EVENT_STREAM if body else JSON,
+        "error_code": rule.code,
+        "error_message": message[:MAX_MESSAGE].encode(errors="replace").decode(),
+        "retriable": rule.retriable and not chunks,
+        "retry_after_ms": None,
+        "upstream": upstream,
+        "chunks": chunks,
+        "usage": usage,
+        "started_ms": started_ms,
+    }
+
+
+def answered(
+    status: int,
+    *,
+    body: bytes,
+    content_type: str,
+    upstream: str,
+    started_ms: int,
+    chunks: int = 0,
+    usage: Usage | None = None,
+    retry_after: int | None = None,
+) -> Outcome:
+    """Build the outcome of an answer: completed below 300, else an error whose body and status are kept."""
+    bad = status >= 300
+    return {
+        "status_code": status,
+        "body": body,
+        "body_ref": None,
+        "content_type": content_type or "application/octet-stream",
+        "error_code": "upstream_error" if bad else None,
+        "error_message": f"the upstream answered {status}" if bad else None,
+        "retriable": status in RETRIABLE and not chunks,
+        "retry_after_ms": retry_after if bad else None,
+        "upstream": upstream,
+        "chunks": chunks,
+        "usage": usage,
+        "started_ms": started_ms,
+    }
+
+
+def retry_after_ms(value: str | None, *, now_ms: int) -> int | None:
+    """Read a Retry-After header, seconds or an HTTP date; None when it is missing or no such thing."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        wait = int(moment.timestamp() * 1000) - now_ms
+    else:
+        if not math.isfinite(seconds):
+            return None
+        wait = int(seconds * 1000)
+    return min(max(0, wait), MAX_RETRY_AFTER_MS)
+
+
+def usage_of(body: bytes | None) -> Usage | None:
+    """Read the token counts of a JSON body, when it has any."""
+    if body is None or b'"usage"' not in body or len(body) > MAX_PARSED_BYTES:
+        return None
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    counts = document.get("usage") if isinstance(document, dict) else None
+    if not isinstance(counts, dict):
+        return None
+    prompt = _count(counts, "prompt_tokens", "input_tokens")
+    completion = _count(counts, "completion_tokens", "output_tokens")
+    total = _count(counts, "total_tokens") or prompt + completion
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+
+
+def _count(counts: dict[str, Any], *names: str) -> int:
+    for name in names:
+        value = counts.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63:
+            return value
+    return 0

@@ -1,0 +1,197 @@
+"""Read topics as a member of a consumer group, with the bookkeeping that tells what may be committed.
+
+A consumer that failed for good is replaced. getmany is never cancelled: a cancelled one spoils aiokafka's idle
+accounting (its fetch counter has no finally).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
+
+from core.settings import Settings
+from dispatcher import metrics
+from dispatcher.claims import Claims
+from dispatcher.clock import Deadline
+
+log = logging.getLogger(__name__)
+
+POLL_MS = 200
+SESSION_MS = 6_000
+"""As long as a killed dispatcher's partitions are read by nobody, and as its successor waits to join; Kafka allows no
+less. Measured by killing one at random moments: new work after up to 17 s with 10 s here."""
+HEARTBEAT_MS = 1_500
+REBALANCE_MS = 15_000
+"""Above what a revoke may take: the others wait this long for a member that still commits."""
+NEVER_MS = 86_400_000
+"""Work is taken only when there is room, so a full worker may not poll for as long as its calls last."""
+FETCH_BYTES = 262_144
+"""Read ahead per partition: getmany empties one partition after the other, so this is also how unfair it can be."""
+COMMIT_S = 5.0
+BACKOFF_S = 0.5
+FAILURES = 5
+
+
+class Taken(NamedTuple):
+    """A record and the bookkeeping that it holds back."""
+
+    record: Any
+    claims: Claims
+
+
+class GroupReader:
+    """One consumer of a group; `on_revoke` is awaited while the partitions are still ours."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        group: str,
+        topics: Sequence[str],
+        on_revoke: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self.name = name
+        self._group = group
+        self._topics = topics
+        self._on_revoke = on_revoke
+        self._consumer: Any = None
+        self._claims: dict[TopicPartition, Claims] = {}
+        self._failures = 0
+        self._joined = False
+
+    @property
+    def assigned(self) -> bool:
+        """Tell whether this member has been given its partitions, which may be none."""
+        return self._joined
+
+    async def open(self) -> bool:
+        """Join the group unless that has been done; a failure is waited out and answered with False."""
+        if self._consumer is None:
+            try:
+                self._consumer = await self._joining()
+            except (KafkaError, OSError, TimeoutError) as error:
+                await self._failed(error)
+                return False
+        return True
+
+    async def take(self, max_records: int) -> list[Taken]:
+        """Return the next records, none after a fifth of a second; failures are waited out."""
+        if not await self.open():
+            return []
+        try:
+            batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=max_records)
+        except ConsumerStoppedError:
+            return []
+        except (KafkaError, OSError, TimeoutError) as error:
+            await self._failed(error)
+            return []
+        self._failures = 0
+        taken: list[Taken] = []
+        for tp, records in batches.items():
+            claims = self._claims.get(tp)
+            if claims is None or not claims.follows(records[0].offset):
+                claims = self._claims[tp] = Claims()
+            for record in records:
+                claims.take(record.offset)
+                taken.append(Taken(record, claims))
+        return taken
+
+    async def commit(self, deadline: Deadline | None = None) -> bool:
+        """Commit everything that is safe; False when it has to be tried again."""
+        points = {tp: point for tp, claims in self._claims.items() if (point := claims.to_commit()) is not None}
+        if not points or self._consumer is None:
+            return True
+        noted = {tp: self._claims[tp] for tp in points}
+        try:
+            async with asyncio.timeout(COMMIT_S if deadline is None else deadline.left(COMMIT_S)):
+                await self._consumer.commit(points)
+        except (KafkaError, IllegalStateError, TimeoutError) as error:
+            metrics.COMMIT_FAILURES.inc()
+            log.info("commit of %s: %s", self.name, error or "no answer", extra={"event": "commit_failed"})
+            return False
+        for tp, claims in noted.items():
+            claims.committed(points[tp])
+        return True
+
+    async def close(self, deadline: Deadline) -> None:
+        """Leave the group, so that others take over at once."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await _stop(consumer, deadline.left())
+
+    async def revoked(self, partitions: Iterable[TopicPartition]) -> None:
+        """Let the owner settle what it can, then forget the partitions; running calls go on without them."""
+        try:
+            await self._on_revoke()
+        finally:
+            for tp in partitions:
+                self._claims.pop(tp, None)
+            self._joined = False
+
+    def given(self, partitions: Iterable[TopicPartition]) -> None:
+        """Begin the bookkeeping of newly assigned partitions."""
+        self._claims = {tp: Claims() for tp in partitions}
+        self._joined = True
+
+    async def _joining(self) -> Any:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka.bootstrap,
+            client_id=self.name,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            rebalance_timeout_ms=REBALANCE_MS,
+            max_poll_interval_ms=NEVER_MS,
+            max_partition_fetch_bytes=FETCH_BYTES,
+            request_timeout_ms=int(self._settings.kafka.request_timeout_s * 1000),
+        )
+        try:
+            await consumer.start()
+            for topic in self._topics:
+                # A topic made a moment ago is not in the first metadata, and a member that joins without it is
+                # given nothing until the metadata is refreshed minutes later.
+                await consumer._client._wait_on_metadata(topic)  # noqa: SLF001
+            consumer.subscribe(topics=list(self._topics), listener=_Listener(self))
+        except BaseException:
+            await _stop(consumer, BACKOFF_S)
+            raise
+        return consumer
+
+    async def _failed(self, error: BaseException) -> None:
+        self._failures += 1
+        log.warning("reading %s: %s", self.name, str(error) or type(error).__name__, extra={"event": "reader_failed"})
+        if self._consumer is not None and self._failures % FAILURES == 0:
+            # What was read and not committed is read again; repeats are known by task and attempt.
+            consumer, self._consumer = self._consumer, None
+            self._claims, self._joined = {}, False
+            await _stop(consumer, COMMIT_S)
+        await asyncio.sleep(BACKOFF_S)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
+    def __init__(self, reader: GroupReader) -> None:
+        self._reader = reader
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await self._reader.revoked(revoked)
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._reader.given(assigned)
+
+
+async def _stop(consumer: Any, seconds: float) -> None:
+    """Close a consumer within a bound: aiokafka's own stop waits for a coordinator that may be gone."""
+    task = asyncio.create_task(consumer.stop(), name="stop-consumer")
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    if not done:
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

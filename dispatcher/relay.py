@@ -1,0 +1,126 @@
+"""One streamed answer on its way from the upstream to the chunk records."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import httpx
+import orjson
+
+from dispatcher.chunks import ChunkWriter
+from dispatcher.outcome import Failure, usage_of
+from dispatcher.sse import DONE, Cutter
+from dispatcher.upstream import CallError
+from schemas.records import Usage
+
+LINGER_S = 0.5
+"""After [DONE] the end of the answer is awaited this long, so that the connection can be used again."""
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+
+
+class Relay:
+    """Pass frames on and keep the whole text, for those who read the result later."""
+
+    def __init__(self, writer: ChunkWriter, *, limit_bytes: int) -> None:
+        self._writer = writer
+        self._limit = limit_bytes
+        self._cutter = Cutter()
+        self._text: list[bytes] = []
+        self._size = 0
+        self._finished = False
+        self._with_usage: bytes | None = None
+        self._last = b""
+
+    @property
+    def chunks(self) -> int:
+        """Return how many chunk records there are."""
+        return self._writer.count
+
+    def begun(self) -> bool:
+        """Tell whether a token has been delivered, so that the attempt must not be repeated."""
+        return self._writer.count > 0
+
+    @property
+    def text(self) -> bytes:
+        """Return the stream as it came."""
+        return b"".join(self._text)
+
+    @property
+    def usage(self) -> Usage | None:
+        """Return the token counts of the last frame that had any."""
+        return usage_of(self._with_usage)
+
+    async def pump(self, response: httpx.Response) -> None:
+        """Relay until the stream ends; a stream that was not complete raises CallError."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as patience:
+                async for data in response.aiter_bytes():
+                    self._take(data)
+                    if self._cutter.done and patience.when() is None:
+                        patience.reschedule(loop.time() + LINGER_S)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+        except Exception:
+            await self._writer.flush()
+            raise
+        self._pass_on(self._cutter.close())
+        await self._writer.flush()
+        if not self._cutter.done and not self._finished:
+            raise self._cut()
+
+    async def whole(self, body: bytes) -> None:
+        """Relay an answer that came in one piece although a stream was asked for."""
+        frame = _one_line(body)
+        self._text = [b"data: " + frame + b"\n\ndata: " + DONE + b"\n\n"]
+        self._with_usage = body
+        self._writer.add([frame])
+        await self._writer.flush()
+
+    def _take(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limit:
+            raise CallError(Failure.TOO_LARGE, f"more than {self._limit} bytes")
+        self._text.append(data)
+        self._pass_on(self._cutter.feed(data))
+
+    def _pass_on(self, frames: list[bytes]) -> None:
+        for frame in frames:
+            self._last = frame
+            if _USAGE.search(frame):
+                self._with_usage = frame
+            if not self._finished and _FINISHED.search(frame):
+                self._finished = True
+        self._writer.add(frames)
+
+    def _cut(self) -> CallError:
+        reported = _error_in(self._last)
+        if reported is not None:
+            return CallError(Failure.REPORTED, reported)
+        return CallError(Failure.CUT, "the stream ended without its end mark")
+
+
+def _one_line(body: bytes) -> bytes:
+    """Bring a JSON body into one line, as a frame has to be."""
+    if b"\n" not in body and b"\r" not in body:
+        return body
+    try:
+        return orjson.dumps(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        return b" ".join(body.splitlines())
+
+
+def _error_in(frame: bytes) -> str | None:
+    if b'"error"' not in frame:
+        return None
+    try:
+        document = orjson.loads(frame)
+    except orjson.JSONDecodeError:
+        return None
+    error = document.get("error") if isinstance(document, dict) else None
+    if isinstance(error, dict):
+        return str(error.get("message") or error.get("code") or "no message")
+    return str(error) if error else None

@@ -1,0 +1,125 @@
+"""Who gets the next free slot: online first, a share kept for either level, pure rules and the waiting around them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+ONLINE, OFFLINE = 0, 1
+
+
+class Draining(Exception):
+    """The process stops; no slot is given any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The choice between the levels.
+
+    Offline never takes the last `share` of the slots, so an online task starts at once amid an offline flood. While
+    offline tasks wait and hold less than their own share, the next slot is theirs, so online cannot starve them.
+    """
+
+    share: float
+
+    def kept(self, capacity: int) -> int:
+        """Return how many slots the share is."""
+        return int(capacity * self.share)
+
+    def pick(self, capacity: int, used: tuple[int, int], waiting: tuple[bool, bool], streak: int) -> int | None:
+        """Return the level that gets a slot now; `streak` counts online grants in a row while offline waited."""
+        if used[ONLINE] + used[OFFLINE] >= capacity:
+            return None
+        if waiting[OFFLINE] and used[OFFLINE] < capacity - self.kept(capacity):
+            due = used[OFFLINE] < self.kept(capacity) or self._turn(capacity, used, streak)
+            if due or not waiting[ONLINE]:
+                return OFFLINE
+        return ONLINE if waiting[ONLINE] else None
+
+    def room(self, level: int, capacity: int, used: tuple[int, int]) -> int:
+        """Return how many slots a level could take now."""
+        free = capacity - used[ONLINE] - used[OFFLINE]
+        if level == OFFLINE:
+            free = min(free, capacity - self.kept(capacity) - used[OFFLINE])
+        return max(0, free)
+
+    def _turn(self, capacity: int, used: tuple[int, int], streak: int) -> bool:
+        """Share by turns where the slots are too few for a share in slots."""
+        by_turns = self.share > 0 and self.kept(capacity) == 0 and used[OFFLINE] == 0
+        return by_turns and (streak + 1) * self.share >= 1
+
+
+class Slots:
+    """Slots to wait for; every acquire that returned needs exactly one release."""
+
+    def __init__(self, *, share: float, capacity: int = 0) -> None:
+        self._rules = Rules(share)
+        self._capacity = capacity
+        self._used = [0, 0]
+        self._waiting: tuple[deque[asyncio.Future[None]], deque[asyncio.Future[None]]] = (deque(), deque())
+        self._streak = 0
+        self._closed = False
+
+    @property
+    def used(self) -> tuple[int, int]:
+        """Return the slots in use by level."""
+        return self._used[ONLINE], self._used[OFFLINE]
+
+    @property
+    def capacity(self) -> int:
+        """Return how many slots there are now."""
+        return self._capacity
+
+    def room(self, level: int) -> int:
+        """Return how many more of a level could start at once."""
+        return max(0, self._rules.room(level, self._capacity, self.used) - len(self._waiting[level]))
+
+    def resize(self, capacity: int) -> None:
+        """Change the number of slots; what runs above it goes on, and its slots are not given again."""
+        self._capacity = capacity
+        self._grant()
+
+    async def acquire(self, level: int) -> None:
+        """Wait for a slot; raises Draining when the process stops."""
+        if self._closed:
+            raise Draining
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[level].append(future)
+        self._grant()
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.release(level)
+            elif future in self._waiting[level]:
+                self._waiting[level].remove(future)
+                self._grant()
+            raise
+
+    def release(self, level: int) -> None:
+        """Give a slot back."""
+        self._used[level] -= 1
+        self._grant()
+
+    def close(self) -> None:
+        """Send everybody who waits away."""
+        self._closed = True
+        for queue in self._waiting:
+            while queue:
+                future = queue.popleft()
+                if not future.done():
+                    future.set_exception(Draining())
+
+    def _grant(self) -> None:
+        while not self._closed:
+            for queue in self._waiting:
+                while queue and queue[0].done():
+                    queue.popleft()
+            waiting = bool(self._waiting[ONLINE]), bool(self._waiting[OFFLINE])
+            level = self._rules.pick(self._capacity, self.used, waiting, self._streak)
+            if level is None:
+                return
+            self._streak = self._streak + 1 if level == ONLINE and waiting[OFFLINE] else 0
+            self._used[level] += 1
+            self._waiting[level].popleft().set_result(None)

@@ -1,0 +1,55 @@
+"""Run one work item: fetch its body, call an upstream, say how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+
+from core.kafka.producer import Producer
+from core.settings import Settings
+from dispatcher.attempt import Attempt
+from dispatcher.bodies import Bodies
+from dispatcher.chunks import ChunkWriter
+from dispatcher.clock import Clock
+from dispatcher.items import Item
+from dispatcher.outcome import Failure
+from dispatcher.pool import Pool
+from dispatcher.relay import Relay
+from dispatcher.upstream import CallError
+from schemas.records import Outcome
+
+
+class Worker:
+    """Turn items into outcomes."""
+
+    def __init__(
+        self, settings: Settings, *, name: str, pool: Pool, chunks: Producer, bodies: Bodies, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._name = name
+        self._pool = pool
+        self._chunks = chunks
+        self._bodies = bodies
+        self._clock = clock
+
+    async def run(self, item: Item) -> Outcome:
+        """Call until there is an outcome or the task's deadline has passed; a cancel closes the connection."""
+        limit_bytes = self._settings.dispatcher.max_answer_bytes
+        writer = ChunkWriter(
+            self._settings, self._chunks, item.work, worker=self._name, home=item.home, clock=self._clock
+        )
+        relay = Relay(writer, limit_bytes=limit_bytes)
+        attempt = Attempt(item, pool=self._pool, relay=relay, limit_bytes=limit_bytes, clock=self._clock)
+        left_s = (item.work["deadline_ms"] - self._clock()) / 1000
+        if left_s <= 0:
+            return attempt.failed(Failure.TIMEOUT)
+        item.delivered = relay.begun
+        item.interrupted = lambda: self._bodies.without(attempt.failed(Failure.STOPPED))
+        async with writer:
+            try:
+                async with asyncio.timeout(left_s):
+                    outcome = await attempt.call(await self._bodies.fetch(item.work))
+            except TimeoutError:
+                outcome = attempt.failed(Failure.TIMEOUT)
+            except CallError as error:
+                outcome = attempt.failed(error.failure, error.detail)
+        return await self._bodies.keep(item.work, outcome)

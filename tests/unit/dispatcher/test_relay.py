@@ -1,0 +1,123 @@
+"""The relay of a stream: what counts as its end, and what is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from core.settings import Settings
+from dispatcher import relay as module
+from dispatcher.chunks import ChunkWriter
+from dispatcher.outcome import Failure
+from dispatcher.relay import Relay
+from dispatcher.upstream import CallError
+from schemas.codec import CHUNK
+from tests.unit.dispatcher.doubles import Clock, MemoryProducer, work
+
+USAGE = b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}'
+
+
+class Script(httpx.AsyncByteStream):
+    """Bytes as an upstream sends them; `then` is raised, or waited for, at the end."""
+
+    def __init__(self, *parts: bytes, then: Exception | asyncio.Event | None = None) -> None:
+        self._parts = parts
+        self._then = then
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            yield part
+            await asyncio.sleep(0)
+        if isinstance(self._then, Exception):
+            raise self._then
+        if self._then is not None:
+            await self._then.wait()
+
+
+class Stream:
+    """A relay with the Kafka it writes to."""
+
+    def __init__(self, *, limit_bytes: int = 100_000) -> None:
+        self.producer = MemoryProducer()
+        writer = ChunkWriter(Settings(), self.producer, work(), worker="w", home=0, clock=Clock())
+        self.writer = writer
+        self.relay = Relay(writer, limit_bytes=limit_bytes)
+
+    async def pump(self, script: Script) -> None:
+        async with self.writer:
+            await self.relay.pump(httpx.Response(200, stream=script))
+
+    @property
+    def frames(self) -> list[bytes]:
+        return [f for _, _, record in self.producer.written for f in CHUNK.decode(record.value or b"")["frames"]]
+
+
+async def test_a_whole_stream() -> None:
+    stream = Stream()
+    text = b'data: {"a":1}\n\n' + b"data: " + USAGE + b"\n\ndata: [DONE]\n\n"
+    await stream.pump(Script(text[:20], text[20:]))
+    assert stream.frames == [b'{"a":1}', USAGE]
+    assert stream.relay.text == text
+    assert stream.relay.usage == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert stream.relay.begun()
+    assert stream.relay.chunks == len(stream.producer.written)
+
+
+async def test_a_finish_reason_is_an_end_too() -> None:
+    stream = Stream()
+    await stream.pump(Script(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'))
+    assert len(stream.frames) == 1
+
+
+async def test_without_either_the_stream_was_cut() -> None:
+    stream = Stream()
+    with pytest.raises(CallError) as caught:
+        await stream.pump(Script(b'data: {"choices":[{"finish_reason":null}]}\n\ndata: {"ch'))
+    assert caught.value.failure is Failure.CUT
+    assert len(stream.frames) == 1
+
+
+async def test_a_broken_connection_keeps_what_had_come() -> None:
+    stream = Stream()
+    with pytest.raises(httpx.ReadError):
+        await stream.pump(Script(b"data: 1\n\ndata: 2\n\n", then=httpx.ReadError("reset")))
+    assert stream.frames == [b"1", b"2"]
+    assert stream.relay.chunks == len(stream.producer.written)
+
+
+async def test_an_error_inside_the_stream_is_named() -> None:
+    stream = Stream()
+    with pytest.raises(CallError, match="overloaded") as caught:
+        await stream.pump(Script(b'data: {"error":{"message":"overloaded"}}\n\n'))
+    assert caught.value.failure is Failure.REPORTED
+    assert stream.frames == [b'{"error":{"message":"overloaded"}}']
+
+
+async def test_an_upstream_that_never_closes_does_not_hold_a_finished_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINGER_S", 0.05)
+    stream = Stream()
+    await asyncio.wait_for(stream.pump(Script(b"data: 1\n\ndata: [DONE]\n\n", then=asyncio.Event())), 5)
+    assert stream.frames == [b"1"]
+
+
+async def test_a_stream_is_bounded() -> None:
+    stream = Stream(limit_bytes=50)
+    with pytest.raises(CallError) as caught:
+        await stream.pump(Script(*[b"data: 1234567890\n\n"] * 10))
+    assert caught.value.failure is Failure.TOO_LARGE
+    assert stream.frames == [b"1234567890"] * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "frame"),
+    [(b'{"a": 1}', b'{"a": 1}'), (b'{\n "a": 1\n}', b'{"a":1}'), (b"no\njson", b"no json"), (b"", b"")],
+)
+async def test_a_plain_answer_becomes_one_frame(body: bytes, frame: bytes) -> None:
+    stream = Stream()
+    async with stream.writer:
+        await stream.relay.whole(body)
+    assert stream.frames == [frame]
+    assert stream.relay.text == b"data: " + frame + b"\n\ndata: [DONE]\n\n"
