@@ -1,0 +1,258 @@
+"""The Bella dialect to the byte: what put accepts, the envelope, the task object. Pure: no Kafka, no clock, no HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from core.errors import InvalidRequest
+from ingress.reading import Reading
+from schemas.records import Mode, Result, Task
+from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_task
+
+MODES: dict[str, Mode] = {"callback": "callback", "blocking": "blocking", "streaming": "streaming"}
+TIMEOUTS = ("timeout", "start_timeout")
+"""Error codes that Bella calls a timeout."""
+DEFAULT_TIMEOUT_S: dict[Mode, int] = {"callback": 86_400, "blocking": 300, "streaming": 300}
+# orjson reads an integer above 64 bits as a float; only a text with 19 digits in a row can hold one.
+_LONG_NUMBER = re.compile(rb"\d{19}")
+_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
+
+
+class Limits(NamedTuple):
+    """The settings that a put is held to."""
+
+    max_timeout_s: int
+
+
+def parse_put(body: bytes, *, limits: Limits, idempotency_key: str | None = None) -> Task:
+    """Read the body of put into a task that has no id, owner and time yet; raises InvalidRequest naming the field."""
+    members = _object(body)
+    mode = _mode(members.get("response_mode"))
+    model = _data(members).get("model")
+    task: Task = {
+        "queue": _text(members, "queue", required=True),
+        "level": _level(members.get("level")),
+        "endpoint": _text(members, "endpoint", required=True),
+        "data": _upstream_body(body, members["data"], mode),
+        "id": None,
+        "mode": mode,
+        "data_ref": None,
+        "model": model if isinstance(model, str) else None,
+        "owner": None,
+        "callback_url": _text(members, "callback_url") or None,
+        "trace_id": _text(members, "trace_id") or None,
+        "idempotency_key": idempotency_key,
+        "created_ms": 0,
+        "timeout_ms": 0,
+        "start_timeout_ms": _seconds(members, "start_timeout") * 1000,
+        "run_timeout_ms": _seconds(members, "run_timeout") * 1000,
+        "retention_ms": _seconds(members, "result_retention") * 1000,
+    }
+    task["timeout_ms"] = _timeout_ms(members.get("timeout"), task, limits)
+    try:
+        check_task(task)
+    except Invalid as error:
+        raise InvalidRequest(error.message, field=error.field) from None
+    return task
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        members = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(_where(body, error), field="body") from None
+    if not isinstance(members, dict):
+        raise InvalidRequest("the body must be a JSON object", field="body")
+    return members
+
+
+def _where(body: bytes, error: orjson.JSONDecodeError) -> str:
+    if not body.strip():
+        return "the body is empty; it must be a JSON object"
+    try:
+        body.decode()
+    except UnicodeDecodeError as wrong:
+        line = body.count(b"\n", 0, wrong.start) + 1
+        column = wrong.start - body.rfind(b"\n", 0, wrong.start)
+        return f"the body is not valid UTF-8 at line {line} column {column} (byte {wrong.start})"
+    return f"the body is not valid JSON at line {error.lineno} column {error.colno}: {error.msg.partition(':')[0]}"
+
+
+def _text(members: Mapping[str, Any], name: str, *, required: bool = False) -> str:
+    value = members.get(name)
+    if value is None:
+        if required:
+            raise InvalidRequest(f"{name} is required", field=name)
+        return ""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} must be a string", field=name)
+    if required and not value.strip():
+        raise InvalidRequest(f"{name} must not be blank", field=name)
+    return value
+
+
+def _mode(value: object) -> Mode:
+    if value is None:
+        return "callback"
+    if isinstance(value, str) and value in MODES:
+        return MODES[value]
+    raise InvalidRequest("response_mode must be callback, blocking or streaming", field="response_mode")
+
+
+def _level(value: object) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or value not in (0, 1):
+        raise InvalidRequest("level must be 0 (online) or 1 (offline)", field="level")
+    return value
+
+
+def _data(members: Mapping[str, Any]) -> dict[str, Any]:
+    data = members.get("data")
+    if data is None:
+        raise InvalidRequest("data is required", field="data")
+    if not isinstance(data, dict):
+        raise InvalidRequest("data must be an object: the body for the upstream endpoint", field="data")
+    return data
+
+
+def _seconds(members: Mapping[str, Any], name: str) -> int:
+    """Read an optional clock; 0 when it is not given."""
+    value = members.get(name)
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidRequest(f"{name} must be a whole number of seconds, at least 1", field=name)
+    return min(value, 1 << 40)  # far above every limit, and still a long when it is counted in ms
+
+
+def _timeout_ms(value: object, task: Task, limits: Limits) -> int:
+    callback = task["mode"] == "callback"
+    longest_s = MAX_TIMEOUT_MS[task["level"]] // 1000 if callback else limits.max_timeout_s
+    if value is None:
+        return min(DEFAULT_TIMEOUT_S[task["mode"]], longest_s) * 1000
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidRequest("timeout must be a whole number of seconds, at least 1", field="timeout")
+    if value > longest_s:
+        raise InvalidRequest(
+            f"timeout must be at most {longest_s} seconds in response_mode {task['mode']}", field="timeout"
+        )
+    return value * 1000
+
+
+def _upstream_body(body: bytes, data: dict[str, Any], mode: Mode) -> bytes:
+    """Return data as JSON bytes; only the member `stream` is made to fit the mode, for the mode decides the answer."""
+    wanted: bool | None = True if mode == "streaming" else False if data.get("stream") else None
+    try:
+        if _LONG_NUMBER.search(body):
+            exact: dict[str, Any] = json.loads(body)["data"]
+            if wanted is not None:
+                exact["stream"] = wanted
+            return json.dumps(exact, ensure_ascii=False, separators=(",", ":")).encode()
+        if wanted is not None:
+            data["stream"] = wanted
+        return orjson.dumps(data)
+    except (orjson.JSONEncodeError, RecursionError):
+        raise InvalidRequest("data is nested too deeply", field="data") from None
+    except ValueError:
+        raise InvalidRequest("data holds a number that is too long", field="data") from None
+
+
+def accepted(task_id: str, *, now_ms: int) -> bytes:
+    """Render the answer of a callback put."""
+    return b'{"code":200,"timestamp":%d,"data":"%b"}' % (now_ms, task_id.encode())
+
+
+def failure(code: int, message: str, *, now_ms: int, field: str | None = None) -> bytes:
+    """Render the error envelope; `field` names the wrong member of the request."""
+    envelope: dict[str, Any] = {"code": code, "message": message, "timestamp": now_ms}
+    if field is not None:
+        envelope["field"] = field
+    return orjson.dumps(envelope)
+
+
+def error_frame(result: Result | None, *, message: str, kind: str, code: str | None) -> bytes:
+    """Render the payload of a stream's error frame; an error object that the upstream sent is kept as it is."""
+    error: dict[str, Any] = {"message": message, "type": kind, "param": None, "code": code}
+    if result is not None and result["body"]:
+        try:
+            body = orjson.loads(result["body"])
+        except orjson.JSONDecodeError:
+            body = None
+        if isinstance(body, dict) and isinstance(body.get("error"), dict):
+            error |= body["error"]
+    return orjson.dumps({"error": error})
+
+
+def task_object(reading: Reading) -> bytes:
+    """Render a task as GET answers it: no envelope, members without a value are left out."""
+    members: dict[str, Any] = {
+        "task_id": reading.id,
+        "endpoint": reading.endpoint,
+        "queue": reading.queue,
+        "level": reading.level,
+        "data": embedded(reading.data, "application/json"),
+        "status": state(reading),
+        "start_time": reading.created_ms,
+        "expire_time": reading.deadline_ms,
+        "running_time": reading.started_ms if reading.finished_ms is not None else None,
+        "completed_time": reading.finished_ms,
+        "callback_url": reading.callback_url,
+        "response_mode": reading.mode,
+        "trace_id": reading.trace_id,
+        "result": _result(reading),
+    }
+    return orjson.dumps({name: value for name, value in members.items() if value is not None})
+
+
+def state(reading: Reading) -> str:
+    """Translate a state of the table into Bella's words.
+
+    Bella's `waiting` is kept but not handed out yet, its `queued` is handed to a worker: our queued and processing.
+    A result whose retention has ended (expired) keeps the word that it ended with.
+    """
+    match reading.state:
+        case "queued":
+            return "waiting"
+        case "processing":
+            return "queued"
+        case "cancelled":
+            return "cancelled"
+        case "failed":
+            return "timeout" if reading.error_code in TIMEOUTS else "failed"
+        case "expired" if reading.error_code is not None:
+            ended = "timeout" if reading.error_code in TIMEOUTS else reading.error_code
+            return ended if ended in ("timeout", "cancelled") else "failed"
+        case _:
+            return "succeeded"
+
+
+def _result(reading: Reading) -> dict[str, Any] | None:
+    """Build the same three members as the callback's body; without a body the error speaks."""
+    if reading.finished_ms is None or reading.status_code is None or reading.state == "expired":
+        return None
+    result: dict[str, Any] = {"status_code": reading.status_code, "request_id": reading.id}
+    if reading.body is not None:
+        result["body"] = embedded(reading.body, reading.content_type)
+    elif reading.error_message is not None:
+        result["body"] = {"error": {"message": reading.error_message, "code": reading.error_code}}
+    return result
+
+
+def embedded(body: bytes | str | None, content_type: str) -> Any:
+    """Return a body for embedding into JSON: JSON byte for byte as it is, anything else as a string."""
+    if body is None:
+        return None
+    raw = body.encode() if isinstance(body, str) else body
+    if _JSON.match(content_type):
+        try:
+            orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            return raw.decode(errors="replace")
+        return orjson.Fragment(raw)
+    return raw.decode(errors="replace")

@@ -1,0 +1,46 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from core.settings import Settings
+from ingress import docs, errors, health, openapi
+from ingress.api.bella import BellaRoutes
+from ingress.services import Opening, Services
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application; its lifespan opens and closes the services, which are in `app.state`.
+
+    The lifespan does not wait for Kafka: probes, and puts with a plain 503, are answered while `app.state.opening` is
+    under way. Raises ConfigError.
+    """
+    services = Services(settings)
+    opening = Opening(services)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        opening.start()
+        try:
+            yield
+        finally:
+            await opening.close()
+
+    app = FastAPI(
+        title=openapi.TITLE,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.state.opening = opening
+    # Plain routes: FastAPI's own solve dependencies and models, which the hot path has none of.
+    app.router.routes += [*BellaRoutes(services).routes(), *health.routes(services), *docs.routes()]
+    app.openapi = openapi.document  # type: ignore[method-assign]
+    errors.install(app)
+    return app

@@ -1,0 +1,63 @@
+"""Read a request's body within its limit, and the headers that travel with a task."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.requests import ClientDisconnect, Request
+
+from core.errors import InvalidRequest, TooLarge
+from schemas.validation import Invalid, check_key
+
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+MAX_TRACEPARENT = 256
+
+
+async def read_body(request: Request, *, limit: int) -> bytes:
+    """Return the body; raises TooLarge as soon as the limit is passed, and ClientDisconnect."""
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length) > limit:
+        raise _too_large(limit)
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise InvalidRequest("the body must not be compressed: content-encoding is not supported", field="body")
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = message.get("body", b"")
+        if not message.get("more_body", False):
+            if size + len(part) > limit:
+                raise _too_large(limit)
+            return part if not parts else b"".join((*parts, part))
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+
+
+def traceparent(request: Request) -> bytes | None:
+    """Return the caller's trace context when it is valid; a broken one is ignored, as W3C asks."""
+    value = request.headers.get("traceparent", "").strip()
+    if len(value) > MAX_TRACEPARENT or not _TRACEPARENT.fullmatch(value):
+        return None
+    return value.encode()
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the Idempotency-Key header; raises InvalidRequest when it is no key, and when there are two."""
+    values = request.headers.getlist("idempotency-key")
+    if not values:
+        return None
+    try:
+        check_key(values[0].strip(), field="Idempotency-Key")
+    except Invalid as error:
+        raise InvalidRequest(error.message, field=error.field) from None
+    if len(values) > 1:
+        raise InvalidRequest("Idempotency-Key was sent twice", field="Idempotency-Key")
+    return values[0].strip()
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit} bytes (ingress.max_body_bytes)", field="body")

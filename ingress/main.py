@@ -1,0 +1,98 @@
+"""Run the application as a process: socket, uvicorn, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from core.errors import ConfigError
+from core.settings import Settings
+from ingress.app import create_app
+from ingress.protocol import LimitedHttp
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 75
+GRACE_S = 5
+"""What held requests and running writes get at shutdown; the whole stack has 10 s."""
+
+
+class Server(uvicorn.Server):
+    """A server that leaves signals to the role runner."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until told to stop; raises ConfigError when the port or the topics cannot be used."""
+    _allow_connections()
+    with listen(settings.ingress.host, settings.ingress.port) as listener:
+        app = create_app(settings)
+        server = Server(_config(app))
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="http-server")
+        stopping = asyncio.create_task(stop.wait(), name="stop-wait")
+        opening = asyncio.create_task(app.state.opening.done(), name="opening-wait")
+        try:
+            await asyncio.wait({serving, stopping, opening}, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done() and opening.exception() is None:
+                await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # First the held requests get their answer, then connections are closed.
+            app.state.services.waiters.shut_down()
+            server.should_exit = True
+            stopping.cancel()
+            await serving
+        if not opening.cancel():
+            opening.result()  # raises what kept the services from opening
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket; raises ConfigError."""
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigError(
+            f"ingress.port {port} cannot be opened on {host}: {error.strerror}; choose another with --port"
+        ) from error
+    listener.setblocking(False)
+    port = listener.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    log.info("listening on http://%s:%d", shown, port, extra={"event": "ingress_listening", "port": port})
+    return listener
+
+
+def _allow_connections() -> None:
+    """Raise the limit of open files as far as the system lets us: the usual 1,024 would end at as many connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=LimitedHttp,
+        ws="none",
+        loop="none",
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        log_level=logging.WARNING,  # its chatter at start and end says nothing that ours does not
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+    )

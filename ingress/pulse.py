@@ -1,0 +1,95 @@
+"""Whether the whole path works: the schedulers' pulses tell which partitions are served and which workers live."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from aiokafka import TopicPartition
+
+from core.kafka.tail import Records, Tail
+from core.settings import Settings
+from schemas import topics
+from schemas.codec import CONTROL, SchemaError
+from schemas.framing import FramingError
+from schemas.records import Control
+
+FRESH_MS = 10_000
+"""A scheduler speaks every 2 s; one that is silent this long is taken for gone."""
+
+
+class Heard(NamedTuple):
+    """The last word of one scheduler."""
+
+    at_ms: int
+    partitions: frozenset[int]
+
+
+class Pulse:
+    """Fold of what the controls topic says."""
+
+    def __init__(self, settings: Settings, *, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._topic = settings.topic(topics.CONTROLS)
+        self._partitions = frozenset(range(settings.kafka.partitions))
+        self._schedulers: dict[tuple[int, str], Heard] = {}
+        self._workers: dict[str, tuple[int, int]] = {}
+        self._tail: Tail | None = None
+        self.read_at: float | None = None
+
+    async def open(self) -> None:
+        """Listen from now on: what was said before may be the last word of schedulers that are gone."""
+        self._tail = Tail(
+            self._settings, name=f"{self._name}-controls", topics=[self._topic], handle=self.feed, start="latest"
+        )
+        await self._tail.open()
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._tail is not None:
+            await self._tail.close()
+
+    def feed(self, _: TopicPartition, records: Records) -> None:
+        """Take what schedulers said."""
+        self.read_at = time.monotonic()
+        for record in records:
+            if record.value is None:
+                continue
+            try:
+                control = CONTROL.decode(record.value)
+            except (FramingError, SchemaError):
+                continue  # only schedulers write here; a stray record must not end the process
+            if control["kind"] == "pulse":
+                self._take(control)
+
+    def missing(self, now_ms: int) -> list[str]:
+        """Say in words what the path lacks; an empty list means that it works."""
+        oldest = now_ms - FRESH_MS
+        self._schedulers = {who: heard for who, heard in self._schedulers.items() if heard.at_ms >= oldest}
+        self._workers = {name: heard for name, heard in self._workers.items() if heard[0] >= oldest}
+        lacking = [sentence for level in (0, 1) if (sentence := self._lane(level))]
+        if not self._workers:
+            lacking.append("no dispatcher has been heard for 10 s; start one with `headrace dispatcher`")
+        elif not any(upstreams for _, upstreams in self._workers.values()):
+            lacking.append("no upstream model server answers; check upstream.urls")
+        return lacking
+
+    def _lane(self, level: int) -> str | None:
+        lane = topics.level_name(level)
+        owned = [heard.partitions for (at, _), heard in self._schedulers.items() if at == level]
+        if not owned:
+            return f"no {lane} scheduler has been heard for 10 s; start one with `headrace streams --level {lane}`"
+        if unowned := sorted(self._partitions.difference(*owned)):
+            return f"no {lane} scheduler serves partition {', '.join(map(str, unowned))}"
+        return None
+
+    def _take(self, control: Control) -> None:
+        who = (control["level"], control["scheduler"] or "")
+        known = self._schedulers.get(who)
+        if known is None or known.at_ms <= control["at_ms"]:
+            self._schedulers[who] = Heard(control["at_ms"], frozenset(control["partitions"]))
+        for worker in control["workers"]:
+            seen_ms, _ = self._workers.get(worker["name"], (0, 0))
+            if worker["seen_ms"] >= seen_ms:
+                self._workers[worker["name"]] = (worker["seen_ms"], worker["upstreams_up"])

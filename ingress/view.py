@@ -1,0 +1,184 @@
+"""The read model: the newest row of every task, folded from the status topics into a local store.
+
+Only a cache. Rows and the position they were read up to are written together, without a log of writes: after a crash
+the store is some seconds older, and reading on from its position makes it whole again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import struct
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from aiokafka import TopicPartition
+from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
+
+from core.kafka.lookup import Lookup
+from core.kafka.tail import Records, Tail
+from core.settings import Settings
+from schemas import topics
+from schemas.codec import STATUS
+from schemas.records import Status
+
+log = logging.getLogger(__name__)
+
+STALE_MS = 12 * 3_600_000
+"""Kafka forgets deletions of a compacted topic after 24 h; a store that slept longer could keep what was deleted."""
+WRITE_BUFFER_BYTES = 8_388_608
+_POSITION = b"\x00position\x00"
+_SAVED = b"\x00saved"
+_CLUSTER = b"\x00cluster"
+_NUMBER = struct.Struct(">q")
+
+
+class View:
+    """Rows by task id."""
+
+    def __init__(self, settings: Settings, *, folder: Path, name: str) -> None:
+        self._folder = folder / "view"
+        self._topics = [settings.topic(topics.status(level)) for level in (0, 1)]
+        self._partitions = settings.kafka.partitions
+        self._settings = settings
+        self._name = name
+        self._store: Rdict | None = None
+        self._tail: Tail | None = None
+        self._unlogged = WriteOptions()
+        self._unlogged.disable_wal = True  # type: ignore[method-assign,assignment]  # a property, whatever the stub says
+        self._awaited: dict[bytes, list[asyncio.Future[None]]] = {}
+        self.read_at: float | None = None
+
+    async def open(self, lookup: Lookup, *, cluster: str) -> None:
+        """Open the store and follow the topics from where it stands; the past is read in the background.
+
+        A store of another cluster, or one that does not fit the topics, is thrown away and made anew.
+        """
+        tps = [TopicPartition(topic, partition) for topic in self._topics for partition in range(self._partitions)]
+        bounds = await lookup.bounds(tps)
+        self._store = self._open_store()
+        if not self._fits(bounds, cluster):
+            self._store.close()
+            shutil.rmtree(self._folder)
+            self._store = self._open_store()
+            self._store[_CLUSTER] = cluster.encode()
+        self._tail = Tail(
+            self._settings, name=f"{self._name}-view", topics=self._topics, handle=self.feed, begin=self._positions(tps)
+        )
+        await self._tail.open()
+
+    async def close(self) -> None:
+        """Stop following and write what is in memory to disk."""
+        if self._tail is not None:
+            await self._tail.close()
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    @property
+    def caught_up(self) -> bool:
+        """Tell whether everything that was there at the start has been read."""
+        return self._tail is not None and self._tail.caught_up
+
+    def get(self, key: bytes) -> Status | None:
+        """Return the row of a task."""
+        value = self._store.get(key) if self._store is not None else None
+        return None if value is None else STATUS.decode(value)
+
+    async def wait(self, key: bytes, *, seconds: float) -> Status | None:
+        """Return the row of a task, waiting some time for it to appear."""
+        return await self.until(key, lambda _: True, seconds=seconds)
+
+    async def until(self, key: bytes, wanted: Callable[[Status], bool], *, seconds: float) -> Status | None:
+        """Return the row of a task once it is as wanted, or as it stands when the time is over."""
+        try:
+            async with asyncio.timeout(seconds):
+                while (row := self.get(key)) is None or not wanted(row):
+                    await self._changed(key)
+                return row
+        except TimeoutError:
+            return self.get(key)
+
+    async def _changed(self, key: bytes) -> None:
+        """Return when a record of this key has been read."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._awaited.setdefault(key, [])
+        waiting.append(future)
+        try:
+            await future
+        finally:
+            waiting.remove(future)
+            if not waiting:
+                self._awaited.pop(key, None)
+
+    def feed(self, tp: TopicPartition, records: Records) -> None:
+        """Fold records of one partition, and remember how far."""
+        if self._store is None:
+            return
+        batch = WriteBatch(raw_mode=True)
+        for record in records:
+            if record.key is None:
+                continue
+            if record.value is None:
+                batch.delete(record.key)
+            else:
+                batch.put(record.key, record.value)
+        batch.put(_position_key(tp), _NUMBER.pack(records[-1].offset + 1))
+        batch.put(_SAVED, _NUMBER.pack(_now_ms()))
+        self._store.write(batch, self._unlogged)
+        self.read_at = time.monotonic()
+        if self._awaited:
+            self._wake(records)
+
+    def _wake(self, records: Records) -> None:
+        for record in records:
+            for future in self._awaited.get(record.key or b"", ()):
+                if not future.done():
+                    future.set_result(None)
+
+    def _open_store(self) -> Rdict:
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+        options.set_max_write_buffer_number(2)
+        options.set_keep_log_file_num(2)
+        options.optimize_for_point_lookup(8)
+        return Rdict(str(self._folder), options, access_type=AccessType.read_write())
+
+    def _fits(self, bounds: dict[TopicPartition, tuple[int, int]], cluster: str) -> bool:
+        """Tell whether the store can be read on from its positions; says why not in the log."""
+        store = self._store
+        assert store is not None  # noqa: S101 - only called by open
+        if store.get(_CLUSTER) is None:
+            return False
+        reason = None
+        saved = store.get(_SAVED)
+        if store.get(_CLUSTER) != cluster.encode():
+            reason = "it belongs to another cluster"
+        elif saved is not None and _NUMBER.unpack(saved)[0] < _now_ms() - STALE_MS:
+            reason = "it is too old to know of every deletion"
+        else:
+            for tp, position in self._positions(list(bounds)).items():
+                begin, end = bounds[tp]
+                if not begin <= position <= end:
+                    reason = f"{tp.topic}/{tp.partition} runs from {begin} to {end}, the store stands at {position}"
+        if reason is None:
+            return True
+        log.info("the read model is built anew: %s", reason, extra={"event": "view_dropped"})
+        return False
+
+    def _positions(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        if self._store is None:
+            return {}
+        stored = {tp: self._store.get(_position_key(tp)) for tp in tps}
+        return {tp: _NUMBER.unpack(value)[0] for tp, value in stored.items() if value is not None}
+
+
+def _position_key(tp: TopicPartition) -> bytes:
+    return _POSITION + f"{tp.topic}/{tp.partition}".encode()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,125 @@
+"""Who waits for which task: one reader over all outcomes and chunks, looked up by the record's key.
+
+Hand-assigned and without a group, for a rebalance must not cut a live stream. Records nobody waits for are not decoded.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from aiokafka import TopicPartition
+
+from core.errors import Unavailable
+from core.kafka.tail import Records, Tail
+from core.settings import Settings
+from schemas import topics
+from schemas.codec import CHUNK, RESULT, SchemaError
+from schemas.framing import FramingError
+from schemas.records import Chunk, Result
+
+log = logging.getLogger(__name__)
+
+FULL_RETRY_S = 5
+REMEMBERED = 10_000
+"""Outcomes handed out lately: a row follows its result within milliseconds."""
+
+
+class Waiter(Protocol):
+    """What a held request does with news about its task; called from the shared reader, so it must return at once."""
+
+    def on_result(self, result: Result) -> None:
+        """Take the outcome; it may come more than once."""
+
+    def on_chunk(self, chunk: Chunk) -> None:
+        """Take a piece of the stream."""
+
+    def on_shutdown(self) -> None:
+        """Give up, for this process ends."""
+
+
+class Waiters:
+    """The held requests of this process and the reader that serves them."""
+
+    def __init__(self, settings: Settings, *, name: str) -> None:
+        self._limit = settings.ingress.max_waiting
+        self._results = settings.topic(topics.results(0))
+        self._by_key: dict[bytes, Waiter] = {}
+        self._answered: OrderedDict[bytes, None] = OrderedDict()
+        self._closing = False
+        self.read_at: float | None = None
+        self.tail = Tail(
+            settings,
+            name=f"{name}-answers",
+            topics=[self._results, settings.topic(topics.CHUNKS)],
+            handle=self.feed,
+            start="latest",
+        )
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def check_room(self) -> None:
+        """Refuse one more held request when the process is full or ends; raises Unavailable."""
+        if self._closing:
+            raise Unavailable("this process is shutting down; nothing was accepted, try again", retry_after_s=1)
+        if len(self._by_key) >= self._limit:
+            raise Unavailable(
+                f"{self._limit} blocking and streaming requests are held already; nothing was accepted, try again or "
+                "use response_mode callback",
+                retry_after_s=FULL_RETRY_S,
+            )
+
+    @contextmanager
+    def registered(self, key: bytes, waiter: Waiter) -> Iterator[None]:
+        """Deliver news of a task as long as the block lasts; to be entered before the task is written."""
+        self.check_room()
+        self._by_key[key] = waiter
+        try:
+            yield
+        finally:
+            del self._by_key[key]
+
+    def answered(self, key: bytes) -> bool:
+        """Tell whether the outcome of a task was handed out here lately: its row is ended, or will be in a moment."""
+        return key in self._answered
+
+    def _remember(self, key: bytes) -> None:
+        self._answered[key] = None
+        if len(self._answered) > REMEMBERED:
+            self._answered.popitem(last=False)
+
+    def shut_down(self) -> None:
+        """Tell every held request that this process ends, and take no more."""
+        self._closing = True
+        for waiter in list(self._by_key.values()):
+            waiter.on_shutdown()
+
+    def feed(self, tp: TopicPartition, records: Records) -> None:
+        """Hand records to those who wait for them."""
+        self.read_at = time.monotonic()
+        if not self._by_key:
+            return
+        for record in records:
+            waiter = self._by_key.get(record.key) if record.key is not None else None
+            if waiter is None or record.value is None:
+                continue
+            try:
+                if tp.topic == self._results:
+                    waiter.on_result(RESULT.decode(record.value))
+                    self._remember(record.key)
+                else:
+                    waiter.on_chunk(CHUNK.decode(record.value))
+            except (FramingError, SchemaError) as error:
+                log.warning(
+                    "%s/%d@%d cannot be read: %s",
+                    tp.topic,
+                    tp.partition,
+                    record.offset,
+                    error,
+                    extra={"event": "answer_unreadable", "partition": tp.partition, "offset": record.offset},
+                )

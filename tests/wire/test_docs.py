@@ -1,0 +1,85 @@
+"""The OpenAPI document and its page: true to the code, and without a network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.routing import Route
+
+from core.settings import Settings
+from ingress.api.bella_wire import MODES, Limits, parse_put, state
+from ingress.openapi import document
+from ingress.reading import Reading
+from schemas.records import STATES
+from tests.support.ingress import Memory, ingress_in_memory
+
+
+@pytest.fixture
+async def ingress(tmp_path: Path) -> AsyncIterator[tuple[Memory, httpx.AsyncClient]]:
+    async with ingress_in_memory(Settings(data_dir=tmp_path)) as double:
+        yield double
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from (str(target) for name, target in value.items() if name == "$ref")
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+async def test_every_route_is_described_and_nothing_else(ingress: tuple[Memory, httpx.AsyncClient]) -> None:
+    memory, client = ingress
+    served = (await client.get("/openapi.json")).json()
+    assert served == json.loads(json.dumps(document()))
+    routes = {
+        (route.path, method.lower())
+        for route in memory.app.routes
+        if isinstance(route, Route) and route.path not in ("/openapi.json", "/docs")
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert routes == {(path, method) for path, methods in served["paths"].items() for method in methods}
+
+
+def test_references_lead_somewhere() -> None:
+    for target in references(document()):
+        where: Any = document()
+        for name in target.removeprefix("#/").split("/"):
+            where = where[name]
+        assert where["type"] == "object"
+
+
+def test_the_examples_of_put_are_accepted() -> None:
+    content = document()["paths"]["/v1/queue/put"]["post"]["requestBody"]["content"]["application/json"]
+    modes = {name: parse_put(json.dumps(example["value"]).encode(), limits=Limits(600))["mode"]
+             for name, example in content["examples"].items()}  # fmt: skip
+    assert modes == {mode: mode for mode in MODES}
+
+
+def test_every_state_is_listed() -> None:
+    listed = set(document()["components"]["schemas"]["Task"]["properties"]["status"]["enum"])
+    common = {
+        "id": "T", "queue": "q", "level": 0, "endpoint": "/x", "mode": "callback", "owner": None,
+        "callback_url": None, "trace_id": None, "created_ms": 0, "deadline_ms": 0,
+    }  # fmt: skip
+    reached = {
+        state(Reading(**common, state=each, error_code=code)) for each in STATES for code in (None, "timeout", "x")
+    }
+    assert reached == listed
+
+
+async def test_the_page_needs_no_other_file(ingress: tuple[Memory, httpx.AsyncClient]) -> None:
+    response = await ingress[1].get("/docs", headers={"authorization": ""})
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    assert re.findall(r"<(?:script|link|img|iframe)|@import|src=|https?://(?!127\.0\.0\.1)", response.text) == []
+    for words in ("/v1/queue/put", "response_mode", "x-should-retry", "data: [DONE]", "TASK-1827364554"):
+        assert words in response.text
