@@ -1,0 +1,72 @@
+"""`headrace topics`: create the declared topics, and compare them with what the broker has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from core.config import load_settings
+from core.kafka.admin import Change, apply_topics, diff_topics
+from headrace.options import config_option, reported
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+
+
+@click.group()
+def topics() -> None:
+    """Create and check the Kafka topics.
+
+    Nothing is created by accident: the broker's own auto-creation is never relied on, and the roles wait until the
+    declared topics are there. `headrace up` applies them by itself; on a cluster run `headrace topics apply` once per
+    release, with an account that may create topics and change their settings.
+    """
+
+
+@topics.command()
+@config_option
+@json_option
+def apply(config: Path | None, as_json: bool) -> None:
+    """Create missing topics and set differing topic settings.
+
+    Safe to repeat: a second run changes nothing. The number of partitions of an existing topic is never changed, for
+    the home of every task depends on it; such a difference stays visible in `headrace topics diff`.
+    """
+    with reported():
+        settings = load_settings(config=config)
+        _show(asyncio.run(apply_topics(settings)), as_json=as_json, nothing="All topics are as declared.")
+
+
+@topics.command()
+@config_option
+@json_option
+def diff(config: Path | None, as_json: bool) -> None:
+    """Compare the broker's topics with the declared ones; exit code 1 when something differs.
+
+    For a deployment check: `headrace topics diff && start the roles`.
+    """
+    with reported():
+        changes = asyncio.run(diff_topics(load_settings(config=config)))
+        _show(changes, as_json=as_json, nothing="No difference.")
+    if changes:
+        raise SystemExit(1)
+
+
+def _show(changes: Sequence[Change], *, as_json: bool, nothing: str) -> None:
+    if as_json:
+        click.echo(json.dumps([change._asdict() for change in changes], indent=2))
+        return
+    if not changes:
+        click.echo(nothing)
+        return
+    # Folded, because a topic's name that is cut off cannot be copied.
+    table = Table(*(Column(name, overflow="fold") for name in ("topic", "what", "is", "declared")))
+    for change in changes:
+        table.add_row(*map(Text, change))
+    Console().print(table)
