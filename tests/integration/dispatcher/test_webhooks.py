@@ -1,0 +1,158 @@
+"""The callback sender on a real broker, with receivers that behave and others that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from bench.wire import Exchange, RawServer, head
+from core.blobs import open_blobs
+from core.settings import Settings
+from dispatcher.webhooks.sender import GROUP
+from schemas import topics
+from tests.support.roles import settings_for
+from tests.support.waiting import eventually_async
+from tests.support.work import WorkProbe, dispatching
+
+RESULTS = [topics.results(0), topics.results(1)]
+_prefixes = itertools.count()
+
+
+class Receiver(RawServer):
+    """Answers by path: /200, /500-then-200, /hang and so on; keeps what it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.got: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.headers: dict[str, str] = {}
+        self.holding = 0
+
+    def handle(self, exchange: Exchange) -> None:
+        document = orjson.loads(exchange.request.body)
+        seen = self.got[document["request_id"]]
+        seen.append(document)
+        self.headers = exchange.request.headers
+        wanted = exchange.request.path.strip("/").split("-then-")
+        answer = wanted[min(len(seen), len(wanted)) - 1]
+        if answer == "hang":
+            self.holding += 1
+            exchange.spawn(asyncio.Event().wait(), name="hang")  # type: ignore[arg-type]
+        elif answer == "reset":
+            exchange.reset()
+        else:
+            extra = f"location: {self.root}/200\r\n" if answer.startswith("3") else ""
+            exchange.finish(head(int(answer), "text/plain", 2, extra=extra) + b"ok")
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as made:
+        yield made
+
+
+@pytest.fixture
+def settings(kafka: str, tmp_path: Path) -> Iterator[Settings]:
+    prefix = f"hooks{next(_prefixes)}-{time.time_ns()}."
+    made, _ = settings_for(
+        kafka, tmp_path, prefix, kafka__partitions=2, kafka__work_partitions=1, dispatcher__grace_s=1,
+        dispatcher__only="webhooks", webhooks__retry_delays=[0.05, 0.05], webhooks__timeout_s=1,
+        webhooks__concurrency=8,
+    )  # fmt: skip
+    return made  # type: ignore[return-value]
+
+
+async def test_the_callback_is_as_bella_clients_read_it(
+    probe: WorkProbe, settings: Settings, receiver: Receiver, tmp_path: Path
+) -> None:
+    blob = await open_blobs(settings).put(b'{"large":true}', name="results/x", media_type="application/json")
+    async with dispatching(settings):
+        plain = await probe.result(f"{receiver.root}/200")
+        await probe.result(None)
+        batch = await probe.result(f"{receiver.root}/200", mode="batch")
+        offline = await probe.result(f"{receiver.root}/200", level=1, body=b"no json")
+        large = await probe.result(f"{receiver.root}/200", body=None, body_ref=blob)
+        late = await probe.result(
+            f"{receiver.root}/200", body=None, state="failed", status_code=408, error_code="timeout"
+        )
+        await eventually_async(lambda: len(receiver.got) == 4, what="four callbacks")
+        await probe.committed(GROUP, *RESULTS)
+    assert receiver.got[plain] == [{"status_code": 200, "request_id": plain, "body": {"ok": True}}]
+    assert receiver.got[offline][0]["body"] == "no json"
+    assert receiver.got[large][0]["body"] == {"large": True}
+    assert receiver.got[late][0]["status_code"] == 408
+    assert receiver.got[late][0]["body"]["error"]["code"] == "timeout"
+    assert batch not in receiver.got
+    assert receiver.headers["content-type"] == "application/json; charset=utf-8"
+
+
+async def test_what_may_pass_is_tried_again(probe: WorkProbe, settings: Settings, receiver: Receiver) -> None:
+    paths = ["500-then-200", "429-then-503-then-202", "reset-then-200", "hang-then-200"]
+    async with dispatching(settings):
+        ids = [await probe.result(f"{receiver.root}/{path}") for path in paths]
+        await eventually_async(lambda: [len(receiver.got[one]) for one in ids] == [2, 3, 2, 2], what="the deliveries")
+        await probe.committed(GROUP, *RESULTS)
+    assert probe.letters == []
+
+
+async def test_what_is_final_is_buried(probe: WorkProbe, settings: Settings, receiver: Receiver) -> None:
+    paths = {"400": 1, "404": 1, "307": 1, "500": 3}
+    async with dispatching(settings):
+        ids = {path: await probe.result(f"{receiver.root}/{path}") for path in paths}
+        nobody = await probe.result("http://127.0.0.1:1/")
+        await eventually_async(lambda: len(probe.letters) == 5, what="the dead letters")
+        await probe.committed(GROUP, *RESULTS)
+    assert {path: len(receiver.got[one]) for path, one in ids.items()} == paths
+    reasons = {letter.key.decode(): dict(letter.headers) for letter in probe.letters}
+    assert b"the receiver answered 307" in reasons[ids["307"]]["x-reason"]
+    assert reasons[nobody]["x-field"] == b"callback_url"
+    assert reasons[nobody]["x-topic"].decode() == settings.topic(RESULTS[0])
+
+
+async def test_a_dead_host_holds_up_nobody_else(probe: WorkProbe, settings: Settings, receiver: Receiver) -> None:
+    async with Receiver() as dead, dispatching(settings):
+        for _ in range(30):
+            await probe.result(f"{dead.root}/hang")
+        await eventually_async(lambda: dead.holding, what="the first hanging callback")
+        alive = [await probe.result(f"{receiver.root}/200") for _ in range(20)]
+        began = time.monotonic()
+        await eventually_async(lambda: all(receiver.got[one] for one in alive), what="the others")
+        assert time.monotonic() - began < 2
+        assert dead.holding <= 2 * 2, "one host has its own share of the deliveries"
+
+
+async def test_an_unfinished_delivery_is_made_after_the_restart(
+    probe: WorkProbe, settings: Settings, receiver: Receiver
+) -> None:
+    patient = settings.model_copy(update={"webhooks": settings.webhooks.model_copy(update={"timeout_s": 30})})
+    async with dispatching(patient):
+        waiting = await probe.result(f"{receiver.root}/hang-then-200")
+        after = await probe.result(f"{receiver.root}/200")
+        await eventually_async(lambda: receiver.holding == 1 and receiver.got[after], what="both callbacks")
+    async with dispatching(patient):
+        await eventually_async(lambda: len(receiver.got[waiting]) == 2, what="the second delivery")
+        await probe.committed(GROUP, *RESULTS)
+
+
+async def test_a_private_address_is_refused(probe: WorkProbe, settings: Settings, receiver: Receiver) -> None:
+    strict = settings.model_copy(update={"webhooks": settings.webhooks.model_copy(update={"allow_private": False})})
+    urls = [
+        f"{receiver.root}/200",
+        f"http://localhost:{receiver.port}/200",
+        f"http://[::ffff:127.0.0.1]:{receiver.port}/",
+    ]
+    async with dispatching(strict):
+        for url in urls:
+            await probe.result(url)
+        await eventually_async(lambda: len(probe.letters) == len(urls), what="the dead letters")
+        await probe.committed(GROUP, *RESULTS)
+    assert receiver.got == {}
+    reasons = [dict(letter.headers)["x-reason"] for letter in probe.letters]
+    assert [b"not allowed for callbacks" in reason for reason in reasons] == [True] * 3, reasons

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from uuid import uuid4
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from click.testing import CliRunner, Result
+
+from headrace.topics import topics
+from schemas.topics import declared
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def environ(kafka: str) -> dict[str, str]:
+    return {
+        "HEADRACE_KAFKA_BOOTSTRAP": kafka,
+        "HEADRACE_KAFKA_TOPIC_PREFIX": f"topics-{uuid4().hex[:8]}.",
+        "HEADRACE_KAFKA_PARTITIONS": "2",
+    }
+
+
+def run(environ: dict[str, str], *arguments: str) -> Result:
+    return CliRunner().invoke(topics, arguments, env=environ)
+
+
+def test_apply_creates_what_diff_misses_and_can_be_repeated(environ: dict[str, str]) -> None:
+    missing = run(environ, "diff", "--json")
+    assert missing.exit_code == 1
+    prefix = environ["HEADRACE_KAFKA_TOPIC_PREFIX"]
+    wanted = {prefix + topic.name for topic in declared(partitions=2)}
+    assert {change["topic"] for change in json.loads(missing.stdout)} == wanted
+    assert run(environ, "apply").exit_code == 0
+    again = run(environ, "apply")
+    assert (again.exit_code, again.stdout) == (0, "All topics are as declared.\n")
+    same = run(environ, "diff")
+    assert (same.exit_code, same.stdout) == (0, "No difference.\n")
+
+
+async def change_by_hand(bootstrap: str, topic: str, settings: dict[str, str]) -> None:
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await client.start()
+    try:
+        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, settings)])
+    finally:
+        await client.close()
+
+
+def test_a_setting_changed_by_hand_is_shown_and_corrected(environ: dict[str, str]) -> None:
+    assert run(environ, "apply").exit_code == 0
+    name = environ["HEADRACE_KAFKA_TOPIC_PREFIX"] + "chunks"
+    asyncio.run(change_by_hand(environ["HEADRACE_KAFKA_BOOTSTRAP"], name, {"retention.ms": "1234567"}))
+    eventually(lambda: run(environ, "diff").exit_code == 1, what="the difference")
+    changes = {change["what"]: change for change in json.loads(run(environ, "diff", "--json").stdout)}
+    assert changes["retention.ms"] == {"topic": name, "what": "retention.ms", "was": "1234567", "wanted": "3600000"}
+    assert run(environ, "apply").exit_code == 0
+    assert run(environ, "diff").exit_code == 0
+
+
+def test_another_partition_count_is_shown_and_never_changed(environ: dict[str, str]) -> None:
+    assert run(environ, "apply").exit_code == 0
+    more = environ | {"HEADRACE_KAFKA_PARTITIONS": "3"}
+    assert run(more, "apply").exit_code == 0
+    left = run(more, "diff", "--json")
+    assert left.exit_code == 1
+    assert {(change["what"], change["was"], change["wanted"]) for change in json.loads(left.stdout)} == {
+        ("partitions", "2", "3")
+    }

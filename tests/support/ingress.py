@@ -1,0 +1,126 @@
+"""The ingress without Kafka: the real application over parts that live in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+from aiokafka import ConsumerRecord, TopicPartition
+from fastapi import FastAPI
+
+from core.errors import Unavailable
+from core.kafka.lookup import Found
+from core.kafka.producer import Record
+from core.settings import Settings
+from ingress.app import create_app
+from ingress.submit import Submitter
+from schemas import topics
+from schemas.codec import CHUNK, RESULT, TASK
+from schemas.ids import Serials
+from schemas.records import Chunk, Queue, Result, Status, Task
+from schemas.slices import queue_number
+
+HEADERS = {"authorization": "Bearer hr-local"}
+Answer = Callable[[Task], list[Chunk | Result]]
+
+
+class Memory:
+    """Topics as lists; what a task leads to is decided by `answer`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.log: dict[TopicPartition, list[Record]] = defaultdict(list)
+        self.rows: dict[bytes, Status] = {}
+        self.answer: Answer = lambda _: []
+        self.broken = False
+        self.app: FastAPI = create_app(settings)
+        self.services: Any = self.app.state.services
+
+    async def send(self, topic: str, partition: int, record: Record) -> int:
+        """Append a record, as the producer does."""
+        if self.broken:
+            raise Unavailable
+        tp = TopicPartition(topic, partition)
+        self.log[tp].append(record)
+        if topic == self.settings.topic(topics.tasks(0)):
+            asyncio.get_running_loop().call_soon(self._answer, TASK.decode(record.value or b""))
+        return len(self.log[tp]) - 1
+
+    def _answer(self, task: Task) -> None:
+        self.tell(self.answer(task))
+
+    def tell(self, records: list[Chunk | Result]) -> None:
+        """Let the shared reader find chunks and results."""
+        for record in records:
+            if "frames" in record:
+                self.arrive(topics.CHUNKS, record["id"], CHUNK.encode(record))  # type: ignore[arg-type]
+            else:
+                self.arrive(topics.results(0), record["id"], RESULT.encode(record))  # type: ignore[arg-type]
+
+    def arrive(self, topic: str, task_id: str, value: bytes) -> None:
+        """Let the shared reader find a record."""
+        tp = TopicPartition(self.settings.topic(topic), 0)
+        self.services.waiters.feed(
+            tp, [ConsumerRecord(tp.topic, 0, 0, 0, 0, task_id.encode(), value, 0, 0, len(value), ())]
+        )
+
+    def written(self, topic: str) -> list[Record]:
+        """Return what was written to a topic."""
+        name = self.settings.topic(topic)
+        return [record for tp, records in self.log.items() if tp.topic == name for record in records]
+
+    # What follows stands in for the queue directory, the view and the look-up.
+
+    def get(self, name: str | bytes) -> Any:
+        """Return a queue by name, or a row by key."""
+        if isinstance(name, bytes):
+            return self.rows.get(name)
+        queue: Queue = {
+            "name": name, "number": queue_number(name), "endpoint": None, "owner": None, "created_ms": 0,
+            "width": 0, "work_partitions": 4,
+        }  # fmt: skip
+        return queue
+
+    caught_up = True
+    read_at = None
+
+    async def wait(self, key: bytes, *, seconds: float) -> Status | None:  # noqa: ARG002 - nothing comes later here
+        """Return a row."""
+        return self.rows.get(key)
+
+    async def until(self, key: bytes, wanted: Callable[[Status], bool], *, seconds: float) -> Status | None:  # noqa: ARG002
+        """Return a row as it stands."""
+        return self.rows.get(key)
+
+    async def read(self, tp: TopicPartition, offset: int) -> Found | None:
+        """Return a record by its position."""
+        records = self.log.get(tp, [])
+        if offset >= len(records):
+            return None
+        return Found(tp.topic, tp.partition, offset, 0, records[offset].key, records[offset].value)
+
+    async def find(self, tp: TopicPartition, key: bytes, *, from_ms: int) -> Found | None:  # noqa: ARG002 - all of it
+        """Search for a record by its key."""
+        hits = (
+            Found(tp.topic, tp.partition, n, 0, record.key, record.value)
+            for n, record in enumerate(self.log.get(tp, []))
+            if record.key == key
+        )
+        return next(hits, None)
+
+
+@contextlib.asynccontextmanager
+async def ingress_in_memory(settings: Settings) -> AsyncIterator[tuple[Memory, httpx.AsyncClient]]:
+    """Give the memory and a client of the application over it."""
+    memory = Memory(settings)
+    services = memory.services
+    parts: Any = memory
+    services._view = services.lookup = parts
+    services._submitter = Submitter(settings, producer=parts, queues=parts, blobs=services.blobs, serials=Serials(7))
+    transport = httpx.ASGITransport(memory.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://ingress", headers=HEADERS) as client:
+        yield memory, client

@@ -1,0 +1,43 @@
+"""The durable side of a scheduler, in memory: rows and results that a fold reads and leaves."""
+
+from __future__ import annotations
+
+from schemas.codec import RESULT, STATUS
+from schemas.records import Result, Status
+from streams.fold import Fold, Home
+from streams.rows import Rules
+
+
+class Log:
+    """The durable side of a scheduler: rows and the results that were written."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Home, bytes] = {}
+        self.results: list[Result] = []
+        self.held: dict[tuple[int, str], set[str]] = {}
+
+    def fold(self, *, now_ms: int = 5_000, known: dict[Home, tuple[int, Result]] | None = None) -> Fold:
+        """Begin a batch."""
+        return Fold(
+            level=0,
+            rules=Rules(),
+            now_ms=now_ms,
+            prefix="t.",
+            row=lambda partition, key: self.rows.get((partition, key.decode())),
+            known_results=known or {},
+            work_partitions=lambda _: 4,
+            holders=lambda partition, worker: set(self.held.get((partition, worker), ())),
+        )
+
+    def keep(self, fold: Fold) -> None:
+        """Make a batch durable."""
+        for home, row in fold.rows.items():
+            if row is None:
+                self.rows.pop(home, None)
+            else:
+                self.rows[home] = STATUS.encode(row)
+        self.results += [RESULT.decode(one.record.value) for one in fold.results.values() if one.record]  # type: ignore[arg-type]
+
+    def row(self, task_id_: str, partition: int = 0) -> Status:
+        """Return a row."""
+        return STATUS.decode(self.rows[partition, task_id_])

@@ -1,0 +1,92 @@
+"""Roles as real processes, to be killed, frozen and started again by the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.config import environment
+from core.settings import Settings
+
+
+def settings_for(kafka: str, folder: Path, prefix: str, **changes: object) -> tuple[Settings, dict[str, str]]:
+    """Return settings on a topic prefix of their own, and the environment that gives a process the same.
+
+    `changes` are dotted names with __ for the dot: streams__lease_s=2.
+    """
+    dotted: dict[str, object] = {
+        "data_dir": str(folder),
+        "kafka.bootstrap": kafka,
+        "kafka.topic_prefix": prefix,
+        **{name.replace("__", "."): value for name, value in changes.items()},
+    }
+    nested: dict[str, object] = {}
+    for name, value in dotted.items():
+        *section, field = name.split(".")
+        target = nested
+        for part in section:
+            target = target.setdefault(part, {})  # type: ignore[assignment]
+        target[field] = value
+    return Settings.model_validate(nested), environment(dotted)
+
+
+class Role:
+    """One role process; its log is kept for the message of a failed test."""
+
+    def __init__(self, *arguments: str, env: Mapping[str, str], log: Path) -> None:
+        self._arguments = arguments
+        self._env = {**{k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")}, **env}
+        self._log = log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, again after its death too."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "headrace.main", *self._arguments], env=self._env, stdout=log, stderr=log
+            )
+
+    @property
+    def pid(self) -> int:
+        """Return the process id."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """Return what it has printed."""
+        return self._log.read_text(errors="replace")
+
+    def send(self, what: signal.Signals) -> None:
+        """Send a signal."""
+        os.kill(self.pid, what)
+
+    def kill(self) -> None:
+        """Kill -9 and reap."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, *, within_s: float = 15) -> int:
+        """Stop with SIGTERM and return the exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(within_s)
+
+
+@contextmanager
+def running(*arguments: str, env: Mapping[str, str], log: Path) -> Iterator[Role]:
+    """Run a role for the length of a block."""
+    role = Role(*arguments, env=env, log=log)
+    role.start()
+    try:
+        yield role
+    finally:
+        if role.process is not None and role.process.poll() is None:
+            role.process.send_signal(signal.SIGCONT)
+            role.kill()

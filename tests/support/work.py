@@ -1,0 +1,223 @@
+"""The surroundings of a dispatcher under test: writes work, cancels and results, sees its events and chunks."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from core.kafka.admin import apply_topics
+from core.kafka.producer import Producer, Record
+from core.kafka.tail import Records, Tail
+from core.queues import QueueDirectory
+from core.settings import Settings
+from dispatcher.main import serve
+from schemas import topics
+from schemas.codec import CHUNK, CONTROL, EVENT, RESULT, WORK
+from schemas.ids import TaskId
+from schemas.records import Chunk, Control, Event, Mode, Outcome, Result, Work
+from schemas.slices import stable_hash
+from tests.support.waiting import eventually_async
+
+QUEUE = "chat"
+_serials = itertools.count()
+
+
+def now_ms() -> int:
+    """Read the wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+class WorkProbe:
+    """Plays the scheduler for dispatchers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.events: dict[str, list[Event]] = defaultdict(list)
+        self.alive: list[Event] = []
+        self.chunks: dict[str, list[Chunk]] = defaultdict(list)
+        self.letters: list[Any] = []
+        self.producer = Producer(settings, name="probe")
+        self.directory = QueueDirectory(settings, name="probe")
+        events = self._names(topics.events(0), topics.events(1))
+        self._tails = [
+            Tail(settings, name="probe-events", topics=events, handle=self._event),
+            Tail(settings, name="probe-chunks", topics=self._names(topics.CHUNKS), handle=self._chunk),
+            Tail(settings, name="probe-letters", topics=self._names(topics.DEAD_LETTERS), handle=self._letter),
+        ]  # fmt: skip
+
+    async def open(self) -> None:
+        """Create the topics and follow what comes out."""
+        await apply_topics(self.settings)
+        await self.producer.start()
+        await self.directory.open()
+        for tail in self._tails:
+            await tail.open()
+        await self.directory.register(self.producer, QUEUE)
+
+    async def close(self) -> None:
+        """Stop following."""
+        for tail in self._tails:
+            await tail.close()
+        await self.directory.close()
+        await self.producer.stop()
+
+    async def submit(
+        self,
+        *,
+        level: int = 0,
+        queue: str = QUEUE,
+        mode: Mode = "callback",
+        attempt: int = 1,
+        timeout_s: float = 60,
+        task_id: str | None = None,
+        sim: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> str:
+        """Write one work record; `sim` says how the upstream behaves."""
+        number = next(_serials)
+        home = number % self.settings.kafka.partitions
+        task_id = task_id or str(TaskId(7, level, mode[0].upper(), 1_795_000_000, home, number))
+        body = {"model": "m", "messages": [{"role": "user", "content": task_id}], "stream": mode == "streaming"}
+        work: Work = {
+            "id": task_id, "queue": queue, "level": level, "endpoint": "/v1/chat/completions", "mode": mode,
+            "attempt": attempt, "data": orjson.dumps(body | {"sim": sim or {}}), "data_ref": None, "model": "m",
+            "owner": None, "created_ms": now_ms(), "deadline_ms": now_ms() + int(timeout_s * 1000),
+            "run_timeout_ms": 0,
+        }  # fmt: skip
+        work = {**work, **changes}  # type: ignore[typeddict-item]
+        await self.put_work(queue, level, task_id, WORK.encode(work))
+        return task_id
+
+    async def put_work(self, queue: str, level: int, key: str, value: bytes) -> tuple[int, int]:
+        """Write any bytes as a work record; returns partition and offset."""
+        partition = stable_hash(key) % self.settings.kafka.work_partitions
+        topic = self.settings.topic(topics.work(queue, level))
+        return partition, await self.producer.send(topic, partition, Record(key.encode(), value))
+
+    async def cancel(self, task_id: str) -> None:
+        """Write the control record of a task that was ended."""
+        control: Control = {
+            "kind": "cancel", "at_ms": now_ms(), "level": 0, "id": task_id, "reason": "asked", "scheduler": None,
+            "partitions": [], "workers": [],
+        }  # fmt: skip
+        record = Record(task_id.encode(), CONTROL.encode(control))
+        await self.producer.send(self.settings.topic(topics.CONTROLS), 0, record)
+
+    async def result(self, url: str | None, *, body: bytes | None = b'{"ok":true}', **changes: Any) -> str:
+        """Write the result of a task that has a callback."""
+        number = next(_serials)
+        task_id = str(TaskId(7, 0, "C", 1_795_000_000, number % self.settings.kafka.partitions, number))
+        result: Result = {
+            "id": task_id, "state": "completed", "queue": QUEUE, "level": 0, "endpoint": "/v1/x", "mode": "callback",
+            "owner": None, "model": None, "callback_url": url, "trace_id": None, "attempt": 1, "worker": None,
+            "upstream": None, "status_code": 200, "body": body, "body_ref": None, "content_type": "application/json",
+            "error_code": None, "error_message": None, "usage": None, "chunks": 0, "created_ms": 1,
+            "started_ms": None, "finished_ms": 2,
+        }  # fmt: skip
+        result = {**result, **changes}  # type: ignore[typeddict-item]
+        record = Record(task_id.encode(), RESULT.encode(result))
+        await self.producer.send(self.settings.topic(topics.results(result["level"])), 0, record)
+        return task_id
+
+    def kinds(self, task_id: str) -> list[str]:
+        """Return what happened to a task, in order."""
+        return [event["kind"] for event in self.events[task_id]]
+
+    def finished(self, task_id: str) -> Event | None:
+        """Return the first finished event of a task."""
+        return next((event for event in self.events[task_id] if event["kind"] == "finished"), None)
+
+    async def ended(self, task_id: str, *, within_s: float = 20) -> Event:
+        """Wait for the finished event of a task."""
+        await eventually_async(lambda: self.finished(task_id), within_s=within_s, what=f"the end of {task_id}")
+        event = self.finished(task_id)
+        assert event is not None
+        return event
+
+    async def outcome(self, task_id: str) -> Outcome:
+        """Wait for the outcome of a task."""
+        outcome = (await self.ended(task_id))["outcome"]
+        assert outcome is not None
+        return outcome
+
+    async def committed(self, group: str, *names: str, within_s: float = 10) -> None:
+        """Wait until a group has committed everything in these topics."""
+        give_up = time.monotonic() + within_s
+        while await self.uncommitted(group, *names):
+            assert time.monotonic() < give_up, f"{group} did not commit its offsets"
+
+    async def uncommitted(self, group: str, *names: str) -> int:
+        """Count the records of these topics that a group has not committed."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.settings.kafka.bootstrap, group_id=self.settings.topic(group)
+        )
+        await consumer.start()
+        left = 0
+        try:
+            for name in self._names(*names):
+                await consumer._client._wait_on_metadata(name)
+                tps = [TopicPartition(name, partition) for partition in consumer.partitions_for_topic(name) or ()]
+                for tp, end in (await consumer.end_offsets(tps)).items():
+                    left += end - (await consumer.committed(tp) or 0)
+        finally:
+            await consumer.stop()
+        return left
+
+    def _names(self, *names: str) -> list[str]:
+        return [self.settings.topic(name) for name in names]
+
+    def _event(self, _: TopicPartition, records: Records) -> None:
+        for record in records:
+            event = EVENT.decode(record.value or b"")
+            if event["id"]:
+                self.events[event["id"]].append(event)
+            else:
+                self.alive.append(event)
+
+    def _chunk(self, _: TopicPartition, records: Records) -> None:
+        for record in records:
+            chunk = CHUNK.decode(record.value or b"")
+            self.chunks[chunk["id"]].append(chunk)
+
+    def _letter(self, _: TopicPartition, records: Records) -> None:
+        self.letters += records
+
+
+class Dispatcher:
+    """A dispatcher that runs inside the test."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        self._stop.clear()
+        self._task = asyncio.create_task(serve(self.settings, self._stop))
+
+    async def stop(self) -> None:
+        """Stop it the way SIGTERM does."""
+        task, self._task = self._task, None
+        if task is not None:
+            self._stop.set()
+            await task
+
+
+@asynccontextmanager
+async def dispatching(settings: Settings) -> AsyncIterator[Dispatcher]:
+    """Run a dispatcher for the length of a block."""
+    dispatcher = Dispatcher(settings)
+    dispatcher.start()
+    try:
+        yield dispatcher
+    finally:
+        await dispatcher.stop()

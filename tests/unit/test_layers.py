@@ -1,0 +1,131 @@
+"""The shape of the code base: who may import whom, how long a module may be, what the lock files pin."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BELOW = {
+    "schemas": set(),
+    "core": {"schemas"},
+    "ingress": {"schemas", "core"},
+    "streams": {"schemas", "core"},
+    "dispatcher": {"schemas", "core"},
+    "compose": {"schemas", "core", "ingress", "streams", "dispatcher"},
+    "headrace": {"schemas", "core", "ingress", "streams", "dispatcher", "compose"},
+}
+"""Package → the packages of ours that it may import."""
+OURS = {*BELOW, "tests", "bench"}
+IMPURE = {
+    "aiokafka",
+    "aiohttp",
+    "asyncio",
+    "faust",
+    "fastapi",
+    "httpx",
+    "obstore",
+    "random",
+    "starlette",
+    "time",
+    "uuid",
+}
+"""What a pure module must not import: Kafka, HTTP, clocks and chance. UUID alone, the type, is neither."""
+LONGEST = 300
+LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
+
+
+def modules(*packages: str) -> dict[str, Path]:
+    """Return dotted name → file."""
+    found = {}
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """List every dotted name that a file imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(names)
+
+
+def own_imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """Narrow the imports to modules of ours; `from module import name` counts as the module."""
+    for name in imports(path):
+        candidate = name if name in known else name.rpartition(".")[0]
+        if candidate in known:
+            yield candidate
+
+
+ALL = modules(*BELOW)
+every_module = pytest.mark.parametrize("name", sorted(ALL))
+
+
+@every_module
+def test_imports_go_down_only(name: str) -> None:
+    package = name.partition(".")[0]
+    used = {imported.partition(".")[0] for imported in imports(ALL[name])} & OURS
+    assert used - {package} <= BELOW[package]
+
+
+def test_there_are_no_cycles() -> None:
+    graph = {name: set(own_imports(path, ALL)) - {name} for name, path in ALL.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+@pytest.mark.parametrize("name", sorted({*modules("schemas"), "streams.machine"} & set(ALL)))
+def test_pure_modules_know_no_kafka_http_or_clock(name: str) -> None:
+    used = {imported.partition(".")[0] for imported in imports(ALL[name]) if imported != "uuid.UUID"}
+    assert used & IMPURE == set()
+
+
+@pytest.mark.parametrize("name", sorted(modules(*OURS)))
+def test_modules_are_short(name: str) -> None:
+    assert len(modules(*OURS)[name].read_text().splitlines()) <= LONGEST
+
+
+def test_every_package_is_installed() -> None:
+    listed = re.search(r"^packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
+    assert listed is not None
+    there = {
+        str(path.parent.relative_to(ROOT)).replace("/", ".") for name in BELOW for path in ROOT.glob(f"{name}/**/*.py")
+    }
+    assert set(re.findall(r'"([^"]+)"', listed[1])) == there
+
+
+def test_only_the_reference_avro_library_is_installed() -> None:
+    assert distribution("avro-python3").version == "1.10.2"
+    with pytest.raises(PackageNotFoundError):
+        distribution("avro")
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=[path.name for path in LOCKS])
+def test_lock_files_pin_versions_and_hashes_and_name_no_index(lock: Path) -> None:
+    text = lock.read_text()
+    assert not re.search(r"^\s*-(i|f|-(extra-)?index-url|-find-links|-trusted-host)\b", text, re.MULTILINE)
+    assert "://" not in text
+    entries = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert entries
+    for entry in entries:
+        assert re.match(r"[A-Za-z0-9._\[\]-]+==[^\s;]+( ;.*)? \\\n", entry), entry.splitlines()[0]
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry.splitlines()[0]
+        assert not entry.startswith("avro==")
