@@ -219,7 +219,7 @@ def test_the_example_in_the_topics_page_reads_a_result(terminal: Terminal) -> No
     command = [sys.executable, "-c", example]
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=COMMAND_S, check=False)
     assert ended.returncode == 0, ended.stderr
-    # The first record can be of any test of this module; a streamed answer has usage only where the client asked for it.
+    # The first record can be of any test here; a streamed answer has usage only where its client asked for it.
     assert re.match(r"TASK-\d+-0-(B-\S+ completed 200 \{|S-\S+ completed 200 )", ended.stdout), ended.stdout
 
 
