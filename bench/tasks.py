@@ -46,6 +46,9 @@ def bench_task(task_id: str, *, level: int, now_ms: int) -> Task:
         "start_timeout_ms": 0,
         "run_timeout_ms": 0,
         "retention_ms": 0,
+        "content_type": "application/json",
+        "user": None,
+        "callback_events": [],
     }
 
 

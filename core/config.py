@@ -21,6 +21,7 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -78,6 +79,9 @@ def load_settings(
 
     try:
         layered = Layered(**_nested(given))
+    except SettingsError:
+        tables = [variable.name for variable in variables() if variable.type == "table" and variable.name in known]
+        raise ConfigError(f"{' or '.join(tables)} is not valid JSON") from None
     except ValidationError as error:
         raise ConfigError(_sentence(error, path=path, environ=known, flags=given)) from None
     return Settings(**{name: getattr(layered, name) for name in Settings.model_fields})
@@ -179,11 +183,14 @@ def _sentence(
     first = error.errors(include_url=False)[0]
     parts = [str(part) for part in first["loc"]]
     dotted = ".".join(parts[: 1 if parts[0] not in sections() else 2])
-    if first["type"] == "extra_forbidden":
+    if first["type"] == "extra_forbidden" and dotted not in by_dotted():
         return f"{dotted} in {path} is not a setting{_nearest(dotted, by_dotted())}"
     if dotted not in by_dotted():
         return f"[{dotted}] in {path} must be a table of settings"
     setting = by_dotted()[dotted]
+    if setting.type == "table" and len(parts) > 1:
+        source = setting.name if setting.name in environ else str(path)
+        return f"{'.'.join(parts)} in {source} is wrong: {first['msg'].lower()}"
     source = "the command line" if dotted in flags else setting.name if setting.name in environ else str(path)
     if setting.secret:
         return f"{dotted} from {source} must be {setting.allowed} (what was given is not shown)"

@@ -90,6 +90,7 @@ class QueueDirectory:
                     "created_ms": now_ms,
                     "width": 0,
                     "work_partitions": wide,
+                    "served_by": "dispatcher",
                 }
                 described = headers(kind="queue", ce_id=f"{name}-{now_ms}", at_ms=now_ms, queue=name, owner=owner)
                 record = Record(name.encode(), QUEUE.encode(queue), described, now_ms)

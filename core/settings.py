@@ -6,6 +6,7 @@ table is made from here. Sections are one level deep, so `webhooks.allow_private
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -54,6 +55,12 @@ class IngressSettings(Section):
     keep_alive_s: float = Field(10, gt=0, description="Seconds between comment lines on a silent stream.")
     auto_register: bool = Field(True, description="Register a queue on its first use; false refuses unknown queues.")
     max_timeout_s: int = Field(600, ge=1, description="Longest time-out of a blocking or streaming task, seconds.")
+    hold_s: float = Field(
+        590, gt=0, description="Seconds a call is held for its answer; then 504, and the task goes on."
+    )
+    default_queue: str = Field(
+        "default", pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="Queue of requests that name none."
+    )
 
 
 class AuthSettings(Section):
@@ -182,6 +189,29 @@ class LocalSettings(Section):
     broker_heap_mb: int = Field(512, ge=128, description="Heap of the embedded broker, MB.")
 
 
+class ModelSettings(Section):
+    """One model, as [models.NAME] in headrace.toml."""
+
+    sync: bool = Field(True, description="Hold calls for their answer; false makes async the default.")
+    prompt_price: Decimal = Field(Decimal(0), ge=0, description="Price of one unit of prompt tokens.")
+    completion_price: Decimal = Field(Decimal(0), ge=0, description="Price of one unit of completion tokens.")
+    price_unit: Decimal = Field(
+        Decimal("0.001"), gt=0, description="One token in units of the prices: 0.001 per 1,000."
+    )
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="Currency of the prices.")
+
+
+class QueueSettings(Section):
+    """One queue's defaults, as [queues.NAME] in headrace.toml."""
+
+    level: Literal[0, 1] = Field(0, description="Level of async tasks that name none: 0 online, 1 offline.")
+    timeout_s: int | None = Field(None, ge=1, description="Time-out of tasks that name none, seconds.")
+    model: str | None = Field(None, description="Model of requests that cannot name one, such as completion-messages.")
+    prompt: str | None = Field(
+        None, description="Template of the prompt for completion-messages; {name} is filled from inputs."
+    )
+
+
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     format: Literal["text", "json"] = Field("text", description="One JSON object per line, or text for people.")
@@ -203,6 +233,8 @@ class Settings(Section):
     storage: StorageSettings = StorageSettings()
     local: LocalSettings = LocalSettings()
     log: LogSettings = LogSettings()
+    models: dict[str, ModelSettings] = Field(default_factory=dict, description="Prices and defaults by model.")
+    queues: dict[str, QueueSettings] = Field(default_factory=dict, description="Defaults by queue.")
 
     def topic(self, name: str) -> str:
         """Return the full name of a topic or group."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -60,6 +61,8 @@ def plain(value: object) -> str:
             return value.get_secret_value()
         case list() | tuple():
             return ",".join(plain(item) for item in value)
+        case dict():
+            return json.dumps(value) if value else ""
         case _:
             return str(value)
 
@@ -98,6 +101,8 @@ def _not_null(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 def _kind(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return "choice"
+    if schema["type"] == "object":
+        return "table"
     if schema["type"] == "array":
         return f"list of {_kind(schema['items'])}"
     if schema["type"] == "string":
@@ -115,7 +120,9 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         return f"text that matches {schema['pattern']}"
     if kind.startswith("list"):
         return ("numbers" if kind == "list of number" else "texts") + ", separated by commas"
-    return {"boolean": "true or false", "text": "text"}.get(kind, f"a {kind}")
+    return {"boolean": "true or false", "text": "text", "table": "a table (JSON in the environment)"}.get(
+        kind, f"a {kind}"
+    )
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:

@@ -93,7 +93,7 @@ class Attempt:
 
     def _headers(self) -> dict[str, str]:
         headers = {
-            "content-type": JSON,
+            "content-type": self._item.work["content_type"],
             "accept": EVENT_STREAM if self._streaming else JSON,
             "x-task-id": self._item.work["id"],
         }

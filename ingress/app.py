@@ -9,7 +9,8 @@ from fastapi import FastAPI
 
 from core.settings import Settings
 from ingress import docs, errors, health, openapi
-from ingress.api.bella import BellaRoutes
+from ingress.api.bella import routes as bella
+from ingress.dialects import Dialects
 from ingress.services import Opening, Services
 
 
@@ -40,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = services
     app.state.opening = opening
     # Plain routes: FastAPI's own solve dependencies and models, which the hot path has none of.
-    app.router.routes += [*BellaRoutes(services).routes(), *health.routes(services), *docs.routes()]
+    app.router.routes += [*bella.BellaRoutes(services).routes(), *health.routes(services), *docs.routes()]
     app.openapi = openapi.document  # type: ignore[method-assign]
-    errors.install(app)
+    errors.install(app, Dialects(bella.problem, {}))
     return app

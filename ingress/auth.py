@@ -5,13 +5,22 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import NamedTuple
 
 from pydantic import SecretStr
+from starlette.requests import Request
 
 from core.errors import ConfigError, Unauthorized
 
 DIGEST_PREFIX = "sha256:"
 TENANT_DIGITS = 12
+
+
+class Caller(NamedTuple):
+    """Who asks."""
+
+    owner: str
+    """The tenant: what its keys put belongs to it, and nobody else sees it."""
 
 
 class Keys:
@@ -21,6 +30,10 @@ class Keys:
         """Take keys as they are or as sha256:HEX; raises ConfigError."""
         digests = [_digest(key.get_secret_value()) for key in keys]
         self._tenants = [(digest, f"key-{digest.hex()[:TENANT_DIGITS]}") for digest in digests]
+
+    def caller(self, request: Request) -> Caller:
+        """Return who sent a request; raises Unauthorized."""
+        return Caller(self.tenant(request.headers.get("authorization")))
 
     def tenant(self, authorization: str | None) -> str:
         """Return the tenant of an Authorization header; raises Unauthorized."""

@@ -40,9 +40,10 @@ class BlockingWaiter:
         """Give up, for this process ends."""
         self._end(Ending.SHUTDOWN)
 
-    async def wait(self, receive: Receive, *, deadline_ms: int) -> Result | Ending:
-        """Return the outcome, or why there is none."""
-        seconds = seconds_left(deadline_ms)
+    async def wait(self, receive: Receive, *, deadline_ms: int, hold_s: float | None = None) -> Result | Ending:
+        """Return the outcome, or why there is none; `hold_s` bounds the wait of a task that may take longer."""
+        left_s = seconds_left(deadline_ms)
+        seconds = left_s if hold_s is None else min(left_s, hold_s)
         async with watched(receive, lambda: self._end(Ending.GONE)):
             try:
                 async with asyncio.timeout(seconds):

@@ -1,4 +1,4 @@
-"""How errors become answers, in the envelope of the dialect that the path belongs to."""
+"""How errors become answers, in the form of the dialect that the path belongs to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from core.errors import HeadraceError, RequestError, Unavailable, Unconfirmed
-from ingress.api.bella import envelope
+from ingress.dialects import Dialects, Problem
 
 log = logging.getLogger(__name__)
 
@@ -19,16 +19,38 @@ CLIENT_GONE = 499
 """Nobody reads this answer; the number, well known from nginx, keeps it apart in counters."""
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, dialects: Dialects) -> None:
     """Put the handlers in place."""
-    app.add_exception_handler(HeadraceError, _ours)
-    app.add_exception_handler(HTTPException, _framework)
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HeadraceError)  # noqa: S101 - registered for this class
+        if not isinstance(error, RequestError | Unavailable):
+            log.error("a request failed: %s", error, extra={"event": "request_failed", "code": error.code})
+        return dialects.of(request.url.path)(problem_of(error))
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
+        path = request.url.path
+        code, message = {
+            404: ("not_found", f"there is no {path}; see /docs"),
+            405: ("method_not_allowed", f"{request.method} is not possible on {path}; see /docs"),
+        }.get(error.status_code, ("invalid_request", str(error.detail)))
+        problem = Problem(error.status_code, code, message, headers=dict(error.headers or {}))
+        return dialects.of(path)(problem)
+
+    async def unexpected(request: Request, _: Exception) -> Response:
+        """Answer; the server logs the error with its trace afterwards."""
+        message = "an unexpected error occurred; the log of this process has the details"
+        return dialects.of(request.url.path)(Problem(500, HeadraceError.code, message))
+
+    app.add_exception_handler(HeadraceError, ours)
+    app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(Exception, unexpected)
 
 
-async def _ours(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HeadraceError)  # noqa: S101 - registered for this class
+def problem_of(error: HeadraceError) -> Problem:
+    """Describe an error of ours, with the headers that every dialect sends."""
     headers: dict[str, str] = {}
     if error.http_status == 401:
         headers["www-authenticate"] = "Bearer"
@@ -37,27 +59,12 @@ async def _ours(_: Request, error: Exception) -> Response:
     retry_after_s = error.retry_after_s if isinstance(error, RequestError | Unavailable) else None
     if retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(retry_after_s))
-    if isinstance(error, Unconfirmed) and error.task_id is not None:
-        headers["x-task-id"] = error.task_id
-    if not isinstance(error, RequestError | Unavailable):
-        log.error("a request failed: %s", error, extra={"event": "request_failed", "code": error.code})
+    task_id = error.task_id if isinstance(error, Unconfirmed) else None
+    if task_id is not None:
+        headers["x-task-id"] = task_id
     field = error.field if isinstance(error, RequestError) else None
-    return envelope(error.http_status, error.message, field=field, headers=headers)
-
-
-async def _framework(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
-    message = {
-        404: f"there is no {request.url.path}; see /docs",
-        405: f"{request.method} is not possible on {request.url.path}; see /docs",
-    }.get(error.status_code, str(error.detail))
-    return envelope(error.status_code, message, headers=dict(error.headers or {}))
+    return Problem(error.http_status, error.code, error.message, field, task_id, headers)
 
 
 async def _gone(_: Request, __: Exception) -> Response:
     return Response(status_code=CLIENT_GONE)
-
-
-async def _unexpected(_: Request, __: Exception) -> Response:
-    """Answer; the server logs the error with its trace afterwards."""
-    return envelope(500, "an unexpected error occurred; the log of this process has the details")

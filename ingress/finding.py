@@ -135,6 +135,7 @@ async def _add_body(services: Services, task_id: TaskId, reading: Reading, offse
     if result["id"] != reading.id:
         return
     reading.content_type = result["content_type"]
+    reading.usage = result["usage"]
     reading.body = result["body"]
     if result["body_ref"] is not None:
         try:

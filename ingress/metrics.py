@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 
+from schemas.ids import MODE_LETTERS
+
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -31,9 +33,9 @@ class Metrics:
         )
         # Looked up once: labels() costs more than the increment.
         self.accepted_by = {
-            (level, mode): self.accepted.labels("offline" if level else "online", mode)
+            (level, letter): self.accepted.labels("offline" if level else "online", mode)
             for level in (0, 1)
-            for mode in ("callback", "blocking", "streaming", "batch")
+            for mode, letter in MODE_LETTERS.items()
         }
 
     def watch_waiting(self, waiting: Callable[[], int]) -> None:

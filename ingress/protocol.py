@@ -6,7 +6,7 @@ import time
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ingress.api.bella_wire import failure
+from ingress.api.bella.wire import failure
 
 MAX_HEAD_BYTES = 65_536
 """Request line and headers together; most servers stop at 8 to 64 KB."""

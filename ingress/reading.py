@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.records import Mode, State, Status, Task
+from schemas.records import Mode, State, Status, Task, Usage
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,6 +27,13 @@ class Reading:
     status_code: int | None = None
     error_code: str | None = None
     error_message: str | None = None
+    model: str | None = None
+    user: str | None = None
+    progress: int = 0
+    expires_ms: int | None = None
+    usage: Usage | None = None
+    request_type: str = "application/json"
+    """Media type of data."""
     data: bytes | str | None = None
     body: bytes | None = None
     content_type: str = "application/json"
@@ -51,6 +58,11 @@ def of_row(row: Status) -> Reading:
         status_code=row["status_code"],
         error_code=row["error_code"],
         error_message=row["error_message"],
+        model=row["model"],
+        user=row["user"],
+        progress=row["progress"],
+        expires_ms=row["expires_ms"],
+        request_type=row["content_type"],
     )
 
 
@@ -68,4 +80,7 @@ def of_task(task: Task, task_id: str) -> Reading:
         trace_id=task["trace_id"],
         created_ms=task["created_ms"],
         deadline_ms=task["created_ms"] + task["timeout_ms"],
+        model=task["model"],
+        user=task["user"],
+        request_type=task["content_type"],
     )

@@ -98,13 +98,17 @@ class Stream:
         """Give up, for the client went away."""
         self._end(Ending.GONE)
 
-    async def follow(self, *, deadline_ms: int, silence_s: float, body: Body) -> AsyncGenerator[list[bytes], None]:
+    async def follow(
+        self, *, deadline_ms: int, silence_s: float, body: Body, hold_s: float | None = None
+    ) -> AsyncGenerator[list[bytes], None]:
         """Yield payloads as they come, and an empty list after each silence; then `failure` and `ending` tell how.
 
         Args:
             body: fetches the body of an outcome, for frames that were not taken from chunks.
+            hold_s: bounds the stream of a task that may take longer.
         """
-        until = time.monotonic() + seconds_left(deadline_ms)
+        left_s = seconds_left(deadline_ms)
+        until = time.monotonic() + (left_s if hold_s is None else min(left_s, hold_s))
         while self.ending is None and not self._interrupted:
             if self._buffer:
                 yield self._take()

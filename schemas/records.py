@@ -21,7 +21,10 @@ EventKind = Literal[
     "worker_lost",
     "expire",
     "goodbye",
+    "progress",
+    "lease_over",
 ]
+ServedBy = Literal["dispatcher", "workers"]
 
 STATES: tuple[State, ...] = ("queued", "processing", "completed", "failed", "cancelled", "expired")
 TERMINAL: frozenset[State] = frozenset(("completed", "failed", "cancelled", "expired"))
@@ -57,6 +60,9 @@ class Task(TypedDict):
     start_timeout_ms: int
     run_timeout_ms: int
     retention_ms: int
+    content_type: str
+    user: str | None
+    callback_events: list[str]
 
 
 class Status(TypedDict):
@@ -91,6 +97,11 @@ class Status(TypedDict):
     start_deadline_ms: int | None
     run_timeout_ms: int
     retention_ms: int
+    content_type: str
+    user: str | None
+    callback_events: list[str]
+    progress: int
+    lease_until_ms: int | None
 
 
 class Work(TypedDict):
@@ -107,6 +118,7 @@ class Work(TypedDict):
     created_ms: int
     deadline_ms: int
     run_timeout_ms: int
+    content_type: str
 
 
 class Outcome(TypedDict):
@@ -138,6 +150,8 @@ class Event(TypedDict):
     data_ref: Blob | None
     running: int
     upstreams_up: int
+    progress: int
+    lease_ms: int
 
 
 class Result(TypedDict):
@@ -165,6 +179,7 @@ class Result(TypedDict):
     created_ms: int
     started_ms: int | None
     finished_ms: int
+    callback_events: list[str]
 
 
 class Chunk(TypedDict):
@@ -201,6 +216,7 @@ class Queue(TypedDict):
     created_ms: int
     width: int
     work_partitions: int
+    served_by: ServedBy
 
 
 class Instance(TypedDict):
@@ -223,6 +239,8 @@ def event(
     data_ref: Blob | None = None,
     running: int = 0,
     upstreams_up: int = 0,
+    progress: int = 0,
+    lease_ms: int = 0,
 ) -> Event:
     """Build an event; what a kind does not use stays at its default."""
     return {
@@ -239,4 +257,6 @@ def event(
         "data_ref": data_ref,
         "running": running,
         "upstreams_up": upstreams_up,
+        "progress": progress,
+        "lease_ms": lease_ms,
     }

@@ -41,6 +41,7 @@ def work_record(row: Status, work: Work, *, now_ms: int, traceparent: bytes | No
             "created_ms": row["created_ms"],
             "deadline_ms": row["deadline_ms"],
             "run_timeout_ms": row["run_timeout_ms"],
+            "content_type": row["content_type"],
         }
     )
     described = headers(
@@ -85,6 +86,7 @@ def result_record(row: Status, outcome: Outcome | None, *, now_ms: int, tracepar
         "created_ms": row["created_ms"],
         "started_ms": row["started_ms"],
         "finished_ms": row["finished_ms"] or now_ms,
+        "callback_events": row["callback_events"],
     }
     described = headers(
         kind=f"result.{state}",

@@ -62,6 +62,11 @@ def fresh(task: Task, *, task_id: str, offset: int, created_ms: int, rules: Rule
         "start_deadline_ms": created_ms + start_ms if start_ms else None,
         "run_timeout_ms": task["run_timeout_ms"] or rules.run_timeout_ms,
         "retention_ms": task["retention_ms"] or rules.retention_ms,
+        "content_type": task["content_type"],
+        "user": task["user"],
+        "callback_events": task["callback_events"],
+        "progress": 0,
+        "lease_until_ms": None,
     }
 
 
@@ -83,7 +88,7 @@ def cancel_early(event: Event, *, now_ms: int) -> Status:
         "queue": "", "level": 0, "endpoint": "", "data": None, "id": event["id"], "mode": "callback", "data_ref": None,
         "model": None, "owner": event["owner"], "callback_url": None, "trace_id": None, "idempotency_key": None,
         "created_ms": now_ms, "timeout_ms": EARLY_CANCEL_MS, "start_timeout_ms": 0, "run_timeout_ms": 0,
-        "retention_ms": 0,
+        "retention_ms": 0, "content_type": "application/json", "user": None, "callback_events": [],
     }  # fmt: skip
     row = fresh(waiting, task_id=event["id"], offset=NO_OFFSET, created_ms=now_ms, rules=Rules())
     return {

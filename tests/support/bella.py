@@ -47,6 +47,7 @@ def row_of(task: Task, offset: int, **changes: Any) -> Status:
         "not_before_ms": None, "deadline_ms": task["created_ms"] + task["timeout_ms"], "expires_ms": None,
         "source_offset": offset, "result_offset": None, "status_code": None, "error_code": None,
         "error_message": None, "streamed": False, "digest": None, "start_deadline_ms": None,
-        "run_timeout_ms": 0, "retention_ms": 0,
+        "run_timeout_ms": 0, "retention_ms": 0, "content_type": "application/json", "user": None,
+        "callback_events": [], "progress": 0, "lease_until_ms": None,
     }  # fmt: skip
     return {**base, **changes}  # type: ignore[typeddict-item]

@@ -36,6 +36,9 @@ def task(**changes: Any) -> Task:
         "start_timeout_ms": 0,
         "run_timeout_ms": 0,
         "retention_ms": 0,
+        "content_type": "application/json",
+        "user": None,
+        "callback_events": [],
     }
     return {**base, **changes}  # type: ignore[typeddict-item]
 

@@ -91,6 +91,7 @@ class WorkProbe:
             "attempt": attempt, "data": orjson.dumps(body | {"sim": sim or {}}), "data_ref": None, "model": "m",
             "owner": None, "created_ms": now_ms(), "deadline_ms": now_ms() + int(timeout_s * 1000),
             "run_timeout_ms": 0,
+            "content_type": "application/json",
         }  # fmt: skip
         work = {**work, **changes}  # type: ignore[typeddict-item]
         await self.put_work(queue, level, task_id, WORK.encode(work))

@@ -13,7 +13,7 @@ import pytest
 from starlette.routing import Route
 
 from core.settings import Settings
-from ingress.api.bella_wire import MODES, Limits, parse_put, state
+from ingress.api.bella.wire import MODES, Limits, parse_put, state
 from ingress.openapi import document
 from ingress.reading import Reading
 from schemas.records import STATES

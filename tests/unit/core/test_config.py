@@ -57,7 +57,10 @@ def test_nothing_given_means_the_defaults() -> None:
     assert type(load_settings(environ={})) is Settings
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=[setting.dotted for setting in SETTINGS])
+PLAIN = [setting for setting in SETTINGS if setting.type != "table"]
+
+
+@pytest.mark.parametrize("setting", PLAIN, ids=[setting.dotted for setting in PLAIN])
 def test_every_setting_is_reachable_by_environment_flag_and_file(setting: Variable, tmp_path: Path) -> None:
     wanted = another(setting)
     by_variable = load_settings(environ={setting.name: wanted})
@@ -67,6 +70,25 @@ def test_every_setting_is_reachable_by_environment_flag_and_file(setting: Variab
     file = tmp_path / "given.toml"
     file.write_text((f"[{section}]\n" if section else "") + f'{name} = "{wanted}"\n')
     assert load_settings(environ={}, config=file) == by_variable
+
+
+def test_tables_come_from_the_file_or_as_json(tmp_path: Path) -> None:
+    file = tmp_path / "given.toml"
+    file.write_text('[models.smollm2]\nprompt_price = 0.25\n[queues."night-run"]\nlevel = 1\n')
+    settings = load_settings(environ={}, config=file)
+    assert settings.queues["night-run"].level == 1
+    assert str(settings.models["smollm2"].prompt_price) == "0.25"
+    same = {"HEADRACE_MODELS": '{"smollm2": {"prompt_price": 0.25}}', "HEADRACE_QUEUES": '{"night-run": {"level": 1}}'}
+    assert load_settings(environ=same) == settings
+
+
+def test_a_wrong_table_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "given.toml"
+    file.write_text("[queues.chat]\nlevel = 2\n")
+    assert refusal(config=file).startswith(f"queues.chat.level in {file} is wrong")
+    file.write_text("[queues.chat]\nlevle = 1\n")
+    assert refusal(config=file).startswith(f"queues.chat.levle in {file} is wrong")
+    assert "HEADRACE_MODELS" in refusal(environ={"HEADRACE_MODELS": "{"})
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=[setting.dotted for setting in SETTINGS])

@@ -63,5 +63,6 @@ def work(**changes: Any) -> Work:
         "attempt": 1, "data": b"{}", "data_ref": None, "model": None, "owner": None, "created_ms": 1,
         "deadline_ms": 2_000_000,
         "run_timeout_ms": 0,
+        "content_type": "application/json",
     }  # fmt: skip
     return {**base, **changes}  # type: ignore[typeddict-item]

@@ -30,6 +30,9 @@ def a_task(**members: Any) -> Task:
         "start_timeout_ms": 0,
         "run_timeout_ms": 0,
         "retention_ms": 0,
+        "content_type": "application/json",
+        "user": None,
+        "callback_events": [],
     }
     return task | members  # type: ignore[return-value]
 

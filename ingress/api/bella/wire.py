@@ -17,6 +17,7 @@ from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_task
 MODES: dict[str, Mode] = {"callback": "callback", "blocking": "blocking", "streaming": "streaming"}
 TIMEOUTS = ("timeout", "start_timeout")
 """Error codes that Bella calls a timeout."""
+JSON = "application/json"
 DEFAULT_TIMEOUT_S: dict[Mode, int] = {"callback": 86_400, "blocking": 300, "streaming": 300}
 # orjson reads an integer above 64 bits as a float; only a text with 19 digits in a row can hold one.
 _LONG_NUMBER = re.compile(rb"\d{19}")
@@ -52,6 +53,9 @@ def parse_put(body: bytes, *, limits: Limits, idempotency_key: str | None = None
         "start_timeout_ms": _seconds(members, "start_timeout") * 1000,
         "run_timeout_ms": _seconds(members, "run_timeout") * 1000,
         "retention_ms": _seconds(members, "result_retention") * 1000,
+        "content_type": JSON,
+        "user": None,
+        "callback_events": [],
     }
     task["timeout_ms"] = _timeout_ms(members.get("timeout"), task, limits)
     try:
@@ -196,7 +200,7 @@ def task_object(reading: Reading) -> bytes:
         "endpoint": reading.endpoint,
         "queue": reading.queue,
         "level": reading.level,
-        "data": embedded(reading.data, "application/json"),
+        "data": embedded(reading.data, reading.request_type),
         "status": state(reading),
         "start_time": reading.created_ms,
         "expire_time": reading.deadline_ms,

@@ -1,60 +1,78 @@
-"""The streamed answer of put: `data:` frames, comments while it is silent, an error frame or [DONE] at the end."""
+"""A streaming request as a response: it writes the task, then streams what becomes of it in the words of its door."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from contextlib import aclosing
+from typing import ClassVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ingress import sse
-from ingress.api import bella_wire as wire
 from ingress.blocking import Ending
 from ingress.disconnect import watched
+from ingress.door import Door, Prepared
 from ingress.idempotency import judged
 from ingress.services import Services
 from ingress.streaming import Failure, Stream
-from ingress.submit import Ticket
 
 START_S = 10.0
 """The status line goes out by then, for proxies give up on a server that is silent for long."""
 STUCK_S = 60.0
 """A client that takes nothing from a full socket for this long counts as gone."""
-DONE = sse.frame(sse.DONE)
-ENDED = {
-    Ending.TIMEOUT: Failure("the task timed out and was cancelled", "server_error", "timeout"),
-    Ending.SHUTDOWN: Failure(
-        "this process is shutting down; the task goes on, fetch it with GET /v1/queue/{task_id}",
-        "server_error",
-        "server_shutdown",
-    ),
-}
 
 
-class BellaStream(Response):
-    """Writes the task, then streams what becomes of it.
+class EventStream(Response):
+    """One client's stream.
 
     The headers are sent with the first frame, so that a task that cannot be written is answered with a plain error.
     """
 
-    def __init__(self, services: Services, ticket: Ticket, submit: Callable[[], Awaitable[None]]) -> None:
+    route: ClassVar[str]
+    """Its name in the metrics."""
+    keep_alive: ClassVar[bytes] = sse.KEEP_ALIVE
+    """What is written while the model is silent."""
+    cancels_on_timeout: ClassVar[bool] = True
+
+    def __init__(self, services: Services, door: Door, prepared: Prepared, *, hold_s: float | None = None) -> None:
+        ticket = prepared.ticket
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-task-id": ticket.text}
         super().__init__(status_code=200, headers=headers, media_type=sse.MEDIA_TYPE)
         del self.headers["content-length"]
         self._services = services
+        self._door = door
         self._ticket = ticket
-        self._submit: Callable[[], Awaitable[None]] | None = submit
+        self._prepared: Prepared | None = prepared
+        self._hold_s = hold_s
         self._started = False
+
+    def framed(self, payloads: Sequence[bytes]) -> bytes:
+        """Return the frames of some payloads of the upstream."""
+        return sse.frames(payloads)
+
+    def last_words(self, ending: Ending | None, failure: Failure | None, *, told: bool) -> bytes:
+        """Return the end of the stream.
+
+        Args:
+            ending: why it ended before its outcome; else None.
+            failure: how the task failed; None for a good end.
+            told: the upstream said the failure in its last frame.
+        """
+        raise NotImplementedError
+
+    def silence_s(self) -> float:
+        """Return how often the keep-alive is written."""
+        return min(self._services.settings.ingress.keep_alive_s, START_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one client."""
         stream = Stream()
         with self._services.waiters.registered(self._ticket.key, stream):
-            if self._submit is not None:
-                await self._submit()
-                self._submit = None  # it holds the task's body
+            if self._prepared is not None:
+                await self._door.write(self._prepared)
+                self._prepared = None  # it holds the task's body
             async with judged(self._services, self._ticket, stream) as counts, watched(receive, stream.on_gone):
                 if counts is not self._ticket:
                     stream.from_outcome()
@@ -63,34 +81,30 @@ class BellaStream(Response):
                 await self._deliver(stream, send)
         stopped = stream.failure is not None and stream.failure.code == "stream_interrupted"
         left = not self._ticket.keyed and (stream.ending is Ending.GONE or stopped)
-        if left or stream.ending is Ending.TIMEOUT:
+        if left or (stream.ending is Ending.TIMEOUT and self.cancels_on_timeout):
             reason = stream.ending.value if stream.ending is not None else "the stream was interrupted"
             await self._services.cancel(self._ticket, reason=reason)
         status = stream.ending.name.lower() if stream.ending else "failed" if stream.failure else "200"
-        self._services.metrics.answers.labels("put", "streaming", status).inc()
+        self._services.metrics.answers.labels(self.route, "streaming", status).inc()
 
     async def _deliver(self, stream: Stream, send: Send) -> None:
-        silence_s = min(self._services.settings.ingress.keep_alive_s, START_S)
         following = stream.follow(
-            deadline_ms=self._ticket.deadline_ms, silence_s=silence_s, body=self._services.body_of
+            deadline_ms=self._ticket.deadline_ms,
+            silence_s=self.silence_s(),
+            body=self._services.body_of,
+            hold_s=self._hold_s,
         )
         try:
             async with aclosing(following):
                 async for payloads in following:
-                    await self._write(send, sse.frames(payloads) or sse.KEEP_ALIVE)
+                    data = self.framed(payloads) if payloads else self.keep_alive
+                    if data:
+                        await self._write(send, data)
             if stream.ending is not Ending.GONE:
-                await self._write(send, self._last_words(stream), more=False)
+                words = self.last_words(stream.ending, stream.failure, told=stream.told)
+                await self._write(send, words, more=False)
         except TimeoutError:
             stream.on_gone()
-
-    def _last_words(self, stream: Stream) -> bytes:
-        failure = ENDED[stream.ending] if stream.ending else stream.failure
-        if failure is None:
-            return DONE
-        if stream.told:
-            return b""
-        payload = wire.error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code)
-        return sse.frame(payload)
 
     async def _write(self, send: Send, data: bytes, *, more: bool = True) -> None:
         async with asyncio.timeout(STUCK_S):

@@ -1,0 +1,35 @@
+"""Streaming mode of put: plain `data:` frames as the upstream's own, then an error frame or [DONE] at the end."""
+
+from __future__ import annotations
+
+from ingress import sse
+from ingress.api.bella import wire
+from ingress.blocking import Ending
+from ingress.event_stream import EventStream
+from ingress.streaming import Failure
+
+DONE = sse.frame(sse.DONE)
+ENDED = {
+    Ending.TIMEOUT: Failure("the task timed out and was cancelled", "server_error", "timeout"),
+    Ending.SHUTDOWN: Failure(
+        "this process is shutting down; the task goes on, fetch it with GET /v1/queue/{task_id}",
+        "server_error",
+        "server_shutdown",
+    ),
+}
+
+
+class BellaStream(EventStream):
+    """One client's stream."""
+
+    route = "put"
+
+    def last_words(self, ending: Ending | None, failure: Failure | None, *, told: bool) -> bytes:
+        """Return [DONE], an error frame, or nothing after the upstream's own."""
+        failure = ENDED[ending] if ending else failure
+        if failure is None:
+            return DONE
+        if told:
+            return b""
+        payload = wire.error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code)
+        return sse.frame(payload)

@@ -1,0 +1,43 @@
+"""Which dialect a path speaks, so that an error leaves in the form that the clients of its door can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from starlette.responses import Response
+
+
+class Problem(NamedTuple):
+    """An error before it has a form."""
+
+    status: int
+    code: str
+    """Machine-readable, such as not_found."""
+    message: str
+    field: str | None = None
+    """The member, header or parameter that is wrong."""
+    task_id: str | None = None
+    headers: Mapping[str, str] = {}
+
+
+class Renderer(Protocol):
+    """Gives an error the form of one dialect."""
+
+    def __call__(self, problem: Problem) -> Response:
+        """Build the answer."""
+
+
+class Dialects:
+    """Renderers by path; the longest prefix of whole segments wins."""
+
+    def __init__(self, default: Renderer, by_prefix: Mapping[str, Renderer]) -> None:
+        self._default = default
+        self._by_prefix = sorted(by_prefix.items(), key=lambda item: -len(item[0]))
+
+    def of(self, path: str) -> Renderer:
+        """Return the renderer for a path."""
+        for prefix, renderer in self._by_prefix:
+            if path == prefix or path.startswith(f"{prefix}/"):
+                return renderer
+        return self._default
