@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from core.errors import InvalidRequest
+from ingress.json_body import changed_json, json_object
 from ingress.reading import Reading
 from schemas.records import Mode, Result, Task
 from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_task
@@ -19,8 +19,6 @@ TIMEOUTS = ("timeout", "start_timeout")
 """Error codes that Bella calls a timeout."""
 JSON = "application/json"
 DEFAULT_TIMEOUT_S: dict[Mode, int] = {"callback": 86_400, "blocking": 300, "streaming": 300}
-# orjson reads an integer above 64 bits as a float; only a text with 19 digits in a row can hold one.
-_LONG_NUMBER = re.compile(rb"\d{19}")
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
 
 
@@ -32,14 +30,14 @@ class Limits(NamedTuple):
 
 def parse_put(body: bytes, *, limits: Limits, idempotency_key: str | None = None) -> Task:
     """Read the body of put into a task that has no id, owner and time yet; raises InvalidRequest naming the field."""
-    members = _object(body)
+    members = json_object(body)
     mode = _mode(members.get("response_mode"))
     model = _data(members).get("model")
     task: Task = {
         "queue": _text(members, "queue", required=True),
         "level": _level(members.get("level")),
         "endpoint": _text(members, "endpoint", required=True),
-        "data": _upstream_body(body, members["data"], mode),
+        "data": _upstream_body(body, members, mode),
         "id": None,
         "mode": mode,
         "data_ref": None,
@@ -63,28 +61,6 @@ def parse_put(body: bytes, *, limits: Limits, idempotency_key: str | None = None
     except Invalid as error:
         raise InvalidRequest(error.message, field=error.field) from None
     return task
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        members = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(_where(body, error), field="body") from None
-    if not isinstance(members, dict):
-        raise InvalidRequest("the body must be a JSON object", field="body")
-    return members
-
-
-def _where(body: bytes, error: orjson.JSONDecodeError) -> str:
-    if not body.strip():
-        return "the body is empty; it must be a JSON object"
-    try:
-        body.decode()
-    except UnicodeDecodeError as wrong:
-        line = body.count(b"\n", 0, wrong.start) + 1
-        column = wrong.start - body.rfind(b"\n", 0, wrong.start)
-        return f"the body is not valid UTF-8 at line {line} column {column} (byte {wrong.start})"
-    return f"the body is not valid JSON at line {error.lineno} column {error.colno}: {error.msg.partition(':')[0]}"
 
 
 def _text(members: Mapping[str, Any], name: str, *, required: bool = False) -> str:
@@ -149,22 +125,17 @@ def _timeout_ms(value: object, task: Task, limits: Limits) -> int:
     return value * 1000
 
 
-def _upstream_body(body: bytes, data: dict[str, Any], mode: Mode) -> bytes:
+def _upstream_body(body: bytes, members: dict[str, Any], mode: Mode) -> bytes:
     """Return data as JSON bytes; only the member `stream` is made to fit the mode, for the mode decides the answer."""
-    wanted: bool | None = True if mode == "streaming" else False if data.get("stream") else None
-    try:
-        if _LONG_NUMBER.search(body):
-            exact: dict[str, Any] = json.loads(body)["data"]
-            if wanted is not None:
-                exact["stream"] = wanted
-            return json.dumps(exact, ensure_ascii=False, separators=(",", ":")).encode()
+    wanted: bool | None = True if mode == "streaming" else False if members["data"].get("stream") else None
+
+    def fitted(members: dict[str, Any]) -> dict[str, Any]:
+        data: dict[str, Any] = members["data"]
         if wanted is not None:
             data["stream"] = wanted
-        return orjson.dumps(data)
-    except (orjson.JSONEncodeError, RecursionError):
-        raise InvalidRequest("data is nested too deeply", field="data") from None
-    except ValueError:
-        raise InvalidRequest("data holds a number that is too long", field="data") from None
+        return data
+
+    return changed_json(body, members, fitted, field="data")
 
 
 def accepted(task_id: str, *, now_ms: int) -> bytes:
