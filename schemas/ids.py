@@ -1,6 +1,7 @@
 """Task identity: TASK-{queueNo}-{level}-{mode}-{yyMMddHHmmss}-{partition:04d}-{serial6} and its reversible renderings.
 
-All renderings carry the same six fields in 102 bits: `task_` and `batch_req_` plus 32 hex digits, and a version 8 UUID.
+All renderings carry the same six fields in 102 bits: `task_`, `req_` and `batch_req_` plus 32 hex digits, and a UUID of
+version 8.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SERIALS = 1_000_000
 
 # ASCII digits and no leading zero, so that an id has one spelling per form: logs and keys are searched by text.
 _TASK = re.compile(r"TASK-(0|[1-9][0-9]{0,9})-([01])-([BSCPK])-([0-9]{12})-([0-9]{4})-([0-9]{6})")
-_HEX = re.compile(r"(?:task_|batch_req_)([0-9a-f]{32})")
+_HEX = re.compile(r"(?:task_|req_|batch_req_)([0-9a-f]{32})")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}")
 
 
@@ -57,6 +58,10 @@ class TaskId(NamedTuple):
     def task(self) -> str:
         """Return the task_ form."""
         return f"task_{self.packed():032x}"
+
+    def request(self) -> str:
+        """Return the req_ form, which async tasks carry beside their id."""
+        return f"req_{self.packed():032x}"
 
     def batch_request(self) -> str:
         """Return the batch_req_ form."""

@@ -20,7 +20,7 @@ task_ids = st.builds(
     serial=st.integers(0, SERIALS - 1),
 )
 
-renderings = pytest.mark.parametrize("render", [str, TaskId.uuid, TaskId.task, TaskId.batch_request])
+renderings = pytest.mark.parametrize("render", [str, TaskId.uuid, TaskId.task, TaskId.request, TaskId.batch_request])
 Render = Callable[[TaskId], str]
 
 
@@ -47,6 +47,7 @@ def test_the_forms_of_a_known_id() -> None:
     assert known.uuid()[14] == "8"
     assert known.uuid()[19] in "89ab"
     assert len(known.task()) == len("task_") + 32
+    assert known.request() == known.task().replace("task_", "req_")
     assert known.batch_request().startswith("batch_req_")
 
 
