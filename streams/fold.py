@@ -43,7 +43,9 @@ class Fold:
         known_results: Mapping[Home, tuple[int, Result]],
         work_partitions: Callable[[str], int],
         holders: Callable[[int, str], set[str]],
+        spoken: Callable[[int, str, int], bool] = lambda *_: False,
     ) -> None:
+        """`spoken` tells which attempts a worker has already: they are not handed out again."""
         self._level = level
         self._rules = rules
         self._now_ms = now_ms
@@ -52,6 +54,7 @@ class Fold:
         self._known_results = known_results
         self._work_partitions = work_partitions
         self._holders = holders
+        self._spoken = spoken
         self._before: dict[Home, Status | None] = {}
         self._traceparents: dict[str, bytes] = {}
         self.rows: dict[Home, Status | None] = {}
@@ -114,6 +117,11 @@ class Fold:
             step = machine.worker_gone(row, worker=worker, lost=lost, now_ms=self._now_ms, rules=self._rules)
             self._take(home, step)
 
+    def knows(self, partition: int, task_id: str) -> bool:
+        """Tell whether a task has a row."""
+        row = self._row((partition, task_id))
+        return row is not None and not cancelled_early(row)
+
     def changes(self) -> list[tuple[Home, Status | None, Status | None]]:
         """Return every changed row: home, before, after."""
         return [(home, self._before[home], row) for home, row in self.rows.items()]
@@ -158,7 +166,10 @@ class Fold:
         for effect in step.effects:
             match effect:
                 case Work():
-                    self._work(row, effect)
+                    if self._spoken(home[0], row["id"], row["attempt"]):
+                        self.notes["work_known"] += 1
+                    else:
+                        self._work(row, effect)
                 case Stop(reason):
                     self._add(topics.CONTROLS, 0, outputs.stop_record(row, reason, now_ms=self._now_ms))
                 case Dead(reason):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from core.errors import FatalError
+from core.errors import FatalError, Frozen
 from core.health import HealthServer
 from core.instance import claim_instance
 from core.kafka.admin import wait_for_broker, wait_for_topics
@@ -23,7 +23,7 @@ from schemas.topics import level_name
 from streams.faust_app import LaneApp
 from streams.index import Index
 from streams.pulse import Pulse
-from streams.recovery import orphaned_results, starts_of, sweep
+from streams.recovery import orphaned_results, spoken_attempts, starts_of, sweep
 from streams.scheduler import Scheduler
 from streams.timers import Timers
 
@@ -37,7 +37,7 @@ class Lane:
         self.settings = settings
         self.level = level
         self.name = f"{socket.gethostname()}-{level_name(level)}-{instance}"
-        self.producer = Producer(settings, name=f"{self.name}-scheduler")
+        self.producer = Producer(settings, name=f"{self.name}-scheduler", fence=self._fence)
         # The timers have a producer of their own, so that a big batch never delays a pulse or a lease.
         self.timer_producer = Producer(settings, name=f"{self.name}-timers")
         self.lookup = Lookup(settings, name=f"{self.name}-lookup")
@@ -89,6 +89,8 @@ class Lane:
         group, owned = self.app.app.conf.id, sorted(partitions)
         starts = await starts_of(self.settings, self.level, group, owned, lookup=self.lookup)
         self.scheduler.known_results = await orphaned_results(self.settings, self.level, starts, lookup=self.lookup)
+        ends, spoken = await spoken_attempts(self.settings, self.level, starts, self.app.rows, lookup=self.lookup)
+        self.scheduler.replay.begin(ends, spoken)
         reading = {(tp.topic, tp.partition): offset for tp, offset in starts.items()}
         self.scheduler.progress.reset(reading, now_s=time.monotonic())
         self.timers.partitions = self.pulse.partitions = partitions
@@ -105,6 +107,14 @@ class Lane:
     async def _revoked(self) -> None:
         self.timers.partitions = self.pulse.partitions = set()
         self.scheduler.progress.reset({}, now_s=time.monotonic())
+        self.scheduler.replay.begin({}, ())
+
+    def _fence(self) -> None:
+        """End a process that slept before it writes another byte: its partitions may have a new owner."""
+        try:
+            self.scheduler.check_freeze()
+        except Frozen as error:
+            self._end_at_once(error)
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Tell whether this process schedules."""

@@ -17,15 +17,19 @@ from core.kafka.lookup import Lookup
 from core.settings import Settings
 from schemas import topics
 from schemas.codec import STATUS, state_of
+from schemas.headers import find
 from schemas.records import Result
 from streams.faust_app import Rows
 from streams.fold import Home, result_of
 from streams.index import Index
+from streams.replay import SPOKEN_KINDS, Attempt
 
 log = logging.getLogger(__name__)
 
 CLOCK_MARGIN_MS = 60_000
 """Inputs carry their writers' clocks, results ours: how far the two may differ."""
+SPOKEN_RECORDS = 50_000
+"""Events looked through for what workers did of late; the seam of a crash is one batch, far below this."""
 SLICE = 2_000
 """Rows walked before the loop gets a turn: about 10 ms."""
 
@@ -74,6 +78,32 @@ async def orphaned_results(
             known.setdefault(home, found)
     log.info("found %d results since the first uncommitted input", len(known), extra={"event": "results_scanned"})
     return known
+
+
+async def spoken_attempts(
+    settings: Settings, level: int, starts: Mapping[TopicPartition, int], rows: Rows, *, lookup: Lookup
+) -> tuple[dict[int, int], set[Attempt]]:
+    """Return what a crash may have left half done.
+
+    Returns: partition → end of its tasks, where some are not folded yet; and the attempts that workers have claimed or
+    finished in events that are not folded yet, as far as the table does not know of them.
+    """
+    tasks, events = settings.topic(topics.tasks(level)), settings.topic(topics.events(level))
+    ends = {tp: end for tp, (_, end) in (await lookup.bounds([*starts])).items()}
+    spoken: set[Attempt] = set()
+    for tp, start in starts.items():
+        if tp.topic != events:
+            continue
+        end = min(ends[tp], start + SPOKEN_RECORDS)
+        async for record in lookup.between(tp, start, end):
+            kind = (find(record.headers, "ce_type") or b"").decode().rpartition(".")[2]
+            attempt = find(record.headers, "x-attempt")
+            if kind in SPOKEN_KINDS and attempt is not None and record.key is not None:
+                value = rows.get(tp.partition, record.key)
+                row = STATUS.decode(value) if value is not None else None
+                if row is None or (row["state"] == "queued" and row["attempt"] == int(attempt)):
+                    spoken.add((tp.partition, record.key.decode(), int(attempt)))
+    return {tp.partition: ends[tp] for tp, at in starts.items() if tp.topic == tasks and at < ends[tp]}, spoken
 
 
 async def _first_uncommitted_ms(lookup: Lookup, starts: Mapping[TopicPartition, int]) -> int | None:

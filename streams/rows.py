@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.settings import Settings
 from schemas.records import Event, Status, Task
 
 DEFAULT_TIMEOUT_MS = {"blocking": 300_000, "streaming": 300_000, "callback": 86_400_000, "batch": 14 * 86_400_000}
@@ -24,6 +25,21 @@ class Rules:
     run_timeout_ms: int = 0
     retention_ms: int = 86_400_000
     idempotency_ms: int = 86_400_000
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return the machine's limits."""
+    streams = settings.streams
+    return Rules(
+        max_attempts=streams.max_attempts,
+        max_lost_workers=streams.max_lost_workers,
+        retry_base_ms=int(streams.retry_base_s * 1000),
+        retry_max_ms=int(streams.retry_max_s * 1000),
+        start_timeout_ms=streams.start_timeout_s * 1000,
+        run_timeout_ms=streams.run_timeout_s * 1000,
+        retention_ms=streams.result_retention_s * 1000,
+        idempotency_ms=streams.idempotency_s * 1000,
+    )
 
 
 def fresh(task: Task, *, task_id: str, offset: int, created_ms: int, rules: Rules) -> Status:

@@ -31,27 +31,13 @@ from streams.fold import Fold, Home
 from streams.index import Index
 from streams.inputs import Poison, Submission, read_event, read_task
 from streams.progress import Place, Progress
-from streams.rows import Rules
+from streams.replay import Held, Replay, Waiting
+from streams.rows import rules_of
 
 log = logging.getLogger(__name__)
 
 STUCK_S = 5.0
 """How long a partition may stand still below its end while nothing is being folded."""
-
-
-def rules_of(settings: Settings) -> Rules:
-    """Return the machine's limits."""
-    streams = settings.streams
-    return Rules(
-        max_attempts=streams.max_attempts,
-        max_lost_workers=streams.max_lost_workers,
-        retry_base_ms=int(streams.retry_base_s * 1000),
-        retry_max_ms=int(streams.retry_max_s * 1000),
-        start_timeout_ms=streams.start_timeout_s * 1000,
-        run_timeout_ms=streams.run_timeout_s * 1000,
-        retention_ms=streams.result_retention_s * 1000,
-        idempotency_ms=streams.idempotency_s * 1000,
-    )
 
 
 class Scheduler:
@@ -90,6 +76,7 @@ class Scheduler:
         self._last_alive = time.monotonic()
         self.known_results: dict[Home, tuple[int, Result]] = {}
         self.progress = Progress()
+        self.replay = Replay()
         self.changed = asyncio.Event()
         """Set when a worker appears, goes or changes: the pulse tells at once."""
 
@@ -134,7 +121,7 @@ class Scheduler:
                 raise FatalError(f"records of {stuck[0][0]}/{stuck[0][1]} were never delivered; reading them again")
 
     def check_freeze(self) -> None:
-        """Raise Frozen when the process did not run for longer than its session lasts."""
+        """Raise Frozen when the process did not run for longer than its session lasts; also the producer's fence."""
         now = time.monotonic()
         asleep, self._last_alive = now - self._last_alive, now
         if asleep > self._settings.streams.session_timeout_s * 0.9:
@@ -154,23 +141,37 @@ class Scheduler:
             known_results=self.known_results,
             work_partitions=self._work_partitions,
             holders=lambda partition, worker: set(self._index.holders.get((partition, worker), ())),
+            spoken=self.replay.spoken,
         )
+        folded: list[Any] = []
         for event, one in zip(batch, decoded, strict=True):
-            self._fold_one(fold, event.message, one, now_ms)
+            folded += self._fold_one(fold, event, one, now_ms)
         await self._bury_lost(fold)
         await self._ship(fold, now_ms)
         folded_s = time.monotonic()
-        for event in batch:
+        for event in folded:
             message = event.message
             self.progress.done((message.topic, message.partition), message.offset, now_s=folded_s)
             event.ack()
+        self._end_replays({event.message.partition for event in folded})
+
+    def _end_replays(self, partitions: set[int]) -> None:
+        """Fold what waited for a task that did not come, once all tasks of its time are folded."""
+        for partition in partitions:
+            following = self.progress.committable((self._tasks, partition)) or 0
+            waited = self.replay.folded(partition, following)
+            self._inbox.extendleft(held.source for held in reversed(waited))
+            if waited:
+                self._arrived.set()
 
     def _decode(self, message: Any) -> Submission | Event | Poison:
         if message.topic == self._tasks:
             return read_task(message, level=self._level, max_bytes=self._settings.kafka.max_message_bytes)
         return read_event(message, max_bytes=self._settings.kafka.max_message_bytes)
 
-    def _fold_one(self, fold: Fold, message: Any, one: Submission | Event | Poison, now_ms: int) -> None:
+    def _fold_one(self, fold: Fold, source: Any, one: Submission | Event | Poison, now_ms: int) -> list[Any]:
+        """Fold one input; returns the inputs that are folded by that, none when it has to wait."""
+        message = source.message
         partition = message.partition
         if isinstance(one, Submission) and self._queues.get(one.task["queue"]) is None:
             one = Poison(f"queue {one.task['queue']} is not registered", "queue")
@@ -178,20 +179,29 @@ class Scheduler:
             topic, place, letter = dead_letter(self._settings, message, reason=one.reason, field=one.field)
             fold.records[topic, place].append(letter)
             fold.notes["poison"] += 1
+            where = {"partition": partition, "offset": message.offset}
             log.warning(
-                "dead letter from %s-%d@%d: %s",
-                message.topic,
-                partition,
-                message.offset,
-                one.reason,
-                extra={"event": "dead_letter", "partition": partition, "offset": message.offset},
-            )
+                "dead letter from %s-%d@%d: %s", message.topic, *where.values(), one.reason,
+                extra={"event": "dead_letter", **where},
+            )  # fmt: skip
         elif isinstance(one, Submission):
             fold.submission(one, partition=partition, offset=message.offset)
-        elif one["id"]:
-            fold.event(one, partition=partition, traceparent=find(message.headers, "traceparent"))
-        else:
+            waited = self.replay.of_task(partition, one.task_id)
+            for held in waited:
+                self._task_event(fold, held.source.message, held.event)
+            return [source, *(held.source for held in waited)]
+        elif not one["id"]:
             self._worker_event(fold, one, partition, now_ms)
+        elif self.replay.waits(partition, one) and not fold.knows(partition, one["id"]):
+            self.replay.hold(partition, Held(Waiting(message), one))
+            source.ack()  # for Faust it is over; what is committed is counted by `progress`
+            return []
+        else:
+            self._task_event(fold, message, one)
+        return [source]
+
+    def _task_event(self, fold: Fold, message: Any, event: Event) -> None:
+        fold.event(event, partition=message.partition, traceparent=find(message.headers, "traceparent"))
 
     def _worker_event(self, fold: Fold, event: Event, partition: int, now_ms: int) -> None:
         worker = event["worker"] or ""

@@ -93,7 +93,13 @@ class Lookup:
         """Yield the records from a time up to the end of the partition as it is now; bounded by the caller."""
         offset = await self._offset(tp, from_ms)
         end = await self._offset(tp, LATEST) or 0
-        while offset is not None and offset < end:
+        if offset is not None:
+            async for record in self.between(tp, offset, end):
+                yield record
+
+    async def between(self, tp: TopicPartition, offset: int, end: int) -> AsyncIterator[Found]:
+        """Yield the records from an offset up to, but not with, another; bounded by the caller."""
+        while offset < end:
             try:
                 records, following = await self._fetch(tp, offset, SCAN_BYTES)
             except OffsetOutOfRangeError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -38,12 +38,26 @@ class Record(NamedTuple):
 class Producer:
     """Write records and return once every in-sync copy has them."""
 
-    def __init__(self, settings: Settings, *, name: str, linger_ms: int = 0, durable: bool = True) -> None:
-        """`durable=False` waits for the leader alone (acks 1): for records that can be made again, such as chunks."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        linger_ms: int = 0,
+        durable: bool = True,
+        fence: Callable[[], None] | None = None,
+    ) -> None:
+        """Make a producer that is not connected yet.
+
+        Args:
+            durable: False waits for the leader alone (acks 1): for records that can be made again, such as chunks.
+            fence: called right before anything is sent; ends a process that must not write any more.
+        """
         self._settings = settings
         self._name = name
         self._linger_ms = linger_ms
         self._durable = durable
+        self._fence = fence
         self._timeout_s = settings.kafka.request_timeout_s
         self._producer: AIOKafkaProducer | None = None
         self._rebuilding: asyncio.Task[None] | None = None
@@ -213,7 +227,20 @@ class Producer:
         except asyncio.CancelledError:
             await discard(producer)
             raise
+        if self._fence is not None:
+            fenced(producer, self._fence)
         return producer
+
+
+def fenced(producer: AIOKafkaProducer, fence: Callable[[], None]) -> None:
+    """Call `fence` before each request: aiokafka would send what it holds as soon as a frozen process runs again."""
+    send = producer.client.send
+
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        fence()
+        return await send(*args, **kwargs)
+
+    producer.client.send = guarded
 
 
 async def discard(producer: AIOKafkaProducer) -> None:

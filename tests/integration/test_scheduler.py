@@ -83,6 +83,34 @@ async def test_kill_9_in_the_middle_loses_nothing_and_doubles_nothing(bench: Ben
         assert row["result_offset"] == bench.probe.result_offsets[one]
 
 
+async def test_what_workers_did_in_the_seam_of_a_crash_counts(bench: Bench) -> None:
+    """A scheduler dies after its work records and before its rows: the work is done when the task is folded again."""
+    probe = bench.probe
+    bench.role.kill()
+    ids = await probe.submit(300)
+    half = len(ids) // 2
+    await probe.tell(*(claimed(one) for one in ids))
+    await probe.tell(*(finished(one) for one in ids[:half]))
+    bench.role.start()
+    beating = asyncio.create_task(beat(probe, "w1"))
+    try:
+        await eventually_async(lambda: all(probe.results[one] for one in ids[:half]), within_s=40)
+        await eventually_async(lambda: all(probe.row_states[one][-1:] == ["processing"] for one in ids[half:]))
+        await probe.tell(*(finished(one) for one in ids[half:]))
+        await eventually_async(lambda: all(probe.results[one] for one in ids))
+    finally:
+        beating.cancel()
+    assert {len(probe.results[one]) for one in ids} == {1}
+    assert not any(probe.work[one] for one in ids)  # whoever spoke of an attempt has it
+
+
+async def beat(probe: LaneProbe, worker: str) -> None:
+    """Show life until cancelled."""
+    while True:
+        await probe.worker_says("heartbeat", worker)
+        await asyncio.sleep(0.3)
+
+
 async def test_a_silent_worker_loses_its_task_to_the_next_attempt(bench: Bench) -> None:
     [one] = await bench.probe.submit()
     await bench.probe.worker_says("heartbeat", "w1")

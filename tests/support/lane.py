@@ -17,6 +17,7 @@ from core.queues import QueueDirectory
 from core.settings import Settings
 from schemas import ids, topics
 from schemas.codec import CONTROL, EVENT, RESULT, STATUS, TASK, WORK
+from schemas.headers import headers
 from schemas.records import Control, Event, Result, Status, Work, event
 from schemas.slices import queue_number
 from tests.support.records import finished, task
@@ -77,7 +78,11 @@ class LaneProbe:
                 (
                     self.settings.topic(topics.events(self.level)),
                     ids.parse(one["id"]).partition,
-                    Record(one["id"].encode(), EVENT.encode(one)),
+                    Record(
+                        one["id"].encode(),
+                        EVENT.encode(one),
+                        headers(kind=one["kind"], ce_id="", at_ms=one["at_ms"], attempt=one["attempt"] or None),
+                    ),
                 )
                 for one in events
             ]
