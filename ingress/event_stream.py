@@ -17,6 +17,7 @@ from ingress.door import Door, Prepared
 from ingress.idempotency import judged
 from ingress.services import Services
 from ingress.streaming import Failure, Stream
+from ingress.submit import Ticket
 
 START_S = 10.0
 """The status line goes out by then, for proxies give up on a server that is silent for long."""
@@ -30,7 +31,7 @@ class EventStream(Response):
     The headers are sent with the first frame, so that a task that cannot be written is answered with a plain error.
     """
 
-    route: ClassVar[str]
+    route: str
     """Its name in the metrics."""
     keep_alive: ClassVar[bytes] = sse.KEEP_ALIVE
     """What is written while the model is silent."""
@@ -62,11 +63,19 @@ class EventStream(Response):
         """
         raise NotImplementedError
 
+    async def instead(self, ending: Ending | None, failure: Failure | None) -> Response | None:  # noqa: ARG002 - a hook
+        """Return a plain answer to a stream that ended badly before its status line went out, if the door has one."""
+        return None
+
+    def answered_by(self, ticket: Ticket) -> None:
+        """Take over the headers of the task that answers: for a twin the first with its key."""
+        self.headers["x-task-id"] = ticket.text
+
     def silence_s(self) -> float:
         """Return how often the keep-alive is written."""
         return min(self._services.settings.ingress.keep_alive_s, START_S)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one client."""
         stream = Stream()
         with self._services.waiters.registered(self._ticket.key, stream):
@@ -77,8 +86,8 @@ class EventStream(Response):
                 if counts is not self._ticket:
                     stream.from_outcome()
                     self._ticket = counts
-                    self.headers["x-task-id"] = counts.text
-                await self._deliver(stream, send)
+                    self.answered_by(counts)
+                await self._deliver(stream, scope, receive, send)
         stopped = stream.failure is not None and stream.failure.code == "stream_interrupted"
         left = not self._ticket.keyed and (stream.ending is Ending.GONE or stopped)
         if left or (stream.ending is Ending.TIMEOUT and self.cancels_on_timeout):
@@ -87,7 +96,7 @@ class EventStream(Response):
         status = stream.ending.name.lower() if stream.ending else "failed" if stream.failure else "200"
         self._services.metrics.answers.labels(self.route, "streaming", status).inc()
 
-    async def _deliver(self, stream: Stream, send: Send) -> None:
+    async def _deliver(self, stream: Stream, scope: Scope, receive: Receive, send: Send) -> None:
         following = stream.follow(
             deadline_ms=self._ticket.deadline_ms,
             silence_s=self.silence_s(),
@@ -101,6 +110,10 @@ class EventStream(Response):
                     if data:
                         await self._write(send, data)
             if stream.ending is not Ending.GONE:
+                ended = stream.ending is not None or stream.failure is not None
+                if ended and not self._started and (plain := await self.instead(stream.ending, stream.failure)):
+                    async with asyncio.timeout(STUCK_S):
+                        return await plain(scope, receive, send)
                 words = self.last_words(stream.ending, stream.failure, told=stream.told)
                 await self._write(send, words, more=False)
         except TimeoutError:
