@@ -17,7 +17,7 @@ from schemas import topics
 from schemas.codec import QUEUE, SchemaError
 from schemas.framing import FramingError
 from schemas.headers import headers
-from schemas.records import Queue
+from schemas.records import Queue, ServedBy
 from schemas.slices import queue_number
 from schemas.validation import check_queue
 
@@ -25,7 +25,11 @@ REGISTER_TIMEOUT_S = 10
 
 
 class QueueDirectory:
-    """Know every registered queue; `on_new` is called once per queue, those that were there at the start included."""
+    """Know every registered queue.
+
+    `on_new` is called once per queue, those that were there at the start included, and again when it is given to
+    workers.
+    """
 
     def __init__(self, settings: Settings, *, name: str, on_new: Callable[[Queue], None] | None = None) -> None:
         self._settings = settings
@@ -53,52 +57,80 @@ class QueueDirectory:
         return sorted(self._queues.values(), key=lambda queue: queue["name"])
 
     async def register(
-        self, producer: Producer, name: str, *, endpoint: str | None = None, owner: str | None = None
+        self,
+        producer: Producer,
+        name: str,
+        *,
+        endpoint: str | None = None,
+        owner: str | None = None,
+        explicit: bool = False,
+        served_by: ServedBy = "dispatcher",
     ) -> Queue:
         """Return the queue, registering it when it is new: its work topics are there when this returns.
 
-        Concurrent calls for one name share one attempt; twins in other processes write the same record again, which is
-        harmless, because nothing in it but the time differs.
+        Concurrent calls for one name share one attempt; of twins in other processes `merged` says which one counts, so
+        a caller who means to be the registrant has to look whose the returned queue is.
         """
         if known := self._queues.get(name):
             return known
         task = self._registering.get(name)
         if task is None:
-            task = asyncio.create_task(self._register(producer, name, endpoint, owner), name=f"register-{name}")
+            now_ms = time.time_ns() // 1_000_000
+            queue: Queue = {
+                "name": name,
+                "number": queue_number(name),
+                "endpoint": endpoint,
+                "owner": owner,
+                "created_ms": now_ms,
+                "width": 0,
+                "work_partitions": self._settings.kafka.work_partitions,
+                "served_by": served_by,
+                "explicit": explicit,
+            }
+            task = asyncio.create_task(self._register(producer, queue), name=f"register-{name}")
             self._registering[name] = task
             task.add_done_callback(lambda _: self._registering.pop(name, None))
         return await asyncio.shield(task)
 
-    async def _register(self, producer: Producer, name: str, endpoint: str | None, owner: str | None) -> Queue:
+    async def give_to_workers(self, producer: Producer, queue: Queue) -> Queue:
+        """Have workers serve a registered queue from now on; raises Unavailable."""
+        try:
+            async with asyncio.timeout(REGISTER_TIMEOUT_S):
+                return await self._write(producer, {**queue, "served_by": "workers"})
+        except TimeoutError as error:
+            raise Unavailable(f"queue {queue['name']} could not be changed in time") from error
+
+    async def _register(self, producer: Producer, queue: Queue) -> Queue:
+        name, wide = queue["name"], queue["work_partitions"]
         check_queue(name)
         if len(self._queues) >= self._settings.kafka.max_queues:
             raise TooMany(
                 f"{len(self._queues)} queues are registered and kafka.max_queues allows no more", field="queue"
             )
-        wide = self._settings.kafka.work_partitions
         try:
             async with asyncio.timeout(REGISTER_TIMEOUT_S):
                 await ensure_topics(
                     self._settings, [topics.work_topic(name, level, partitions=wide) for level in (0, 1)]
                 )
-                now_ms = time.time_ns() // 1_000_000
-                queue: Queue = {
-                    "name": name,
-                    "number": queue_number(name),
-                    "endpoint": endpoint,
-                    "owner": owner,
-                    "created_ms": now_ms,
-                    "width": 0,
-                    "work_partitions": wide,
-                    "served_by": "dispatcher",
-                }
-                described = headers(kind="queue", ce_id=f"{name}-{now_ms}", at_ms=now_ms, queue=name, owner=owner)
-                record = Record(name.encode(), QUEUE.encode(queue), described, now_ms)
-                offset = await producer.send(self._topic, 0, record)
-                await self._tail.passed(TopicPartition(self._topic, 0), offset)
+                return await self._write(producer, queue)
         except TimeoutError as error:
             raise Unavailable(f"queue {name} could not be registered in time; nothing was accepted") from error
-        return self._queues[name]
+
+    async def _write(self, producer: Producer, queue: Queue) -> Queue:
+        """Write a queue's record and return what the topic says then.
+
+        The topic is compacted: whoever was overruled writes again what counts, for only the last record is kept.
+        """
+        while True:
+            now_ms, name = time.time_ns() // 1_000_000, queue["name"]
+            described = headers(kind="queue", ce_id=f"{name}-{now_ms}", at_ms=now_ms, queue=name, owner=queue["owner"])
+            record = Record(name.encode(), QUEUE.encode(queue), described, now_ms)
+            offset = await producer.send(self._topic, 0, record)
+            await self._tail.passed(TopicPartition(self._topic, 0), offset)
+            counts = self._queues.get(name, queue)
+            if counts == queue:
+                return queue
+            queue = counts
 
     def _fold(self, _: TopicPartition, records: Records) -> None:
         for record in records:
@@ -110,7 +142,20 @@ class QueueDirectory:
                 queue = QUEUE.decode(record.value)
             except (FramingError, SchemaError):
                 continue  # nobody but us writes here; a stray record must not stop every process
-            new = queue["name"] not in self._queues
-            self._queues[queue["name"]] = queue
-            if new and self._on_new is not None:
+            known = self._queues.get(queue["name"])
+            queue = self._queues[queue["name"]] = merged(known, queue)
+            if self._on_new is not None and (known is None or known["served_by"] != queue["served_by"]):
                 self._on_new(queue)
+
+
+def merged(known: Queue | None, new: Queue) -> Queue:
+    """Return what counts after one more record of a queue.
+
+    The first registration stays, but one by name goes before one by a first task: both may be under way at once. What
+    workers serve stays theirs, because the scheduler writes no work records for it.
+    """
+    if known is None:
+        return new
+    same = all(known[name] == new[name] for name in ("owner", "created_ms", "explicit"))
+    queue = new if same or (new["explicit"] and not known["explicit"]) else known
+    return {**queue, "served_by": "workers"} if known["served_by"] == "workers" else queue

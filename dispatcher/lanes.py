@@ -37,6 +37,8 @@ class Lane:
     def __init__(self, lanes: Lanes, queue: str, level: int) -> None:
         self._lanes = lanes
         self._level = level
+        self.idle = False
+        """Whether somebody else serves the queue now: what is still in its topic is passed over."""
         topic = lanes.settings.topic(topics.work(queue, level))
         self.reader = GroupReader(
             lanes.settings,
@@ -56,6 +58,10 @@ class Lane:
             await lanes.gate.passed()
             if lanes.stopping:
                 return
+            if self.idle:
+                for taken in await self.reader.take(MAX_TAKE):
+                    taken.claims.settled(taken.record.offset)
+                continue
             room = lanes.slots.room(self._level)
             items: list[Item] = []
             for taken in await self.reader.take(min(max(1, room), MAX_TAKE)):
@@ -127,8 +133,12 @@ class Lanes:
         self._lanes: dict[str, list[Lane]] = {}
 
     def add(self, queue: Queue) -> None:
-        """Begin to serve a queue."""
+        """Begin to serve a queue, or end it when workers serve it from now on."""
         name = queue["name"]
+        if queue["served_by"] == "workers":
+            for lane in self._lanes.get(name, ()):
+                lane.idle = True
+            return
         if self.stopping or name in self._lanes:
             return
         self._lanes[name] = [Lane(self, name, level) for level in range(len(topics.LEVELS))]

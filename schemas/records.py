@@ -217,6 +217,7 @@ class Queue(TypedDict):
     width: int
     work_partitions: int
     served_by: ServedBy
+    explicit: bool
 
 
 class Instance(TypedDict):

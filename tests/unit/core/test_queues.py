@@ -1,0 +1,46 @@
+"""Which of several records of one queue counts."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+from core.queues import merged
+from schemas.records import Queue
+
+
+def queue(**changes: Any) -> Queue:
+    base: Queue = {
+        "name": "q", "number": 1, "endpoint": "/v1/x", "owner": "key-1", "created_ms": 1, "width": 0,
+        "work_partitions": 4, "served_by": "dispatcher", "explicit": False,
+    }  # fmt: skip
+    return {**base, **changes}  # type: ignore[typeddict-item]
+
+
+def fold(*records: Queue) -> Queue | None:
+    known = None
+    for record in records:
+        known = merged(known, record)
+    return known
+
+
+def test_the_first_registration_stays() -> None:
+    for explicit in (False, True):
+        first = queue(explicit=explicit)
+        assert fold(first, queue(explicit=explicit, owner="key-2", created_ms=2)) == first
+
+
+def test_a_registration_by_name_goes_before_one_by_a_first_task_in_any_order() -> None:
+    by_name = queue(owner="key-2", created_ms=2, explicit=True, served_by="workers")
+    for order in permutations([queue(), by_name, queue(owner=None, created_ms=3)]):
+        assert fold(*order) == by_name
+
+
+def test_what_workers_serve_stays_theirs() -> None:
+    given = queue(served_by="workers")
+    assert fold(queue(), given) == given
+    assert fold(queue(), given, queue(), queue(created_ms=5)) == given
+
+
+def test_settings_of_the_same_registration_may_change() -> None:
+    assert fold(queue(), queue(width=2)) == queue(width=2)
