@@ -123,14 +123,14 @@ def is_loopback(host: str) -> bool:
 
 
 def api_keys(settings: Settings) -> list[SecretStr]:
-    """Return the keys that open the ingress; raises ConfigError when anybody could enter."""
-    if settings.auth.api_keys:
+    """Return the keys of the settings that open the ingress; raises ConfigError when anybody could enter."""
+    if settings.auth.api_keys or settings.auth.keys_file is not None:
         return settings.auth.api_keys
     if is_loopback(settings.ingress.host):
         return [SecretStr(LOCAL_KEY)]
     raise ConfigError(
         f"ingress.host {settings.ingress.host} can be reached from other machines, so an API key is needed: "
-        f"give --api-key or set {PREFIX}AUTH_API_KEYS"
+        f"give --api-key, or set {PREFIX}AUTH_API_KEYS or {PREFIX}AUTH_KEYS_FILE"
     )
 
 
@@ -182,6 +182,8 @@ def _sentence(
     """Say what is wrong with the first setting that is."""
     first = error.errors(include_url=False)[0]
     parts = [str(part) for part in first["loc"]]
+    if not parts:  # settings that do not go together
+        return str(first["ctx"]["error"])
     dotted = ".".join(parts[: 1 if parts[0] not in sections() else 2])
     if first["type"] == "extra_forbidden" and dotted not in by_dotted():
         return f"{dotted} in {path} is not a setting{_nearest(dotted, by_dotted())}"
@@ -192,11 +194,10 @@ def _sentence(
         source = setting.name if setting.name in environ else str(path)
         return f"{'.'.join(parts)} in {source} is wrong: {first['msg'].lower()}"
     source = "the command line" if dotted in flags else setting.name if setting.name in environ else str(path)
-    if setting.secret:
-        return f"{dotted} from {source} must be {setting.allowed} (what was given is not shown)"
-    if first["type"] == "value_error":
+    if first["type"] == "value_error":  # our own words, which repeat no secret
         return f"{dotted} from {source} is wrong: {first['ctx']['error']}"
-    return f"{dotted} from {source} is {plain(first['input'])!r}, but must be {setting.allowed}"
+    given = "wrong (not shown)" if setting.secret else repr(plain(first["input"]))
+    return f"{dotted} from {source} is {given}, but must be {setting.allowed}"
 
 
 def _hidden(value: Any) -> Any:

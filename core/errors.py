@@ -6,6 +6,7 @@ HeadraceError
 │   ├── InvalidRequest      400
 │   ├── NotCancellable      400
 │   ├── Unauthorized        401
+│   ├── Forbidden           403
 │   ├── NotFound            404
 │   ├── Gone                410
 │   ├── TooLarge            413
@@ -74,6 +75,13 @@ class Unauthorized(RequestError):
 
     http_status = 401
     code = "unauthorized"
+
+
+class Forbidden(RequestError):
+    """The API key may not do this."""
+
+    http_status = 403
+    code = "forbidden"
 
 
 class NotFound(RequestError):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
+
+from core.apikeys import digest_of
 
 LEVELS = ("online", "offline")
 
@@ -61,6 +63,9 @@ class IngressSettings(Section):
     default_queue: str = Field(
         "default", pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="Queue of requests that name none."
     )
+    require_user: bool = Field(
+        False, description="Refuse completion-messages and files without a user; false takes DEFAULT-USER."
+    )
 
 
 class AuthSettings(Section):
@@ -68,16 +73,27 @@ class AuthSettings(Section):
         default_factory=list,
         description="Bearer keys, each a tenant of its own; a key or its sha256:HEX. Empty on loopback means hr-local.",
     )
+    keys_file: Path | None = Field(
+        None,
+        description="More keys, TOML or .json: tenants with several keys, scopes and limits. Read anew when changed.",
+    )
+    requests_per_minute: int = Field(
+        0, ge=0, description="Submits per minute and ingress of a key that names no limit; 0: no limit."
+    )
+    concurrency: int = Field(
+        0, ge=0, description="Requests held at once per ingress by a key that names no limit; 0: no limit."
+    )
 
     _split = field_validator("api_keys", mode="before")(split_commas)
 
     @field_validator("api_keys")
     @classmethod
     def _keys(cls, keys: list[SecretStr]) -> list[SecretStr]:
-        for key in keys:
-            text = key.get_secret_value()
-            if not text or any(not 33 <= ord(character) <= 126 for character in text):
-                raise ValueError("a key must be printable ASCII without blanks, and not empty")
+        for number, key in enumerate(keys, 1):
+            try:
+                digest_of(key.get_secret_value())
+            except ValueError as error:
+                raise ValueError(f"entry {number} {error}") from None
         return keys
 
 
@@ -181,6 +197,14 @@ class StorageSettings(Section):
         return url
 
 
+class UploadSettings(Section):
+    image_bytes: int = Field(10_485_760, ge=1, description="Largest image of files/upload, bytes; beyond it 413.")
+    audio_bytes: int = Field(52_428_800, ge=1, description="Largest audio file of files/upload, bytes.")
+    video_bytes: int = Field(104_857_600, ge=1, description="Largest video of files/upload, bytes.")
+    other_bytes: int = Field(15_728_640, ge=1, description="Largest other file of files/upload, bytes.")
+    per_request: int = Field(10, ge=1, description="Most files that one completion-messages request may name.")
+
+
 class LocalSettings(Section):
     broker_port: int = Field(
         0, ge=0, le=65535, description="Port of the embedded broker; 0 keeps the one chosen first."
@@ -231,10 +255,27 @@ class Settings(Section):
     upstream: UpstreamSettings = UpstreamSettings()
     webhooks: WebhookSettings = WebhookSettings()
     storage: StorageSettings = StorageSettings()
+    uploads: UploadSettings = UploadSettings()
     local: LocalSettings = LocalSettings()
     log: LogSettings = LogSettings()
     models: dict[str, ModelSettings] = Field(default_factory=dict, description="Prices and defaults by model.")
     queues: dict[str, QueueSettings] = Field(default_factory=dict, description="Defaults by queue.")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        """Refuse settings that do not go together."""
+        copies, needed = self.kafka.replication_factor, self.kafka.min_insync_replicas
+        if needed > copies:
+            raise ValueError(
+                f"kafka.min_insync_replicas ({needed}) must not be above kafka.replication_factor ({copies}): no write "
+                "could ever count"
+            )
+        if self.streams.lease_s < self.dispatcher.heartbeat_s:
+            raise ValueError(
+                f"streams.lease_s ({self.streams.lease_s:g}) must not be below dispatcher.heartbeat_s "
+                f"({self.dispatcher.heartbeat_s:g}): every worker would count as lost between two heartbeats"
+            )
+        return self
 
     def topic(self, name: str) -> str:
         """Return the full name of a topic or group."""

@@ -1,19 +1,19 @@
-"""Bearer keys: who asks, and that nobody else may."""
+"""Bearer keys: who asks and what they may do, and that nobody else may."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
-from hashlib import sha256
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b, sha256
 from typing import NamedTuple
 
 from pydantic import SecretStr
 from starlette.requests import Request
 
-from core.errors import ConfigError, Unauthorized
-
-DIGEST_PREFIX = "sha256:"
-TENANT_DIGITS = 12
+from core.errors import ConfigError, Forbidden, Unauthorized
+from ingress.keys.entry import NO_LIMITS, SCOPES, Key, Limits, Scope, from_setting
 
 
 class Caller(NamedTuple):
@@ -21,43 +21,67 @@ class Caller(NamedTuple):
 
     owner: str
     """The tenant: what its keys put belongs to it, and nobody else sees it."""
+    scopes: frozenset[Scope] = SCOPES
+    key: str = ""
+    """The key's name for logs and limits; never the key."""
+    limits: Limits = NO_LIMITS
 
 
 class Keys:
-    """The accepted keys, kept as digests; each is a tenant of its own."""
+    """The accepted keys: those of the settings, which stay, and those of the keys file, which may be exchanged."""
 
-    def __init__(self, keys: Sequence[SecretStr]) -> None:
-        """Take keys as they are or as sha256:HEX; raises ConfigError."""
-        digests = [_digest(key.get_secret_value()) for key in keys]
-        self._tenants = [(digest, f"key-{digest.hex()[:TENANT_DIGITS]}") for digest in digests]
+    def __init__(
+        self,
+        keys: Sequence[SecretStr],
+        *,
+        limits: Limits = NO_LIMITS,
+        from_file: Iterable[Key] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take the keys of the settings, as they are or as sha256:HEX; raises ConfigError."""
+        self._clock = clock
+        self._settled = [
+            from_setting(key.get_secret_value(), number=number, limits=limits) for number, key in enumerate(keys, 1)
+        ]
+        # Keys are found by a digest that nobody outside can foresee: the time a search takes tells nothing about which
+        # key was near, and a thousand keys are searched as fast as one.
+        self._salt = secrets.token_bytes(32)
+        self._found: dict[bytes, Key] = {}
+        self.take_file(from_file)
 
-    def caller(self, request: Request) -> Caller:
-        """Return who sent a request; raises Unauthorized."""
-        return Caller(self.tenant(request.headers.get("authorization")))
+    def take_file(self, keys: Iterable[Key]) -> None:
+        """Exchange the keys of the keys file; raises ConfigError, and then nothing has changed."""
+        found: dict[bytes, Key] = {}
+        names: set[str] = set()
+        for key in (*self._settled, *keys):
+            if self._place(key.digest) in found:
+                raise ConfigError(f"the key {key.name} is listed twice, in the keys file or in auth.api_keys")
+            if key.name in names:
+                raise ConfigError(f"two keys are called {key.name}; give one another id")
+            names.add(key.name)
+            found[self._place(key.digest)] = key
+        self._found = found
 
-    def tenant(self, authorization: str | None) -> str:
-        """Return the tenant of an Authorization header; raises Unauthorized."""
-        scheme, _, token = (authorization or "").strip().partition(" ")
+    def caller(self, request: Request, scope: Scope | None = None) -> Caller:
+        """Return who sent a request; raises Unauthorized, and Forbidden when its key lacks a scope."""
+        scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthorized("an API key is required: send the header Authorization: Bearer KEY")
-        given = sha256(token.strip().encode("latin-1")).digest()
-        found = None
-        # Every key is compared, so that the time taken tells nothing about which one was near.
-        for digest, tenant in self._tenants:
-            if hmac.compare_digest(digest, given):
-                found = tenant
-        if found is None:
+        return self.holder(token.strip(), scope)
+
+    def holder(self, token: str, scope: Scope | None = None) -> Caller:
+        """Return who holds a key; raises Unauthorized, and Forbidden when the key lacks a scope."""
+        given = sha256(token.encode("latin-1", "replace")).digest()
+        key = self._found.get(self._place(given))
+        if key is None or not hmac.compare_digest(key.digest, given):
             raise Unauthorized("the API key is not known")
-        return found
+        if not key.enabled:
+            raise Unauthorized("the API key is disabled")
+        if key.expires_s is not None and self._clock() >= key.expires_s:
+            raise Unauthorized("the API key has expired")
+        if scope is not None and scope not in key.scopes:
+            raise Forbidden(f"this needs a key with the scope {scope}; yours has {', '.join(sorted(key.scopes))}")
+        return Caller(key.owner, key.scopes, key.name, key.limits)
 
-
-def _digest(key: str) -> bytes:
-    if not key.startswith(DIGEST_PREFIX):
-        return sha256(key.encode()).digest()
-    try:
-        digest = bytes.fromhex(key.removeprefix(DIGEST_PREFIX))
-    except ValueError:
-        digest = b""
-    if len(digest) != sha256().digest_size:
-        raise ConfigError(f"an entry of auth.api_keys begins with {DIGEST_PREFIX} but is not followed by 64 hex digits")
-    return digest
+    def _place(self, digest: bytes) -> bytes:
+        return blake2b(digest, key=self._salt, digest_size=16).digest()

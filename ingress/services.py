@@ -22,6 +22,8 @@ from core.kafka.producer import Producer
 from core.queues import QueueDirectory
 from core.settings import Settings
 from ingress.auth import Keys
+from ingress.keys.entry import Limits
+from ingress.keys.file import KeysFile
 from ingress.lease import lease_slot, renew_slot
 from ingress.metrics import Metrics
 from ingress.pulse import Pulse
@@ -46,7 +48,11 @@ class Services:
         """Check what can be checked without Kafka; raises ConfigError."""
         self.settings = settings
         self.name = f"ingress-{socket.gethostname()}-{os.getpid()}"
-        self.keys = Keys(api_keys(settings))
+        limits = Limits(settings.auth.requests_per_minute, settings.auth.concurrency)
+        self.keys = Keys(api_keys(settings), limits=limits)
+        self.keys_file = None if settings.auth.keys_file is None else KeysFile(settings.auth.keys_file, limits=limits)
+        if self.keys_file is not None:
+            self.keys.take_file(self.keys_file.read())
         self.metrics = Metrics()
         self.blobs: BlobStore = open_blobs(settings)
         self.producer = Producer(settings, name=self.name)

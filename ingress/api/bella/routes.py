@@ -45,7 +45,7 @@ class BellaRoutes:
 
     async def put(self, request: Request) -> Response:
         """Accept a task, and hold the request in the modes that do."""
-        caller = self._services.keys.caller(request)
+        caller = self._services.keys.caller(request, "submit")
         body = await read_body(request, limit=self._max_body)
         task = wire.parse_put(body, limits=self._limits, idempotency_key=idempotency_key(request))
         mode = task["mode"]
@@ -64,14 +64,14 @@ class BellaRoutes:
 
     async def get(self, request: Request) -> Response:
         """Show a task as it stands."""
-        caller = self._services.keys.caller(request)
+        caller = self._services.keys.caller(request, "read")
         reading = await find_task(self._services, request.path_params["task_id"], owner=caller.owner)
         self._answers.labels("get", reading.mode, "200").inc()
         return Response(wire.task_object(reading), media_type=JSON, headers={"x-task-id": reading.id})
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a task."""
-        caller = self._services.keys.caller(request)
+        caller = self._services.keys.caller(request, "submit")
         reading = await cancel_task(self._services, request.path_params["task_id"], owner=caller.owner)
         self._answers.labels("cancel", reading.mode, "202").inc()
         headers = {"x-task-id": reading.id}

@@ -44,6 +44,10 @@ def another(setting: Variable) -> str:
     }.get(setting.type, lambda: setting.default + "other")()
 
 
+FITTING = {"kafka.min_insync_replicas": "1"}
+"""Settings of which another value fits only with another setting."""
+
+
 def refusal(**arguments: Any) -> str:
     with pytest.raises(ConfigError) as refused:
         load_settings(**{"environ": {}} | arguments)
@@ -62,7 +66,7 @@ PLAIN = [setting for setting in SETTINGS if setting.type != "table"]
 
 @pytest.mark.parametrize("setting", PLAIN, ids=[setting.dotted for setting in PLAIN])
 def test_every_setting_is_reachable_by_environment_flag_and_file(setting: Variable, tmp_path: Path) -> None:
-    wanted = another(setting)
+    wanted = FITTING.get(setting.dotted) or another(setting)
     by_variable = load_settings(environ={setting.name: wanted})
     assert plain(value_of(by_variable, setting.dotted)) == wanted
     assert load_settings(environ={}, flags={setting.dotted: wanted}) == by_variable
@@ -199,6 +203,34 @@ def test_a_wrong_secret_is_not_repeated(text: str, tmp_path: Path) -> None:
     sentence = refusal(config=file)
     assert SECRET not in sentence
     assert "api_key" in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("ok,sha256:12", "entry 2 begins with sha256: but is not followed by 64 hex digits"),
+        ("ok,a b", "entry 2 must be printable ASCII without blanks, and not empty"),
+    ],
+)
+def test_a_key_that_is_none_is_named_by_its_place(text: str, sentence: str) -> None:
+    said = refusal(environ={"HEADRACE_AUTH_API_KEYS": text})
+    assert said == f"auth.api_keys from HEADRACE_AUTH_API_KEYS is wrong: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"kafka.min_insync_replicas": 3, "kafka.replication_factor": 2}, "kafka.min_insync_replicas (3) must not be"),
+        ({"streams.lease_s": 1}, "streams.lease_s (1) must not be below dispatcher.heartbeat_s (2)"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(flags: dict[str, object], words: str) -> None:
+    assert refusal(flags=flags).startswith(words)
+
+
+def test_a_keys_file_counts_as_keys() -> None:
+    settings = load_settings(environ={}, flags={"ingress.host": "0.0.0.0", "auth.keys_file": "keys.toml"})
+    assert api_keys(settings) == []
 
 
 def test_secrets_are_hidden_in_the_printed_settings() -> None:
