@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from obstore.store import MemoryStore
 from core.blobs import INLINE_HASH_BYTES, BlobCorrupt, BlobMissing, BlobStore, open_blobs
 from core.config import load_settings
 from core.errors import ConfigError, Unavailable
+from schemas.records import Blob
+from tests.support.waiting import eventually_async
 
 JSON = "application/json"
 
@@ -95,3 +98,88 @@ def test_a_folder_that_cannot_be_made_is_a_config_error(tmp_path: Path) -> None:
 def test_an_unknown_store_is_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError, match=r"storage\.url"):
         open_blobs(load_settings(environ={"HEADRACE_STORAGE_URL": url}))
+
+
+async def streamed(blobs: BlobStore, blob: Blob) -> bytes:
+    return b"".join([piece async for piece in await blobs.open(blob)])
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [300_000] * 5, [70_000] * 180])
+async def test_what_was_written_in_pieces_is_read_in_pieces(blobs: BlobStore, sizes: list[int]) -> None:
+    pieces = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
+    async with blobs.writer("tasks/TASK-1", media_type=JSON) as writer:
+        for piece in pieces:
+            await writer.write(piece)
+        blob = await writer.finish()
+    assert blob["size"] == sum(sizes)
+    assert await blobs.get(blob) == await streamed(blobs, blob) == b"".join(pieces)
+
+
+async def test_an_unfinished_body_leaves_nothing(blobs: BlobStore) -> None:
+    async def fail() -> None:
+        async with blobs.writer("tasks/TASK-1", media_type=JSON) as writer:
+            for _ in range(40):
+                await writer.write(b"x" * 100_000)
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - the one from above
+        await fail()
+    assert [stored async for batch in blobs.listed("tasks") for stored in batch] == []
+
+
+async def test_an_unfinished_body_leaves_no_file(tmp_path: Path) -> None:
+    blobs = open_blobs(load_settings(environ={"HEADRACE_DATA_DIR": str(tmp_path)}))
+    async with blobs.writer("tasks/TASK-1", media_type=JSON) as writer:
+        for _ in range(40):
+            await writer.write(b"x" * 100_000)
+        assert list((tmp_path / "objects" / "tasks").iterdir())
+    await eventually_async(lambda: not list((tmp_path / "objects" / "tasks").iterdir()), what="no files")
+
+
+async def test_a_stream_of_wrong_bytes_never_becomes_whole(blobs: BlobStore) -> None:
+    blob = await blobs.put(b"a" * 900_000, name="one", media_type=JSON)
+    await blobs.put(b"a" * 899_999 + b"b", name="one", media_type=JSON)
+    got = bytearray()
+
+    async def read() -> None:
+        async for piece in await blobs.open(blob):
+            got.extend(piece)
+
+    with pytest.raises(BlobCorrupt, match="digest"):
+        await read()
+    assert len(got) < 900_000
+    with pytest.raises(BlobCorrupt, match="bytes instead of"):
+        await blobs.open({**blob, "size": 1})
+    await blobs.delete(blob)
+    with pytest.raises(BlobMissing):
+        await blobs.open(blob)
+
+
+async def test_a_moved_body_has_its_new_name_only(blobs: BlobStore) -> None:
+    blob = await blobs.put(b"x", name="uploads/1", media_type=JSON)
+    moved = await blobs.move(blob, "tasks/1")
+    assert await blobs.get(moved) == b"x"
+    assert [stored.name async for batch in blobs.listed("uploads") for stored in batch] == []
+    with pytest.raises(BlobMissing):
+        await blobs.move(blob, "tasks/2")
+
+
+async def test_the_list_says_when_a_body_was_written(blobs: BlobStore) -> None:
+    names = {f"tasks/{number}" for number in range(1_200)}
+    for name in names:
+        await blobs.put(b"x", name=name, media_type=JSON)
+    await blobs.put(b"x", name="results/1", media_type=JSON)
+    found = [stored async for batch in blobs.listed("tasks") for stored in batch]
+    assert {stored.name for stored in found} == names
+    assert all(abs(stored.modified_ms / 1000 - time.time()) < 60 for stored in found)
+
+
+async def test_what_a_killed_writer_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    blobs = open_blobs(load_settings(environ={"HEADRACE_DATA_DIR": str(tmp_path)}))
+    blob = await blobs.put(b"x", name="tasks/1", media_type=JSON)
+    torso = tmp_path / "objects" / "tasks" / "2#1"
+    torso.write_bytes(b"half")
+    assert await blobs.remove_torsos(older_s=3600) == 0
+    assert await blobs.remove_torsos(older_s=-1) == 1
+    assert not torso.exists()
+    assert await blobs.get(blob) == b"x"
