@@ -107,5 +107,6 @@ CHUNK: Codec[records.Chunk] = Codec("chunk")
 CONTROL: Codec[records.Control] = Codec("control")
 QUEUE: Codec[records.Queue] = Codec("queue")
 INSTANCE: Codec[records.Instance] = Codec("instance")
+DELIVERY: Codec[records.Delivery] = Codec("delivery")
 
 __all__ = ["AVSC", "Codec", "SchemaError", "frame", "registry", "schema_text", "state_of"]

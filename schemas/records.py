@@ -25,6 +25,7 @@ EventKind = Literal[
     "lease_over",
 ]
 ServedBy = Literal["dispatcher", "workers"]
+DeliveryState = Literal["pending", "delivered", "failed", "disabled"]
 
 STATES: tuple[State, ...] = ("queued", "processing", "completed", "failed", "cancelled", "expired")
 TERMINAL: frozenset[State] = frozenset(("completed", "failed", "cancelled", "expired"))
@@ -223,6 +224,31 @@ class Queue(TypedDict):
 class Instance(TypedDict):
     name: str
     started_ms: int
+
+
+class Try(TypedDict):
+    at_ms: int
+    status_code: int | None
+    latency_ms: int
+    reason: str
+
+
+class Delivery(TypedDict):
+    id: str
+    task_id: str
+    event: str
+    state: DeliveryState
+    url: str
+    owner: str | None
+    level: int
+    result_offset: int | None
+    payload: bytes | None
+    attempts: list[Try]
+    made: int
+    step: int
+    created_ms: int
+    due_ms: int | None
+    manual: bool
 
 
 def event(

@@ -12,6 +12,13 @@ DAY_MS = 24 * HOUR_MS
 TASKS, EVENTS, STATUS, RESULTS, WORK = "tasks", "events", "status", "results", "work"
 DEAD_LETTER_PARTITIONS = 4
 CHUNKS, CONTROLS, QUEUES, INSTANCES, DEAD_LETTERS = "chunks", "controls", "queues", "instances", "dead-letters"
+DELIVERIES, DISABLED = "deliveries", "webhooks.disabled"
+RETRY_DELAYS_S = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+"""One retry topic each; any other wait is a way over several of them. 0 is for what is due within seconds."""
+RETRY_PARTITIONS = 4
+"""A record there is small and stays for its delay alone, so few partitions do; never more than P."""
+DELIVERIES_KEPT_MS = 8 * DAY_MS
+"""Longer than results are kept: what can be sent again can be looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +37,9 @@ class Topic:
 
     def configs(self, *, max_message_bytes: int, min_insync_replicas: int) -> dict[str, str]:
         """Return the broker's settings of this topic."""
+        policies = [name for name, on in (("compact", self.compact), ("delete", self.retention_ms is not None)) if on]
         configs = {
-            "cleanup.policy": "compact" if self.compact else "delete",
+            "cleanup.policy": ",".join(policies),
             "max.message.bytes": str(max_message_bytes),
             "min.insync.replicas": str(min_insync_replicas),
         }
@@ -42,6 +50,7 @@ class Topic:
             configs["segment.ms"] = str(max(self.retention_ms // 10, HOUR_MS // 6))
         else:
             configs["segment.ms"] = str(DAY_MS)
+        if self.compact:
             configs["min.compaction.lag.ms"] = "60000"  # followers see each step before the cleaner folds it
         return configs | self.extra
 
@@ -74,6 +83,11 @@ def results(level: int) -> str:
 def work(queue: str, level: int) -> str:
     """Name the work topic of a queue."""
     return f"{WORK}.{queue}.{LEVELS[level]}"
+
+
+def retry(delay_s: int) -> str:
+    """Name the topic of deliveries that wait for so many seconds."""
+    return f"webhooks.retry.{delay_s}"
 
 
 def declared(*, partitions: int) -> Iterator[Topic]:
@@ -112,9 +126,28 @@ def declared(*, partitions: int) -> Iterator[Topic]:
         name=INSTANCES, key="instance name", partitions=1, retention_ms=DAY_MS, schema="instance",
         written_by="ingress", read_by="ingress",
     )  # fmt: skip
+    yield from _webhooks(partitions)
     yield Topic(
         name=DEAD_LETTERS, key="original key", partitions=DEAD_LETTER_PARTITIONS, retention_ms=30 * DAY_MS, schema=None,
         written_by="every processor", read_by="ops",
+    )  # fmt: skip
+
+
+def _webhooks(partitions: int) -> Iterator[Topic]:
+    yield Topic(
+        name=DELIVERIES, key="task id/event", partitions=partitions, retention_ms=DELIVERIES_KEPT_MS,
+        schema="delivery", compact=True, written_by="webhook sender", read_by="ingress, ops",
+    )  # fmt: skip
+    for delay_s in RETRY_DELAYS_S:
+        yield Topic(
+            name=retry(delay_s), key="task id", partitions=min(partitions, RETRY_PARTITIONS),
+            retention_ms=7 * DAY_MS, schema="delivery",
+            written_by="webhook sender, ingress (resend)" if delay_s == 0 else "webhook sender",
+            read_by="webhook sender",
+        )  # fmt: skip
+    yield Topic(
+        name=DISABLED, key="owner and hash of the URL", partitions=1, retention_ms=8 * DAY_MS, schema="delivery",
+        compact=True, written_by="webhook sender", read_by="webhook sender",
     )  # fmt: skip
 
 

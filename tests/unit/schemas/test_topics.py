@@ -55,16 +55,24 @@ def test_broker_settings_are_texts_that_fit_the_cleanup(topic: topics.Topic) -> 
     configs = topic.configs(max_message_bytes=1_048_576, min_insync_replicas=2)
     assert all(isinstance(value, str) for value in configs.values())
     assert configs["min.insync.replicas"] == "2"
-    assert configs["cleanup.policy"] == ("compact" if topic.compact else "delete")
+    assert set(configs["cleanup.policy"].split(",")) == {
+        *(["compact"] if topic.compact else []),
+        *(["delete"] if topic.retention_ms is not None else []),
+    }
     assert ("retention.ms" in configs) == (topic.retention_ms is not None)
     if topic.retention_ms is not None:
         assert int(configs["segment.ms"]) <= topic.retention_ms
 
 
 def test_rows_are_never_deleted_by_age() -> None:
-    compacted = {topic.name for topic in ALL if topic.compact}
-    assert compacted == {topics.status(0), topics.status(1), topics.QUEUES}
-    assert all(topic.retention_ms is None for topic in ALL if topic.compact)
+    kept = {topic.name for topic in ALL if topic.compact and topic.retention_ms is None}
+    assert kept == {topics.status(0), topics.status(1), topics.QUEUES}
+
+
+def test_deliveries_are_known_for_longer_than_they_can_be_sent_again() -> None:
+    kept = {topic.name: topic.retention_ms or 0 for topic in ALL}
+    assert kept[topics.DELIVERIES] > kept[topics.results(0)]
+    assert min(kept[topics.retry(delay_s)] for delay_s in topics.RETRY_DELAYS_S) > 1000 * max(topics.RETRY_DELAYS_S)
 
 
 @every_topic
