@@ -1,4 +1,4 @@
-"""The read model: the newest row of every task, folded from the status topics into a local store.
+"""The read model: the newest row of every task, folded from the status topics into a local store, and their order.
 
 Only a cache. Rows and the position they were read up to are written together, without a log of writes: after a crash
 the store is some seconds older, and reading on from its position makes it whole again.
@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aiokafka import TopicPartition
-from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import AccessType, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from core.kafka.lookup import Lookup
 from core.kafka.tail import Records, Tail
 from core.settings import Settings
+from ingress import view_index
 from schemas import topics
 from schemas.codec import STATUS
 from schemas.records import Status
@@ -32,6 +33,9 @@ WRITE_BUFFER_BYTES = 8_388_608
 _POSITION = b"\x00position\x00"
 _SAVED = b"\x00saved"
 _CLUSTER = b"\x00cluster"
+_FORM = b"\x00form"
+FORM = b"2"
+"""What the store holds beside the rows: since 2 the order of each owner's tasks."""
 _NUMBER = struct.Struct(">q")
 
 
@@ -64,6 +68,7 @@ class View:
             shutil.rmtree(self._folder)
             self._store = self._open_store()
             self._store[_CLUSTER] = cluster.encode()
+            self._store[_FORM] = FORM
         self._tail = Tail(
             self._settings, name=f"{self._name}-view", topics=self._topics, handle=self.feed, begin=self._positions(tps)
         )
@@ -86,6 +91,20 @@ class View:
         """Return the row of a task."""
         value = self._store.get(key) if self._store is not None else None
         return None if value is None else STATUS.decode(value)
+
+    def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return the first entries of the order from one key to another, which is not included."""
+        if self._store is None:
+            return []
+        bounded = ReadOptions()
+        bounded.set_iterate_upper_bound(end)
+        found: list[tuple[bytes, bytes]] = []
+        entries = self._store.iter(bounded)
+        entries.seek(begin)
+        while entries.valid() and len(found) < limit:
+            found.append((entries.key(), entries.value()))
+            entries.next()
+        return found
 
     async def wait(self, key: bytes, *, seconds: float) -> Status | None:
         """Return the row of a task, waiting some time for it to appear."""
@@ -118,19 +137,32 @@ class View:
         if self._store is None:
             return
         batch = WriteBatch(raw_mode=True)
+        entries: dict[bytes, bytes] = {}
         for record in records:
             if record.key is None:
                 continue
             if record.value is None:
                 batch.delete(record.key)
-            else:
-                batch.put(record.key, record.value)
+                if (known := entries.pop(record.key, None) or self._entry_key(record.key)) is not None:
+                    batch.delete(known)
+                continue
+            batch.put(record.key, record.value)
+            if (entry := view_index.entry(record.key, record.headers)) is not None:
+                entries[record.key] = entry[0]
+                batch.put(*entry)
         batch.put(_position_key(tp), _NUMBER.pack(records[-1].offset + 1))
         batch.put(_SAVED, _NUMBER.pack(_now_ms()))
         self._store.write(batch, self._unlogged)
         self.read_at = time.monotonic()
         if self._awaited:
             self._wake(records)
+
+    def _entry_key(self, key: bytes) -> bytes | None:
+        """Return where a task that is removed stands in the order; rare, so the row may be decoded."""
+        row = self.get(key)
+        if row is None or row["owner"] is None:
+            return None
+        return view_index.entry_key(row["owner"], view_index.Position(row["created_ms"], row["id"]))
 
     def _wake(self, records: Records) -> None:
         for record in records:
@@ -157,6 +189,8 @@ class View:
         saved = store.get(_SAVED)
         if store.get(_CLUSTER) != cluster.encode():
             reason = "it belongs to another cluster"
+        elif store.get(_FORM) != FORM:
+            reason = "it was written by another version"
         elif saved is not None and _NUMBER.unpack(saved)[0] < _now_ms() - STALE_MS:
             reason = "it is too old to know of every deletion"
         else:

@@ -10,6 +10,9 @@ Headers = list[tuple[str, bytes]]
 
 AVRO = b"application/avro"
 SOURCE = "headrace"
+TYPE = b"io.headrace."
+CREATED = "x-created-ms"
+"""On the rows of tasks alone: who keeps an order of them need not decode the row, nor tell tasks from other rows."""
 
 
 @lru_cache(maxsize=64)
@@ -33,13 +36,14 @@ def headers(
     owner: str | None = None,
     deadline_ms: int | None = None,
     attempt: int | None = None,
+    created_ms: int | None = None,
     traceparent: bytes | None = None,
 ) -> Headers:
     """Build the headers of one record; `kind` becomes ce_type io.headrace.KIND."""
     out: Headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", ce_id.encode()),
-        ("ce_type", b"io.headrace." + kind.encode()),
+        ("ce_type", TYPE + kind.encode()),
         ("ce_source", source.encode()),
         ("ce_time", ce_time(at_ms)),
         ("content-type", AVRO),
@@ -56,6 +60,8 @@ def headers(
         out.append(("x-deadline-ms", b"%d" % deadline_ms))
     if attempt is not None:
         out.append(("x-attempt", b"%d" % attempt))
+    if created_ms is not None:
+        out.append((CREATED, b"%d" % created_ms))
     return out
 
 

@@ -7,19 +7,23 @@ from schemas.codec import CONTROL, RESULT, STATUS, WORK
 from schemas.headers import headers
 from schemas.records import Outcome, Result, State, Status
 from streams.machine import Work
+from streams.rows import cancelled_early
 
 
 def status_record(row: Status, *, now_ms: int) -> Record:
     """Render a row for the changelog."""
+    is_task = row["duplicate_of"] is None and not cancelled_early(row)
+    running = f"/{row['progress']}" if row["state"] == "processing" and row["progress"] else ""
     described = headers(
         kind=f"task.{row['state']}",
-        ce_id=f"{row['id']}/{row['state']}/{row['attempt']}",
+        ce_id=f"{row['id']}/{row['state']}/{row['attempt']}{running}",
         at_ms=now_ms,
         queue=row["queue"],
         level=row["level"],
         owner=row["owner"],
         deadline_ms=row["deadline_ms"],
         attempt=row["attempt"],
+        created_ms=row["created_ms"] if is_task else None,
     )
     return Record(row["id"].encode(), STATUS.encode(row), described, now_ms)
 
