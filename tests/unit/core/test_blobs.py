@@ -52,6 +52,13 @@ async def test_equal_size_but_other_bytes_are_noticed(blobs: BlobStore) -> None:
         await blobs.get(first)
 
 
+async def test_an_object_is_read_by_its_name_alone(blobs: BlobStore) -> None:
+    await blobs.put(b"{}", name="a/b.json", media_type=JSON)
+    assert await blobs.read("a/b.json") == b"{}"
+    with pytest.raises(BlobMissing, match=r"a/c\.json"):
+        await blobs.read("a/c.json")
+
+
 async def test_a_deleted_body_is_missing_and_may_be_deleted_again(blobs: BlobStore) -> None:
     blob = await blobs.put(b"x", name="a/b/c", media_type=JSON)
     await blobs.delete(blob)
