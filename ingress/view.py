@@ -11,7 +11,8 @@ import logging
 import shutil
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from aiokafka import TopicPartition
@@ -22,7 +23,8 @@ from core.kafka.tail import Records, Tail
 from core.settings import Settings
 from ingress import view_index
 from schemas import topics
-from schemas.codec import STATUS
+from schemas.codec import STATUS, SchemaError
+from schemas.framing import FramingError
 from schemas.records import Status
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class View:
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True  # type: ignore[method-assign,assignment]  # a property, whatever the stub says
         self._awaited: dict[bytes, list[asyncio.Future[None]]] = {}
+        self._watched: dict[bytes, Callable[[Status], None]] = {}
         self.read_at: float | None = None
 
     async def open(self, lookup: Lookup, *, cluster: str) -> None:
@@ -120,6 +123,15 @@ class View:
         except TimeoutError:
             return self.get(key)
 
+    @contextmanager
+    def watched(self, key: bytes, on_row: Callable[[Status], None]) -> Iterator[None]:
+        """Show every new row of a task to its one watcher as long as the block lasts; it must not raise."""
+        self._watched[key] = on_row
+        try:
+            yield
+        finally:
+            del self._watched[key]
+
     async def _changed(self, key: bytes) -> None:
         """Return when a record of this key has been read."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -154,7 +166,7 @@ class View:
         batch.put(_SAVED, _NUMBER.pack(_now_ms()))
         self._store.write(batch, self._unlogged)
         self.read_at = time.monotonic()
-        if self._awaited:
+        if self._awaited or self._watched:
             self._wake(records)
 
     def _entry_key(self, key: bytes) -> bytes | None:
@@ -166,9 +178,16 @@ class View:
 
     def _wake(self, records: Records) -> None:
         for record in records:
-            for future in self._awaited.get(record.key or b"", ()):
+            key = record.key or b""
+            for future in self._awaited.get(key, ()):
                 if not future.done():
                     future.set_result(None)
+            on_row = self._watched.get(key)
+            if on_row is not None and record.value is not None:
+                try:
+                    on_row(STATUS.decode(record.value))
+                except (FramingError, SchemaError) as error:
+                    log.warning("row of %r cannot be read: %s", key, error, extra={"event": "row_unreadable"})
 
     def _open_store(self) -> Rdict:
         options = Options(raw_mode=True)

@@ -42,6 +42,16 @@ class Waiter(Protocol):
         """Give up, for this process ends."""
 
 
+class Follower(Protocol):
+    """What is told of every piece of one task's stream, for all who look on; called from the shared reader."""
+
+    def on_chunk(self, chunk: Chunk, offset: int) -> None:
+        """Take a piece of the stream with its place in the log."""
+
+    def on_shutdown(self) -> None:
+        """Give up, for this process ends."""
+
+
 class Waiters:
     """The held requests of this process and the reader that serves them."""
 
@@ -49,6 +59,7 @@ class Waiters:
         self._limit = settings.ingress.max_waiting
         self._results = settings.topic(topics.results(0))
         self._by_key: dict[bytes, Waiter] = {}
+        self._followers: dict[bytes, Follower] = {}
         self._answered: OrderedDict[bytes, None] = OrderedDict()
         self._closing = False
         self.read_at: float | None = None
@@ -84,6 +95,17 @@ class Waiters:
         finally:
             del self._by_key[key]
 
+    @contextmanager
+    def followed(self, key: bytes, follower: Follower) -> Iterator[None]:
+        """Show the stream of a task to its one follower as long as the block lasts; raises Unavailable at the end."""
+        if self._closing:
+            raise Unavailable("this process is shutting down; try again", retry_after_s=1)
+        self._followers[key] = follower
+        try:
+            yield
+        finally:
+            del self._followers[key]
+
     def answered(self, key: bytes) -> bool:
         """Tell whether the outcome of a task was handed out here lately: its row is ended, or will be in a moment."""
         return key in self._answered
@@ -96,24 +118,27 @@ class Waiters:
     def shut_down(self) -> None:
         """Tell every held request that this process ends, and take no more."""
         self._closing = True
-        for waiter in list(self._by_key.values()):
+        for waiter in (*self._by_key.values(), *self._followers.values()):
             waiter.on_shutdown()
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
         """Hand records to those who wait for them."""
         self.read_at = time.monotonic()
-        if not self._by_key:
+        if not self._by_key and not self._followers:
             return
+        results = tp.topic == self._results
         for record in records:
-            waiter = self._by_key.get(record.key) if record.key is not None else None
-            if waiter is None or record.value is None:
+            if record.key is None or record.value is None:
+                continue
+            waiter = self._by_key.get(record.key)
+            follower = None if results else self._followers.get(record.key)
+            if waiter is None and follower is None:
                 continue
             try:
-                if tp.topic == self._results:
-                    waiter.on_result(RESULT.decode(record.value))
-                    self._remember(record.key)
+                if results:
+                    self._outcome(record.key, RESULT.decode(record.value))
                 else:
-                    waiter.on_chunk(CHUNK.decode(record.value))
+                    _piece(CHUNK.decode(record.value), record.offset, waiter, follower)
             except (FramingError, SchemaError) as error:
                 log.warning(
                     "%s/%d@%d cannot be read: %s",
@@ -123,3 +148,14 @@ class Waiters:
                     error,
                     extra={"event": "answer_unreadable", "partition": tp.partition, "offset": record.offset},
                 )
+
+    def _outcome(self, key: bytes, result: Result) -> None:
+        self._by_key[key].on_result(result)
+        self._remember(key)
+
+
+def _piece(chunk: Chunk, offset: int, waiter: Waiter | None, follower: Follower | None) -> None:
+    if waiter is not None:
+        waiter.on_chunk(chunk)
+    if follower is not None:
+        follower.on_chunk(chunk, offset)
