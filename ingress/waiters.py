@@ -118,8 +118,10 @@ class Waiters:
     def shut_down(self) -> None:
         """Tell every held request that this process ends, and take no more."""
         self._closing = True
-        for waiter in (*self._by_key.values(), *self._followers.values()):
+        for waiter in list(self._by_key.values()):
             waiter.on_shutdown()
+        for follower in list(self._followers.values()):
+            follower.on_shutdown()
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
         """Hand records to those who wait for them."""
