@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, Command] = {
     "streams": Command("headrace.roles", "streams", "Run the scheduler."),
     "dispatcher": Command("headrace.roles", "dispatcher", "Run the inference consumers and the webhook sender."),
     "topics": Command("headrace.topics", "topics", "Create or compare the Kafka topics."),
+    "keys": Command("headrace.keys", "keys", "Make, hash and list API keys."),
     "config": Command("headrace.config", "config", "Show the effective settings."),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
 
@@ -27,7 +27,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         opening.start()
         try:
-            yield
+            async with services.keys_file.followed_by(services.keys) if services.keys_file else nullcontext():
+                yield
         finally:
             await opening.close()
 

@@ -62,6 +62,10 @@ class Keys:
             found[self._place(key.digest)] = key
         self._found = found
 
+    def entries(self) -> list[Key]:
+        """List the accepted keys, those of the settings first."""
+        return list(self._found.values())
+
     def caller(self, request: Request, scope: Scope | None = None) -> Caller:
         """Return who sent a request; raises Unauthorized, and Forbidden when its key lacks a scope."""
         scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")

@@ -37,8 +37,8 @@ class Server(uvicorn.Server):
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until told to stop; raises ConfigError when the port or the topics cannot be used."""
     _allow_connections()
+    app = create_app(settings)  # before the port is opened: it checks the keys
     with listen(settings.ingress.host, settings.ingress.port) as listener:
-        app = create_app(settings)
         server = Server(_config(app))
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="http-server")
         stopping = asyncio.create_task(stop.wait(), name="stop-wait")

@@ -161,6 +161,7 @@ def _url(settings: Settings) -> str:
 
 def _example_key(flags: Flags, settings: Settings) -> str:
     """Return the key to print: one that was just typed, or the one everybody knows; never one out of a file."""
-    if not settings.auth.api_keys and is_loopback(settings.ingress.host):
+    opened = settings.auth.api_keys or settings.auth.keys_file is not None
+    if not opened and is_loopback(settings.ingress.host):
         return LOCAL_KEY
     return next((key for key in flags.api_keys if not key.startswith("sha256:")), "YOUR_KEY")

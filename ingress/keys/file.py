@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import tomllib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from core.errors import ConfigError
@@ -17,6 +20,7 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 """A revoked key is refused this much later at the latest; looking costs one system call."""
 MAX_BYTES = 16_777_216
+_PLACE = re.compile(r"\((at [^()]*)\)$")
 Stamp = tuple[int, int, int]
 
 
@@ -34,8 +38,16 @@ class KeysFile:
         self._stamp = self._look()
         return read_keys(self._path, limits=self._limits)
 
-    async def watch(self, keys: Keys) -> None:
-        """Take over every change until cancelled."""
+    @asynccontextmanager
+    async def followed_by(self, keys: Keys) -> AsyncIterator[None]:
+        """Take over every change as long as the block lasts."""
+        following = asyncio.create_task(self._follow(keys), name="keys-file")
+        try:
+            yield
+        finally:
+            following.cancel()
+
+    async def _follow(self, keys: Keys) -> None:
         while True:
             await asyncio.sleep(POLL_S)
             await self.renew(keys)
@@ -70,13 +82,15 @@ def read_keys(path: Path, *, limits: Limits = NO_LIMITS) -> list[Key]:
         document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"the keys file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"the keys file {path} is not UTF-8 text") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ConfigError(f"the keys file {path} is not valid JSON at {place}") from None
     except (ValueError, RecursionError) as error:
-        # The parser's own words may quote a line with a key in it; its place does not.
-        place = str(error).rpartition("(")[2].rstrip(")") if "(at " in str(error) else "it is not UTF-8 or broken"
-        raise ConfigError(f"the keys file {path} is not valid TOML: {place}") from None
+        # The parser's own words could hold a piece of a key; the place that they end with does not.
+        found = _PLACE.search(str(error))
+        raise ConfigError(f"the keys file {path} is not valid TOML{f' {found[1]}' if found else ''}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"the keys file {path} must hold a table")
     try:
