@@ -22,6 +22,7 @@ class Reading:
     trace_id: str | None
     created_ms: int
     deadline_ms: int
+    updated_ms: int = 0
     started_ms: int | None = None
     finished_ms: int | None = None
     status_code: int | None = None
@@ -53,6 +54,7 @@ def of_row(row: Status) -> Reading:
         trace_id=row["trace_id"],
         created_ms=row["created_ms"],
         deadline_ms=row["deadline_ms"],
+        updated_ms=row["updated_ms"],
         started_ms=row["started_ms"],
         finished_ms=row["finished_ms"],
         status_code=row["status_code"],
@@ -80,6 +82,7 @@ def of_task(task: Task, task_id: str) -> Reading:
         trace_id=task["trace_id"],
         created_ms=task["created_ms"],
         deadline_ms=task["created_ms"] + task["timeout_ms"],
+        updated_ms=task["created_ms"],
         model=task["model"],
         user=task["user"],
         request_type=task["content_type"],

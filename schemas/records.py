@@ -103,6 +103,7 @@ class Status(TypedDict):
     callback_events: list[str]
     progress: int
     lease_until_ms: int | None
+    updated_ms: int
 
 
 class Work(TypedDict):

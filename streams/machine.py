@@ -14,6 +14,7 @@ from schemas.slices import stable_hash
 from streams.rows import Rules, cancel_early, cancelled_early, fresh, next_deadline_ms
 
 START_TIMEOUT = "start_timeout"
+MAX_PROGRESS = 99
 TOMBSTONE_MS = 7 * 86_400_000
 """How long an expired task is still known before its row is removed."""
 
@@ -119,6 +120,7 @@ def _requeued(row: Status, *, not_before_ms: int) -> Status:
         "attempt": row["attempt"] + 1,
         "worker": None,
         "streamed": False,
+        "progress": 0,
         "not_before_ms": not_before_ms,
     }
 
@@ -140,6 +142,16 @@ def _claimed(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:  # n
     )
 
 
+def _progressed(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:  # noqa: ARG001 - one shape for all
+    """Take in how far a call is: only forward within an attempt, and never 100, which its outcome alone can say."""
+    if event["attempt"] != row["attempt"] or row["state"] != "processing" or row["worker"] != event["worker"]:
+        return dropped(row, "late_progress")
+    percent = min(event["progress"], MAX_PROGRESS)
+    if percent <= row["progress"]:
+        return dropped(row, "old_progress")
+    return Step({**row, "progress": percent})
+
+
 def _finished(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:
     outcome = event["outcome"]
     if outcome is None or event["attempt"] != row["attempt"] or row["not_before_ms"] is not None:
@@ -152,6 +164,7 @@ def _finished(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:
     ended: Status = {
         **row,
         "state": "completed" if outcome["error_code"] is None else "failed",
+        "progress": 100 if outcome["error_code"] is None else row["progress"],
         "finished_ms": now_ms,
         "expires_ms": now_ms + row["retention_ms"],
         "status_code": outcome["status_code"],
@@ -225,6 +238,7 @@ def _expire(row: Status, *, now_ms: int) -> Step:
 
 HANDLERS: Mapping[str, Callable[[Status, Event, int, Rules], Step]] = {
     "claimed": _claimed,
+    "progress": _progressed,
     "finished": _finished,
     "released": _released,
     "cancel": _cancelled,

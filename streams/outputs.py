@@ -25,7 +25,7 @@ def status_record(row: Status, *, now_ms: int) -> Record:
         attempt=row["attempt"],
         created_ms=row["created_ms"] if is_task else None,
     )
-    return Record(row["id"].encode(), STATUS.encode(row), described, now_ms)
+    return Record(row["id"].encode(), STATUS.encode({**row, "updated_ms": now_ms}), described, now_ms)
 
 
 def work_record(row: Status, work: Work, *, now_ms: int, traceparent: bytes | None) -> Record:

@@ -33,8 +33,9 @@ def rows() -> Mapping[str, Status | None]:
     """Build one row for each column."""
     queued = submit(None).row
     assert queued is not None
-    running: Status = {**queued, "state": "processing", "attempt": 2, "worker": "w1", "started_ms": 2_000}
-    ended: Status = {**running, "finished_ms": 3_000, "expires_ms": EXPIRES_MS, "status_code": 200, "result_offset": 1}
+    held: Status = {**queued, "state": "processing", "attempt": 2, "worker": "w1", "started_ms": 2_000}
+    running: Status = {**held, "progress": 20}
+    ended: Status = {**held, "finished_ms": 3_000, "expires_ms": EXPIRES_MS, "status_code": 200, "result_offset": 1}
     return {
         "unknown": None,
         "queued": {**queued, "attempt": 2},
@@ -77,6 +78,10 @@ EVENTS: Mapping[str, Callable[[Status | None], Step | None]] = {
     "claimed": on(claimed(ID, attempt=2)),
     "claimed by a second worker": on(claimed(ID, attempt=2, worker="w2")),
     "claimed for an old attempt": on(claimed(ID, attempt=1)),
+    "progress": on(event("progress", at_ms=1, task_id=ID, attempt=2, worker="w1", progress=40)),
+    "progress that does not grow": on(event("progress", at_ms=1, task_id=ID, attempt=2, worker="w1", progress=20)),
+    "progress of an old attempt": on(event("progress", at_ms=1, task_id=ID, attempt=1, worker="w1", progress=40)),
+    "progress by a second worker": on(event("progress", at_ms=1, task_id=ID, attempt=2, worker="w2", progress=40)),
     "finished well": on(finished(ID, attempt=2, result=outcome())),
     "finished with a final error": on(finished(ID, attempt=2, result=failure(retriable=False, status_code=400))),
     "finished with a passing error": on(finished(ID, attempt=2, result=failure())),
