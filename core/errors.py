@@ -8,6 +8,7 @@ HeadraceError
 │   ├── Unauthorized        401
 │   ├── Forbidden           403
 │   ├── NotFound            404
+│   │   └── ModelNotFound
 │   ├── Gone                410
 │   ├── TooLarge            413
 │   ├── IdempotencyConflict 422
@@ -89,6 +90,12 @@ class NotFound(RequestError):
 
     http_status = 404
     code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No upstream serves this model."""
+
+    code = "model_not_found"
 
 
 class Gone(RequestError):

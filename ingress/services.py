@@ -22,6 +22,7 @@ from core.kafka.producer import Producer
 from core.queues import QueueDirectory
 from core.settings import Settings
 from ingress.auth import Keys
+from ingress.catalogue import Catalogue
 from ingress.keys.entry import Limits
 from ingress.keys.file import KeysFile
 from ingress.lease import lease_slot, renew_slot
@@ -60,6 +61,7 @@ class Services:
         self.lookup = Lookup(settings, name=self.name)
         self.waiters = Waiters(settings, name=self.name)
         self.pulse = Pulse(settings, name=self.name)
+        self.catalogue = Catalogue(settings)
         self.withdrawals = Withdrawals(self.withdraw)
         self._view: View | None = None
         self._submitter: Submitter | None = None
@@ -84,6 +86,8 @@ class Services:
     async def open(self) -> None:
         """Wait for the broker and the topics, then start every part; raises ConfigError when the topics do not fit."""
         settings = self.settings
+        self.catalogue.start()
+        self._stack.push_async_callback(self.catalogue.close)
         await self._reach_broker()
         await wait_for_topics(settings)
         instance = self._stack.enter_context(claim_instance(settings.data_dir / "ingress"))
@@ -99,6 +103,7 @@ class Services:
         read = [
             settings.topic(name(level)) for name in (topics.tasks, topics.results, topics.status) for level in (0, 1)
         ]
+        read.append(settings.topic(topics.CHUNKS))
         await self.lookup.open(read)
         self._stack.push_async_callback(self.lookup.close)
         await self.pulse.open()

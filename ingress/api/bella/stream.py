@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ingress import sse
-from ingress.api.bella import wire
 from ingress.blocking import Ending
 from ingress.event_stream import EventStream
+from ingress.openai_error import error_frame
 from ingress.streaming import Failure
 
 DONE = sse.frame(sse.DONE)
@@ -31,5 +31,5 @@ class BellaStream(EventStream):
             return DONE
         if told:
             return b""
-        payload = wire.error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code)
+        payload = error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code)
         return sse.frame(payload)

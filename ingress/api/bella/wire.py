@@ -11,7 +11,7 @@ import orjson
 from core.errors import InvalidRequest
 from ingress.json_body import changed_json, json_object
 from ingress.reading import Reading
-from schemas.records import Mode, Result, Task
+from schemas.records import Mode, Task
 from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_task
 
 MODES: dict[str, Mode] = {"callback": "callback", "blocking": "blocking", "streaming": "streaming"}
@@ -149,19 +149,6 @@ def failure(code: int, message: str, *, now_ms: int, field: str | None = None) -
     if field is not None:
         envelope["field"] = field
     return orjson.dumps(envelope)
-
-
-def error_frame(result: Result | None, *, message: str, kind: str, code: str | None) -> bytes:
-    """Render the payload of a stream's error frame; an error object that the upstream sent is kept as it is."""
-    error: dict[str, Any] = {"message": message, "type": kind, "param": None, "code": code}
-    if result is not None and result["body"]:
-        try:
-            body = orjson.loads(result["body"])
-        except orjson.JSONDecodeError:
-            body = None
-        if isinstance(body, dict) and isinstance(body.get("error"), dict):
-            error |= body["error"]
-    return orjson.dumps({"error": error})
 
 
 def task_object(reading: Reading) -> bytes:

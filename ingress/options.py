@@ -1,0 +1,113 @@
+"""The X-Headrace-* request headers: what an API that is not ours has no members for. Pure.
+
+Each is refused when it is wrong or sent twice, with its own name as the field: a time-out that is silently ignored is
+found out too late.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from starlette.datastructures import Headers
+
+from core.errors import InvalidRequest
+from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_callback, check_queue
+
+QUEUE = "X-Headrace-Queue"
+LEVEL = "X-Headrace-Level"
+TIMEOUT = "X-Headrace-Timeout"
+START_TIMEOUT = "X-Headrace-Start-Timeout"
+RUN_TIMEOUT = "X-Headrace-Run-Timeout"
+RETENTION = "X-Headrace-Result-Retention"
+WAIT = "X-Headrace-Wait"
+CALLBACK_URL = "X-Headrace-Callback-Url"
+DESCRIPTIONS = {
+    QUEUE: "Queue of the task; `ingress.default_queue` unless given. Registered on first use.",
+    LEVEL: '0 online, 1 offline; 1 goes with `"async": true` only. The default of async calls is the queue\'s.',
+    TIMEOUT: "Seconds until the latest outcome: 3600 for a held call, 86400 for an async one, or the queue's own.",
+    START_TIMEOUT: "Seconds until a worker must have begun; else the task fails with `start_timeout`.",
+    RUN_TIMEOUT: "Seconds that one call to the model server may take; a longer one is closed and tried again.",
+    RETENTION: "Seconds that the result can be fetched, at most 604800.",
+    WAIT: "Seconds to hold the call, at most `ingress.hold_s`; then 504, and the task goes on.",
+    CALLBACK_URL: "Where the outcome of an async call is posted.",
+}
+OF_FIELD = {
+    "queue": QUEUE,
+    "level": LEVEL,
+    "timeout": TIMEOUT,
+    "start_timeout": START_TIMEOUT,
+    "run_timeout": RUN_TIMEOUT,
+    "result_retention": RETENTION,
+    "callback_url": CALLBACK_URL,
+}
+"""Field of a task → the header that it comes from."""
+_SECONDS = re.compile(r"[0-9]{1,12}")
+MOST_S = max(MAX_TIMEOUT_MS) // 1000
+
+
+class Options(NamedTuple):
+    """What the headers ask for; None or 0 where they say nothing. Times in seconds."""
+
+    queue: str | None = None
+    level: int | None = None
+    timeout_s: int = 0
+    start_timeout_s: int = 0
+    run_timeout_s: int = 0
+    retention_s: int = 0
+    wait_s: int = 0
+    callback_url: str | None = None
+
+
+def read_options(headers: Headers, *, hold_s: float) -> Options:
+    """Read the headers of a request; raises InvalidRequest naming the header."""
+    options = Options(
+        queue=_one(headers, QUEUE),
+        level=_level(_one(headers, LEVEL)),
+        timeout_s=_seconds(headers, TIMEOUT),
+        start_timeout_s=_seconds(headers, START_TIMEOUT),
+        run_timeout_s=_seconds(headers, RUN_TIMEOUT),
+        retention_s=_seconds(headers, RETENTION),
+        wait_s=_seconds(headers, WAIT),
+        callback_url=_one(headers, CALLBACK_URL),
+    )
+    if options.wait_s > hold_s:
+        raise InvalidRequest(f"{WAIT} must be at most {hold_s:g} seconds (ingress.hold_s)", field=WAIT)
+    try:
+        if options.queue is not None:
+            check_queue(options.queue)
+        if options.callback_url is not None:
+            check_callback(options.callback_url)
+    except Invalid as error:
+        raise renamed(error) from None
+    return options
+
+
+def renamed(error: Invalid) -> InvalidRequest:
+    """Turn a broken rule of the task into an error that names the header, where the field comes from one."""
+    name = OF_FIELD.get(error.field, error.field)
+    return InvalidRequest(error.message.replace(error.field, name, 1), field=name)
+
+
+def _one(headers: Headers, name: str) -> str | None:
+    values = headers.getlist(name)
+    if len(values) > 1:
+        raise InvalidRequest(f"{name} was sent twice", field=name)
+    return values[0].strip() if values else None
+
+
+def _level(value: str | None) -> int | None:
+    if value is None:
+        return None
+    if value not in ("0", "1"):
+        raise InvalidRequest(f"{LEVEL} must be 0 (online) or 1 (offline)", field=LEVEL)
+    return int(value)
+
+
+def _seconds(headers: Headers, name: str) -> int:
+    value = _one(headers, name)
+    if value is None:
+        return 0
+    if not _SECONDS.fullmatch(value) or not 1 <= int(value) <= MOST_S:
+        raise InvalidRequest(f"{name} must be a whole number of seconds from 1 to {MOST_S}", field=name)
+    return int(value)
