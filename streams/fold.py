@@ -178,7 +178,10 @@ class Fold:
                     self._result(home, row, effect.outcome or outcome)
 
     def _work(self, row: Status, work: Work) -> None:
-        partition = stable_hash(row["id"]) % self._work_partitions(row["queue"])
+        partitions = self._work_partitions(row["queue"])
+        if not partitions:
+            return  # its workers find it by its row
+        partition = stable_hash(row["id"]) % partitions
         traceparent = self._traceparents.get(row["id"])
         record = outputs.work_record(row, work, now_ms=self._now_ms, traceparent=traceparent)
         self._add(topics.work(row["queue"], self._level), partition, record)

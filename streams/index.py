@@ -19,7 +19,7 @@ SWEEP_MS = 300_000
 """How often the table is swept: half the horizon, so that nothing due is ever missed."""
 ACTIVE = ("queued", "processing")
 
-DueKind = Literal["deadline", "retry_due", "expire"]
+DueKind = Literal["deadline", "retry_due", "lease_over", "expire"]
 
 
 class Due(NamedTuple):
@@ -60,7 +60,7 @@ class Index:
             self.holders[partition, before["worker"]].discard(before["id"])
         if after is None:
             return
-        if after["state"] == "processing" and after["worker"]:
+        if after["state"] == "processing" and after["worker"] and after["lease_until_ms"] is None:
             self.holders[partition, after["worker"]].add(after["id"])
             if after["worker"] not in self.workers[partition]:
                 self.heard(partition, after["worker"], now_ms=now_ms)
@@ -74,6 +74,8 @@ class Index:
                     self._push(Due(at_ms, "deadline", partition, row["id"]), now_ms)
             if row["not_before_ms"] is not None:
                 self._push(Due(row["not_before_ms"], "retry_due", partition, row["id"]), now_ms)
+            if row["lease_until_ms"] is not None:
+                self._push(Due(row["lease_until_ms"], "lease_over", partition, row["id"]), now_ms)
         elif row["expires_ms"] is not None:
             self._push(Due(row["expires_ms"], "expire", partition, row["id"]), now_ms)
 

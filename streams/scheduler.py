@@ -230,6 +230,8 @@ class Scheduler:
 
     def _work_partitions(self, queue: str) -> int:
         known = self._queues.get(queue)
+        if known is not None and known["served_by"] == "workers":
+            return 0
         return known["work_partitions"] if known else self._settings.kafka.work_partitions
 
     async def _register(self, names: set[str]) -> None:

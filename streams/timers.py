@@ -87,9 +87,8 @@ class Timers:
 
     async def _due_event(self, due: Due, now_ms: int) -> Event | None:
         """Return the event for something due, None when the row has moved on."""
-        if due.partition not in self.partitions:
-            return None
-        stored = self._rows.get(due.partition, due.task_id.encode())
+        owned = due.partition in self.partitions
+        stored = self._rows.get(due.partition, due.task_id.encode()) if owned else None
         if stored is None:
             return None
         row = STATUS.decode(stored)
@@ -97,10 +96,14 @@ class Timers:
             return event("expire", at_ms=now_ms, task_id=row["id"]) if row["expires_ms"] else None
         if row["state"] in TERMINAL:
             return None
-        if due.kind == "deadline":
-            come = now_ms >= next_deadline_ms(row)  # a time to start that was kept is nothing to tell of
-            return event("deadline", at_ms=now_ms, task_id=row["id"]) if come else None
-        return await self._retry(row, now_ms)
+        if due.kind == "retry_due":
+            return await self._retry(row, now_ms)
+        # A time to start that was kept, and a lease that was given back, are nothing to tell of.
+        until_ms = next_deadline_ms(row) if due.kind == "deadline" else row["lease_until_ms"]
+        if until_ms is None or now_ms < until_ms:
+            return None
+        attempt = row["attempt"] if due.kind == "lease_over" else 0
+        return event(due.kind, at_ms=now_ms, task_id=row["id"], attempt=attempt)
 
     async def _retry(self, row: Status, now_ms: int) -> Event | None:
         """Bring the task's body with the event, for the scheduler keeps none."""

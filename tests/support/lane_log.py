@@ -16,7 +16,9 @@ class Log:
         self.results: list[Result] = []
         self.held: dict[tuple[int, str], set[str]] = {}
 
-    def fold(self, *, now_ms: int = 5_000, known: dict[Home, tuple[int, Result]] | None = None) -> Fold:
+    def fold(
+        self, *, now_ms: int = 5_000, known: dict[Home, tuple[int, Result]] | None = None, work_partitions: int = 4
+    ) -> Fold:
         """Begin a batch."""
         return Fold(
             level=0,
@@ -25,7 +27,7 @@ class Log:
             prefix="t.",
             row=lambda partition, key: self.rows.get((partition, key.decode())),
             known_results=known or {},
-            work_partitions=lambda _: 4,
+            work_partitions=lambda _: work_partitions,
             holders=lambda partition, worker: set(self.held.get((partition, worker), ())),
         )
 

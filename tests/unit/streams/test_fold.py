@@ -32,6 +32,15 @@ def test_submit_and_finish_in_one_batch() -> None:
     assert [result["id"] for result in log.results] == [one]
 
 
+def test_a_queue_that_workers_serve_gets_no_work_records() -> None:
+    log, one = Log(), task_id()
+    fold = log.fold(work_partitions=0)
+    fold.submission(submission(one), partition=0, offset=0)
+    log.keep(fold)
+    assert log.row(one)["state"] == "queued"
+    assert not fold.records
+
+
 def test_a_batch_read_again_after_a_crash_writes_no_outputs() -> None:
     log, one = Log(), task_id()
     for _ in range(2):

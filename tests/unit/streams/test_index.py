@@ -91,3 +91,11 @@ def test_no_lease_runs_while_kafka_is_away() -> None:
     back_ms = 60_000
     assert index.suspects(now_ms=back_ms + LEASE_MS, lease_ms=LEASE_MS, since_ms=back_ms) == []
     assert index.suspects(now_ms=back_ms + LEASE_MS + 1, lease_ms=LEASE_MS, since_ms=back_ms) == [(0, "w")]
+
+
+def test_a_lease_of_its_own_is_due_at_its_end_and_needs_no_heartbeat() -> None:
+    index = Index()
+    held = row(state="processing", worker="pull/w", lease_until_ms=3_000)
+    index.changed(0, row(), held, now_ms=0)
+    assert index.suspects(now_ms=LEASE_MS * 9, lease_ms=LEASE_MS) == []
+    assert [(due.kind, due.task_id) for due in index.due(now_ms=3_000)] == [("lease_over", held["id"])]

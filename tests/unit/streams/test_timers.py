@@ -90,3 +90,18 @@ async def test_a_task_that_has_ended_gets_no_event() -> None:
     finally:
         ticking.cancel()
     assert parts.written == []
+
+
+async def test_the_end_of_a_lease_names_the_attempt_that_it_was_for() -> None:
+    held: Status = {**overdue(), "state": "processing", "attempt": 3, "worker": "pull/w", "lease_until_ms": 9_000}
+    held["deadline_ms"] = 99_000_000_000_000
+    index, parts = Index(), Parts(held)
+    running = timers(parts, index)
+    running.partitions = {0}
+    index.changed(0, None, held, now_ms=1_000)
+    ticking = asyncio.create_task(running.run())
+    try:
+        await eventually_async(lambda: parts.written, within_s=5)
+    finally:
+        ticking.cancel()
+    assert [(one["kind"], one["id"], one["attempt"]) for one in parts.written] == [("lease_over", held["id"], 3)]
