@@ -6,9 +6,10 @@ import asyncio
 
 import httpx
 
+from dispatcher.bodies import Bodies, RequestBody
 from dispatcher.clock import Clock
 from dispatcher.items import Item
-from dispatcher.outcome import EVENT_STREAM, JSON, Failure, answered, failed, retry_after_ms, usage_of
+from dispatcher.outcome import EVENT_STREAM, JSON, Failure, answered, failed, retry_after_ms
 from dispatcher.pool import Pool
 from dispatcher.relay import Relay
 from dispatcher.upstream import CallError, Upstream
@@ -18,21 +19,23 @@ from schemas.records import Outcome
 class Attempt:
     """Call an upstream for one item; what was relayed until a failure stays readable."""
 
-    def __init__(self, item: Item, *, pool: Pool, relay: Relay, limit_bytes: int, clock: Clock) -> None:
+    def __init__(self, item: Item, *, pool: Pool, relay: Relay, bodies: Bodies, limit_bytes: int, clock: Clock) -> None:
         self._item = item
         self._pool = pool
         self._relay = relay
+        self._bodies = bodies
         self._limit_bytes = limit_bytes
         self._clock = clock
         self._started_ms = clock()
         self._upstream: str | None = None
         self._streaming = item.work["mode"] == "streaming"
 
-    async def call(self, body: bytes) -> Outcome:
+    async def call(self) -> Outcome:
         """Return the answer's outcome; raises CallError.
 
         While no upstream can be reached it waits: nothing was sent, so that is no attempt.
         """
+        body = self._bodies.request(self._item.work)
         while True:
             upstream = await self._pool.pick()
             self._upstream = upstream.base
@@ -40,7 +43,7 @@ class Attempt:
                 return await self._timed(upstream, body)
             except CallError as error:
                 if error.failure is not Failure.UNREACHABLE:
-                    raise
+                    raise body.failure or error from None
                 self._pool.unreachable(upstream, error.detail)
             finally:
                 self._pool.put_back(upstream)
@@ -58,7 +61,7 @@ class Attempt:
             usage=self._relay.usage,
         )
 
-    async def _timed(self, upstream: Upstream, body: bytes) -> Outcome:
+    async def _timed(self, upstream: Upstream, body: RequestBody) -> Outcome:
         """Hold the call to its own clock, which does not run while no upstream can be reached."""
         run_ms = self._item.work["run_timeout_ms"]
         try:
@@ -67,34 +70,49 @@ class Attempt:
         except TimeoutError:
             raise CallError(Failure.RUN_TIMEOUT, f"{run_ms / 1000:g} s") from None
 
-    async def _call(self, upstream: Upstream, body: bytes) -> Outcome:
-        async with upstream.post(self._item.work["endpoint"], body, self._headers()) as response:
+    async def _call(self, upstream: Upstream, body: RequestBody) -> Outcome:
+        content = await body.open()
+        async with upstream.post(self._item.work["endpoint"], content, self._headers(body.size)) as response:
             status = response.status_code
             if 300 <= status < 400:
                 raise CallError(Failure.REDIRECT, f"{status} to {response.headers.get('location', 'nowhere')}")
             content_type = response.headers.get("content-type", "")
-            streams = self._streaming and status < 300
-            if streams and content_type.startswith(EVENT_STREAM):
-                await self._relay.pump(response)
+            if self._streaming and status < 300:
+                if content_type.startswith(EVENT_STREAM):
+                    await self._relay.pump(response)
+                else:
+                    await self._relay.whole(await self._read(response))
                 return self._streamed(status)
-            answer = await self._read(response)
-        if streams:
-            await self._relay.whole(answer)
-            return self._streamed(status)
+            return await self._kept(response, upstream, content_type)
+
+    async def _kept(self, response: httpx.Response, upstream: Upstream, content_type: str) -> Outcome:
+        """Take an answer in, as a stream to the object store when it is large."""
+        answer = self._bodies.answer(self._item.work, media_type=content_type or "application/octet-stream")
+        try:
+            async for data in response.aiter_bytes():
+                await answer.take(data)
+                self._check(answer.size)
+            kept = await answer.finish()
+        finally:
+            answer.drop()
         return answered(
-            status,
-            body=answer,
+            response.status_code,
+            body=kept.body,
+            body_ref=kept.body_ref,
             content_type=content_type,
             upstream=upstream.base,
             started_ms=self._started_ms,
-            usage=usage_of(answer),
+            usage=kept.usage,
             retry_after=self._retry_after(response, upstream),
         )
 
-    def _headers(self) -> dict[str, str]:
+    def _headers(self, size: int) -> dict[str, str]:
+        content_type = self._item.work["content_type"]
         headers = {
-            "content-type": self._item.work["content_type"],
-            "accept": EVENT_STREAM if self._streaming else JSON,
+            "content-type": content_type,
+            "content-length": str(size),  # known for a streamed body too: many model servers take no chunked ones
+            # A form may ask for text, subtitles or JSON.
+            "accept": EVENT_STREAM if self._streaming else JSON if content_type == JSON else "*/*",
             "x-task-id": self._item.work["id"],
         }
         if self._item.traceparent is not None:
@@ -124,7 +142,10 @@ class Attempt:
         size = 0
         async for data in response.aiter_bytes():
             size += len(data)
-            if size > self._limit_bytes:
-                raise CallError(Failure.TOO_LARGE, f"more than {self._limit_bytes} bytes")
+            self._check(size)
             parts.append(data)
         return b"".join(parts)
+
+    def _check(self, size: int) -> None:
+        if size > self._limit_bytes:
+            raise CallError(Failure.TOO_LARGE, f"more than {self._limit_bytes} bytes")

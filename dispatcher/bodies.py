@@ -1,21 +1,112 @@
-"""Bodies too large for a record: fetched from the object store before a call, kept there after it."""
+"""Bodies too large for a record: sent from the object store and kept there piece by piece, never held as a whole."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import NamedTuple, TypeVar
 
-from core.blobs import BlobCorrupt, BlobMissing, BlobStore
+from core.blobs import BlobCorrupt, BlobMissing, BlobStore, BlobWriter
 from core.errors import Unavailable
 from dispatcher.outcome import Failure, failed
 from dispatcher.upstream import CallError
-from schemas.records import Outcome, Work
+from dispatcher.usage import UsageFinder, usage_of
+from schemas.records import Blob, Outcome, Usage, Work
 
 TRIES = 4
 RETRY_S = 0.5
+PIECE_BYTES = 262_144
+"""Reads of 16 KB are gathered to this size before they are written: every write costs a change of threads."""
 
 T = TypeVar("T")
+
+
+class RequestBody:
+    """The body of one request, opened anew for every call; `failure` says why the last one could not be sent whole."""
+
+    def __init__(self, blobs: BlobStore, data: bytes, reference: Blob | None) -> None:
+        self._blobs = blobs
+        self._data = data
+        self._reference = reference
+        self.size = len(data) if reference is None else reference["size"]
+        self.failure: CallError | None = None
+
+    async def open(self) -> bytes | AsyncGenerator[bytes, None]:
+        """Return the bytes, or a stream of them; raises CallError."""
+        reference = self._reference
+        if reference is None:
+            return self._data
+        try:
+            return self._watched(await _patient(lambda: self._blobs.open(reference)))
+        except (BlobMissing, BlobCorrupt, Unavailable) as error:
+            raise _lost(error) from error
+
+    async def _watched(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """Note what goes wrong: the client reports it as a connection that broke."""
+        try:
+            async for piece in pieces:
+                yield piece
+        except (BlobCorrupt, Unavailable) as error:
+            self.failure = _lost(error)
+            raise
+
+
+class Kept(NamedTuple):
+    """An answer's body: in the record, or in the object store."""
+
+    body: bytes | None
+    body_ref: Blob | None
+    usage: Usage | None
+
+
+class AnswerBody:
+    """Takes an answer piece by piece: in memory while it fits a record, in the object store beyond that."""
+
+    def __init__(self, open_writer: Callable[[], BlobWriter], *, inline_bytes: int) -> None:
+        self._open_writer = open_writer
+        self._inline_bytes = inline_bytes
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._writer: BlobWriter | None = None
+        self._finder = UsageFinder()
+        self.size = 0
+
+    async def take(self, data: bytes) -> None:
+        """Append a piece; raises CallError when the store does not take it."""
+        self.size += len(data)
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self.size > self._inline_bytes and self._held_bytes >= PIECE_BYTES:
+            await self._spill()
+
+    async def finish(self) -> Kept:
+        """Return where the whole body is; raises CallError."""
+        if self.size <= self._inline_bytes:
+            body = b"".join(self._held)
+            return Kept(body, None, usage_of(body))
+        writer = await self._spill()
+        try:
+            return Kept(None, await writer.finish(), self._finder.usage)
+        except Unavailable as error:
+            raise CallError(Failure.STORAGE, error.message) from error
+
+    def drop(self) -> None:
+        """Forget it, unless it is finished."""
+        if self._writer is not None:
+            self._writer.drop()
+
+    async def _spill(self) -> BlobWriter:
+        if self._writer is None:
+            self._writer = self._open_writer()
+        data = b"".join(self._held)
+        self._held, self._held_bytes = [], 0
+        self._finder.feed(data)
+        try:
+            await self._writer.write(data)
+        except Unavailable as error:
+            raise CallError(Failure.STORAGE, error.message) from error
+        return self._writer
 
 
 class Bodies:
@@ -25,26 +116,24 @@ class Bodies:
         self._blobs = blobs
         self._inline_bytes = inline_bytes
 
-    async def fetch(self, work: Work) -> bytes:
-        """Return the request body; raises CallError."""
-        reference = work["data_ref"]
-        if reference is None:
-            if work["data"] is None:
-                raise CallError(Failure.BODY_LOST, "the work record has none")
-            return work["data"]
-        try:
-            return await _patient(lambda: self._blobs.get(reference))
-        except (BlobMissing, BlobCorrupt) as error:
-            raise CallError(Failure.BODY_LOST, error.message) from error
-        except Unavailable as error:
-            raise CallError(Failure.STORAGE, error.message) from error
+    def request(self, work: Work) -> RequestBody:
+        """Return the request's body; raises CallError when there is none."""
+        if work["data_ref"] is None and work["data"] is None:
+            raise CallError(Failure.BODY_LOST, "the work record has none")
+        return RequestBody(self._blobs, work["data"] or b"", work["data_ref"])
+
+    def answer(self, work: Work, *, media_type: str) -> AnswerBody:
+        """Return a place for an answer."""
+        return AnswerBody(
+            lambda: self._blobs.writer(_name(work), media_type=media_type), inline_bytes=self._inline_bytes
+        )
 
     async def keep(self, work: Work, outcome: Outcome) -> Outcome:
-        """Move a large answer to the object store; when that cannot be done the attempt has failed."""
+        """Move a large stream's text to the object store; when that cannot be done the attempt has failed."""
         body = outcome["body"]
         if body is None or not self._large(outcome):
             return outcome
-        name = f"results/{work['id']}-{work['attempt']}"
+        name = _name(work)
         try:
             blob = await _patient(lambda: self._blobs.put(body, name=name, media_type=outcome["content_type"]))
         except Unavailable as error:
@@ -64,6 +153,16 @@ class Bodies:
 
     def _large(self, outcome: Outcome) -> bool:
         return len(outcome["body"] or b"") > self._inline_bytes
+
+
+def _name(work: Work) -> str:
+    """Name an answer: a call that is made again within an attempt must not replace the one that counted already."""
+    return f"results/{work['id']}-{work['attempt']}-{secrets.token_hex(4)}"
+
+
+def _lost(error: BlobMissing | BlobCorrupt | Unavailable) -> CallError:
+    failure = Failure.STORAGE if isinstance(error, Unavailable) else Failure.BODY_LOST
+    return CallError(failure, error.message)
 
 
 async def _patient(ask: Callable[[], Awaitable[T]]) -> T:

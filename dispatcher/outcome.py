@@ -10,18 +10,14 @@ import math
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import orjson
-
-from schemas.records import Outcome, Usage
+from schemas.records import Blob, Outcome, Usage
 
 RETRIABLE = frozenset((408, 429, 500, 502, 503, 504))
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 MAX_MESSAGE = 500
-MAX_PARSED_BYTES = 4_194_304
-"""Usage is looked up in bodies up to this size: a larger one is rather audio or vectors than a bill."""
 MAX_RETRY_AFTER_MS = 86_400_000
 
 
@@ -86,10 +82,11 @@ def failed(
 def answered(
     status: int,
     *,
-    body: bytes,
+    body: bytes | None,
     content_type: str,
     upstream: str,
     started_ms: int,
+    body_ref: Blob | None = None,
     chunks: int = 0,
     usage: Usage | None = None,
     retry_after: int | None = None,
@@ -99,7 +96,7 @@ def answered(
     return {
         "status_code": status,
         "body": body,
-        "body_ref": None,
+        "body_ref": body_ref,
         "content_type": content_type or "application/octet-stream",
         "error_code": "upstream_error" if bad else None,
         "error_message": f"the upstream answered {status}" if bad else None,
@@ -131,28 +128,3 @@ def retry_after_ms(value: str | None, *, now_ms: int) -> int | None:
             return None
         wait = int(seconds * 1000)
     return min(max(0, wait), MAX_RETRY_AFTER_MS)
-
-
-def usage_of(body: bytes | None) -> Usage | None:
-    """Read the token counts of a JSON body, when it has any."""
-    if body is None or b'"usage"' not in body or len(body) > MAX_PARSED_BYTES:
-        return None
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    counts = document.get("usage") if isinstance(document, dict) else None
-    if not isinstance(counts, dict):
-        return None
-    prompt = _count(counts, "prompt_tokens", "input_tokens")
-    completion = _count(counts, "completion_tokens", "output_tokens")
-    total = _count(counts, "total_tokens") or prompt + completion
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
-
-
-def _count(counts: dict[str, Any], *names: str) -> int:
-    for name in names:
-        value = counts.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63:
-            return value
-    return 0

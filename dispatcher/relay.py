@@ -9,9 +9,10 @@ import httpx
 import orjson
 
 from dispatcher.chunks import ChunkWriter
-from dispatcher.outcome import Failure, usage_of
+from dispatcher.outcome import Failure
 from dispatcher.sse import DONE, Cutter
 from dispatcher.upstream import CallError
+from dispatcher.usage import usage_of
 from schemas.records import Usage
 
 LINGER_S = 0.5

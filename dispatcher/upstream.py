@@ -7,7 +7,7 @@ failures are told apart by aiohttp's own exception behind it.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 
@@ -50,9 +50,12 @@ class Upstream:
         self._url = lru_cache(maxsize=256)(self._make_url)
 
     @asynccontextmanager
-    async def post(self, endpoint: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+    async def post(
+        self, endpoint: str, body: bytes | AsyncIterable[bytes], headers: Mapping[str, str]
+    ) -> AsyncIterator[httpx.Response]:
         """Send a request and yield the answer, its body still to be read; what fails inside is a CallError.
 
+        A body that is a stream is sent while it is read, and goes with a content-length among the headers.
         Leaving the block with the body unread closes the connection: that is how a call is cancelled.
         """
         request = httpx.Request(

@@ -1,4 +1,4 @@
-"""Run one work item: fetch its body, call an upstream, say how it ended."""
+"""Run one work item: call an upstream, keep the answer, say how it ended."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Worker:
             self._settings, self._chunks, item.work, worker=self._name, home=item.home, clock=self._clock
         )
         relay = Relay(writer, limit_bytes=limit_bytes)
-        attempt = Attempt(item, pool=self._pool, relay=relay, limit_bytes=limit_bytes, clock=self._clock)
+        attempt = Attempt(
+            item, pool=self._pool, relay=relay, bodies=self._bodies, limit_bytes=limit_bytes, clock=self._clock
+        )
         left_s = (item.work["deadline_ms"] - self._clock()) / 1000
         if left_s <= 0:
             return attempt.failed(Failure.TIMEOUT)
@@ -47,7 +49,7 @@ class Worker:
         async with writer:
             try:
                 async with asyncio.timeout(left_s):
-                    outcome = await attempt.call(await self._bodies.fetch(item.work))
+                    outcome = await attempt.call()
             except TimeoutError:
                 outcome = attempt.failed(Failure.TIMEOUT)
             except CallError as error:

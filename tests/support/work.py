@@ -143,6 +143,10 @@ class WorkProbe:
         assert event is not None
         return event
 
+    async def ended_again(self, task_id: str) -> None:
+        """Wait for the second finished event of a task."""
+        await eventually_async(lambda: self.kinds(task_id).count("finished") == 2, what=f"a second end of {task_id}")
+
     async def outcome(self, task_id: str) -> Outcome:
         """Wait for the outcome of a task."""
         outcome = (await self.ended(task_id))["outcome"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.outcome import MAX_RETRY_AFTER_MS, Failure, answered, failed, retry_after_ms, usage_of
+from dispatcher.outcome import MAX_RETRY_AFTER_MS, Failure, answered, failed, retry_after_ms
 from schemas.codec import EVENT
 from schemas.records import event
 
@@ -84,22 +84,3 @@ def test_retry_after(value: str | None, expected: int | None) -> None:
 def test_no_retry_after_is_too_strange(value: str) -> None:
     wait = retry_after_ms(value, now_ms=10_000)
     assert wait is None or 0 <= wait <= MAX_RETRY_AFTER_MS
-
-
-@pytest.mark.parametrize(
-    ("body", "counts"),
-    [
-        (b'{"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":4}}', (1, 2, 4)),
-        (b'{"usage":{"prompt_tokens":3,"total_tokens":3}}', (3, 0, 3)),
-        (b'{"usage":{"input_tokens":3,"output_tokens":4}}', (3, 4, 7)),
-        (b'{"usage":{"prompt_tokens":"many","completion_tokens":-4,"total_tokens":true}}', (0, 0, 0)),
-        (b'{"usage":null}', None),
-        (b'["usage"]', None),
-        (b'{"usage"', None),
-        (b"\xff", None),
-        (None, None),
-    ],
-)
-def test_usage(body: bytes | None, counts: tuple[int, int, int] | None) -> None:
-    usage = usage_of(body)
-    assert (usage and (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"])) == counts
