@@ -119,7 +119,8 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     if "pattern" in schema:
         return f"text that matches {schema['pattern']}"
     if kind.startswith("list"):
-        return ("numbers" if kind == "list of number" else "texts") + ", separated by commas"
+        numeric = kind in ("list of number", "list of integer")
+        return ("numbers" if numeric else "texts") + ", separated by commas"
     return {"boolean": "true or false", "text": "text", "table": "a table (JSON in the environment)"}.get(
         kind, f"a {kind}"
     )

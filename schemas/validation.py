@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from collections.abc import Sequence
 
+from schemas.callback_url import OPEN, Policy, problem
 from schemas.records import Task
 
 QUEUE_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 ENDPOINT = re.compile(r"/[A-Za-z0-9._~/-]{1,200}")
 KEY = re.compile(r"[\x20-\x7e]{1,256}")
-MAX_URL = 2048
 MAX_TEXT = 256
+CALLBACK_EVENTS = ("start", "progress", "completed", "failed", "cancelled", "expired")
 MAX_TIMEOUT_MS = (86_400_000, 14 * 86_400_000)
 """Longest time-out per level: a task record must outlive its task, for its retries are read from it."""
 
@@ -42,17 +43,16 @@ def check_endpoint(path: str) -> None:
         raise Invalid("endpoint", "endpoint must be a path such as /v1/chat/completions")
 
 
-def check_callback(url: str) -> None:
-    """Refuse a callback that could never be called."""
-    try:
-        parts = urlsplit(url)
-        port_fine = parts.port is None or parts.port > 0
-    except ValueError:
-        raise Invalid("callback_url", "callback_url is no URL") from None
-    if len(url) > MAX_URL or parts.scheme not in ("http", "https") or not parts.hostname or not port_fine:
-        raise Invalid("callback_url", f"callback_url must be an http or https URL of at most {MAX_URL} characters")
-    if parts.username is not None or parts.password is not None or any(ord(c) <= 32 or ord(c) == 127 for c in url):
-        raise Invalid("callback_url", "callback_url must not hold credentials, blanks or control characters")
+def check_callback(url: str, allowed: Policy = OPEN) -> None:
+    """Refuse a callback that could never be called, or that the operator does not allow."""
+    if (why := problem(url, allowed)) is not None:
+        raise Invalid("callback_url", f"callback_url {why}")
+
+
+def check_events(events: Sequence[str]) -> None:
+    """Refuse events that nobody tells."""
+    if len(events) > len(CALLBACK_EVENTS) or not set(events) <= set(CALLBACK_EVENTS):
+        raise Invalid("callback_events", f"callback_events must be a list of {', '.join(CALLBACK_EVENTS)}")
 
 
 def check_key(key: str, *, field: str = "idempotency_key") -> None:
@@ -91,6 +91,7 @@ def check_task(task: Task) -> None:
         raise Invalid("created_ms", "created_ms must be epoch milliseconds before the year 2100, or 0")
     if task["callback_url"] is not None:
         check_callback(task["callback_url"])
+    check_events(task["callback_events"])
     for name in ("trace_id", "model", "owner"):
         text = task[name]
         if text is not None and len(text) > MAX_TEXT:

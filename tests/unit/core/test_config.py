@@ -39,13 +39,20 @@ def another(setting: Variable) -> str:
         "number": lambda: str(float(setting.default) * 1.5),
         "choice": lambda: min(set(setting.allowed.removeprefix("one of ").split(", ")) - {setting.default}),
         "list of number": lambda: "7.0,8.5",
+        "list of integer": lambda: "443,8443",
         "list of text": lambda: "http://one/v1,https://two/v1",
         "list of secret": lambda: "first-key,second-key",
     }.get(setting.type, lambda: setting.default + "other")()
 
 
-FITTING = {"kafka.min_insync_replicas": "1"}
-"""Settings of which another value fits only with another setting."""
+WEBHOOK_KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+FITTING = {
+    "kafka.min_insync_replicas": "1",
+    "webhooks.secret": f"{WEBHOOK_KEY},whsk_{'A' * 43}",
+    "webhooks.tenant_secrets": f"key-one={WEBHOOK_KEY},key-two={WEBHOOK_KEY}",
+    "webhooks.public_url": "https://headrace.example",
+}
+"""Settings of which another value fits only with another setting, or in one form."""
 
 
 def refusal(**arguments: Any) -> str:

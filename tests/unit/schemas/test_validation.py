@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.callback_url import MAX_URL
 from schemas.records import Task
-from schemas.validation import MAX_TIMEOUT_MS, MAX_URL, Invalid, check_callback, check_endpoint, check_queue, check_task
+from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_callback, check_endpoint, check_queue, check_task
 
 
 def a_task(**members: Any) -> Task:
@@ -51,6 +52,7 @@ def a_task(**members: Any) -> Task:
         {"timeout_ms": MAX_TIMEOUT_MS[0]},
         {"level": 1, "timeout_ms": MAX_TIMEOUT_MS[1]},
         {"trace_id": "t" * 256},
+        {"callback_events": ["start", "progress", "completed", "failed", "cancelled", "expired"]},
     ],
 )
 def test_a_good_task_passes(members: dict[str, Any]) -> None:
@@ -80,6 +82,8 @@ def test_a_good_task_passes(members: dict[str, Any]) -> None:
         ("timeout", {"timeout_ms": -1}),
         ("timeout", {"timeout_ms": MAX_TIMEOUT_MS[0] + 1}),
         ("callback_url", {"callback_url": "ftp://example.com"}),
+        ("callback_events", {"callback_events": ["done"]}),
+        ("callback_events", {"callback_events": ["start"] * 7}),
         ("trace_id", {"trace_id": "t" * 257}),
         ("idempotency_key", {"idempotency_key": "k" * 257}),
         ("model", {"model": "m" * 257}),
