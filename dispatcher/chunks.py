@@ -41,6 +41,8 @@ class ChunkWriter:
         self._arrived = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self.count = 0
+        self.frames = 0
+        """All that were handed over, written or not."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,7 +56,9 @@ class ChunkWriter:
 
     def add(self, frames: Iterable[bytes]) -> None:
         """Hand over frames; they leave with the next record."""
+        waiting = len(self._frames)
         self._frames.extend(frames)
+        self.frames += len(self._frames) - waiting
         if self._frames:
             self._arrived.set()
             if self._pump is None:

@@ -31,9 +31,10 @@ def about_task(
     settings: Settings, work: Work, happened: Event, *, home: int, traceparent: bytes | None = None
 ) -> Addressed:
     """Address an event to the home partition of its task."""
+    often = f"/{happened['progress']}" if happened["kind"] == "progress" else ""
     described = headers(
         kind=happened["kind"],
-        ce_id=f"{work['id']}/{happened['attempt']}/{happened['kind']}",
+        ce_id=f"{work['id']}/{happened['attempt']}/{happened['kind']}{often}",
         at_ms=happened["at_ms"],
         queue=work["queue"],
         level=work["level"],

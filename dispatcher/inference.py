@@ -90,6 +90,7 @@ class Inference:
         self._heartbeat.start(self._crew)
         await self._controls.open(self._runner.cancel)
         self._ticker.start(self._crew)
+        self._runner.progress.start(self._crew)
         await self._directory.open()
         self._open = True
         self._joining = self._crew.spawn(self._until_serving(), name="until-serving")
@@ -107,6 +108,7 @@ class Inference:
         await self._lanes.stop_taking(deadline)
         self._runner.release(waiting_only=True)
         await self._ticker.close()
+        await self._runner.progress.close()
         await self._ticker.tick(self._lanes.readers, Deadline(deadline.left(1.5)), last=True)
         await self._lanes.leave(Deadline(deadline.left(1.0)))
         await self._runner.finish(Deadline(min(deadline.left() - 1.5, self._settings.dispatcher.grace_s)))

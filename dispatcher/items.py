@@ -42,8 +42,8 @@ class Phase(Enum):
 class Item:
     """`places` are the records it was read from: usually one, more after a rebalance that read it again.
 
-    `streamed` is what the claim said; `delivered` asks whether a first token is out by now, `interrupted`
-    builds the outcome of a run that has to end where it is.
+    `streamed` is what the claim said; `delivered` asks whether a first token is out by now, `deltas` how many frames
+    have come, `interrupted` builds the outcome of a run that has to end where it is.
     """
 
     work: Work
@@ -54,6 +54,7 @@ class Item:
     claimed: bool = False
     streamed: bool = False
     delivered: Callable[[], bool] = bool
+    deltas: Callable[[], int] = int
     interrupted: Callable[[], Outcome] | None = None
     task: asyncio.Task[None] | None = None
 

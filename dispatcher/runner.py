@@ -15,6 +15,7 @@ from dispatcher.events import about_task
 from dispatcher.items import Item, Key, Phase, Recent, read
 from dispatcher.outbox import Outbox
 from dispatcher.outcome import Failure, failed
+from dispatcher.progress import Progress
 from dispatcher.reader import Taken
 from dispatcher.slots import Slots
 from dispatcher.worker import Worker
@@ -48,6 +49,7 @@ class Runner:
         self._outbox = outbox
         self._is_cancelled = is_cancelled
         self._clock = clock
+        self.progress = Progress(settings, name=name, outbox=outbox, clock=clock)
         self._items: dict[Key, Item] = {}
         self._by_id: dict[str, set[Item]] = {}
         self._over = Recent(REMEMBERED)
@@ -132,12 +134,15 @@ class Runner:
         level = LEVELS[item.work["level"]]
         began = time.monotonic()
         metrics.RUNNING.labels(level).inc()
+        if item.work["mode"] == "streaming":
+            self.progress.follow(item)
         try:
             outcome = await self._worker.run(item)
         except Exception as error:  # a fault of ours must end as an outcome, not as a task that nobody answers
             log.exception("task %s", item.work["id"], extra={"event": "run_crashed", "task_id": item.work["id"]})
             outcome = failed(Failure.INTERNAL, started_ms=self._clock(), detail=type(error).__name__)
         finally:
+            self.progress.forget(item)
             metrics.RUNNING.labels(level).dec()
             metrics.CALL_SECONDS.observe(time.monotonic() - began)
             self._slots.release(item.work["level"])

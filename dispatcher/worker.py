@@ -45,6 +45,7 @@ class Worker:
         if left_s <= 0:
             return attempt.failed(Failure.TIMEOUT)
         item.delivered = relay.begun
+        item.deltas = lambda: writer.frames
         item.interrupted = lambda: self._bodies.without(attempt.failed(Failure.STOPPED))
         async with writer:
             try:
