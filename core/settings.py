@@ -184,6 +184,9 @@ class UploadSettings(Section):
     video_bytes: int = Field(104_857_600, ge=1, description="Largest video of files/upload, bytes.")
     other_bytes: int = Field(15_728_640, ge=1, description="Largest other file of files/upload, bytes.")
     per_request: int = Field(10, ge=1, description="Most files that one completion-messages request may name.")
+    retention_s: int = Field(
+        604_800, ge=60, description="Seconds that a file of files/upload can be named; then it is removed."
+    )
 
 
 class LocalSettings(Section):
