@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from core.settings import Settings
 from ingress import docs, errors, health, openapi
 from ingress.api.bella import routes as bella
+from ingress.api.openai import answers as openai
+from ingress.api.openai.routes import OpenAIRoutes
 from ingress.dialects import Dialects
 from ingress.services import Opening, Services
 
@@ -42,7 +44,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = services
     app.state.opening = opening
     # Plain routes: FastAPI's own solve dependencies and models, which the hot path has none of.
-    app.router.routes += [*bella.BellaRoutes(services).routes(), *health.routes(services), *docs.routes()]
+    app.router.routes += [
+        *bella.BellaRoutes(services).routes(),
+        *OpenAIRoutes(services).routes(),
+        *health.routes(services),
+        *docs.routes(),
+    ]
     app.openapi = openapi.document  # type: ignore[method-assign]
-    errors.install(app, Dialects(bella.problem, {}))
+    errors.install(
+        app, Dialects(bella.problem, {"/queue": openai.problem, "/v1": openai.problem, "/v1/queue": bella.problem})
+    )
     return app

@@ -10,9 +10,10 @@ from importlib.metadata import version
 from typing import Any
 
 from ingress.api.bella import openapi as bella
+from ingress.api.openai import openapi as openai
 
 TITLE = "Headrace"
-DOORS = (bella,)
+DOORS = (bella, openai)
 
 
 @cache

@@ -41,7 +41,7 @@ async def test_every_route_is_described_and_nothing_else(ingress: tuple[Memory, 
     served = (await client.get("/openapi.json")).json()
     assert served == json.loads(json.dumps(document()))
     routes = {
-        (route.path, method.lower())
+        (route.path.replace(":path}", "}"), method.lower())
         for route in memory.app.routes
         if isinstance(route, Route) and route.path not in ("/openapi.json", "/docs")
         for method in (route.methods or set()) - {"HEAD"}

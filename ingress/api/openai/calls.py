@@ -1,0 +1,82 @@
+"""What becomes of a call once its body is read: it is held, streamed, or accepted and answered at once."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ingress.api.openai import wire
+from ingress.api.openai.answers import JSON, held_answer, overdue, task_headers
+from ingress.api.openai.stream import OpenAIStream
+from ingress.api.openai.wire import Call
+from ingress.api.tasks.wire import RETRY_AFTER_S, accepted_object, request_id
+from ingress.auth import Caller
+from ingress.blocking import Ending
+from ingress.body import idempotency_key
+from ingress.door import Door, Prepared
+from ingress.options import read_options
+from ingress.services import Services
+
+
+class Calls:
+    """Serves calls of any endpoint of this API, whatever form their body came in."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._door = Door(services)
+        self._hold_s = services.settings.ingress.hold_s
+
+    def check(self, request: Request) -> None:
+        """Refuse wrong headers before a body is read; raises InvalidRequest."""
+        read_options(request.headers, hold_s=self._hold_s)
+        idempotency_key(request)
+
+    async def answer(self, call: Call, request: Request, *, caller: Caller) -> Response:
+        """Serve a call; raises RequestError and Unavailable.
+
+        The caller must keep no reference to the call: thousands of held calls must not hold their bodies too.
+        """
+        options = read_options(request.headers, hold_s=self._hold_s)
+        settings = self._services.settings
+        task = wire.task_of(call, options, settings, idempotency_key=idempotency_key(request))
+        endpoint, mode = call.endpoint, task["mode"]
+        await self._services.catalogue.check(call.model)
+        prepared = await self._door.prepare(task, caller=caller, request=request)
+        created_ms = task["created_ms"]
+        del call, task
+        if mode == "streaming":
+            # A stream that moves is not cut short, unless it was asked for: its end is the task's own time-out.
+            hold_s = float(options.wait_s) or None
+            return OpenAIStream(self._services, self._door, prepared, endpoint=endpoint, hold_s=hold_s)
+        answering = (
+            self._accept(prepared, created_ms)
+            if mode == "callback"
+            else self._hold(prepared, request, options.wait_s or self._hold_s)
+        )
+        del prepared
+        response = await answering
+        self._services.metrics.answers.labels(endpoint, mode, str(response.status_code)).inc()
+        return response
+
+    async def _accept(self, prepared: Prepared, created_ms: int) -> Response:
+        own = prepared.ticket
+        ticket = await self._door.accept(prepared)
+        row = self._services.view.get(ticket.key) if ticket.key != own.key else None
+        body = accepted_object(
+            ticket.id,
+            created_ms=row["created_ms"] if row else created_ms,
+            request_id=request_id(own.id),
+            status=row["state"] if row else "queued",
+            progress=row["progress"] if row else 0,
+        )
+        headers = {**task_headers(ticket), "retry-after": str(RETRY_AFTER_S)}
+        return Response(body, status_code=202, media_type=JSON, headers=headers)
+
+    async def _hold(self, prepared: Prepared, request: Request, hold_s: float) -> Response:
+        holding = self._door.hold(prepared, request, hold_s=hold_s)
+        del prepared
+        held = await holding
+        if held.ended is Ending.TIMEOUT and overdue(held.ticket):
+            # The scheduler should have ended it; where it is behind, the cancel stands in the log.
+            await self._services.cancel(held.ticket, reason=held.ended.value)
+        return await held_answer(self._services, held.ticket, held.ended)

@@ -1,0 +1,78 @@
+"""Streamed calls of the OpenAI API: the upstream's frames, comments while it is silent, [DONE] or an error frame.
+
+No `id:` and no `retry:` lines: the SDKs remember an id, and then take the empty line after a comment for an event.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import ClassVar
+
+from starlette.responses import Response
+
+from ingress import sse
+from ingress.api.openai.answers import ending_words, no_answer, outcome, task_headers
+from ingress.blocking import Ending
+from ingress.door import Door, Prepared
+from ingress.event_stream import EventStream
+from ingress.openai_error import error_frame
+from ingress.services import Services
+from ingress.streaming import Failure
+from ingress.submit import Ticket
+
+DONE = sse.frame(sse.DONE)
+NAMED = {"/v1/images/generations", "/v1/images/edits"}
+"""Endpoints whose streams name their events: a chunk holds the payload alone, and its member `type` is that name."""
+_EVENT = re.compile(rb'"type"\s*:\s*"(image_[a-z_.]+)"')
+
+
+class OpenAIStream(EventStream):
+    """One client's stream."""
+
+    cancels_on_timeout: ClassVar[bool] = False  # the wait is over; the task goes on, as that of a held call
+
+    def __init__(
+        self, services: Services, door: Door, prepared: Prepared, *, endpoint: str, hold_s: float | None
+    ) -> None:
+        super().__init__(services, door, prepared, hold_s=hold_s)
+        self.route = endpoint
+        self.answered_by(prepared.ticket)
+
+    def answered_by(self, ticket: Ticket) -> None:
+        """Take over the headers of the task that answers."""
+        self.headers.update(task_headers(ticket))
+
+    def framed(self, payloads: Sequence[bytes]) -> bytes:
+        """Return the frames, with the names of events where the API has them."""
+        if self.route not in NAMED:
+            return sse.frames(payloads)
+        return b"".join(map(_named, payloads))
+
+    async def instead(self, ending: Ending | None, failure: Failure | None) -> Response | None:
+        """Answer as a held call while no frame has gone out: a refused request keeps its status and body."""
+        if ending is not None:
+            response = no_answer(self._ticket, ending)
+        elif failure is not None and failure.result is not None:
+            response = await outcome(self._services, failure.result)
+        else:
+            return None
+        response.headers.update(task_headers(self._ticket))
+        return response
+
+    def last_words(self, ending: Ending | None, failure: Failure | None, *, told: bool) -> bytes:
+        """Return [DONE], an error frame, or nothing after the upstream's own."""
+        if ending is not None:
+            _, code, message = ending_words(self._ticket, ending)
+            failure = Failure(message, "server_error", code)
+        if failure is None:
+            return DONE
+        if told:
+            return b""
+        payload = error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code)
+        return sse.frame(payload)
+
+
+def _named(payload: bytes) -> bytes:
+    found = _EVENT.search(payload)
+    return (b"event: " + found[1] + b"\n" if found else b"") + sse.frame(payload)
