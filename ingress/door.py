@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -15,6 +17,7 @@ from ingress.body import traceparent
 from ingress.idempotency import first_of, judged
 from ingress.services import Services
 from ingress.submit import Ticket
+from ingress.waiters import Waiter
 from schemas.records import Result, Task
 
 
@@ -32,6 +35,7 @@ class Prepared(NamedTuple):
     ticket: Ticket
     record: Record
     began: float
+    caller: Caller
 
 
 class Door:
@@ -46,10 +50,12 @@ class Door:
         began = time.perf_counter()
         if task["mode"] in ("blocking", "streaming"):
             self._services.waiters.check_room()
+            self._services.limits.check_room(caller)
+        self._services.limits.submit(caller, request.scope)
         ticket, record = await self._services.submitter.prepare(
             task, owner=caller.owner, traceparent=traceparent(request)
         )
-        return Prepared(ticket, record, began)
+        return Prepared(ticket, record, began, caller)
 
     async def accept(self, prepared: Prepared) -> Ticket:
         """Write a task that nobody waits for; the ticket is that of the first for a twin. Raises Unavailable."""
@@ -62,7 +68,7 @@ class Door:
         Raises Unavailable. After a time-out the caller says what becomes of the task.
         """
         waiter = BlockingWaiter()
-        with self._services.waiters.registered(prepared.ticket.key, waiter):
+        with self.waiting(prepared.ticket, prepared.caller, waiter):
             await self.write(prepared)
             ticket = prepared.ticket
             del prepared  # thousands of held requests must not hold their bodies too
@@ -71,6 +77,15 @@ class Door:
         if ended is Ending.GONE and not counts.keyed:
             await self._services.cancel(counts, reason=ended.value)
         return Held(counts, ended)
+
+    @contextmanager
+    def waiting(self, ticket: Ticket, caller: Caller, waiter: Waiter) -> Iterator[None]:
+        """Deliver news of a task as long as the block lasts, within what its key may hold.
+
+        Raises TooMany and Unavailable.
+        """
+        with self._services.limits.holding(caller), self._services.waiters.registered(ticket.key, waiter):
+            yield
 
     async def write(self, prepared: Prepared) -> None:
         """Return when every in-sync copy has the task; raises Unavailable."""

@@ -45,6 +45,7 @@ class EventStream(Response):
         self._services = services
         self._door = door
         self._ticket = ticket
+        self._caller = prepared.caller
         self._prepared: Prepared | None = prepared
         self._hold_s = hold_s
         self._started = False
@@ -78,7 +79,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one client."""
         stream = Stream()
-        with self._services.waiters.registered(self._ticket.key, stream):
+        with self._door.waiting(self._ticket, self._caller, stream):
             if self._prepared is not None:
                 await self._door.write(self._prepared)
                 self._prepared = None  # it holds the task's body

@@ -26,6 +26,7 @@ from ingress.catalogue import Catalogue
 from ingress.keys.entry import Limits
 from ingress.keys.file import KeysFile
 from ingress.lease import lease_slot, renew_slot
+from ingress.limits import KeyLimits
 from ingress.metrics import Metrics
 from ingress.pulse import Pulse
 from ingress.submit import Submitter, Ticket
@@ -54,6 +55,7 @@ class Services:
         self.keys_file = None if settings.auth.keys_file is None else KeysFile(settings.auth.keys_file, limits=limits)
         if self.keys_file is not None:
             self.keys.take_file(self.keys_file.read())
+        self.limits = KeyLimits()
         self.metrics = Metrics()
         self.blobs: BlobStore = open_blobs(settings)
         self.producer = Producer(settings, name=self.name)
