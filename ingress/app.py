@@ -13,6 +13,7 @@ from ingress.api.bella import routes as bella
 from ingress.api.openai import answers as openai
 from ingress.api.openai.routes import OpenAIRoutes
 from ingress.dialects import Dialects
+from ingress.limits import QuotaHeaders
 from ingress.services import Opening, Services
 
 
@@ -51,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         *docs.routes(),
     ]
     app.openapi = openapi.document  # type: ignore[method-assign]
+    app.add_middleware(QuotaHeaders)
     errors.install(
         app, Dialects(bella.problem, {"/queue": openai.problem, "/v1": openai.problem, "/v1/queue": bella.problem})
     )
