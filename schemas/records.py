@@ -28,6 +28,8 @@ ServedBy = Literal["dispatcher", "workers"]
 DeliveryState = Literal["pending", "delivered", "failed", "disabled"]
 
 STATES: tuple[State, ...] = ("queued", "processing", "completed", "failed", "cancelled", "expired")
+PULL_WORKER = "pull/"
+"""What the names of workers begin with that fetch tasks over HTTP: they hold by a lease and send no heartbeats."""
 TERMINAL: frozenset[State] = frozenset(("completed", "failed", "cancelled", "expired"))
 
 
@@ -104,6 +106,7 @@ class Status(TypedDict):
     progress: int
     lease_until_ms: int | None
     updated_ms: int
+    lease_retries: int | None
 
 
 class Work(TypedDict):
@@ -154,6 +157,7 @@ class Event(TypedDict):
     upstreams_up: int
     progress: int
     lease_ms: int
+    lease_retries: int | None
 
 
 class Result(TypedDict):
@@ -269,6 +273,7 @@ def event(
     upstreams_up: int = 0,
     progress: int = 0,
     lease_ms: int = 0,
+    lease_retries: int | None = None,
 ) -> Event:
     """Build an event; what a kind does not use stays at its default."""
     return {
@@ -287,4 +292,5 @@ def event(
         "upstreams_up": upstreams_up,
         "progress": progress,
         "lease_ms": lease_ms,
+        "lease_retries": lease_retries,
     }

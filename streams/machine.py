@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from schemas.records import TERMINAL, Blob, Event, Outcome, Status, Task
 from schemas.slices import stable_hash
+from streams.leases import in_other_hands, lease_of, may_go_again
 from streams.rows import Rules, cancel_early, cancelled_early, fresh, next_deadline_ms
 
 START_TIMEOUT = "start_timeout"
@@ -114,6 +115,7 @@ def backoff_ms(task_id: str, attempt: int, rules: Rules) -> int:
 
 
 def _requeued(row: Status, *, not_before_ms: int) -> Status:
+    leased = row["lease_until_ms"] is not None
     return {
         **row,
         "state": "queued",
@@ -121,7 +123,10 @@ def _requeued(row: Status, *, not_before_ms: int) -> Status:
         "worker": None,
         "streamed": False,
         "progress": 0,
-        "not_before_ms": not_before_ms,
+        # Workers that hold by lease find a task by its row: no work record has to be made first.
+        "not_before_ms": None if leased else not_before_ms,
+        "lease_until_ms": None,
+        "lease_retries": None,
     }
 
 
@@ -133,7 +138,7 @@ def _claimed(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:  # n
     started_ms = row["started_ms"] or event["at_ms"]
     return Step(
         {
-            **row,
+            **lease_of(row, event, now_ms=now_ms),
             "state": "processing",
             "worker": event["worker"],
             "streamed": row["streamed"] or event["streamed"],
@@ -156,6 +161,8 @@ def _finished(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:
     outcome = event["outcome"]
     if outcome is None or event["attempt"] != row["attempt"] or row["not_before_ms"] is not None:
         return dropped(row, "late_finished")
+    if in_other_hands(row, event):
+        return dropped(row, "not_held")
     row = {**row, "worker": event["worker"], "started_ms": row["started_ms"] or outcome["started_ms"]}
     if outcome["error_code"] is not None and outcome["retriable"] and outcome["chunks"] == 0 and not row["streamed"]:
         wait_ms = max(backoff_ms(row["id"], row["attempt"], rules), outcome["retry_after_ms"] or 0)
@@ -166,6 +173,7 @@ def _finished(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:
         "state": "completed" if outcome["error_code"] is None else "failed",
         "progress": 100 if outcome["error_code"] is None else row["progress"],
         "finished_ms": now_ms,
+        "lease_until_ms": None,
         "expires_ms": now_ms + row["retention_ms"],
         "status_code": outcome["status_code"],
         "error_code": outcome["error_code"],
@@ -177,7 +185,21 @@ def _finished(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:
 def _released(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:  # noqa: ARG001 - one shape for all
     if event["attempt"] != row["attempt"] or row["not_before_ms"] is not None:
         return dropped(row, "late_released")
+    if in_other_hands(row, event):
+        return dropped(row, "not_held")
     return Step(_requeued(row, not_before_ms=now_ms))
+
+
+def _lease_over(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:
+    """Hand a task out again that its worker did not complete in time, or end it when that was the last time."""
+    if row["lease_until_ms"] is None or event["attempt"] != row["attempt"]:
+        return dropped(row, "late_lease_over")
+    if now_ms < row["lease_until_ms"]:
+        return dropped(row, "early_lease_over")
+    row = {**row, "lost_workers": row["lost_workers"] + 1}
+    if may_go_again(row, rules):
+        return Step(_requeued(row, not_before_ms=now_ms))
+    return _failed(row, "timeout", "its worker did not complete it in the time it asked for", 408, now_ms=now_ms)
 
 
 def _retry_due(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:  # noqa: ARG001 - one shape for all
@@ -219,6 +241,7 @@ def _ended(row: Status, state: str, code: str, message: str, status_code: int, *
         **row,
         "state": "cancelled" if state == "cancelled" else "failed",
         "finished_ms": now_ms,
+        "lease_until_ms": None,
         "expires_ms": now_ms + row["retention_ms"],
         "not_before_ms": None,
         "status_code": status_code,
@@ -244,4 +267,5 @@ HANDLERS: Mapping[str, Callable[[Status, Event, int, Rules], Step]] = {
     "cancel": _cancelled,
     "deadline": _deadline,
     "retry_due": _retry_due,
+    "lease_over": _lease_over,
 }

@@ -83,6 +83,7 @@ def fresh(task: Task, *, task_id: str, offset: int, created_ms: int, rules: Rule
         "callback_events": task["callback_events"],
         "progress": 0,
         "lease_until_ms": None,
+        "lease_retries": None,
         "updated_ms": created_ms,
     }
 

@@ -48,7 +48,7 @@ def row_of(task: Task, offset: int, **changes: Any) -> Status:
         "source_offset": offset, "result_offset": None, "status_code": None, "error_code": None,
         "error_message": None, "streamed": False, "digest": None, "start_deadline_ms": None,
         "run_timeout_ms": 0, "retention_ms": 0, "content_type": "application/json", "user": None,
-        "callback_events": [], "progress": 0, "lease_until_ms": None,
+        "callback_events": [], "progress": 0, "lease_until_ms": None, "lease_retries": None,
         "updated_ms": 0,
     }  # fmt: skip
     return {**base, **changes}  # type: ignore[typeddict-item]

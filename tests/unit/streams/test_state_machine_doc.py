@@ -19,6 +19,8 @@ PAGE = (ROOT / "docs/state_machine.md").read_text(encoding="utf-8")
 RULES = Rules(max_attempts=3, max_lost_workers=3)
 ID = task_id()
 NOW_MS, START_MS, DEADLINE_MS, EXPIRES_MS = 10_000, 300_000, 500_000, 900_000
+LEASE_MS = 9_500
+LEASE_OVER = event("lease_over", at_ms=1, task_id=ID, attempt=2)
 CANCEL = event("cancel", at_ms=1, task_id=ID, owner="key-1")
 ENDED = ("completed", "failed", "cancelled")
 EFFECTS = {Work: "work record", Result: "result", Stop: "control `cancel`", Dead: "dead letter"}
@@ -67,6 +69,17 @@ def gone(*, lost: bool, before: int = 0, streamed: bool = False) -> Callable[[St
     return apply
 
 
+def leased(what: Event, *, retries: int | None = None, now_ms: int = NOW_MS) -> Callable[[Status | None], Step]:
+    """Apply an event where the worker of a running task holds it by a lease that ends at LEASE_MS."""
+
+    def apply(row: Status | None) -> Step:
+        if row is not None and row["state"] == "processing":
+            row = {**row, "worker": "pull/w1", "lease_until_ms": LEASE_MS, "lease_retries": retries}
+        return on(what, now_ms=now_ms)(row)
+
+    return apply
+
+
 EVENTS: Mapping[str, Callable[[Status | None], Step | None]] = {
     "submitted": lambda row: submit(row, offset=6),
     "submitted, read again": lambda row: submit(row) if row else None,
@@ -100,6 +113,15 @@ EVENTS: Mapping[str, Callable[[Status | None], Step | None]] = {
     "its worker is lost": gone(lost=True),
     "its worker is lost, the third": gone(lost=True, before=2),
     "its worker is lost in the middle of a stream": gone(lost=True, streamed=True),
+    "its lease is over": leased(LEASE_OVER),
+    "its lease is over, for the last time": leased(LEASE_OVER, retries=0),
+    "its lease is over, too early": leased(LEASE_OVER, now_ms=LEASE_MS - 1),
+    "the lease of an old attempt is over": leased(event("lease_over", at_ms=1, task_id=ID, attempt=1)),
+    "finished by the holder of a lease": leased(finished(ID, attempt=2, worker="pull/w1")),
+    "finished beside a lease": leased(finished(ID, attempt=2, worker="w1")),
+    "finished without the lease": on(finished(ID, attempt=2, worker="pull/w1")),
+    "released by the holder of a lease": leased(event("released", at_ms=1, task_id=ID, attempt=2, worker="pull/w1")),
+    "released beside a lease": leased(event("released", at_ms=1, task_id=ID, attempt=2, worker="w1")),
     "expire": on(event("expire", at_ms=1, task_id=ID), now_ms=EXPIRES_MS),
     "expire, too early": on(event("expire", at_ms=1, task_id=ID)),
 }
