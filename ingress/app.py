@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from core.settings import Settings
 from ingress import docs, errors, health, openapi
 from ingress.api.bella import routes as bella
+from ingress.api.dify import refusal as dify
+from ingress.api.dify.routes import DifyRoutes
 from ingress.api.openai import answers as openai
 from ingress.api.openai.routes import OpenAIRoutes
 from ingress.dialects import Dialects
@@ -48,12 +50,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.router.routes += [
         *bella.BellaRoutes(services).routes(),
         *OpenAIRoutes(services).routes(),
+        *DifyRoutes(services).routes(),
         *health.routes(services),
         *docs.routes(),
     ]
     app.openapi = openapi.document  # type: ignore[method-assign]
     app.add_middleware(QuotaHeaders)
-    errors.install(
-        app, Dialects(bella.problem, {"/queue": openai.problem, "/v1": openai.problem, "/v1/queue": bella.problem})
-    )
+    dialects = {"/queue": openai.problem, "/v1": openai.problem, "/v1/queue": bella.problem}
+    dialects |= dict.fromkeys(dify.PATHS, dify.problem)
+    errors.install(app, Dialects(bella.problem, dialects))
     return app

@@ -10,10 +10,11 @@ from importlib.metadata import version
 from typing import Any
 
 from ingress.api.bella import openapi as bella
+from ingress.api.dify import openapi as dify
 from ingress.api.openai import openapi as openai
 
 TITLE = "Headrace"
-DOORS = (bella, openai)
+DOORS = (bella, openai, dify)
 
 
 @cache

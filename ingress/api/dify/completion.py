@@ -1,0 +1,149 @@
+"""POST completion-messages: a prompt becomes a chat completion, and its answer a message."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.errors import Unavailable
+from core.settings import ModelSettings, QueueSettings
+from ingress.api.dify import wire
+from ingress.api.dify.files import Uploads
+from ingress.api.dify.prices import tokens_in, usage_object
+from ingress.api.dify.prompt import prompt_of
+from ingress.api.dify.refusal import JSON, Refused, problem
+from ingress.api.dify.request import Ask, read_ask
+from ingress.api.dify.stream import ENDED, CompletionStream
+from ingress.blocking import Ending
+from ingress.body import idempotency_key, read_body
+from ingress.door import Door, Held
+from ingress.json_body import json_object
+from ingress.options import Options, read_options, renamed
+from ingress.services import Services
+from schemas.records import Result, Task, Usage
+from schemas.validation import Invalid, check_task
+
+DEFAULT_TIMEOUT_S = 300
+
+
+class Completions:
+    """The door for completions."""
+
+    def __init__(self, services: Services, uploads: Uploads) -> None:
+        self._services = services
+        self._settings = services.settings
+        self._uploads = uploads
+        self._door = Door(services)
+
+    async def create(self, request: Request) -> Response:
+        """Send the prompt to the model; answer with its text, at once or as it comes."""
+        caller = self._services.keys.caller(request, "submit")
+        settings = self._settings.ingress
+        options = read_options(request.headers, hold_s=settings.hold_s)
+        body = await read_body(request, limit=settings.max_body_bytes)
+        most_files = self._settings.uploads.per_request
+        ask = read_ask(json_object(body), most_files=most_files, require_user=settings.require_user)
+        name = options.queue or settings.default_queue
+        queue = self._settings.queues.get(name, QueueSettings())
+        prompt = prompt_of(ask.inputs, ask.query, queue.prompt)
+        model = queue.model or await self._first_model(name)
+        images = await self._uploads.urls(ask.images, owner=caller.owner, user=ask.user)
+        timeout_s = options.timeout_s or min(queue.timeout_s or DEFAULT_TIMEOUT_S, settings.max_timeout_s)
+        task = _task(
+            ask,
+            data=wire.upstream_body(model, prompt, images, streaming=ask.mode == "streaming"),
+            queue=name,
+            model=model,
+            timeout_s=timeout_s,
+            options=options,
+            key=idempotency_key(request),
+        )
+        del body, images  # thousands of held requests must not hold their bodies too
+        prepared = await self._door.prepare(task, caller=caller, request=request)
+        del task
+        prices, tokens = self._settings.models.get(model), tokens_in(prompt)
+        if ask.mode == "streaming":
+            return CompletionStream(self._services, self._door, prepared, prices=prices, prompt_tokens=tokens)
+        del ask, prompt
+        holding = self._door.hold(prepared, request)
+        del prepared
+        return await self._ended(await holding, prices=prices, prompt_tokens=tokens)
+
+    async def _first_model(self, queue: str) -> str:
+        """Return the model of a queue that names none: the first that the upstreams list."""
+        try:
+            models = await self._services.catalogue.models()
+        except Unavailable:
+            models = []
+        if not models:
+            message = f"no model is known for queue {queue}: set model in [queues.{queue}], or start a model server"
+            raise Refused(message, code="app_unavailable")
+        return str(models[0]["id"])
+
+    async def _ended(self, held: Held, *, prices: ModelSettings | None, prompt_tokens: int) -> Response:
+        if held.ended is Ending.TIMEOUT:
+            await self._services.cancel(held.ticket, reason=held.ended.value)
+        if isinstance(held.ended, Ending):
+            response = problem(ENDED.get(held.ended, ENDED[Ending.TIMEOUT]))
+        else:
+            body = await self._services.body_of(held.ended)
+            response = _answer(held.ended, body, wire.Message.of(held.ticket.id), prices, prompt_tokens)
+        response.headers["x-task-id"] = held.ticket.text
+        self._services.metrics.answers.labels(CompletionStream.route, "blocking", str(response.status_code)).inc()
+        return response
+
+
+def _answer(
+    result: Result, body: bytes | None, message: wire.Message, prices: ModelSettings | None, prompt_tokens: int
+) -> Response:
+    part = wire.read_part(body) if body is not None else None
+    if result["state"] != "completed":
+        text = result["error_message"] or f"the task ended as {result['state']}"
+        return problem(wire.failed(result, wire.error_of(body), text))
+    if part is None or part.error is not None:
+        error = part.error if part is not None else None
+        return problem(wire.failed(None, error, "the upstream's answer is no chat completion"))
+    usage = result["usage"] or part.usage or _estimate(prompt_tokens, part.text)
+    latency_s = (result["finished_ms"] - result["created_ms"]) / 1000
+    answer = message.blocking(part.text, usage_object(usage, prices, latency_s=latency_s))
+    return Response(answer, media_type=JSON)
+
+
+def _estimate(prompt_tokens: int, answer: str) -> Usage:
+    completion = tokens_in(answer)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion,
+        "total_tokens": prompt_tokens + completion,
+    }
+
+
+def _task(ask: Ask, *, data: bytes, queue: str, model: str, timeout_s: int, options: Options, key: str | None) -> Task:
+    """Build the task, without id, owner and time yet; raises InvalidRequest."""
+    task: Task = {
+        "queue": queue,
+        "level": 0,
+        "endpoint": wire.ENDPOINT,
+        "data": data,
+        "id": None,
+        "mode": ask.mode,
+        "data_ref": None,
+        "model": model,
+        "owner": None,
+        "callback_url": None,
+        "trace_id": None,
+        "idempotency_key": key,
+        "created_ms": 0,
+        "timeout_ms": timeout_s * 1000,
+        "start_timeout_ms": options.start_timeout_s * 1000,
+        "run_timeout_ms": options.run_timeout_s * 1000,
+        "retention_ms": options.retention_s * 1000,
+        "content_type": JSON,
+        "user": ask.user,
+        "callback_events": [],
+    }
+    try:
+        check_task(task)
+    except Invalid as error:
+        raise renamed(error) from None
+    return task

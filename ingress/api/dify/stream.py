@@ -1,0 +1,89 @@
+"""Streaming mode of completion-messages: the upstream's deltas as message events, then message_end or error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from core.settings import ModelSettings
+from ingress.api.dify import wire
+from ingress.api.dify.prices import usage_object
+from ingress.blocking import Ending
+from ingress.dialects import Problem
+from ingress.door import Door, Prepared
+from ingress.event_stream import EventStream
+from ingress.services import Services
+from ingress.streaming import Failure
+from schemas.records import Usage
+
+PING = b"event: ping\n\n"
+ENDED = {
+    Ending.TIMEOUT: Problem(400, wire.FAILED, "the task timed out and was cancelled"),
+    Ending.SHUTDOWN: Problem(
+        500, "internal_server_error", "this process is shutting down; the task goes on, but its stream ends here"
+    ),
+}
+
+
+class CompletionStream(EventStream):
+    """One client's stream."""
+
+    route = "completion-messages"
+    keep_alive: ClassVar[bytes] = PING
+
+    def __init__(
+        self,
+        services: Services,
+        door: Door,
+        prepared: Prepared,
+        *,
+        prices: ModelSettings | None,
+        prompt_tokens: int,
+    ) -> None:
+        """Take the prices, and what the prompt is estimated at should nobody count its tokens."""
+        super().__init__(services, door, prepared)
+        self._began = self._spoken = time.monotonic()
+        self._prices = prices
+        self._prompt_tokens = prompt_tokens
+        self._pieces = 0
+        self._usage: Usage | None = None
+        self._error: Mapping[str, Any] | None = None
+
+    @property
+    def _message(self) -> wire.Message:
+        return wire.Message.of(self._ticket.id)  # anew, for a twin's stream is that of the first
+
+    def framed(self, payloads: Sequence[bytes]) -> bytes:
+        """Return message events for what has text; a model that thinks for long without a word is pinged over."""
+        frames = []
+        for part in filter(None, map(wire.read_part, payloads)):
+            self._usage = part.usage or self._usage
+            self._error = part.error or self._error
+            if part.text:
+                self._pieces += 1
+                frames.append(self._message.piece(part.text))
+        now = time.monotonic()
+        if not frames and now - self._spoken >= self.silence_s():
+            frames.append(self.keep_alive)
+        if frames:
+            self._spoken = now
+        return b"".join(frames)
+
+    def last_words(self, ending: Ending | None, failure: Failure | None, *, told: bool) -> bytes:  # noqa: ARG002
+        """Return message_end, also after a stop, or the error."""
+        if ending is not None:
+            return self._message.error(ENDED[ending])
+        if failure is not None and failure.code != "cancelled":
+            body = failure.result["body"] if failure.result is not None else None
+            error = self._error or wire.error_of(body)
+            return self._message.error(wire.failed(failure.result, error, failure.message))
+        if self._error is not None:  # an upstream that answered 200 and then said an error in one piece
+            return self._message.error(wire.failed(None, self._error, "the upstream reported an error"))
+        # Streams give a token in a piece, so the pieces are the best count of what was stopped.
+        counts = self._usage or {
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": self._pieces,
+            "total_tokens": self._prompt_tokens + self._pieces,
+        }
+        return self._message.end(usage_object(counts, self._prices, latency_s=time.monotonic() - self._began))

@@ -1,0 +1,171 @@
+"""Answers of completion-messages, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.settings import Settings
+from schemas import ids, topics
+from schemas.codec import EVENT, TASK
+from schemas.records import Chunk, Result, Task
+from tests.support.answers import result_of
+from tests.support.bella import Double, answer, chunk
+from tests.support.ingress import ingress_in_memory
+
+URL = "/completion-messages"
+BODY = {"inputs": {"query": "Hello, world!"}, "response_mode": "blocking", "user": "abc-123"}
+USAGE = {"prompt_tokens": 1033, "completion_tokens": 128, "total_tokens": 1161}
+PRICED = (
+    b'{"prompt_tokens":1033,"prompt_unit_price":"0.001","prompt_price_unit":"0.001","prompt_price":"0.0010330",'
+    b'"completion_tokens":128,"completion_unit_price":"0.002","completion_price_unit":"0.001",'
+    b'"completion_price":"0.0002560","total_tokens":1161,"total_price":"0.0012890","currency":"USD","latency":2.0}'
+)
+
+
+def settings(folder: Path, **changes: Any) -> Settings:
+    return Settings.model_validate(
+        {
+            "data_dir": folder,
+            "ingress": {"max_body_bytes": 20_000, "max_waiting": 2, "keep_alive_s": 0.05},
+            "models": {"priced": {"prompt_price": 0.001, "completion_price": 0.002}},
+            "queues": {
+                "default": {"model": "m"},
+                "priced": {"model": "priced"},
+                "template": {"model": "m", "prompt": "Translate into {language}: {query}"},
+            },
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+async def dify(tmp_path: Path) -> AsyncIterator[Double]:
+    async with ingress_in_memory(settings(tmp_path)) as double:
+        yield double
+
+
+def completion(text: str = "Hi there.", **members: Any) -> bytes:
+    message = {"role": "assistant", "content": text}
+    return json.dumps({"object": "chat.completion", "choices": [{"index": 0, "message": message}], **members}).encode()
+
+
+def delta(text: str | None, **members: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}}
+    return json.dumps({"object": "chat.completion.chunk", "choices": [choice], **members}).encode()
+
+
+def written(memory: Any) -> Task:
+    return TASK.decode(memory.written(topics.tasks(0))[-1].value or b"")
+
+
+def streamed(*frames: bytes, **changes: Any) -> Any:
+    def tell(task: Task) -> list[Chunk | Result]:
+        end = result_of(task["id"] or "", mode="streaming", chunks=1, content_type="text/event-stream", body=b"")
+        return [chunk(task, 0, *frames), {**end, **changes}]  # type: ignore[typeddict-item]
+
+    return tell
+
+
+@pytest.mark.parametrize("path", [URL, f"/v1{URL}"])
+async def test_blocking(dify: Double, path: str) -> None:
+    memory, client = dify
+    memory.answer = answer(body=completion(), usage=USAGE)
+    response = await client.post(path, json=BODY, headers={"x-headrace-queue": "priced"})
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    task = ids.parse(response.headers["x-task-id"])
+    one = task.uuid().encode()
+    assert response.content == (
+        b'{"event":"message","task_id":"%b","id":"%b","message_id":"%b","mode":"completion","answer":"Hi there.",'
+        b'"metadata":{"usage":%b,"retriever_resources":[]},"created_at":%d}' % (one, one, one, PRICED, task.time_s)
+    )
+    assert written(memory)["user"] == "abc-123"
+    assert written(memory)["endpoint"] == "/v1/chat/completions"
+    assert json.loads(written(memory)["data"] or b"") == {
+        "model": "priced",
+        "messages": [{"role": "user", "content": "Hello, world!"}],
+        "stream": False,
+    }
+
+
+async def test_an_unknown_price_is_zero(dify: Double) -> None:
+    memory, client = dify
+    memory.answer = answer(body=completion(), usage=USAGE)
+    usage = (await client.post(URL, json=BODY)).json()["metadata"]["usage"]
+    prices = {name: usage[name] for name in usage if "price" in name or name == "currency"}
+    assert prices.pop("currency") == "USD"
+    assert set(prices.values()) == {"0"}
+    assert len(prices) == 7
+
+
+async def test_streaming(dify: Double) -> None:
+    memory, client = dify
+    memory.answer = streamed(
+        delta(""), delta("Hel"), delta("lo ✓"), delta(None), json.dumps({"choices": [], "usage": USAGE}).encode()
+    )
+    body = BODY | {"response_mode": "streaming"}
+    response = await client.post(URL, json=body, headers={"x-headrace-queue": "priced"})
+    assert response.status_code == 200
+    assert response.headers["content-type"].partition(";")[0] == "text/event-stream"
+    task = ids.parse(response.headers["x-task-id"])
+    one = task.uuid().encode()
+    common = b'"task_id":"%b","id":"%b","message_id":"%b","created_at":%d' % (one, one, one, task.time_s)
+    content = re.sub(rb'"latency":[0-9.e-]+', b'"latency":2.0', response.content)
+    assert content == (
+        b'data: {"event":"message",%b,"answer":"Hel"}\n\ndata: {"event":"message",%b,"answer":"lo \xe2\x9c\x93"}\n\n'
+        b'data: {"event":"message_end",%b,"metadata":{"usage":%b,"retriever_resources":[]},"files":null}\n\n'
+        % (common, common, common, PRICED)
+    )
+    assert json.loads(written(memory)["data"] or b"")["stream_options"] == {"include_usage": True}
+
+
+async def test_a_stopped_stream_ends_with_the_usage_of_its_text(dify: Double) -> None:
+    memory, client = dify
+    cancelled = {"state": "cancelled", "status_code": 499, "error_code": "cancelled", "body": None, "chunks": 0}
+    memory.answer = streamed(delta("one"), delta(" two"), **cancelled)
+    response = await client.post(URL, json=BODY | {"response_mode": "streaming"})
+    events = [json.loads(frame.removeprefix("data: ")) for frame in response.text.strip().split("\n\n")]
+    assert [event["event"] for event in events] == ["message", "message", "message_end"]
+    usage = events[-1]["metadata"]["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (4, 2, 6)
+
+
+async def test_a_stream_that_fails_ends_with_an_error_event(dify: Double) -> None:
+    memory, client = dify
+    failure = {
+        "state": "failed",
+        "status_code": 500,
+        "error_code": "upstream_error",
+        "error_message": "broken",
+        "chunks": 1,
+    }
+    memory.answer = streamed(delta("one"), **failure)
+    response = await client.post(URL, json=BODY | {"response_mode": "streaming"})
+    assert response.status_code == 200
+    task = ids.parse(response.headers["x-task-id"])
+    assert response.content.split(b"\n\n")[1:] == [
+        b'data: {"event":"error","message_id":"%b","created_at":%d,"status":400,"code":"completion_request_error",'
+        b'"message":"broken"}' % (task.uuid().encode(), task.time_s),
+        b"",
+    ]
+
+
+async def test_pings_while_the_model_is_silent(dify: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingress.blocking.GRACE_S", 0.0)
+    memory, client = dify
+    memory.answer = lambda task: [chunk(task, 0, delta("one"))]
+    headers = {"x-headrace-timeout": "1"}
+    response = await client.post(URL, json=BODY | {"response_mode": "streaming"}, headers=headers)
+    first, *pings, error, end = response.content.split(b"\n\n")
+    assert json.loads(first.removeprefix(b"data: "))["answer"] == "one"
+    assert pings
+    assert set(pings) == {b"event: ping"}
+    assert json.loads(error.removeprefix(b"data: "))["code"] == "completion_request_error"
+    assert end == b""
+    assert EVENT.decode(memory.written(topics.events(0))[0].value or b"")["kind"] == "cancel"
