@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -35,6 +35,7 @@ class Memory:
         self.settings = settings
         self.log: dict[TopicPartition, list[Record]] = defaultdict(list)
         self.rows: dict[bytes, Status] = {}
+        self._watching: dict[bytes, Callable[[Status], None]] = {}
         self.answer: Answer = lambda _: []
         self.broken = False
         self.app: FastAPI = create_app(settings)
@@ -61,12 +62,32 @@ class Memory:
             else:
                 self.arrive(topics.results(0), record["id"], RESULT.encode(record))  # type: ignore[arg-type]
 
-    def arrive(self, topic: str, task_id: str, value: bytes) -> None:
-        """Let the shared reader find a record."""
+    def arrive(self, topic: str, task_id: str, value: bytes) -> int:
+        """Let the shared reader find a record at the end of its partition; returns its offset."""
         tp = TopicPartition(self.settings.topic(topic), 0)
+        offset = len(self.log[tp])
+        self.log[tp].append(Record(task_id.encode(), value))
         self.services.waiters.feed(
-            tp, [ConsumerRecord(tp.topic, 0, 0, 0, 0, task_id.encode(), value, 0, 0, len(value), ())]
+            tp, [ConsumerRecord(tp.topic, 0, offset, 0, 0, task_id.encode(), value, 0, 0, len(value), ())]
         )
+        self.services.waiters.tail.positions[tp] = offset + 1
+        return offset
+
+    def row(self, row: Status) -> None:
+        """Let the read model find a row."""
+        key = row["id"].encode()
+        self.rows[key] = row
+        if (on_row := self._watching.get(key)) is not None:
+            on_row(row)
+
+    @contextlib.contextmanager
+    def watched(self, key: bytes, on_row: Callable[[Status], None]) -> Iterator[None]:
+        """Show the rows of a task."""
+        self._watching[key] = on_row
+        try:
+            yield
+        finally:
+            del self._watching[key]
 
     def written(self, topic: str) -> list[Record]:
         """Return what was written to a topic."""
@@ -102,6 +123,20 @@ class Memory:
         if offset >= len(records):
             return None
         return Found(tp.topic, tp.partition, offset, 0, records[offset].key, records[offset].value)
+
+    async def offset_at(self, tp: TopicPartition, at_ms: int) -> int | None:  # noqa: ARG002 - nothing here has a time
+        """Return where a partition begins."""
+        return 0
+
+    async def bounds(self, tps: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """Return the first and the next offset of partitions."""
+        return {tp: (0, len(self.log[tp])) for tp in tps}
+
+    async def between(self, tp: TopicPartition, offset: int, end: int) -> AsyncIterator[Found]:
+        """Yield records."""
+        for at, record in enumerate(self.log[tp][offset:end], offset):
+            yield Found(tp.topic, tp.partition, at, 0, record.key, record.value)
+            await asyncio.sleep(0)
 
     async def find(self, tp: TopicPartition, key: bytes, *, from_ms: int) -> Found | None:  # noqa: ARG002 - all of it
         """Search for a record by its key."""

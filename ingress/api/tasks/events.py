@@ -1,0 +1,87 @@
+"""GET /v1/tasks/{task_id}/events: everything that happens to a task, from the beginning or from where a client was."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from ingress import sse
+from ingress.disconnect import watched
+from ingress.event_stream import START_S, STUCK_S
+from ingress.finding import find_standing
+from ingress.reading import Reading
+from ingress.services import Services
+from ingress.task_events.feed import Feed
+from ingress.task_events.hub import TaskEvents
+from ingress.task_events.position import START, Position, parse
+from ingress.task_events.viewer import Left, Viewer
+
+LAST_ID = "Last-Event-ID"
+
+
+class EventRoutes:
+    """The events of tasks over one set of services."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._events = TaskEvents(services)
+
+    def routes(self) -> list[Route]:
+        """List the routes."""
+        return [Route("/v1/tasks/{task_id}/events", self.follow, methods=["GET"])]
+
+    async def follow(self, request: Request) -> Response:
+        """Open the events of a task."""
+        caller = self._services.keys.caller(request, "read")
+        position = asked_position(request)
+        reading = await find_standing(self._services, request.path_params["task_id"], owner=caller.owner)
+        return TaskEventStream(self._services, self._events, reading, position)
+
+
+def asked_position(request: Request) -> Position:
+    """Return where a client wants to go on; raises InvalidRequest. The header counts more: a browser keeps it new."""
+    if last := request.headers.get(LAST_ID):
+        return parse(last, field=LAST_ID)
+    if (begin := request.query_params.get("from")) is not None:
+        return parse(begin, field="from")
+    return START
+
+
+class TaskEventStream(Response):
+    """One client's view of a task. Its leaving cancels nothing."""
+
+    def __init__(self, services: Services, events: TaskEvents, reading: Reading, position: Position) -> None:
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-task-id": reading.id}
+        super().__init__(status_code=200, headers=headers, media_type=sse.MEDIA_TYPE)
+        del self.headers["content-length"]
+        self._services = services
+        self._events = events
+        self._reading = reading
+        self._position = position
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Serve one client."""
+        async with self._events.joined(self._reading) as feed:
+            left = await self._show(feed, receive, send)
+        self._services.metrics.answers.labels("events", self._reading.mode, left.value).inc()
+
+    async def _show(self, feed: Feed, receive: Receive, send: Send) -> Left:
+        viewer = Viewer(feed, self._position)
+        # Comments are safe here: those who read this route take ids, so they follow the whole format.
+        following = viewer.follow(silence_s=min(self._services.settings.ingress.keep_alive_s, START_S))
+        try:
+            async with watched(receive, viewer.on_gone), aclosing(following):
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                async for data in following:
+                    async with asyncio.timeout(STUCK_S):
+                        await send({"type": "http.response.body", "body": data, "more_body": True})
+                if viewer.left is not Left.GONE:
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            viewer.on_gone()
+        return viewer.left or Left.GONE

@@ -1,0 +1,174 @@
+"""Everything that the viewers of one task share: its rows, its transcript, its outcome; read once for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiokafka.errors import KafkaError
+
+from core.errors import Unavailable
+from ingress.reading import Reading
+from ingress.services import Services
+from ingress.task_events import wire
+from ingress.task_events.outcome import READ_AGAIN_S, Outcome, read_outcome
+from ingress.task_events.page import read_page
+from ingress.task_events.replay import Replays, Request
+from ingress.task_events.transcript import Transcript
+from schemas import ids, topics
+from schemas.records import TERMINAL, Chunk, Status
+
+log = logging.getLogger(__name__)
+
+LEAD_MS = 10_000
+"""A run begins before the claim that its row tells of: by a commit tick, 5 s at most, and by what clocks differ."""
+SETTLE_S = 5.0
+MOST_NOTES = 2_000
+"""A worker may report progress as often as it likes; beyond this only changes of the status are told."""
+
+
+class Feed:
+    """News of one task. The one who owns it calls `run` once and shows it rows and chunks."""
+
+    def __init__(self, services: Services, replays: Replays, reading: Reading, row: Status | None) -> None:
+        self._services = services
+        self._replays = replays
+        self._reading = reading
+        self.id = ids.parse(reading.id)
+        self.key = reading.id.encode()
+        self.transcript = Transcript()
+        self.notes: list[bytes] = []
+        """Changes of the status and the progress, in order."""
+        self.now: bytes | None = None
+        """Where the task stands, while it has not ended."""
+        self.ready = False
+        """Whether the past has been read: before that it is not known which run counts."""
+        self.ended: Outcome | None = None
+        self.closing = False
+        self.broken = False
+        self._tp = services.topic_partition(topics.CHUNKS, self.id.partition)
+        self._row: Status | None = None
+        self._final: asyncio.Future[Status] = asyncio.get_running_loop().create_future()
+        self._live: list[tuple[Chunk, int]] | None = []  # until the past has been read
+        self._live_from = services.waiters.tail.positions.get(self._tp, 0)
+        self._viewers: set[asyncio.Event] = set()
+        self._told: tuple[str, int] = ("queued", 1)
+        if row is None:
+            self.now = wire.status_frame(reading.id, *self._told)
+        else:
+            self.on_row(row)
+            self.notes.clear()
+
+    def woken_by_news(self, event: asyncio.Event) -> None:
+        """Set an event whenever there is something new, until `forget`."""
+        self._viewers.add(event)
+
+    def forget(self, event: asyncio.Event) -> None:
+        """Set it no more."""
+        self._viewers.discard(event)
+
+    def on_row(self, row: Status) -> None:
+        """Take a row."""
+        before, self._row = self._row, row
+        if row["state"] in TERMINAL:
+            self.now = None
+            if not self._final.done():
+                self._final.set_result(row)
+            return
+        told, self._told = self._told, (row["state"], row["attempt"])
+        self.now = wire.status_of(row)
+        if self._told != told:
+            self.notes.append(self.now)
+        elif before is not None and before["progress"] != row["progress"] and len(self.notes) < MOST_NOTES:
+            self.notes.append(wire.progress_frame(row["id"], row["progress"]))
+        self._wake()
+
+    def on_chunk(self, chunk: Chunk, offset: int) -> None:
+        """Take a chunk record from the end of the log."""
+        if self._live is not None:
+            self._live.append((chunk, offset))
+        elif self.transcript.add(chunk, offset):
+            self._wake()
+
+    def on_shutdown(self) -> None:
+        """Send the viewers away, for this process ends."""
+        self.closing = True
+        self._wake()
+
+    async def run(self) -> None:
+        """Read the past, then wait for the outcome."""
+        try:
+            if self._streams and not self._final.done():
+                await self._read_past(None)
+            self.ready = True
+            self._wake()
+            self.ended = await self._end(await self._final)
+        except Exception:
+            log.exception("events of %s", self._reading.id, extra={"event": "events_failed"})
+            self.broken = True
+        self._wake()
+
+    async def page(self, frame: int) -> list[bytes]:
+        """Read frames again that the transcript has let go; an empty list when the log does not have them."""
+        mark, run = self.transcript.mark(frame), self.transcript.run
+        if mark is None or run is None:
+            return []
+        records = self._services.lookup.between(self._tp, mark.offset, self._position())
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                return await read_page(records, key=self.key, run=run, mark=mark, frame=frame)
+        except (TimeoutError, KafkaError, OSError, Unavailable) as error:
+            reason = str(error) or type(error).__name__
+            log.warning("events of %s: %s", self._reading.id, reason, extra={"event": "page_failed"})
+            return []
+
+    async def _end(self, row: Status) -> Outcome:
+        outcome = await read_outcome(self._services, row)
+        if outcome.text is None and self._streams and row["state"] != "expired":
+            if self._live is not None:
+                await self._read_past(row["finished_ms"])
+            await self._catch_up()
+        self._live = None
+        self.transcript.settle(outcome.result, outcome.text)
+        return outcome._replace(text=None)
+
+    @property
+    def _streams(self) -> bool:
+        return self._reading.mode == "streaming" or (self._row is not None and self._row["streamed"])
+
+    async def _read_past(self, until_ms: int | None) -> None:
+        """Read what was written before the shared reader told us of this task, then what it has told since."""
+        started_ms = self._row["started_ms"] if self._row is not None else None
+        begin_ms = max(self._reading.created_ms, started_ms or 0) - LEAD_MS
+        begin = await self._offset_at(begin_ms)
+        end = None if until_ms is None else await self._offset_at(until_ms + LEAD_MS)
+        end = self._live_from if end is None else min(end, self._live_from)
+        if begin is not None and begin < end:
+            await self._replays.read(self._tp, Request(self.key, begin, end, self.transcript.add))
+        live, self._live = self._live or [], None
+        for chunk, offset in live:
+            self.transcript.add(chunk, offset)
+
+    async def _offset_at(self, at_ms: int) -> int | None:
+        while True:
+            try:
+                return await self._services.lookup.offset_at(self._tp, at_ms)
+            except Unavailable:
+                await asyncio.sleep(READ_AGAIN_S)
+
+    async def _catch_up(self) -> None:
+        """Return when the shared reader has passed what was there at the end of the task."""
+        tail = self._services.waiters.tail
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                _, end = (await self._services.lookup.bounds([self._tp]))[self._tp]
+                await tail.passed(self._tp, end - 1)
+        except (TimeoutError, Unavailable):
+            log.warning("events of %s: the chunks are late", self._reading.id, extra={"event": "chunks_late"})
+
+    def _position(self) -> int:
+        return self._services.waiters.tail.positions.get(self._tp, 0)
+
+    def _wake(self) -> None:
+        for event in self._viewers:
+            event.set()

@@ -1,0 +1,93 @@
+"""The stored outcome of a task as frames: the whole text of a stream, or the one answer of another task."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from typing import NamedTuple
+
+from core.blobs import BlobCorrupt, BlobMissing
+from core.errors import Unavailable
+from ingress import sse
+from ingress.services import Services
+from ingress.streaming import Failure, of_result
+from ingress.task_events import wire
+from schemas import ids, topics
+from schemas.codec import RESULT, SchemaError
+from schemas.framing import FramingError
+from schemas.records import Result, Status
+
+log = logging.getLogger(__name__)
+
+READ_AGAIN_S = 0.5
+_TEXT = re.compile(r"text/|application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
+
+
+class Outcome(NamedTuple):
+    """How a task ended."""
+
+    row: Status
+    result: Result | None
+    text: list[bytes] | None
+    """The payloads of all frames; None when only chunk records may hold them."""
+
+    @property
+    def failure(self) -> Failure | None:
+        """Say why it did not end well; None for a good end."""
+        if self.row["state"] == "expired":
+            return wire.EXPIRED
+        if self.result is not None:
+            return None if self.result["state"] == "completed" else of_result(self.result)
+        if self.row["state"] == "completed":
+            return wire.LOST
+        return Failure(self.row["error_message"] or "the task failed", "server_error", self.row["error_code"])
+
+
+async def read_outcome(services: Services, row: Status) -> Outcome:
+    """Read what a row that has ended points to; waits for Kafka and the object store without end."""
+    while True:
+        try:
+            return await _read(services, row)
+        except Unavailable as error:
+            log.warning("outcome of %s: %s", row["id"], error, extra={"event": "outcome_delayed", "task_id": row["id"]})
+            await asyncio.sleep(READ_AGAIN_S)
+
+
+def frames_of(result: Result, body: bytes | None) -> list[bytes] | None:
+    """Return the payloads that an outcome holds; a body that is no text is not shown."""
+    if result["content_type"].startswith(sse.MEDIA_TYPE):
+        return None if body is None else list(sse.payloads(body))
+    completed = result["state"] == "completed"
+    if result["chunks"] or (body is None and not completed):
+        return None
+    return [body] if completed and body and _is_text(body, result["content_type"]) else []
+
+
+async def _read(services: Services, row: Status) -> Outcome:
+    if row["state"] == "expired" or row["result_offset"] is None:
+        return Outcome(row, None, None)
+    home = ids.parse(row["id"])
+    tp = services.topic_partition(topics.results(home.level), home.partition)
+    found = await services.lookup.read(tp, row["result_offset"])
+    try:
+        result = RESULT.decode(found.value) if found is not None and found.value is not None else None
+    except (FramingError, SchemaError):
+        result = None
+    if result is None or result["id"] != row["id"]:
+        return Outcome(row, None, None)
+    try:
+        body = await services.body_of(result)
+    except (BlobMissing, BlobCorrupt):
+        return Outcome(row, result, None)
+    return Outcome(row, result, frames_of(result, body))
+
+
+def _is_text(body: bytes, content_type: str) -> bool:
+    if not _TEXT.match(content_type):
+        return False
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,165 @@
+"""The frames of one task as they are put together from chunk records and the outcome. Pure.
+
+One transcript serves all viewers of a task; each has a number of its own, that of the next frame it needs. The frames
+at the front are let go when there are many: who still needs them reads them from the log.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ingress import sse
+from ingress.task_events.position import Run
+from schemas.records import Chunk, Result
+
+WINDOW_BYTES = 524_288
+"""What is kept of a running text: thousands of tokens, for viewers that are behind."""
+TAKE_BYTES = 65_536
+"""What a viewer is given at once: as much as a socket buffers before it asks us to wait."""
+TAKE_FRAMES = 1_000
+MARK_BYTES = 65_536
+EARLY = 64
+"""Records that may come before their turn; with more of them missing the outcome is waited for."""
+
+
+class Mark(NamedTuple):
+    """A place in the log: the record with this offset begins with this frame."""
+
+    frame: int
+    seq: int
+    offset: int
+
+
+class Taken(NamedTuple):
+    """Frames in their final form, and where the next ones begin."""
+
+    data: bytes
+    next: int
+
+
+NOTHING = (-1, Taken(b"", -1))
+
+
+class Transcript:
+    """Frames by their number, from 0, of the run that counts."""
+
+    def __init__(self, *, window_bytes: int = WINDOW_BYTES) -> None:
+        self._window = window_bytes
+        self.run: Run | None = None
+        self.first = 0
+        """The frame that the kept ones begin with."""
+        self.settled = False
+        """Whether the outcome is known, after which no chunk counts."""
+        self.whole = False
+        """Whether every frame that there will be is here."""
+        self.last = b""
+        self._left: set[Run] = set()
+        self._frames: list[bytes] = []
+        self._early: dict[int, tuple[list[bytes], int]] = {}
+        self._marks: list[Mark] = []
+        self._taken = NOTHING
+        self._next_seq = self._kept = self._since_mark = 0
+
+    @property
+    def end(self) -> int:
+        """Return the number of the frame that is not there yet."""
+        return self.first + len(self._frames)
+
+    def add(self, chunk: Chunk, offset: int) -> bool:
+        """Take a record in the order of the log; tell whether it brought frames.
+
+        A later run takes the place of an earlier one: its work record was taken again. A record may come twice, and
+        a record of a run that was left, whose worker was taken for dead, changes nothing.
+        """
+        run = Run(chunk["attempt"], chunk["worker"])
+        if self.settled or (run != self.run and not self._turn_to(run)):
+            return False
+        if chunk["seq"] >= self._next_seq and len(self._early) < EARLY:
+            self._early[chunk["seq"]] = (chunk["frames"], offset)
+        before = self.end
+        while (early := self._early.pop(self._next_seq, None)) is not None:
+            self._append(*early)
+        return self.end > before
+
+    def settle(self, result: Result | None, text: Sequence[bytes] | None) -> None:
+        """Take the outcome: the run that counts, and its whole text where that is kept.
+
+        Without the text the frames stay as they are. A task that did not complete leaves what was delivered of it.
+        """
+        self.settled = True
+        self._taken = NOTHING
+        completed = result is not None and result["state"] == "completed"
+        run = None if result is None else Run(result["attempt"], result["worker"])
+        if text is not None:
+            self.run, self.first, self._frames = run, 0, list(text)
+            self.last = text[-1] if text else b""
+        elif completed and run != self.run:
+            self.run = run
+            self._clear()
+        records = result["chunks"] if result is not None else 0
+        self.whole = text is not None or (completed and self._next_seq >= records)
+
+    def take(self, frame: int) -> Taken:
+        """Return frames from one on, about TAKE_BYTES of them; many viewers that stand at one place share the bytes."""
+        if self._taken[0] != frame or self._taken[1].next == frame:
+            begin = max(frame - self.first, 0)
+            self._taken = (frame, self.render(frame, self._frames[begin : begin + TAKE_FRAMES]))
+        return self._taken[1]
+
+    def render(self, frame: int, payloads: Sequence[bytes]) -> Taken:
+        """Give frames their form: an id, and the upstream's payload as data."""
+        tag = b"id: " + (self.run.tag.encode() if self.run is not None else b"")
+        parts: list[bytes] = []
+        size = 0
+        for payload in payloads:
+            frame += 1
+            parts.append(b"%b-%d\n%b" % (tag, frame, sse.frame(payload)))
+            size += len(payload)
+            if size >= TAKE_BYTES:
+                break
+        return Taken(b"".join(parts), frame)
+
+    def mark(self, frame: int) -> Mark | None:
+        """Return a place in the log from which a frame that was let go can be read again."""
+        at = bisect_right(self._marks, frame, key=lambda mark: mark.frame)
+        return self._marks[at - 1] if at else None
+
+    def _turn_to(self, run: Run) -> bool:
+        if run in self._left or (self.run is not None and run.attempt < self.run.attempt):
+            return False
+        if self.run is not None:
+            self._left.add(self.run)
+        self.run = run
+        self._clear()
+        return True
+
+    def _append(self, frames: Sequence[bytes], offset: int) -> None:
+        if not self._marks or self._since_mark >= MARK_BYTES:
+            self._marks.append(Mark(self.end, self._next_seq, offset))
+            self._since_mark = 0
+        size = sum(map(len, frames))
+        self._next_seq += 1
+        self._frames += frames
+        self._since_mark += size
+        self._kept += size
+        if frames:
+            self.last = frames[-1]
+        if self._kept > 2 * self._window:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Shorten the front to one window: rarely, for moving the rest costs as much as it is long."""
+        gone = 0
+        while self._kept > self._window and gone < len(self._frames) - 1:
+            self._kept -= len(self._frames[gone])
+            gone += 1
+        del self._frames[:gone]
+        self.first += gone
+
+    def _clear(self) -> None:
+        self._frames, self._marks, self._taken = [], [], NOTHING
+        self._early.clear()
+        self._next_seq = self._kept = self._since_mark = self.first = 0
+        self.last = b""

@@ -1,0 +1,120 @@
+"""One client that looks at a task: it takes from the feed what it has not had yet, as fast as it can."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from enum import Enum
+
+from ingress import sse
+from ingress.streaming import Failure
+from ingress.task_events import wire
+from ingress.task_events.feed import Feed
+from ingress.task_events.outcome import Outcome
+from ingress.task_events.position import Position
+from ingress.task_events.transcript import Transcript
+
+
+class Left(Enum):
+    """How the view of a task ended."""
+
+    TOLD = "200"
+    GONE = "gone"
+    SHUTDOWN = "shutdown"
+    BROKEN = "broken"
+
+
+class Viewer:
+    """Keeps its place; nothing is kept for it, so a slow one costs nobody anything."""
+
+    def __init__(self, feed: Feed, position: Position) -> None:
+        self._feed = feed
+        self._tag = position.tag
+        self._frame = position.frames
+        self._off_the_log = False
+        self._news = asyncio.Event()
+        self.left: Left | None = None
+
+    def on_gone(self) -> None:
+        """End, for the client went away."""
+        self.left = self.left or Left.GONE
+        self._news.set()
+
+    async def follow(self, *, silence_s: float) -> AsyncGenerator[bytes]:
+        """Yield frames as they come, and a keep-alive after each silence; `left` tells how it ended."""
+        feed = self._feed
+        feed.woken_by_news(self._news)
+        try:
+            notes = len(feed.notes)
+            if feed.now is not None:
+                yield feed.now
+            while self.left is None:
+                self._news.clear()
+                if feed.closing or feed.broken:
+                    self.left = Left.SHUTDOWN if feed.closing else Left.BROKEN
+                    yield wire.failure_frame(wire.SHUTDOWN if feed.closing else wire.BROKEN)
+                elif notes < len(feed.notes):
+                    notes, new = len(feed.notes), feed.notes[notes:]
+                    yield b"".join(new)
+                elif frames := await self._frames():
+                    yield frames
+                elif feed.ended is not None:
+                    self.left = Left.TOLD
+                    yield self._last_words(feed.ended)
+                elif not await self._woken(silence_s):
+                    yield wire.KEEP_ALIVE
+        finally:
+            feed.forget(self._news)
+
+    async def _frames(self) -> bytes:
+        """Return the frames that come next, if they are there."""
+        transcript = self._feed.transcript
+        run = transcript.run
+        if run is None or not self._reads(transcript) or not (self._feed.ready or transcript.settled):
+            return b""
+        if self._frame >= transcript.first:
+            taken = transcript.take(self._frame)
+        elif self._off_the_log:
+            return b""
+        else:
+            payloads = await self._feed.page(self._frame)
+            if transcript.run != run:
+                return b""
+            self._off_the_log = not payloads
+            taken = transcript.render(self._frame, payloads)
+        if taken.data:
+            self._tag, self._frame = run.tag, taken.next
+        return taken.data
+
+    def _reads(self, transcript: Transcript) -> bool:
+        """Tell whether the frames are those of the client's run. If not the outcome is awaited: it may judge so yet."""
+        return transcript.run is not None and self._tag in (None, transcript.run.tag)
+
+    def _last_words(self, outcome: Outcome) -> bytes:
+        failure = outcome.failure or self._lacking()
+        words = wire.status_of(outcome.row)
+        if failure is not None and not self._was_told():
+            words += wire.failure_frame(failure)
+        return words + wire.DONE
+
+    def _lacking(self) -> Failure | None:
+        """Say what keeps a completed text from being whole for this client."""
+        transcript = self._feed.transcript
+        if self._tag is not None and not self._reads(transcript):
+            return wire.INTERRUPTED
+        if self._frame > transcript.end:
+            return wire.INTERRUPTED
+        return None if transcript.whole and self._frame == transcript.end else wire.LOST
+
+    def _was_told(self) -> bool:
+        """Tell whether the upstream said the failure in the last frame."""
+        transcript = self._feed.transcript
+        return self._reads(transcript) and self._frame == transcript.end > 0 and sse.is_error(transcript.last)
+
+    async def _woken(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
