@@ -44,6 +44,10 @@ class IngressSettings(Section):
     host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs an API key.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
     max_body_bytes: int = Field(16_777_216, ge=1024, description="Largest request body, bytes; beyond it 413.")
+    max_upload_bytes: int = Field(
+        26_214_400, ge=1024, description="Files of one form (audio, images) together, bytes; beyond it 413."
+    )
+    max_connections: int = Field(30_000, ge=1, description="Open connections of clients; beyond it 503.")
     max_waiting: int = Field(20_000, ge=1, description="Blocking and streaming requests held at once; beyond it 503.")
     keep_alive_s: float = Field(10, gt=0, description="Seconds between comment lines on a silent stream.")
     auto_register: bool = Field(True, description="Register a queue on its first use; false refuses unknown queues.")
@@ -167,6 +171,7 @@ class StorageSettings(Section):
     inline_bytes: int = Field(
         262_144, ge=1024, le=900_000, description="Bodies above this go to the object store, bytes."
     )
+    sweep_s: float = Field(600, gt=0, description="Seconds between two sweeps for bodies that are not needed any more.")
 
     @field_validator("url")
     @classmethod

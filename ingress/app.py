@@ -10,11 +10,10 @@ from fastapi import FastAPI
 from core.settings import Settings
 from ingress import docs, errors, health, openapi
 from ingress.api.bella import routes as bella
-from ingress.api.dify import refusal as dify
 from ingress.api.dify.routes import DifyRoutes
-from ingress.api.openai import answers as openai
 from ingress.api.openai.routes import OpenAIRoutes
-from ingress.dialects import Dialects
+from ingress.api.tasks.routes import TaskRoutes
+from ingress.doors import DIALECTS
 from ingress.limits import QuotaHeaders
 from ingress.services import Opening, Services
 
@@ -50,13 +49,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.router.routes += [
         *bella.BellaRoutes(services).routes(),
         *OpenAIRoutes(services).routes(),
+        *TaskRoutes(services).routes(),
         *DifyRoutes(services).routes(),
         *health.routes(services),
         *docs.routes(),
     ]
     app.openapi = openapi.document  # type: ignore[method-assign]
     app.add_middleware(QuotaHeaders)
-    dialects = {"/queue": openai.problem, "/v1": openai.problem, "/v1/queue": bella.problem}
-    dialects |= dict.fromkeys(dify.PATHS, dify.problem)
-    errors.install(app, Dialects(bella.problem, dialects))
+    errors.install(app, DIALECTS)
     return app

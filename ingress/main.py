@@ -15,12 +15,15 @@ from fastapi import FastAPI
 from core.errors import ConfigError
 from core.settings import Settings
 from ingress.app import create_app
+from ingress.doors import DIALECTS
 from ingress.protocol import LimitedHttp
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
+OTHER_FILES = 256
+"""Open files that are no client's: Kafka connections, the read model, the object store, logs."""
 GRACE_S = 5
 """What held requests and running writes get at shutdown; the whole stack has 10 s."""
 
@@ -36,10 +39,10 @@ class Server(uvicorn.Server):
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until told to stop; raises ConfigError when the port or the topics cannot be used."""
-    _allow_connections()
+    connections = _allow_connections(settings.ingress.max_connections)
     app = create_app(settings)  # before the port is opened: it checks the keys
     with listen(settings.ingress.host, settings.ingress.port) as listener:
-        server = Server(_config(app))
+        server = Server(_config(app, connections))
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="http-server")
         stopping = asyncio.create_task(stop.wait(), name="stop-wait")
         opening = asyncio.create_task(app.state.opening.done(), name="opening-wait")
@@ -72,23 +75,37 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _allow_connections() -> None:
-    """Raise the limit of open files as far as the system lets us: the usual 1,024 would end at as many connections."""
+def _allow_connections(wanted: int) -> int:
+    """Raise the limit of open files as far as the system lets us; return how many connections may be open.
+
+    The usual limit of 1,024 would end at as many connections, without a word to the client.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY or wanted <= hard - OTHER_FILES:
+        return wanted
+    allowed = max(1, hard - OTHER_FILES)
+    log.warning(
+        "ingress.max_connections is %d, but this system allows %d open files: beyond %d connections are refused",
+        wanted,
+        hard,
+        allowed,
+        extra={"event": "few_files"},
+    )
+    return allowed
 
 
-def _config(app: FastAPI) -> uvicorn.Config:
+def _config(app: FastAPI, connections: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=LimitedHttp,
+        http=LimitedHttp.bounded(DIALECTS, max_connections=connections),
         ws="none",
         loop="none",
         lifespan="on",
         interface="asgi3",
         log_config=None,
-        log_level=logging.WARNING,  # its chatter at start and end says nothing that ours does not
+        log_level=logging.ERROR,  # a line for each request that is no HTTP would fill the disk for a stranger
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -1,57 +1,167 @@
-"""uvicorn's httptools protocol with a limit on the head of a request: the parser itself would buffer without end."""
+"""uvicorn's httptools protocol with bounds: on the head of a request, on its slowness, on the number of connections.
+
+The parser itself buffers a head without end and waits for ever. Refusals leave in the dialect of the path, as those of
+the application do.
+"""
 
 from __future__ import annotations
 
-import time
+import asyncio
+from typing import ClassVar
 
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ingress.api.bella.wire import failure
+from ingress.dialects import Dialects, Problem
 
 MAX_HEAD_BYTES = 65_536
 """Request line and headers together; most servers stop at 8 to 64 KB."""
 END_OF_HEAD = b"\r\n\r\n"
+HEAD_S = 20.0
+"""From the first byte of a head to its last: what Apache allows, too."""
+BODY_WINDOW_S = 20.0
+BODY_WINDOW_BYTES = 10_000
+"""A body must make this much way in each window while we read: 500 bytes per second, as Apache asks."""
+FULL_S = 2.0
+"""How long a connection beyond the limit is kept for its first bytes, so that it can be told why it is closed."""
+FULL_RETRY_S = 5
+PHRASES = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
 
 
 class LimitedHttp(HttpToolsProtocol):
-    """Closes a connection whose request has no end of headers in sight."""
+    """One connection; closed with a refusal when it passes a bound."""
+
+    dialects: ClassVar[Dialects]
+    max_connections: ClassVar[int]
 
     _in_head = True
     _head_bytes = 0
+    _body_bytes = 0
     _tail = b""
+    _timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def bounded(cls, dialects: Dialects, *, max_connections: int) -> type[LimitedHttp]:
+        """Return the protocol of a server."""
+        return type("BoundedHttp", (cls,), {"dialects": dialects, "max_connections": max_connections})
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Take a connection that says something in time."""
+        super().connection_made(transport)
+        # uvicorn arms this only after an answer: a connection that never says anything would stay for ever.
+        wait_s = FULL_S if self._full() else self.timeout_keep_alive
+        self.timeout_keep_alive_task = self.loop.call_later(wait_s, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._disarm()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, unless the head has grown too large."""
-        if self._in_head:
-            if self._head_bytes + len(data) > MAX_HEAD_BYTES and not self._ends_in(data):
-                self.transport.write(_refusal())
-                self.transport.close()
-                return
-            self._head_bytes += len(data)
-            self._tail = data[-len(END_OF_HEAD) :]
+        """Parse, unless a bound is passed."""
+        if self.transport.is_closing() or (self._in_head and not self._admits(data)):
+            return
         super().data_received(data)
+        self._watch()
 
     def on_headers_complete(self) -> None:
         """Stop counting; called by the parser."""
         self._in_head = False
+        self._disarm()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Count what comes; called by the parser."""
+        self._body_bytes += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Count anew; called by the parser."""
         self._in_head, self._head_bytes, self._tail = True, 0, b""
         super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Refuse what the parser does not understand."""
+        self._refuse(400, "invalid_request", "this is not valid HTTP", b"")
+
+    def _admits(self, data: bytes) -> bool:
+        """Count a piece of a head; refuse and return False when it is too much."""
+        if self._full() and self.cycle is None:
+            headers = {"retry-after": str(FULL_RETRY_S)}
+            self._refuse(503, "unavailable", "too many connections; try again", data, headers)
+            return False
+        if self._head_bytes + len(data) > MAX_HEAD_BYTES and not self._ends_in(data):
+            message = f"the request line and the headers together exceed {MAX_HEAD_BYTES} bytes"
+            self._refuse(431, "too_large", message, data)
+            return False
+        self._head_bytes += len(data)
+        self._tail = data[-len(END_OF_HEAD) :]
+        return True
+
+    def _watch(self) -> None:
+        """Arm the timer of a message that is not complete; most come in one piece and need none."""
+        if self._timer is None:
+            if not self._in_head:
+                self._body_bytes = 0
+                self._timer = self.loop.call_later(BODY_WINDOW_S, self._look_at_body)
+            elif self._head_bytes:
+                self._timer = self.loop.call_later(HEAD_S, self._head_is_late)
+        elif self._in_head and not self._head_bytes:
+            self._disarm()
+
+    def _full(self) -> bool:
+        return len(self.connections) > self.max_connections
+
     def _ends_in(self, data: bytes) -> bool:
         """Tell whether the head ends within the limit, as a small head before a large body does."""
         end = (self._tail + data).find(END_OF_HEAD)
         return end >= 0 and self._head_bytes - len(self._tail) + end <= MAX_HEAD_BYTES
 
+    def _head_is_late(self) -> None:
+        self._timer = None
+        self._refuse(408, "request_timeout", f"the request's headers took longer than {HEAD_S:g} s", b"")
 
-def _refusal() -> bytes:
-    message = f"the request line and the headers together exceed {MAX_HEAD_BYTES} bytes"
-    body = failure(431, message, now_ms=time.time_ns() // 1_000_000)
-    head = (
-        "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    )
-    return head.encode() + body
+    def _look_at_body(self) -> None:
+        self._timer = None
+        # While we do not read, it is not the client who is slow.
+        if self._body_bytes < BODY_WINDOW_BYTES and not self.flow.read_paused:
+            self._refuse(408, "request_timeout", "the request's body comes too slowly", b"")
+        else:
+            self._body_bytes = 0
+            self._timer = self.loop.call_later(BODY_WINDOW_S, self._look_at_body)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _refuse(self, status: int, code: str, message: str, data: bytes, headers: dict[str, str] | None = None) -> None:
+        """Close, with an answer unless it would stand in the way of another."""
+        self._disarm()
+        self._unset_keepalive_if_required()
+        if not self._answering() and not self.transport.is_closing():
+            problem = Problem(status, code, message, headers={**(headers or {}), "connection": "close"})
+            self.transport.write(_raw(self.dialects.of(self._path(data))(problem)))
+        self.transport.close()
+
+    def _answering(self) -> bool:
+        """Tell whether an answer is begun, or due to a request before the one that is refused."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        return self._in_head or self.cycle.response_started or bool(self.pipeline)
+
+    def _path(self, data: bytes) -> str:
+        """Return the path, as far as it is known: of a head that is being parsed, or from the bytes that were not."""
+        url: bytes = self.url if self._head_bytes or not self._in_head else data[:256].partition(b" ")[2]
+        return url.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
+
+
+def _raw(response: Response) -> bytes:
+    lines = b"".join(b"%b: %b\r\n" % pair for pair in response.raw_headers)
+    status = f"HTTP/1.1 {response.status_code} {PHRASES[response.status_code]}\r\n"
+    return status.encode() + lines + b"\r\n" + bytes(response.body)

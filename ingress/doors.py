@@ -1,0 +1,14 @@
+"""Which dialect each door's paths speak."""
+
+from __future__ import annotations
+
+from ingress.api.bella import routes as bella
+from ingress.api.dify import refusal as dify
+from ingress.api.openai import answers as openai
+from ingress.dialects import Dialects
+
+DIALECTS = Dialects(
+    bella.problem,
+    {"/queue": openai.problem, "/v1": openai.problem, "/v1/queue": bella.problem}
+    | dict.fromkeys(dify.PATHS, dify.problem),
+)
