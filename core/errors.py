@@ -11,6 +11,7 @@ HeadraceError
 │   │   └── ModelNotFound
 │   ├── Gone                410
 │   ├── TooLarge            413
+│   ├── UnsupportedType     415
 │   ├── IdempotencyConflict 422
 │   └── TooMany             429
 ├── Unavailable             503: Kafka cannot take the write now, or the process is full
@@ -110,6 +111,13 @@ class TooLarge(RequestError):
 
     http_status = 413
     code = "too_large"
+
+
+class UnsupportedType(RequestError):
+    """The body is of a type that this route does not take."""
+
+    http_status = 415
+    code = "unsupported_media_type"
 
 
 class IdempotencyConflict(RequestError):

@@ -7,8 +7,9 @@ import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
-from core.blobs import BlobCorrupt, BlobMissing, BlobStore, BlobWriter
+from core.blobs import BlobCorrupt, BlobMissing, BlobStore
 from core.errors import Unavailable
+from core.spool import Spool
 from dispatcher.outcome import Failure, failed
 from dispatcher.upstream import CallError
 from dispatcher.usage import UsageFinder, usage_of
@@ -16,8 +17,6 @@ from schemas.records import Blob, Outcome, Usage, Work
 
 TRIES = 4
 RETRY_S = 0.5
-PIECE_BYTES = 262_144
-"""Reads of 16 KB are gathered to this size before they are written: every write costs a change of threads."""
 
 T = TypeVar("T")
 
@@ -61,52 +60,36 @@ class Kept(NamedTuple):
 
 
 class AnswerBody:
-    """Takes an answer piece by piece: in memory while it fits a record, in the object store beyond that."""
+    """Takes an answer piece by piece, and looks for its token counts on the way."""
 
-    def __init__(self, open_writer: Callable[[], BlobWriter], *, inline_bytes: int) -> None:
-        self._open_writer = open_writer
-        self._inline_bytes = inline_bytes
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._writer: BlobWriter | None = None
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
         self._finder = UsageFinder()
-        self.size = 0
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes were taken."""
+        return self._spool.size
 
     async def take(self, data: bytes) -> None:
         """Append a piece; raises CallError when the store does not take it."""
-        self.size += len(data)
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self.size > self._inline_bytes and self._held_bytes >= PIECE_BYTES:
-            await self._spill()
+        self._finder.feed(data)
+        try:
+            await self._spool.take(data)
+        except Unavailable as error:
+            raise CallError(Failure.STORAGE, error.message) from error
 
     async def finish(self) -> Kept:
         """Return where the whole body is; raises CallError."""
-        if self.size <= self._inline_bytes:
-            body = b"".join(self._held)
-            return Kept(body, None, usage_of(body))
-        writer = await self._spill()
         try:
-            return Kept(None, await writer.finish(), self._finder.usage)
+            body, body_ref = await self._spool.finish()
         except Unavailable as error:
             raise CallError(Failure.STORAGE, error.message) from error
+        return Kept(body, body_ref, self._finder.usage if body is None else usage_of(body))
 
     def drop(self) -> None:
         """Forget it, unless it is finished."""
-        if self._writer is not None:
-            self._writer.drop()
-
-    async def _spill(self) -> BlobWriter:
-        if self._writer is None:
-            self._writer = self._open_writer()
-        data = b"".join(self._held)
-        self._held, self._held_bytes = [], 0
-        self._finder.feed(data)
-        try:
-            await self._writer.write(data)
-        except Unavailable as error:
-            raise CallError(Failure.STORAGE, error.message) from error
-        return self._writer
+        self._spool.drop()
 
 
 class Bodies:
@@ -125,7 +108,7 @@ class Bodies:
     def answer(self, work: Work, *, media_type: str) -> AnswerBody:
         """Return a place for an answer."""
         return AnswerBody(
-            lambda: self._blobs.writer(_name(work), media_type=media_type), inline_bytes=self._inline_bytes
+            Spool(lambda: self._blobs.writer(_name(work), media_type=media_type), inline_bytes=self._inline_bytes)
         )
 
     async def keep(self, work: Work, outcome: Outcome) -> Outcome:

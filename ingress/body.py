@@ -11,15 +11,15 @@ from schemas.validation import Invalid, check_key
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 MAX_TRACEPARENT = 256
+ENDED = "headrace.body_ended"
+"""Name in a request's scope."""
 
 
 async def read_body(request: Request, *, limit: int) -> bytes:
     """Return the body; raises TooLarge as soon as the limit is passed, and ClientDisconnect."""
-    length = request.headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and int(length) > limit:
+    if declared_length(request) > limit:
         raise _too_large(limit)
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise InvalidRequest("the body must not be compressed: content-encoding is not supported", field="body")
+    check_encoding(request)
     parts: list[bytes] = []
     size = 0
     while True:
@@ -28,6 +28,7 @@ async def read_body(request: Request, *, limit: int) -> bytes:
             raise ClientDisconnect
         part = message.get("body", b"")
         if not message.get("more_body", False):
+            body_ended(request)
             if size + len(part) > limit:
                 raise _too_large(limit)
             return part if not parts else b"".join((*parts, part))
@@ -35,6 +36,23 @@ async def read_body(request: Request, *, limit: int) -> bytes:
         if size > limit:
             raise _too_large(limit)
         parts.append(part)
+
+
+def declared_length(request: Request) -> int:
+    """Return the content-length, 0 when there is none."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() else 0
+
+
+def check_encoding(request: Request) -> None:
+    """Refuse a compressed body; raises InvalidRequest."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise InvalidRequest("the body must not be compressed: content-encoding is not supported", field="body")
+
+
+def body_ended(request: Request) -> None:
+    """Note that nothing of the body is left to be read (see ingress/draining.py)."""
+    request.scope[ENDED] = True
 
 
 def traceparent(request: Request) -> bytes | None:

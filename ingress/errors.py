@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from core.errors import HeadraceError, RequestError, Unavailable, Unconfirmed
 from ingress.dialects import Dialects, Problem
+from ingress.draining import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ def install(app: FastAPI, dialects: Dialects) -> None:
         assert isinstance(error, HeadraceError)  # noqa: S101 - registered for this class
         if not isinstance(error, RequestError | Unavailable):
             log.error("a request failed: %s", error, extra={"event": "request_failed", "code": error.code})
-        return dialects.of(request.url.path)(problem_of(error))
+        response = dialects.of(request.url.path)(problem_of(error))
+        return Refusal(response) if error.http_status == 413 else response
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 from core.blobs import BlobStore
-from core.errors import InvalidRequest
+from core.errors import InvalidRequest, Unavailable, Unconfirmed
 from core.kafka.producer import Producer, Record
 from core.queues import QueueDirectory
 from core.settings import Settings
@@ -28,6 +29,8 @@ class Ticket(NamedTuple):
     deadline_ms: int
     keyed: bool = False
     """Whether it came with an Idempotency-Key: then its client may come again, and its leaving cancels nothing."""
+    stored: bool = False
+    """Whether its body is in the object store."""
 
     @property
     def text(self) -> str:
@@ -77,8 +80,10 @@ class Submitter:
         task["id"], task["owner"], task["created_ms"] = text, owner, now_ms
         data = task["data"]
         if isinstance(data, bytes) and len(data) > self._inline_bytes:
-            task["data_ref"] = await self._blobs.put(data, name=f"tasks/{text}", media_type="application/json")
+            task["data_ref"] = await self._blobs.put(data, name=_body_name(text), media_type="application/json")
             task["data"] = None
+        elif task["data_ref"] is not None:  # an upload, stored while it arrived
+            task["data_ref"] = await self._blobs.move(task["data_ref"], _body_name(text))
         described = headers(
             kind="task",
             ce_id=text,
@@ -90,13 +95,21 @@ class Submitter:
             traceparent=traceparent,
         )
         encoded = text.encode()
-        ticket = Ticket(task_id, encoded, owner, now_ms + task["timeout_ms"], keyed=key is not None)
+        deadline_ms, stored = now_ms + task["timeout_ms"], task["data_ref"] is not None
+        ticket = Ticket(task_id, encoded, owner, deadline_ms, keyed=key is not None, stored=stored)
         return ticket, Record(encoded, TASK.encode(task), described, now_ms)
 
     async def send(self, ticket: Ticket, record: Record) -> int:
         """Write the task and return its offset once every in-sync copy has it; raises Unavailable."""
         task_id = ticket.id
-        return await self._producer.send(self._tasks[task_id.level], task_id.partition, record)
+        try:
+            return await self._producer.send(self._tasks[task_id.level], task_id.partition, record)
+        except Unconfirmed:  # it may be there, and then it needs its body
+            raise
+        except Unavailable:
+            if ticket.stored:
+                await self._forget(ticket)
+            raise
 
     async def cancel(self, task_id: TaskId, *, owner: str, reason: str) -> None:
         """Ask the scheduler to cancel a task; raises Unavailable."""
@@ -106,9 +119,18 @@ class Submitter:
         record = Record(text.encode(), EVENT.encode(asked), described, now_ms)
         await self._producer.send(self._events[task_id.level], task_id.partition, record)
 
+    async def _forget(self, ticket: Ticket) -> None:
+        """Remove the body of a task that was not accepted; what cannot be removed now is swept away later."""
+        with suppress(Unavailable):
+            await self._blobs.remove(_body_name(ticket.text))
+
     async def _register(self, task: Task, owner: str) -> Queue:
         if not self._auto_register:
             raise InvalidRequest(
                 f"queue {task['queue']} is not registered and ingress.auto_register is off", field="queue"
             )
         return await self._queues.register(self._producer, task["queue"], endpoint=task["endpoint"], owner=owner)
+
+
+def _body_name(task_id: str) -> str:
+    return f"tasks/{task_id}"

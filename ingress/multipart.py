@@ -1,0 +1,208 @@
+"""Forms on their way through: parts are passed on as they arrive, some fields are read, some are taken off. Pure.
+
+What comes out does not depend on how the bytes came in. The form gets a boundary of ours, so that two sendings of one
+request with one Idempotency-Key are the same bytes: clients invent a boundary each time.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from core.errors import InvalidRequest, TooLarge
+
+MAX_PARTS = 256
+MAX_FIELD_BYTES = 4_096
+"""Of a field that is read here; others only pass through."""
+MAX_BOUNDARY = 200
+_EXTENDED = re.compile(rb";\s*filename\*\s*=\s*\"?[^';]*'[^';]*'([^;\"]*)", re.IGNORECASE)
+
+# The parser warns of every broken form; the one who sent it is told, and the log is no place for a stranger's bytes.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
+
+class File(NamedTuple):
+    """What the head of a file part says."""
+
+    field: str
+    name: str
+    media_type: str
+
+
+class Rules(NamedTuple):
+    """What a form is read for."""
+
+    read: frozenset[str]
+    """Fields whose text is wanted; each may be given once."""
+    dropped: frozenset[str]
+    """Those of them that are not passed on."""
+    files: frozenset[str]
+    """Fields that must be files."""
+    max_file_bytes: int
+    """Of all files together."""
+    check: Callable[[File], None]
+    """Raises InvalidRequest for a file that is not wanted."""
+
+
+def boundary_of(content_type: str) -> bytes | None:
+    """Return the boundary of a form's media type, None for any other type; raises InvalidRequest without one."""
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        return None
+    boundary = options.get(b"boundary", b"")
+    if not boundary or len(boundary) > MAX_BOUNDARY:
+        raise InvalidRequest("the content-type of the form names no boundary", field="content-type")
+    return boundary
+
+
+class FormRewriter:
+    """Feed bytes as they come, take those to be passed on; `close` gives the last of them."""
+
+    def __init__(self, boundary: bytes, rules: Rules, *, new_boundary: str) -> None:
+        self._rules = rules
+        self._edge = b"--" + new_boundary.encode()
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._on_header_name,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers,
+                "on_part_data": self._on_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
+            },
+        )
+        self._out: list[bytes] = []
+        self._ended = False
+        self._parts = 0
+        self._file_bytes = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._header_name = self._header_value = b""
+        self._field = ""
+        self._is_file = False
+        self._part_bytes = 0
+        self._text: list[bytes] | None = None
+        self.fields: dict[str, str] = {}
+        self.files: Counter[str] = Counter()
+        self.names: set[str] = set()
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what is to be passed on of a piece; raises InvalidRequest and TooLarge."""
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise InvalidRequest(f"the body is no valid multipart form: {error}", field="body") from None
+        return self._taken()
+
+    def close(self, added: Mapping[str, str]) -> bytes:
+        """Return the end of the form, with further fields; raises InvalidRequest for a form that broke off."""
+        if not self._ended:
+            raise InvalidRequest("the multipart form breaks off before its closing boundary", field="body")
+        for name, value in added.items():
+            head = f'\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            self._out += [self._edge, head.encode()]
+        self._out += [self._edge, b"--\r\n"]
+        return self._taken()
+
+    def _taken(self) -> bytes:
+        taken, self._out = b"".join(self._out), []
+        return taken
+
+    def _begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise InvalidRequest(f"the form has more than {MAX_PARTS} parts", field="body")
+        self._headers, self._part_bytes, self._text = [], 0, None
+
+    def _on_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if b"\n" in self._header_value or b"\0" in self._header_value:
+            raise InvalidRequest("a header of the form holds a control character", field="body")
+        self._headers.append((self._header_name, self._header_value))
+        self._header_name = self._header_value = b""
+
+    def _on_headers(self) -> None:
+        kind, options = parse_options_header(self._header(b"content-disposition"))
+        name = options.get(b"name", b"").decode(errors="replace")
+        if kind != b"form-data" or not name:
+            raise InvalidRequest("a part of the form has no name", field="body")
+        file_name = _file_name(self._header(b"content-disposition"), options)
+        self._field, self._is_file = name, file_name is not None
+        self.names.add(name)
+        if file_name is not None:
+            self.files[name] += 1
+            media_type = self._header(b"content-type").decode("latin-1").partition(";")[0].strip().lower()
+            self._rules.check(File(name, file_name, media_type))
+        elif name in self._rules.files:
+            raise InvalidRequest(f"{name} must be a file, with a filename", field=name)
+        if name in self._rules.read:
+            if self._is_file or name in self.fields:
+                raise InvalidRequest(f"{name} must be a plain field that is given once", field=name)
+            self._text = []
+            self.fields[name] = ""
+        if name not in self._rules.dropped:
+            lines = [b"%b: %b\r\n" % header for header in self._headers]
+            self._out += [self._edge, b"\r\n", *lines, b"\r\n"]
+
+    def _header(self, wanted: bytes) -> bytes:
+        """Return a header; two of the kind that count would be read in two ways by two servers."""
+        found = [value for name, value in self._headers if name.lower() == wanted]
+        if len(found) > 1:
+            raise InvalidRequest(f"a part of the form has two headers {wanted.decode()}", field="body")
+        return found[0] if found else b""
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        size = end - start
+        self._part_bytes += size
+        if self._is_file:
+            self._file_bytes += size
+            if self._file_bytes > self._rules.max_file_bytes:
+                raise too_large(self._rules.max_file_bytes, field=self._field)
+        piece = data[start:end]
+        if self._text is not None:
+            if self._part_bytes > MAX_FIELD_BYTES:
+                raise InvalidRequest(f"{self._field} is longer than {MAX_FIELD_BYTES} bytes", field=self._field)
+            self._text.append(piece)
+        if self._field not in self._rules.dropped:
+            self._out.append(piece)
+
+    def _on_part_end(self) -> None:
+        if self._text is not None:
+            try:
+                self.fields[self._field] = b"".join(self._text).decode()
+            except UnicodeDecodeError:
+                raise InvalidRequest(f"{self._field} is no UTF-8 text", field=self._field) from None
+        if self._is_file and self._field in self._rules.files and not self._part_bytes:
+            raise InvalidRequest(f"{self._field} is an empty file", field=self._field)
+        if self._field not in self._rules.dropped:
+            self._out.append(b"\r\n")
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+
+def _file_name(disposition: bytes, options: Mapping[bytes, bytes]) -> str | None:
+    """Return the name of a file; some clients write one that is not ASCII in the extended form."""
+    if b"filename" in options:
+        return options[b"filename"].decode(errors="replace")
+    extended = _EXTENDED.search(disposition)
+    return None if extended is None else unquote_to_bytes(extended[1]).decode(errors="replace")
+
+
+def too_large(limit: int, *, field: str) -> TooLarge:
+    """Build the refusal of an upload."""
+    return TooLarge(f"the upload is larger than {limit} bytes (ingress.max_upload_bytes)", field=field)

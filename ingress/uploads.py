@@ -1,0 +1,100 @@
+"""Receive a form: what is to be passed on goes to the object store while it arrives, and no file is ever held whole."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from hashlib import sha256
+from typing import NamedTuple
+
+from starlette.requests import ClientDisconnect, Request
+
+from core.blobs import BlobStore
+from core.errors import InvalidRequest, UnsupportedType
+from core.spool import Spool
+from ingress.body import body_ended, check_encoding, declared_length
+from ingress.multipart import FormRewriter, Rules, boundary_of, too_large
+from schemas.records import Blob
+
+ARRIVING = "arriving/"
+"""Where a body lies until it belongs to a task. What is found there an hour later never came to belong to one."""
+FORM_BYTES = 1_048_576
+"""What boundaries, heads and plain fields may take beside the files."""
+
+
+class Upload(NamedTuple):
+    """A received form as the upstream gets it: small ones inline, others in the store."""
+
+    fields: Mapping[str, str]
+    content_type: str
+    data: bytes | None
+    data_ref: Blob | None
+
+
+Finish = Callable[[FormRewriter], Mapping[str, str]]
+"""Judges a form that has arrived and says which fields are added; raises InvalidRequest."""
+
+
+class Uploads:
+    """Receives forms into one store."""
+
+    def __init__(self, blobs: BlobStore, *, inline_bytes: int, max_bytes: int) -> None:
+        """`max_bytes` bounds the files of one form together."""
+        self._blobs = blobs
+        self._inline_bytes = inline_bytes
+        self.max_bytes = max_bytes
+
+    async def receive(self, request: Request, rules: Rules, finish: Finish, *, same_as: str | None = None) -> Upload:
+        """Store a form; raises RequestError, Unavailable and ClientDisconnect, and then nothing of it is kept.
+
+        Args:
+            same_as: names what may be sent again, such as an idempotency key: then the same form has the same bytes.
+        """
+        boundary = boundary_of(request.headers.get("content-type", ""))
+        if boundary is None:
+            raise UnsupportedType("the body must be of type multipart/form-data", field="content-type")
+        check_encoding(request)
+        token = secrets.token_hex(16) if same_as is None else sha256(same_as.encode()).hexdigest()[:32]
+        new_boundary = f"headrace-{token}"
+        form = FormRewriter(boundary, rules, new_boundary=new_boundary)
+        content_type = f"multipart/form-data; boundary={new_boundary}"
+        name = f"{ARRIVING}{secrets.token_hex(16)}"
+        spool = Spool(lambda: self._blobs.writer(name, media_type=content_type), inline_bytes=self._inline_bytes)
+        try:
+            async for data in self._pieces(request):
+                await spool.take(form.feed(data))
+            await spool.take(form.close(finish(form)))
+            return Upload(form.fields, content_type, *await spool.finish())
+        finally:
+            spool.drop()
+
+    async def discard(self, upload: Blob) -> None:
+        """Remove a form that became no task's body; raises Unavailable."""
+        await self._blobs.delete(upload)
+
+    async def _pieces(self, request: Request) -> AsyncIterator[bytes]:
+        most = self.max_bytes + FORM_BYTES
+        if declared_length(request) > most:
+            raise too_large(self.max_bytes, field="body")
+        size = 0
+        while True:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            data = message.get("body", b"")
+            size += len(data)
+            if not message.get("more_body", False):
+                body_ended(request)
+            if size > most:
+                raise too_large(self.max_bytes, field="body")
+            if data:
+                yield data
+            if not message.get("more_body", False):
+                return
+
+
+def require(form: FormRewriter, *names: str) -> None:
+    """Refuse a form that lacks a field or a file; raises InvalidRequest naming the first."""
+    for name in names:
+        if name not in form.names:
+            raise InvalidRequest(f"{name} is required", field=name)
