@@ -1,0 +1,161 @@
+"""The calls of the OpenAI API whose bodies are forms: transcriptions, translations and edits of images."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from core.errors import HeadraceError, InvalidRequest, Unavailable
+from ingress.api.openai.calls import Calls
+from ingress.api.openai.wire import Call, model_of
+from ingress.auth import Caller
+from ingress.body import idempotency_key
+from ingress.multipart import File, FormRewriter, Rules
+from ingress.services import Services
+from ingress.uploads import Upload, Uploads, require
+from schemas.records import Blob
+
+PREFIXES = ("/queue", "/v1")
+AUDIO = ("flac", "mp3", "mp4", "mpeg", "mpga", "m4a", "ogg", "wav", "webm")
+AUDIO_TYPES = frozenset(
+    f"{kind}/{name}"
+    for kind in ("audio", "video", "application")
+    for name in ("flac", "x-flac", "mp3", "mp4", "mpeg", "mpga", "m4a", "x-m4a", "ogg", "wav", "x-wav", "wave", "webm")
+) | {"audio/vnd.wave"}
+"""What tells the format of a file whose name does not."""
+IMAGE_FIELDS = ("image", "image[]")
+READ = frozenset(("model", "async", "stream"))
+DROPPED = frozenset(("async", "stream"))
+"""Taken off on the way: nobody behind us knows the first, and the second follows the way the call is answered."""
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
+
+class Form(NamedTuple):
+    """What one endpoint's forms hold."""
+
+    files: frozenset[str]
+    check: Callable[[File], None]
+    judge: Callable[[FormRewriter], None]
+    can_stream: bool
+
+
+def check_audio(file: File) -> None:
+    """Refuse a file of another format; raises InvalidRequest."""
+    _, dot, ending = file.name.rpartition(".")
+    if file.field == "file" and (
+        ending.lower() not in AUDIO if dot and len(ending) <= 5 else file.media_type not in AUDIO_TYPES
+    ):
+        raise InvalidRequest(
+            f"the format of {file.name[:80]!r} is not supported; supported are {', '.join(AUDIO)}", field="file"
+        )
+
+
+def judge_audio(form: FormRewriter) -> None:
+    """Refuse a form without its file, or with two; raises InvalidRequest."""
+    require(form, "file")
+    if form.files["file"] > 1:
+        raise InvalidRequest("file must be given once", field="file")
+
+
+def judge_images(form: FormRewriter) -> None:
+    """Refuse a form without an image or a prompt, or with two masks; raises InvalidRequest."""
+    if not any(form.files[name] for name in IMAGE_FIELDS):
+        raise InvalidRequest("image is required", field="image")
+    require(form, "prompt")
+    if form.files["mask"] > 1:
+        raise InvalidRequest("mask must be given once", field="mask")
+
+
+AUDIO_FILES, IMAGE_FILES = frozenset(("file",)), frozenset((*IMAGE_FIELDS, "mask"))
+FORMS: Mapping[str, Form] = {
+    "/audio/transcriptions": Form(AUDIO_FILES, check_audio, judge_audio, can_stream=True),
+    "/audio/translations": Form(AUDIO_FILES, check_audio, judge_audio, can_stream=False),
+    "/images/edits": Form(IMAGE_FILES, lambda _: None, judge_images, can_stream=True),
+}
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class MediaRoutes:
+    """The forms of the mirror over one set of services."""
+
+    def __init__(self, services: Services) -> None:
+        settings = services.settings
+        self._services = services
+        self._calls = Calls(services)
+        self._uploads = Uploads(
+            services.blobs,
+            inline_bytes=settings.storage.inline_bytes,
+            max_bytes=settings.ingress.max_upload_bytes,
+        )
+
+    def routes(self) -> list[Route]:
+        """List the routes."""
+        return [
+            Route(prefix + path, self._serving(f"/v1{path}", form), methods=["POST"])
+            for prefix in PREFIXES
+            for path, form in FORMS.items()
+        ]
+
+    def _serving(self, endpoint: str, form: Form) -> Handler:
+        async def serve(request: Request) -> Response:
+            caller = self._services.keys.caller(request)
+            self._calls.check(request)
+            self._services.waiters.check_room()
+            upload = await self._received(request, endpoint, form, caller)
+            stored = upload.data_ref
+            try:
+                answering = self._calls.answer(_call(endpoint, upload), request, caller=caller)
+                del upload
+                return await answering
+            except HeadraceError:
+                if stored is not None:
+                    await self._discard(stored)
+                raise
+
+        return serve
+
+    async def _received(self, request: Request, endpoint: str, form: Form, caller: Caller) -> Upload:
+        rules = Rules(READ, DROPPED, form.files, self._uploads.max_bytes, form.check)
+
+        def finish(arrived: FormRewriter) -> Mapping[str, str]:
+            form.judge(arrived)
+            model_of(arrived.fields.get("model"))
+            _flag(arrived.fields, "async")
+            streams = _flag(arrived.fields, "stream")
+            if streams and not form.can_stream:
+                raise InvalidRequest(f"stream is not supported by {endpoint}", field="stream")
+            return {"stream": "true"} if streams else {}
+
+        key = idempotency_key(request)
+        same_as = None if key is None else f"{caller.owner}\n{key}"
+        return await self._uploads.receive(request, rules, finish, same_as=same_as)
+
+    async def _discard(self, stored: Blob) -> None:
+        """Remove a form that became no task's body; what cannot be removed now is swept away later."""
+        with suppress(Unavailable):
+            await self._uploads.discard(stored)
+
+
+def _call(endpoint: str, upload: Upload) -> Call:
+    return Call(
+        endpoint,
+        model_of(upload.fields.get("model")),
+        upload.data,
+        data_ref=upload.data_ref,
+        content_type=upload.content_type,
+        streams=bool(_flag(upload.fields, "stream")),
+        asynchronous=_flag(upload.fields, "async"),
+    )
+
+
+def _flag(fields: Mapping[str, str], name: str) -> bool | None:
+    value = fields.get(name)
+    if value is not None and value.strip().lower() not in FLAGS:
+        raise InvalidRequest(f"{name} must be true or false", field=name)
+    return None if value is None else FLAGS[value.strip().lower()]
