@@ -11,7 +11,9 @@ from core.settings import Settings
 from ingress import docs, errors, health, openapi
 from ingress.api.bella import routes as bella
 from ingress.api.dify.routes import DifyRoutes
+from ingress.api.openai.media import MediaRoutes
 from ingress.api.openai.routes import OpenAIRoutes
+from ingress.api.tasks.events import EventRoutes
 from ingress.api.tasks.routes import TaskRoutes
 from ingress.doors import DIALECTS
 from ingress.limits import QuotaHeaders
@@ -49,6 +51,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.router.routes += [
         *bella.BellaRoutes(services).routes(),
         *OpenAIRoutes(services).routes(),
+        *MediaRoutes(services).routes(),
+        *EventRoutes(services).routes(),
         *TaskRoutes(services).routes(),
         *DifyRoutes(services).routes(),
         *health.routes(services),
