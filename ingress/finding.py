@@ -23,19 +23,21 @@ YOUNG_S = 15 * 60
 CLOCK_SKEW_MS = 2_000
 
 
-async def find_task(services: Services, text: str, *, owner: str) -> Reading:
-    """Return all there is to know of a task; raises NotFound for foreign and unknown ids, Unavailable without Kafka."""
+async def find_task(services: Services, text: str, *, owner: str, data: bool = True) -> Reading:
+    """Return all there is to know of a task; raises NotFound for foreign and unknown ids, Unavailable without Kafka.
+
+    Without `data` the request's body is not fetched: who only polls costs no look-up until there is a result.
+    """
     task_id = _identified(services, text)
-    return _owned(
-        services, text, owner, await _from_row(services, task_id, owner) or await _from_task(services, task_id)
-    )
+    reading = await _from_row(services, task_id, owner, data=data)
+    return _owned(services, text, owner, reading or await _from_task(services, task_id, data=data))
 
 
 async def find_standing(services: Services, text: str, *, owner: str) -> Reading:
     """Return how a task stands, without its bodies; raises as find_task does."""
     task_id = _identified(services, text)
     row = await _row_of(services, task_id)
-    reading = await _from_task(services, task_id) if row is None else of_row(row)
+    reading = await _from_task(services, task_id, data=False) if row is None else of_row(row)
     return _owned(services, text, owner, reading)
 
 
@@ -76,7 +78,7 @@ async def _row_of(services: Services, task_id: TaskId) -> Status | None:
     return await services.view.wait(row["duplicate_of"].encode(), seconds=other_s)
 
 
-async def _from_row(services: Services, task_id: TaskId, owner: str) -> Reading | None:
+async def _from_row(services: Services, task_id: TaskId, owner: str, *, data: bool) -> Reading | None:
     row = await _row_of(services, task_id)
     if row is None:
         return None
@@ -87,13 +89,14 @@ async def _from_row(services: Services, task_id: TaskId, owner: str) -> Reading 
     reading = of_row(row)
     if row["owner"] == owner:  # for anybody else the bodies are not even read
         home = ids.parse(row["id"])
-        await _add_data(services, home, reading, row["source_offset"])
+        if data:
+            await _add_data(services, home, reading, row["source_offset"])
         if row["result_offset"] is not None and row["state"] != "expired":
             await _add_body(services, home, reading, row["result_offset"])
     return reading
 
 
-async def _from_task(services: Services, task_id: TaskId) -> Reading | None:
+async def _from_task(services: Services, task_id: TaskId, *, data: bool) -> Reading | None:
     """Read the task record itself, by the position kept here or by a search from the time in the id."""
     if not _young(task_id):
         return None
@@ -108,7 +111,8 @@ async def _from_task(services: Services, task_id: TaskId) -> Reading | None:
     if task is None:
         return None
     reading = of_task(task, str(task_id))
-    reading.data = await _data_of(services, task)
+    if data:
+        reading.data = await _data_of(services, task)
     return reading
 
 

@@ -23,9 +23,9 @@ from core.kafka.tail import Records, Tail
 from core.settings import Settings
 from ingress import view_index
 from schemas import topics
-from schemas.codec import STATUS, SchemaError
+from schemas.codec import STATUS, SchemaError, state_of
 from schemas.framing import FramingError
-from schemas.records import Status
+from schemas.records import TERMINAL, Status
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,10 @@ class View:
         self._tail: Tail | None = None
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True  # type: ignore[method-assign,assignment]  # a property, whatever the stub says
-        self._awaited: dict[bytes, list[asyncio.Future[None]]] = {}
+        self._awaited: dict[bytes, set[asyncio.Future[None]]] = {}
         self._watched: dict[bytes, Callable[[Status], None]] = {}
+        self.watchers: list[Callable[[Records], None]] = []
+        """Called with every batch right before it is written, so that the rows before it can still be read."""
         self.read_at: float | None = None
 
     async def open(self, lookup: Lookup, *, cluster: str) -> None:
@@ -109,6 +111,11 @@ class View:
             entries.next()
         return found
 
+    async def passed(self, tp: TopicPartition, offset: int) -> None:
+        """Return when the record at this offset has been folded; bound it with asyncio.timeout."""
+        if self._tail is not None:
+            await self._tail.passed(tp, offset)
+
     async def wait(self, key: bytes, *, seconds: float) -> Status | None:
         """Return the row of a task, waiting some time for it to appear."""
         return await self.until(key, lambda _: True, seconds=seconds)
@@ -123,6 +130,20 @@ class View:
         except TimeoutError:
             return self.get(key)
 
+    async def until_ended(self, key: bytes, *, seconds: float) -> bool:
+        """Tell whether a task has ended, waiting some time for it; rows on the way there are not decoded."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._ended(key):
+                    await self._changed(key)
+                return True
+        except TimeoutError:
+            return self._ended(key)
+
+    def _ended(self, key: bytes) -> bool:
+        value = self._store.get(key) if self._store is not None else None
+        return value is not None and state_of(value) in TERMINAL
+
     @contextmanager
     def watched(self, key: bytes, on_row: Callable[[Status], None]) -> Iterator[None]:
         """Show every new row of a task to its one watcher as long as the block lasts; it must not raise."""
@@ -135,12 +156,12 @@ class View:
     async def _changed(self, key: bytes) -> None:
         """Return when a record of this key has been read."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._awaited.setdefault(key, [])
-        waiting.append(future)
+        waiting = self._awaited.setdefault(key, set())
+        waiting.add(future)
         try:
             await future
         finally:
-            waiting.remove(future)
+            waiting.discard(future)
             if not waiting:
                 self._awaited.pop(key, None)
 
@@ -148,6 +169,8 @@ class View:
         """Fold records of one partition, and remember how far."""
         if self._store is None:
             return
+        for watcher in self.watchers:
+            watcher(records)
         batch = WriteBatch(raw_mode=True)
         entries: dict[bytes, bytes] = {}
         for record in records:
@@ -171,7 +194,10 @@ class View:
 
     def _entry_key(self, key: bytes) -> bytes | None:
         """Return where a task that is removed stands in the order; rare, so the row may be decoded."""
-        row = self.get(key)
+        try:
+            row = self.get(key)
+        except (FramingError, SchemaError):
+            return None
         if row is None or row["owner"] is None:
             return None
         return view_index.entry_key(row["owner"], view_index.Position(row["created_ms"], row["id"]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -61,6 +61,7 @@ class Waiters:
         self._by_key: dict[bytes, Waiter] = {}
         self._followers: dict[bytes, Follower] = {}
         self._answered: OrderedDict[bytes, None] = OrderedDict()
+        self._at_shutdown: list[Callable[[], None]] = []
         self._closing = False
         self.read_at: float | None = None
         self.tail = Tail(
@@ -115,6 +116,10 @@ class Waiters:
         if len(self._answered) > REMEMBERED:
             self._answered.popitem(last=False)
 
+    def at_shutdown(self, tell: Callable[[], None]) -> None:
+        """Tell somebody else too that this process ends."""
+        self._at_shutdown.append(tell)
+
     def shut_down(self) -> None:
         """Tell every held request that this process ends, and take no more."""
         self._closing = True
@@ -122,6 +127,8 @@ class Waiters:
             waiter.on_shutdown()
         for follower in list(self._followers.values()):
             follower.on_shutdown()
+        for tell in self._at_shutdown:
+            tell()
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
         """Hand records to those who wait for them."""

@@ -16,13 +16,15 @@ from core.errors import Unavailable
 from core.kafka.lookup import Found
 from core.kafka.producer import Record
 from core.settings import Settings
+from ingress import view_index
 from ingress.app import create_app
 from ingress.submit import Submitter
 from schemas import topics
 from schemas.codec import CHUNK, RESULT, TASK
 from schemas.ids import Serials
-from schemas.records import Chunk, Queue, Result, Status, Task
+from schemas.records import TERMINAL, Chunk, Queue, Result, Status, Task
 from schemas.slices import queue_number
+from streams.outputs import status_record
 
 HEADERS = {"authorization": "Bearer hr-local"}
 Answer = Callable[[Task], list[Chunk | Result]]
@@ -117,6 +119,19 @@ class Memory:
         """Return a row as it stands."""
         return self.rows.get(key)
 
+    async def until_ended(self, key: bytes, *, seconds: float) -> bool:
+        """Look at a row again and again, which the real one need not do."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while (row := self.rows.get(key)) is None or row["state"] not in TERMINAL:
+                    await asyncio.sleep(0.01)
+        return key in self.rows and self.rows[key]["state"] in TERMINAL
+
+    def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return the first entries of the order."""
+        made = [view_index.entry(key, status_record(row, now_ms=0).headers) for key, row in self.rows.items()]
+        return sorted(one for one in made if one is not None and begin <= one[0] < end)[:limit]
+
     async def read(self, tp: TopicPartition, offset: int) -> Found | None:
         """Return a record by its position."""
         records = self.log.get(tp, [])
@@ -124,9 +139,9 @@ class Memory:
             return None
         return Found(tp.topic, tp.partition, offset, 0, records[offset].key, records[offset].value)
 
-    async def offset_at(self, tp: TopicPartition, at_ms: int) -> int | None:  # noqa: ARG002 - nothing here has a time
-        """Return where a partition begins."""
-        return 0
+    async def offset_at(self, tp: TopicPartition, at_ms: int) -> int | None:  # noqa: ARG002 - all are alike
+        """Return where a time begins: every record is of the time 0."""
+        return 0 if at_ms <= 0 else None
 
     async def bounds(self, tps: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """Return the first and the next offset of partitions."""

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 
+from ingress.reading import Reading
+from schemas import ids
 from schemas.ids import TaskId
+from schemas.records import TERMINAL
 
 PATH = "/v1/tasks/"
 RETRY_AFTER_S = 3
 """What a client that polls is asked to wait."""
+MAX_WAIT_S = 60
+"""The longest wait of one look; proxies cut a connection that is silent for longer."""
+_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
+_WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
 
 
 def location(task_id: TaskId) -> str:
@@ -45,4 +56,114 @@ def accepted_object(
 
 def request_id(task_id: TaskId) -> str:
     """Return the req_ form of the id that a request was given, whichever task answers it."""
-    return f"req_{task_id.packed():032x}"
+    return task_id.request()
+
+
+def wait_s(preferences: Sequence[str]) -> int:
+    """Read the seconds of `Prefer: wait=N`, at most MAX_WAIT_S; 0 when there is none, or it is none."""
+    for header in preferences:
+        for preference in header.split(","):
+            if match := _WAIT.fullmatch(preference.strip()):
+                return min(int(match[1]), MAX_WAIT_S)
+    return 0
+
+
+def task_object(reading: Reading) -> dict[str, Any]:
+    """Build the task object; members without a value are left out. The result is there when it has been fetched."""
+    task_id = ids.parse(reading.id)
+    members: dict[str, Any] = {
+        "id": task_id.task(),
+        "object": "task",
+        "status": reading.state,
+        "progress": _progress(reading),
+        "model_code": reading.model,
+        "request_id": request_id(task_id),
+        "queue": reading.queue,
+        "level": reading.level,
+        "endpoint": reading.endpoint,
+        "trace_id": reading.trace_id,
+        "created_at": moment(reading.created_ms),
+        "updated_at": moment(_updated_ms(reading)),
+        "started_at": _moment(reading.started_ms),
+        "deadline_at": None if reading.state in TERMINAL else moment(reading.deadline_ms),
+        **_ended(reading),
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _ended(reading: Reading) -> dict[str, Any]:
+    """Build what a task has once it has ended."""
+    if reading.state not in TERMINAL:
+        return {}
+    word = ended_as(reading)
+    usage = reading.usage
+    gone = reading.state == "expired"
+    return {
+        f"{word}_at": _moment(reading.finished_ms),
+        "expires_at": None if gone else _moment(reading.expires_ms),
+        "expired_at": _moment(reading.updated_ms or None) if gone else None,
+        "status_code": reading.status_code,
+        "usage": usage and {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"]},
+        "error_code": reading.error_code,
+        "error_message": None if word == "completed" else _upstream_message(reading) or reading.error_message,
+        **(_result(reading) if word == "completed" else {}),
+    }
+
+
+def ended_as(reading: Reading) -> str:
+    """Return completed, failed or cancelled: how a task ended, also when its result has expired since."""
+    if reading.state != "expired":
+        return reading.state
+    return {None: "completed", "cancelled": "cancelled"}.get(reading.error_code, "failed")
+
+
+def _result(reading: Reading) -> dict[str, Any]:
+    """Build the result: JSON as it came, text as a string, anything else in base64."""
+    body = reading.body
+    if body is None:
+        return {}
+    if _JSON.match(reading.content_type) and _is_json(body):
+        return {"result": orjson.Fragment(body)}
+    try:
+        return {"result": body.decode(), "result_content_type": reading.content_type}
+    except UnicodeDecodeError:
+        return {
+            "result": b64encode(body).decode(),
+            "result_content_type": reading.content_type,
+            "result_encoding": "base64",
+        }
+
+
+def _upstream_message(reading: Reading) -> str | None:
+    """Return the sentence of the upstream's own error body, when it has one."""
+    if reading.body is None or not _JSON.match(reading.content_type):
+        return None
+    try:
+        body = orjson.loads(reading.body)
+    except orjson.JSONDecodeError:
+        return None
+    error = body.get("error") if isinstance(body, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return message if isinstance(message, str) and message else None
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _progress(reading: Reading) -> int:
+    if reading.state in TERMINAL and ended_as(reading) == "completed":
+        return 100
+    return reading.progress
+
+
+def _updated_ms(reading: Reading) -> int:
+    return max(reading.updated_ms, reading.created_ms, reading.started_ms or 0, reading.finished_ms or 0)
+
+
+def _moment(ms: int | None) -> str | None:
+    return None if ms is None else moment(ms)

@@ -1,0 +1,176 @@
+"""The list of an owner's tasks: what it may be asked for, and one page of it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from core.errors import InvalidRequest, NotFound
+from ingress import view_index
+from ingress.reading import Reading, of_row
+from ingress.view import View
+from ingress.view_index import Filters, Position
+from schemas import ids
+from schemas.records import STATES, State
+
+DEFAULT_LIMIT, MAX_LIMIT = 20, 100
+SCAN_ENTRIES = 50_000
+"""What one page may look at before it ends early, with a cursor to go on from: some tenths of a second."""
+SLICE_ENTRIES = 500
+"""Between two slices of a scan others have their turn."""
+LEVELS = {"0": 0, "1": 1, "online": 0, "offline": 1}
+NAMES = ("after", "created_after", "created_before", "level", "limit", "model", "queue", "status")
+_SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
+_CURSOR = re.compile(r"(\d{1,16})-(task_[0-9a-f]{32})")
+
+
+class Query(NamedTuple):
+    """What a page is asked for."""
+
+    filters: Filters = Filters()
+    model: str | None = None
+    from_ms: int | None = None
+    """Created then or later, epoch ms."""
+    before_ms: int | None = None
+    """Created before then, epoch ms."""
+    limit: int = DEFAULT_LIMIT
+    after: Position | ids.TaskId | None = None
+    """The task that the page follows, or its place in the order."""
+
+
+class Page(NamedTuple):
+    """A part of the list."""
+
+    tasks: list[Reading]
+    next: Position | None
+    """Where the next page goes on; None at the end."""
+
+
+def read_query(parameters: Iterable[tuple[str, str]]) -> Query:
+    """Read the parameters of a list; raises InvalidRequest naming the wrong one."""
+    given: dict[str, str] = {}
+    for name, value in parameters:
+        if name not in NAMES:
+            raise InvalidRequest(f"there is no parameter {name[:40]}; there are {', '.join(NAMES)}", field=name[:40])
+        if name in given:
+            raise InvalidRequest(f"{name} was given twice", field=name)
+        given[name] = value
+    return Query(
+        filters=Filters(_states(given.get("status")), given.get("queue"), _level(given.get("level"))),
+        model=given.get("model"),
+        from_ms=_time(given, "created_after"),
+        before_ms=_time(given, "created_before"),
+        limit=_limit(given.get("limit")),
+        after=_after(given.get("after")),
+    )
+
+
+def cursor(position: Position) -> str:
+    """Render a place in the order."""
+    return f"{position.created_ms}-{ids.parse(position.id).task()}"
+
+
+async def read_page(view: View, owner: str, query: Query) -> Page:
+    """Return the tasks of an owner that a query asks for, newest first; raises NotFound for an `after` of others."""
+    begin, end = view_index.bounds(owner, from_ms=query.from_ms, before_ms=query.before_ms)
+    if query.after is not None:
+        begin = max(begin, view_index.entry_key(owner, _place(view, owner, query.after)) + b"\x00")
+    found: list[Reading] = []
+    last: bytes | None = None
+    seen = 0
+    while seen < SCAN_ENTRIES:
+        wanted = query.limit + 1 if not seen else SLICE_ENTRIES
+        entries = view.scan(begin, end, limit=wanted)
+        for key, value in entries:
+            reading = _match(view, query, key, value)
+            if reading is not None and len(found) == query.limit:
+                return Page(found, view_index.position(last or key))
+            if reading is not None:
+                found.append(reading)
+                last = key
+        if len(entries) < wanted:
+            return Page(found, None)
+        seen += len(entries)
+        begin = entries[-1][0] + b"\x00"
+        await asyncio.sleep(0)
+    return Page(found, view_index.position(begin[:-1]))
+
+
+def _match(view: View, query: Query, key: bytes, value: bytes) -> Reading | None:
+    """Return a task as it stands when it is asked for; its row is read only when its entry passes."""
+    if not query.filters.match(value):
+        return None
+    row = view.get(view_index.position(key).id.encode())
+    if row is None or (query.model is not None and row["model"] != query.model):
+        return None
+    states = query.filters.states
+    return of_row(row) if states is None or row["state"] in states else None
+
+
+def _place(view: View, owner: str, after: Position | ids.TaskId) -> Position:
+    if isinstance(after, Position):
+        return after
+    row = view.get(str(after).encode())
+    if row is None or row["owner"] != owner:
+        raise NotFound(f"there is no task {after.task()}", field="after")
+    return Position(row["created_ms"], row["id"])
+
+
+def _states(text: str | None) -> frozenset[State] | None:
+    if text is None:
+        return None
+    wanted = {word.strip() for word in text.split(",")}
+    states = frozenset(state for state in STATES if state in wanted)
+    if len(states) != len(wanted):
+        raise InvalidRequest(f"status must be of {', '.join(STATES)}; several are separated by commas", field="status")
+    return states
+
+
+def _level(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if text not in LEVELS:
+        raise InvalidRequest("level must be 0 (online) or 1 (offline)", field="level")
+    return LEVELS[text]
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_LIMIT
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= MAX_LIMIT):
+        raise InvalidRequest(f"limit must be a whole number from 1 to {MAX_LIMIT}", field="limit")
+    return int(text)
+
+
+def _time(given: dict[str, str], name: str) -> int | None:
+    """Read a time: epoch seconds, or ISO 8601, in UTC unless it says otherwise."""
+    text = given.get(name)
+    if text is None:
+        return None
+    if _SECONDS.fullmatch(text):
+        return round(float(text) * 1000)
+    try:
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            at = datetime.fromisoformat(text.replace(" ", "+"))  # a plus that was not encoded arrives as a blank
+        return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(
+            f"{name} must be a time such as 2026-01-31T12:00:00Z, or epoch seconds", field=name
+        ) from None
+
+
+def _after(text: str | None) -> Position | ids.TaskId | None:
+    if text is None:
+        return None
+    match = _CURSOR.fullmatch(text)
+    try:
+        known = ids.parse(match[2] if match else text)
+    except ids.IdError:
+        message = "after must be the id of a task, or the next_cursor of the page before"
+        raise InvalidRequest(message, field="after") from None
+    return Position(int(match[1]), str(known)) if match else known

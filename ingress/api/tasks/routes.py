@@ -1,0 +1,88 @@
+"""The routes of async tasks: look, wait, list and cancel; a task of any door can be looked at here."""
+
+from __future__ import annotations
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from core.errors import Unavailable
+from ingress.api.tasks import wire
+from ingress.api.tasks.listing import cursor, read_page, read_query
+from ingress.cancelling import cancel_task
+from ingress.finding import find_standing, find_task
+from ingress.polling import Polls
+from ingress.reading import Reading
+from ingress.services import Services
+from schemas.records import TERMINAL
+
+JSON = "application/json"
+
+
+class TaskRoutes:
+    """Async tasks over one set of services."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._polls = Polls(services)
+        self._answers = services.metrics.answers
+
+    def routes(self) -> list[Route]:
+        """List the routes."""
+        return [
+            Route("/v1/tasks", self.list, methods=["GET"]),
+            Route("/v1/tasks/{task_id}", self.get, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/cancel", self.cancel, methods=["POST"]),
+        ]
+
+    async def get(self, request: Request) -> Response:
+        """Show a task as it stands; with `Prefer: wait=N` as soon as it has ended, or as it stands after N seconds."""
+        owner = self._services.keys.caller(request, scope="read").owner
+        text = request.path_params["task_id"]
+        seconds = wire.wait_s(request.headers.getlist("prefer"))
+        reading = await find_task(self._services, text, owner=owner, data=False)
+        applied = seconds > 0
+        if applied and reading.state not in TERMINAL:
+            applied = await self._polls.until_ended(reading.id.encode(), request.receive, seconds=seconds)
+            reading = await find_task(self._services, text, owner=owner, data=False)
+        self._answers.labels("task", reading.mode, "200").inc()
+        response = _shown(reading)
+        if applied:
+            response.headers["preference-applied"] = f"wait={seconds}"
+        return response
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a task, and show how it stands then."""
+        owner = self._services.keys.caller(request, scope="submit").owner
+        asked = await cancel_task(self._services, request.path_params["task_id"], owner=owner)
+        reading = await find_standing(self._services, asked.id, owner=owner)
+        self._answers.labels("task-cancel", reading.mode, "200").inc()
+        return _shown(reading)
+
+    async def list(self, request: Request) -> Response:
+        """List the caller's tasks, newest first."""
+        owner = self._services.keys.caller(request, scope="read").owner
+        query = read_query(request.query_params.multi_items())
+        view = self._services.view
+        if not view.caught_up:
+            raise Unavailable("the read model has not caught up yet; try again in some seconds")
+        page = await read_page(view, owner, query)
+        data = [wire.task_object(reading) for reading in page.tasks]
+        body = {
+            "object": "list",
+            "data": data,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+            "has_more": page.next is not None,
+            "next_cursor": None if page.next is None else cursor(page.next),
+        }
+        self._answers.labels("task-list", "", "200").inc()
+        return Response(orjson.dumps(body), media_type=JSON, headers={"cache-control": "no-store"})
+
+
+def _shown(reading: Reading) -> Response:
+    headers = {"x-task-id": reading.id, "cache-control": "no-store"}
+    if reading.state not in TERMINAL:
+        headers["retry-after"] = str(wire.RETRY_AFTER_S)
+    return Response(orjson.dumps(wire.task_object(reading)), media_type=JSON, headers=headers)
