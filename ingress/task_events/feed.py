@@ -162,7 +162,8 @@ class Feed:
         try:
             async with asyncio.timeout(SETTLE_S):
                 _, end = (await self._services.lookup.bounds([self._tp]))[self._tp]
-                await tail.passed(self._tp, end - 1)
+                if self._position() < end:
+                    await tail.passed(self._tp, end - 1)
         except (TimeoutError, Unavailable):
             log.warning("events of %s: the chunks are late", self._reading.id, extra={"event": "chunks_late"})
 
