@@ -25,6 +25,7 @@ from schemas.ids import Serials
 from schemas.records import TERMINAL, Chunk, Queue, Result, Status, Task
 from schemas.slices import queue_number
 from streams.outputs import status_record
+from tests.support.waiting import eventually_async
 
 HEADERS = {"authorization": "Bearer hr-local"}
 Answer = Callable[[Task], list[Chunk | Result]]
@@ -121,11 +122,13 @@ class Memory:
 
     async def until_ended(self, key: bytes, *, seconds: float) -> bool:
         """Look at a row again and again, which the real one need not do."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while (row := self.rows.get(key)) is None or row["state"] not in TERMINAL:
-                    await asyncio.sleep(0.01)
-        return key in self.rows and self.rows[key]["state"] in TERMINAL
+
+        def ended() -> bool:
+            return key in self.rows and self.rows[key]["state"] in TERMINAL
+
+        with contextlib.suppress(AssertionError):
+            await eventually_async(ended, within_s=seconds)
+        return ended()
 
     def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
         """Return the first entries of the order."""
