@@ -38,11 +38,12 @@ async def receive(request: Request, *, blobs: BlobStore, name: str, settings: Up
     """Store the file of a form under a name; raises RequestError, Unavailable, ClientDisconnect, then storing none."""
     boundary = _boundary(request)
     form = _Form(settings)
+    body = _Body(request, most=form.most_bytes)
     parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # its TypedDict wants every callback
     async with AsyncExitStack() as stack:
         writer = None
         try:
-            async for data in _body(request, most=form.most_bytes):
+            async for data in body.pieces():
                 parser.write(data)
                 pieces = form.taken()
                 if form.media is not None and writer is None:
@@ -54,7 +55,7 @@ async def receive(request: Request, *, blobs: BlobStore, name: str, settings: Up
         except MultipartParseError:
             raise InvalidRequest("the body is no valid multipart form", field="body") from None
         except Refused:
-            await _drain(request)
+            await body.drain()
             raise
         if not form.ended:
             raise InvalidRequest("the multipart form breaks off before its end", field="body")
@@ -163,28 +164,38 @@ def _boundary(request: Request) -> bytes:
     return boundary
 
 
-async def _body(request: Request, *, most: int) -> AsyncIterator[bytes]:
-    size, more = 0, True
-    while more:
-        message = await request.receive()
+class _Body:
+    """The bytes of a request as they come."""
+
+    def __init__(self, request: Request, *, most: int) -> None:
+        self._request = request
+        self._most = most
+        self._size = 0
+        self._more = True
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield them; raises Refused when there are too many, and ClientDisconnect."""
+        while self._more:
+            data = await self._next()
+            self._size += len(data)
+            if self._size > self._most:
+                raise too_large(f"a form must be at most {self._most} bytes")
+            yield data
+
+    async def drain(self) -> None:
+        """Throw away what is still to come, up to a limit."""
+        left = DRAIN_BYTES
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while self._more and left > 0:
+                    left -= len(await self._next())
+        except TimeoutError:
+            return
+
+    async def _next(self) -> bytes:
+        message = await self._request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        data = message.get("body", b"")
-        size += len(data)
-        if size > most:
-            raise too_large(f"a form must be at most {most} bytes")
-        more = message.get("more_body", False)
-        yield data
-
-
-async def _drain(request: Request) -> None:
-    left = DRAIN_BYTES
-    try:
-        async with asyncio.timeout(DRAIN_S):
-            while left > 0:
-                message = await request.receive()
-                left -= len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return
+        self._more = message.get("more_body", False)
+        data: bytes = message.get("body", b"")
+        return data

@@ -1,0 +1,195 @@
+"""A stock Dify client against the whole stack, with the simulator as the model server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from dify_client import AsyncClient, errors, models
+
+from bench.simulator import Simulator, text_for
+from tests.support.stack import KEY, Stack, stack
+
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+QUEUES = {
+    "default": {"model": "sim-instant"},
+    "slow": {"model": "sim-tokens-400-token-50"},
+    "silent": {"model": "sim-latency-2500"},
+    "broken": {"model": "sim-status-500"},
+    "cut": {"model": "sim-cut"},
+}
+SAMPLE = """{
+    "inputs": {"query": "Hello, world!"},
+    "response_mode": "MODE",
+    "user": "abc-123"
+}"""
+MODELS = {"sim-instant": {"prompt_price": "0.001", "completion_price": "0.002"}}
+
+
+@pytest.fixture(scope="module")
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def whole(simulator: Simulator, kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    folder = tmp_path_factory.mktemp("dify") / "data"
+    folder.mkdir()
+    # In a thread: the simulator answers from this loop, and the stack is not ready without it.
+    running = stack(
+        folder,
+        "--kafka",
+        kafka,
+        "--upstream",
+        simulator.url,
+        kafka__topic_prefix=f"dify-{time.time_ns()}.",
+        ingress__keep_alive_s=0.5,
+        streams__max_attempts=1,
+        uploads__image_bytes=100_000,
+        queues=QUEUES,
+        models=MODELS,
+    )
+    yield await asyncio.to_thread(running.__enter__)
+    await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+@pytest.fixture(params=["", "/v1"])
+def client(whole: Stack, request: pytest.FixtureRequest) -> AsyncClient:
+    return AsyncClient(api_key=KEY, api_base=whole.url + request.param)
+
+
+def ask(mode: str, text: str = "Hello, world!", **members: Any) -> models.CompletionRequest:
+    return models.CompletionRequest(
+        inputs={"query": text}, response_mode=models.ResponseMode(mode), user="abc-123", **members
+    )
+
+
+def messages(text: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": text}]
+
+
+async def test_blocking(client: AsyncClient) -> None:
+    answer = await client.acompletion_messages(ask("blocking"))
+    assert answer.event == "message"
+    assert answer.mode == models.Mode.COMPLETION
+    assert answer.answer == text_for(messages("Hello, world!"))
+    usage = answer.metadata.usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert (usage.completion_tokens, usage.completion_price, usage.currency) == (8, "0.0000160", "USD")
+    assert 0 < usage.latency < 60
+
+
+async def test_streaming(client: AsyncClient) -> None:
+    events = [event async for event in await client.acompletion_messages(ask("streaming"))]
+    assert [event.event for event in events] == ["message"] * 8 + ["message_end"]
+    assert "".join(event.answer for event in events[:-1]) == text_for(messages("Hello, world!"))
+    assert len({event.task_id for event in events}) == 1
+    assert events[-1].metadata.usage.completion_tokens == 8
+    assert events[-1].metadata.usage.completion_price == "0.0000160"
+
+
+async def test_pings_come_while_the_model_is_silent(whole: Stack) -> None:
+    client = AsyncClient(api_key=KEY, api_base=whole.url)
+    stream = await client.acompletion_messages(ask("streaming"), headers={"X-Headrace-Queue": "silent"})
+    assert [event.event async for event in stream][-1] == "message_end"
+
+
+async def test_stop(client: AsyncClient) -> None:
+    stream = await client.acompletion_messages(ask("streaming"), headers={"X-Headrace-Queue": "slow"})
+    events = []
+    async for event in stream:
+        events.append(event)
+        if len(events) == 2:
+            stranger = await client.astop_completion_messages(event.task_id, models.StopRequest(user="somebody-else"))
+            assert stranger.result == "success"
+        if len(events) == 6:  # so the stranger's stop had no effect
+            stopped = await client.astop_completion_messages(event.task_id, models.StopRequest(user="abc-123"))
+            assert stopped.result == "success"
+    assert events[-1].event == "message_end"
+    assert {event.event for event in events[:-1]} == {"message"}
+    assert 6 <= len(events) < 400
+    assert events[-1].metadata.usage.completion_tokens == len(events) - 1
+    unknown = await client.astop_completion_messages("no-such-task", models.StopRequest(user="abc-123"))
+    assert unknown.result == "success"
+
+
+async def test_an_uploaded_picture_reaches_the_model(client: AsyncClient, simulator: Simulator) -> None:
+    file = await client.aupload_files(("mill.png", PICTURE, "image/png"), models.UploadFileRequest(user="abc-123"))
+    assert (file.name, file.size, file.extension, file.mime_type) == ("mill.png", len(PICTURE), "png", "image/png")
+    local = models.File(type="image", transfer_method="local_file", upload_file_id=file.id)
+    remote = models.File(type="image", transfer_method="remote_url", url="https://pictures.example/mill.png")
+    await client.acompletion_messages(ask("blocking", files=[local, remote]))
+    encoded = base64.b64encode(PICTURE).decode()
+    assert json.loads(simulator.recent[-1].body)["messages"] == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Hello, world!"},
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}},
+                {"type": "image_url", "image_url": {"url": "https://pictures.example/mill.png"}},
+            ],
+        }
+    ]  # fmt: skip
+    other = models.CompletionRequest(
+        inputs={"query": "x"}, response_mode=models.ResponseMode.BLOCKING, user="somebody-else", files=[local]
+    )
+    with pytest.raises(errors.DifyInvalidParam):
+        await client.acompletion_messages(other)
+
+
+async def test_errors_are_the_clients_own(client: AsyncClient, whole: Stack) -> None:
+    with pytest.raises(errors.DifyCompletionRequestError) as failed:
+        await client.acompletion_messages(ask("blocking"), headers={"X-Headrace-Queue": "broken"})
+    assert failed.value.status == 400
+    with pytest.raises(errors.DifyFileTooLarge):
+        await client.aupload_files(("mill.png", bytes(3_000_000)), models.UploadFileRequest(user="abc-123"))
+    with pytest.raises(errors.DifyUnsupportedFileType):
+        await client.aupload_files(("mill.exe", PICTURE), models.UploadFileRequest(user="abc-123"))
+    with pytest.raises(errors.DifyResourceNotFound):
+        await client.afeedback_messages("no-such-message", models.FeedbackRequest(rating="like", user="abc-123"))
+    with pytest.raises(errors.DifyAPIError) as refused:
+        await AsyncClient(api_key="wrong", api_base=whole.url).acompletion_messages(ask("blocking"))
+    assert (refused.value.status, refused.value.code) == (401, "unauthorized")
+
+
+async def test_a_stream_that_breaks_ends_with_an_error_event(whole: Stack) -> None:
+    client = AsyncClient(api_key=KEY, api_base=whole.url)
+    stream = await client.acompletion_messages(ask("streaming"), headers={"X-Headrace-Queue": "cut"})
+    last = [event async for event in stream][-1]
+    assert (last.event, last.code, last.status) == ("error", "completion_request_error", 400)
+
+
+async def test_feedback(client: AsyncClient) -> None:
+    answer = await client.acompletion_messages(ask("blocking"))
+    rated = await client.afeedback_messages(
+        answer.message_id, models.FeedbackRequest(rating="dislike", user="abc-123", content="too short")
+    )
+    assert rated.result == "success"
+
+
+@pytest.mark.parametrize("mode", ["blocking", "streaming"])
+async def test_the_documented_call(whole: Stack, mode: str) -> None:
+    body = SAMPLE.replace("MODE", mode)
+    command = [
+        "curl", "-sS", "-i", "-X", "POST", f"{whole.url}/completion-messages",
+        "--header", f"Authorization: Bearer {KEY}", "--header", "Content-Type: application/json", "--data-raw", body,
+    ]  # fmt: skip
+    said = (await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)).stdout.decode()
+    head, _, content = said.partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 200")
+    if mode == "blocking":
+        assert json.loads(content)["answer"] == text_for(messages("Hello, world!"))
+    else:
+        assert "content-type: text/event-stream" in head
+        assert content.startswith('data: {"event":"message"')
+        assert '"event":"message_end"' in content
+        assert "[DONE]" not in content
