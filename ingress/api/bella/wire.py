@@ -10,13 +10,20 @@ import orjson
 
 from core.errors import InvalidRequest
 from ingress.json_body import changed_json, json_object
+from ingress.pulling.outcome import WORKER_ERROR
 from ingress.reading import Reading
-from schemas.records import Mode, Task
+from schemas.records import Mode, State, Task
 from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_task
 
 MODES: dict[str, Mode] = {"callback": "callback", "blocking": "blocking", "streaming": "streaming"}
 TIMEOUTS = ("timeout", "start_timeout")
 """Error codes that Bella calls a timeout."""
+WORDS: dict[State, str] = {
+    "queued": "waiting",
+    "processing": "queued",
+    "completed": "succeeded",
+    "cancelled": "cancelled",
+}
 JSON = "application/json"
 DEFAULT_TIMEOUT_S: dict[Mode, int] = {"callback": 86_400, "blocking": 300, "streaming": 300}
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
@@ -176,22 +183,16 @@ def state(reading: Reading) -> str:
     """Translate a state of the table into Bella's words.
 
     Bella's `waiting` is kept but not handed out yet, its `queued` is handed to a worker: our queued and processing.
-    A result whose retention has ended (expired) keeps the word that it ended with.
+    What a worker has completed is succeeded whatever its status says, as in Bella: the result speaks. A result whose
+    retention has ended (expired) keeps the word that it ended with.
     """
-    match reading.state:
-        case "queued":
-            return "waiting"
-        case "processing":
-            return "queued"
-        case "cancelled":
-            return "cancelled"
-        case "failed":
-            return "timeout" if reading.error_code in TIMEOUTS else "failed"
-        case "expired" if reading.error_code is not None:
-            ended = "timeout" if reading.error_code in TIMEOUTS else reading.error_code
-            return ended if ended in ("timeout", "cancelled") else "failed"
-        case _:
-            return "succeeded"
+    if reading.state in WORDS:
+        return WORDS[reading.state]
+    if reading.error_code in TIMEOUTS:
+        return "timeout"
+    if reading.error_code == WORKER_ERROR or (reading.state == "expired" and reading.error_code is None):
+        return "succeeded"
+    return "cancelled" if reading.state == "expired" and reading.error_code == "cancelled" else "failed"
 
 
 def _result(reading: Reading) -> dict[str, Any] | None:

@@ -1,0 +1,180 @@
+"""The routes of workers and of the queues they serve: register, metadata, take, complete, stats."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from core.errors import InvalidRequest, NotFound, Unavailable
+from ingress.api.bella import pull
+from ingress.auth import Caller
+from ingress.body import read_body
+from ingress.pulling.order import Order
+from ingress.pulling.outcome import reported
+from ingress.pulling.puller import Puller
+from ingress.services import Services
+from schemas import ids
+from schemas.records import TERMINAL, Queue, Status
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json"
+SEEN_S = 1.0
+"""A worker may complete through another ingress than it took from; that one's view is milliseconds behind at most."""
+COUNTED_S = 10.0
+NO_EVENT_BUS = (
+    "there is no event bus to connect to; complete carries the outcome, and readers of Kafka find every event in the "
+    "topics"
+)
+
+
+class QueueRoutes:
+    """What Bella's pull workers call."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._puller = Puller(services)
+        self._max_body = services.settings.ingress.max_body_bytes
+        self._inline_bytes = services.settings.storage.inline_bytes
+        self._answers = services.metrics.answers
+
+    def routes(self) -> list[Route]:
+        """List the routes; they come before those whose path is a parameter alone."""
+        return [
+            Route("/v1/queue/register", self.register, methods=["POST"]),
+            Route("/v1/queue/take", self.take, methods=["POST"]),
+            Route("/v1/queue/eventbus", self.event_bus, methods=["GET"]),
+            Route("/v1/queue/{task_id}/complete", self.complete, methods=["POST"]),
+            Route("/v1/queue/{queue}/metadata", self.metadata, methods=["GET"]),
+            Route("/v1/queue/{queue_level}/stats", self.stats, methods=["GET"]),
+        ]
+
+    async def register(self, request: Request) -> Response:
+        """Register a queue by name; a name that is taken is refused, whoever has it."""
+        caller = self._services.keys.caller(request, "submit")
+        asked = pull.parse_register(await read_body(request, limit=self._max_body))
+        services, queue = self._services, self._services.queues.get(asked.queue)
+        if queue is None:
+            _ = services.submitter  # raises Unavailable before Kafka has been reached
+            queue = await services.queues.register(
+                services.producer,
+                asked.queue,
+                endpoint=asked.endpoint,
+                owner=caller.owner,
+                explicit=True,
+                served_by=asked.served_by,
+            )
+            if queue["explicit"] and queue["owner"] == caller.owner:
+                self._answers.labels("register", "", "200").inc()
+                return Response(b'"%b"' % asked.queue.encode(), media_type=JSON)
+        raise InvalidRequest(f"queue {asked.queue} is registered already", field="queue")
+
+    async def metadata(self, request: Request) -> Response:
+        """Show a queue's endpoint; nothing for one that is not there, as Bella answers."""
+        self._services.keys.caller(request, "read")
+        queue = self._services.queues.get(request.path_params["queue"])
+        body = b"" if queue is None else pull.described(queue)
+        return Response(body, media_type=JSON)
+
+    async def take(self, request: Request) -> Response:
+        """Hand out tasks; from now on they are in the caller's hands."""
+        caller = self._services.keys.caller(request, "submit")
+        order = pull.parse_take(await read_body(request, limit=self._max_body))
+        await self._open(order, caller)
+        taken = await self._puller.take(order)
+        if await request.is_disconnected():
+            await self._puller.holding.release([one.row for tasks in taken.values() for one in tasks])
+            taken = {}
+        self._answers.labels("take", order.strategy, "200").inc()
+        return Response(pull.taken_map(taken), media_type=JSON)
+
+    async def complete(self, request: Request) -> Response:
+        """Take the outcome of a task that the caller's workers hold; what comes too late changes nothing."""
+        caller = self._services.keys.caller(request, "submit")
+        given = pull.parse_complete(await read_body(request, limit=self._max_body))
+        row = await self._row(request.path_params["task_id"], caller)
+        judged = await self._finish(row, given)
+        if judged is None or judged["state"] not in TERMINAL:
+            log.info(
+                "an outcome of %s came too late", row["id"], extra={"event": "complete_dropped", "task_id": row["id"]}
+            )
+        self._answers.labels("complete", row["mode"], "200").inc()
+        return Response(b'"%b"' % row["id"].encode(), media_type=JSON, headers={"x-task-id": row["id"]})
+
+    async def stats(self, request: Request) -> Response:
+        """Show the counts of a queue and level."""
+        caller = self._services.keys.caller(request, "read")
+        name = pull.parse_lane(request.path_params["queue_level"], field="queue:level")
+        queue = self._services.queues.get(name.queue)
+        if queue is None or not (_is_admin(caller) or queue["owner"] == caller.owner):
+            raise _no_queue(name.queue)
+        watched = self._puller.watch(name)
+        if not await watched.counted(COUNTED_S):
+            raise Unavailable(f"the tasks of {name} are still being counted; try again in some seconds")
+        return Response(pull.head_row(name, watched.lane), media_type=JSON)
+
+    async def event_bus(self, request: Request) -> Response:
+        """Say that there is none: Bella hands out the address and password of its Redis here."""
+        self._services.keys.caller(request, "read")
+        raise NotFound(NO_EVENT_BUS)
+
+    async def _open(self, order: Order, caller: Caller) -> None:
+        """Let only the registrant and admins take from a queue, and give it to workers when it is not theirs yet."""
+        queues = {name: self._served_queue(name, caller) for name in dict.fromkeys(lane.queue for lane in order.lanes)}
+        for name, queue in queues.items():
+            if queue["served_by"] != "workers":
+                await self._services.queues.give_to_workers(self._services.producer, queue)
+                log.info("queue %s is served by workers now", name, extra={"event": "queue_to_workers", "queue": name})
+
+    def _served_queue(self, name: str, caller: Caller) -> Queue:
+        queue = self._services.queues.get(name)
+        if queue is not None and (_is_admin(caller) or (queue["explicit"] and queue["owner"] == caller.owner)):
+            return queue
+        raise _no_queue(name)
+
+    async def _row(self, text: str, caller: Caller) -> Status:
+        """Return the row of a task that the caller's workers may complete; raises NotFound."""
+        unknown = NotFound(f"there is no task {text[:80]}")
+        try:
+            key = str(ids.parse(text)).encode()
+        except ids.IdError:
+            raise unknown from None
+        row = await self._services.view.until(key, lambda found: found["state"] != "queued", seconds=SEEN_S)
+        if row is None or row["duplicate_of"] is not None or row["source_offset"] < 0:
+            raise unknown
+        try:
+            self._served_queue(row["queue"], caller)
+        except NotFound:
+            raise unknown from None
+        return row
+
+    async def _finish(self, row: Status, given: pull.Completion) -> Status | None:
+        """Bring an outcome to the scheduler, unless it is plain already that nobody waits for it."""
+        if row["lease_until_ms"] is None or given.attempt not in (None, row["attempt"]):
+            return None
+        body, body_ref = given.body, None
+        if body is not None and len(body) > self._inline_bytes:
+            name = f"results/{row['id']}-{row['attempt']}-{secrets.token_hex(4)}"
+            body_ref = await self._services.blobs.put(body, name=name, media_type=given.content_type)
+            body = None
+        outcome = reported(
+            given.status_code,
+            body=body,
+            body_ref=body_ref,
+            content_type=given.content_type,
+            started_ms=row["started_ms"] or time.time_ns() // 1_000_000,
+        )
+        return await self._puller.holding.finish(row, outcome)
+
+
+def _is_admin(caller: Caller) -> bool:
+    return "admin" in caller.scopes
+
+
+def _no_queue(name: str) -> NotFound:
+    return NotFound(f"there is no queue {name} that this key may take from")

@@ -1,0 +1,114 @@
+"""Hold tasks for workers: propose claims, and learn from the rows which of them the scheduler has accepted.
+
+Nothing is handed out before its row names the claim, so two workers never have the same attempt, whichever ingresses
+they asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+
+from core.errors import Unavailable
+from core.kafka.lookup import LATEST
+from ingress.pulling import records
+from ingress.pulling.order import Order, lease_ms
+from ingress.services import Services
+from schemas import topics
+from schemas.records import PULL_WORKER, Outcome, Status
+
+log = logging.getLogger(__name__)
+
+JUDGED_S = 1.5
+"""A row follows its claim within milliseconds; what is not judged by then is given back."""
+
+
+class Holding:
+    """Claims in the name of workers that ask this ingress."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._name = f"{PULL_WORKER}{services.name}-{secrets.token_hex(3)}"
+        self._takes = itertools.count(1)
+
+    async def claim(self, rows: Sequence[Status], order: Order) -> list[Status]:
+        """Claim tasks and return the rows of those that are held now; raises Unavailable."""
+        worker = (
+            f"{self._name}/{next(self._takes)}"  # each take its own, or two could not tell whose claim was accepted
+        )
+        now_ms = _now_ms()
+        await self._services.producer.send_all(
+            [
+                records.claim(
+                    self._services.settings,
+                    row,
+                    worker=worker,
+                    lease_ms=lease_ms(order, row, now_ms=now_ms),
+                    retries=order.retries,
+                    now_ms=now_ms,
+                )
+                for row in rows
+            ]
+        )
+        judged = await asyncio.gather(*(self._judged(row, worker) for row in rows))
+        return [row for row in judged if row is not None]
+
+    async def release(self, held: Sequence[Status]) -> None:
+        """Give tasks back at once; what cannot be written comes back at the end of its lease."""
+        if not held:
+            return
+        now_ms = _now_ms()
+        try:
+            await self._services.producer.send_all(
+                [
+                    records.release(self._services.settings, row, worker=row["worker"] or "", now_ms=now_ms)
+                    for row in held
+                ]
+            )
+        except Unavailable as error:
+            log.warning("%d tasks were not given back: %s", len(held), error, extra={"event": "release_failed"})
+
+    async def finish(self, row: Status, outcome: Outcome) -> Status | None:
+        """Bring the outcome of a held task and return its row as the scheduler left it; raises Unavailable."""
+        topic, partition, record = records.finish(self._services.settings, row, outcome, now_ms=_now_ms())
+        await self._services.producer.send(topic, partition, record)
+        return await self._services.view.until(
+            row["id"].encode(),
+            lambda found: found["attempt"] != row["attempt"] or found["state"] != "processing",
+            seconds=JUDGED_S,
+        )
+
+    async def read_all(self, level: int) -> None:
+        """Return when the read model has every row that is in the log now; raises TimeoutError and Unavailable."""
+        services = self._services
+        tps = [
+            services.topic_partition(topics.status(level), partition)
+            for partition in range(services.settings.kafka.partitions)
+        ]
+        async with asyncio.timeout(JUDGED_S):
+            ends = await asyncio.gather(*(services.lookup.offset_at(tp, LATEST) for tp in tps))
+            for tp, end in zip(tps, ends, strict=True):
+                if end:
+                    await services.view.passed(tp, end - 1)
+
+    async def _judged(self, row: Status, worker: str) -> Status | None:
+        """Return the row when it names this claim."""
+        found = await self._services.view.until(
+            row["id"].encode(),
+            lambda now: now["attempt"] != row["attempt"] or now["state"] != "queued",
+            seconds=JUDGED_S,
+        )
+        if found is None or found["attempt"] != row["attempt"]:
+            return None
+        if found["state"] == "queued":  # still undecided: whatever becomes of the claim, nobody will run it
+            await self.release([{**row, "worker": worker}])
+            return None
+        return found if found["state"] == "processing" and found["worker"] == worker else None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,143 @@
+"""One queue and level as its workers see it: what waits in order, what is held, and the counts. Pure.
+
+A fold of the lane's rows. Only so many waiting tasks are kept in memory, the oldest; when they run low and there are
+more, `starved` asks for another walk over the rows.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from schemas.records import TERMINAL, Status
+
+LIMIT = 100_000
+"""Waiting tasks kept per lane: about 25 MB; a walk over the rows brings in the next."""
+
+
+class LaneName(NamedTuple):
+    """A queue and a level, written as `queue:level`."""
+
+    queue: str
+    level: int
+
+    def __str__(self) -> str:
+        return f"{self.queue}:{self.level}"
+
+
+class Candidate(NamedTuple):
+    """A waiting task, in the order in which tasks are handed out."""
+
+    created_ms: int
+    id: str
+
+
+class Counts(NamedTuple):
+    """What the known rows of a lane amount to."""
+
+    put: int = 0
+    loaded: int = 0
+    """Handed to a worker at least once."""
+    completed: int = 0
+    """Ended, well or not."""
+
+
+NOTHING = Counts()
+
+
+@dataclass(slots=True)
+class PullLane:
+    """What is known of one lane; rows are told in any order, each with what was there before."""
+
+    limit: int = LIMIT
+    held: set[str] = field(default_factory=set)
+    counts: Counts = NOTHING
+    newest: Candidate | None = None
+    newest_loaded: Candidate | None = None
+    _waiting: dict[str, Candidate] = field(default_factory=dict)
+    _heap: list[Candidate] = field(default_factory=list)
+    _last: Candidate | None = None
+    """The last that is kept in memory, when there are more."""
+
+    @property
+    def starved(self) -> bool:
+        """Tell whether few are left here of more that wait."""
+        return self._last is not None and len(self._waiting) * 4 <= self.limit
+
+    def restart(self) -> None:
+        """Take waiting tasks again without a bound below the limit: the rows are about to be walked once more."""
+        self._last = None
+
+    def change(self, before: Status | None, after: Status | None) -> None:
+        """Follow a row; None where there is none, and rows of twins and early cancels count as none."""
+        old, new = _contribution(before), _contribution(after)
+        put, loaded, completed = (had + now - was for had, was, now in zip(self.counts, old, new, strict=True))
+        self.counts = Counts(put, loaded, completed)
+        self.see(after, gone=before["id"] if before is not None else None)
+        if after is None or not new.put:
+            return
+        candidate = Candidate(after["created_ms"], after["id"])
+        self.newest = max(self.newest or candidate, candidate)
+        if new.loaded:
+            self.newest_loaded = max(self.newest_loaded or candidate, candidate)
+
+    def see(self, row: Status | None, *, gone: str | None = None) -> None:
+        """Note where a row stands now, without counting it."""
+        key = row["id"] if row is not None else gone
+        if key is None:
+            return
+        state = row["state"] if row is not None else None
+        if state == "processing":
+            self.held.add(key)
+        else:
+            self.held.discard(key)
+        if row is not None and state == "queued" and row["not_before_ms"] is None:
+            self._wait(Candidate(row["created_ms"], row["id"]))
+        else:
+            self._waiting.pop(key, None)
+
+    def oldest(self, count: int, *, before_ms: int, skip: Collection[str] = ()) -> list[Candidate]:
+        """List the oldest waiting tasks that were created before a time, without those to be skipped."""
+        found: list[Candidate] = []
+        seen: list[Candidate] = []
+        for candidate in self._in_order(seen):
+            if candidate.created_ms >= before_ms or len(found) == count:
+                break
+            if candidate.id not in skip:
+                found.append(candidate)
+        for candidate in seen:
+            heapq.heappush(self._heap, candidate)
+        return found
+
+    def _in_order(self, seen: list[Candidate]) -> Iterator[Candidate]:
+        """Take waiting tasks from the heap, which the caller puts back; what waits no more stays out."""
+        last = None
+        while self._heap:
+            candidate = heapq.heappop(self._heap)
+            if candidate == last or self._waiting.get(candidate.id) != candidate:
+                continue
+            last = candidate
+            seen.append(candidate)
+            yield candidate
+
+    def _wait(self, candidate: Candidate) -> None:
+        if candidate.id in self._waiting or (self._last is not None and candidate > self._last):
+            return
+        self._waiting[candidate.id] = candidate
+        heapq.heappush(self._heap, candidate)
+        if len(self._waiting) > self.limit:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Keep the older three quarters, so that this is done once for many."""
+        self._heap = sorted(self._waiting.values())[: self.limit * 3 // 4]
+        self._waiting = {candidate.id: candidate for candidate in self._heap}
+        self._last = self._heap[-1] if self._heap else None
+
+
+def _contribution(row: Status | None) -> Counts:
+    if row is None or row["duplicate_of"] is not None or row["source_offset"] < 0:
+        return NOTHING
+    return Counts(1, row["started_ms"] is not None, row["state"] in TERMINAL)

@@ -1,0 +1,177 @@
+"""Hand out tasks to workers: pick from the read model, claim, and try on with others where somebody was quicker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+
+from core.blobs import BlobCorrupt, BlobMissing
+from core.errors import Unavailable
+from core.kafka.lookup import Found
+from ingress.pulling.book import Book, Watched
+from ingress.pulling.holding import Holding
+from ingress.pulling.lane import LaneName
+from ingress.pulling.order import Order, Taken
+from ingress.pulling.outcome import lost_body
+from ingress.pulling.picker import Pick, allowed, pick
+from ingress.services import Services
+from ingress.view import View
+from schemas import ids, topics
+from schemas.codec import TASK, SchemaError
+from schemas.framing import FramingError
+from schemas.records import Status
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.8
+"""How long a take begins new claims; the last of them may take Holding's own bound more."""
+SPREAD = 8
+"""Among how many times the wanted number is chosen by chance once another ingress was quicker."""
+WALK_S = 0.1
+FOREVER_MS = 1 << 62
+
+
+class Puller:
+    """All takes of one ingress."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.holding = Holding(services)
+        self._books: dict[View, Book] = {}
+        self._reserved: set[str] = set()
+        """What a take of this process is about to claim: its neighbours need not try."""
+
+    def watch(self, name: LaneName) -> Watched:
+        """Return a lane as the read model shows it; raises Unavailable before there is one."""
+        view = self._services.view
+        if view not in self._books:
+            self._books = {view: Book(view)}
+        return self._books[view].watch(name)
+
+    async def take(self, order: Order) -> dict[LaneName, list[Taken]]:
+        """Return tasks that are held for the caller from now on, fewer than asked for where there are fewer.
+
+        Raises Unavailable when nothing could be claimed because Kafka is away.
+        """
+        lanes = {name: self.watch(name) for name in order.lanes}
+        async with AsyncExitStack() as turns:
+            if order.strategy == "sequential":
+                lanes = {name: one for name, one in lanes.items() if not one.turn.locked()}
+                for watched in lanes.values():
+                    await turns.enter_async_context(watched.turn)
+            held = await self._hold(order, lanes)
+        found = await asyncio.gather(*(self._filled(row) for row in held))
+        taken: dict[LaneName, list[Taken]] = {}
+        for one in sorted((one for one in found if one is not None), key=lambda one: one.row["created_ms"]):
+            taken.setdefault(LaneName(one.row["queue"], one.row["level"]), []).append(one)
+        return taken
+
+    async def _hold(self, order: Order, lanes: Mapping[LaneName, Watched]) -> list[Status]:
+        """Claim until there is enough, nothing more, or no time."""
+        until = time.monotonic() + LOOK_S
+        wanted, held, tried, spread = allowed(order.strategy, order.size), list[Status](), set[str](), 1
+        while len(held) < wanted and (left_s := until - time.monotonic()) > 0:
+            picks = self._pick(order, lanes, wanted - len(held), tried, spread)
+            if not picks:
+                if not await _walked(lanes.values(), left_s):
+                    break
+                continue
+            tried |= {one.task.id for one in picks}
+            try:
+                won = await self._claim(order, picks, lanes)
+            except Unavailable:
+                if held:
+                    break
+                raise
+            spread = SPREAD if len(won) < len(picks) else 1
+            held += won
+        return held
+
+    def _pick(
+        self, order: Order, lanes: Mapping[LaneName, Watched], count: int, tried: set[str], spread: int
+    ) -> list[Pick]:
+        before_ms = _now_ms() - order.min_age_ms if order.min_age_ms else FOREVER_MS
+        waiting = {}
+        for name, watched in lanes.items():
+            if order.strategy == "sequential" and (watched.lane.held or not watched.whole.is_set()):
+                continue
+            few = 1 if order.strategy == "sequential" else count * spread
+            oldest = watched.lane.oldest(few, before_ms=before_ms, skip=tried | self._reserved)
+            some = oldest if spread == 1 else random.sample(oldest, min(count, len(oldest)))
+            waiting[name] = sorted(some)
+        return pick(order.strategy, waiting, count)
+
+    async def _claim(self, order: Order, picks: Sequence[Pick], lanes: Mapping[LaneName, Watched]) -> list[Status]:
+        chosen = {one.task.id for one in picks}
+        self._reserved |= chosen
+        try:
+            now_ms = _now_ms()
+            rows = [row for one in picks if (row := self._services.view.get(one.task.id.encode())) is not None]
+            rows = [
+                row
+                for row in rows
+                if row["state"] == "queued" and row["not_before_ms"] is None and row["deadline_ms"] > now_ms
+            ]
+            won = await self.holding.claim(rows, order) if rows else []
+            if order.strategy == "sequential":
+                won = [row for row in won if await self._alone(row, lanes)]
+            return won
+        finally:
+            self._reserved -= chosen
+
+    async def _alone(self, row: Status, lanes: Mapping[LaneName, Watched]) -> bool:
+        """Tell whether no other task of the lane is held, and give this one back when one is.
+
+        Each of two takers first has its claim accepted and then reads every row there is, so at least one of them sees
+        the other, whichever ingresses they asked.
+        """
+        watched = lanes[LaneName(row["queue"], row["level"])]
+        try:
+            await self.holding.read_all(row["level"])
+        except (TimeoutError, Unavailable) as error:
+            log.warning("cannot tell who holds %s: %s", watched.name, error, extra={"event": "take_undecided"})
+        else:
+            if watched.lane.held <= {row["id"]}:
+                return True
+        await self.holding.release([row])
+        return False
+
+    async def _filled(self, row: Status) -> Taken | None:
+        """Add the body; a task whose body is lost ends here."""
+        tp = self._services.topic_partition(topics.tasks(row["level"]), ids.parse(row["id"]).partition)
+        try:
+            data = await self._body(row["id"], await self._services.lookup.read(tp, row["source_offset"]))
+            if data is None:
+                await self.holding.finish(row, lost_body(started_ms=row["started_ms"] or _now_ms()))
+                return None
+        except Unavailable as error:
+            log.warning("body of %s: %s", row["id"], error, extra={"event": "take_no_body", "task_id": row["id"]})
+            await self.holding.release([row])
+            return None
+        return Taken(row, data)
+
+    async def _body(self, task_id: str, found: Found | None) -> bytes | str | None:
+        try:
+            task = TASK.decode(found.value) if found is not None and found.value is not None else None
+            if task is None or task["id"] not in (None, task_id):
+                return None
+            return task["data"] if task["data_ref"] is None else await self._services.blobs.get(task["data_ref"])
+        except (FramingError, SchemaError, BlobMissing, BlobCorrupt):
+            return None
+
+
+async def _walked(lanes: Iterable[Watched], left_s: float) -> bool:
+    """Wait a little for lanes whose rows are still being read; tell whether there are any."""
+    unread = [one for one in lanes if not one.whole.is_set()]
+    if not unread:
+        return False
+    await unread[0].counted(min(left_s, WALK_S))
+    return True
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
