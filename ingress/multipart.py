@@ -103,10 +103,14 @@ class FormRewriter:
             raise InvalidRequest(f"the body is no valid multipart form: {error}", field="body") from None
         return self._taken()
 
-    def close(self, added: Mapping[str, str]) -> bytes:
-        """Return the end of the form, with further fields; raises InvalidRequest for a form that broke off."""
+    def check_end(self) -> None:
+        """Refuse a form that broke off; raises InvalidRequest."""
         if not self._ended:
             raise InvalidRequest("the multipart form breaks off before its closing boundary", field="body")
+
+    def close(self, added: Mapping[str, str]) -> bytes:
+        """Return the end of the form, with further fields; raises InvalidRequest for a form that broke off."""
+        self.check_end()
         for name, value in added.items():
             head = f'\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
             self._out += [self._edge, head.encode()]

@@ -63,6 +63,7 @@ class Uploads:
         try:
             async for data in self._pieces(request):
                 await spool.take(form.feed(data))
+            form.check_end()
             await spool.take(form.close(finish(form)))
             return Upload(form.fields, content_type, *await spool.finish())
         finally:

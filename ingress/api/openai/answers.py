@@ -15,6 +15,7 @@ from ingress.errors import problem_of
 from ingress.openai_error import error_body
 from ingress.services import Services
 from ingress.sse import MEDIA_TYPE
+from ingress.stored import stored_answer
 from ingress.submit import Ticket
 from schemas import ids
 from schemas.records import Result
@@ -74,6 +75,14 @@ async def outcome(services: Services, result: Result) -> Response:
     """Answer with an outcome: status, body and type of the upstream where it has answered."""
     done = result["state"] == "completed"
     try:
+        if result["body_ref"] is not None and (done or not _is_stream(result)):
+            return await stored_answer(
+                services.blobs,
+                result["body_ref"],
+                status=result["status_code"],
+                content_type=result["content_type"] or JSON,
+                headers=None if done else FINAL,
+            )
         body = await services.body_of(result)
     except (BlobMissing, BlobCorrupt) as error:
         return _failed(500, error.code, f"the answer was too large for a record and is lost: {error}")
@@ -82,12 +91,16 @@ async def outcome(services: Services, result: Result) -> Response:
         response.headers.update(FINAL)
         return response
     # What was cut off in the middle of a stream is no answer: the pieces of one are no error body either.
-    if not done and (body is None or result["content_type"].startswith(MEDIA_TYPE)):
+    if not done and (body is None or _is_stream(result)):
         return _unanswered(result)
     # Raw headers: a media type is passed on as it came, and Starlette would add a charset to text.
     response = Response(body or b"", status_code=result["status_code"], headers=None if done else FINAL)
     response.headers["content-type"] = result["content_type"] or JSON
     return response
+
+
+def _is_stream(result: Result) -> bool:
+    return result["content_type"].startswith(MEDIA_TYPE)
 
 
 def _unanswered(result: Result) -> Response:
