@@ -28,6 +28,7 @@ from ingress.keys.file import KeysFile
 from ingress.lease import lease_slot, renew_slot
 from ingress.limits import KeyLimits
 from ingress.metrics import Metrics
+from ingress.own_writes import OwnWrites
 from ingress.pulse import Pulse
 from ingress.submit import Submitter, Ticket
 from ingress.view import View
@@ -69,6 +70,7 @@ class Services:
         self._submitter: Submitter | None = None
         self._stack = AsyncExitStack()
         self._accepted: OrderedDict[bytes, int] = OrderedDict()
+        self.own_writes = OwnWrites()
         self._watch()
 
     @property
@@ -132,6 +134,7 @@ class Services:
     def remember(self, ticket: Ticket, offset: int) -> None:
         """Keep where an accepted task stands, so that it can be shown before the scheduler has seen it."""
         self._accepted[ticket.key] = offset
+        self.own_writes.add(ticket.owner, ticket.key)
         if len(self._accepted) > REMEMBERED:
             self._accepted.popitem(last=False)
 

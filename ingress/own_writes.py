@@ -1,0 +1,35 @@
+"""What each tenant has put here lately, so that its next list waits for these rows: they follow within milliseconds."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+MOST = 32
+"""Keys kept per tenant. Rows are made in about the order of the writes, so the last ones stand for all."""
+MAX_OWNERS = 1_000
+YOUNG_S = 10.0
+"""A row that is later than this is late for everybody: the scheduler is behind, and no list waits for it."""
+
+
+class OwnWrites:
+    """Remember accepted tasks until their rows have been seen."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._by_owner: OrderedDict[str, deque[tuple[float, bytes]]] = OrderedDict()
+
+    def add(self, owner: str, key: bytes) -> None:
+        """Remember a task that was accepted now."""
+        written = self._by_owner.get(owner)
+        if written is None:
+            written = self._by_owner[owner] = deque(maxlen=MOST)
+            if len(self._by_owner) > MAX_OWNERS:
+                self._by_owner.popitem(last=False)
+        written.append((self._clock(), key))
+
+    def take(self, owner: str) -> list[bytes]:
+        """Return the young ones, the newest last, and forget all of them."""
+        oldest = self._clock() - YOUNG_S
+        return [key for at, key in self._by_owner.pop(owner, ()) if at >= oldest]
