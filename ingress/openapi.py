@@ -12,9 +12,12 @@ from typing import Any
 from ingress.api.bella import openapi as bella
 from ingress.api.dify import openapi as dify
 from ingress.api.openai import openapi as openai
+from ingress.api.tasks import events_openapi as events
+from ingress.api.tasks import openapi as tasks
+from ingress.openapi_common import completed
 
 TITLE = "Headrace"
-DOORS = (bella, openai, dify)
+DOORS = (bella, openai, tasks, events, dify)
 
 
 @cache
@@ -29,7 +32,11 @@ def document() -> dict[str, Any]:
         },
         "security": [{"key": []}],
         "paths": {
-            **{path: methods for door in DOORS for path, methods in door.paths().items()},
+            **{
+                path: {method: completed(path, method, operation) for method, operation in methods.items()}
+                for door in DOORS
+                for path, methods in door.paths().items()
+            },
             "/livez": {"get": _probe("Does the process answer?", {"live": True})},
             "/readyz": {
                 "get": _probe("Does the whole path work, from here to a model?", {"ready": True, "missing": []})

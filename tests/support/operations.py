@@ -1,0 +1,97 @@
+"""The operations of the OpenAPI document as requests: what tests of every route go by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import httpx
+
+from ingress.openapi import document
+
+IDS = {"task_id", "message_id"}
+"""Path parameters that name a task."""
+OTHERS = {
+    "model": "smollm2",
+    "queue": "chat",
+    "queue_level": "chat:0",
+    "schema_id": "1",
+    "subject": "headrace.tasks.online-value",
+    "version": "1",
+}
+"""Path parameters that name something which every key may see."""
+DIFY = ("/completion-messages", "/files/upload", "/messages", "/parameters", "/info", "/meta")
+
+
+class Operation(NamedTuple):
+    """One method of one path."""
+
+    method: str
+    path: str
+    described: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def secured(self) -> bool:
+        """Tell whether it needs a key."""
+        return bool(self.described.get("security", True))
+
+    @property
+    def names_a_task(self) -> bool:
+        """Tell whether its path holds the id of a task."""
+        return any(f"{{{name}}}" in self.path for name in IDS)
+
+    @property
+    def user(self) -> str | None:
+        """Return the end user that the example names."""
+        body = self._body().get("json")
+        return body.get("user") if isinstance(body, dict) else None
+
+    def url(self, task_id: str = "TASK-1-0-C-260131120000-0003-017000") -> str:
+        """Return the path with its parameters filled in."""
+        values = OTHERS | dict.fromkeys(IDS, task_id)
+        return self.path.format(**values)
+
+    def request(self, client: httpx.AsyncClient, url: str, headers: Mapping[str, str]) -> httpx.Request:
+        """Build a request as the document's first example has it."""
+        return client.build_request(self.method, url, headers={"authorization": "", **headers}, **self._body())
+
+    def _body(self) -> dict[str, Any]:
+        content = self.described.get("requestBody", {}).get("content", {})
+        if "application/json" in content:
+            return {"json": example(content["application/json"])}
+        if "multipart/form-data" in content:
+            members = content["multipart/form-data"]["schema"]
+            if "$ref" in members:
+                members = document()["components"]["schemas"][members["$ref"].rpartition("/")[2]]
+            files = {name for name, schema in members["properties"].items() if "binary" in str(schema)}
+            return {"files": dict.fromkeys(files, ("a.wav", b"RIFF")), "data": {"model": "smollm2"}}
+        return {}
+
+
+def example(content: Mapping[str, Any]) -> Any:
+    """Return the first example of a body."""
+    if "example" in content:
+        return content["example"]
+    for named in content.get("examples", {}).values():
+        return named["value"]
+    return {}
+
+
+def operations() -> Iterator[Operation]:
+    """Yield every operation."""
+    for path, methods in document()["paths"].items():
+        for method, described in methods.items():
+            yield Operation(method.upper(), path, described)
+
+
+def in_dialect(path: str, response: httpx.Response) -> bool:
+    """Tell whether an error has the form that the clients of a path can read."""
+    body = response.json()
+    if path.removeprefix("/v1").startswith(DIFY):
+        return set(body) - {"params"} == {"code", "message", "status"} and body["status"] == response.status_code
+    if f"{path}/".startswith(("/v1/", "/queue/")) and not f"{path}/".startswith("/v1/queue/"):
+        return set(body) == {"error"} and set(body["error"]) == {"message", "type", "param", "code"}
+    return set(body) - {"field"} == {"code", "message", "timestamp"} and body["code"] == response.status_code

@@ -1,0 +1,142 @@
+"""Every route of the OpenAPI document: closed without a key, within its scope, and silent about what is not yours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from core.settings import AuthSettings, Settings
+from schemas import topics
+from schemas.codec import TASK
+from tests.support.bella import BODY, PUT, Double, row_of
+from tests.support.ingress import ingress_in_memory
+from tests.support.operations import Operation, in_dialect, operations
+
+KEYS = """
+[[tenants.acme.keys]]
+key = "sk-acme"
+scopes = ["submit", "read", "admin"]
+[[tenants.acme.keys]]
+key = "sk-submit"
+scopes = ["submit"]
+[[tenants.acme.keys]]
+key = "sk-read"
+scopes = ["read"]
+[[tenants.acme.keys]]
+key = "sk-admin"
+scopes = ["admin"]
+[[tenants.other.keys]]
+key = "sk-other"
+scopes = ["submit", "read", "admin"]
+"""
+SILENT = {"/completion-messages/{task_id}/stop"}
+"""Paths that answer 200 whether there is such a task or not, as their source does."""
+HOLDERS_ONLY = {"/v1/queue/{task_id}/complete"}
+"""Paths that are for whoever holds the task as its worker: its owner alone is nobody there."""
+ALL = list(operations())
+SECURED = [one for one in ALL if one.secured]
+every_operation = pytest.mark.parametrize("operation", ALL, ids=str)
+every_secured = pytest.mark.parametrize("operation", SECURED, ids=str)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
+    (tmp_path / "keys.toml").write_text(KEYS)
+    settings = Settings(data_dir=tmp_path, auth=AuthSettings(keys_file=tmp_path / "keys.toml"))
+    async with ingress_in_memory(settings) as double:
+        yield double
+
+
+async def asked(
+    client: httpx.AsyncClient, operation: Operation, key: str | None, *, url: str | None = None
+) -> httpx.Response | None:
+    """Send a request; None when it is held, which a refusal never is."""
+    headers = {} if key is None else bearer(key)
+    request = operation.request(client, url or operation.url(), headers)
+    if key is None:
+        del request.headers["authorization"]
+    try:
+        async with asyncio.timeout(1):
+            return await client.send(request)
+    except TimeoutError:
+        return None
+
+
+@every_secured
+@pytest.mark.parametrize("key", [None, "sk-wrong", ""])
+async def test_without_a_right_key_nothing_is_told(ingress: Double, operation: Operation, key: str | None) -> None:
+    memory, client = ingress
+    refused = await asked(client, operation, key)
+    assert refused is not None
+    assert refused.status_code == 401
+    assert in_dialect(operation.path, refused)
+    assert refused.headers["www-authenticate"].startswith("Bearer")
+    assert "sk-" not in refused.text
+    assert not memory.log
+
+
+@every_secured
+async def test_a_key_does_what_its_scopes_say(ingress: Double, operation: Operation) -> None:
+    client = ingress[1]
+    [wanted] = operation.described["security"][0]["key"]
+    for scope in ("submit", "read", "admin"):
+        answered = await asked(client, operation, f"sk-{scope}")
+        if scope == wanted:
+            assert answered is None or answered.status_code not in (401, 403)
+            continue
+        assert answered is not None
+        assert answered.status_code == 403
+        assert in_dialect(operation.path, answered)
+        assert f"the scope {wanted}; yours has {scope}" in answered.text
+
+
+@pytest.mark.parametrize("operation", [one for one in SECURED if one.names_a_task], ids=str)
+async def test_a_task_of_another_tenant_is_not_there(ingress: Double, operation: Operation) -> None:
+    memory, client = ingress
+    accepted = await client.post(PUT, json=BODY, headers=bearer("sk-acme"))
+    task_id = accepted.json()["data"]
+    [record] = memory.written(topics.tasks(0))
+    task = TASK.decode(record.value or b"")
+    written = sum(map(len, memory.log.values()))
+    for changes in ({}, {"state": "completed", "finished_ms": 5, "status_code": 200}):
+        memory.rows[task_id.encode()] = row_of(task, 0, user=operation.user, **changes)
+        foreign = await asked(client, operation, "sk-other", url=operation.url(task_id))
+        assert foreign is not None
+        assert sum(map(len, memory.log.values())) == written
+        missing = await asked(client, operation, "sk-other")
+        assert missing is not None
+        assert missing.status_code == foreign.status_code
+        if operation.path.removeprefix("/v1") in SILENT:
+            assert foreign.status_code == 200
+            continue
+        assert foreign.status_code == 404
+        assert in_dialect(operation.path, foreign)
+        if operation.path in HOLDERS_ONLY:
+            continue
+        own = await asked(client, operation, "sk-acme", url=operation.url(task_id))
+        assert own is None or own.status_code not in (401, 403, 404)
+        written = sum(map(len, memory.log.values()))
+
+
+@every_operation
+async def test_another_method_is_refused_with_those_that_are_possible(ingress: Double, operation: Operation) -> None:
+    _, client = ingress
+    refused = await client.request("PROPFIND", operation.url())
+    assert refused.status_code == 405
+    assert operation.method in refused.headers["allow"]
+    assert in_dialect(operation.path, refused)
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/queue/nothing", "/v1/queue", "/completion-messages/x/y"])
+async def test_an_unknown_path_is_not_there(ingress: Double, path: str) -> None:
+    answered = await ingress[1].get(path)
+    assert answered.status_code in (404, 405)
+    assert in_dialect(path, answered)
