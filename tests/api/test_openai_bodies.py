@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -16,29 +15,13 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
 from bench.simulator import Simulator
-from tests.support.stack import KEY, Stack, stack
+from tests.support.stack import KEY, Stack
 
 TOOL = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
 }
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
-
-
-@pytest.fixture(scope="module")
-async def simulator() -> AsyncIterator[Simulator]:
-    async with Simulator() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def whole(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    folder = tmp_path_factory.mktemp("api") / "data"
-    folder.mkdir()
-    # In a thread: the simulator answers from this loop, and the stack is not ready without it.
-    running = stack(folder, "--upstream", simulator.url)
-    yield await asyncio.to_thread(running.__enter__)
-    await asyncio.to_thread(running.__exit__, None, None, None)
 
 
 def recorded(call: Callable[[openai.OpenAI], object]) -> tuple[str, dict[str, Any]]:
