@@ -45,7 +45,7 @@ class WebhookSettings(Section):
     )
     timeout_s: float = Field(15, gt=0, description="Seconds a receiver may take to answer.")
     retry_delays: Annotated[list[float], NoDecode] = Field(
-        default_factory=lambda: [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400],
+        default_factory=lambda: list[float]((5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)),
         description="Seconds before each further attempt, comma separated.",
     )
     concurrency: int = Field(256, ge=1, description="Deliveries at once.")

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from core.blobs import BlobStore
+from core.callback_policy import callback_policy
 from core.errors import InvalidRequest, Unavailable, Unconfirmed
 from core.kafka.producer import Producer, Record
 from core.queues import QueueDirectory
@@ -18,6 +19,7 @@ from schemas.headers import headers
 from schemas.ids import MODE_LETTERS, Serials, TaskId
 from schemas.records import Queue, Task, event
 from schemas.slices import home_partition, stable_hash
+from schemas.validation import Invalid, check_callback
 
 
 class Ticket(NamedTuple):
@@ -51,6 +53,7 @@ class Submitter:
         self._spread = itertools.count()
         self._partitions = settings.kafka.partitions
         self._inline_bytes = settings.storage.inline_bytes
+        self._callbacks = callback_policy(settings)
         self._auto_register = settings.ingress.auto_register
         self._tasks = [settings.topic(topics.tasks(level)) for level in (0, 1)]
         self._events = [settings.topic(topics.events(level)) for level in (0, 1)]
@@ -60,6 +63,7 @@ class Submitter:
 
         Nothing is accepted yet. The id is known before the write, so that a waiter can be there before the answer.
         """
+        self._check_callback(task["callback_url"])
         queue = self._queues.get(task["queue"]) or await self._register(task, owner)
         now_ms = time.time_ns() // 1_000_000
         key = task["idempotency_key"]
@@ -98,6 +102,15 @@ class Submitter:
         deadline_ms, stored = now_ms + task["timeout_ms"], task["data_ref"] is not None
         ticket = Ticket(task_id, encoded, owner, deadline_ms, keyed=key is not None, stored=stored)
         return ticket, Record(encoded, TASK.encode(task), described, now_ms)
+
+    def _check_callback(self, url: str | None) -> None:
+        """Refuse a callback that this deployment does not allow, whichever door it came through."""
+        if url is None:
+            return
+        try:
+            check_callback(url, self._callbacks)
+        except Invalid as error:
+            raise InvalidRequest(error.message, field=error.field) from None
 
     async def send(self, ticket: Ticket, record: Record) -> int:
         """Write the task and return its offset once every in-sync copy has it; raises Unavailable."""

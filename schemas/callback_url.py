@@ -17,6 +17,7 @@ MAX_NAME = 253
 PUBLIC_PORTS = (80, 443, 8080, 8443)
 """What receivers listen on; any other port of a stranger's host is more likely something else."""
 LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+BRACKETS = re.compile(r"\[[0-9A-Fa-f:.]+(%[^\]]*)?\](:[0-9]+)?")
 NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 INSIDE_NAMES = ("localhost", "local", "localdomain", "internal", "intranet", "lan", "home", "corp", "arpa")
 NEVER_NAMES = ("metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal")
@@ -140,6 +141,8 @@ def _host_problems(parts: SplitResult, *, private: bool) -> Iterator[str]:
     name = host.removesuffix(".")
     labels = name.split(".")
     if "[" in parts.netloc or ":" in host:
+        if not BRACKETS.fullmatch(parts.netloc):
+            yield "holds no IPv6 address"
         yield from _v6_problems(host, private=private)
     elif "%" in host:
         yield "must not hold %XX in its host"

@@ -10,6 +10,8 @@ Headers = list[tuple[str, bytes]]
 
 AVRO = b"application/avro"
 SOURCE = "headrace"
+CALLBACK_EVENTS = "x-callback-events"
+"""On rows of tasks whose callback is told of more than the outcome, so that all other rows are passed over unread."""
 TYPE = b"io.headrace."
 CREATED = "x-created-ms"
 """On the rows of tasks alone: who keeps an order of them need not decode the row, nor tell tasks from other rows."""

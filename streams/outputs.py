@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from core.kafka.producer import Record
 from schemas.codec import CONTROL, RESULT, STATUS, WORK
-from schemas.headers import headers
+from schemas.headers import CALLBACK_EVENTS, headers
 from schemas.records import Outcome, Result, State, Status
 from streams.machine import Work
 from streams.rows import cancelled_early
+
+NEWS = frozenset(("start", "progress", "expired"))
+"""What a callback can be told besides the outcome."""
 
 
 def status_record(row: Status, *, now_ms: int) -> Record:
@@ -25,6 +28,8 @@ def status_record(row: Status, *, now_ms: int) -> Record:
         attempt=row["attempt"],
         created_ms=row["created_ms"] if is_task else None,
     )
+    if row["callback_url"] is not None and not NEWS.isdisjoint(row["callback_events"]):
+        described.append((CALLBACK_EVENTS, ",".join(row["callback_events"]).encode()))
     return Record(row["id"].encode(), STATUS.encode({**row, "updated_ms": now_ms}), described, now_ms)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ingress.openapi_parts import CHAT, COMPLETION, IDEMPOTENCY, STREAM, TASK_TEXT, header, task_id_parameter
+from schemas.validation import CALLBACK_EVENTS
 
 _ERRORS = {
     400: ("A member of the body is missing or wrong.", "data is required", "data"),
@@ -149,6 +150,11 @@ def _put_schema() -> dict[str, Any]:
             "data": {"type": "object", "description": "Body for the upstream; passed on as it is, but for `stream`."},
             "response_mode": {"enum": ["callback", "blocking", "streaming"], "default": "callback"},
             "callback_url": text | {"description": "Where the outcome is posted; without it poll the task."},
+            "callback_events": {
+                "type": "array",
+                "items": {"enum": [*CALLBACK_EVENTS]},
+                "description": "What callback_url is told of; without it of the outcome alone.",
+            },
             "timeout": {
                 "type": "integer",
                 "minimum": 1,

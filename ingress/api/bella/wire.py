@@ -60,7 +60,7 @@ def parse_put(body: bytes, *, limits: Limits, idempotency_key: str | None = None
         "retention_ms": _seconds(members, "result_retention") * 1000,
         "content_type": JSON,
         "user": None,
-        "callback_events": [],
+        "callback_events": _events(members.get("callback_events")),
     }
     task["timeout_ms"] = _timeout_ms(members.get("timeout"), task, limits)
     try:
@@ -130,6 +130,15 @@ def _timeout_ms(value: object, task: Task, limits: Limits) -> int:
             f"timeout must be at most {longest_s} seconds in response_mode {task['mode']}", field="timeout"
         )
     return value * 1000
+
+
+def _events(value: object) -> list[str]:
+    """Read what the callback is to be told of; none means the outcome alone."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise InvalidRequest("callback_events must be a list of strings", field="callback_events")
+    return list(dict.fromkeys(value))
 
 
 def _upstream_body(body: bytes, members: dict[str, Any], mode: Mode) -> bytes:
