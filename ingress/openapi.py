@@ -11,13 +11,14 @@ from typing import Any
 
 from ingress.api.bella import openapi as bella
 from ingress.api.dify import openapi as dify
+from ingress.api.openai import media_openapi as media
 from ingress.api.openai import openapi as openai
 from ingress.api.tasks import events_openapi as events
 from ingress.api.tasks import openapi as tasks
 from ingress.openapi_common import completed
 
 TITLE = "Headrace"
-DOORS = (bella, openai, tasks, events, dify)
+DOORS = (bella, openai, media, tasks, events, dify)
 
 
 @cache
