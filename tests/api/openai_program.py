@@ -1,8 +1,8 @@
 """A program that uses the stock OpenAI SDK, whichever version it finds, against the mirror.
 
-`python openai_program.py ROOT KEY` runs every scenario over both base URLs and prints a JSON object: scenario → null, or
-a trace of what went wrong. Answers are held to the SDK's strict validation, but for two that it refuses of the API's own
-servers too: an embedding in base64 and the null finish_reason of a streamed completion.
+`python openai_program.py ROOT KEY` runs every scenario over both base URLs and prints a JSON object: scenario → null,
+or the trace of what went wrong. Answers are held to the SDK's strict validation, but for two that it refuses of the
+API's own servers too: an embedding in base64 and the null finish_reason of a streamed completion.
 """
 
 from __future__ import annotations

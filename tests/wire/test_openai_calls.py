@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from core.settings import IngressSettings, ModelSettings, QueueSettings, Setting
 from schemas import ids, topics
 from schemas.codec import EVENT
 from schemas.records import Chunk, Result, Status, Task
+from tests.support.answers import result_of
 from tests.support.bella import Double, answer, row_of
 from tests.support.ingress import HEADERS, ingress_in_memory
 from tests.support.openai import BODY, CHAT, ENDPOINTS, error, named, written
@@ -323,3 +327,22 @@ async def test_a_client_that_leaves_cancels(ingress: Double, body: bytes) -> Non
     [record] = memory.written(topics.events(0))
     asked = EVENT.decode(record.value or b"")
     assert (asked["kind"], asked["id"]) == ("cancel", written(memory)["id"])
+
+
+async def test_a_held_call_does_not_hold_its_body(tmp_path: Path) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"model":"m","async":false,"prompt":"'
+        yield b"x" * 3_000_000
+        yield b'"}'
+
+    async with ingress_in_memory(Settings(data_dir=tmp_path)) as (memory, client):
+        tracemalloc.start()
+        try:
+            asking = asyncio.create_task(client.post("/v1/completions", content=body()))
+            await eventually_async(lambda: memory.written(topics.tasks(0)), what="the write")
+            await eventually_async(lambda: tracemalloc.get_traced_memory()[0] < 1_500_000, what="a small held call")
+            assert len(memory.services.waiters) == 1
+        finally:
+            tracemalloc.stop()
+        memory.tell([result_of(written(memory)["id"] or "")])
+        assert (await asking).status_code == 200
