@@ -144,7 +144,7 @@ class FormRewriter:
         name = options.get(b"name", b"").decode(errors="replace")
         if kind != b"form-data" or not name:
             raise InvalidRequest("a part of the form has no name", field="body")
-        file_name = _file_name(self._header(b"content-disposition"), options)
+        file_name = file_name_of(self._header(b"content-disposition"), options)
         self._field, self._is_file = name, file_name is not None
         self.names.add(name)
         if file_name is not None:
@@ -199,7 +199,7 @@ class FormRewriter:
         self._ended = True
 
 
-def _file_name(disposition: bytes, options: Mapping[bytes, bytes]) -> str | None:
+def file_name_of(disposition: bytes, options: Mapping[bytes, bytes]) -> str | None:
     """Return the name of a file; some clients write one that is not ASCII in the extended form."""
     if b"filename" in options:
         return options[b"filename"].decode(errors="replace")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import NamedTuple
@@ -16,14 +15,13 @@ from core.errors import InvalidRequest
 from core.settings import UploadSettings
 from ingress.api.dify.media import Media
 from ingress.api.dify.refusal import Refused
+from ingress.body import body_ended, check_encoding, declared_length
+from ingress.multipart import boundary_of, file_name_of
 from schemas.records import Blob
 
 MARGIN_BYTES = 65_536
 """What boundaries, headers and other fields of a form may take beside the largest file."""
 FIELD_BYTES = 4_096
-DRAIN_BYTES = 16_777_216
-DRAIN_S = 5.0
-"""A client that is still sending reads no answer; so much of a refused form is read and thrown away before it."""
 
 
 class Received(NamedTuple):
@@ -37,13 +35,13 @@ class Received(NamedTuple):
 async def receive(request: Request, *, blobs: BlobStore, name: str, settings: UploadSettings) -> Received:
     """Store the file of a form under a name; raises RequestError, Unavailable, ClientDisconnect, then storing none."""
     boundary = _boundary(request)
+    check_encoding(request)
     form = _Form(settings)
-    body = _Body(request, most=form.most_bytes)
     parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # its TypedDict wants every callback
     async with AsyncExitStack() as stack:
         writer = None
         try:
-            async for data in body.pieces():
+            async for data in _pieces(request, form):
                 parser.write(data)
                 pieces = form.taken()
                 if form.media is not None and writer is None:
@@ -54,14 +52,12 @@ async def receive(request: Request, *, blobs: BlobStore, name: str, settings: Up
                         await writer.write(piece)
         except MultipartParseError:
             raise InvalidRequest("the body is no valid multipart form", field="body") from None
-        except Refused:
-            await body.drain()
-            raise
         if not form.ended:
             raise InvalidRequest("the multipart form breaks off before its end", field="body")
         if form.media is None or writer is None:
             raise Refused("a form field file with a file in it is required", code="no_file_uploaded", field="file")
-        return Received(form.media, await writer.finish(), form.user)
+        user = form.user  # may raise, so before the file is there
+        return Received(form.media, await writer.finish(), user)
 
 
 class _Form:
@@ -75,7 +71,7 @@ class _Form:
         self.media: Media | None = None
         self.ended = False
         self._pieces: list[bytes] = []
-        self._size = 0
+        self.file_bytes = 0
         self._user: bytes | None = None
         self._headers: dict[bytes, bytes] = {}
         self._header = (b"", b"")
@@ -124,14 +120,15 @@ class _Form:
         self._field = options.get(b"name", b"")
         if self._field == b"user":
             self._user = b""
-        if b"filename" not in options:
+        name = file_name_of(self._headers.get(b"content-disposition", b""), options)
+        if name is None:
             return
         if self._field != b"file":
             raise InvalidRequest("the file must be in the form field file", field="file")
         if self.media is not None:
             raise Refused("one file at a time", code="too_many_files", field="file")
         content_type = self._headers.get(b"content-type", b"").decode("latin-1")
-        self.media = Media(options[b"filename"].decode(errors="replace"), content_type)
+        self.media = Media(name, content_type)
         self._field = b""
 
     def _data(self, data: bytes, start: int, end: int) -> None:
@@ -140,8 +137,8 @@ class _Form:
             if len(self._user) > FIELD_BYTES:
                 raise InvalidRequest("user is too long", field="user")
         elif self.media is not None and not self._field:
-            self._size += end - start
-            if self._size > (limit := self.media.limit(self._settings)):
+            self.file_bytes += end - start
+            if self.file_bytes > (limit := self.media.limit(self._settings)):
                 raise too_large(f"a file of kind {self.media.kind} must be at most {limit} bytes")
             self._pieces.append(data[start:end])
 
@@ -155,47 +152,27 @@ def too_large(message: str, field: str = "file") -> Refused:
 
 
 def _boundary(request: Request) -> bytes:
-    kind, options = parse_options_header(request.headers.get("content-type"))
-    boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not boundary or len(boundary) > 70:
+    boundary = boundary_of(request.headers.get("content-type", ""))
+    if boundary is None:
         raise Refused(
             "the body must be multipart/form-data with a field file", code="no_file_uploaded", field="content-type"
         )
     return boundary
 
 
-class _Body:
-    """The bytes of a request as they come."""
-
-    def __init__(self, request: Request, *, most: int) -> None:
-        self._request = request
-        self._most = most
-        self._size = 0
-        self._more = True
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield them; raises Refused when there are too many, and ClientDisconnect."""
-        while self._more:
-            data = await self._next()
-            self._size += len(data)
-            if self._size > self._most:
-                raise too_large(f"a form must be at most {self._most} bytes")
-            yield data
-
-    async def drain(self) -> None:
-        """Throw away what is still to come, up to a limit."""
-        left = DRAIN_BYTES
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                while self._more and left > 0:
-                    left -= len(await self._next())
-        except TimeoutError:
-            return
-
-    async def _next(self) -> bytes:
-        message = await self._request.receive()
+async def _pieces(request: Request, form: _Form) -> AsyncIterator[bytes]:
+    """Yield a form as it comes; raises Refused when it is too large, InvalidRequest, and ClientDisconnect."""
+    if declared_length(request) > form.most_bytes:
+        raise too_large(f"a form must be at most {form.most_bytes} bytes")
+    size, more = 0, True
+    while more:
+        message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        self._more = message.get("more_body", False)
-        data: bytes = message.get("body", b"")
-        return data
+        data = message.get("body", b"")
+        if not (more := message.get("more_body", False)):
+            body_ended(request)
+        size += len(data)
+        if size - form.file_bytes > MARGIN_BYTES + len(data):
+            raise InvalidRequest(f"what is beside the file must be at most {MARGIN_BYTES} bytes", field="body")
+        yield data
