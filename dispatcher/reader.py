@@ -55,7 +55,9 @@ class GroupReader:
         group: str,
         topics: Sequence[str],
         on_revoke: Callable[[], Awaitable[None]],
+        fetch_bytes: int = FETCH_BYTES,
     ) -> None:
+        self._fetch_bytes = fetch_bytes
         self._settings = settings
         self.name = name
         self._group = group
@@ -102,6 +104,16 @@ class GroupReader:
                 claims.take(record.offset)
                 taken.append(Taken(record, claims))
         return taken
+
+    def hold(self, tp: TopicPartition) -> None:
+        """Read nothing more of a partition until it is released, or assigned anew."""
+        if self._consumer is not None and tp in self._consumer.assignment():
+            self._consumer.pause(tp)
+
+    def release(self, tp: TopicPartition) -> None:
+        """Read on."""
+        if self._consumer is not None and tp in self._consumer.assignment():
+            self._consumer.resume(tp)
 
     async def commit(self, deadline: Deadline | None = None) -> bool:
         """Commit everything that is safe; False when it has to be tried again."""
@@ -151,7 +163,7 @@ class GroupReader:
             heartbeat_interval_ms=HEARTBEAT_MS,
             rebalance_timeout_ms=REBALANCE_MS,
             max_poll_interval_ms=NEVER_MS,
-            max_partition_fetch_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=self._fetch_bytes,
             request_timeout_ms=int(self._settings.kafka.request_timeout_s * 1000),
         )
         try:

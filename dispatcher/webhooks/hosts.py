@@ -1,33 +1,143 @@
-"""Slots per receiving host, so that a dead one holds up nobody else."""
+"""How many deliveries go to one host at once, and whether any: a dead host holds up nobody else.
+
+A host begins with all its slots. A failure of the network halves them, a success adds one; after so many failures
+without a success the host is closed for a while, then one delivery goes first and the others follow as it goes well.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from enum import Enum
+
+TRIP = 10
+"""Failures in a row that close a host."""
+CLOSED_S, CLOSED_MAX_S = 1.0, 60.0
+"""How long at first, and at most: the time doubles with every probe that fails."""
+WAITING = 250
+"""Deliveries of one host that may wait in memory; what is beyond waits in Kafka."""
+KNOWN = 10_000
+"""Hosts remembered; tenants may name as many as they like."""
 
 
-class HostSlots:
-    """At most so many deliveries at once toward one host; hosts without any are forgotten."""
+class HostClosed(Exception):
+    """The host is not called now; carries the seconds until it is."""
 
-    def __init__(self, per_host: int) -> None:
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"closed for {seconds:.1f} s")
+        self.seconds = seconds
+
+
+class Health(Enum):
+    """What an attempt tells of its host."""
+
+    GOOD = "good"
+    BUSY = "busy"
+    AWAY = "away"
+
+
+class _Host:
+    __slots__ = ("closings", "failures", "limit", "open_at", "running", "waiting")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.running = self.failures = self.closings = 0
+        self.open_at = 0.0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    def wake(self) -> None:
+        while self.waiting and self.running < self.limit:
+            future = self.waiting.popleft()
+            if not future.done():
+                self.running += 1
+                future.set_result(None)
+
+
+class Hosts:
+    """The hosts that deliveries go to."""
+
+    def __init__(self, per_host: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_host = per_host
-        self._hosts: dict[str, tuple[asyncio.Semaphore, int]] = {}
+        self._clock = clock
+        self._hosts: OrderedDict[str, _Host] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._hosts)
 
+    def closed_s(self, name: str) -> float:
+        """Return the seconds until a host may be called again; 0 means now."""
+        host = self._hosts.get(name)
+        return 0.0 if host is None else max(0.0, host.open_at - self._clock())
+
+    def crowded(self, name: str) -> bool:
+        """Tell whether so many wait for a host that no more should in memory."""
+        host = self._hosts.get(name)
+        return host is not None and len(host.waiting) >= WAITING
+
+    def closed(self) -> int:
+        """Count the hosts that are not called now."""
+        now = self._clock()
+        return sum(host.open_at > now for host in self._hosts.values())
+
     @asynccontextmanager
-    async def slot(self, host: str) -> AsyncIterator[None]:
-        """Hold one of the host's slots for the block."""
-        semaphore, users = self._hosts.get(host) or (asyncio.Semaphore(self._per_host), 0)
-        self._hosts[host] = semaphore, users + 1
+    async def slot(self, name: str) -> AsyncIterator[None]:
+        """Hold one of the host's slots for the block; raises HostClosed instead when it has been closed meanwhile."""
+        host = self._known(name)
+        if host.running < host.limit:
+            host.running += 1
+        else:
+            await self._turn(host)
         try:
-            async with semaphore:
-                yield
+            if (seconds := max(0.0, host.open_at - self._clock())) > 0:
+                raise HostClosed(seconds)
+            yield
         finally:
-            semaphore, users = self._hosts[host]
-            if users == 1:
-                del self._hosts[host]
-            else:
-                self._hosts[host] = semaphore, users - 1
+            host.running -= 1
+            host.wake()
+
+    def report(self, name: str, health: Health) -> None:
+        """Take in how an attempt went."""
+        host = self._known(name)
+        if health is Health.GOOD:
+            host.failures = host.closings = 0
+            host.limit = min(self._per_host, host.limit + 1)
+            host.wake()
+            return
+        host.limit = max(1, host.limit // 2)
+        if health is Health.BUSY:
+            host.failures = host.closings = 0
+            return
+        host.failures += 1
+        if host.open_at > self._clock():
+            return  # it was under way when the host was closed
+        if host.failures >= TRIP or host.closings:
+            host.open_at = self._clock() + min(CLOSED_MAX_S, CLOSED_S * 2**host.closings)
+            host.closings += 1
+
+    async def _turn(self, host: _Host) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        host.waiting.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                host.running -= 1  # its turn came together with the end of its task
+                host.wake()
+            raise
+
+    def _known(self, name: str) -> _Host:
+        host = self._hosts.get(name)
+        if host is None:
+            host = self._hosts[name] = _Host(self._per_host)
+            if len(self._hosts) > KNOWN:
+                self._forget()
+        self._hosts.move_to_end(name)
+        return host
+
+    def _forget(self) -> None:
+        oldest = next((name for name, host in self._hosts.items() if not host.running and not host.waiting), None)
+        if oldest is not None:
+            del self._hosts[oldest]

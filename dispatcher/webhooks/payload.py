@@ -8,10 +8,30 @@ import orjson
 
 from schemas.records import Result
 
+NEWS_STATUS = {"start": 202, "progress": 202, "expired": 410}
+
 
 def payload(result: Result, body: bytes | None) -> bytes:
-    """Render a callback; the outcome's body goes in as it came when it is JSON, else as a string."""
+    """Render an outcome; its body goes in as it came when it is JSON, else as a string."""
     return orjson.dumps({"status_code": result["status_code"], "request_id": result["id"], "body": _body(result, body)})
+
+
+def linked(result: Result, *, size: int, base: str) -> bytes:
+    """Render an outcome that is too large to be posted: where its owner can fetch it stands in place of the body."""
+    return orjson.dumps(
+        {
+            "status_code": result["status_code"],
+            "request_id": result["id"],
+            "body": None,
+            "body_url": f"{base}/v1/queue/{result['id']}",
+            "body_bytes": size,
+        }
+    )
+
+
+def news(task_id: str, event: str, told: dict[str, Any]) -> bytes:
+    """Render what happened to a task short of its outcome; the member `event` keeps it apart from one."""
+    return orjson.dumps({"status_code": NEWS_STATUS[event], "request_id": task_id, "event": event, "body": told})
 
 
 def _body(result: Result, body: bytes | None) -> Any:

@@ -1,176 +1,223 @@
-"""The callback sender: posts the outcome of every task that named a callback, at least once."""
+"""The callback sender: posts the outcome of every task that named a callback, at least once, and other news on demand.
+
+Three readers feed one courier: results (the first attempt), the retry topics (all others), rows (news). An offset is
+committed only when what follows from its record is durable: the row of a delivery, its place in a retry topic, or a
+dead letter.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-from core.blobs import BlobCorrupt, BlobMissing, BlobStore
-from core.config import is_loopback
+from core.blobs import BlobStore
+from core.callback_policy import callback_policy
 from core.errors import Unavailable
 from core.kafka.deadletters import bury
 from core.kafka.producer import Producer
 from core.settings import Settings
 from dispatcher import metrics
-from dispatcher.clock import Deadline
+from dispatcher.clock import Deadline, epoch_ms
 from dispatcher.crew import Crew
+from dispatcher.outbox import Outbox
 from dispatcher.reader import GroupReader, Taken
-from dispatcher.webhooks.hosts import HostSlots
-from dispatcher.webhooks.payload import payload
-from dispatcher.webhooks.post import Answer, Poster, Verdict
+from dispatcher.webhooks import delays, records
+from dispatcher.webhooks.bodies import Bodies
+from dispatcher.webhooks.courier import Courier
+from dispatcher.webhooks.delays import DelayReader
+from dispatcher.webhooks.disabled import Disabled
+from dispatcher.webhooks.hands import Hands, Idle
+from dispatcher.webhooks.hosts import Hosts
+from dispatcher.webhooks.ladder import HOLD_MS
+from dispatcher.webhooks.news import HEADER, News
+from dispatcher.webhooks.post import Poster
 from schemas import topics
-from schemas.codec import RESULT, SchemaError
+from schemas.codec import DELIVERY, RESULT, STATUS, SchemaError
 from schemas.framing import FramingError
-from schemas.records import Result
+from schemas.headers import find
+from schemas.records import Delivery
 
 log = logging.getLogger(__name__)
 
-GROUP = "webhooks"
-TAKE = 100
-PENDING_RECORDS = 1000
-PENDING_BYTES = 67_108_864
-"""How much may be taken and not over: what one dead host can pile up before the reading waits for it."""
-HOST_SHARE = 4
-"""One host gets at most this fraction of all deliveries at once."""
+GROUP, NEWS_GROUP, RETRY_GROUP = "webhooks", "webhooks-news", delays.GROUP
+TAKE = 200
+FIRST_RECORDS, FIRST_BYTES = 1_000, 67_108_864
+"""How many results may be in hand: the reading waits for them, so memory does not grow with what is undelivered."""
+RETRY_RECORDS = 4_000
 BURY_RETRY_S = 0.5
+READERS = 3
+
+
+class Letters(Outbox):
+    """The sender's own outbox; the gauge is of the other, which holds outcomes of calls."""
+
+    def _tell(self) -> None:
+        self._on_room(self.room)
 
 
 class Sender:
-    """Read results as a consumer group and deliver; an offset is committed only when its attempts are over."""
+    """Run the readers."""
 
     def __init__(self, settings: Settings, *, name: str, crew: Crew, producer: Producer, blobs: BlobStore) -> None:
         self._settings = settings
         self._crew = crew
         self._producer = producer
-        self._blobs = blobs
-        hooks = settings.webhooks
-        allowed = hooks.allow_private if hooks.allow_private is not None else is_loopback(settings.ingress.host)
-        self._poster = Poster(allow_private=allowed, timeout_s=hooks.timeout_s, concurrency=hooks.concurrency)
-        self._hosts = HostSlots(max(1, hooks.concurrency // HOST_SHARE))
-        self._slots = asyncio.Semaphore(hooks.concurrency)
-        self._reader = GroupReader(
-            settings,
-            name=name,
-            group=settings.topic(GROUP),
-            topics=[settings.topic(topics.results(level)) for level in range(len(topics.LEVELS))],
-            on_revoke=self._revoked,
+        self._poster = Poster(settings.webhooks, callback_policy(settings))
+        self._hosts = Hosts(settings.webhooks.per_host)
+        self._bodies = Bodies(settings, name=name, blobs=blobs)
+        self._disabled = Disabled(settings, name=name)
+        self._outbox = Letters(producer)
+        self._idle = Idle()
+        self._courier = Courier(
+            settings, poster=self._poster, bodies=self._bodies, disabled=self._disabled, outbox=self._outbox,
+            hosts=self._hosts, idle=self._idle,
+        )  # fmt: skip
+        self._news = News()
+        self._first, self._told, self._retried = (
+            Hands(most, FIRST_BYTES, idle=self._idle, crashed=self._bury)
+            for most in (FIRST_RECORDS, FIRST_RECORDS, RETRY_RECORDS)
         )
-        self._pending: dict[asyncio.Task[None], int] = {}
-        self._less = asyncio.Event()
+        self._results = self._reader(name, GROUP, topics.results, self._first)
+        self._rows = self._reader(f"{name}-news", NEWS_GROUP, topics.status, self._told)
+        self._retries = DelayReader(settings, name=f"{name}-retry", on_revoke=self._on_retries_revoked)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
-        """Begin to deliver."""
+        """Begin to deliver; raises Unavailable."""
+        await self._bodies.open()
+        await self._disabled.open()
+        self._outbox.start(self._crew)
         self._tasks = [
-            self._crew.spawn(self._run(), name="webhooks"),
+            self._crew.spawn(self._read_results(), name="webhooks"),
+            self._crew.spawn(self._read_rows(), name="webhooks-news"),
+            self._crew.spawn(self._read_retries(), name="webhooks-retry"),
             self._crew.spawn(self._commit(), name="webhooks-commit"),
         ]
 
     async def close(self, deadline: Deadline) -> None:
-        """Finish what the deadline allows; the rest is delivered by another or after the restart."""
+        """Finish the attempts under way as far as the deadline allows; the rest is delivered by another, or later."""
         self._stopping = True
-        self._less.set()
+        for hands in self._all:
+            hands.stop()
         if self._tasks:
-            await asyncio.wait(self._tasks[:1], timeout=deadline.left(1.0))
-        if self._pending:
-            await asyncio.wait(set(self._pending), timeout=max(0.0, deadline.left() - 1.0))
-        for task in [*self._pending, *self._tasks]:
+            await asyncio.wait(self._tasks[:READERS], timeout=deadline.left(1.0))
+        await asyncio.gather(*(hands.let_go(deadline.left() - 1.0) for hands in self._all))
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._pending, *self._tasks, return_exceptions=True)
-        await self._reader.commit(deadline)
-        await self._reader.close(deadline)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._outbox.close(Deadline(deadline.left(0.5)))
+        readers = (self._results, self._rows, self._retries)
+        await asyncio.gather(*(reader.commit(deadline) for reader in readers))
+        await asyncio.gather(*(reader.close(deadline) for reader in readers))
         await self._poster.close()
+        await self._disabled.close()
+        await self._bodies.close()
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Tell whether results are read."""
-        joined = self._reader.assigned
-        return joined, {"missing": [] if joined else ["the results are not read yet"], "pending": len(self._pending)}
+        """Tell whether results and retries are read."""
+        joined = self._results.assigned and self._retries.assigned and self._rows.assigned
+        missing = [] if joined else ["the results are not read yet"]
+        return joined, {"missing": missing, "pending": sum(len(hands) for hands in self._all)}
 
-    async def _run(self) -> None:
+    @property
+    def _all(self) -> tuple[Hands, Hands, Hands]:
+        return self._first, self._told, self._retried
+
+    def _reader(self, name: str, group: str, topic: Callable[[int], str], hands: Hands) -> GroupReader:
+        async def revoked() -> None:
+            await hands.let_go()
+            await reader.commit()
+
+        reader = GroupReader(
+            self._settings,
+            name=name,
+            group=self._settings.topic(group),
+            topics=[self._settings.topic(topic(level)) for level in range(len(topics.LEVELS))],
+            on_revoke=revoked,
+        )
+        return reader
+
+    async def _on_retries_revoked(self) -> None:
+        await self._retried.let_go()
+        await self._retries.commit()
+
+    async def _read_results(self) -> None:
         while not self._stopping:
-            room = PENDING_RECORDS - len(self._pending)
-            if room <= 0 or sum(self._pending.values()) > PENDING_BYTES:
-                self._less.clear()
-                await self._less.wait()
-                continue
-            for taken in await self._reader.take(min(room, TAKE)):
-                await self._begin(taken)
+            room = await self._first.room()
+            for taken in await self._results.take(min(room, TAKE)):
+                await self._result(taken)
 
-    async def _begin(self, taken: Taken) -> None:
+    async def _read_rows(self) -> None:
+        while not self._stopping:
+            room = await self._told.room()
+            for taken in await self._rows.take(min(room, TAKE)):
+                await self._row(taken)
+
+    async def _read_retries(self) -> None:
+        while not self._stopping:
+            await self._retried.room()
+            for taken in await self._retries.take():
+                await self._retry(taken)
+
+    async def _result(self, taken: Taken) -> None:
         record = taken.record
         try:
             result = RESULT.decode(record.value or b"")
         except (FramingError, SchemaError) as error:
-            await self._bury(taken, f"no result record: {error}", None)
+            await self._bury(taken, f"no result record: {error}")
             return
-        if result["callback_url"] is None or result["mode"] == "batch":
+        told = result["callback_url"] is not None and result["mode"] != "batch"
+        if not told or not records.wanted(result["state"], result["callback_events"]):
             taken.claims.settled(record.offset)
             return
-        task = asyncio.create_task(self._deliver(taken, result), name=f"callback-{result['id']}")
-        self._pending[task] = len(record.value)
-        task.add_done_callback(self._over)
+        delivery = records.of_result(result, record.offset, now_ms=epoch_ms())
+        self._first.take(taken, delivery, self._courier.deliver(delivery, result), size=len(record.value))
 
-    def _over(self, task: asyncio.Task[None]) -> None:
-        del self._pending[task]
-        self._less.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("callback", exc_info=error, extra={"event": "callback_crashed"})
-
-    async def _deliver(self, taken: Taken, result: Result) -> None:
-        url = result["callback_url"] or ""
-        async with self._hosts.slot(urlsplit(url).netloc):
-            answer = await self._attempts(url, result)
-        metrics.DELIVERIES.labels(answer.verdict.value).inc()
-        if answer.verdict is Verdict.DELIVERED:
-            taken.claims.settled(taken.record.offset)
+    async def _row(self, taken: Taken) -> None:
+        record = taken.record
+        if record.value is None or find(record.headers, HEADER) is None:
+            taken.claims.settled(record.offset)
             return
-        log.warning(
-            "callback of %s is given up: %s", result["id"], answer.reason,
-            extra={"event": "callback_given_up", "task_id": result["id"], "queue": result["queue"]},
-        )  # fmt: skip
-        await self._bury(taken, f"callback given up: {answer.reason}", "callback_url")
-
-    async def _attempts(self, url: str, result: Result) -> Answer:
-        answer = await self._once(url, result)
-        for delay in self._settings.webhooks.retry_delays:
-            if answer.verdict is not Verdict.AGAIN:
-                break
-            await asyncio.sleep(delay)
-            answer = await self._once(url, result)
-        return answer
-
-    async def _once(self, url: str, result: Result) -> Answer:
-        async with self._slots:
-            try:
-                rendered = payload(result, await self._body(result))
-            except Unavailable as error:
-                return Answer(Verdict.AGAIN, error.message)
-            began = time.monotonic()
-            try:
-                return await self._poster.post(url, rendered)
-            finally:
-                metrics.DELIVERY_SECONDS.observe(time.monotonic() - began)
-
-    async def _body(self, result: Result) -> bytes | None:
-        if result["body_ref"] is None:
-            return result["body"]
         try:
-            return await self._blobs.get(result["body_ref"])
-        except (BlobMissing, BlobCorrupt) as error:
-            log.error("%s", error.message, extra={"event": "callback_body_lost", "task_id": result["id"]})
-            return b'{"error":{"message":"the stored body is lost","type":"server_error","param":null,"code":"%b"}}' % (
-                error.code.encode()
-            )
+            found = self._news.of(STATUS.decode(record.value), now_ms=epoch_ms())
+        except (FramingError, SchemaError):
+            found = []  # the scheduler's own topic; a row that cannot be read is no news, and no dead letter either
+        if not found:
+            taken.claims.settled(record.offset)
+            return
+        self._told.take(taken, found[0], self._tell(found), size=len(record.value))
 
-    async def _bury(self, taken: Taken, reason: str, field: str | None) -> None:
+    async def _tell(self, found: list[Delivery]) -> None:
+        for delivery in found:
+            await self._courier.deliver(delivery)
+
+    async def _retry(self, taken: Taken) -> None:
+        try:
+            delivery = DELIVERY.decode(taken.record.value or b"")
+        except (FramingError, SchemaError) as error:
+            await self._bury(taken, f"no delivery record: {error}")
+            return
+        self._retried.take(taken, delivery, self._again(delivery), size=len(taken.record.value))
+
+    async def _again(self, delivery: Delivery) -> None:
+        """Wait the rest of a delivery's time, in Kafka when it is long."""
+        left_ms = (delivery["due_ms"] or 0) - epoch_ms()
+        if left_ms > HOLD_MS:
+            await self._courier.hop(delivery)
+            return
+        if left_ms > 0:
+            with self._idle:
+                await asyncio.sleep(left_ms / 1000)
+        await self._courier.deliver(delivery)
+
+    async def _bury(self, taken: Taken, reason: str) -> None:
+        """Put a record aside that nobody can work with; returns once that is durable."""
         while True:
             try:
-                await bury(self._producer, self._settings, taken.record, reason=reason, field=field)
+                await bury(self._producer, self._settings, taken.record, reason=reason)
             except Unavailable:
                 await asyncio.sleep(BURY_RETRY_S)
             else:
@@ -180,7 +227,13 @@ class Sender:
     async def _commit(self) -> None:
         while True:
             await asyncio.sleep(self._settings.dispatcher.commit_interval_s)
-            await self._reader.commit()
+            for reader in (self._results, self._rows, self._retries):
+                await reader.commit()
+            self._measure()
 
-    async def _revoked(self) -> None:
-        await self._reader.commit()
+    def _measure(self) -> None:
+        oldest = [found for hands in self._all if (found := hands.oldest_ms()) is not None]
+        metrics.WEBHOOK_PENDING.set(sum(len(hands) for hands in self._all))
+        metrics.WEBHOOK_OLDEST.set(max(0, epoch_ms() - min(oldest)) / 1000 if oldest else 0)
+        metrics.WEBHOOK_CLOSED.set(self._hosts.closed())
+        metrics.WEBHOOK_DISABLED.set(len(self._disabled))

@@ -115,17 +115,18 @@ class WorkProbe:
     async def result(self, url: str | None, *, body: bytes | None = b'{"ok":true}', **changes: Any) -> str:
         """Write the result of a task that has a callback."""
         number = next(_serials)
-        task_id = str(TaskId(7, 0, "C", 1_795_000_000, number % self.settings.kafka.partitions, number))
+        home = number % self.settings.kafka.partitions
+        task_id = str(TaskId(7, 0, "C", 1_795_000_000, home, number))
         result: Result = {
             "id": task_id, "state": "completed", "queue": QUEUE, "level": 0, "endpoint": "/v1/x", "mode": "callback",
             "owner": None, "model": None, "callback_url": url, "trace_id": None, "attempt": 1, "worker": None,
             "upstream": None, "status_code": 200, "body": body, "body_ref": None, "content_type": "application/json",
             "error_code": None, "error_message": None, "usage": None, "chunks": 0, "created_ms": 1,
-            "started_ms": None, "finished_ms": 2,
+            "started_ms": None, "finished_ms": 2, "callback_events": [],
         }  # fmt: skip
         result = {**result, **changes}  # type: ignore[typeddict-item]
         record = Record(task_id.encode(), RESULT.encode(result))
-        await self.producer.send(self.settings.topic(topics.results(result["level"])), 0, record)
+        await self.producer.send(self.settings.topic(topics.results(result["level"])), home, record)
         return task_id
 
     def kinds(self, task_id: str) -> list[str]:

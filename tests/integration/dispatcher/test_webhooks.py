@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +17,7 @@ import pytest
 from bench.wire import Exchange, RawServer, head
 from core.blobs import open_blobs
 from core.settings import Settings
+from dispatcher.webhooks import resolve
 from dispatcher.webhooks.sender import GROUP
 from schemas import topics
 from tests.support.roles import settings_for
@@ -65,6 +67,7 @@ def settings(kafka: str, tmp_path: Path) -> Iterator[Settings]:
         kafka, tmp_path, prefix, kafka__partitions=2, kafka__work_partitions=1, dispatcher__grace_s=1,
         dispatcher__only="webhooks", webhooks__retry_delays=[0.05, 0.05], webhooks__timeout_s=1,
         webhooks__concurrency=8,
+    webhooks__per_host=2,
     )  # fmt: skip
     return made  # type: ignore[return-value]
 
@@ -113,7 +116,7 @@ async def test_what_is_final_is_buried(probe: WorkProbe, settings: Settings, rec
     reasons = {letter.key.decode(): dict(letter.headers) for letter in probe.letters}
     assert b"the receiver answered 307" in reasons[ids["307"]]["x-reason"]
     assert reasons[nobody]["x-field"] == b"callback_url"
-    assert reasons[nobody]["x-topic"].decode() == settings.topic(RESULTS[0])
+    assert reasons[nobody]["x-topic"].decode() == settings.topic(topics.retry(0))
 
 
 async def test_a_dead_host_holds_up_nobody_else(probe: WorkProbe, settings: Settings, receiver: Receiver) -> None:
@@ -141,18 +144,24 @@ async def test_an_unfinished_delivery_is_made_after_the_restart(
         await probe.committed(GROUP, *RESULTS)
 
 
-async def test_a_private_address_is_refused(probe: WorkProbe, settings: Settings, receiver: Receiver) -> None:
-    strict = settings.model_copy(update={"webhooks": settings.webhooks.model_copy(update={"allow_private": False})})
-    urls = [
-        f"{receiver.root}/200",
-        f"http://localhost:{receiver.port}/200",
-        f"http://[::ffff:127.0.0.1]:{receiver.port}/",
-    ]
+async def test_a_private_address_is_refused_whatever_leads_there(
+    probe: WorkProbe, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are judged by the address that is connected to: `rebound.example` was a public one at submit."""
+    monkeypatch.setattr(resolve, "_look_up", lambda *_: [(socket.AF_INET, 6, "127.0.0.1")])
+    hooks = settings.webhooks.model_copy(update={"allow_private": False, "ports": [receiver.port]})
+    strict = settings.model_copy(update={"webhooks": hooks})
+    urls = {
+        f"{receiver.root}/200": b"private address",
+        f"http://localhost:{receiver.port}/200": b"private network",
+        f"http://[::ffff:127.0.0.1]:{receiver.port}/": b"stands for an IPv4 one",
+        f"http://rebound.example:{receiver.port}/200": b"127.0.0.1 is not allowed for callbacks",
+        "http://rebound.example:22/": b"names port 22",
+    }
     async with dispatching(strict):
-        for url in urls:
-            await probe.result(url)
+        ids = {await probe.result(url): why for url, why in urls.items()}
         await eventually_async(lambda: len(probe.letters) == len(urls), what="the dead letters")
         await probe.committed(GROUP, *RESULTS)
     assert receiver.got == {}
-    reasons = [dict(letter.headers)["x-reason"] for letter in probe.letters]
-    assert [b"not allowed for callbacks" in reason for reason in reasons] == [True] * 3, reasons
+    for letter in probe.letters:
+        assert ids[letter.key.decode()] in dict(letter.headers)["x-reason"]

@@ -1,0 +1,84 @@
+"""The body of a delivery's request, from the result in hand or from the log."""
+
+from __future__ import annotations
+
+import logging
+
+from aiokafka import TopicPartition
+
+from core.blobs import BlobCorrupt, BlobMissing, BlobStore
+from core.config import is_loopback
+from core.errors import HeadraceError
+from core.kafka.lookup import Lookup
+from core.settings import Settings
+from dispatcher.webhooks.payload import linked, payload
+from schemas import ids, topics
+from schemas.codec import RESULT, SchemaError
+from schemas.framing import FramingError
+from schemas.records import Delivery, Result
+
+log = logging.getLogger(__name__)
+
+
+class ResultGone(HeadraceError):
+    """The result is not kept any more, so it cannot be delivered."""
+
+    code = "result_gone"
+
+
+class Bodies:
+    """Render the body of a delivery; raises ResultGone, and Unavailable when a store does not answer."""
+
+    def __init__(self, settings: Settings, *, name: str, blobs: BlobStore) -> None:
+        self._settings = settings
+        self._blobs = blobs
+        self._most = settings.webhooks.max_body_bytes
+        self._base = settings.webhooks.public_url or _own_url(settings)
+        self._lookup = Lookup(settings, name=name)
+
+    async def open(self) -> None:
+        """Connect; raises Unavailable."""
+        await self._lookup.open([self._settings.topic(topics.results(level)) for level in range(len(topics.LEVELS))])
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._lookup.close()
+
+    async def of(self, delivery: Delivery, result: Result | None) -> bytes:
+        """Return the body."""
+        if delivery["payload"] is not None:
+            return delivery["payload"]
+        result = result or await self._read(delivery)
+        size = result["body_ref"]["size"] if result["body_ref"] else len(result["body"] or b"")
+        if size > self._most:
+            return linked(result, size=size, base=self._base)
+        return payload(result, await self._body(result))
+
+    async def _read(self, delivery: Delivery) -> Result:
+        home = ids.parse(delivery["task_id"]).partition
+        tp = TopicPartition(self._settings.topic(topics.results(delivery["level"])), home)
+        found = await self._lookup.read(tp, delivery["result_offset"] or 0)
+        try:
+            result = RESULT.decode(found.value) if found is not None and found.value is not None else None
+        except (FramingError, SchemaError):
+            result = None
+        if result is None or result["id"] != delivery["task_id"]:
+            raise ResultGone
+        return result
+
+    async def _body(self, result: Result) -> bytes | None:
+        if result["body_ref"] is None:
+            return result["body"]
+        try:
+            return await self._blobs.get(result["body_ref"])
+        except (BlobMissing, BlobCorrupt) as error:
+            log.error("%s", error.message, extra={"event": "callback_body_lost", "task_id": result["id"]})
+            return b'{"error":{"message":"the stored body is lost","type":"server_error","param":null,"code":"%b"}}' % (
+                error.code.encode()
+            )
+
+
+def _own_url(settings: Settings) -> str:
+    """Return the address of an ingress on this machine; of any other the receiver knows the host already."""
+    host = settings.ingress.host
+    return f"http://{host}:{settings.ingress.port}" if is_loopback(host) else ""

@@ -1,0 +1,49 @@
+"""The URLs that have answered 410: known to every sender, by a topic that each reads from its start."""
+
+from __future__ import annotations
+
+from aiokafka import TopicPartition
+
+from core.kafka.tail import Records, Tail
+from core.settings import Settings
+from dispatcher.webhooks.records import url_key
+from schemas import topics
+from schemas.codec import DELIVERY, SchemaError
+from schemas.framing import FramingError
+
+
+class Disabled:
+    """Tell until when a tenant's URL is left alone."""
+
+    def __init__(self, settings: Settings, *, name: str) -> None:
+        self._until: dict[bytes, int] = {}
+        self._tail = Tail(settings, name=f"{name}-disabled", topics=[settings.topic(topics.DISABLED)], handle=self.fold)
+
+    async def open(self) -> None:
+        """Read all marks, then follow them."""
+        await self._tail.open()
+        await self._tail.wait_caught_up()
+
+    async def close(self) -> None:
+        """Stop following."""
+        await self._tail.close()
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def until_ms(self, owner: str | None, url: str) -> int | None:
+        """Return when the mark ends; None when there is none."""
+        return self._until.get(url_key(owner, url)) if self._until else None
+
+    def fold(self, _: TopicPartition, records: Records) -> None:
+        """Take in marks and their ends."""
+        for record in records:
+            key = record.key or b""
+            try:
+                mark = None if record.value is None else DELIVERY.decode(record.value)
+            except (FramingError, SchemaError):
+                continue  # nobody but us writes here; a stray record must not stop every sender
+            if mark is None or mark["due_ms"] is None:
+                self._until.pop(key, None)
+            else:
+                self._until[key] = mark["due_ms"]
