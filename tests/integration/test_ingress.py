@@ -266,6 +266,23 @@ async def test_the_view_reads_on_after_a_restart_and_is_made_anew_when_deleted(k
             await reaches(client, first, "waiting")
 
 
+async def test_the_view_may_be_deleted_while_it_is_used(kafka: str, tmp_path: Path) -> None:
+    settings = ingress_settings(kafka, tmp_path)
+    async with backstage(settings) as behind:
+        async with ingress_running(settings) as client:
+            first, second = [(await client.post(PUT, json=BODY)).json()["data"] for _ in range(2)]
+            await behind.task(1)
+            await behind.end(behind.tasks[first])
+            await reaches(client, first, "succeeded")
+            shutil.rmtree(tmp_path / "ingress")
+            await behind.end(behind.tasks[second])
+            for task_id in (first, second):
+                await reaches(client, task_id, "succeeded")
+        async with ingress_running(settings) as client:
+            for task_id in (first, second):
+                await reaches(client, task_id, "succeeded")
+
+
 async def test_ready_when_the_whole_path_works(stage: Stage) -> None:
     behind, client = stage
     assert (await client.get("/readyz")).status_code == 503

@@ -247,6 +247,22 @@ async def test_local_state_may_be_deleted(bench: Bench) -> None:
         assert [row[name] for name in kept] == [old[name] for name in kept]  # type: ignore[literal-required]
 
 
+async def test_local_state_may_be_deleted_while_it_is_used(bench: Bench) -> None:
+    before = await bench.probe.submit(20)
+    await eventually_async(lambda: all(one in bench.probe.rows for one in before))
+    shutil.rmtree(bench.folder / "streams-online")
+    after = await bench.probe.submit(20)
+    await bench.probe.tell(*(event("cancel", at_ms=1, task_id=one) for one in before[:10]))
+    # Open files outlive their names, so the process may go on; what counts is that the next one finds everything.
+    bench.role.kill()
+    bench.role.start()
+    await bench.probe.tell(*(event("cancel", at_ms=1, task_id=one) for one in (*before[10:], *after)))
+    every = (*before, *after)
+    await eventually_async(lambda: all(bench.probe.results[one] for one in every), within_s=40)
+    assert {len(bench.probe.results[one]) for one in every} == {1}
+    await eventually_async(lambda: {bench.probe.row_states[one][-1] for one in every} == {"cancelled"})
+
+
 async def test_a_frozen_scheduler_ends_itself_and_writes_no_second_outcome(bench: Bench) -> None:
     waiting = await bench.probe.submit(40)
     await eventually_async(lambda: all(bench.probe.work[one] for one in waiting))

@@ -20,6 +20,9 @@ LANES = 16
 LIMIT_S = 60.0
 """A client that waits longer than this gives up; its task may be accepted and is not counted as acknowledged."""
 
+UNCONFIRMED = b"did not confirm"
+"""In a 503 that names the task: nothing was acknowledged, and if it was written it is withdrawn."""
+
 Sim = dict[str, Any]
 
 
@@ -135,5 +138,9 @@ class Load:
             return
         accepted = self._ledger.accepted[task_id] = Accepted(shape.name, shape.mode)
         text = await answer.read()
+        if answer.status == 503 and UNCONFIRMED in text:
+            del self._ledger.accepted[task_id]
+            self._ledger.refused["unconfirmed"] += 1
+            return
         if shape.mode != "callback":
             accepted.answer = Answer(answer.status, text, answer.content_type)
