@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from schemas.records import Chunk, Result, Task
 from tests.support.answers import result_of
 from tests.support.bella import Double, answer, chunk
 from tests.support.ingress import ingress_in_memory
+from tests.support.waiting import eventually_async
 
 URL = "/completion-messages"
 BODY = {"inputs": {"query": "Hello, world!"}, "response_mode": "blocking", "user": "abc-123"}
@@ -169,3 +171,65 @@ async def test_pings_while_the_model_is_silent(dify: Double, monkeypatch: pytest
     assert json.loads(error.removeprefix(b"data: "))["code"] == "completion_request_error"
     assert end == b""
     assert EVENT.decode(memory.written(topics.events(0))[0].value or b"")["kind"] == "cancel"
+
+
+async def test_an_answer_in_one_piece_is_one_message(dify: Double) -> None:
+    memory, client = dify
+    memory.answer = streamed(completion("All at once.", usage=USAGE))
+    response = await client.post(URL, json=BODY | {"response_mode": "streaming"})
+    events = [json.loads(frame.removeprefix("data: ")) for frame in response.text.strip().split("\n\n")]
+    assert [event["event"] for event in events] == ["message", "message_end"]
+    assert events[0]["answer"] == "All at once."
+    assert events[1]["metadata"]["usage"]["total_tokens"] == 1161
+
+
+@pytest.mark.parametrize("state", ["failed", "completed"])
+async def test_an_error_that_the_upstream_says_in_its_stream(dify: Double, state: str) -> None:
+    memory, client = dify
+    error = b'{"error":{"message":"out of memory","code":"oom"}}'
+    failure = {"status_code": 502, "error_code": "upstream_error", "error_message": "said so"}
+    memory.answer = streamed(delta("one"), error, **({"state": state, **failure} if state == "failed" else {}))
+    response = await client.post(URL, json=BODY | {"response_mode": "streaming"})
+    last = json.loads(response.text.strip().split("\n\n")[-1].removeprefix("data: "))
+    assert (last["event"], last["code"], last["message"]) == ("error", "completion_request_error", "out of memory")
+    assert "task_id" not in last
+
+
+async def test_a_model_that_thinks_for_long_is_pinged_over(dify: Double) -> None:
+    memory, client = dify
+    thought = json.dumps({"choices": [{"index": 0, "delta": {"reasoning_content": "hm"}}]}).encode()
+
+    def tell(task: Task) -> list[Chunk | Result]:
+        def later(seq: int) -> None:
+            if seq < 40:
+                memory.tell([chunk(task, seq, thought)])
+                asyncio.get_running_loop().call_later(0.01, later, seq + 1)
+            else:
+                end = result_of(task["id"] or "", mode="streaming", chunks=41, content_type="text/event-stream")
+                memory.tell([chunk(task, 40, delta("Yes.")), {**end, "body": b""}])
+
+        later(0)
+        return []
+
+    memory.answer = tell
+    response = await client.post(URL, json=BODY | {"response_mode": "streaming"})
+    frames = response.text.strip().split("\n\n")
+    assert frames.count("event: ping") >= 2
+    assert [json.loads(frame.removeprefix("data: "))["event"] for frame in frames if frame.startswith("data")] == [
+        "message",
+        "message_end",
+    ]
+
+
+async def test_a_shutdown_ends_streams_and_blocking_calls(dify: Double) -> None:
+    memory, client = dify
+    body = BODY | {"response_mode": "streaming"}
+    memory.answer = lambda task: [chunk(task, 0, delta("one"))] if task["mode"] == "streaming" else []
+    asking = [asyncio.create_task(client.post(URL, json=one)) for one in (body, BODY)]
+    await eventually_async(lambda: len(memory.written(topics.tasks(0))) == 2, what="both tasks")
+    memory.services.waiters.shut_down()
+    streamed_answer, blocking = [await one for one in asking]
+    last = json.loads(streamed_answer.text.strip().split("\n\n")[-1].removeprefix("data: "))
+    assert (last["event"], last["status"], last["code"]) == ("error", 500, "internal_server_error")
+    assert (blocking.status_code, blocking.json()["code"]) == (500, "internal_server_error")
+    assert memory.written(topics.events(0)) == []  # the tasks go on
