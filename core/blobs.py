@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,8 @@ from schemas.records import Blob
 
 INLINE_HASH_BYTES = 1_048_576
 """Hashing more than this would hold the event loop for longer than a millisecond."""
+ARRIVING = "arriving/"
+"""Where an upload lies until it belongs to a task. What is found there an hour later never came to belong to one."""
 READ_BYTES = 262_144
 LIST_SLICE = 500
 LOCAL_PART_BYTES = 1_048_576
@@ -161,7 +164,10 @@ class BlobStore:
         """
         if self._local is None:
             return 0
-        return await asyncio.to_thread(_remove_torsos, self._local, time.time() - older_s)
+        try:
+            return await asyncio.to_thread(_remove_torsos, self._local, time.time() - older_s)
+        except OSError as error:
+            raise _unavailable("tidy", str(self._local), error) from error
 
     def _attributes(self, media_type: str) -> dict[str, str] | None:
         """Return what is kept with a body; the local file system has no place for a media type and refuses one."""
@@ -245,9 +251,10 @@ async def _checked(answer: obstore.GetResult, blob: Blob) -> AsyncGenerator[byte
 def _remove_torsos(folder: Path, before_s: float) -> int:
     count = 0
     for path in folder.rglob("*#[0-9]*"):
-        if path.is_file() and path.stat().st_mtime < before_s:
-            path.unlink(missing_ok=True)
-            count += 1
+        with suppress(FileNotFoundError):  # finished meanwhile
+            if path.stat().st_mtime < before_s:
+                path.unlink()
+                count += 1
     return count
 
 

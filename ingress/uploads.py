@@ -9,15 +9,13 @@ from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect, Request
 
-from core.blobs import BlobStore
+from core.blobs import ARRIVING, BlobStore
 from core.errors import InvalidRequest, UnsupportedType
 from core.spool import Spool
 from ingress.body import body_ended, check_encoding, declared_length
 from ingress.multipart import FormRewriter, Rules, boundary_of, too_large
 from schemas.records import Blob
 
-ARRIVING = "arriving/"
-"""Where a body lies until it belongs to a task. What is found there an hour later never came to belong to one."""
 FORM_BYTES = 1_048_576
 """What boundaries, heads and plain fields may take beside the files."""
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from core.blobs import open_blobs
 from core.errors import FatalError, Frozen
 from core.health import HealthServer
 from core.instance import claim_instance
@@ -20,6 +21,7 @@ from core.queues import QueueDirectory
 from core.settings import Settings
 from schemas import topics
 from schemas.topics import level_name
+from streams.bodies import BodySweeper
 from streams.faust_app import LaneApp
 from streams.index import Index
 from streams.pulse import Pulse
@@ -80,6 +82,10 @@ class Lane:
             kafka_since_ms=self.pulse.kafka_since_ms,
         )
 
+        self.bodies = BodySweeper(
+            settings, level, blobs=open_blobs(settings), rows=self.app.rows, partitions=lambda: self.timers.partitions
+        )
+
     async def _ready(self, partitions: set[int]) -> None:
         """Prepare newly owned partitions: the table is recovered and no event has flowed yet."""
         now_ms = time.time_ns() // 1_000_000
@@ -132,6 +138,7 @@ class Lane:
             asyncio.create_task(self.scheduler.watch_freeze(), name="watch-freeze"),
             asyncio.create_task(self.scheduler.watch_inputs(self.app.end), name="watch-inputs"),
             asyncio.create_task(self.timers.run(), name="timers"),
+            asyncio.create_task(self.bodies.run(), name="bodies"),
             asyncio.create_task(self.pulse.run(), name="pulse"),
         }
         stopping = asyncio.create_task(stop.wait(), name="stop")

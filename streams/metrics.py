@@ -17,3 +17,4 @@ BATCH_RECORDS = Histogram(
 )
 PARTITIONS = Gauge("headrace_scheduler_partitions", "Partitions owned.", ["level"])
 WORKERS = Gauge("headrace_scheduler_workers", "Live workers heard.", ["level"])
+BODIES_DELETED = Counter("headrace_bodies_deleted_total", "Stored bodies deleted after their retention.", ["level"])
