@@ -17,7 +17,10 @@ from schemas.records import Usage
 
 LINGER_S = 0.5
 """After [DONE] the end of the answer is awaited this long, so that the connection can be used again."""
-_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+_FINISHED = re.compile(
+    rb'"finish_reason"\s*:\s*"|"type"\s*:\s*"(?:transcript\.text\.done|image_(?:generation|edit)\.completed)"'
+)
+"""What stands in the last frame of a text; streams of speech and of images may end with it and without [DONE]."""
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
 

@@ -72,6 +72,13 @@ async def test_a_finish_reason_is_an_end_too() -> None:
     assert len(stream.frames) == 1
 
 
+@pytest.mark.parametrize("kind", ["transcript.text.done", "image_generation.completed", "image_edit.completed"])
+async def test_the_last_event_of_speech_and_images_is_an_end_too(kind: str) -> None:
+    stream = Stream()
+    await stream.pump(Script(f'data: {{"type": "{kind}"}}\n\n'.encode()))
+    assert len(stream.frames) == 1
+
+
 async def test_without_either_the_stream_was_cut() -> None:
     stream = Stream()
     with pytest.raises(CallError) as caught:
