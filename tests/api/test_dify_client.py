@@ -176,6 +176,21 @@ async def test_feedback(client: AsyncClient) -> None:
     assert rated.result == "success"
 
 
+async def test_an_idempotency_key_is_one_task_in_each_mode(whole: Stack, simulator: Simulator) -> None:
+    client = AsyncClient(api_key=KEY, api_base=whole.url)
+    text = f"once {time.time_ns()}"
+    for mode in ("blocking", "streaming"):
+        headers = {"Idempotency-Key": f"{mode}-{text}"}
+        twins = []
+        for _ in range(2):
+            said = await client.acompletion_messages(ask(mode, text), headers=headers)
+            twins.append([said] if mode == "blocking" else [event async for event in said])
+        first, second = ([(event.task_id, getattr(event, "answer", None)) for event in one] for one in twins)
+        assert first == second
+    calls = [call for call in simulator.recent if text in call.body.decode()]
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("mode", ["blocking", "streaming"])
 async def test_the_documented_call(whole: Stack, mode: str) -> None:
     body = SAMPLE.replace("MODE", mode)
