@@ -92,10 +92,10 @@ class View:
         """Tell whether everything that was there at the start has been read."""
         return self._tail is not None and self._tail.caught_up
 
-    def get(self, key: bytes) -> Status | None:
-        """Return the row of a task."""
+    def get(self, key: bytes, *, holding: bytes = b"") -> Status | None:
+        """Return the row of a task, unless its record does not hold these bytes: a search decodes what may fit."""
         value = self._store.get(key) if self._store is not None else None
-        return None if value is None else STATUS.decode(value)
+        return None if value is None or holding not in value else STATUS.decode(value)
 
     def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
         """Return the first entries of the order from one key to another, which is not included."""

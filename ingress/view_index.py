@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from schemas.headers import CREATED, TYPE
@@ -80,6 +81,7 @@ def position(key: bytes) -> Position:
     return Position(created_ms, key[at + _NEWEST_FIRST.size :].decode())
 
 
+@lru_cache(maxsize=1024)
 def _of(owner: bytes) -> bytes:
     """Return what the entries of one owner begin with; the length keeps apart owners that begin alike."""
     return PREFIX + _LENGTH.pack(len(owner)) + owner

@@ -99,7 +99,7 @@ class Memory:
 
     # What follows stands in for the queue directory, the view and the look-up.
 
-    def get(self, name: str | bytes) -> Any:
+    def get(self, name: str | bytes, *, holding: bytes = b"") -> Any:  # noqa: ARG002 - nothing here is encoded
         """Return a queue by name, or a row by key."""
         if isinstance(name, bytes):
             return self.rows.get(name)

@@ -103,7 +103,7 @@ def _match(view: View, query: Query, key: bytes, value: bytes) -> Reading | None
     """Return a task as it stands when it is asked for; its row is read only when its entry passes."""
     if not query.filters.match(value):
         return None
-    row = view.get(view_index.position(key).id.encode())
+    row = view.get(view_index.position(key).id.encode(), holding=(query.model or "").encode())
     if row is None or (query.model is not None and row["model"] != query.model):
         return None
     states = query.filters.states
