@@ -7,16 +7,18 @@ the application do.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import ClassVar
 
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ingress.dialects import Dialects, Problem
 
 MAX_HEAD_BYTES = 65_536
 """Request line and headers together; most servers stop at 8 to 64 KB."""
 END_OF_HEAD = b"\r\n\r\n"
+_UPGRADE = re.compile(rb"(?<=\n)upgrade(?=:)", re.IGNORECASE)
 HEAD_S = 20.0
 """From the first byte of a head to its last: what Apache allows, too."""
 BODY_WINDOW_S = 20.0
@@ -66,7 +68,7 @@ class LimitedHttp(HttpToolsProtocol):
         """Parse, unless a bound is passed."""
         if self.transport.is_closing() or (self._in_head and not self._admits(data)):
             return
-        super().data_received(data)
+        super().data_received(_without_upgrade(data) if self._in_head else data)
         self._watch()
 
     def on_headers_complete(self) -> None:
@@ -91,7 +93,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def _admits(self, data: bytes) -> bool:
         """Count a piece of a head; refuse and return False when it is too much."""
-        if self._full() and self.cycle is None:
+        if self._full() and self._current() is None:
             headers = {"retry-after": str(FULL_RETRY_S)}
             self._refuse(503, "unavailable", "too many connections; try again", data, headers)
             return False
@@ -151,14 +153,29 @@ class LimitedHttp(HttpToolsProtocol):
 
     def _answering(self) -> bool:
         """Tell whether an answer is begun, or due to a request before the one that is refused."""
-        if self.cycle is None or self.cycle.response_complete:
+        cycle = self._current()
+        if cycle is None or cycle.response_complete:
             return False
-        return self._in_head or self.cycle.response_started or bool(self.pipeline)
+        return self._in_head or cycle.response_started or bool(self.pipeline)
+
+    def _current(self) -> RequestResponseCycle | None:
+        """Return the last request; uvicorn's type does not say that there may be none yet."""
+        return self.cycle
 
     def _path(self, data: bytes) -> str:
         """Return the path, as far as it is known: of a head that is being parsed, or from the bytes that were not."""
         url: bytes = self.url if self._head_bytes or not self._in_head else data[:256].partition(b" ")[2]
         return url.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Rename the header Upgrade: the parser would take what follows for another protocol, and the body would be lost.
+
+    Java's HTTP client asks every plain server for HTTP/2 in this way. A name that is cut between two packets stays.
+    """
+    end = data.find(END_OF_HEAD)
+    head = data if end < 0 else data[:end]
+    return _UPGRADE.sub(b"ignored", head) + data[len(head) :] if _UPGRADE.search(head) else data
 
 
 def _raw(response: Response) -> bytes:
