@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ingress.api.bella import queue_openapi
 from ingress.openapi_parts import CHAT, COMPLETION, IDEMPOTENCY, STREAM, TASK_TEXT, header, task_id_parameter
 from schemas.validation import CALLBACK_EVENTS
 
@@ -27,6 +28,7 @@ def paths() -> dict[str, Any]:
     """Describe every route of this door."""
     return {
         "/v1/queue/put": {"post": _put()},
+        **queue_openapi.paths(_errors),
         "/v1/queue/{task_id}": {"get": _get()},
         "/v1/queue/{task_id}/cancel": {"post": _cancel()},
     }

@@ -1,4 +1,4 @@
-"""The routes of the Bella dialect: put, get and cancel."""
+"""The routes of the Bella dialect for producers: put, get and cancel; those of workers are put in beside them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from core.blobs import BlobCorrupt, BlobMissing
 from ingress.api.bella import wire
+from ingress.api.bella.queue_routes import QueueRoutes
 from ingress.api.bella.stream import BellaStream
 from ingress.blocking import Ending
 from ingress.body import idempotency_key, read_body
@@ -18,7 +19,8 @@ from ingress.dialects import Problem
 from ingress.door import Door, Held
 from ingress.finding import find_task
 from ingress.services import Services
-from schemas.records import Result
+from ingress.stored import stored_answer
+from schemas.records import Blob, Result
 
 JSON = "application/json"
 RETRY_AFTER_S = 2
@@ -39,6 +41,7 @@ class BellaRoutes:
         """List the routes; the path with a parameter comes last."""
         return [
             Route("/v1/queue/put", self.put, methods=["POST"]),
+            *QueueRoutes(self._services).routes(),
             Route("/v1/queue/{task_id}/cancel", self.cancel, methods=["POST"]),
             Route("/v1/queue/{task_id}", self.get, methods=["GET"]),
         ]
@@ -95,10 +98,9 @@ class BellaRoutes:
                 return _timed_out("the task timed out and was cancelled")
         if ended["error_code"] in wire.TIMEOUTS:
             return _timed_out(ended["error_message"] or "the task timed out")
-        try:
-            body = await self._services.body_of(ended)
-        except (BlobMissing, BlobCorrupt) as error:
-            return envelope(500, f"the answer was too large for a record and is lost: {error}")
+        if ended["body_ref"] is not None:
+            return await self._stored(ended, ended["body_ref"])
+        body = ended["body"]
         if body is None and ended["state"] != "completed":
             message = ended["error_message"] or f"the task ended as {ended['state']}"
             headers = {"x-should-retry": "false"} if ended["state"] == "cancelled" else {}
@@ -109,6 +111,13 @@ class BellaRoutes:
         response = Response(body or b"", status_code=ended["status_code"])
         response.headers["content-type"] = ended["content_type"] or JSON
         return response
+
+    async def _stored(self, ended: Result, blob: Blob) -> Response:
+        media_type = ended["content_type"] or JSON
+        try:
+            return await stored_answer(self._services.blobs, blob, status=ended["status_code"], content_type=media_type)
+        except (BlobMissing, BlobCorrupt) as error:
+            return envelope(500, f"the answer was too large for a record and is lost: {error}")
 
 
 def problem(problem: Problem) -> Response:
