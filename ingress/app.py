@@ -13,6 +13,7 @@ from ingress.api.bella import routes as bella
 from ingress.api.dify.routes import DifyRoutes
 from ingress.api.openai.media import MediaRoutes
 from ingress.api.openai.routes import OpenAIRoutes
+from ingress.api.tasks.deliveries import DeliveryRoutes
 from ingress.api.tasks.events import EventRoutes
 from ingress.api.tasks.routes import TaskRoutes
 from ingress.doors import DIALECTS
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
         *MediaRoutes(services).routes(),
         *EventRoutes(services).routes(),
         *TaskRoutes(services).routes(),
+        *DeliveryRoutes(services).routes(),
         *DifyRoutes(services).routes(),
         *health.routes(services),
         *docs.routes(),

@@ -13,12 +13,13 @@ from ingress.api.bella import openapi as bella
 from ingress.api.dify import openapi as dify
 from ingress.api.openai import media_openapi as media
 from ingress.api.openai import openapi as openai
+from ingress.api.tasks import deliveries_openapi as deliveries
 from ingress.api.tasks import events_openapi as events
 from ingress.api.tasks import openapi as tasks
 from ingress.openapi_common import completed
 
 TITLE = "Headrace"
-DOORS = (bella, openai, media, tasks, events, dify)
+DOORS = (bella, openai, media, tasks, deliveries, events, dify)
 
 
 @cache

@@ -25,6 +25,7 @@ from ingress.auth import Keys
 from ingress.catalogue import Catalogue
 from ingress.keys.entry import Limits
 from ingress.keys.file import KeysFile
+from ingress.deliveries import Deliveries
 from ingress.lease import lease_slot, renew_slot
 from ingress.limits import KeyLimits
 from ingress.metrics import Metrics
@@ -66,6 +67,7 @@ class Services:
         self.pulse = Pulse(settings, name=self.name)
         self.catalogue = Catalogue(settings)
         self.withdrawals = Withdrawals(self.withdraw)
+        self.deliveries = Deliveries(settings, name=self.name)
         self._view: View | None = None
         self._submitter: Submitter | None = None
         self._stack = AsyncExitStack()
@@ -107,7 +109,7 @@ class Services:
         read = [
             settings.topic(name(level)) for name in (topics.tasks, topics.results, topics.status) for level in (0, 1)
         ]
-        read.append(settings.topic(topics.CHUNKS))
+        read += [settings.topic(topics.CHUNKS), settings.topic(topics.DELIVERIES)]
         await self.lookup.open(read)
         self._stack.push_async_callback(self.lookup.close)
         await self.pulse.open()
@@ -116,8 +118,11 @@ class Services:
             cluster = str((await client.describe_cluster())["cluster_id"])
         view = View(settings, folder=instance.folder, name=self.name)
         self._stack.push_async_callback(view.close)
-        await view.open(self.lookup, cluster=f"{cluster}/{settings.kafka.topic_prefix}")
+        cluster = f"{cluster}/{settings.kafka.topic_prefix}"
+        await view.open(self.lookup, cluster=cluster)
         self._view = view
+        self._stack.push_async_callback(self.deliveries.close)
+        await self.deliveries.open(self.lookup, folder=instance.folder, cluster=cluster)
         self._submitter = Submitter(
             settings, producer=self.producer, queues=self.queues, blobs=self.blobs, serials=serials
         )
@@ -189,6 +194,7 @@ class Services:
     def _watch(self) -> None:
         self.metrics.watch_waiting(lambda: len(self.waiters))
         self.metrics.watch_tail("answers", lambda: self.waiters.read_at)
+        self.metrics.watch_tail("deliveries", lambda: self.deliveries.read_at)
         self.metrics.watch_tail("controls", lambda: self.pulse.read_at)
         self.metrics.watch_tail("view", lambda: self._view.read_at if self._view is not None else None)
 

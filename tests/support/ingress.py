@@ -20,9 +20,9 @@ from ingress import view_index
 from ingress.app import create_app
 from ingress.submit import Submitter
 from schemas import topics
-from schemas.codec import CHUNK, RESULT, TASK
+from schemas.codec import CHUNK, DELIVERY, RESULT, TASK
 from schemas.ids import Serials
-from schemas.records import TERMINAL, Chunk, Queue, Result, Status, Task
+from schemas.records import TERMINAL, Chunk, Delivery, Queue, Result, Status, Task
 from schemas.slices import queue_number
 from streams.outputs import status_record
 from tests.support.waiting import eventually_async
@@ -109,6 +109,14 @@ class Memory:
         }  # fmt: skip
         return queue
 
+    def of(self, task_id: str) -> list[Delivery]:
+        """Return the newest row of each delivery of a task."""
+        rows = {record.key: DELIVERY.decode(record.value or b"") for record in self.written(topics.DELIVERIES)}
+        return [row for row in rows.values() if row["task_id"] == task_id]
+
+    async def passed(self, partition: int, offset: int) -> None:
+        """Return at once: what is written is there."""
+
     caught_up = True
     read_at = None
 
@@ -173,6 +181,7 @@ async def ingress_in_memory(settings: Settings) -> AsyncIterator[tuple[Memory, h
     services = memory.services
     parts: Any = memory
     services._view = services.lookup = parts
+    services.producer = services.deliveries = parts
     services._submitter = Submitter(settings, producer=parts, queues=parts, blobs=services.blobs, serials=Serials(7))
     transport = httpx.ASGITransport(memory.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://ingress", headers=HEADERS) as client:

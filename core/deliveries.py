@@ -1,0 +1,88 @@
+"""Deliveries of callbacks as records: how a round begins and where its records go. Pure; for all who send again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from core.kafka.producer import Record
+from core.settings import Settings
+from schemas import ids, topics
+from schemas.codec import DELIVERY
+from schemas.headers import headers
+from schemas.records import Delivery
+from schemas.slices import stable_hash
+
+OUTCOMES = ("completed", "failed", "cancelled")
+
+
+class Placed(NamedTuple):
+    """A record with where it goes."""
+
+    topic: str
+    partition: int
+    record: Record
+
+
+def begun(
+    task_id: str, event: str, *, name: str, url: str, owner: str | None, level: int, result_offset: int | None,
+    payload: bytes | None, now_ms: int,
+) -> Delivery:  # fmt: skip
+    """Begin a delivery; `name` tells several of one task apart in the webhook-id."""
+    return {
+        "id": f"{task_id}-{name}",
+        "task_id": task_id,
+        "event": event,
+        "state": "pending",
+        "url": url,
+        "owner": owner,
+        "level": level,
+        "result_offset": result_offset,
+        "payload": payload,
+        "attempts": [],
+        "made": 0,
+        "step": 0,
+        "created_ms": now_ms,
+        "due_ms": now_ms,
+        "manual": False,
+    }
+
+
+def again(delivery: Delivery, *, now_ms: int) -> Delivery:
+    """Begin a round that somebody asked for: at once, and even when the URL has answered 410."""
+    return {**delivery, "state": "pending", "step": 0, "created_ms": now_ms, "due_ms": now_ms, "manual": True}
+
+
+def row_key(task_id: str, event: str) -> bytes:
+    """Return the key of a delivery's row."""
+    return f"{task_id}/{event}".encode()
+
+
+def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> Placed:
+    """Place what everybody can see of a delivery."""
+    home = ids.parse(delivery["task_id"]).partition
+    key = row_key(delivery["task_id"], delivery["event"])
+    return Placed(settings.topic(topics.DELIVERIES), home, rendered(key, delivery, now_ms=now_ms))
+
+
+def waiting(settings: Settings, delivery: Delivery, *, delay_s: int, now_ms: int) -> Placed:
+    """Place a delivery that waits in the retry topic of a delay."""
+    record = rendered(delivery["task_id"].encode(), delivery, now_ms=now_ms)
+    return Placed(settings.topic(topics.retry(delay_s)), retry_partition(settings, delivery["task_id"]), record)
+
+
+def retry_partition(settings: Settings, task_id: str) -> int:
+    """Return the partition of the retry topics that a task's deliveries wait in."""
+    return stable_hash(task_id) % min(settings.kafka.partitions, topics.RETRY_PARTITIONS)
+
+
+def rendered(key: bytes, delivery: Delivery, *, now_ms: int) -> Record:
+    """Render a delivery."""
+    described = headers(
+        kind=f"delivery.{delivery['state']}",
+        ce_id=f"{delivery['id']}/{delivery['made']}",
+        at_ms=now_ms,
+        level=delivery["level"],
+        owner=delivery["owner"],
+        attempt=delivery["made"],
+    )
+    return Record(key, DELIVERY.encode(delivery), described, now_ms)

@@ -1,0 +1,130 @@
+"""What became of a task's callbacks, and sending them again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from core import deliveries
+from core.errors import Gone, InvalidRequest
+from core.settings import Settings
+from ingress.api.tasks.wire import moment
+from ingress.body import read_body
+from ingress.finding import find_standing
+from ingress.reading import Reading
+from ingress.services import Services
+from schemas.records import TERMINAL, Delivery
+from schemas.validation import CALLBACK_EVENTS
+
+JSON = "application/json"
+MAX_BODY = 4_096
+SEEN_S = 2.0
+
+
+class DeliveryRoutes:
+    """Callbacks over one set of services."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._settings: Settings = services.settings
+
+    def routes(self) -> list[Route]:
+        """List the routes."""
+        return [
+            Route("/v1/tasks/{task_id}/deliveries", self.list, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/deliveries/resend", self.resend, methods=["POST"]),
+        ]
+
+    async def list(self, request: Request) -> Response:
+        """Show the attempts of each callback, and when the next one is due."""
+        owner = self._services.keys.caller(request, scope="read").owner
+        reading = await find_standing(self._services, request.path_params["task_id"], owner=owner)
+        return _listed(reading.id, self._services.deliveries.of(reading.id))
+
+    async def resend(self, request: Request) -> Response:
+        """Begin a new round at once: of the outcome, or of the event that the body names."""
+        owner = self._services.keys.caller(request, scope="submit").owner
+        event = _event(await read_body(request, limit=MAX_BODY))
+        reading = await find_standing(self._services, request.path_params["task_id"], owner=owner)
+        found = {one["event"]: one for one in self._services.deliveries.of(reading.id)}
+        name = event or next((one for one in deliveries.OUTCOMES if one in found), reading.state)
+        delivery = found.get(name) or self._fresh(reading, name)
+        now_ms = time.time_ns() // 1_000_000
+        delivery = deliveries.again(delivery, now_ms=now_ms)
+        row = deliveries.row(self._settings, delivery, now_ms=now_ms)
+        offset = await self._services.producer.send(*row)
+        await self._services.producer.send(*deliveries.waiting(self._settings, delivery, delay_s=0, now_ms=now_ms))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SEEN_S):
+                await self._services.deliveries.passed(row.partition, offset)
+        return _listed(reading.id, [delivery], status=202)
+
+    def _fresh(self, reading: Reading, name: str) -> Delivery:
+        """Begin a delivery that has no row yet: of an outcome that no callback was told of."""
+        if reading.callback_url is None:
+            raise InvalidRequest(f"task {reading.id} names no callback_url")
+        if reading.state not in TERMINAL:
+            raise InvalidRequest(f"task {reading.id} has not ended yet")
+        if name not in deliveries.OUTCOMES or name != reading.state:
+            raise InvalidRequest(
+                f"task {reading.id} has told nobody of {name}, so it cannot be told again", field="event"
+            )
+        row = self._services.view.get(reading.id.encode())
+        if row is None or row["result_offset"] is None:
+            raise Gone(f"the result of {reading.id} is not kept any more")
+        return deliveries.begun(
+            reading.id, name, name=name, url=reading.callback_url, owner=reading.owner, level=reading.level,
+            result_offset=row["result_offset"], payload=None, now_ms=0,
+        )  # fmt: skip
+
+
+def delivery_object(delivery: Delivery) -> dict[str, Any]:
+    """Render a delivery; what has no value is null."""
+    due_ms = delivery["due_ms"]
+    return {
+        "id": delivery["id"],
+        "object": "delivery",
+        "event": delivery["event"],
+        "url": delivery["url"],
+        "status": delivery["state"],
+        "attempts_made": delivery["made"],
+        "next_attempt_at": None if due_ms is None else moment(due_ms),
+        "attempts": [
+            {
+                "attempted_at": moment(each["at_ms"]),
+                "status_code": each["status_code"],
+                "latency_ms": each["latency_ms"],
+                "reason": each["reason"],
+            }
+            for each in delivery["attempts"]
+        ],
+    }
+
+
+def _listed(task_id: str, found: list[Delivery], *, status: int = 200) -> Response:
+    body = {"object": "list", "task_id": task_id, "data": [delivery_object(one) for one in found]}
+    headers = {"x-task-id": task_id, "cache-control": "no-store"}
+    return Response(orjson.dumps(body), status_code=status, media_type=JSON, headers=headers)
+
+
+def _event(body: bytes) -> str | None:
+    """Read which callback to send again; an empty body means the outcome's."""
+    if not body.strip():
+        return None
+    try:
+        members = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        members = None
+    if not isinstance(members, dict):
+        raise InvalidRequest("the body must be a JSON object, or empty", field="body")
+    event = members.get("event")
+    if event is not None and event not in CALLBACK_EVENTS:
+        raise InvalidRequest(f"event must be one of {', '.join(CALLBACK_EVENTS)}", field="event")
+    return event
