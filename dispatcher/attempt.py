@@ -9,7 +9,7 @@ import httpx
 from dispatcher.bodies import Bodies, RequestBody
 from dispatcher.clock import Clock
 from dispatcher.items import Item
-from dispatcher.outcome import EVENT_STREAM, JSON, Failure, answered, failed, retry_after_ms
+from dispatcher.outcome import EVENT_STREAM, JSON, Failure, answered, failed, is_broken_json, retry_after_ms
 from dispatcher.pool import Pool
 from dispatcher.relay import Relay
 from dispatcher.upstream import CallError, Upstream
@@ -95,6 +95,8 @@ class Attempt:
             kept = await answer.finish()
         finally:
             answer.drop()
+        if response.status_code < 300 and kept.body is not None and is_broken_json(content_type, kept.body):
+            raise CallError(Failure.NO_JSON)
         return answered(
             response.status_code,
             body=kept.body,

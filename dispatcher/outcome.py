@@ -6,14 +6,19 @@ store did not answer. It cannot help after any other answer, and must not be mad
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import NamedTuple
 
+import orjson
+
 from schemas.records import Blob, Outcome, Usage
 
+_JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
 RETRIABLE = frozenset((408, 429, 500, 502, 503, 504))
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
@@ -34,6 +39,7 @@ class Failure(Enum):
     UNREACHABLE = _Rule(503, "upstream_unreachable", True, "no connection to the upstream")
     CUT = _Rule(502, "upstream_cut", True, "the upstream broke off its answer")
     MALFORMED = _Rule(502, "upstream_malformed", False, "the upstream's answer is no HTTP")
+    NO_JSON = _Rule(502, "upstream_malformed", False, "the upstream's answer says it is JSON and is not")
     REDIRECT = _Rule(502, "upstream_redirect", False, "the upstream sent a redirect, which is not followed")
     TOO_LARGE = _Rule(502, "answer_too_large", False, "the upstream's answer is larger than is allowed")
     REPORTED = _Rule(502, "upstream_error", False, "the upstream reported an error inside its stream")
@@ -128,3 +134,17 @@ def retry_after_ms(value: str | None, *, now_ms: int) -> int | None:
             return None
         wait = int(seconds * 1000)
     return min(max(0, wait), MAX_RETRY_AFTER_MS)
+
+
+def is_broken_json(content_type: str, body: bytes) -> bool:
+    """Tell whether an answer says it is JSON and is not; NaN and lone surrogates, which some servers write, pass."""
+    if not _JSON_TYPE.match(content_type):
+        return False
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            json.loads(body)
+        except (ValueError, RecursionError):
+            return True
+    return False

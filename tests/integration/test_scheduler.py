@@ -159,6 +159,18 @@ async def test_a_retriable_failure_comes_back_with_its_body(bench: Bench) -> Non
     assert bench.probe.work[one][1]["data"] == bench.probe.work[one][0]["data"]
 
 
+async def test_a_retry_that_waits_outlives_the_scheduler(bench: Bench) -> None:
+    [one] = await bench.probe.submit()
+    await eventually_async(lambda: bench.probe.work[one])
+    await bench.probe.tell(finished(one, result=failure(retry_after_ms=1_500)))
+    await eventually_async(lambda: (bench.probe.rows[one] or {}).get("not_before_ms"))
+    bench.role.kill()
+    bench.role.start()
+    await eventually_async(lambda: len(bench.probe.work[one]) == 2, within_s=40)
+    assert bench.probe.work[one][1]["attempt"] == 2
+    assert not bench.probe.results[one]
+
+
 async def test_what_a_stopping_worker_releases_comes_back_at_once(bench: Bench) -> None:
     [one] = await bench.probe.submit()
     await eventually_async(lambda: bench.probe.work[one])
