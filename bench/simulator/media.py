@@ -73,7 +73,10 @@ def transcription(body: Mapping[str, Any], behaviour: Behaviour) -> Answer:
         return Answer(content_type="text/plain; charset=utf-8", body=PLAIN_FORMATS[form].format(text).encode())
     answer: dict[str, Any] = {"text": text}
     if form == "verbose_json":
-        segment = {"id": 0, "seek": 0, "start": 0.0, "end": 1.0, "text": text, "tokens": [], "temperature": 0.0}
+        segment = {
+            "id": 0, "seek": 0, "start": 0.0, "end": 1.0, "text": text, "tokens": [], "temperature": 0.0,
+            "avg_logprob": -0.1, "compression_ratio": 1.0, "no_speech_prob": 0.0,
+        }  # fmt: skip
         answer = {"task": "transcribe", "language": "english", "duration": 1.0, "text": text, "segments": [segment]}
     return padded(orjson.dumps(answer), behaviour.size)
 
