@@ -13,10 +13,10 @@ from functools import lru_cache
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from core.settings import Settings
 from dispatcher.outcome import Failure
+from dispatcher.salvage import SalvagingTransport
 
 KEEP_ALIVE_S = 4.0
 """Below the five seconds after which common servers close an idle connection: a call must not meet a dead one."""
@@ -102,7 +102,7 @@ def _client() -> httpx.AsyncClient:
             connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=READ_BYTES
         )
 
-    transport = AiohttpTransport(verify=trust, trust_env=False, client=session)
+    transport = SalvagingTransport(verify=trust, trust_env=False, client=session)
     return httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
 
 
