@@ -38,6 +38,7 @@ class Memory:
         self.settings = settings
         self.log: dict[TopicPartition, list[Record]] = defaultdict(list)
         self.rows: dict[bytes, Status] = {}
+        self.watchers: list[Callable[..., None]] = []
         self._watching: dict[bytes, Callable[[Status], None]] = {}
         self.answer: Answer = lambda _: []
         self.broken = False
@@ -139,8 +140,10 @@ class Memory:
         return ended()
 
     def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
-        """Return the first entries of the order."""
-        made = [view_index.entry(key, status_record(row, now_ms=0).headers) for key, row in self.rows.items()]
+        """Return the first of the rows, or of the entries of the order."""
+        records = [(key, status_record(row, now_ms=0)) for key, row in self.rows.items()]
+        made = [view_index.entry(key, record.headers) for key, record in records]
+        made += [(key, record.value or b"") for key, record in records]
         return sorted(one for one in made if one is not None and begin <= one[0] < end)[:limit]
 
     async def read(self, tp: TopicPartition, offset: int) -> Found | None:
