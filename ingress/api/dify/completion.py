@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import nullcontext
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +27,8 @@ from schemas.records import Result, Task, Usage
 from schemas.validation import Invalid, check_task
 
 DEFAULT_TIMEOUT_S = 300
+INLINING = 4
+"""Requests that put pictures into their bodies at once: each may hold some 60 MB until its body is in the store."""
 
 
 class Completions:
@@ -34,6 +39,7 @@ class Completions:
         self._settings = services.settings
         self._uploads = uploads
         self._door = Door(services)
+        self._inlining = asyncio.Semaphore(INLINING)
 
     async def create(self, request: Request) -> Response:
         """Send the prompt to the model; answer with its text, at once or as it comes."""
@@ -47,20 +53,15 @@ class Completions:
         queue = self._settings.queues.get(name, QueueSettings())
         prompt = prompt_of(ask.inputs, ask.query, queue.prompt)
         model = queue.model or await self._first_model(name)
-        images = await self._uploads.urls(ask.images, owner=caller.owner, user=ask.user)
         timeout_s = options.timeout_s or min(queue.timeout_s or DEFAULT_TIMEOUT_S, settings.max_timeout_s)
-        task = _task(
-            ask,
-            data=wire.upstream_body(model, prompt, images, streaming=ask.mode == "streaming"),
-            queue=name,
-            model=model,
-            timeout_s=timeout_s,
-            options=options,
-            key=idempotency_key(request),
-        )
-        del body, images  # thousands of held requests must not hold their bodies too
-        prepared = await self._door.prepare(task, caller=caller, request=request)
-        del task
+        task = _task(ask, queue=name, model=model, timeout_s=timeout_s, options=options, key=idempotency_key(request))
+        del body  # thousands of held requests must not hold their bodies too
+        async with self._inlining if ask.images else nullcontext():
+            images = await self._uploads.urls(ask.images, owner=caller.owner, user=ask.user)
+            task["data"] = wire.upstream_body(model, prompt, images, streaming=ask.mode == "streaming")
+            del images
+            prepared = await self._door.prepare(_checked(task), caller=caller, request=request)
+            del task
         prices, tokens = self._settings.models.get(model), tokens_in(prompt)
         if ask.mode == "streaming":
             return CompletionStream(self._services, self._door, prepared, prices=prices, prompt_tokens=tokens)
@@ -118,13 +119,13 @@ def _estimate(prompt_tokens: int, answer: str) -> Usage:
     }
 
 
-def _task(ask: Ask, *, data: bytes, queue: str, model: str, timeout_s: int, options: Options, key: str | None) -> Task:
-    """Build the task, without id, owner and time yet; raises InvalidRequest."""
-    task: Task = {
+def _task(ask: Ask, *, queue: str, model: str, timeout_s: int, options: Options, key: str | None) -> Task:
+    """Build the task, without body, id, owner and time yet."""
+    return {
         "queue": queue,
         "level": 0,
         "endpoint": wire.ENDPOINT,
-        "data": data,
+        "data": None,
         "id": None,
         "mode": ask.mode,
         "data_ref": None,
@@ -142,6 +143,10 @@ def _task(ask: Ask, *, data: bytes, queue: str, model: str, timeout_s: int, opti
         "user": ask.user,
         "callback_events": [],
     }
+
+
+def _checked(task: Task) -> Task:
+    """Return a task that keeps the rules; raises InvalidRequest."""
     try:
         check_task(task)
     except Invalid as error:
