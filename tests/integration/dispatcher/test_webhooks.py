@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import socket
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 
-from bench.wire import Exchange, RawServer, head
 from core.blobs import open_blobs
 from core.settings import Settings
 from dispatcher.webhooks import resolve
 from dispatcher.webhooks.sender import GROUP
 from schemas import topics
+from tests.support.receiver import Receiver
 from tests.support.roles import settings_for
 from tests.support.waiting import eventually_async
 from tests.support.work import WorkProbe, dispatching
 
 RESULTS = [topics.results(0), topics.results(1)]
 _prefixes = itertools.count()
-
-
-class Receiver(RawServer):
-    """Answers by path: /200, /500-then-200, /hang and so on; keeps what it was sent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.got: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.headers: dict[str, str] = {}
-        self.holding = 0
-
-    def handle(self, exchange: Exchange) -> None:
-        document = orjson.loads(exchange.request.body)
-        seen = self.got[document["request_id"]]
-        seen.append(document)
-        self.headers = exchange.request.headers
-        wanted = exchange.request.path.strip("/").split("-then-")
-        answer = wanted[min(len(seen), len(wanted)) - 1]
-        if answer == "hang":
-            self.holding += 1
-            exchange.spawn(asyncio.Event().wait(), name="hang")  # type: ignore[arg-type]
-        elif answer == "reset":
-            exchange.reset()
-        else:
-            extra = f"location: {self.root}/200\r\n" if answer.startswith("3") else ""
-            exchange.finish(head(int(answer), "text/plain", 2, extra=extra) + b"ok")
 
 
 @pytest.fixture
