@@ -89,11 +89,14 @@ class Replays:
 def _near(request: Request, asked: list[Request]) -> list[Request]:
     """Return the requests that one pass can serve without reading what nobody needs."""
     chosen: list[Request] = []
-    end = request.end
+    end = -1
     for other in sorted((one for one in asked if one.begin < one.end), key=lambda one: one.begin):
-        if other is request or (request.begin <= other.begin <= end):
-            chosen.append(other)
-            end = max(end, other.end)
+        if other.begin > end:
+            if request in chosen:
+                break
+            chosen = []
+        chosen.append(other)
+        end = max(end, other.end)
     return chosen
 
 

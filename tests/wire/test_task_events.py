@@ -285,6 +285,13 @@ async def test_any_rendering_of_the_id_and_no_other_owner(story: Story) -> None:
     assert (await story.client.get(story.path, headers={"authorization": "Bearer no"})).status_code == 401
 
 
+async def test_a_request_for_the_head_alone_does_not_wait(story: Story) -> None:
+    story.row()
+    async with asyncio.timeout(20):
+        answer = await story.client.head(story.path)
+    assert (answer.status_code, answer.content, answer.headers["x-task-id"]) == (200, b"", story.id)
+
+
 @pytest.mark.parametrize("last", ["x", "1-2", "-1", "1-0a1b2c3d-1-1", "99999999999"])
 async def test_a_malformed_position(story: Story, last: str) -> None:
     story.end()

@@ -40,6 +40,8 @@ class EventRoutes:
         caller = self._services.keys.caller(request, "read")
         position = asked_position(request)
         reading = await find_standing(self._services, request.path_params["task_id"], owner=caller.owner)
+        if request.method == "HEAD":  # who wants no body must not wait for the end of the task
+            return Response(headers={"x-task-id": reading.id}, media_type=sse.MEDIA_TYPE)
         return TaskEventStream(self._services, self._events, reading, position)
 
 
