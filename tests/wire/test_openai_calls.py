@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from core.errors import Unavailable
 from core.settings import IngressSettings, ModelSettings, QueueSettings, Settings
 from schemas import ids, topics
 from schemas.codec import EVENT
-from schemas.records import Chunk, Result, Status, Task
+from schemas.records import Blob, Chunk, Result, Status, Task
 from tests.support.answers import result_of
 from tests.support.bella import Double, answer, row_of
 from tests.support.ingress import HEADERS, ingress_in_memory
@@ -236,15 +237,31 @@ async def test_at_shutdown_those_who_wait_are_told(ingress: Double) -> None:
     named(response)
 
 
-async def test_an_answer_from_the_object_store(ingress: Double) -> None:
+async def test_an_answer_from_the_object_store(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, client = ingress
     blob = await memory.services.blobs.put(b'{"big":1}', name="results/x", media_type="application/json")
     memory.answer = answer(body=None, body_ref=blob)
-    assert (await client.post(CHAT, content=BODY)).content == b'{"big":1}'
+    response = await client.post(CHAT, content=BODY)
+    assert (response.status_code, response.content) == (200, b'{"big":1}')
+    assert "x-should-retry" not in response.headers
+    memory.answer = answer(body=None, body_ref=blob, state="failed", status_code=500)
+    response = await client.post(CHAT, content=BODY)
+    assert (response.status_code, response.content) == (500, b'{"big":1}')
+    assert response.headers["x-should-retry"] == "false"
     memory.answer = answer(body=None, body_ref={**blob, "uri": "results/gone"})
     response = await client.post(CHAT, content=BODY)
     assert error(response, 500)["code"] == "body_missing"
     assert response.headers["x-should-retry"] == "false"
+
+    async def away(_: Blob) -> None:
+        raise Unavailable("the object store does not answer")
+
+    monkeypatch.setattr(memory.services.blobs, "open", away)
+    memory.answer = answer(body=None, body_ref=blob)
+    response = await client.post(CHAT, content=BODY)
+    assert error(response, 503)["code"] == "unavailable"
+    assert response.headers["x-should-retry"] == "false"
+    named(response)
 
 
 async def test_without_kafka_the_sdk_may_try_again(ingress: Double) -> None:
