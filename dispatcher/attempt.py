@@ -81,7 +81,7 @@ class Attempt:
                 if content_type.startswith(EVENT_STREAM):
                     await self._relay.pump(response)
                 else:
-                    await self._relay.whole(await self._read(response))
+                    await self._relay.whole(await self._read(response, content_type))
                 return self._streamed(status)
             return await self._kept(response, upstream, content_type)
 
@@ -139,14 +139,17 @@ class Attempt:
             self._pool.leave_out(upstream, wait_ms / 1000)
         return wait_ms
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: httpx.Response, content_type: str) -> bytes:
         parts: list[bytes] = []
         size = 0
         async for data in response.aiter_bytes():
             size += len(data)
             self._check(size)
             parts.append(data)
-        return b"".join(parts)
+        answer = b"".join(parts)
+        if is_broken_json(content_type, answer):
+            raise CallError(Failure.NO_JSON)
+        return answer
 
     def _check(self, size: int) -> None:
         if size > self._limit_bytes:

@@ -9,7 +9,7 @@ import httpx
 import orjson
 
 from dispatcher.chunks import ChunkWriter
-from dispatcher.outcome import Failure
+from dispatcher.outcome import JSON, Failure, is_broken_json
 from dispatcher.sse import DONE, Cutter
 from dispatcher.upstream import CallError
 from dispatcher.usage import usage_of
@@ -92,7 +92,10 @@ class Relay:
         self._pass_on(self._cutter.feed(data))
 
     def _pass_on(self, frames: list[bytes]) -> None:
-        for frame in frames:
+        for number, frame in enumerate(frames):
+            if is_broken_json(JSON, frame):
+                self._writer.add(frames[:number])
+                raise CallError(Failure.NO_JSON)
             self._last = frame
             if _USAGE.search(frame):
                 self._with_usage = frame
