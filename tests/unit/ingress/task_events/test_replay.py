@@ -38,6 +38,7 @@ class Log:
     async def between(self, _: TopicPartition, begin: int, end: int) -> AsyncIterator[Found]:
         """Yield records, and fail where that is wanted."""
         self.passes.append((begin, end))
+        await asyncio.sleep(0)  # as a network would
         for record in self.records[begin:end]:
             if record.offset in self.fails_at:
                 self.fails_at.remove(record.offset)
