@@ -236,6 +236,20 @@ async def test_a_wait_ends_with_the_task(ingress: Double) -> None:
     assert len(polls) == 0
 
 
+async def test_looks_at_a_running_task_read_nothing_from_kafka(
+    ingress: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = await with_row(ingress, state="processing")
+
+    async def read(*_: Any, **__: Any) -> None:
+        raise AssertionError("a look-up")
+
+    monkeypatch.setattr(ingress[0], "read", read)
+    monkeypatch.setattr(ingress[0], "find", read)
+    await shown(ingress, task)
+    await shown(ingress, task, prefer="wait=1")
+
+
 async def test_a_wait_that_is_over_shows_the_task_as_it_stands(ingress: Double) -> None:
     task = await with_row(ingress, state="processing")
     response = await shown(ingress, task, prefer="wait=1")
