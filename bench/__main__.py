@@ -1,4 +1,4 @@
-"""`make bench`, or `python -m bench [scheduler pipeline accept latency rebuild] [--tasks N]`."""
+"""`make bench`, or `python -m bench [scheduler pipeline accept latency mirror rebuild] [--tasks N]`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import orjson
 import uvloop
 
 from bench import measures
+from bench.mirror import mirror
 from bench.rebuild import rebuild
 from bench.report import Report, Row
 
@@ -19,6 +20,7 @@ MEASURES: Mapping[str, tuple[Callable[[int], Awaitable[list[Row]]], int]] = {
     "pipeline": (measures.pipeline, 20_000),
     "accept": (measures.accept, 20_000),
     "latency": (measures.latency, 400),
+    "mirror": (mirror, 400),
     "rebuild": (rebuild, 100_000),
 }
 OUT = Path(__file__).parent / "out" / "bench.json"

@@ -104,14 +104,19 @@ async def until_accepting(running: Cluster, request: bytes) -> None:
     await until(accepted, what="the first accepted put")
 
 
+async def start_all(running: Cluster) -> None:
+    """Start one of each role, and return when a call gets through."""
+    for name in ("ingress", "dispatcher"):
+        running.start(name, name)
+    for level in topics.LEVELS:
+        running.start(f"streams-{level}", "streams", "--level", level)
+    await running.until_answers("/readyz")
+
+
 async def latency(calls: int) -> list[Row]:
     """Compare blocking puts with direct calls of the same upstream, one at a time, in turn."""
     async with Simulator() as upstream, cluster(upstream__urls=upstream.url) as running:
-        for name in ("ingress", "dispatcher"):
-            running.start(name, name)
-        for level in topics.LEVELS:
-            running.start(f"streams-{level}", "streams", "--level", level)
-        await running.until_answers("/readyz")
+        await start_all(running)
         put = build_request(running.url + "/v1/queue/put", body=put_body("blocking"), headers=HEADERS)
         data = json.loads(put_body("blocking"))["data"]
         direct = build_request(
