@@ -29,7 +29,7 @@ ARRIVING = "arriving/"
 """Where an upload lies until it belongs to a task. What is found there an hour later never came to belong to one."""
 READ_BYTES = 262_144
 LIST_SLICE = 500
-LOCAL_PART_BYTES = 1_048_576
+LOCAL_PART_BYTES = 262_144
 REMOTE_PART_BYTES = 5_242_880
 """S3 takes no smaller parts. A body that is being written costs two parts of memory: one fills, one is on its way."""
 

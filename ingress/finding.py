@@ -159,6 +159,8 @@ def _task_of(found: Found | None) -> Task | None:
 
 
 async def _data_of(services: Services, task: Task) -> bytes | str | None:
+    if task["content_type"].startswith("multipart/"):
+        return None  # a form with files in it, which no JSON object can show
     if task["data_ref"] is None:
         return task["data"]
     try:

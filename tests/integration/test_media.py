@@ -166,6 +166,23 @@ async def test_an_upload_that_breaks_off_leaves_nothing(whole: Stack) -> None:
     )
 
 
+async def test_a_form_that_is_sent_again_with_its_key_is_one_task(
+    whole: Stack, simulator: Simulator, client: httpx.AsyncClient
+) -> None:
+    """Each sending has a boundary of its own, as every client makes one anew."""
+    headers, before = {"Idempotency-Key": "media"}, set(stored(whole))
+    first = await client.post(SPEECH, **form(MB), headers=headers)  # type: ignore[arg-type]
+    arrivals = simulator.stats.arrivals
+    again = await client.post(SPEECH, **form(MB), headers=headers)  # type: ignore[arg-type]
+    other = await client.post(SPEECH, **form(MB, language="de"), headers=headers)  # type: ignore[arg-type]
+    assert (again.status_code, again.content) == (200, first.content)
+    assert again.headers["x-task-id"] == first.headers["x-task-id"]
+    assert other.status_code == 422
+    assert simulator.stats.arrivals == arrivals
+    kept = f"tasks/{first.headers['x-task-id']}"
+    await eventually_async(lambda: set(stored(whole)) - before == {kept}, what="the end of the twins' bodies")
+
+
 async def test_bodies_go_when_their_task_has_expired(whole: Stack, client: httpx.AsyncClient) -> None:
     kept = await client.post(SPEECH, **form(MB, sim='{"size": 600000}'))  # type: ignore[arg-type]
     headers = {"X-Headrace-Result-Retention": "2"}

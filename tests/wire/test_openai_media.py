@@ -217,6 +217,17 @@ async def test_a_form_in_many_pieces_without_a_length(ingress: Double) -> None:
     assert len(stored(memory)) == 1
 
 
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["inline", "stored"])
+async def test_a_look_at_a_form_shows_the_task_without_its_files(ingress: Double, content: bytes) -> None:
+    _, client = ingress
+    accepted = await client.post(SPEECH, **form(content=content, **{"async": "true"}))
+    for path in (accepted.headers["location"], f"/v1/queue/{named(accepted)}"):
+        shown = await client.get(path)
+        assert shown.status_code == 200
+        assert shown.json()["endpoint"] == SPEECH
+        assert "data" not in shown.json()
+
+
 async def test_kafka_away_keeps_nothing(ingress: Double) -> None:
     memory, client = ingress
     memory.broken = True
