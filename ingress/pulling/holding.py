@@ -23,6 +23,7 @@ from schemas.records import PULL_WORKER, Outcome, Status
 
 log = logging.getLogger(__name__)
 
+READ_S = 3.0
 JUDGED_S = 1.5
 """A row follows its claim within milliseconds; what is not judged by then is given back."""
 
@@ -83,17 +84,20 @@ class Holding:
         )
 
     async def read_all(self, level: int) -> None:
-        """Return when the read model has every row that is in the log now; raises TimeoutError and Unavailable."""
+        """Return when the read model has every row that is in the log now; raises Unavailable when it is behind."""
         services = self._services
         tps = [
             services.topic_partition(topics.status(level), partition)
             for partition in range(services.settings.kafka.partitions)
         ]
-        async with asyncio.timeout(JUDGED_S):
-            ends = await asyncio.gather(*(services.lookup.offset_at(tp, LATEST) for tp in tps))
-            for tp, end in zip(tps, ends, strict=True):
-                if end:
-                    await services.view.passed(tp, end - 1)
+        try:
+            async with asyncio.timeout(READ_S):
+                ends = await asyncio.gather(*(services.lookup.offset_at(tp, LATEST) for tp in tps))
+                for tp, end in zip(tps, ends, strict=True):
+                    if end:
+                        await services.view.passed(tp, end - 1)
+        except TimeoutError as error:
+            raise Unavailable(f"the read model is more than {READ_S:g} s behind; try again in some seconds") from error
 
     async def _judged(self, row: Status, worker: str) -> Status | None:
         """Return the row when it names this claim."""

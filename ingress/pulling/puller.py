@@ -132,7 +132,7 @@ class Puller:
         watched = lanes[LaneName(row["queue"], row["level"])]
         try:
             await self.holding.read_all(row["level"])
-        except (TimeoutError, Unavailable) as error:
+        except Unavailable as error:
             log.warning("cannot tell who holds %s: %s", watched.name, error, extra={"event": "take_undecided"})
         else:
             if watched.lane.held <= {row["id"]}:

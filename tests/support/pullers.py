@@ -84,6 +84,14 @@ class Yard:
         body = {"queue": queue, "endpoint": ENDPOINT, "data": data, **changes}
         return await self.call("POST", "put", body, key="sk-producers", at=at)
 
+    async def stream(self, queue: str) -> bytes:
+        """Put a streaming task and return everything that comes."""
+        body = {"queue": queue, "endpoint": ENDPOINT, "data": {"messages": []}, "response_mode": "streaming"}
+        headers = {"Authorization": "Bearer sk-producers"}
+        url = f"{self.urls[0]}/v1/queue/put"
+        async with self.session.post(url, data=json.dumps(body), headers=headers) as answer:
+            return await answer.read()
+
     async def put_many(self, queue: str, count: int, **changes: Any) -> list[str]:
         """Put tasks over both ingresses and return their ids."""
         answers = await asyncio.gather(*(self.put(queue, n, at=n, **changes) for n in range(count)))
@@ -115,6 +123,14 @@ class Yard:
         status, body = await self.call("GET", task_id, key="sk-producers", at=at)
         assert status == 200, body
         return dict(body)
+
+    async def ended(self, task_id: str) -> dict[str, Any]:
+        """Get a task as its producer once it has ended; what one ingress knows, the other learns a moment later."""
+        give_up = time.monotonic() + 30
+        while (found := await self.show(task_id))["status"] in ("waiting", "queued"):
+            assert time.monotonic() < give_up, found
+            await asyncio.sleep(0.02)
+        return found
 
 
 @asynccontextmanager

@@ -24,8 +24,6 @@ from schemas.records import TERMINAL, Queue, Status
 log = logging.getLogger(__name__)
 
 JSON = "application/json"
-SEEN_S = 1.0
-"""A worker may complete through another ingress than it took from; that one's view is milliseconds behind at most."""
 COUNTED_S = 10.0
 NO_EVENT_BUS = (
     "there is no event bus to connect to; complete carries the outcome, and readers of Kafka find every event in the "
@@ -141,10 +139,15 @@ class QueueRoutes:
         """Return the row of a task that the caller's workers may complete; raises NotFound."""
         unknown = NotFound(f"there is no task {text[:80]}")
         try:
-            key = str(ids.parse(text)).encode()
+            task_id = ids.parse(text)
         except ids.IdError:
             raise unknown from None
-        row = await self._services.view.until(key, lambda found: found["state"] != "queued", seconds=SEEN_S)
+        key, view = str(task_id).encode(), self._services.view
+        row = view.get(key)
+        if row is None or row["state"] == "queued":
+            # The take may have gone through another ingress, so only a view that has everything can tell.
+            await self._puller.holding.read_all(task_id.level)
+            row = view.get(key)
         if row is None or row["duplicate_of"] is not None or row["source_offset"] < 0:
             raise unknown
         try:
