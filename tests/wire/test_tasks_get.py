@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from core.kafka.producer import Record
+from ingress.keys.entry import Limits
 from schemas import ids, topics
 from schemas.codec import RESULT, TASK
 from schemas.records import Task
@@ -281,6 +282,28 @@ async def test_beyond_the_limit_a_look_does_not_wait(ingress: Double) -> None:
     assert "preference-applied" not in response.headers
     ingress[0].services.waiters.shut_down()
     await asyncio.wait_for(asyncio.gather(*held), 10)
+
+
+async def test_beyond_the_limit_of_its_key_a_look_does_not_wait(
+    ingress: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = await with_row(ingress, state="processing")
+    services = ingress[0].services
+    caller = services.keys.holder("hr-local")._replace(limits=Limits(concurrency=1))
+    monkeypatch.setattr(services.keys, "caller", lambda *_, **__: caller)
+    held = asyncio.create_task(shown(ingress, task, prefer="wait=60"))
+    await eventually_async(lambda: len(polls_of(ingress)) == 1, what="the held look")
+    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 10)
+    assert "preference-applied" not in response.headers
+    services.waiters.shut_down()
+    assert (await asyncio.wait_for(held, 10)).headers["preference-applied"] == "wait=60"
+
+
+async def test_a_head_does_not_wait(ingress: Double) -> None:
+    task = await with_row(ingress, state="processing")
+    head = await asyncio.wait_for(ingress[1].head(f"/v1/tasks/{task['id']}", headers={"prefer": "wait=60"}), 10)
+    assert head.status_code == 200
+    assert "preference-applied" not in head.headers
 
 
 async def test_cancel_asks_the_scheduler_and_shows_the_task(ingress: Double) -> None:

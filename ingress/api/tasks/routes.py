@@ -10,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.errors import Unavailable
+from core.errors import TooMany, Unavailable
 from ingress.api.tasks import wire
 from ingress.api.tasks.listing import cursor, read_page, read_query
+from ingress.auth import Caller
 from ingress.cancelling import cancel_task
 from ingress.finding import find_standing, find_task
 from ingress.polling import Polls
@@ -43,14 +44,15 @@ class TaskRoutes:
 
     async def get(self, request: Request) -> Response:
         """Show a task as it stands; with `Prefer: wait=N` as soon as it has ended, or as it stands after N seconds."""
-        owner = self._services.keys.caller(request, scope="read").owner
+        caller = self._services.keys.caller(request, scope="read")
         text = request.path_params["task_id"]
-        seconds = wire.wait_s(request.headers.getlist("prefer"))
-        reading = await find_task(self._services, text, owner=owner, data=False)
+        # Who asks for the head alone wants no more than to know that there is one.
+        seconds = 0 if request.method == "HEAD" else wire.wait_s(request.headers.getlist("prefer"))
+        reading = await find_task(self._services, text, owner=caller.owner, data=False)
         applied = seconds > 0
         if applied and reading.state not in TERMINAL:
-            applied = await self._polls.until_ended(reading.id.encode(), request.receive, seconds=seconds)
-            reading = await find_task(self._services, text, owner=owner, data=False)
+            applied = await self._ended(reading.id.encode(), request, caller, seconds)
+            reading = await find_task(self._services, text, owner=caller.owner, data=False)
         self._answers.labels("task", reading.mode, "200").inc()
         response = _shown(reading)
         if applied:
@@ -85,6 +87,14 @@ class TaskRoutes:
         }
         self._answers.labels("task-list", "", "200").inc()
         return Response(orjson.dumps(body), media_type=JSON, headers={"cache-control": "no-store"})
+
+    async def _ended(self, key: bytes, request: Request, caller: Caller, seconds: int) -> bool:
+        """Wait for the end of a task; False at once where no more may be held: a look is answered then, not refused."""
+        try:
+            with self._services.limits.holding(caller):
+                return await self._polls.until_ended(key, request.receive, seconds=seconds)
+        except TooMany:
+            return False
 
     async def _own_rows(self, owner: str) -> None:
         """Wait a moment for the rows of what this tenant has just put here: a list right after it shows it."""
