@@ -8,13 +8,19 @@ import json
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from dify_client import AsyncClient, errors, models
+from dify_client import AsyncClient, _clientx, errors, models
 
 from bench.simulator import Simulator, text_for
+from core.config import environment
+from tests.support.ports import free_port
+from tests.support.roles import running as role
 from tests.support.stack import KEY, Stack, stack
+from tests.support.waiting import POLL_S
 
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -40,26 +46,63 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield running
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> None:
+    """Give the client more than its 5 s: a machine may be busy with other tests."""
+    _clientx._async_httpx_client.timeout = httpx.Timeout(60)
+
+
 @pytest.fixture(scope="module")
-async def whole(simulator: Simulator, kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+def shared(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of everything that runs here."""
+    store = tmp_path_factory.mktemp("store")
+    return {
+        "kafka.bootstrap": kafka,
+        "kafka.topic_prefix": f"dify-{time.time_ns()}.",
+        "storage.url": f"file://{store}",
+        "ingress.keep_alive_s": 0.5,
+        "streams.max_attempts": 1,
+        "uploads.image_bytes": 100_000,
+        "queues": QUEUES,
+        "models": MODELS,
+    }
+
+
+@pytest.fixture(scope="module")
+async def whole(
+    simulator: Simulator, shared: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stack]:
     folder = tmp_path_factory.mktemp("dify") / "data"
     folder.mkdir()
+    settings = {name.replace(".", "__"): value for name, value in shared.items()}
     # In a thread: the simulator answers from this loop, and the stack is not ready without it.
-    running = stack(
-        folder,
-        "--kafka",
-        kafka,
-        "--upstream",
-        simulator.url,
-        kafka__topic_prefix=f"dify-{time.time_ns()}.",
-        ingress__keep_alive_s=0.5,
-        streams__max_attempts=1,
-        uploads__image_bytes=100_000,
-        queues=QUEUES,
-        models=MODELS,
-    )
+    running = stack(folder, "--upstream", simulator.url, **settings)
     yield await asyncio.to_thread(running.__enter__)
     await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+@pytest.fixture
+async def other(
+    whole: Stack, simulator: Simulator, shared: dict[str, Any], tmp_path: Path
+) -> AsyncIterator[AsyncClient]:
+    """A client of a second ingress."""
+    port = free_port()
+    own = {"data_dir": str(tmp_path / "data"), "ingress.port": port, "upstream.urls": [simulator.url]}
+    with role("ingress", env=environment({**shared, **own}), log=tmp_path / "ingress.log") as ingress:
+        async with httpx.AsyncClient() as probe:
+
+            async def ready() -> bool:
+                try:
+                    return (await probe.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
+                except httpx.HTTPError:
+                    return False
+
+            async with asyncio.timeout(60):
+                while not await ready():
+                    assert ingress.process is not None
+                    assert ingress.process.poll() is None, ingress.log
+                    await asyncio.sleep(POLL_S)
+        yield AsyncClient(api_key=KEY, api_base=f"http://127.0.0.1:{port}")
 
 
 @pytest.fixture(params=["", "/v1"])
@@ -120,6 +163,22 @@ async def test_stop(client: AsyncClient) -> None:
     assert events[-1].metadata.usage.completion_tokens == len(events) - 1
     unknown = await client.astop_completion_messages("no-such-task", models.StopRequest(user="abc-123"))
     assert unknown.result == "success"
+
+
+async def test_any_ingress_stops_a_stream_and_knows_the_files(whole: Stack, other: AsyncClient) -> None:
+    here = AsyncClient(api_key=KEY, api_base=whole.url)
+    stream = await here.acompletion_messages(ask("streaming"), headers={"X-Headrace-Queue": "slow"})
+    events = []
+    async for event in stream:
+        events.append(event)
+        if len(events) == 1:
+            await other.astop_completion_messages(event.task_id, models.StopRequest(user="abc-123"))
+    assert events[-1].event == "message_end"
+    assert len(events) < 400
+    file = await here.aupload_files(("mill.png", PICTURE, "image/png"), models.UploadFileRequest(user="abc-123"))
+    local = models.File(type="image", transfer_method="local_file", upload_file_id=file.id)
+    answer = await other.acompletion_messages(ask("blocking", files=[local]))
+    assert answer.event == "message"
 
 
 async def test_an_uploaded_picture_reaches_the_model(client: AsyncClient, simulator: Simulator) -> None:
