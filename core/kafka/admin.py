@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from core.settings import Settings
 from schemas.topics import Topic, declared
 
 POLL_S = 0.25
+LED_TRIES = 5
 
 
 class Change(NamedTuple):
@@ -130,9 +131,19 @@ async def _until_led(settings: Settings, topics: Sequence[Topic]) -> None:
     names = {settings.topic(topic.name): topic.partitions for topic in topics}
     try:
         await lookup.open([*names])
-        await lookup.bounds([TopicPartition(name, number) for name, wide in names.items() for number in range(wide)])
+        for name, wide in names.items():
+            await _answering(lookup, [TopicPartition(name, number) for number in range(wide)])
     finally:
         await lookup.close()
+
+
+async def _answering(lookup: Lookup, tps: Sequence[TopicPartition]) -> None:
+    """Ask for one topic at a time and more than once: a busy machine needs longer for all of them than one look-up."""
+    for _ in range(LED_TRIES - 1):
+        with suppress(Unavailable):
+            await lookup.bounds(tps)
+            return
+    await lookup.bounds(tps)
 
 
 def wanted_configs(settings: Settings, topic: Topic) -> dict[str, str]:
