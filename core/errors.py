@@ -25,6 +25,8 @@ The docstring of a class is what an operator reads when nothing better is known.
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class HeadraceError(Exception):
     """Something went wrong in Headrace."""
@@ -32,9 +34,16 @@ class HeadraceError(Exception):
     http_status = 500
     code = "internal_error"
     retriable = False
+    task_id: str | None = None
+    """The task that it is about, where there is one already."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (self.__doc__ or "").splitlines()[0])
+
+    def about(self, task_id: str | None) -> Self:
+        """Name the task that it is about."""
+        self.task_id = task_id
+        return self
 
     @property
     def message(self) -> str:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from core.errors import HeadraceError, RequestError, Unavailable, Unconfirmed
+from core.errors import HeadraceError, RequestError, Unavailable
 from ingress.dialects import Dialects, Problem
 from ingress.draining import Refusal
 
@@ -61,11 +61,10 @@ def problem_of(error: HeadraceError) -> Problem:
     retry_after_s = error.retry_after_s if isinstance(error, RequestError | Unavailable) else None
     if retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(retry_after_s))
-    task_id = error.task_id if isinstance(error, Unconfirmed) else None
-    if task_id is not None:
-        headers["x-task-id"] = task_id
+    if error.task_id is not None:
+        headers["x-task-id"] = error.task_id
     field = error.field if isinstance(error, RequestError) else None
-    return Problem(error.http_status, error.code, error.message, field, task_id, headers)
+    return Problem(error.http_status, error.code, error.message, field, error.task_id, headers)
 
 
 async def _gone(_: Request, __: Exception) -> Response:

@@ -13,7 +13,7 @@ import pytest
 from core.errors import Unavailable
 from core.settings import IngressSettings, ModelSettings, QueueSettings, Settings
 from schemas import ids, topics
-from schemas.codec import EVENT
+from schemas.codec import EVENT, TASK
 from schemas.records import Blob, Chunk, Result, Status, Task
 from tests.support.answers import result_of
 from tests.support.bella import Double, answer, row_of
@@ -309,6 +309,31 @@ async def test_a_twin_is_answered_with_the_task_of_the_first(ingress: Double, mo
     assert again.json()["id"] == first.json()["id"]
     assert (again.json()["status"], again.json()["progress"]) == ("processing", 40)
     assert again.json()["request_id"] != first.json()["request_id"]
+
+
+@pytest.mark.parametrize(
+    ("first", "twin", "status", "code"),
+    [
+        ("completed", {"error_code": "idempotency_conflict", "error_message": "another body"}, 422,
+         "idempotency_conflict"),
+        ("expired", {}, 410, "gone"),
+    ],
+)  # fmt: skip
+async def test_a_twin_that_cannot_be_answered_names_the_first(
+    ingress: Double, monkeypatch: pytest.MonkeyPatch, first: Any, twin: dict[str, Any], status: int, code: str
+) -> None:
+    memory, client = ingress
+    accepted = (await client.post(CHAT, json={"model": "m", "async": True})).headers["x-task-id"]
+    memory.rows[accepted.encode()] = row_of(written(memory), 0, state=first)
+
+    async def wait(key: bytes, *, seconds: float) -> Status | None:
+        task = TASK.decode(memory.written(topics.tasks(0))[-1].value or b"")
+        return row_of(task, 1, state="expired", duplicate_of=accepted, **twin)
+
+    monkeypatch.setattr(memory, "wait", wait)
+    response = await client.post(CHAT, content=BODY, headers={"Idempotency-Key": "k"})
+    assert error(response, status)["code"] == code
+    assert named(response) == accepted
 
 
 def _first_row(memory: Any) -> Any:
