@@ -203,3 +203,14 @@ async def test_the_text_of_an_answer(dify: Double, content: Any, text: str) -> N
     said = (await client.post(URL, json=BODY)).json()
     assert said["answer"] == text
     assert said["metadata"]["usage"]["total_tokens"] == 4 + -(-len(text) // 4)
+
+
+async def test_the_limits_of_a_key_hold_for_files_too(tmp_path: Path) -> None:
+    limited = settings(tmp_path, auth={"requests_per_minute": 2})
+    async with ingress_in_memory(limited) as (_, client):
+        files = {"file": ("a.txt", b"x")}
+        answers = [await client.post("/files/upload", files=files) for _ in range(3)]
+        assert [one.status_code for one in answers] == [201, 201, 429]
+        for response in (answers[2], await client.post(URL, json=BODY)):
+            assert told(response)[:2] == (429, "too_many_requests")
+            assert int(response.headers["retry-after"]) > 0

@@ -70,6 +70,7 @@ class DifyRoutes:
     async def upload(self, request: Request) -> Response:
         """Keep a file for later requests of the same end user."""
         caller = self._services.keys.caller(request, "submit")
+        self._services.limits.submit(caller, request.scope)
         upload = await self._uploads.keep(request, owner=caller.owner)
         self._services.metrics.answers.labels("files/upload", "blocking", "201").inc()
         return Response(orjson.dumps(file_object(upload)), status_code=201, media_type=JSON)
@@ -77,6 +78,7 @@ class DifyRoutes:
     async def feedback(self, request: Request) -> Response:
         """Keep what an end user thinks of an answer; the last word counts."""
         caller = self._services.keys.caller(request, "submit")
+        self._services.limits.submit(caller, request.scope)
         members = json_object(await read_body(request, limit=self._settings.ingress.max_body_bytes))
         user = read_user(members.get("user"), require=self._settings.ingress.require_user)
         rating, content = members.get("rating"), members.get("content")
