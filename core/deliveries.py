@@ -72,7 +72,7 @@ def waiting(settings: Settings, delivery: Delivery, *, delay_s: int, now_ms: int
 
 def retry_partition(settings: Settings, task_id: str) -> int:
     """Return the partition of the retry topics that a task's deliveries wait in."""
-    return stable_hash(task_id) % min(settings.kafka.partitions, topics.RETRY_PARTITIONS)
+    return stable_hash(task_id) % topics.retry_partitions(settings.kafka.partitions)
 
 
 def rendered(key: bytes, delivery: Delivery, *, now_ms: int) -> Record:

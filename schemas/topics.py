@@ -15,8 +15,8 @@ CHUNKS, CONTROLS, QUEUES, INSTANCES, DEAD_LETTERS = "chunks", "controls", "queue
 DELIVERIES, DISABLED = "deliveries", "webhooks.disabled"
 RETRY_DELAYS_S = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """One retry topic each; any other wait is a way over several of them. 0 is for what is due within seconds."""
-RETRY_PARTITIONS = 4
-"""A record there is small and stays for its delay alone, so few partitions do; never more than P."""
+RETRY_PARTITIONS = 8
+"""Most partitions of a retry topic: its records are small, and each sender reads them all in memory at once."""
 DELIVERIES_KEPT_MS = 8 * DAY_MS
 """Longer than results are kept: what can be sent again can be looked at."""
 
@@ -90,6 +90,11 @@ def retry(delay_s: int) -> str:
     return f"webhooks.retry.{delay_s}"
 
 
+def retry_partitions(partitions: int) -> int:
+    """Return how many partitions a retry topic has: a third of P, for there are many of these topics."""
+    return max(1, min(partitions // 3, RETRY_PARTITIONS))
+
+
 def declared(*, partitions: int) -> Iterator[Topic]:
     """List every topic but the queues' work topics."""
     p = partitions
@@ -140,7 +145,7 @@ def _webhooks(partitions: int) -> Iterator[Topic]:
     )  # fmt: skip
     for delay_s in RETRY_DELAYS_S:
         yield Topic(
-            name=retry(delay_s), key="task id", partitions=min(partitions, RETRY_PARTITIONS),
+            name=retry(delay_s), key="task id", partitions=retry_partitions(partitions),
             retention_ms=7 * DAY_MS, schema="delivery",
             written_by="webhook sender, ingress (resend)" if delay_s == 0 else "webhook sender",
             read_by="webhook sender",

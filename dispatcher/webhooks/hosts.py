@@ -1,6 +1,6 @@
 """How many deliveries go to one host at once, and whether any: a dead host holds up nobody else.
 
-A host begins with all its slots. A failure of the network halves them, a success adds one; after so many failures
+A host begins with all its slots. A failure of the network takes one away, a success adds one; after so many failures
 without a success the host is closed for a while, then one delivery goes first and the others follow as it goes well.
 """
 
@@ -106,7 +106,7 @@ class Hosts:
             host.limit = min(self._per_host, host.limit + 1)
             host.wake()
             return
-        host.limit = max(1, host.limit // 2)
+        host.limit = max(1, host.limit - 1)
         if health is Health.BUSY:
             host.failures = host.closings = 0
             return
@@ -116,6 +116,7 @@ class Hosts:
         if host.failures >= TRIP or host.closings:
             host.open_at = self._clock() + min(CLOSED_MAX_S, CLOSED_S * 2**host.closings)
             host.closings += 1
+            host.limit = 1
 
     async def _turn(self, host: _Host) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
