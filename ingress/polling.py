@@ -8,6 +8,8 @@ from typing import Any
 from starlette.types import Receive
 
 from ingress.disconnect import watched
+from ingress.finding import find_task
+from ingress.reading import Reading
 from ingress.services import Services
 
 
@@ -18,6 +20,7 @@ class Polls:
         self._services = services
         self._limit = services.settings.ingress.max_waiting
         self._held: set[asyncio.Task[Any]] = set()
+        self._finding: dict[tuple[str, str], asyncio.Task[Reading]] = {}
         self._closing = False
         services.waiters.at_shutdown(self.shut_down)
 
@@ -41,6 +44,21 @@ class Polls:
             waiting.cancel()
             self._held.discard(waiting)
         return True
+
+    async def find(self, task_id: str, *, owner: str) -> Reading:
+        """Return a task without its request; all who ask at once, such as those whom its end woke, share a look-up."""
+        asked = (task_id, owner)
+        finding = self._finding.get(asked)
+        if finding is None:
+            finding = asyncio.create_task(find_task(self._services, task_id, owner=owner, data=False), name="find")
+            self._finding[asked] = finding
+            finding.add_done_callback(lambda done: self._found(asked, done))
+        return await asyncio.shield(finding)
+
+    def _found(self, asked: tuple[str, str], done: asyncio.Task[Reading]) -> None:
+        del self._finding[asked]
+        if not done.cancelled():
+            done.exception()  # looked at, for all who asked may have left
 
     def shut_down(self) -> None:
         """Let every look be answered with the task as it stands."""

@@ -251,6 +251,27 @@ async def test_looks_at_a_running_task_read_nothing_from_kafka(
     await shown(ingress, task, prefer="wait=1")
 
 
+async def test_all_whom_the_end_wakes_share_one_look_up(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, key = ingress[0], (task := await ended(ingress))["id"].encode()  # type: ignore[union-attr]
+    row = memory.rows[key]
+    memory.rows[key] = {**row, "state": "processing", "result_offset": None}
+    held = [asyncio.create_task(shown(ingress, task, prefer="wait=60")) for _ in range(2)]
+    await eventually_async(lambda: len(polls_of(ingress)) == 2, what="the held looks")
+    reads = []
+    read = memory.read
+
+    async def counted(tp: Any, offset: int) -> Any:
+        reads.append(offset)
+        await eventually_async(lambda: len(polls_of(ingress)) == 0, what="both woken")
+        return await read(tp, offset)
+
+    monkeypatch.setattr(memory, "read", counted)
+    memory.rows[key] = row
+    found = await asyncio.wait_for(asyncio.gather(*held), 10)
+    assert [one.json()["result"] for one in found] == [{"ok": True}] * 2
+    assert len(reads) == 1
+
+
 async def test_a_wait_that_is_over_shows_the_task_as_it_stands(ingress: Double) -> None:
     task = await with_row(ingress, state="processing")
     response = await shown(ingress, task, prefer="wait=1")

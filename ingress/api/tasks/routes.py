@@ -52,7 +52,7 @@ class TaskRoutes:
         applied = seconds > 0
         if applied and reading.state not in TERMINAL:
             applied = await self._ended(reading.id.encode(), request, caller, seconds)
-            reading = await find_task(self._services, text, owner=caller.owner, data=False)
+            reading = await self._polls.find(reading.id, owner=caller.owner)
         self._answers.labels("task", reading.mode, "200").inc()
         response = _shown(reading)
         if applied:
