@@ -36,6 +36,10 @@ class Watched:
     touched: set[bytes] = field(default_factory=set)
     walking: asyncio.Task[None] | None = None
 
+    def own(self, row: Status | None) -> Status | None:
+        """Return a row of this queue, None for another's: two names may share the number that keys begin with."""
+        return row if row is not None and row["queue"] == self.name.queue else None
+
     async def counted(self, seconds: float) -> bool:
         """Wait until every row has been seen; False when that takes longer."""
         with suppress(TimeoutError):
@@ -73,7 +77,7 @@ class Book:
     async def _walk(self, watched: Watched) -> None:
         """Fold every row that no batch has told of."""
         async for key, value in self._rows(watched):
-            if key not in watched.touched and (row := _row(value)) is not None:
+            if key not in watched.touched and (row := watched.own(_row(value))) is not None:
                 watched.lane.change(None, row)
             watched.cursor = key
         watched.touched.clear()
@@ -85,7 +89,7 @@ class Book:
         watched.lane.restart()
         async for _, value in self._rows(watched):
             if state_of(value) == "queued":
-                watched.lane.see(_row(value))
+                watched.lane.see(watched.own(_row(value)))
 
     async def _rows(self, watched: Watched) -> AsyncIterator[tuple[bytes, bytes]]:
         begin, end = watched.prefix, watched.prefix + b"\xff"
@@ -119,7 +123,7 @@ class Book:
             if key not in watched.touched and key > watched.cursor:
                 before = None  # the walk has not counted it yet, and will pass it over
             watched.touched.add(key)
-        watched.lane.change(before, after)
+        watched.lane.change(watched.own(before), watched.own(after))
 
 
 def _row(value: bytes) -> Status | None:

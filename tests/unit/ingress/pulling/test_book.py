@@ -57,3 +57,18 @@ async def test_other_lanes_change_nothing(tmp_path: Path) -> None:
         watched = book.watch(other)
         assert await watched.counted(10)
         assert watched.lane.counts == (0, 0, 0)
+
+
+async def test_a_queue_whose_name_has_the_same_number_is_another(tmp_path: Path) -> None:
+    cluster = Cluster(Settings(data_dir=tmp_path))
+    _, view = cluster.ingress()
+    foreign, mine = cluster.submit(1, 2)
+    cluster.write({**cluster.rows[foreign], "queue": "another"})
+    view.catch_up()
+    book: Any = Book(view)  # type: ignore[arg-type]
+    watched = book.watch(LANE)
+    assert await watched.counted(10)
+    cluster.write({**cluster.rows[foreign], "state": "processing"})
+    view.catch_up()
+    assert (watched.lane.counts, watched.lane.held) == ((1, 0, 0), set())
+    assert [one.id for one in watched.lane.oldest(9, before_ms=1 << 60)] == [mine]
