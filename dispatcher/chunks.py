@@ -39,6 +39,7 @@ class ChunkWriter:
         self._largest = settings.kafka.max_message_bytes - HEADROOM_BYTES
         self._frames: list[bytes] = []
         self._arrived = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
         self.count = 0
         self.frames = 0
@@ -66,11 +67,13 @@ class ChunkWriter:
 
     async def flush(self) -> None:
         """Write what is left; `count` is final afterwards, also when the broker was too slow."""
-        await self.__aexit__(None, None, None)
         try:
             async with asyncio.timeout(FLUSH_S):
+                async with self._writing:  # a write that is cut short would be a gap
+                    await self.__aexit__(None, None, None)
                 await self._write_all()
         except TimeoutError:
+            await self.__aexit__(None, None, None)
             while self._frames:
                 self._cut()
                 self.count += 1
@@ -84,8 +87,9 @@ class ChunkWriter:
             await asyncio.sleep(self._window_s)
 
     async def _write_all(self) -> None:
-        while self._frames:
-            await self._write(self._cut())
+        async with self._writing:
+            while self._frames:
+                await self._write(self._cut())
 
     def _cut(self) -> list[bytes]:
         """Take frames for one record of a sane size; a frame is never cut."""

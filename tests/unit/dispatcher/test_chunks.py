@@ -42,6 +42,21 @@ async def test_the_first_token_goes_at_once_and_the_rest_in_windows() -> None:
     assert {(topic, partition) for topic, partition, _ in producer.written} == {("headrace.chunks", 3)}
 
 
+async def test_the_end_waits_for_a_write_that_is_under_way() -> None:
+    producer = MemoryProducer()
+    producer.hold = asyncio.Event()
+    async with writer(producer) as chunks:
+        chunks.add([b"1"])
+        await eventually_async(lambda: producer.writes == 1)
+        chunks.add([b"2"])
+        ending = asyncio.create_task(chunks.flush())
+        await asyncio.sleep(0)
+        producer.hold.set()
+        await ending
+    assert [frame for chunk in written(producer) for frame in chunk["frames"]] == [b"1", b"2"]
+    assert chunks.count == len(producer.written)
+
+
 async def test_nothing_at_all_writes_nothing() -> None:
     producer = MemoryProducer()
     async with writer(producer) as chunks:
