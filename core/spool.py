@@ -30,6 +30,11 @@ class Spool:
         self._writer: BlobWriter | None = None
         self.size = 0
 
+    @property
+    def text(self) -> bytes | None:
+        """Return what was taken so far, while it fits a record."""
+        return b"".join(self._held) if self.size <= self._inline_bytes else None
+
     async def take(self, data: bytes) -> None:
         """Append a piece; raises Unavailable."""
         self.size += len(data)
@@ -40,8 +45,8 @@ class Spool:
 
     async def finish(self) -> Spooled:
         """Return where the whole body is; raises Unavailable."""
-        if self.size <= self._inline_bytes:
-            return Spooled(b"".join(self._held), None)
+        if (text := self.text) is not None:
+            return Spooled(text, None)
         writer = await self._spill()
         return Spooled(None, await writer.finish())
 

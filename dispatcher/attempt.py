@@ -82,7 +82,7 @@ class Attempt:
                     await self._relay.pump(response)
                 else:
                     await self._relay.whole(await self._read(response, content_type))
-                return self._streamed(status)
+                return await self._streamed(status)
             return await self._kept(response, upstream, content_type)
 
     async def _kept(self, response: httpx.Response, upstream: Upstream, content_type: str) -> Outcome:
@@ -121,10 +121,12 @@ class Attempt:
             headers["traceparent"] = self._item.traceparent.decode("latin-1")
         return headers
 
-    def _streamed(self, status: int) -> Outcome:
+    async def _streamed(self, status: int) -> Outcome:
+        text = await self._relay.finish()
         return answered(
             status,
-            body=self._relay.text,
+            body=text.data,
+            body_ref=text.data_ref,
             content_type=EVENT_STREAM,
             upstream=self._upstream or "",
             started_ms=self._started_ms,

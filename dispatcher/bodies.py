@@ -10,10 +10,10 @@ from typing import NamedTuple, TypeVar
 from core.blobs import BlobCorrupt, BlobMissing, BlobStore
 from core.errors import Unavailable
 from core.spool import Spool
-from dispatcher.outcome import Failure, failed
+from dispatcher.outcome import Failure
 from dispatcher.upstream import CallError
 from dispatcher.usage import UsageFinder, usage_of
-from schemas.records import Blob, Outcome, Usage, Work
+from schemas.records import Blob, Usage, Work
 
 TRIES = 4
 RETRY_S = 0.5
@@ -107,35 +107,11 @@ class Bodies:
 
     def answer(self, work: Work, *, media_type: str) -> AnswerBody:
         """Return a place for an answer."""
-        return AnswerBody(
-            Spool(lambda: self._blobs.writer(_name(work), media_type=media_type), inline_bytes=self._inline_bytes)
-        )
+        return AnswerBody(self.spool(work, media_type=media_type))
 
-    async def keep(self, work: Work, outcome: Outcome) -> Outcome:
-        """Move a large stream's text to the object store; when that cannot be done the attempt has failed."""
-        body = outcome["body"]
-        if body is None or not self._large(outcome):
-            return outcome
-        name = _name(work)
-        try:
-            blob = await _patient(lambda: self._blobs.put(body, name=name, media_type=outcome["content_type"]))
-        except Unavailable as error:
-            return failed(
-                Failure.STORAGE,
-                started_ms=outcome["started_ms"],
-                upstream=outcome["upstream"],
-                detail=error.message,
-                chunks=outcome["chunks"],
-                usage=outcome["usage"],
-            )
-        return {**outcome, "body": None, "body_ref": blob}
-
-    def without(self, outcome: Outcome) -> Outcome:
-        """Drop a large answer, where there is no time to keep it."""
-        return {**outcome, "body": None} if self._large(outcome) else outcome
-
-    def _large(self, outcome: Outcome) -> bool:
-        return len(outcome["body"] or b"") > self._inline_bytes
+    def spool(self, work: Work, *, media_type: str) -> Spool:
+        """Return a place for the text of a stream."""
+        return Spool(lambda: self._blobs.writer(_name(work), media_type=media_type), inline_bytes=self._inline_bytes)
 
 
 def _name(work: Work) -> str:

@@ -8,12 +8,14 @@ import re
 import httpx
 import orjson
 
+from core.errors import Unavailable
+from core.spool import Spool, Spooled
 from dispatcher.chunks import ChunkWriter
-from dispatcher.outcome import JSON, Failure, is_broken_json
+from dispatcher.outcome import EVENT_STREAM, JSON, Failure, is_broken_json
 from dispatcher.sse import DONE, Cutter
 from dispatcher.upstream import CallError
 from dispatcher.usage import usage_of
-from schemas.records import Usage
+from schemas.records import Outcome, Usage
 
 LINGER_S = 0.5
 """After [DONE] the end of the answer is awaited this long, so that the connection can be used again."""
@@ -27,12 +29,12 @@ _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 class Relay:
     """Pass frames on and keep the whole text, for those who read the result later."""
 
-    def __init__(self, writer: ChunkWriter, *, limit_bytes: int) -> None:
+    def __init__(self, writer: ChunkWriter, spool: Spool, *, limit_bytes: int) -> None:
+        """`spool` takes the text."""
         self._writer = writer
+        self._spool = spool
         self._limit = limit_bytes
         self._cutter = Cutter()
-        self._text: list[bytes] = []
-        self._size = 0
         self._finished = False
         self._with_usage: bytes | None = None
         self._last = b""
@@ -47,9 +49,30 @@ class Relay:
         return self._writer.count > 0
 
     @property
-    def text(self) -> bytes:
-        """Return the stream as it came."""
-        return b"".join(self._text)
+    def text(self) -> bytes | None:
+        """Return the stream as it came, unless it is too large for a record."""
+        return self._spool.text
+
+    async def finish(self) -> Spooled:
+        """Return where the whole text is; raises CallError when the store does not take it."""
+        try:
+            return await self._spool.finish()
+        except Unavailable as error:
+            raise CallError(Failure.STORAGE, error.message) from error
+
+    async def with_text(self, outcome: Outcome) -> Outcome:
+        """Add what of a failed stream had come to its outcome, when it is too large to be there already."""
+        if outcome["error_code"] is None or not outcome["chunks"] or self.text is not None:
+            return outcome
+        try:
+            text = await self.finish()
+        except CallError:
+            return outcome  # the failure counts, and its text is for those who are curious
+        return {**outcome, "body_ref": text.data_ref, "content_type": EVENT_STREAM}
+
+    def drop(self) -> None:
+        """Forget the text, unless it is finished."""
+        self._spool.drop()
 
     @property
     def usage(self) -> Usage | None:
@@ -62,7 +85,7 @@ class Relay:
         try:
             async with asyncio.timeout(None) as patience:
                 async for data in response.aiter_bytes():
-                    self._take(data)
+                    await self._take(data)
                     if self._cutter.done and patience.when() is None:
                         patience.reschedule(loop.time() + LINGER_S)
         except TimeoutError:
@@ -79,17 +102,22 @@ class Relay:
     async def whole(self, body: bytes) -> None:
         """Relay an answer that came in one piece although a stream was asked for."""
         frame = _one_line(body)
-        self._text = [b"data: " + frame + b"\n\ndata: " + DONE + b"\n\n"]
+        await self._keep(b"data: " + frame + b"\n\ndata: " + DONE + b"\n\n")
         self._with_usage = body
         self._writer.add([frame])
         await self._writer.flush()
 
-    def _take(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > self._limit:
+    async def _take(self, data: bytes) -> None:
+        if self._spool.size + len(data) > self._limit:
             raise CallError(Failure.TOO_LARGE, f"more than {self._limit} bytes")
-        self._text.append(data)
+        await self._keep(data)
         self._pass_on(self._cutter.feed(data))
+
+    async def _keep(self, data: bytes) -> None:
+        try:
+            await self._spool.take(data)
+        except Unavailable as error:
+            raise CallError(Failure.STORAGE, error.message) from error
 
     def _pass_on(self, frames: list[bytes]) -> None:
         for number, frame in enumerate(frames):

@@ -11,7 +11,7 @@ from dispatcher.bodies import Bodies
 from dispatcher.chunks import ChunkWriter
 from dispatcher.clock import Clock
 from dispatcher.items import Item
-from dispatcher.outcome import Failure
+from dispatcher.outcome import EVENT_STREAM, Failure
 from dispatcher.pool import Pool
 from dispatcher.relay import Relay
 from dispatcher.upstream import CallError
@@ -37,7 +37,7 @@ class Worker:
         writer = ChunkWriter(
             self._settings, self._chunks, item.work, worker=self._name, home=item.home, clock=self._clock
         )
-        relay = Relay(writer, limit_bytes=limit_bytes)
+        relay = Relay(writer, self._bodies.spool(item.work, media_type=EVENT_STREAM), limit_bytes=limit_bytes)
         attempt = Attempt(
             item, pool=self._pool, relay=relay, bodies=self._bodies, limit_bytes=limit_bytes, clock=self._clock
         )
@@ -46,13 +46,16 @@ class Worker:
             return attempt.failed(Failure.TIMEOUT)
         item.delivered = relay.begun
         item.deltas = lambda: writer.frames
-        item.interrupted = lambda: self._bodies.without(attempt.failed(Failure.STOPPED))
-        async with writer:
-            try:
-                async with asyncio.timeout(left_s):
-                    outcome = await attempt.call()
-            except TimeoutError:
-                outcome = attempt.failed(Failure.TIMEOUT)
-            except CallError as error:
-                outcome = attempt.failed(error.failure, error.detail)
-        return await self._bodies.keep(item.work, outcome)
+        item.interrupted = lambda: attempt.failed(Failure.STOPPED)
+        try:
+            async with writer:
+                try:
+                    async with asyncio.timeout(left_s):
+                        outcome = await attempt.call()
+                except TimeoutError:
+                    outcome = attempt.failed(Failure.TIMEOUT)
+                except CallError as error:
+                    outcome = attempt.failed(error.failure, error.detail)
+            return await relay.with_text(outcome)
+        finally:
+            relay.drop()

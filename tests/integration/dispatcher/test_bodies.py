@@ -9,6 +9,7 @@ from bench.simulator import Simulator
 from core.blobs import open_blobs
 from core.settings import Settings
 from schemas.records import Blob
+from tests.support.waiting import eventually_async
 from tests.support.work import WorkProbe, dispatching
 
 FORM = "multipart/form-data; boundary=edge"
@@ -105,3 +106,14 @@ async def test_nothing_is_kept_of_an_answer_that_broke_off_or_is_too_large(
         ):
             assert (await probe.outcome(await probe.submit(sim=sim)))["error_code"] == code
     assert kept(tmp_path) == []
+
+
+async def test_the_text_of_a_large_stream_is_kept_whole(probe: WorkProbe, settings: Settings, sim: Simulator) -> None:
+    async with dispatching(settings):
+        task_id = await probe.submit(mode="streaming", sim={"size": 3_000_000, "tokens": 20})
+        outcome = await probe.outcome(task_id)
+        await eventually_async(lambda: len(probe.chunks[task_id]) == outcome["chunks"], what="all chunks")
+    assert outcome["body_ref"] is not None
+    frames = [frame for chunk in probe.chunks[task_id] for frame in chunk["frames"]]
+    text = b"".join(b"data: %b\n\n" % frame for frame in frames) + b"data: [DONE]\n\n"
+    assert await open_blobs(settings).get(outcome["body_ref"]) == text

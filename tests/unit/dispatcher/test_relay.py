@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from obstore.store import MemoryStore
 
+from core.blobs import BlobStore
 from core.settings import Settings
+from core.spool import Spool
 from dispatcher import relay as module
 from dispatcher.chunks import ChunkWriter
-from dispatcher.outcome import Failure
+from dispatcher.outcome import Failure, failed
 from dispatcher.relay import Relay
 from dispatcher.upstream import CallError
 from schemas.codec import CHUNK
@@ -44,7 +47,9 @@ class Stream:
         self.producer = MemoryProducer()
         writer = ChunkWriter(Settings(), self.producer, work(), worker="w", home=0, clock=Clock())
         self.writer = writer
-        self.relay = Relay(writer, limit_bytes=limit_bytes)
+        self.blobs = BlobStore(MemoryStore())
+        spool = Spool(lambda: self.blobs.writer("results/one", media_type="text/event-stream"), inline_bytes=50_000)
+        self.relay = Relay(writer, spool, limit_bytes=limit_bytes)
 
     async def pump(self, script: Script) -> None:
         async with self.writer:
@@ -128,3 +133,42 @@ async def test_a_plain_answer_becomes_one_frame(body: bytes, frame: bytes) -> No
         await stream.relay.whole(body)
     assert stream.frames == [frame]
     assert stream.relay.text == b"data: " + frame + b"\n\ndata: [DONE]\n\n"
+
+
+LARGE_FRAME = b'data: {"b64_json":"' + b"A" * 30_000 + b'"}\n\n'
+
+
+async def test_a_large_text_goes_to_the_object_store() -> None:
+    stream = Stream()
+    text = LARGE_FRAME * 3 + b"data: [DONE]\n\n"
+    await stream.pump(Script(*[text[at : at + 9_000] for at in range(0, len(text), 9_000)]))
+    assert stream.relay.text is None
+    kept = await stream.relay.finish()
+    assert kept.data is None
+    assert kept.data_ref is not None
+    assert await stream.blobs.get(kept.data_ref) == text
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+async def test_a_stream_that_broke_off_keeps_what_had_come(frames: int) -> None:
+    stream = Stream()
+    with pytest.raises(CallError):
+        await stream.pump(Script(*[LARGE_FRAME] * frames))
+    outcome = failed(
+        Failure.CUT, started_ms=1, chunks=stream.relay.chunks, body=stream.relay.text if stream.relay.chunks else None
+    )
+    outcome = await stream.relay.with_text(outcome)
+    assert outcome["content_type"] == "text/event-stream"
+    if frames == 1:
+        assert outcome["body"] == LARGE_FRAME
+    else:
+        assert outcome["body_ref"] is not None
+        assert await stream.blobs.get(outcome["body_ref"]) == LARGE_FRAME * 3
+
+
+async def test_a_failure_before_the_first_frame_keeps_nothing() -> None:
+    stream = Stream()
+    with pytest.raises(CallError):
+        await stream.pump(Script(b": " + b"x" * 60_000))
+    outcome = failed(Failure.CUT, started_ms=1)
+    assert await stream.relay.with_text(outcome) == outcome
