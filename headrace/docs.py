@@ -33,7 +33,7 @@ def topics_table() -> str:
         [
             f"`{prefix}{topic.name}`",
             topic.key,
-            str(topic.partitions or "P"),
+            "P/3, 1 to 8" if topic.name.startswith("webhooks.retry.") else str(topic.partitions or "P"),
             _kept(topic),
             topic.written_by,
             topic.read_by,

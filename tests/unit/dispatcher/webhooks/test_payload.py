@@ -17,7 +17,8 @@ def result(**changes: Any) -> Result:
         "endpoint": "/v1/chat/completions", "mode": "callback", "owner": None, "model": None,
         "callback_url": "http://there/", "trace_id": None, "attempt": 1, "worker": None, "upstream": None,
         "status_code": 200, "body": None, "body_ref": None, "content_type": "application/json", "error_code": None,
-        "error_message": None, "usage": None, "chunks": 0, "created_ms": 1, "started_ms": None, "finished_ms": 2, "callback_events": [],
+        "error_message": None, "usage": None, "chunks": 0, "created_ms": 1, "started_ms": None, "finished_ms": 2,
+        "callback_events": [],
     }  # fmt: skip
     return {**base, **changes}  # type: ignore[typeddict-item]
 
