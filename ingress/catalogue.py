@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 import time
 from collections.abc import Callable, Iterable
@@ -37,7 +38,9 @@ class Listing:
     def __init__(self) -> None:
         self.models: list[Model] = []
         self.complete = False
-        self.at = -FRESH_S
+        self.at = -math.inf
+        self.answers = True
+        """Whether the last question was answered; one that goes unanswered for long is logged once."""
 
     def fresh(self, now: float) -> bool:
         """Tell whether it may be used to say that a model is not there."""
@@ -64,7 +67,7 @@ class Catalogue:
         self._transport = transport
         self._trust: ssl.SSLContext | None = None
         self._clock = clock
-        self._asked_at = -AGAIN_S
+        self._asked_at = -math.inf
         self._asking: asyncio.Task[None] | None = None
         self._loop: asyncio.Task[None] | None = None
 
@@ -128,9 +131,14 @@ class Catalogue:
         )
 
     async def _run(self) -> None:
+        """Ask for ever: often at first, for model servers take longer to start than we do."""
+        pause_s = AGAIN_S
         while True:
             await self.refresh()
-            await asyncio.sleep(REFRESH_S)
+            now = self._clock()
+            known = all(listing.fresh(now) for listing in self._listings.values())
+            await asyncio.sleep(REFRESH_S if known else pause_s)
+            pause_s = AGAIN_S if known else min(2 * pause_s, REFRESH_S)
 
     async def _ask_all(self) -> None:
         # Not in the constructor: reading the system's certificates takes some 20 ms.
@@ -147,10 +155,12 @@ class Catalogue:
             async with asyncio.timeout(ASK_S):
                 found, complete = await _listed(client, base)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError) as error:
-            said = str(error) or type(error).__name__
-            log.info("%s lists no models: %s", base, said, extra={"event": "models_unknown", "upstream": base})
+            if listing.answers:
+                said = str(error) or type(error).__name__
+                log.info("%s lists no models: %s", base, said, extra={"event": "models_unknown", "upstream": base})
+            listing.answers = False
         else:
-            listing.models, listing.complete, listing.at = found, complete, self._clock()
+            listing.models, listing.complete, listing.at, listing.answers = found, complete, self._clock(), True
 
 
 def merged(lists: Iterable[list[Model]], *, queue: str) -> list[Model]:

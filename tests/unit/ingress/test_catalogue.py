@@ -11,6 +11,7 @@ import pytest
 from core.errors import ModelNotFound, Unavailable
 from core.settings import IngressSettings, ModelSettings, Settings, UpstreamSettings
 from ingress.catalogue import AGAIN_S, FRESH_S, MAX_BYTES, Catalogue, merged, read_list
+from tests.support.waiting import eventually_async
 
 A, B = "http://a/v1", "http://b/v1"
 
@@ -140,6 +141,22 @@ async def test_it_asks_by_itself_and_stops() -> None:
     world.catalogue.start()
     await world.catalogue.refresh()
     assert await world.names() == ["one", "vendor/two", "three"]
+    await world.catalogue.close()
+
+
+async def test_a_server_that_starts_late_is_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingress.catalogue.AGAIN_S", 0.01)
+    world = World()
+    world.answers[B] = httpx.ConnectError("starts")
+    world.catalogue.start()
+    await eventually_async(lambda: len(world.seen) >= 2)
+    world.answers[B] = ["three"]
+
+    def known() -> bool:
+        world.now += 1
+        return world.catalogue._absent("nope")
+
+    await eventually_async(known, within_s=10)  # far below REFRESH_S
     await world.catalogue.close()
 
 
