@@ -109,7 +109,8 @@ class Poster:
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError):
             return Answer(Verdict.REFUSED, "the callback URL cannot be used", "blocked")
         except aiohttp.ClientResponseError as error:
-            return Answer(Verdict.AGAIN, f"the receiver answered no HTTP: {error.message}"[:REASON_LENGTH], "protocol")
+            reason = f"the receiver answered no HTTP: {error.message.partition(':')[0]}"[:REASON_LENGTH]
+            return Answer(Verdict.AGAIN, reason, "protocol")
         except (aiohttp.ClientError, OSError) as error:
             return _failed(error)
 
