@@ -66,14 +66,14 @@ class Keys:
         """List the accepted keys, those of the settings first."""
         return list(self._found.values())
 
-    def caller(self, request: Request, scope: Scope | None = None) -> Caller:
+    def caller(self, request: Request, scope: Scope) -> Caller:
         """Return who sent a request; raises Unauthorized, and Forbidden when its key lacks a scope."""
         scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthorized("an API key is required: send the header Authorization: Bearer KEY")
         return self.holder(token.strip(), scope)
 
-    def holder(self, token: str, scope: Scope | None = None) -> Caller:
+    def holder(self, token: str, scope: Scope) -> Caller:
         """Return who holds a key; raises Unauthorized, and Forbidden when the key lacks a scope."""
         given = sha256(token.encode("latin-1", "replace")).digest()
         key = self._found.get(self._place(given))
@@ -83,7 +83,7 @@ class Keys:
             raise Unauthorized("the API key is disabled")
         if key.expires_s is not None and self._clock() >= key.expires_s:
             raise Unauthorized("the API key has expired")
-        if scope is not None and scope not in key.scopes:
+        if scope not in key.scopes:
             raise Forbidden(f"this needs a key with the scope {scope}; yours has {', '.join(sorted(key.scopes))}")
         return Caller(key.owner, key.scopes, key.name, key.limits)
 

@@ -55,6 +55,7 @@ def _operation(described: dict[str, Any], path: str, method: str, operation: dic
     yield f"<h2><b>{method.upper()}</b> <code>{escape(path)}</code> {escape(operation['summary'])}</h2>"
     if description := operation.get("description"):
         yield f"<p>{escape(description)}</p>"
+    yield f"<p><small>{_needs(operation)}</small></p>"
     if parameters := operation.get("parameters"):
         rows = [(f"{p['name']} ({p['in']})", p["schema"], p.get("description", "")) for p in parameters]
         yield "<h3>Parameters</h3>" + _table(rows)
@@ -67,6 +68,11 @@ def _operation(described: dict[str, Any], path: str, method: str, operation: dic
         for media, content in answer.get("content", {}).items():
             yield f"<p><code>{escape(media)}</code></p>" + _members(described, content) + _examples(content)
         yield "</details>"
+
+
+def _needs(operation: dict[str, Any]) -> str:
+    scopes = [scope for needed in operation.get("security", ()) for scope in needed.get("key", ())]
+    return f"Needs a key with the scope {escape(' and '.join(scopes))}." if scopes else "Open to everybody."
 
 
 def _members(described: dict[str, Any], content: dict[str, Any]) -> str:

@@ -20,6 +20,10 @@ from ingress.openapi_common import completed
 
 TITLE = "Headrace"
 DOORS = (bella, openai, media, tasks, deliveries, events, dify)
+KEYS = (
+    "An API key. It belongs to a tenant, who sees its own tasks only, and has scopes: submit (put, cancel, and what a "
+    "worker does), read, admin."
+)
 
 
 @cache
@@ -46,7 +50,7 @@ def document() -> dict[str, Any]:
             "/metrics": {"get": _metrics()},
         },
         "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": KEYS}},
             "schemas": {name: schema for door in DOORS for name, schema in door.schemas().items()},
         },
     }

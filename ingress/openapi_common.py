@@ -8,6 +8,17 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from core.errors import (
+    Forbidden,
+    Gone,
+    IdempotencyConflict,
+    InvalidRequest,
+    NotFound,
+    TooLarge,
+    TooMany,
+    Unauthorized,
+    Unavailable,
+)
 from ingress.dialects import Problem
 from ingress.doors import DIALECTS
 from ingress.keys.entry import Scope
@@ -39,10 +50,18 @@ TOO_MANY = Refusal(
     "this key may submit 60 requests per minute; nothing was accepted, try again in 1 s",
     ("retry-after", *QUOTA_HEADERS),
 )  # fmt: skip
+INVALID = Refusal(400, "invalid_request", "The body is wrong.", "the body is empty; it must be a JSON object")
+TOO_LARGE = Refusal(
+    413, "too_large", "The body is larger than ingress.max_body_bytes.", "the body is larger than 16777216 bytes"
+)
 UNAVAILABLE = Refusal(
     503, "unavailable", "Kafka cannot be reached, or too many requests are held; nothing was accepted.",
     "Kafka cannot be reached now; nothing was accepted, try again in some seconds", ("retry-after",),
 )  # fmt: skip
+CODES = {
+    error.http_status: error.code
+    for error in (InvalidRequest, Unauthorized, Forbidden, NotFound, Gone, TooLarge, IdempotencyConflict, TooMany)
+} | {Unavailable.http_status: Unavailable.code}
 
 
 def completed(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
@@ -52,20 +71,38 @@ def completed(path: str, method: str, operation: dict[str, Any]) -> dict[str, An
     scope: Scope = "read" if method == "get" else "submit"
     security = operation.get("security", [{"key": [scope]}])
     [needed] = security[0]["key"]
-    refusals = (UNAUTHORIZED, FORBIDDEN, *((TOO_MANY,) if needed == "submit" else ()), UNAVAILABLE)
+    described = operation["responses"]
+    refusals = [UNAUTHORIZED, FORBIDDEN, UNAVAILABLE]
+    if "requestBody" in operation:
+        refusals += [INVALID, TOO_LARGE]
+    if "422" in described:  # it takes an Idempotency-Key, so it submits
+        refusals.append(TOO_MANY)
     common = {str(one.status): _answer(path, one, scope=needed) for one in refusals}
-    responses = {**common, **operation["responses"]}
+    responses = {**common, **{status: _with_example(path, status, answer) for status, answer in described.items()}}
     return {**operation, "security": security, "responses": dict(sorted(responses.items()))}
+
+
+def _with_example(path: str, status: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer of a door; an error without an example gets one."""
+    shown = answer.get("content", {}).get("application/json", {})
+    if status < "400" or "example" in shown or "examples" in shown:
+        return answer
+    problem = Problem(int(status), CODES.get(int(status), "invalid_request"), answer["description"])
+    return {**answer, "content": {"application/json": {**shown, "example": _rendered(path, problem)}}}
+
+
+def _rendered(path: str, problem: Problem) -> dict[str, Any]:
+    example: dict[str, Any] = json.loads(bytes(DIALECTS.of(path)(problem).body))
+    if "timestamp" in example:
+        example["timestamp"] = AT_MS
+    return example
 
 
 def _answer(path: str, refusal: Refusal, *, scope: str) -> dict[str, Any]:
     problem = Problem(refusal.status, refusal.code, refusal.message.format(scope=scope))
-    example = json.loads(bytes(DIALECTS.of(path)(problem).body))
-    if "timestamp" in example:
-        example["timestamp"] = AT_MS
     answer: dict[str, Any] = {
         "description": refusal.description,
-        "content": {"application/json": {"example": example}},
+        "content": {"application/json": {"example": _rendered(path, problem)}},
     }
     if refusal.headers:
         answer["headers"] = {name: {"schema": {"type": "string"}} for name in refusal.headers}

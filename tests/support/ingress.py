@@ -120,6 +120,7 @@ class Memory:
 
     caught_up = True
     read_at = None
+    healthy = True
 
     async def wait(self, key: bytes, *, seconds: float) -> Status | None:  # noqa: ARG002 - nothing comes later here
         """Return a row."""

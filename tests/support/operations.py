@@ -61,23 +61,26 @@ class Operation(NamedTuple):
     def _body(self) -> dict[str, Any]:
         content = self.described.get("requestBody", {}).get("content", {})
         if "application/json" in content:
-            return {"json": example(content["application/json"])}
+            return {"json": examples(content["application/json"])[0]}
         if "multipart/form-data" in content:
             members = content["multipart/form-data"]["schema"]
             if "$ref" in members:
                 members = document()["components"]["schemas"][members["$ref"].rpartition("/")[2]]
-            files = {name for name, schema in members["properties"].items() if "binary" in str(schema)}
+            files = {name for name, schema in members["properties"].items() if is_file(schema)}
             return {"files": dict.fromkeys(files, ("a.wav", b"RIFF")), "data": {"model": "smollm2"}}
         return {}
 
 
-def example(content: Mapping[str, Any]) -> Any:
-    """Return the first example of a body."""
+def is_file(schema: Mapping[str, Any]) -> bool:
+    """Tell whether a member of a form is a file, or may be several."""
+    return "binary" in str(schema) or "contentMediaType" in str(schema)
+
+
+def examples(content: Mapping[str, Any]) -> list[Any]:
+    """Return the examples of a body."""
     if "example" in content:
-        return content["example"]
-    for named in content.get("examples", {}).values():
-        return named["value"]
-    return {}
+        return [content["example"]]
+    return [named["value"] for named in content.get("examples", {}).values()] or [{}]
 
 
 def operations() -> Iterator[Operation]:

@@ -31,7 +31,7 @@ class Story:
 
     def __init__(self, memory: Memory, client: httpx.AsyncClient, *, mode: str = "streaming") -> None:
         self.memory, self.client = memory, client
-        owner = memory.services.keys.holder("hr-local").owner
+        owner = memory.services.keys.holder("hr-local", "read").owner
         self.id = records.task_id(mode=mode[0].upper())
         self.task: Task = records.task(id=self.id, mode=mode, owner=owner)
         self.path = f"/v1/tasks/{self.id}/events"

@@ -310,7 +310,7 @@ async def test_beyond_the_limit_of_its_key_a_look_does_not_wait(
 ) -> None:
     task = await with_row(ingress, state="processing")
     services = ingress[0].services
-    caller = services.keys.holder("hr-local")._replace(limits=Limits(concurrency=1))
+    caller = services.keys.holder("hr-local", "read")._replace(limits=Limits(concurrency=1))
     monkeypatch.setattr(services.keys, "caller", lambda *_, **__: caller)
     held = asyncio.create_task(shown(ingress, task, prefer="wait=60"))
     await eventually_async(lambda: len(polls_of(ingress)) == 1, what="the held look")

@@ -107,7 +107,7 @@ def _complete(errors: Errors) -> dict[str, Any]:
         },
     }
     return {
-        "operationId": "complete",
+        "operationId": "completeTask",
         "summary": "Bring the outcome of a task",
         "description": (
             "The outcome goes to whoever waits, to the callback and to the results. One that comes after the lease is "

@@ -104,7 +104,7 @@ class MediaRoutes:
 
     def _serving(self, endpoint: str, form: Form) -> Handler:
         async def serve(request: Request) -> Response:
-            caller = self._services.keys.caller(request)
+            caller = self._services.keys.caller(request, "submit")
             self._calls.check(request)
             self._services.waiters.check_room()
             upload = await self._received(request, endpoint, form, caller)

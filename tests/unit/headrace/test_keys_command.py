@@ -39,7 +39,7 @@ def test_new_keys_work_with_the_lines_that_are_printed(tmp_path: Path) -> None:
         with file.open("a") as out:
             out.write(lines)
     accepted = Keys([], from_file=read_keys(file))
-    first, second, third = map(accepted.holder, made)
+    first, second, third = (accepted.holder(key, "read") for key in made)
     assert (first.owner, first.key, first.scopes) == ("acme", "acme/web", {"submit", "read"})
     assert (second.owner, second.scopes, second.limits.concurrency) == ("acme", {"read"}, 5)
     assert (third.owner, third.limits.requests_per_minute) == ("b.c", 60)

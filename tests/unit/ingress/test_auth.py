@@ -30,7 +30,7 @@ def keys_of(*entries: dict[str, object], now_s: float = NOON) -> Keys:
 @pytest.mark.parametrize("key", [PLAIN, HIDDEN])
 @pytest.mark.parametrize("header", ["Bearer {}", "bearer {}", "BEARER   {} "])
 def test_a_known_key_is_a_tenant(key: str, header: str) -> None:
-    caller = KEYS.caller(bearing(header.format(key)))
+    caller = KEYS.caller(bearing(header.format(key)), "read")
     assert caller.owner == "key-" + sha256(key.encode()).hexdigest()[:12]
     assert caller.scopes == SCOPES
 
@@ -41,7 +41,7 @@ def test_a_known_key_is_a_tenant(key: str, header: str) -> None:
 )
 def test_anything_else_is_not(header: str | None) -> None:
     with pytest.raises(Unauthorized) as caught:
-        KEYS.caller(bearing(header))
+        KEYS.caller(bearing(header), "read")
     assert PLAIN not in caught.value.message
 
 
@@ -49,7 +49,7 @@ def test_the_digest_itself_is_no_key() -> None:
     digest = sha256(HIDDEN.encode()).hexdigest()
     for guess in (digest, f"sha256:{digest}"):
         with pytest.raises(Unauthorized):
-            KEYS.holder(guess)
+            KEYS.holder(guess, "read")
 
 
 @pytest.mark.parametrize("key", ["sha256:", "sha256:zz", "sha256:abcd"])
@@ -61,7 +61,7 @@ def test_a_broken_digest_is_a_config_error(key: str) -> None:
 def test_keys_of_one_tenant_share_its_tasks_and_not_their_scopes() -> None:
     digest = sha256(HIDDEN.encode()).hexdigest()
     keys = keys_of({"id": "a", "key": PLAIN}, {"sha256": digest, "scopes": ["read"], "concurrency": 3})
-    first, second = keys.holder(PLAIN), keys.holder(HIDDEN)
+    first, second = keys.holder(PLAIN, "read"), keys.holder(HIDDEN, "read")
     assert first.owner == second.owner == "acme"
     assert (first.key, second.key) == ("acme/a", f"acme/{digest[:12]}")
     assert first.scopes == {"submit", "read"}
@@ -75,20 +75,20 @@ def test_keys_of_one_tenant_share_its_tasks_and_not_their_scopes() -> None:
 
 def test_a_key_ends_when_it_expires_and_when_it_is_disabled() -> None:
     entry = {"key": PLAIN, "expires": "2026-11-21T13:00:00+01:00"}
-    assert keys_of(entry, now_s=NOON - 1).holder(PLAIN).owner == "acme"
+    assert keys_of(entry, now_s=NOON - 1).holder(PLAIN, "read").owner == "acme"
     with pytest.raises(Unauthorized, match="expired"):
-        keys_of(entry, now_s=NOON).holder(PLAIN)
+        keys_of(entry, now_s=NOON).holder(PLAIN, "read")
     with pytest.raises(Unauthorized, match="disabled"):
-        keys_of({"key": PLAIN, "enabled": False}).holder(PLAIN)
+        keys_of({"key": PLAIN, "enabled": False}).holder(PLAIN, "read")
 
 
 def test_keys_of_the_file_are_exchanged_and_those_of_the_settings_stay() -> None:
     keys = Keys([SecretStr(PLAIN)], from_file=from_document({"tenants": {"acme": {"keys": [{"key": "old"}]}}}))
     keys.take_file(from_document({"tenants": {"acme": {"keys": [{"key": "new"}]}}}))
-    assert keys.holder("new").owner == "acme"
-    assert keys.holder(PLAIN).scopes == SCOPES
+    assert keys.holder("new", "read").owner == "acme"
+    assert keys.holder(PLAIN, "read").scopes == SCOPES
     with pytest.raises(Unauthorized):
-        keys.holder("old")
+        keys.holder("old", "read")
 
 
 @pytest.mark.parametrize(
@@ -100,5 +100,5 @@ def test_one_key_or_name_twice_is_refused_and_changes_nothing(entries: list[dict
     with pytest.raises(ConfigError, match=r"listed twice|two keys are called acme/i"):
         keys.take_file(from_document({"tenants": {"acme": {"keys": entries}}}))
     with pytest.raises(Unauthorized):
-        keys.holder("x")
-    assert keys.holder(PLAIN)
+        keys.holder("x", "read")
+    assert keys.holder(PLAIN, "read")

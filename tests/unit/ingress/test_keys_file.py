@@ -41,7 +41,7 @@ def holders(keys: Keys) -> list[str]:
     found = []
     for key in (SECRET, "sk-other", "sk-third", "sk-new"):
         try:
-            found.append(keys.holder(key).key)
+            found.append(keys.holder(key, "read").key)
         except Unauthorized as error:
             found.append(error.message)
     return found

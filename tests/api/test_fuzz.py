@@ -1,0 +1,142 @@
+"""Requests made from the OpenAPI document, right ones and broken ones: none is answered with a 5xx, each as described.
+
+HEADRACE_TEST_FUZZ_EXAMPLES=500 looks longer than the suite does, and with a new seed each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from core.kafka.producer import Record
+from core.settings import IngressSettings, QueueSettings, Settings
+from ingress.catalogue import Catalogue
+from schemas import topics
+from schemas.codec import TASK
+from schemas.slices import queue_number
+from tests.support.answers import result_of
+from tests.support.bella import BODY, PUT, row_of
+from tests.support.ingress import HEADERS, Memory, ingress_in_memory
+from tests.support.operations import Operation, in_dialect, operations
+from tests.support.requests import Sent, requests_of
+
+EXAMPLES = int(os.environ.get("HEADRACE_TEST_FUZZ_EXAMPLES", "0"))
+USUAL_EXAMPLES = 40
+HANGS_S = 20
+
+
+MODELS = ("smollm2", "bge-m3", "whisper", "whisper-large-v3", "flux", "sdxl", "dall-e-3")
+"""Those of the document's examples."""
+
+
+class Queues:
+    """Takes every registration and knows no queue: what a worker takes from one is tested against the real broker."""
+
+    def get(self, _: str) -> None:
+        """Find nothing."""
+
+    async def register(self, _: Any, name: str, **fields: Any) -> Any:
+        """Register a queue."""
+        return {"name": name, "number": queue_number(name), "created_ms": 0, "width": 0, "work_partitions": 4, **fields}
+
+
+class Ingress:
+    """One ingress in memory, with some tasks, driven from outside an event loop."""
+
+    def __init__(self, folder: Path) -> None:
+        self._runner = asyncio.Runner()
+        limits = IngressSettings(max_body_bytes=100_000, hold_s=0.05)
+        queues = {"default": QueueSettings(model="smollm2")}
+        self._double = ingress_in_memory(Settings(data_dir=folder, ingress=limits, queues=queues))
+        self.memory: Memory
+        self.client: httpx.AsyncClient
+        self.memory, self.client = self._runner.run(self._double.__aenter__())
+        self._furnish()
+        self.tasks = [
+            self._runner.run(self._task(changes))
+            for changes in ({}, {"state": "processing"}, {"state": "completed", "finished_ms": 5, "status_code": 200})
+        ]
+
+    def _furnish(self) -> None:
+        """Stand in for what Kafka, the scheduler and the upstreams do."""
+        memory, services = self.memory, self.memory.services
+        listed = {"object": "list", "data": [{"id": model, "object": "model"} for model in MODELS]}
+        models = httpx.MockTransport(lambda _: httpx.Response(200, json=listed))
+        services.catalogue = Catalogue(services.settings, transport=models)
+        services.queues = Queues()
+        memory.answer = lambda task: [result_of(task["id"])]
+        write = memory.send
+
+        async def send(topic: str, partition: int, record: Record) -> int:
+            offset = await write(topic, partition, record)
+            if ".tasks." in topic:  # each task has its row at once
+                memory.rows[record.key or b""] = row_of(TASK.decode(record.value or b""), offset)
+            return offset
+
+        memory.send = send  # type: ignore[method-assign]
+
+    async def _task(self, changes: dict[str, Any]) -> str:
+        task_id = str((await self.client.post(PUT, json=BODY)).json()["data"])
+        record = self.memory.written(topics.tasks(0))[-1]
+        self.memory.rows[task_id.encode()] = row_of(TASK.decode(record.value or b""), 0, **changes)
+        return task_id
+
+    def send(self, operation: Operation, sent: Sent) -> httpx.Response:
+        """Send a request; one that hangs fails the test."""
+
+        async def sending() -> httpx.Response:
+            async with asyncio.timeout(HANGS_S):
+                return await self.client.send(sent.request(self.client, operation.method))
+
+        return self._runner.run(sending())
+
+    def close(self) -> None:
+        """Close it."""
+        self._runner.run(self._double.__aexit__(None, None, None))
+        self._runner.close()
+
+
+@pytest.fixture(scope="module")
+def ingress(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingress]:
+    running = Ingress(tmp_path_factory.mktemp("fuzz"))
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("operation", list(operations()), ids=str)
+def test_no_request_is_answered_with_a_fault(ingress: Ingress, operation: Operation) -> None:
+    @settings(
+        max_examples=EXAMPLES or USUAL_EXAMPLES,
+        deadline=None,
+        derandomize=not EXAMPLES,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(data=st.data())
+    def fuzz(data: st.DataObject) -> None:
+        # A task that has not ended is followed for as long as it lasts.
+        tasks = ingress.tasks[-1:] if operation.path.endswith("/events") else ingress.tasks
+        sent = data.draw(requests_of(operation, task_ids=tasks))
+        response = ingress.send(operation, sent)
+        told = f"{response.status_code} {response.text[:300]}"
+        if operation.path == "/readyz":  # that nobody is there to work is no fault of it
+            assert response.status_code == 503, told
+            return
+        assert response.status_code < 500, told
+        # A path that was made up may belong to another route.
+        assert sent.made_up_path or str(response.status_code) in operation.described["responses"], told
+        if response.status_code >= 400:
+            assert response.headers["content-type"] == "application/json", told
+            assert in_dialect(operation.path, response), told
+
+    fuzz()
+    assert ingress.client.headers["authorization"] == HEADERS["authorization"]
