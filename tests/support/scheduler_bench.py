@@ -1,0 +1,35 @@
+"""A scheduler process on a real broker, and a probe that sees all it writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from core.settings import Settings
+from tests.support.lane import LaneProbe, lane_probe
+from tests.support.roles import Role, running, settings_for
+from tests.support.waiting import eventually_async
+
+PREFIXES = iter(range(10_000))
+
+
+class Bench:
+    """A probe and a scheduler process on the same topics."""
+
+    def __init__(self, probe: LaneProbe, role: Role, settings: Settings, env: dict[str, str], folder: Path) -> None:
+        self.probe, self.role, self.settings, self.env, self.folder = probe, role, settings, env, folder
+
+
+@asynccontextmanager
+async def scheduler_bench(kafka: str, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Run both on topics of their own."""
+    prefix = f"sched{next(PREFIXES)}-{time.time_ns()}."
+    settings, env = settings_for(
+        kafka, tmp_path, prefix, streams__lease_s=2, streams__retry_base_s=0.2, streams__session_timeout_s=6
+    )
+    async with lane_probe(settings) as probe:
+        with running("streams", "--level", "online", env=env, log=tmp_path / "streams.log") as role:
+            await eventually_async(lambda: probe.pulses, within_s=40, what="the first pulse")
+            yield Bench(probe, role, settings, env, tmp_path)
