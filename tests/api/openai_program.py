@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +19,8 @@ import openai
 
 MODEL = "sim-instant"
 ASK: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hallo Welt ✓"}]
+ENDED_S = 60
+POLL_S = 0.1
 SLOW = {"sim": {"tokens": 4, "token_ms": 300}}
 
 
@@ -180,6 +183,22 @@ def accepted(client: openai.OpenAI) -> None:
     assert raw.http_response.status_code == 202
     assert raw.headers["location"] == f"/v1/tasks/{body['id']}"
     assert (body["status"], raw.headers["retry-after"]) == ("queued", "3")
+    task = shown(client, raw.headers["location"])
+    assert (task["status"], task["progress"]) == ("completed", 100)
+    assert task["result"]["choices"][0]["message"]["content"]
+
+
+def shown(client: openai.OpenAI, location: str) -> dict[str, Any]:
+    """Look at a task until it has ended."""
+    root = str(client.base_url).removesuffix(client.base_url.path)
+    give_up = time.monotonic() + ENDED_S
+    while True:
+        answer = client.get(root + location, cast_to=object)
+        assert isinstance(answer, dict)
+        if answer["status"] not in ("queued", "processing"):
+            return answer
+        assert time.monotonic() < give_up, answer
+        time.sleep(POLL_S)
 
 
 def wrong_key(client: openai.OpenAI) -> None:
