@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from typing import NamedTuple
 
 from starlette.requests import Request
 
-from core.errors import Unconfirmed
+from core.errors import HeadraceError, Unconfirmed
 from core.kafka.producer import Record
 from ingress.auth import Caller
 from ingress.blocking import BlockingWaiter, Ending
@@ -68,7 +68,7 @@ class Door:
         Raises Unavailable. After a time-out the caller says what becomes of the task.
         """
         waiter = BlockingWaiter()
-        with self.waiting(prepared.ticket, prepared.caller, waiter):
+        async with self.waiting(prepared.ticket, prepared.caller, waiter):
             await self.write(prepared)
             ticket = prepared.ticket
             del prepared  # thousands of held requests must not hold their bodies too
@@ -78,13 +78,19 @@ class Door:
             await self._services.cancel(counts, reason=ended.value)
         return Held(counts, ended)
 
-    @contextmanager
-    def waiting(self, ticket: Ticket, caller: Caller, waiter: Waiter) -> Iterator[None]:
+    @asynccontextmanager
+    async def waiting(self, ticket: Ticket, caller: Caller, waiter: Waiter) -> AsyncIterator[None]:
         """Deliver news of a task as long as the block lasts, within what its key may hold.
 
-        Raises TooMany and Unavailable.
+        Raises TooMany and Unavailable, and then keeps nothing of the task.
         """
-        with self._services.limits.holding(caller), self._services.waiters.registered(ticket.key, waiter):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._services.limits.holding(caller))
+                stack.enter_context(self._services.waiters.registered(ticket.key, waiter))
+            except HeadraceError:
+                await self._services.submitter.forget(ticket)
+                raise
             yield
 
     async def write(self, prepared: Prepared) -> None:

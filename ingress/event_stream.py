@@ -79,7 +79,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one client."""
         stream = Stream()
-        with self._door.waiting(self._ticket, self._caller, stream):
+        async with self._door.waiting(self._ticket, self._caller, stream):
             if self._prepared is not None:
                 await self._door.write(self._prepared)
                 self._prepared = None  # it holds the task's body

@@ -120,8 +120,7 @@ class Submitter:
         except Unconfirmed:  # it may be there, and then it needs its body
             raise
         except Unavailable:
-            if ticket.stored:
-                await self._forget(ticket)
+            await self.forget(ticket)
             raise
 
     async def cancel(self, task_id: TaskId, *, owner: str, reason: str) -> None:
@@ -132,10 +131,11 @@ class Submitter:
         record = Record(text.encode(), EVENT.encode(asked), described, now_ms)
         await self._producer.send(self._events[task_id.level], task_id.partition, record)
 
-    async def _forget(self, ticket: Ticket) -> None:
-        """Remove the body of a task that was not accepted; what cannot be removed now is swept away later."""
-        with suppress(Unavailable):
-            await self._blobs.remove(_body_name(ticket.text))
+    async def forget(self, ticket: Ticket) -> None:
+        """Remove the stored body of a task that was not accepted; what cannot be removed now is swept away later."""
+        if ticket.stored:
+            with suppress(Unavailable):
+                await self._blobs.remove(_body_name(ticket.text))
 
     async def _register(self, task: Task, owner: str) -> Queue:
         if not self._auto_register:

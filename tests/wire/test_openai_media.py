@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from core.errors import TooMany
 from core.settings import IngressSettings, Settings, StorageSettings
 from schemas import topics
 from schemas.codec import TASK
@@ -215,6 +216,20 @@ async def test_a_form_in_many_pieces_without_a_length(ingress: Double) -> None:
     assert error(response, 413)["param"] == "file"
     assert response.headers["connection"] == "close"
     assert len(stored(memory)) == 1
+
+
+@pytest.mark.parametrize("stream", ["true", "false"])
+async def test_one_too_many_keeps_nothing(ingress: Double, monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
+    memory, client = ingress
+    full = TooMany("enough")
+
+    def refuse(*_: object) -> None:
+        raise full
+
+    monkeypatch.setattr(memory.services.waiters, "registered", refuse)
+    error(await client.post(SPEECH, **form(content=LARGE, stream=stream)), 429)
+    assert stored(memory) == []
+    assert memory.log == {}
 
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["inline", "stored"])
