@@ -232,6 +232,14 @@ async def test_one_too_many_keeps_nothing(ingress: Double, monkeypatch: pytest.M
     assert memory.log == {}
 
 
+async def test_who_does_not_wait_needs_no_room_to_wait(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, client = ingress
+    monkeypatch.setattr(memory.services.waiters, "_limit", 0)
+    error(await client.post(SPEECH, **form(content=LARGE)), 503)
+    assert (await client.post(SPEECH, **form(content=LARGE, **{"async": "true"}))).status_code == 202
+    assert stored(memory) == [f"tasks/{written(memory)['id']}"]
+
+
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["inline", "stored"])
 async def test_a_look_at_a_form_shows_the_task_without_its_files(ingress: Double, content: bytes) -> None:
     _, client = ingress

@@ -106,7 +106,6 @@ class MediaRoutes:
         async def serve(request: Request) -> Response:
             caller = self._services.keys.caller(request, "submit")
             self._calls.check(request)
-            self._services.waiters.check_room()
             upload = await self._received(request, endpoint, form, caller)
             stored = upload.data_ref
             try:
