@@ -1,0 +1,140 @@
+"""What one attempt may touch: hostile URLs are never connected to, whatever names resolve to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from core.settings import Settings
+from dispatcher.webhooks.hosts import Health
+from dispatcher.webhooks.post import Poster, Verdict, judge
+from schemas.callback_url import Policy, policy
+from tests.support.receiver import Receiver
+from tests.unit.schemas.hostile_urls import ALWAYS, FINE, ODD_PORTS, PRIVATE
+
+HOOKS = Settings.model_validate({"webhooks": {"timeout_s": 5}}).webhooks
+BODY = b'{"status_code":200,"request_id":"x","body":null}'
+
+
+class Rebinding(AbstractResolver):
+    """Says a public address first, and one of ours whenever it matters: all names lead to this machine."""
+
+    def __init__(self, address: str = "127.0.0.1", port: int | None = None) -> None:
+        self.address, self.port, self.asked = address, port, 0
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - aiohttp's
+    ) -> list[ResolveResult]:
+        self.asked += 1
+        kind = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        return [
+            {"hostname": host, "host": self.address, "port": self.port or port, "family": kind, "proto": 6, "flags": 0}
+        ]
+
+    async def close(self) -> None:
+        """Close nothing."""
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as made:
+        yield made
+
+
+@pytest.fixture
+async def connections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Every connection that the loop was asked for."""
+    loop = asyncio.get_running_loop()
+    asked: list[object] = []
+
+    async def noted(sock: socket.socket, address: object) -> None:
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(loop, "sock_connect", noted)
+    return asked
+
+
+async def test_nothing_of_the_corpus_is_connected_to(connections: list[object]) -> None:
+    poster = Poster(HOOKS, policy(private=False, ports=()), Rebinding())
+    for url in [*ALWAYS, *PRIVATE, *ODD_PORTS]:
+        answer = await poster.post(url, BODY, {})
+        assert (answer.verdict, answer.kind) == (Verdict.REFUSED, "blocked"), url
+    assert connections == []
+    await poster.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.5", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.5"])
+async def test_a_name_that_leads_inside_is_not_connected_to(address: str, connections: list[object]) -> None:
+    resolver = Rebinding(address)
+    poster = Poster(HOOKS, policy(private=False, ports=()), resolver)
+    for url in FINE:
+        answer = await poster.post(url, BODY, {})
+        if resolver.asked:
+            assert (answer.verdict, answer.kind) == (Verdict.REFUSED, "blocked"), url
+            assert "not allowed for callbacks" in answer.reason
+        resolver.asked = 0
+    assert all("8.8.8.8" in str(each) or "2606:4700" in str(each) for each in connections), "only what is public"
+    await poster.close()
+
+
+async def test_metadata_services_are_not_reached_where_private_addresses_are_allowed(connections: list[object]) -> None:
+    poster = Poster(HOOKS, Policy(private=True), Rebinding("169.254.169.254"))
+    answer = await poster.post("http://rebound.example/", BODY, {})
+    assert (answer.verdict, answer.kind) == (Verdict.REFUSED, "blocked")
+    assert connections == []
+    await poster.close()
+
+
+async def test_redirects_and_proxies_are_not_followed(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    poster = Poster(HOOKS, Policy(private=True))
+    for status in (300, 301, 302, 303, 307, 308):
+        answer = await poster.post(f"{receiver.root}/{status}", BODY, {})
+        assert (answer.verdict, answer.kind, answer.status) == (Verdict.REFUSED, "redirect", status)
+    assert len(receiver.got["x"]) == 6
+    await poster.close()
+
+
+async def test_what_an_answer_costs_is_bounded(receiver: Receiver) -> None:
+    poster = Poster(HOOKS, Policy(private=True))
+    async with asyncio.timeout(4):
+        for path in ("flood", "lie"):
+            assert (await poster.post(f"{receiver.root}/{path}", BODY, {})).verdict is Verdict.DELIVERED
+    await poster.close()
+
+
+async def test_a_host_that_refuses_is_away(receiver: Receiver) -> None:
+    poster = Poster(HOOKS, Policy(private=True))
+    answer = await poster.post("http://127.0.0.1:1/", BODY, {})
+    assert (answer.verdict, answer.kind, answer.health) == (Verdict.AGAIN, "network", Health.AWAY)
+    tls = await poster.post(f"https://127.0.0.1:{receiver.port}/", BODY, {})
+    assert (tls.verdict, tls.health) == (Verdict.AGAIN, Health.AWAY)
+    await poster.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        (200, Verdict.DELIVERED), (201, Verdict.DELIVERED), (204, Verdict.DELIVERED), (299, Verdict.DELIVERED),
+        (301, Verdict.REFUSED), (304, Verdict.REFUSED), (400, Verdict.REFUSED), (401, Verdict.REFUSED),
+        (404, Verdict.REFUSED), (408, Verdict.AGAIN), (410, Verdict.GONE), (425, Verdict.AGAIN), (429, Verdict.AGAIN),
+        (500, Verdict.AGAIN), (503, Verdict.AGAIN), (599, Verdict.AGAIN), (999, Verdict.AGAIN), (101, Verdict.REFUSED),
+    ],
+)  # fmt: skip
+def test_each_status_has_its_verdict(status: int, verdict: Verdict) -> None:
+    assert judge(status).verdict is verdict
+
+
+def test_a_receiver_may_ask_for_time() -> None:
+    assert judge(503, "30").retry_after_s == 30
+    assert judge(429, "soon").retry_after_s is None
+    assert judge(400, "30").retry_after_s is None
