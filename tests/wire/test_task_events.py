@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -184,6 +185,36 @@ async def test_a_second_run_does_not_end_a_view_that_the_outcome_may_still_confi
     got = await viewing
     assert b"other" not in got
     assert frames() in got
+
+
+async def test_what_happens_while_the_past_is_read_comes_after_it(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = asyncio.Event()
+    between = Memory.between
+
+    async def held(*arguments: Any) -> AsyncIterator[Any]:
+        await go.wait()
+        async for record in between(*arguments):
+            yield record
+
+    monkeypatch.setattr(Memory, "between", held)
+    story.row()
+    story.chunk(0, b"of a run that was lost", worker="w0")
+    viewing = story.open()
+    await eventually_async(lambda: story.memory.services.waiters._followers, what="the view")
+    await turns()
+    for seq in range(3):
+        story.chunk(seq)
+    go.set()
+    await story.opened()
+    await turns()
+    story.row(progress=99)  # by now the frames have been sent: they came from the chunks
+    story.end()
+    got = await viewing
+    assert b"w0" not in got
+    assert b"lost" not in got
+    assert got.index(frames()) < got.index(b"event: progress")
 
 
 @pytest.mark.parametrize("mode", ["blocking", "callback"])

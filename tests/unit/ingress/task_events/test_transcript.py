@@ -80,6 +80,13 @@ def test_the_outcome_gives_the_same_bytes_as_the_chunks(steps: list[Any], cut: i
     assert transcript.whole
 
 
+def test_repeats_do_not_use_up_the_room_for_what_comes_early() -> None:
+    transcript = Transcript()
+    for offset, seq in enumerate([*range(100), *range(100), 101, 100]):
+        transcript.add(chunk(seq, b"x"), offset)
+    assert transcript.end == 102
+
+
 def test_a_gap_ends_what_can_be_taken_from_chunks() -> None:
     transcript = Transcript()
     for seq in (0, 2, 3):
