@@ -11,7 +11,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from core.errors import Unavailable
 from core.kafka.lookup import LATEST
@@ -24,8 +24,10 @@ from schemas.records import PULL_WORKER, Outcome, Status
 log = logging.getLogger(__name__)
 
 READ_S = 3.0
-JUDGED_S = 1.5
-"""A row follows its claim within milliseconds; what is not judged by then is given back."""
+JUDGED_S = 5.0
+"""A row follows its claim within milliseconds, unless the scheduler is behind; what is undecided by then is given back.
+
+Much less would starve workers while a flood is folded: every claim would be given back before it is judged."""
 
 
 class Holding:
@@ -83,13 +85,10 @@ class Holding:
             seconds=JUDGED_S,
         )
 
-    async def read_all(self, level: int) -> None:
-        """Return when the read model has every row that is in the log now; raises Unavailable when it is behind."""
+    async def read_all(self, level: int, partitions: Iterable[int]) -> None:
+        """Return when the read model has every row that is in these partitions now; raises Unavailable."""
         services = self._services
-        tps = [
-            services.topic_partition(topics.status(level), partition)
-            for partition in range(services.settings.kafka.partitions)
-        ]
+        tps = [services.topic_partition(topics.status(level), partition) for partition in partitions]
         try:
             async with asyncio.timeout(READ_S):
                 ends = await asyncio.gather(*(services.lookup.offset_at(tp, LATEST) for tp in tps))

@@ -131,7 +131,7 @@ class Puller:
         """
         watched = lanes[LaneName(row["queue"], row["level"])]
         try:
-            await self.holding.read_all(row["level"])
+            await self.holding.read_all(row["level"], range(self._services.settings.kafka.partitions))
         except Unavailable as error:
             log.warning("cannot tell who holds %s: %s", watched.name, error, extra={"event": "take_undecided"})
         else:

@@ -7,9 +7,12 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from aiohttp import web
 
+from tests.support.ports import free_port
 from tests.support.pullers import Yard, yard
 
 ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "taken"}}]}
@@ -63,6 +66,28 @@ async def test_a_streaming_caller_gets_the_workers_answer_in_one_piece(y: Yard) 
     assert [json.loads(frames[0][6:]), *frames[1:]] == [ANSWER, b"data: [DONE]"]
 
 
+async def test_the_callback_gets_the_workers_answer(y: Yard) -> None:
+    queue, told = await y.queue(), asyncio.Queue[object]()
+
+    async def receive(request: web.Request) -> web.Response:
+        told.put_nowait(await request.json())
+        return web.Response(status=204)
+
+    app = web.Application()
+    app.router.add_post("/done", receive)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        [task_id] = await y.put_many(queue, 1, callback_url=f"http://127.0.0.1:{port}/done")
+        await y.take_some(queue)
+        await y.complete(task_id, status_code=418, body=ANSWER)
+        assert await asyncio.wait_for(told.get(), 30) == {"status_code": 418, "request_id": task_id, "body": ANSWER}
+    finally:
+        await runner.cleanup()
+
+
 async def test_a_text_and_a_large_body_arrive_as_they_were(y: Yard) -> None:
     queue = await y.queue()
     for body in ("just a text", {"text": "x" * 400_000}):
@@ -107,6 +132,19 @@ async def test_a_task_of_a_dead_worker_comes_back_and_the_late_outcome_is_droppe
     await y.complete(task_id, attempt=2, body={"from": "the second"})
     await y.complete(task_id, body={"from": "nobody"})
     assert (await y.ended(task_id))["result"]["body"] == {"from": "the second"}
+
+
+async def test_a_lease_outlives_its_scheduler(y: Yard) -> None:
+    queue = await y.queue()
+    [task_id, held] = await y.put_many(queue, 2)
+    taken = [one["task_id"] for one in await y.take_some(queue, size=1, process_timeout=2)]
+    taken += [one["task_id"] for one in await y.take_some(queue, size=1, process_timeout=600)]
+    y.scheduler.kill()
+    y.scheduler.start()
+    [again] = await y.take_some(queue, within_s=60, size=5, process_timeout=600)
+    assert (again["task_id"], again["attempt"]) == (taken[0], 2)
+    await asyncio.gather(*(y.complete(one, body=ANSWER) for one in taken))
+    assert {(await y.ended(one))["status"] for one in (task_id, held)} == {"succeeded"}
 
 
 async def test_without_a_retry_left_the_task_times_out(y: Yard) -> None:
@@ -207,3 +245,24 @@ async def test_a_queue_of_the_dispatcher_turns_to_workers_with_the_first_take(y:
         taken = [one["task_id"] for one in await y.take(queue, at=1)]
         in_a_row = in_a_row + 1 if taken == [task_id] else 0
     assert (await y.call("POST", "register", {"queue": queue, "endpoint": "/v1/x"}))[0] == 400
+
+
+async def test_what_the_dispatcher_has_not_begun_goes_to_the_workers(y: Yard) -> None:
+    queue = await y.queue(served_by="dispatcher")
+    before, count = y.simulator.stats.arrivals, 60
+    data = {"model": "m", "messages": [], "sim": {"latency_ms": 1_500}}
+    ids = await y.put_many(queue, count, data=data)
+    await y.until_counted(queue, count)
+    taken: set[str] = set()
+    give_up = time.monotonic() + 90
+    shown: list[dict[str, Any]] = []
+    while not shown or {one["status"] for one in shown} != {"succeeded"}:
+        assert time.monotonic() < give_up, f"{len(taken)} of {count} were taken"
+        some = {one["task_id"] for one in await y.take(queue, size=10)}
+        assert not some & taken
+        taken |= some
+        await asyncio.gather(*(y.complete(one, body=ANSWER) for one in some))
+        shown = await asyncio.gather(*map(y.show, ids))
+    assert taken
+    assert all(one["result"]["body"] == ANSWER for one in shown if one["task_id"] in taken)
+    assert y.simulator.stats.arrivals - before < count

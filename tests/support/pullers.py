@@ -16,7 +16,7 @@ import aiohttp
 from bench.simulator import Simulator
 from core.kafka.admin import apply_topics
 from tests.support.ports import free_port
-from tests.support.roles import running, settings_for
+from tests.support.roles import Role, running, settings_for
 
 ENDPOINT = "/v1/chat/completions"
 KEYS = """
@@ -32,10 +32,12 @@ _names = itertools.count()
 
 
 class Yard:
-    """Two ingresses over one scheduler per level and a dispatcher; `as_…` names whose key is used."""
+    """Two ingresses over one scheduler per level and a dispatcher."""
 
-    def __init__(self, urls: Sequence[str], session: aiohttp.ClientSession, simulator: Simulator) -> None:
-        self.urls, self.session, self.simulator = urls, session, simulator
+    def __init__(
+        self, urls: Sequence[str], session: aiohttp.ClientSession, simulator: Simulator, roles: Sequence[Role]
+    ) -> None:
+        self.urls, self.session, self.simulator, self.roles = urls, session, simulator, roles
 
     async def call(
         self, method: str, path: str, body: Any = None, *, key: str = "sk-workers", at: int = 0
@@ -92,6 +94,11 @@ class Yard:
         async with self.session.post(url, data=json.dumps(body), headers=headers) as answer:
             return await answer.read()
 
+    @property
+    def scheduler(self) -> Role:
+        """Return the scheduler of the online level."""
+        return self.roles[len(self.urls)]
+
     async def put_many(self, queue: str, count: int, **changes: Any) -> list[str]:
         """Put tasks over both ingresses and return their ids."""
         answers = await asyncio.gather(*(self.put(queue, n, at=n, **changes) for n in range(count)))
@@ -140,7 +147,7 @@ async def yard(kafka: str, folder: Path) -> AsyncIterator[Yard]:
     async with Simulator() as simulator, aiohttp.ClientSession() as session:
         settings, env = settings_for(
             kafka, folder, f"yard-{time.time_ns()}.", upstream__urls=[simulator.url],
-            auth__keys_file=str(folder / "keys.toml"),
+            auth__keys_file=str(folder / "keys.toml"), webhooks__allow_private=True, dispatcher__concurrency=8,
         )  # fmt: skip
         await apply_topics(settings)
         ports = [free_port(), free_port()]
@@ -150,15 +157,18 @@ async def yard(kafka: str, folder: Path) -> AsyncIterator[Yard]:
             ("dispatcher",),
         ]
         with ExitStack() as stack:
-            for number, arguments in enumerate(commands):
+            roles = [
                 stack.enter_context(running(*arguments, env=env, log=folder / f"{arguments[0]}-{number}.log"))
+                for number, arguments in enumerate(commands)
+            ]
             urls = [f"http://127.0.0.1:{port}" for port in ports]
             for url in urls:
-                await _until_ready(session, url)
-            yield Yard(urls, session, simulator)
+                await until_ready(session, url)
+            yield Yard(urls, session, simulator, roles)
 
 
-async def _until_ready(session: aiohttp.ClientSession, url: str) -> None:
+async def until_ready(session: aiohttp.ClientSession, url: str) -> None:
+    """Wait until a whole path works."""
     give_up, said = time.monotonic() + 60, ""
     while True:
         try:

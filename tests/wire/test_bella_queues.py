@@ -9,10 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+from aiokafka import TopicPartition
 
 from core.settings import AuthSettings, Settings
 from ingress.api.bella.pull import parse_complete, parse_take
-from schemas import topics
+from schemas import ids, topics
 from schemas.codec import EVENT
 from schemas.records import Queue, Task
 from schemas.slices import queue_number

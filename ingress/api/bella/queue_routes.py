@@ -15,11 +15,11 @@ from ingress.api.bella import pull
 from ingress.auth import Caller
 from ingress.body import read_body
 from ingress.pulling.order import Order
-from ingress.pulling.outcome import reported
+from ingress.pulling.outcome import WORKER_ERROR, reported
 from ingress.pulling.puller import Puller
 from ingress.services import Services
 from schemas import ids
-from schemas.records import TERMINAL, Queue, Status
+from schemas.records import Queue, Status
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +96,7 @@ class QueueRoutes:
         caller = self._services.keys.caller(request, "submit")
         given = pull.parse_complete(await read_body(request, limit=self._max_body))
         row = await self._row(request.path_params["task_id"], caller)
-        judged = await self._finish(row, given)
-        if judged is None or judged["state"] not in TERMINAL:
+        if not await self._finish(row, given):
             log.info(
                 "an outcome of %s came too late", row["id"], extra={"event": "complete_dropped", "task_id": row["id"]}
             )
@@ -142,12 +141,11 @@ class QueueRoutes:
             task_id = ids.parse(text)
         except ids.IdError:
             raise unknown from None
-        key, view = str(task_id).encode(), self._services.view
-        row = view.get(key)
-        if row is None or row["state"] == "queued":
-            # The take may have gone through another ingress, so only a view that has everything can tell.
-            await self._puller.holding.read_all(task_id.level)
-            row = view.get(key)
+        if task_id.partition >= self._services.settings.kafka.partitions:
+            raise unknown
+        # The take may have gone through another ingress: only a view that has everything knows which attempt is held.
+        await self._puller.holding.read_all(task_id.level, [task_id.partition])
+        row = self._services.view.get(str(task_id).encode())
         if row is None or row["duplicate_of"] is not None or row["source_offset"] < 0:
             raise unknown
         try:
@@ -156,10 +154,10 @@ class QueueRoutes:
             raise unknown from None
         return row
 
-    async def _finish(self, row: Status, given: pull.Completion) -> Status | None:
-        """Bring an outcome to the scheduler, unless it is plain already that nobody waits for it."""
+    async def _finish(self, row: Status, given: pull.Completion) -> bool:
+        """Bring an outcome to the scheduler; False when the task is in other hands, or has ended already."""
         if row["lease_until_ms"] is None or given.attempt not in (None, row["attempt"]):
-            return None
+            return False
         body, body_ref = given.body, None
         if body is not None and len(body) > self._inline_bytes:
             name = f"results/{row['id']}-{row['attempt']}-{secrets.token_hex(4)}"
@@ -172,7 +170,9 @@ class QueueRoutes:
             content_type=given.content_type,
             started_ms=row["started_ms"] or time.time_ns() // 1_000_000,
         )
-        return await self._puller.holding.finish(row, outcome)
+        judged = await self._puller.holding.finish(row, outcome)
+        # Not judged in time is not dropped: the outcome is in the log, and what is before it decides.
+        return judged is None or (judged["attempt"] == row["attempt"] and judged["error_code"] in (None, WORKER_ERROR))
 
 
 def _is_admin(caller: Caller) -> bool:
