@@ -107,21 +107,25 @@ def fault(member: str, kind: str = "kill", *, until_ms: int = BLOW_MS + 5_000) -
 
 
 @pytest.mark.parametrize(
-    ("blow", "first_ms", "cause"),
+    ("blow", "first_ms", "spoken_ms", "cause"),
     [
-        (fault("dispatcher-0"), BLOW_MS - 300, "dispatcher killed"),
-        (fault("dispatcher-0"), BLOW_MS - 5_000, None),
-        (fault("dispatcher-0"), BLOW_MS + 1_000, None),
-        (fault("dispatcher-0", "freeze"), BLOW_MS + 3_000, "dispatcher frozen"),
-        (fault("dispatcher-0", "restart"), BLOW_MS - 300, None),
-        (fault("broker"), BLOW_MS + 1_000, "broker killed"),
-        (fault("online-0"), BLOW_MS - 300, None),
+        (fault("dispatcher-0"), BLOW_MS - 300, None, "dispatcher killed"),
+        (fault("dispatcher-0"), BLOW_MS - 5_000, BLOW_MS - 300, "dispatcher killed"),
+        (fault("dispatcher-0"), BLOW_MS - 5_000, BLOW_MS - 4_500, None),
+        (fault("dispatcher-0"), BLOW_MS + 500, None, "dispatcher killed"),
+        (fault("dispatcher-0"), BLOW_MS + 2_000, None, None),
+        (fault("dispatcher-0", "freeze"), BLOW_MS + 3_000, BLOW_MS, "dispatcher frozen"),
+        (fault("dispatcher-0", "restart"), BLOW_MS - 300, None, None),
+        (fault("broker"), BLOW_MS + 1_000, BLOW_MS, "broker killed"),
+        (fault("online-0"), BLOW_MS - 300, None, None),
     ],
 )
 def test_a_call_made_again_needs_a_cause(
-    evidence: Evidence, ledger: Ledger, blow: Fault, first_ms: int, cause: str | None
+    evidence: Evidence, ledger: Ledger, blow: Fault, first_ms: int, spoken_ms: int | None, cause: str | None
 ) -> None:
     one = done(evidence, ledger)
+    if spoken_ms is not None:
+        evidence.spoken_ms[one, 1] = spoken_ms
     repeats = explain({one: [first_ms, first_ms + 8_000]}, evidence, [blow])
     assert repeats.total == 1
     assert [*repeats.causes] == ([cause] if cause else [])

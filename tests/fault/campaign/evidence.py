@@ -22,7 +22,7 @@ QUIET_S = 3.0
 
 
 class Evidence:
-    """Results, newest rows, work records and dead letters."""
+    """Results, newest rows, work records, what workers said, and dead letters."""
 
     def __init__(self, settings: Settings) -> None:
         self.results: dict[str, list[tuple[int, Result]]] = defaultdict(list)
@@ -30,11 +30,14 @@ class Evidence:
         self.open_rows: set[str] = set()
         self.work: Counter[tuple[str, int]] = Counter()
         self.letters: Counter[str] = Counter()
+        self.spoken_ms: dict[tuple[str, int], int] = {}
+        """When a worker first claimed or finished an attempt: a commit tick later it is not taken again."""
         levels = (0, 1)
         names = {
             "results": ([topics.results(level) for level in levels], self._result),
             "rows": ([topics.status(level) for level in levels], self._row),
             "work": ([topics.work(QUEUE, level) for level in levels], self._work),
+            "events": ([topics.events(level) for level in levels], self._event),
             "letters": ([topics.DEAD_LETTERS], self._letter),
         }
         self._tails = [
@@ -88,6 +91,14 @@ class Evidence:
         for record in records:
             work = WORK.decode(record.value or b"")
             self.work[work["id"], work["attempt"]] += 1
+
+    def _event(self, _: TopicPartition, records: Records) -> None:
+        for record in records:
+            kind = (find(record.headers, "ce_type") or b"").rpartition(b".")[2]
+            attempt = find(record.headers, "x-attempt")
+            if kind in (b"claimed", b"finished") and attempt is not None:
+                key = ((record.key or b"").decode(), int(attempt))
+                self.spoken_ms[key] = min(record.timestamp, self.spoken_ms.get(key, record.timestamp))
 
     def _letter(self, _: TopicPartition, records: Records) -> None:
         for record in records:

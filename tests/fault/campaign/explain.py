@@ -10,8 +10,12 @@ from tests.fault.campaign.cluster import BROKER
 from tests.fault.campaign.evidence import Evidence
 from tests.fault.campaign.faults import Fault
 
-TICK_MS = 1_500
+TICK_MS = 2_500
 """The commit interval of half a second, and what claim and commit may take on a busy machine."""
+CALL_MS = 15_000
+"""A call that began this long before the kill of its dispatcher may still have run."""
+ARRIVAL_MS = 1_000
+"""A call that stood in the sockets when its dispatcher was killed is counted by the model server a little later."""
 REJOIN_MS = 15_000
 """After the return of a broker or of a frozen dispatcher: until the group has settled who reads which partition."""
 
@@ -40,7 +44,8 @@ def explain(arrivals: Mapping[str, Sequence[int]], evidence: Evidence, faults: S
         if extra <= 0:
             continue
         written_twice = any(evidence.work[one, attempt] > 1 for attempt in range(1, attempts + 1))
-        cause = "work record written twice" if written_twice else _cause(times, faults)
+        spoken = [evidence.spoken_ms.get((one, attempt)) for attempt in range(1, attempts + 1)]
+        cause = "work record written twice" if written_twice else _cause(times, spoken, faults)
         if cause is None:
             repeats.unexplained.append(f"{one}: {len(times)} calls in {attempts} attempts at {list(times)}")
         else:
@@ -48,15 +53,22 @@ def explain(arrivals: Mapping[str, Sequence[int]], evidence: Evidence, faults: S
     return repeats
 
 
-def _cause(times: Sequence[int], faults: Sequence[Fault]) -> str | None:
-    """Name the blow that fell within a commit tick after one of the calls; the last call is the repeat itself."""
+def _cause(times: Sequence[int], spoken: Sequence[int | None], faults: Sequence[Fault]) -> str | None:
+    """Name the blow that explains a repeat; the last call is the repeat itself.
+
+    Args:
+        spoken: for each attempt when its worker first spoke of it; None where it never did.
+    """
+    first = times[:-1]
+    for blow in (fault for fault in faults if fault.role == "dispatcher" and fault.kind == "kill"):
+        ran = any(blow.at_ms - CALL_MS <= at <= blow.at_ms + ARRIVAL_MS for at in first)
+        if ran and any(at is None or at >= blow.at_ms - TICK_MS for at in spoken):
+            return "dispatcher killed"
     for cause, blows in (
-        ("dispatcher killed", [f for f in faults if f.role == "dispatcher" and f.kind == "kill"]),
         ("dispatcher frozen", [f for f in faults if f.role == "dispatcher" and f.kind == "freeze"]),
         ("broker killed", [f for f in faults if f.role == BROKER]),
     ):
         for blow in blows:
-            until = blow.at_ms if blow.kind == "kill" and blow.role != BROKER else (blow.until_ms or 0) + REJOIN_MS
-            if any(blow.at_ms - TICK_MS <= at <= until for at in times[:-1]):
+            if any(blow.at_ms - TICK_MS <= at <= (blow.until_ms or 0) + REJOIN_MS for at in first):
                 return cause
     return None
