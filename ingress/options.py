@@ -29,7 +29,8 @@ DESCRIPTIONS = {
     START_TIMEOUT: "Seconds until a worker must have begun; else the task fails with `start_timeout`.",
     RUN_TIMEOUT: "Seconds that one call to the model server may take; a longer one is closed and tried again.",
     RETENTION: "Seconds that the result can be fetched, at most 604800.",
-    WAIT: "Seconds to hold the call, at most `ingress.hold_s`; then 504, and the task goes on.",
+    WAIT: "Seconds to hold the call, at most `ingress.hold_s`; then 504, and the task goes on. A stream has no such "
+    "bound unless this is given.",
     CALLBACK_URL: "Where the outcome of an async call is posted.",
 }
 OF_FIELD = {
@@ -42,6 +43,7 @@ OF_FIELD = {
     "callback_url": CALLBACK_URL,
 }
 """Field of a task → the header that it comes from."""
+_PREFIX = b"x-headrace-"
 _SECONDS = re.compile(r"[0-9]{1,12}")
 MOST_S = max(MAX_TIMEOUT_MS) // 1000
 
@@ -59,8 +61,13 @@ class Options(NamedTuple):
     callback_url: str | None = None
 
 
+NONE = Options()
+
+
 def read_options(headers: Headers, *, hold_s: float) -> Options:
     """Read the headers of a request; raises InvalidRequest naming the header."""
+    if not any(name.startswith(_PREFIX) for name, _ in headers.raw):
+        return NONE
     options = Options(
         queue=_one(headers, QUEUE),
         level=_level(_one(headers, LEVEL)),

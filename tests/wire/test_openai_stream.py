@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,18 @@ async def test_silence_is_filled_with_comments_alone(tmp_path: Path) -> None:
         assert (found["code"], found["type"], found["param"]) == ("wait_exceeded", "server_error", None)
         assert named(response) in found["message"]
         assert memory.written(topics.events(0)) == []  # the task goes on
+
+
+async def test_a_stream_that_moves_is_not_cut_at_the_longest_hold(tmp_path: Path) -> None:
+    async with ingress_in_memory(Settings(data_dir=tmp_path, ingress=IngressSettings(hold_s=0.02))) as (memory, client):
+
+        def tell(task: Task) -> list[Chunk | Result]:
+            first, ended = telling(b"{}")(task)
+            asyncio.get_running_loop().call_later(0.3, memory.tell, [ended])
+            return [first]
+
+        memory.answer = tell
+        assert (await client.post(CHAT, content=BODY)).content == b"data: {}\n\ndata: [DONE]\n\n"
 
 
 async def test_a_wait_that_is_over_before_the_first_frame_is_a_504(tmp_path: Path) -> None:
