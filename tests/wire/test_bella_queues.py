@@ -13,12 +13,16 @@ from aiokafka import TopicPartition
 
 from core.settings import AuthSettings, Settings
 from ingress.api.bella.pull import parse_complete, parse_take
+from ingress.api.bella.wire import state
+from ingress.pulling.order import Order, lease_ms
+from ingress.reading import of_row
 from schemas import ids, topics
 from schemas.codec import EVENT
 from schemas.records import Queue, Task
 from schemas.slices import queue_number
 from tests.support.bella import BODY, PUT, Double, envelope, row_of
 from tests.support.ingress import ingress_in_memory
+from tests.support.records import task
 from tests.wire.test_bella_get import put_one
 
 KEYS = """
@@ -176,6 +180,25 @@ async def test_complete_speaks_for_the_holder(ingress: Double) -> None:
     assert (outcome["status_code"], outcome["error_code"], outcome["retriable"]) == (503, "worker_error", False)
 
 
+async def test_complete_speaks_for_the_holder_that_the_log_knows(
+    ingress: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, client = ingress
+    task = await held(ingress)
+    key = (task["id"] or "").encode()
+
+    async def catch_up(tp: TopicPartition, _: int) -> int:
+        assert tp == memory.services.topic_partition(topics.status(0), ids.parse(task["id"] or "").partition)
+        memory.rows[key] = {**memory.rows[key], "attempt": 4, "worker": "pull/x"}
+        return 0
+
+    monkeypatch.setattr(memory, "offset_at", catch_up)
+    assert (await client.post(f"/v1/queue/{task['id']}/complete", json={"body": 1})).status_code == 200
+    [record] = memory.written(topics.events(0))
+    told = EVENT.decode(record.value or b"")
+    assert (told["attempt"], told["worker"]) == (4, "pull/x")
+
+
 @pytest.mark.parametrize(
     "late", [{"lease_until_ms": None, "worker": "w1"}, {"lease_until_ms": None, "state": "failed"}]
 )
@@ -217,6 +240,22 @@ async def test_stats_are_bellas_head_row(ingress: Double) -> None:
     }  # fmt: skip
     empty = {"queue": "chat", "level": 1, "total_put_cnt": 0, "total_loaded_cnt": 0, "total_completed_cnt": 0}
     assert (await client.get("/v1/queue/chat%3A1/stats")).json() == empty
+
+
+def test_what_a_worker_completed_is_succeeded_as_in_bella() -> None:
+    for state_ in ("failed", "expired"):
+        row = row_of(task(id="T"), 0, state=state_, error_code="worker_error", status_code=500)
+        assert state(of_row(row)) == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("asked_ms", "run_timeout_ms", "held_ms"), [(7_000, 5_000, 7_000), (0, 5_000, 5_000), (0, 0, 60_000)]
+)
+def test_a_task_is_held_as_asked_else_as_it_may_run_else_until_its_deadline(
+    asked_ms: int, run_timeout_ms: int, held_ms: int
+) -> None:
+    row = row_of(task(id="T"), 0, run_timeout_ms=run_timeout_ms, deadline_ms=100_000)
+    assert lease_ms(Order(lanes=(), lease_ms=asked_ms), row, now_ms=40_000) == held_ms
 
 
 def test_take_has_bellas_defaults() -> None:
