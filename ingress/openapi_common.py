@@ -23,6 +23,7 @@ from ingress.dialects import Problem
 from ingress.doors import DIALECTS
 from ingress.keys.entry import Scope
 from ingress.limits import Quota
+from ingress.openapi_parts import TASK_TEXT
 
 AT_MS = 1_769_860_800_000
 QUOTA_HEADERS = [name.decode() for name, _ in Quota(60, 0, 60).headers()]
@@ -54,6 +55,7 @@ INVALID = Refusal(400, "invalid_request", "The body is wrong.", "the body is emp
 TOO_LARGE = Refusal(
     413, "too_large", "The body is larger than ingress.max_body_bytes.", "the body is larger than 16777216 bytes"
 )
+MISSING = Refusal(404, "not_found", "No such task, or it belongs to another tenant.", f"there is no task {TASK_TEXT}")
 UNAVAILABLE = Refusal(
     503, "unavailable", "Kafka cannot be reached, or too many requests are held; nothing was accepted.",
     "Kafka cannot be reached now; nothing was accepted, try again in some seconds", ("retry-after",),
@@ -75,6 +77,8 @@ def completed(path: str, method: str, operation: dict[str, Any]) -> dict[str, An
     refusals = [UNAUTHORIZED, FORBIDDEN, UNAVAILABLE]
     if "requestBody" in operation:
         refusals += [INVALID, TOO_LARGE]
+    if "{task_id}" in path and not path.endswith("/stop"):  # which is silent about what is not there
+        refusals.append(MISSING)
     if "422" in described:  # it takes an Idempotency-Key, so it submits
         refusals.append(TOO_MANY)
     common = {str(one.status): _answer(path, one, scope=needed) for one in refusals}

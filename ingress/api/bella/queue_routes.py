@@ -76,8 +76,9 @@ class QueueRoutes:
         """Show a queue's endpoint; nothing for one that is not there, as Bella answers."""
         self._services.keys.caller(request, "read")
         queue = self._services.queues.get(request.path_params["queue"])
-        body = b"" if queue is None else pull.described(queue)
-        return Response(body, media_type=JSON)
+        if queue is None:
+            return Response(b"")  # of no type: an empty text is no JSON
+        return Response(pull.described(queue), media_type=JSON)
 
     async def take(self, request: Request) -> Response:
         """Hand out tasks; from now on they are in the caller's hands."""
