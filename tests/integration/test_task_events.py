@@ -78,7 +78,7 @@ async def two(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
     ):
         settings, env = settings_for(
             kafka, folder, f"events-{time.time_ns()}.", upstream__urls=[simulator.url], ingress__keep_alive_s=0.5,
-            auth__api_keys=["hr-local", "other"], kafka__partitions=2,
+            auth__api_keys=["hr-local", "other"], kafka__partitions=2, streams__lease_s=3, dispatcher__heartbeat_s=0.5,
         )  # fmt: skip
         await apply_topics(settings)
         ports = [free_port(), free_port()]
@@ -136,9 +136,9 @@ def text(found: list[Frame]) -> str:
 
 
 async def read_until(answer: aiohttp.ClientResponse, wanted: int) -> bytes:
-    """Read until some data frames have come."""
+    """Read until some of the upstream's frames have come."""
     raw = b""
-    while raw.count(b'data: {"id"') + raw.count(b'data: {"choices"') + raw.count(b'data: {"object"') < wanted:
+    while raw.count(b'data: {"id":"chatcmpl-') < wanted:
         raw += await answer.content.readany()
     return raw
 
@@ -165,6 +165,8 @@ async def test_a_stream_outlives_its_ingress_that_was_killed(two: Two) -> None:
     had = [await read_until(answer, 5) for answer in answers]
     two.roles[0].kill()
     rest = await asyncio.gather(*(read_to_the_end(answer) for answer in answers))
+    for answer in answers:
+        answer.close()
     streamed = [frames(before + after) for before, after in zip(had, rest, strict=True)]
 
     async def whole(task_id: str) -> list[Frame]:
@@ -308,3 +310,40 @@ async def test_leaving_a_view_cancels_nothing(two: Two) -> None:
     async with two.events(1, task_id) as answer:
         await answer.content.readany()
     assert (await two.stored(0, task_id))["object"] == "chat.completion"
+
+
+async def test_a_client_that_was_cut_off_goes_on_when_it_gave_a_key(two: Two) -> None:
+    """Without an Idempotency-Key its leaving would have cancelled the task."""
+    body = put_body("streaming", tokens=60, token_ms=50)
+    keyed = {"Idempotency-Key": f"cut-{time.time_ns()}"}
+    async with two.http.post(f"{two.urls[0]}/v1/queue/put", data=body, headers=keyed) as call:
+        task_id = call.headers["x-task-id"]
+        before = frames(await read_until(call, 5))
+        call.close()
+    async with two.events(1, task_id, str(len(before))) as answer:
+        after = frames(await answer.read())
+    assert after[-1].data == "[DONE]"
+    stored = await two.stored(1, task_id)
+    assert "".join(f"data: {frame.data}\n\n" for frame in before) + text(after) == stored
+
+
+async def test_a_lost_worker_ends_a_view_with_an_error(two: Two) -> None:
+    async with two.http.post(
+        f"{two.urls[1]}/v1/queue/put", data=put_body("streaming", tokens=100, token_ms=60)
+    ) as call:
+        task_id = call.headers["x-task-id"]
+        async with two.events(0, task_id) as answer:
+            raw = await read_until(answer, 30)  # beyond a commit tick: the claim says that tokens were delivered
+            two.roles[-1].kill()
+            seen = frames(raw + await answer.read())
+        await call.read()
+    two.roles[-1].start()
+    assert [frame.data for frame in seen[-1:]] == ["[DONE]"]
+    assert json.loads(seen[-2].data)["error"]["code"] == "worker_lost"
+    assert json.loads(seen[-3].data)["status"] == "failed"
+    chunks = [frame for frame in seen if frame.id]
+    assert len(chunks) >= 30
+    async with two.events(1, task_id, chunks[9].id) as answer:  # what had been delivered is still in the log
+        late = frames(await answer.read())
+    assert [frame for frame in late if frame.id] == chunks[10:]
+    await until_ready(two.http, two.urls[0])
