@@ -30,7 +30,7 @@ def task_id_parameter() -> dict[str, Any]:
         "name": "task_id",
         "in": "path",
         "required": True,
-        "description": "The id in any rendering: TASK-…, task_…, batch_req_… or a UUID.",
+        "description": "The id in any rendering: TASK-…, task_…, req_…, batch_req_… or a UUID.",
         "schema": {"type": "string"},
     }
 

@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from ingress.api.tasks import listing
-from schemas import ids
-from tests.support.bella import Double, row_of
+from schemas import ids, topics
+from schemas.codec import TASK
+from tests.support.bella import BODY, PUT, Double, row_of
 from tests.support.openai import error
 from tests.support.records import task, task_id
 
@@ -105,6 +106,23 @@ async def test_filters(ingress: Double, owner: str, query: str, numbers: list[in
     ]
     found = await listed(ingress, f"?{query}")
     assert [one["id"] for one in found["data"]] == [names[number] for number in reversed(numbers)]
+
+
+async def test_a_list_waits_for_what_its_tenant_has_just_put_here(
+    ingress: Double, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, client = ingress
+    await client.post(PUT, json=BODY)
+    put = TASK.decode(memory.written(topics.tasks(0))[-1].value or b"")
+
+    async def wait(key: bytes, *, seconds: float) -> None:
+        assert (key, seconds > 0) == ((put["id"] or "").encode(), True)
+        memory.rows[key] = row_of(put, 0)
+
+    monkeypatch.setattr(memory, "wait", wait)
+    assert len((await listed(ingress))["data"]) == 1
+    memory.rows.clear()
+    assert (await listed(ingress))["data"] == []  # waited for once
 
 
 @pytest.mark.parametrize("by", ["last_id", "next_cursor"])

@@ -22,7 +22,7 @@ from ingress.services import Services
 from schemas.records import TERMINAL
 
 JSON = "application/json"
-OWN_ROWS_S = 1.0
+OWN_ROWS_S = 5.0
 """The longest that a list waits for rows of its own tenant; with a scheduler that keeps up it takes milliseconds."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingress import view_index
-from ingress.view import View
+from ingress.view import FORM, View
 from schemas.records import Status
 from streams.rows import Rules, cancel_early, fresh
 from tests.support.records import event, task, task_id
@@ -80,3 +81,28 @@ def test_the_order_is_there_again_after_a_restart(tmp_path: Path) -> None:
     with open_view(tmp_path) as view:
         assert listed(view, "key-1") == before
         assert len(before) == 3
+
+
+def test_a_store_of_another_version_is_made_anew(tmp_path: Path) -> None:
+    with open_view(tmp_path) as view:
+        assert view._store is not None
+        view._store[b"\x00cluster"] = b"c"
+        assert not view._fits({}, "c")  # as it was before there was an order
+        view._store[b"\x00form"] = FORM
+        assert view._fits({}, "c")
+        assert not view._fits({}, "d")
+
+
+async def test_waiting_for_an_end_passes_over_everything_else(tmp_path: Path) -> None:
+    with open_view(tmp_path) as view:
+        key = IDS[0].encode()
+        waiting = [asyncio.create_task(view.until_ended(key, seconds=60)) for _ in range(3)]
+        for state in ("queued", "processing"):
+            view.feed(TP, [record_of(row_of(0, state)), record_of(row_of(1, "completed"))])
+            await asyncio.sleep(0)
+        assert not any(one.done() for one in waiting)
+        view.feed(TP, [record_of(row_of(0, "failed"))])
+        assert await asyncio.wait_for(asyncio.gather(*waiting), 10) == [True] * 3
+        assert view._awaited == {}
+        assert not await view.until_ended(IDS[2].encode(), seconds=0.01)
+        assert view._awaited == {}
