@@ -14,9 +14,13 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
 
 from bench.simulator import Simulator
-from core.kafka.admin import apply_topics
+from core.kafka.admin import admin, apply_topics
+from core.settings import Settings
+from schemas import ids, topics
 from tests.support.ports import free_port
 from tests.support.roles import Role, running, settings_for
 
@@ -38,8 +42,8 @@ class Frame(NamedTuple):
 class Two:
     """Two ingresses before the same Kafka."""
 
-    def __init__(self, urls: list[str], roles: list[Role], simulator: Simulator, http: aiohttp.ClientSession) -> None:
-        self.urls, self.roles, self.simulator, self.http = urls, roles, simulator, http
+    def __init__(self, urls: list[str], roles: list[Role], settings: Settings, http: aiohttp.ClientSession) -> None:
+        self.urls, self.roles, self.settings, self.http = urls, roles, settings, http
 
     async def submit(self, at: int, *, mode: str = "callback", level: int = 0, **sim: object) -> str:
         """Put a task that nobody waits for."""
@@ -94,7 +98,7 @@ async def two(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
             urls = [f"http://127.0.0.1:{port}" for port in ports]
             for url in urls:
                 await until_ready(http, url)
-            yield Two(urls, roles, simulator, http)
+            yield Two(urls, roles, settings, http)
 
 
 async def until_ready(http: aiohttp.ClientSession, url: str) -> None:
@@ -291,8 +295,23 @@ async def test_a_viewer_that_stands_still_holds_up_nobody_and_misses_nothing(two
     assert text(frames(body)) == stored
 
 
-async def read_all(two: Two, task_id: str) -> list[Frame]:
-    async with two.events(0, task_id) as answer:
+async def test_when_the_chunk_records_are_gone_the_text_comes_from_the_result(two: Two) -> None:
+    async with two.http.post(f"{two.urls[0]}/v1/queue/put", data=put_body("streaming", tokens=60, token_ms=50)) as call:
+        task_id = call.headers["x-task-id"]
+        seen = asyncio.create_task(read_all(two, task_id))
+        await read_until(call, 10)
+        chunks = TopicPartition(two.settings.topic(topics.CHUNKS), ids.parse(task_id).partition)
+        async with admin(two.settings) as client:
+            await client.delete_records({chunks: RecordsToDelete(before_offset=-1)})
+        late = await read_all(two, task_id, at=1)  # it begins while the task runs
+        await call.read()
+    stored = await two.stored(0, task_id)
+    assert text(late) == text(await seen) == stored
+    assert [frame for frame in late if frame.id] == [frame for frame in await seen if frame.id]
+
+
+async def read_all(two: Two, task_id: str, *, at: int = 0) -> list[Frame]:
+    async with two.events(at, task_id) as answer:
         return frames(await answer.read())
 
 

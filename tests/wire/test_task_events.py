@@ -17,7 +17,7 @@ from schemas.codec import RESULT
 from schemas.records import Result, Task
 from tests.support import records
 from tests.support.answers import result_of
-from tests.support.bella import Double, chunk, row_of
+from tests.support.bella import BODY, PUT, Double, chunk, row_of
 from tests.support.ingress import Memory
 from tests.support.waiting import eventually_async
 
@@ -119,6 +119,25 @@ async def test_from_the_first_moment_to_the_last(story: Story) -> None:
     assert told == (
         status(story, "queued") + status(story, "processing") + frames() + status(story, "completed", progress=100)
         + b"data: [DONE]\n\n"
+    )  # fmt: skip
+
+
+async def test_a_task_that_no_scheduler_has_seen_yet_waits(ingress: Double) -> None:
+    memory, client = ingress
+    accepted = [await client.post(PUT, json=BODY) for _ in range(memory.settings.kafka.partitions)]
+    put = [answer.headers["x-task-id"] for answer in accepted]
+    story = Story(memory, client, mode="callback")
+    story.id = story.task["id"] = next(one for one in put if ids.parse(one).partition == 0)
+    story.path = f"/v1/tasks/{story.id}/events"
+    viewing = story.open()
+    await story.opened()
+    story.row("queued")  # nothing new
+    story.row("queued", attempt=2)
+    story.end(attempt=2)
+    assert await viewing == (
+        status(story, "queued") + status(story, "queued", attempt=2)
+        + b"id: " + Run(2, "w1").tag.encode() + b'-1\ndata: {"ok":true}\n\n'
+        + status(story, "completed", attempt=2, progress=100) + b"data: [DONE]\n\n"
     )  # fmt: skip
 
 
