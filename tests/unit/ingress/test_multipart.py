@@ -142,6 +142,18 @@ def test_no_bytes_lead_to_another_error(data: bytes) -> None:
         return
 
 
+@given(st.lists(st.tuples(st.integers(0, len(FORM) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_form_is_refused_or_passed_on_whole(damage: list[tuple[int, int]]) -> None:
+    data = bytearray(FORM)
+    for at, byte in damage:
+        data[at] = byte
+    try:
+        out, _ = through([bytes(data)])
+    except RequestError:
+        return
+    assert out.endswith(b"--ours--\r\n")
+
+
 def test_files_count_together() -> None:
     made = rewriter(limit=100)
     with pytest.raises(TooLarge, match="max_upload_bytes") as caught:
