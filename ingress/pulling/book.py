@@ -32,6 +32,8 @@ class Watched:
     """Set once every row has been seen."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the take that hands out the lane's only task, in the strategy that hands out one at a time."""
+    spread: int = 1
+    """Among how many times the wanted number a take chooses: more while other ingresses take from the lane, too."""
     cursor: bytes = b""
     touched: set[bytes] = field(default_factory=set)
     walking: asyncio.Task[None] | None = None

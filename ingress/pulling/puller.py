@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.8
 """How long a take begins new claims; the last of them may take Holding's own bound more."""
 SPREAD = 8
-"""Among how many times the wanted number is chosen by chance once another ingress was quicker."""
+"""Among how many times the wanted number is chosen by chance once another ingress was quicker; halved when none was."""
 WALK_S = 0.1
 FOREVER_MS = 1 << 62
 
@@ -73,9 +73,9 @@ class Puller:
     async def _hold(self, order: Order, lanes: Mapping[LaneName, Watched]) -> list[Status]:
         """Claim until there is enough, nothing more, or no time."""
         until = time.monotonic() + LOOK_S
-        wanted, held, tried, spread = allowed(order.strategy, order.size), list[Status](), set[str](), 1
+        wanted, held, tried = allowed(order.strategy, order.size), list[Status](), set[str]()
         while len(held) < wanted and (left_s := until - time.monotonic()) > 0:
-            picks = self._pick(order, lanes, wanted - len(held), tried, spread)
+            picks = self._pick(order, lanes, wanted - len(held), tried)
             if not picks:
                 if not await _walked(lanes.values(), left_s):
                     break
@@ -87,18 +87,18 @@ class Puller:
                 if held:
                     break
                 raise
-            spread = SPREAD if len(won) < len(picks) else 1
+            for name in {one.lane for one in picks}:
+                lanes[name].spread = SPREAD if len(won) < len(picks) else max(1, lanes[name].spread // 2)
             held += won
         return held
 
-    def _pick(
-        self, order: Order, lanes: Mapping[LaneName, Watched], count: int, tried: set[str], spread: int
-    ) -> list[Pick]:
+    def _pick(self, order: Order, lanes: Mapping[LaneName, Watched], count: int, tried: set[str]) -> list[Pick]:
         before_ms = _now_ms() - order.min_age_ms if order.min_age_ms else FOREVER_MS
         waiting = {}
         for name, watched in lanes.items():
             if order.strategy == "sequential" and (watched.lane.held or not watched.whole.is_set()):
                 continue
+            spread = 1 if order.strategy == "sequential" else watched.spread
             few = 1 if order.strategy == "sequential" else count * spread
             oldest = watched.lane.oldest(few, before_ms=before_ms, skip=tried | self._reserved)
             some = oldest if spread == 1 else random.sample(oldest, min(count, len(oldest)))
