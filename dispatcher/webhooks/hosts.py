@@ -17,8 +17,8 @@ TRIP = 10
 """Failures in a row that close a host."""
 CLOSED_S, CLOSED_MAX_S = 1.0, 60.0
 """How long at first, and at most: the time doubles with every probe that fails."""
-WAITING = 250
-"""Deliveries of one host that may wait in memory; what is beyond waits in Kafka."""
+WAITING, SLOW_S = 250, 1.0
+"""Deliveries of one host that may wait in memory; when these wait for longer, what is beyond waits in Kafka."""
 KNOWN = 10_000
 """Hosts remembered; tenants may name as many as they like."""
 
@@ -46,11 +46,11 @@ class _Host:
         self.limit = limit
         self.running = self.failures = self.closings = 0
         self.open_at = 0.0
-        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting: deque[tuple[asyncio.Future[None], float]] = deque()
 
     def wake(self) -> None:
         while self.waiting and self.running < self.limit:
-            future = self.waiting.popleft()
+            future, _ = self.waiting.popleft()
             if not future.done():
                 self.running += 1
                 future.set_result(None)
@@ -73,9 +73,11 @@ class Hosts:
         return 0.0 if host is None else max(0.0, host.open_at - self._clock())
 
     def crowded(self, name: str) -> bool:
-        """Tell whether so many wait for a host that no more should in memory."""
+        """Tell whether so many wait for a slow host that no more should in memory."""
         host = self._hosts.get(name)
-        return host is not None and len(host.waiting) >= WAITING
+        if host is None or len(host.waiting) < WAITING:
+            return False
+        return self._clock() - host.waiting[0][1] > SLOW_S
 
     def closed(self) -> int:
         """Count the hosts that are not called now."""
@@ -120,7 +122,7 @@ class Hosts:
 
     async def _turn(self, host: _Host) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        host.waiting.append(future)
+        host.waiting.append((future, self._clock()))
         try:
             await future
         except asyncio.CancelledError:

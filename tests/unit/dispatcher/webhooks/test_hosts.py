@@ -145,7 +145,7 @@ async def test_a_busy_host_is_called_less_and_not_closed(hosts: Hosts) -> None:
                 pass
 
 
-async def test_only_so_many_wait_in_memory(hosts: Hosts) -> None:
+async def test_only_so_many_wait_in_memory_for_a_slow_host(hosts: Hosts, clock: Clock) -> None:
     go = asyncio.Event()
 
     async def call() -> None:
@@ -155,11 +155,15 @@ async def test_only_so_many_wait_in_memory(hosts: Hosts) -> None:
     calls = [asyncio.create_task(call()) for _ in range(WAITING + 3)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
+    clock.now += 2
     assert not hosts.crowded("a")
     calls.append(asyncio.create_task(call()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert hosts.crowded("a")
+    clock.now -= 1.5
+    assert not hosts.crowded("a"), "a burst to a host that keeps up just waits"
+    clock.now += 1.5
     assert not hosts.crowded("b")
     go.set()
     await asyncio.gather(*calls)
