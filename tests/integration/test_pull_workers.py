@@ -190,6 +190,20 @@ async def test_active_passive_and_round_robin_keep_to_their_queues(y: Yard) -> N
     assert in_order == {first: 2, second: 1}
 
 
+async def test_a_worker_may_serve_both_levels_and_each_answer_names_its_own(y: Yard) -> None:
+    queue = await y.queue()
+    [online] = await y.put_many(queue, 1)
+    [offline] = await y.put_many(queue, 1, level=1)
+    found: dict[str, int] = {}
+    while len(found) < 2:
+        taken = await y.take_some(f"{queue}:1", f"{queue}:0", strategy="active_passive", size=2)
+        found |= {one["task_id"]: one["level"] for one in taken}
+    assert found == {online: 0, offline: 1}
+    for one in found:
+        await y.complete(one, body=ANSWER)
+        assert (await y.ended(one))["result"]["body"] == ANSWER
+
+
 async def test_sequential_holds_one_of_a_queue_at_a_time_in_the_whole_cluster(y: Yard) -> None:
     queue = await y.queue()
     count = 12

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from aiokafka import TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
 
+from core.errors import InvalidRequest
 from core.settings import AuthSettings, Settings
-from ingress.api.bella.pull import parse_complete, parse_take
+from ingress.api.bella.pull import parse_complete, parse_register, parse_take
 from ingress.api.bella.wire import state
 from ingress.pulling.order import Order, lease_ms
 from ingress.reading import of_row
@@ -256,6 +260,26 @@ def test_a_task_is_held_as_asked_else_as_it_may_run_else_until_its_deadline(
 ) -> None:
     row = row_of(task(id="T"), 0, run_timeout_ms=run_timeout_ms, deadline_ms=100_000)
     assert lease_ms(Order(lanes=(), lease_ms=asked_ms), row, now_ms=40_000) == held_ms
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 63), 1 << 63) | st.floats(allow_nan=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+members = st.dictionaries(
+    st.sampled_from((
+        "queue", "endpoint", "served_by", "queues", "size", "strategy", "process_timeout", "process_max_retries",
+        "min_age_seconds", "status_code", "request_id", "body", "attempt",
+    )),
+    anything | st.sampled_from((["chat:0"], "chat", "/v1/x", "fifo", "workers", 1, 200, "200")),
+)  # fmt: skip
+
+
+@given(members | anything, st.sampled_from((parse_register, parse_take, parse_complete)))
+def test_whatever_is_sent_is_read_or_refused(value: Any, parse: Callable[[bytes], object]) -> None:
+    with contextlib.suppress(InvalidRequest):  # every other error would be a 500
+        parse(json.dumps(value).encode())
 
 
 def test_take_has_bellas_defaults() -> None:
