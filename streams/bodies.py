@@ -31,6 +31,8 @@ UPLOADS = "uploads/"
 ARRIVING_MS = 3_600_000
 """A body that arrives becomes a task's within seconds of its last byte; an hour is beyond every clock's error."""
 MARGIN_MS = 3_600_000
+JITTER = 1.5
+"""More than the delays between the attempts of a callback are ever stretched by."""
 
 
 class Name(NamedTuple):
@@ -55,17 +57,19 @@ def read_name(name: str) -> Name | None:
     return Name(found[1], task_id.level, task_id.partition, None if found[2] is None else int(found[2]))
 
 
-def is_over(name: Name, row: Status | None, *, age_ms: int, unread_ms: int) -> bool:
+def is_over(name: Name, row: Status | None, *, age_ms: int, unread_ms: int, callback_ms: int) -> bool:
     """Tell whether a body is needed no more.
 
     Args:
         age_ms: how long ago it was written.
         unread_ms: how long a task's record can lie unread; an older body without a row belongs to no task.
+        callback_ms: how long an answer may have to be posted again.
     """
     if row is None or cancelled_early(row):
         return age_ms > unread_ms
     if row["state"] == "expired":
-        return True
+        posted = name.attempt == row["attempt"] and row["callback_url"] is not None
+        return not posted or age_ms > callback_ms
     # The outcome of an attempt that was given up is dropped whenever it comes.
     passed = name.attempt is not None and name.attempt < row["attempt"]
     return passed or (name.attempt is not None and name.attempt != row["attempt"] and row["state"] in TERMINAL)
@@ -85,6 +89,7 @@ class BodySweeper:
         declared = topics.declared(partitions=settings.kafka.partitions)
         kept_ms = next(topic.retention_ms for topic in declared if topic.name == topics.tasks(level))
         self._unread_ms = (kept_ms or 0) + MARGIN_MS
+        self._callback_ms = int(sum(settings.webhooks.retry_delays) * JITTER * 1000) + MARGIN_MS
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -119,7 +124,8 @@ class BodySweeper:
             return False
         value = self._rows.get(name.partition, name.task_id.encode())
         row = None if value is None else STATUS.decode(value)
-        return is_over(name, row, age_ms=now_ms - stored.modified_ms, unread_ms=self._unread_ms)
+        age_ms = now_ms - stored.modified_ms
+        return is_over(name, row, age_ms=age_ms, unread_ms=self._unread_ms, callback_ms=self._callback_ms)
 
     async def _delete(self, names: list[str]) -> int:
         for name in names:

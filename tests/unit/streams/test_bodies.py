@@ -20,7 +20,7 @@ from tests.support.records import task
 
 ID = "TASK-7-0-C-261121044308-0002-000005"
 OFFLINE = "TASK-7-1-C-261121044308-0002-000005"
-UNREAD_MS = 1_000_000
+UNREAD_MS, CALLBACK_MS = 1_000_000, 500_000
 
 
 def row(**changes: Any) -> Status:
@@ -61,6 +61,7 @@ STAYS: list[tuple[str, Status | None, int]] = [
     ("results", row(attempt=1), 10 * UNREAD_MS),
     ("results", row(state="completed", attempt=2), 10 * UNREAD_MS),
     ("results", row(state="failed", attempt=2), 10 * UNREAD_MS),
+    ("results", row(state="expired", attempt=2, callback_url="http://x"), CALLBACK_MS),
 ]
 GOES: list[tuple[str, Status | None, int]] = [
     ("tasks", None, UNREAD_MS + 1),
@@ -69,6 +70,9 @@ GOES: list[tuple[str, Status | None, int]] = [
     ("tasks", row(state="expired", source_offset=NO_OFFSET), UNREAD_MS + 1),
     ("results", None, UNREAD_MS + 1),
     ("results", row(state="expired", attempt=2), 0),
+    ("results", row(state="expired", attempt=2, callback_url="http://x"), CALLBACK_MS + 1),
+    ("results", row(state="expired", attempt=3, callback_url="http://x"), 0),
+    ("tasks", row(state="expired", callback_url="http://x"), 0),
     ("results", row(state="completed", attempt=3), 0),
     ("results", row(state="processing", attempt=3), 0),
     ("results", row(state="completed", attempt=1), 0),
@@ -81,7 +85,7 @@ GOES: list[tuple[str, Status | None, int]] = [
 def test_what_stays_and_what_goes(kind: str, found: Status | None, age_ms: int, over: bool) -> None:
     name = read_name(f"tasks/{ID}" if kind == "tasks" else f"results/{ID}-2-00000000")
     assert name is not None
-    assert is_over(name, found, age_ms=age_ms, unread_ms=UNREAD_MS) is over
+    assert is_over(name, found, age_ms=age_ms, unread_ms=UNREAD_MS, callback_ms=CALLBACK_MS) is over
 
 
 class Table:
