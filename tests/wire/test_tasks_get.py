@@ -1,76 +1,15 @@
-"""Async tasks over the wire: the object in every state, waiting for the end, foreign and unknown ids."""
+"""Async tasks over the wire: the object in every state, cancel, foreign and unknown ids."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-import httpx
 import pytest
 
-from core.kafka.producer import Record
-from ingress.keys.entry import Limits
 from schemas import ids, topics
-from schemas.codec import RESULT, TASK
-from schemas.records import Task
-from tests.support.answers import result_of
-from tests.support.bella import BODY, PUT, Double, row_of
+from tests.support.bella import Double
 from tests.support.openai import error
-from tests.support.waiting import eventually_async
-
-CREATED_MS = 1_769_860_800_250
-CREATED = "2026-01-31T12:00:00Z"
-
-
-async def put_one(ingress: Double, **members: Any) -> Task:
-    memory, client = ingress
-    await client.post(PUT, json=BODY | members)
-    return TASK.decode(memory.written(topics.tasks(0))[-1].value or b"")
-
-
-async def with_row(ingress: Double, **row: Any) -> Task:
-    """Put a task and give it a row; its times are fixed."""
-    task = await put_one(ingress, trace_id="t-1")
-    key = (task["id"] or "").encode()
-    ingress[0].rows[key] = row_of(task, 0, **{"created_ms": CREATED_MS, "deadline_ms": CREATED_MS + 60_000, **row})
-    return task
-
-
-async def ended(ingress: Double, *, row: dict[str, Any] | None = None, **changes: Any) -> Task:
-    """Put a task that has an outcome."""
-    task = await with_row(ingress)
-    result = result_of(task["id"] or "", mode="callback", **changes)
-    memory, key = ingress[0], (task["id"] or "").encode()
-    tp = memory.services.topic_partition(topics.results(0), ids.parse(result["id"]).partition)
-    memory.log[tp].append(Record(key, RESULT.encode(result)))
-    names = ("state", "status_code", "error_code", "error_message")
-    said: dict[str, Any] = {name: result[name] for name in names}  # type: ignore[literal-required]
-    times = {"started_ms": CREATED_MS + 1, "finished_ms": CREATED_MS + 2_000, "expires_ms": CREATED_MS + 9_000}
-    memory.rows[key] = {**memory.rows[key], "result_offset": 0, **times, **said, **(row or {})}  # type: ignore[typeddict-item]
-    return task
-
-
-async def shown(ingress: Double, task: Task, **headers: str) -> httpx.Response:
-    response = await ingress[1].get(f"/v1/tasks/{ids.parse(task['id'] or '').task()}", headers=headers)
-    assert response.status_code == 200, response.text
-    assert response.headers["x-task-id"] == task["id"]
-    assert response.headers["cache-control"] == "no-store"
-    return response
-
-
-def common(task: Task) -> dict[str, Any]:
-    known = ids.parse(task["id"] or "")
-    return {
-        "id": known.task(),
-        "object": "task",
-        "model_code": "m",
-        "request_id": known.task().replace("task_", "req_"),
-        "queue": "chat",
-        "level": 0,
-        "endpoint": "/v1/chat/completions",
-        "trace_id": "t-1",
-        "created_at": CREATED,
-    }
+from tests.support.tasks import CREATED, CREATED_MS, common, ended, put_one, shown, with_row
 
 
 async def test_a_task_that_no_scheduler_has_seen_is_queued(ingress: Double) -> None:
@@ -225,108 +164,6 @@ async def test_wrong_methods_and_keys_are_told_in_the_same_form(ingress: Double)
     assert (head.status_code, head.headers["content-type"]) == (200, "application/json")
 
 
-async def test_a_wait_ends_with_the_task(ingress: Double) -> None:
-    task = await with_row(ingress, state="processing")
-    looking = asyncio.create_task(shown(ingress, task, prefer="respond-async, wait=30"))
-    polls = polls_of(ingress)
-    await eventually_async(lambda: len(polls) == 1, what="the held look")
-    ingress[0].rows[(task["id"] or "").encode()]["state"] = "cancelled"
-    response = await asyncio.wait_for(looking, 10)
-    assert response.json()["status"] == "cancelled"
-    assert response.headers["preference-applied"] == "wait=30"
-    assert len(polls) == 0
-
-
-async def test_looks_at_a_running_task_read_nothing_from_kafka(
-    ingress: Double, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = await with_row(ingress, state="processing")
-
-    async def read(*_: Any, **__: Any) -> None:
-        raise AssertionError("a look-up")
-
-    monkeypatch.setattr(ingress[0], "read", read)
-    monkeypatch.setattr(ingress[0], "find", read)
-    await shown(ingress, task)
-    await shown(ingress, task, prefer="wait=1")
-
-
-async def test_all_whom_the_end_wakes_share_one_look_up(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory, key = ingress[0], (task := await ended(ingress))["id"].encode()  # type: ignore[union-attr]
-    row = memory.rows[key]
-    memory.rows[key] = {**row, "state": "processing", "result_offset": None}
-    held = [asyncio.create_task(shown(ingress, task, prefer="wait=60")) for _ in range(2)]
-    await eventually_async(lambda: len(polls_of(ingress)) == 2, what="the held looks")
-    reads = []
-    read = memory.read
-
-    async def counted(tp: Any, offset: int) -> Any:
-        reads.append(offset)
-        await eventually_async(lambda: len(polls_of(ingress)) == 0, what="both woken")
-        return await read(tp, offset)
-
-    monkeypatch.setattr(memory, "read", counted)
-    memory.rows[key] = row
-    found = await asyncio.wait_for(asyncio.gather(*held), 10)
-    assert [one.json()["result"] for one in found] == [{"ok": True}] * 2
-    assert len(reads) == 1
-
-
-async def test_a_wait_that_is_over_shows_the_task_as_it_stands(ingress: Double) -> None:
-    task = await with_row(ingress, state="processing")
-    response = await shown(ingress, task, prefer="wait=1")
-    assert (response.json()["status"], response.headers["preference-applied"]) == ("processing", "wait=1")
-
-
-async def test_a_task_that_has_ended_is_shown_at_once(ingress: Double) -> None:
-    task = await ended(ingress)
-    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 10)
-    assert response.headers["preference-applied"] == "wait=60"
-
-
-async def test_a_shutdown_answers_those_who_wait(ingress: Double) -> None:
-    task = await with_row(ingress, state="processing")
-    looking = asyncio.create_task(shown(ingress, task, prefer="wait=60"))
-    await eventually_async(lambda: len(polls_of(ingress)) == 1, what="the held look")
-    ingress[0].services.waiters.shut_down()
-    assert (await asyncio.wait_for(looking, 10)).json()["status"] == "processing"
-    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 10)
-    assert "preference-applied" not in response.headers
-
-
-async def test_beyond_the_limit_a_look_does_not_wait(ingress: Double) -> None:
-    task = await with_row(ingress, state="processing")
-    limit = ingress[0].settings.ingress.max_waiting
-    held = [asyncio.create_task(shown(ingress, task, prefer="wait=60")) for _ in range(limit)]
-    await eventually_async(lambda: len(polls_of(ingress)) == limit, what="the held looks")
-    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 10)
-    assert "preference-applied" not in response.headers
-    ingress[0].services.waiters.shut_down()
-    await asyncio.wait_for(asyncio.gather(*held), 10)
-
-
-async def test_beyond_the_limit_of_its_key_a_look_does_not_wait(
-    ingress: Double, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = await with_row(ingress, state="processing")
-    services = ingress[0].services
-    caller = services.keys.holder("hr-local", "read")._replace(limits=Limits(concurrency=1))
-    monkeypatch.setattr(services.keys, "caller", lambda *_, **__: caller)
-    held = asyncio.create_task(shown(ingress, task, prefer="wait=60"))
-    await eventually_async(lambda: len(polls_of(ingress)) == 1, what="the held look")
-    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 10)
-    assert "preference-applied" not in response.headers
-    services.waiters.shut_down()
-    assert (await asyncio.wait_for(held, 10)).headers["preference-applied"] == "wait=60"
-
-
-async def test_a_head_does_not_wait(ingress: Double) -> None:
-    task = await with_row(ingress, state="processing")
-    head = await asyncio.wait_for(ingress[1].head(f"/v1/tasks/{task['id']}", headers={"prefer": "wait=60"}), 10)
-    assert head.status_code == 200
-    assert "preference-applied" not in head.headers
-
-
 async def test_cancel_asks_the_scheduler_and_shows_the_task(ingress: Double) -> None:
     task = await with_row(ingress, state="processing")
     response = await ingress[1].post(f"/v1/tasks/{ids.parse(task['id'] or '').task()}/cancel")
@@ -341,9 +178,3 @@ async def test_a_task_that_has_ended_is_not_cancelled(ingress: Double, state: st
     response = await ingress[1].post(f"/v1/tasks/{task['id']}/cancel")
     assert error(response, 400)["code"] == "task_not_cancellable"
     assert ingress[0].written(topics.events(0)) == []
-
-
-def polls_of(ingress: Double) -> Any:
-    """Return the held looks."""
-    [shut_down] = [tell for tell in ingress[0].services.waiters._at_shutdown if type(tell.__self__).__name__ == "Polls"]
-    return shut_down.__self__
