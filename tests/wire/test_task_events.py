@@ -6,87 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 
 from ingress import sse
-from ingress.task_events import hub
 from ingress.task_events.position import Run
-from schemas import ids, topics
-from schemas.codec import RESULT
-from schemas.records import Result, Task
-from tests.support import records
-from tests.support.answers import result_of
-from tests.support.bella import BODY, PUT, Double, chunk, row_of
+from schemas import ids
+from tests.support.bella import BODY, PUT, Double
 from tests.support.ingress import Memory
+from tests.support.task_story import FRAMES, TAG, TEXT, Story, frames, status, turns
 from tests.support.waiting import eventually_async
-
-FRAMES = [b'{"n":1}', b'{"n": 2}', b'{"n":3,"text":"\xc3\xa9"}']
-TEXT = sse.frames(FRAMES) + b"data: [DONE]\n\n"
-TAG = Run(1, "w1").tag.encode()
-KEEP_ALIVE = b": keep-alive\n\n"
-
-
-class Story:
-    """One task and what becomes of it."""
-
-    def __init__(self, memory: Memory, client: httpx.AsyncClient, *, mode: str = "streaming") -> None:
-        self.memory, self.client = memory, client
-        owner = memory.services.keys.holder("hr-local", "read").owner
-        self.id = records.task_id(mode=mode[0].upper())
-        self.task: Task = records.task(id=self.id, mode=mode, owner=owner)
-        self.path = f"/v1/tasks/{self.id}/events"
-
-    def row(self, state: str = "processing", **changes: Any) -> None:
-        self.memory.row(row_of(self.task, 0, state=state, worker="w1", started_ms=2_000, **changes))
-
-    def chunk(self, seq: int, *frames: bytes, **changes: Any) -> None:
-        self.memory.tell([chunk(self.task, seq, *(frames or FRAMES[seq : seq + 1]), **changes)])
-
-    def end(self, row: dict[str, Any] | None = None, **changes: Any) -> None:
-        streamed = (
-            {"content_type": sse.MEDIA_TYPE, "body": TEXT, "chunks": 3} if self.task["mode"] == "streaming" else {}
-        )
-        result: Result = result_of(self.id, **{"mode": self.task["mode"]} | streamed | changes)
-        offset = self.memory.arrive(topics.results(0), self.id, RESULT.encode(result))
-        names = ("state", "status_code", "error_code", "error_message", "attempt", "worker")
-        ended: dict[str, Any] = {name: result[name] for name in names}  # type: ignore[literal-required]
-        self.memory.row(row_of(self.task, 0, **ended | {"result_offset": offset, "finished_ms": 3_000} | (row or {})))
-
-    def open(self, **headers: str) -> asyncio.Task[bytes]:
-        return asyncio.create_task(self._read(headers))
-
-    async def _read(self, headers: dict[str, str]) -> bytes:
-        response = await self.client.get(self.path, headers={"last-event-id": headers["last"]} if headers else {})
-        assert response.status_code == 200
-        assert response.headers["content-type"].partition(";")[0] == sse.MEDIA_TYPE
-        assert response.headers["cache-control"] == "no-cache"
-        assert response.headers["x-task-id"] == self.id
-        return response.content.replace(KEEP_ALIVE, b"")
-
-    async def opened(self, viewers: int = 1) -> None:
-        def there() -> bool:
-            follower = self.memory.services.waiters._followers.get(self.id.encode())
-            return follower is not None and follower.ready and len(follower._viewers) == viewers
-
-        await eventually_async(there, what="the viewers")
-
-
-async def turns() -> None:
-    """Let everybody do what there is to do: nothing here waits for a network."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-def status(story: Story, state: str, *, attempt: int = 1, progress: int = 0, more: str = "") -> bytes:
-    task = ids.parse(story.id).task()
-    told = f'{{"id":"{task}","status":"{state}","attempt":{attempt},"progress":{progress}{more}}}'
-    return b"event: status\ndata: " + told.encode() + b"\n\n"
-
-
-def frames(begin: int = 0, end: int = 3, *, tag: bytes = TAG) -> bytes:
-    numbers = range(begin + 1, end + 1)
-    return b"".join(b"id: %b-%d\n%b" % (tag, number, sse.frame(FRAMES[number - 1])) for number in numbers)
 
 
 @pytest.fixture
@@ -308,80 +236,3 @@ async def test_a_text_that_is_not_kept_any_more_is_not_called_whole(story: Story
     story.end(body=None)
     got = await story.open()
     assert b'"code":"text_lost"' in got
-
-
-async def test_a_process_that_ends_says_so_and_does_not_say_done(story: Story) -> None:
-    story.row()
-    viewing = story.open()
-    await story.opened()
-    story.chunk(0)
-    await turns()
-    story.memory.services.waiters.shut_down()
-    got = await viewing
-    assert got.startswith(status(story, "processing") + frames(0, 1) + b'data: {"error":')
-    assert got.endswith(b'"code":"server_shutdown"}}\n\n')
-    assert (await story.client.get(story.path)).status_code == 503
-
-
-async def test_any_rendering_of_the_id_and_no_other_owner(story: Story) -> None:
-    story.end()
-    task_id = ids.parse(story.id)
-    for text in (task_id.task(), task_id.uuid(), task_id.batch_request()):
-        assert (await story.client.get(f"/v1/tasks/{text}/events")).headers["x-task-id"] == story.id
-    story.row(owner="somebody")
-    unknown = records.task_id(mode="S")
-    for path in (story.path, f"/v1/tasks/{unknown}/events", "/v1/tasks/nonsense/events"):
-        assert (await story.client.get(path)).status_code == 404
-    assert (await story.client.get(story.path, headers={"authorization": "Bearer no"})).status_code == 401
-
-
-async def test_a_request_for_the_head_alone_does_not_wait(story: Story) -> None:
-    story.row()
-    async with asyncio.timeout(20):
-        answer = await story.client.head(story.path)
-    assert (answer.status_code, answer.content, answer.headers["x-task-id"]) == (200, b"", story.id)
-
-
-@pytest.mark.parametrize("last", ["x", "1-2", "-1", "1-0a1b2c3d-1-1", "99999999999"])
-async def test_a_malformed_position(story: Story, last: str) -> None:
-    story.end()
-    by_header = await story.client.get(story.path, headers={"last-event-id": last})
-    by_query = await story.client.get(story.path, params={"from": last})
-    assert (by_header.status_code, by_query.status_code) == (400, 400)
-    assert "Last-Event-ID" in by_header.text
-
-
-async def test_many_viewers_share_one_reading(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    story.memory.services.waiters._limit = 1_000
-    story.memory.settings.ingress.__dict__["max_waiting"] = 1_000
-    passes = 0
-    between = Memory.between
-
-    def counted(*arguments: Any) -> Any:
-        nonlocal passes
-        passes += 1
-        return between(*arguments)
-
-    monkeypatch.setattr(Memory, "between", counted)
-    story.row()
-    story.chunk(0)
-    viewing = [story.open() for _ in range(1_000)]
-    await story.opened(1_000)
-    story.chunk(1)
-    story.chunk(2)
-    story.end()
-    expected = status(story, "processing") + frames() + status(story, "completed", progress=100) + b"data: [DONE]\n\n"
-    assert set(await asyncio.gather(*viewing)) == {expected}
-    assert passes == 1
-    assert story.memory.services.waiters._followers == {}
-
-
-async def test_more_viewers_than_there_is_room_for(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    story.row()
-    viewing = [story.open() for _ in range(2)]
-    await story.opened(2)
-    refused = await story.client.get(story.path)
-    assert refused.status_code == 503
-    assert refused.headers["retry-after"] == str(hub.FULL_RETRY_S)
-    story.end()
-    await asyncio.gather(*viewing)

@@ -1,0 +1,97 @@
+"""Who may look at a task's events, from where, and how many at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ingress.task_events import hub
+from schemas import ids
+from tests.support import records
+from tests.support.bella import Double
+from tests.support.ingress import Memory
+from tests.support.task_story import Story, frames, status, turns
+
+
+@pytest.fixture
+def story(ingress: Double) -> Story:
+    return Story(*ingress)
+
+
+async def test_a_process_that_ends_says_so_and_does_not_say_done(story: Story) -> None:
+    story.row()
+    viewing = story.open()
+    await story.opened()
+    story.chunk(0)
+    await turns()
+    story.memory.services.waiters.shut_down()
+    got = await viewing
+    assert got.startswith(status(story, "processing") + frames(0, 1) + b'data: {"error":')
+    assert got.endswith(b'"code":"server_shutdown"}}\n\n')
+    assert (await story.client.get(story.path)).status_code == 503
+
+
+async def test_any_rendering_of_the_id_and_no_other_owner(story: Story) -> None:
+    story.end()
+    task_id = ids.parse(story.id)
+    for text in (task_id.task(), task_id.uuid(), task_id.batch_request()):
+        assert (await story.client.get(f"/v1/tasks/{text}/events")).headers["x-task-id"] == story.id
+    story.row(owner="somebody")
+    unknown = records.task_id(mode="S")
+    for path in (story.path, f"/v1/tasks/{unknown}/events", "/v1/tasks/nonsense/events"):
+        assert (await story.client.get(path)).status_code == 404
+    assert (await story.client.get(story.path, headers={"authorization": "Bearer no"})).status_code == 401
+
+
+async def test_a_request_for_the_head_alone_does_not_wait(story: Story) -> None:
+    story.row()
+    async with asyncio.timeout(20):
+        answer = await story.client.head(story.path)
+    assert (answer.status_code, answer.content, answer.headers["x-task-id"]) == (200, b"", story.id)
+
+
+@pytest.mark.parametrize("last", ["x", "1-2", "-1", "1-0a1b2c3d-1-1", "99999999999"])
+async def test_a_malformed_position(story: Story, last: str) -> None:
+    story.end()
+    by_header = await story.client.get(story.path, headers={"last-event-id": last})
+    by_query = await story.client.get(story.path, params={"from": last})
+    assert (by_header.status_code, by_query.status_code) == (400, 400)
+    assert "Last-Event-ID" in by_header.text
+
+
+async def test_many_viewers_share_one_reading(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    story.memory.services.waiters._limit = 1_000
+    story.memory.settings.ingress.__dict__["max_waiting"] = 1_000
+    passes = 0
+    between = Memory.between
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        return between(*arguments)
+
+    monkeypatch.setattr(Memory, "between", counted)
+    story.row()
+    story.chunk(0)
+    viewing = [story.open() for _ in range(1_000)]
+    await story.opened(1_000)
+    story.chunk(1)
+    story.chunk(2)
+    story.end()
+    expected = status(story, "processing") + frames() + status(story, "completed", progress=100) + b"data: [DONE]\n\n"
+    assert set(await asyncio.gather(*viewing)) == {expected}
+    assert passes == 1
+    assert story.memory.services.waiters._followers == {}
+
+
+async def test_more_viewers_than_there_is_room_for(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    story.row()
+    viewing = [story.open() for _ in range(2)]
+    await story.opened(2)
+    refused = await story.client.get(story.path)
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == str(hub.FULL_RETRY_S)
+    story.end()
+    await asyncio.gather(*viewing)
