@@ -115,6 +115,7 @@ def metrics_table() -> str:
 
     ingress = Metrics()
     ingress.watch_waiting(int)
+    ingress.watch_polls(int)
     ingress.watch_tail("answers", float)
     found = [("ingress", family) for family in ingress.registry.collect() if family.name.startswith(PREFIX)]
     for role, module in (("streams", streams), ("dispatcher", dispatcher)):

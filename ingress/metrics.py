@@ -43,6 +43,11 @@ class Metrics:
         gauge = Gauge("headrace_ingress_waiting", "Blocking and streaming requests held.", registry=self.registry)
         gauge.set_function(waiting)
 
+    def watch_polls(self, held: Callable[[], int]) -> None:
+        """Show how many looks wait for the end of their task."""
+        gauge = Gauge("headrace_ingress_polls", "Looks held until their task ends.", registry=self.registry)
+        gauge.set_function(held)
+
     def watch_tail(self, tail: str, read_at: Callable[[], float | None]) -> None:
         """Show how long ago a reader last handled a record; the topic may simply be quiet."""
         if not hasattr(self, "_tails"):

@@ -23,6 +23,7 @@ class Polls:
         self._finding: dict[tuple[str, str], asyncio.Task[Reading]] = {}
         self._closing = False
         services.waiters.at_shutdown(self.shut_down)
+        services.metrics.watch_polls(lambda: len(self))
 
     def __len__(self) -> int:
         return len(self._held)
