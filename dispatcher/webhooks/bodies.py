@@ -29,20 +29,12 @@ class ResultGone(HeadraceError):
 class Bodies:
     """Render the body of a delivery; raises ResultGone, and Unavailable when a store does not answer."""
 
-    def __init__(self, settings: Settings, *, name: str, blobs: BlobStore) -> None:
+    def __init__(self, settings: Settings, *, lookup: Lookup, blobs: BlobStore) -> None:
         self._settings = settings
         self._blobs = blobs
         self._most = settings.webhooks.max_body_bytes
         self._base = settings.webhooks.public_url or _own_url(settings)
-        self._lookup = Lookup(settings, name=name)
-
-    async def open(self) -> None:
-        """Connect; raises Unavailable."""
-        await self._lookup.open([self._settings.topic(topics.results(level)) for level in range(len(topics.LEVELS))])
-
-    async def close(self) -> None:
-        """Disconnect."""
-        await self._lookup.close()
+        self._lookup = lookup
 
     async def of(self, delivery: Delivery, result: Result | None) -> bytes:
         """Return the body."""

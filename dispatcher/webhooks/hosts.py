@@ -17,8 +17,10 @@ TRIP = 10
 """Failures in a row that close a host."""
 CLOSED_S, CLOSED_MAX_S = 1.0, 60.0
 """How long at first, and at most: the time doubles with every probe that fails."""
-WAITING, SLOW_S = 250, 1.0
-"""Deliveries of one host that may wait in memory; when these wait for longer, what is beyond waits in Kafka."""
+LINE_S = 15.0
+"""How long the line of deliveries that wait in memory for one host may become; what is beyond waits in Kafka."""
+STALL_S, WEIGHT = 1.0, 0.1
+"""The pace of a host is a moving average; after so long without an end, that counts instead."""
 KNOWN = 10_000
 """Hosts remembered; tenants may name as many as they like."""
 
@@ -40,17 +42,19 @@ class Health(Enum):
 
 
 class _Host:
-    __slots__ = ("closings", "failures", "limit", "open_at", "running", "waiting")
+    __slots__ = ("closings", "ended_at", "failures", "limit", "open_at", "pace_s", "running", "waiting")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, now: float) -> None:
         self.limit = limit
+        self.ended_at = now
+        self.pace_s = 0.0
         self.running = self.failures = self.closings = 0
         self.open_at = 0.0
-        self.waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self.waiting: deque[asyncio.Future[None]] = deque()
 
     def wake(self) -> None:
         while self.waiting and self.running < self.limit:
-            future, _ = self.waiting.popleft()
+            future = self.waiting.popleft()
             if not future.done():
                 self.running += 1
                 future.set_result(None)
@@ -75,9 +79,10 @@ class Hosts:
     def crowded(self, name: str) -> bool:
         """Tell whether so many wait for a slow host that no more should in memory."""
         host = self._hosts.get(name)
-        if host is None or len(host.waiting) < WAITING:
+        if host is None or not host.waiting:
             return False
-        return self._clock() - host.waiting[0][1] > SLOW_S
+        silent_s = self._clock() - host.ended_at
+        return len(host.waiting) * (silent_s if silent_s > STALL_S else host.pace_s) > LINE_S
 
     def closed(self) -> int:
         """Count the hosts that are not called now."""
@@ -89,6 +94,8 @@ class Hosts:
         """Hold one of the host's slots for the block; raises HostClosed instead when it has been closed meanwhile."""
         host = self._known(name)
         if host.running < host.limit:
+            if not host.running:
+                host.ended_at = self._clock()  # from here on it has something to end
             host.running += 1
         else:
             await self._turn(host)
@@ -98,6 +105,9 @@ class Hosts:
             yield
         finally:
             host.running -= 1
+            now = self._clock()
+            host.pace_s += WEIGHT * (now - host.ended_at - host.pace_s)
+            host.ended_at = now
             host.wake()
 
     def report(self, name: str, health: Health) -> None:
@@ -122,7 +132,7 @@ class Hosts:
 
     async def _turn(self, host: _Host) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        host.waiting.append((future, self._clock()))
+        host.waiting.append(future)
         try:
             await future
         except asyncio.CancelledError:
@@ -134,7 +144,7 @@ class Hosts:
     def _known(self, name: str) -> _Host:
         host = self._hosts.get(name)
         if host is None:
-            host = self._hosts[name] = _Host(self._per_host)
+            host = self._hosts[name] = _Host(self._per_host, self._clock())
             if len(self._hosts) > KNOWN:
                 self._forget()
         self._hosts.move_to_end(name)

@@ -16,6 +16,7 @@ from core.blobs import BlobStore
 from core.callback_policy import callback_policy
 from core.errors import Unavailable
 from core.kafka.deadletters import bury
+from core.kafka.lookup import Lookup
 from core.kafka.producer import Producer
 from core.settings import Settings
 from dispatcher import metrics
@@ -30,6 +31,7 @@ from dispatcher.webhooks.delays import DelayReader
 from dispatcher.webhooks.disabled import Disabled
 from dispatcher.webhooks.hands import Hands, Idle
 from dispatcher.webhooks.hosts import Hosts
+from dispatcher.webhooks.known import Known
 from dispatcher.webhooks.ladder import HOLD_MS
 from dispatcher.webhooks.news import HEADER, News
 from dispatcher.webhooks.post import Poster
@@ -66,7 +68,9 @@ class Sender:
         self._producer = producer
         self._poster = Poster(settings.webhooks, callback_policy(settings))
         self._hosts = Hosts(settings.webhooks.per_host)
-        self._bodies = Bodies(settings, name=name, blobs=blobs)
+        self._lookup = Lookup(settings, name=name)
+        self._known = Known(settings, self._lookup)
+        self._bodies = Bodies(settings, lookup=self._lookup, blobs=blobs)
         self._disabled = Disabled(settings, name=name)
         self._outbox = Letters(producer)
         self._idle = Idle()
@@ -87,7 +91,8 @@ class Sender:
 
     async def open(self) -> None:
         """Begin to deliver; raises Unavailable."""
-        await self._bodies.open()
+        read = [*(topics.results(level) for level in range(len(topics.LEVELS))), topics.DELIVERIES]
+        await self._lookup.open([self._settings.topic(name) for name in read])
         await self._disabled.open()
         self._outbox.start(self._crew)
         self._tasks = [
@@ -114,7 +119,7 @@ class Sender:
         await asyncio.gather(*(reader.close(deadline) for reader in readers))
         await self._poster.close()
         await self._disabled.close()
-        await self._bodies.close()
+        await self._lookup.close()
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Tell whether results and retries are read."""
@@ -174,6 +179,9 @@ class Sender:
             taken.claims.settled(record.offset)
             return
         delivery = records.of_result(result, record.offset, now_ms=epoch_ms())
+        if await self._known.delivered(taken, delivery):
+            taken.claims.settled(record.offset)
+            return
         self._first.take(taken, delivery, self._courier.deliver(delivery, result), size=len(record.value))
 
     async def _row(self, taken: Taken) -> None:

@@ -101,17 +101,19 @@ async def test_a_dead_host_holds_up_nobody_else(probe: WorkProbe, settings: Sett
         assert dead.holding <= 2 * 2, "one host has its own share of the deliveries"
 
 
-async def test_an_unfinished_delivery_is_made_after_the_restart(
+async def test_an_unfinished_delivery_is_made_after_the_restart_and_what_was_delivered_behind_it_is_not(
     probe: WorkProbe, settings: Settings, receiver: Receiver
 ) -> None:
     patient = settings.model_copy(update={"webhooks": settings.webhooks.model_copy(update={"timeout_s": 30})})
     async with dispatching(patient):
         waiting = await probe.result(f"{receiver.root}/hang-then-200")
-        after = await probe.result(f"{receiver.root}/200")
-        await eventually_async(lambda: receiver.holding == 1 and receiver.got[after], what="both callbacks")
+        after = [await probe.result(f"{receiver.root}/200") for _ in range(6)]
+        await eventually_async(lambda: receiver.holding == 1 and all(receiver.got[one] for one in after))
+    assert await probe.uncommitted(GROUP, *RESULTS) >= 3, "the one that hangs holds its partition back"
     async with dispatching(patient):
         await eventually_async(lambda: len(receiver.got[waiting]) == 2, what="the second delivery")
         await probe.committed(GROUP, *RESULTS)
+    assert [len(receiver.got[one]) for one in after] == [1] * 6
 
 
 async def test_a_private_address_is_refused_whatever_leads_there(

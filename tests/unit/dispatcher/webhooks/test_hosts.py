@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dispatcher.webhooks.hosts import CLOSED_MAX_S, KNOWN, TRIP, WAITING, Health, HostClosed, Hosts
+from dispatcher.webhooks.hosts import CLOSED_MAX_S, KNOWN, TRIP, Health, HostClosed, Hosts
 
 
 class Clock:
@@ -145,27 +145,34 @@ async def test_a_busy_host_is_called_less_and_not_closed(hosts: Hosts) -> None:
                 pass
 
 
-async def test_only_so_many_wait_in_memory_for_a_slow_host(hosts: Hosts, clock: Clock) -> None:
-    go = asyncio.Event()
+async def test_the_line_of_a_slow_host_is_bounded_by_time(hosts: Hosts, clock: Clock) -> None:
+    go = asyncio.Semaphore(0)
 
     async def call() -> None:
         async with hosts.slot("a"):
-            await go.wait()
+            await go.acquire()
 
-    calls = [asyncio.create_task(call()) for _ in range(WAITING + 3)]
+    async def end(number: int, *, each_s: float) -> None:
+        for _ in range(number):
+            clock.now += each_s
+            go.release()
+            for _ in range(4):
+                await asyncio.sleep(0)
+
+    calls = [asyncio.create_task(call()) for _ in range(500)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    clock.now += 2
+    assert not hosts.crowded("a"), "a burst is no crowd"
+    await end(100, each_s=0.01)
+    assert not hosts.crowded("a"), "a line of 400 that is over in 4 s is none"
+    await end(50, each_s=0.5)
+    assert hosts.crowded("a"), "one of 350 at half a second each is"
+    await end(300, each_s=0.01)
     assert not hosts.crowded("a")
-    calls.append(asyncio.create_task(call()))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert hosts.crowded("a")
-    clock.now -= 1.5
-    assert not hosts.crowded("a"), "a burst to a host that keeps up just waits"
-    clock.now += 1.5
+    clock.now += 2
+    assert hosts.crowded("a"), "nothing has ended for two seconds"
     assert not hosts.crowded("b")
-    go.set()
+    await end(60, each_s=0.0)
     await asyncio.gather(*calls)
 
 
