@@ -44,6 +44,11 @@ class Operation(NamedTuple):
         return any(f"{{{name}}}" in self.path for name in IDS)
 
     @property
+    def submits(self) -> bool:
+        """Tell whether it makes a task: then it takes an Idempotency-Key, and counts against its key's limit."""
+        return "422" in self.described["responses"]
+
+    @property
     def user(self) -> str | None:
         """Return the end user that the example names."""
         body = self._body().get("json")
@@ -67,7 +72,8 @@ class Operation(NamedTuple):
             if "$ref" in members:
                 members = document()["components"]["schemas"][members["$ref"].rpartition("/")[2]]
             files = {name for name, schema in members["properties"].items() if is_file(schema)}
-            return {"files": dict.fromkeys(files, ("a.wav", b"RIFF")), "data": {"model": "smollm2"}}
+            kinds = {name: ("a.wav", b"RIFF") if name == "file" else ("a.png", b"\x89PNG") for name in files}
+            return {"files": kinds, "data": {"model": "smollm2", "prompt": "A hat."}}
         return {}
 
 

@@ -12,7 +12,7 @@ import httpx
 from hypothesis import strategies as st
 
 from ingress.openapi import document
-from tests.support.operations import IDS, OTHERS, Operation, examples, is_file
+from tests.support.operations import IDS, OTHERS, Operation, examples, in_dialect, is_file
 
 HOSTILE = st.sampled_from(
     ["", " ", "\x00", "../..", "%00", "%2e%2e", "a\r\nx: y", "\u202e", "😀", "𐏿", "-1", "NaN", "1e999", "null", "true",
@@ -49,11 +49,24 @@ class Sent(NamedTuple):
     body: Mapping[str, Any]
     """As httpx takes it."""
 
-    def request(self, client: httpx.AsyncClient, method: str) -> httpx.Request:
+    def request(self, client: httpx.AsyncClient | httpx.Client, method: str) -> httpx.Request:
         """Build it."""
         return client.build_request(
             method, self.path, params=self.query, headers={k: v.strip() for k, v in self.headers.items()}, **self.body
         )
+
+
+def as_described(operation: Operation, sent: Sent, response: httpx.Response) -> None:
+    """Fail when an answer is not one of those that the document has."""
+    told = f"{response.status_code} {response.text[:300]}"
+    # A path that was made up may belong to another route, or to none.
+    described = {*operation.described["responses"], *(("404", "405") if sent.made_up_path else ())}
+    assert str(response.status_code) in described, told
+    if response.status_code < 300 and response.headers.get("content-type") == "application/json":
+        response.json()
+    if response.status_code >= 400 and operation.path != "/readyz":
+        assert response.headers["content-type"] == "application/json", told
+        assert in_dialect(operation.path, response), told
 
 
 @st.composite

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from core.settings import AuthSettings, Settings
+from core.settings import AuthSettings, IngressSettings, QueueSettings, Settings
 from schemas import topics
 from schemas.codec import TASK
 from tests.support.bella import BODY, PUT, Double, row_of
@@ -29,6 +29,9 @@ scopes = ["read"]
 [[tenants.acme.keys]]
 key = "sk-admin"
 scopes = ["admin"]
+[[tenants.acme.keys]]
+key = "sk-once"
+requests_per_minute = 1
 [[tenants.other.keys]]
 key = "sk-other"
 scopes = ["submit", "read", "admin"]
@@ -50,7 +53,12 @@ def bearer(key: str) -> dict[str, str]:
 @pytest.fixture
 async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
     (tmp_path / "keys.toml").write_text(KEYS)
-    settings = Settings(data_dir=tmp_path, auth=AuthSettings(keys_file=tmp_path / "keys.toml"))
+    settings = Settings(
+        data_dir=tmp_path,
+        auth=AuthSettings(keys_file=tmp_path / "keys.toml"),
+        ingress=IngressSettings(check_models=False),
+        queues={"default": QueueSettings(model="smollm2")},
+    )
     async with ingress_in_memory(settings) as double:
         yield double
 
@@ -124,6 +132,22 @@ async def test_a_task_of_another_tenant_is_not_there(ingress: Double, operation:
         own = await asked(client, operation, "sk-acme", url=operation.url(task_id))
         assert own is None or own.status_code not in (401, 403, 404)
         written = sum(map(len, memory.log.values()))
+
+
+@pytest.mark.parametrize("operation", [one for one in SECURED if one.submits], ids=str)
+async def test_a_key_that_has_used_its_minute_is_told_when_to_come_again(ingress: Double, operation: Operation) -> None:
+    memory, client = ingress
+    assert (await client.post(PUT, json=BODY, headers=bearer("sk-once"))).status_code == 200
+    written = sum(map(len, memory.log.values()))
+    refused = await asked(client, operation, "sk-once")
+    assert refused is not None
+    assert refused.status_code == 429, refused.text
+    assert in_dialect(operation.path, refused)
+    assert "1 requests per minute" in refused.text
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["ratelimit-policy"] == '"requests";q=1;w=60'
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+    assert sum(map(len, memory.log.values())) == written
 
 
 @every_operation

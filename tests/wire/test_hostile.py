@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -193,3 +194,18 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing(ser
     writer.close()
     await writer.wait_closed()
     assert not served.memory.log
+
+
+async def test_connections_beyond_the_limit_are_refused_and_those_before_it_served(tmp_path: Path) -> None:
+    async with served_in_memory(Settings(data_dir=tmp_path), max_connections=50) as running:
+        opened = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(50)]
+        refused = await running.raw(b"GET /v1/tasks HTTP/1.1\r\nhost: h\r\n\r\n")
+        assert status(refused) == 503
+        assert b"\r\nretry-after: 5\r\n" in refused
+        assert set(json.loads(refused.partition(b"\r\n\r\n")[2])) == {"error"}
+        for reader, writer in opened:
+            writer.write(b"GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+            assert status(await reader.read()) == 200
+            writer.close()
+        answer = await running.raw(b"GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+        assert status(answer) == 200

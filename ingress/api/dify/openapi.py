@@ -181,7 +181,7 @@ def _upload() -> dict[str, Any]:
         "summary": "Upload a file for completion-messages",
         "description": "Only the same user may name it, for `uploads.retention_s`. Limits by kind: `uploads.*_bytes`.",
         "requestBody": {"required": True, "content": form},
-        "responses": {"201": _ok(FILE), **_errors(400, 401, 403, 413, 415, 429, 503)},
+        "responses": {"201": _ok(FILE), **_errors(400, 401, 403, 413, 415, 503)},
     }
 
 
@@ -191,7 +191,7 @@ def _feedback() -> dict[str, Any]:
         "description": "Kept in the object store as feedbacks/TASK-….json; the last word counts.",
         "parameters": [_id("message_id", "message_id of the answer.")],
         "requestBody": _json({"rating": "like", "user": "abc-123", "content": "helpful"}),
-        "responses": {"200": _ok({"result": "success"}), **_errors(400, 401, 403, 404, 413, 429, 503)},
+        "responses": {"200": _ok({"result": "success"}), **_errors(400, 401, 403, 404, 413, 503)},
     }
 
 

@@ -111,7 +111,7 @@ def _models(prefix: str) -> dict[str, Any]:
         "operationId": "models" + _suffix(prefix),
         "summary": "List the models",
         "description": "What all model servers list, the first one describing a model that several have.",
-        "responses": {"200": {"description": "The models.", "content": listed}, **errors(401, 403, 429, 503)},
+        "responses": {"200": {"description": "The models.", "content": listed}, **errors(401, 403, 503)},
     }
 
 
@@ -127,7 +127,7 @@ def _model(prefix: str) -> dict[str, Any]:
                 "description": "The model.",
                 "content": {"application/json": {"schema": schema, "example": MODEL}},
             },
-            **errors(401, 403, 404, 429, 503),
+            **errors(401, 403, 404, 503),
         },
     }
 
