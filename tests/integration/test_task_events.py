@@ -41,7 +41,7 @@ async def two(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 async def test_a_stream_outlives_its_ingress_that_was_killed(two: Two) -> None:
     """The client of a streaming call goes on at the other ingress, with the events of the task."""
     calls = [
-        two.http.post(f"{two.urls[0]}/v1/queue/put", data=put_body("streaming", tokens=60, token_ms=50))
+        two.http.post(f"{two.urls[0]}/v1/queue/put", data=put_body("streaming", tokens=100, token_ms=50))
         for _ in range(4)
     ]
     answers = await asyncio.gather(*calls)
@@ -70,7 +70,7 @@ async def test_a_stream_outlives_its_ingress_that_was_killed(two: Two) -> None:
         assert text(everything[number]) == stored
         assert everything[number][-1].data == "[DONE]"
         chunks = [frame.data for frame in streamed[number]]
-        assert 5 <= len(chunks) < 60
+        assert 5 <= len(chunks) < len([frame for frame in everything[number] if frame.id])
         assert chunks + [frame.data for frame in remainders[number] if frame.id] == [
             frame.data for frame in everything[number] if frame.id
         ]
@@ -78,7 +78,9 @@ async def test_a_stream_outlives_its_ingress_that_was_killed(two: Two) -> None:
 
 
 async def test_a_view_goes_on_after_the_death_of_its_ingress(two: Two) -> None:
-    async with two.http.post(f"{two.urls[1]}/v1/queue/put", data=put_body("streaming", tokens=60, token_ms=50)) as call:
+    async with two.http.post(
+        f"{two.urls[1]}/v1/queue/put", data=put_body("streaming", tokens=100, token_ms=50)
+    ) as call:
         task_id = call.headers["x-task-id"]
         async with two.events(0, task_id) as answer:
             raw = await read_until(answer, 7)
@@ -98,7 +100,9 @@ async def test_a_view_goes_on_after_the_death_of_its_ingress(two: Two) -> None:
 
 
 async def test_a_planned_stop_says_so_and_the_stream_goes_on_elsewhere(two: Two) -> None:
-    async with two.http.post(f"{two.urls[0]}/v1/queue/put", data=put_body("streaming", tokens=60, token_ms=50)) as call:
+    async with two.http.post(
+        f"{two.urls[0]}/v1/queue/put", data=put_body("streaming", tokens=100, token_ms=50)
+    ) as call:
         task_id = call.headers["x-task-id"]
         async with two.events(0, task_id) as answer:
             raw = await read_until(answer, 5)
@@ -176,7 +180,9 @@ async def test_a_viewer_that_stands_still_holds_up_nobody_and_misses_nothing(two
 
 
 async def test_when_the_chunk_records_are_gone_the_text_comes_from_the_result(two: Two) -> None:
-    async with two.http.post(f"{two.urls[0]}/v1/queue/put", data=put_body("streaming", tokens=60, token_ms=50)) as call:
+    async with two.http.post(
+        f"{two.urls[0]}/v1/queue/put", data=put_body("streaming", tokens=100, token_ms=50)
+    ) as call:
         task_id = call.headers["x-task-id"]
         seen = asyncio.create_task(read_all(two, task_id))
         await read_until(call, 10)
@@ -208,7 +214,7 @@ async def test_leaving_a_view_cancels_nothing(two: Two) -> None:
 
 async def test_a_client_that_was_cut_off_goes_on_when_it_gave_a_key(two: Two) -> None:
     """Without an Idempotency-Key its leaving would have cancelled the task."""
-    body = put_body("streaming", tokens=60, token_ms=50)
+    body = put_body("streaming", tokens=100, token_ms=50)
     keyed = {"Idempotency-Key": f"cut-{time.time_ns()}"}
     async with two.http.post(f"{two.urls[0]}/v1/queue/put", data=body, headers=keyed) as call:
         task_id = call.headers["x-task-id"]
@@ -223,7 +229,7 @@ async def test_a_client_that_was_cut_off_goes_on_when_it_gave_a_key(two: Two) ->
 
 async def test_a_lost_worker_ends_a_view_with_an_error(two: Two) -> None:
     async with two.http.post(
-        f"{two.urls[1]}/v1/queue/put", data=put_body("streaming", tokens=100, token_ms=60)
+        f"{two.urls[1]}/v1/queue/put", data=put_body("streaming", tokens=150, token_ms=60)
     ) as call:
         task_id = call.headers["x-task-id"]
         async with two.events(0, task_id) as answer:
