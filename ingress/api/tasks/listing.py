@@ -100,14 +100,11 @@ async def read_page(view: View, owner: str, query: Query) -> Page:
 
 
 def _match(view: View, query: Query, key: bytes, value: bytes) -> Reading | None:
-    """Return a task as it stands when it is asked for; its row is read only when its entry passes."""
+    """Return a task that is asked for; its row, which stands as its entry says, is read only when the entry passes."""
     if not query.filters.match(value):
         return None
     row = view.get(view_index.position(key).id.encode(), holding=(query.model or "").encode())
-    if row is None or (query.model is not None and row["model"] != query.model):
-        return None
-    states = query.filters.states
-    return of_row(row) if states is None or row["state"] in states else None
+    return None if row is None or query.model not in (None, row["model"]) else of_row(row)
 
 
 def _place(view: View, owner: str, after: Position | ids.TaskId) -> Position:
