@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from aiokafka import TopicPartition
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import InvalidRequest
@@ -276,6 +276,7 @@ members = st.dictionaries(
 )  # fmt: skip
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(members | anything, st.sampled_from((parse_register, parse_take, parse_complete)))
 def test_whatever_is_sent_is_read_or_refused(value: Any, parse: Callable[[bytes], object]) -> None:
     with contextlib.suppress(InvalidRequest):  # every other error would be a 500

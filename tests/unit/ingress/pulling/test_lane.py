@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingress.pulling.lane import Candidate, Counts, PullLane
@@ -37,6 +37,7 @@ steps = st.tuples(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(steps, max_size=80), st.integers(1, 20), st.integers(0, 130))
 def test_a_lane_is_a_fold_of_its_rows(
     story: list[tuple[int, dict[str, Any] | None]], count: int, before_ms: int
@@ -66,6 +67,7 @@ def test_a_lane_is_a_fold_of_its_rows(
     )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.permutations(range(40)), st.integers(4, 12))
 def test_a_lane_keeps_the_oldest_and_asks_for_more_when_they_run_low(order: list[int], limit: int) -> None:
     lane, waiting = PullLane(limit=limit), {number: row(number) for number in range(40)}

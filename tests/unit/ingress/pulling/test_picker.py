@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingress.pulling.lane import Candidate, LaneName
@@ -40,6 +40,7 @@ lanes = st.dictionaries(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(lanes, st.sampled_from(STRATEGIES), st.integers(0, 60))
 def test_no_task_is_picked_twice_and_none_left_that_was_wanted(
     times: dict[LaneName, list[int]], strategy: Strategy, count: int
@@ -56,6 +57,7 @@ def test_no_task_is_picked_twice_and_none_left_that_was_wanted(
         assert strategy != "sequential" or len(mine) <= 1
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(lanes, st.integers(1, 60))
 def test_fifo_leaves_nothing_older_behind(times: dict[LaneName, list[int]], count: int) -> None:
     waiting = {name: [Candidate(at, f"{name}/{at}") for at in found] for name, found in times.items()}
@@ -64,6 +66,7 @@ def test_fifo_leaves_nothing_older_behind(times: dict[LaneName, list[int]], coun
     assert not left or not picks or min(one.task for one in left) >= max(one.task for one in picks)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(lanes, st.integers(1, 60))
 def test_round_robin_is_fair(times: dict[LaneName, list[int]], count: int) -> None:
     waiting = {name: [Candidate(at, f"{name}/{at}") for at in found] for name, found in times.items()}
