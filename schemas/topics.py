@@ -13,7 +13,7 @@ TASKS, EVENTS, STATUS, RESULTS, WORK = "tasks", "events", "status", "results", "
 DEAD_LETTER_PARTITIONS = 4
 CHUNKS, CONTROLS, QUEUES, INSTANCES, DEAD_LETTERS = "chunks", "controls", "queues", "instances", "dead-letters"
 DELIVERIES, DISABLED = "deliveries", "webhooks.disabled"
-RETRY_DELAYS_S = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+RETRY_DELAYS_S = (0, 5, 60, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """One retry topic each; any other wait is a way over several of them. 0 is for what is due within seconds."""
 RETRY_PARTITIONS = 8
 """Most partitions of a retry topic: its records are small, and each sender reads them all in memory at once."""

@@ -61,8 +61,8 @@ class Courier:
             await self._end(delivery, "disabled", DISABLED_REASON)
             return
         host = _host(delivery["url"])
-        if (closed_s := self._hosts.closed_s(host)) > 0 or self._hosts.crowded(host):
-            await self._park(delivery, closed_s)
+        if self._hosts.closed_s(host) > 0 or self._hosts.crowded(host):
+            await self._park(delivery)
             return
         try:
             async with AsyncExitStack() as stack:
@@ -71,10 +71,8 @@ class Courier:
                     await stack.enter_async_context(self._slots)
                 tried = await self._attempt(delivery, result)
                 self._hosts.report(host, tried.answer.health)
-        except HostClosed as error:
-            await self._park(delivery, error.seconds)
-        except Unavailable:
-            await self._park(delivery, 1.0)
+        except (HostClosed, Unavailable):
+            await self._park(delivery)
         except ResultGone as error:
             await self._end(delivery, "failed", error.message)
         else:
@@ -138,7 +136,7 @@ class Courier:
             delivery["step"] + 1, self._hooks.retry_delays, retry_after_s=answer.retry_after_s, dice=self._dice
         )
 
-    async def _park(self, delivery: Delivery, closed_s: float) -> None:
+    async def _park(self, delivery: Delivery) -> None:
         """Put off an attempt that could not be made, without counting it; give up when that went on for too long."""
         now_ms = self._clock()
         age_ms = now_ms - delivery["created_ms"]
@@ -146,7 +144,7 @@ class Courier:
             await self._end(delivery, "failed", SILENT_REASON)
             return
         metrics.WEBHOOK_PARKED.inc()
-        due_ms = now_ms + park_ms(closed_s, age_ms=age_ms, dice=self._dice)
+        due_ms = now_ms + park_ms(age_ms=age_ms, dice=self._dice)
         waits: Delivery = {**delivery, "due_ms": due_ms}
         await self._write(
             [

@@ -15,6 +15,8 @@ RETRY_AFTER_S = 86_400
 HOLD_MS = 6_000
 """Shorter waits are held in memory: a kill -9 meanwhile repeats what was delivered out of order within this time."""
 SLACK_S = 10
+PARKS = ((5_000, 1, 2), (60_000, 5, 4), (600_000, 60, 5), (math.inf, 300, 5))
+"""Below which age, ms, a delivery waits for its host how many seconds, and up to how many more."""
 Dice = Callable[[], float]
 """Yields numbers from 0 to 1."""
 
@@ -32,9 +34,13 @@ def patience_ms(delays_s: Sequence[float]) -> int:
     return int((sum(delays_s) * (1 + JITTER) + SLACK_S) * 1000)
 
 
-def park_ms(closed_s: float, *, age_ms: int, dice: Dice) -> int:
-    """Return how long to stay away from a host that is closed or crowded: the older, the longer, and spread."""
-    return int(1000 * closed_s + min(300_000, max(1_000, age_ms // 2)) * (0.5 + dice() / 2))
+def park_ms(*, age_ms: int, dice: Dice) -> int:
+    """Return how long to stay away from a host that is closed or crowded: the older the delivery, the longer.
+
+    Each is one way through one retry topic, for there may be ten thousand of them, and a spread that is held in memory.
+    """
+    step_s, spread_s = next((step, spread) for limit_ms, step, spread in PARKS if age_ms < limit_ms)
+    return int((step_s + spread_s * dice()) * 1000)
 
 
 def rung(wait_ms: int) -> int:
