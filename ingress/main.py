@@ -86,7 +86,7 @@ def _allow_connections(wanted: int) -> int:
     if hard == resource.RLIM_INFINITY or wanted <= hard - OTHER_FILES:
         return wanted
     allowed = max(1, hard - OTHER_FILES)
-    log.warning(
+    log.info(
         "ingress.max_connections is %d, but this system allows %d open files: beyond %d connections are refused",
         wanted,
         hard,
