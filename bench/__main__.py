@@ -14,6 +14,7 @@ from bench import measures
 from bench.mirror import mirror
 from bench.rebuild import rebuild
 from bench.report import Report, Row
+from bench.webhooks import webhooks
 
 MEASURES: Mapping[str, tuple[Callable[[int], Awaitable[list[Row]]], int]] = {
     "scheduler": (measures.scheduler, 20_000),
@@ -22,6 +23,7 @@ MEASURES: Mapping[str, tuple[Callable[[int], Awaitable[list[Row]]], int]] = {
     "latency": (measures.latency, 400),
     "mirror": (mirror, 400),
     "rebuild": (rebuild, 100_000),
+    "webhooks": (webhooks, 5_000),
 }
 OUT = Path(__file__).parent / "out" / "bench.json"
 
