@@ -6,6 +6,7 @@ HEADRACE_TEST_FUZZ_EXAMPLES=500 looks longer than the suite does, and with a new
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +25,12 @@ from schemas.codec import TASK
 from schemas.slices import queue_number
 from tests.support.answers import result_of
 from tests.support.bella import BODY, PUT, row_of
-from tests.support.ingress import HEADERS, Memory, ingress_in_memory
+from tests.support.ingress import Memory, ingress_in_memory
 from tests.support.operations import Operation, operations
-from tests.support.requests import Sent, as_described, requests_of
+from tests.support.requests import Sent, as_described, requests_of, with_each_member_wrong
 
 EXAMPLES = int(os.environ.get("HEADRACE_TEST_FUZZ_EXAMPLES", "0"))
-USUAL_EXAMPLES = 40
+USUAL_EXAMPLES = 60
 HANGS_S = 20
 
 
@@ -126,10 +127,21 @@ def test_no_request_is_answered_with_a_fault(ingress: Ingress, operation: Operat
         # A task that has not ended is followed for as long as it lasts.
         tasks = ingress.tasks[-1:] if operation.path.endswith("/events") else ingress.tasks
         sent = data.draw(requests_of(operation, task_ids=tasks))
-        response = ingress.send(operation, sent)
-        # Nobody works here, and to say so is no fault.
-        assert response.status_code < 500 or operation.path == "/readyz", response.text
-        as_described(operation, sent, response)
+        check(ingress, operation, sent)
 
     fuzz()
-    assert ingress.client.headers["authorization"] == HEADERS["authorization"]
+
+
+@pytest.mark.parametrize("operation", [one for one in operations() if one.json_examples], ids=str)
+def test_no_member_of_another_kind_is_answered_with_a_fault(ingress: Ingress, operation: Operation) -> None:
+    sent = {json.dumps(body) for value in operation.json_examples for body in with_each_member_wrong(value)}
+    for text in sorted(sent):
+        check(ingress, operation, Sent(operation.url(ingress.tasks[0]), False, {}, {}, {"content": text.encode()}))
+
+
+def check(ingress: Ingress, operation: Operation, sent: Sent) -> None:
+    """Send a request and look at its answer."""
+    response = ingress.send(operation, sent)
+    # Nobody works here, and to say so is no fault.
+    assert response.status_code < 500 or operation.path == "/readyz", (sent, response.text)
+    as_described(operation, sent, response)

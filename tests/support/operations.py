@@ -49,6 +49,12 @@ class Operation(NamedTuple):
         return "422" in self.described["responses"]
 
     @property
+    def json_examples(self) -> list[Any]:
+        """Return the examples of its JSON body."""
+        content = self.described.get("requestBody", {}).get("content", {})
+        return examples(content["application/json"]) if "application/json" in content else []
+
+    @property
     def user(self) -> str | None:
         """Return the end user that the example names."""
         body = self._body().get("json")

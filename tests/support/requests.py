@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -56,6 +56,21 @@ class Sent(NamedTuple):
         )
 
 
+WRONG = (None, True, 5, -0.5, 10**30, "", "x", "\x00", [], [1], [None], {}, {"a": 1})
+
+
+def with_each_member_wrong(value: Any) -> Iterator[Any]:
+    """Yield an example with one value of another kind, at every place and of every kind."""
+    yield from WRONG
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            for other in with_each_member_wrong(inner):
+                yield value | {name: other}
+    elif isinstance(value, list) and value:
+        for other in with_each_member_wrong(value[0]):
+            yield [other, *value[1:]]
+
+
 def as_described(operation: Operation, sent: Sent, response: httpx.Response) -> None:
     """Fail when an answer is not one of those that the document has."""
     told = f"{response.status_code} {response.text[:300]}"
@@ -73,7 +88,7 @@ def as_described(operation: Operation, sent: Sent, response: httpx.Response) -> 
 def requests_of(draw: st.DrawFn, operation: Operation, *, task_ids: Sequence[str]) -> Sent:
     """Draw a request to an operation: most are right but for one place, else all would end at the first check."""
     described = operation.described
-    wrong = draw(st.sampled_from(["nothing", "path", "query", "headers", "body", "body", "all"]))
+    wrong = draw(st.sampled_from(["nothing", "path", "query", "headers", "body", "body", "body", "body", "all"]))
     made_up = "{" in operation.path and wrong in ("path", "all")
     values = {name: _segment(draw, made_up, task_ids, name) for name in (*IDS, *OTHERS)}
     parameters = described.get("parameters", ())
@@ -125,8 +140,9 @@ def _body(described: Mapping[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     if "application/json" in content:
         media = content["application/json"]
         changed = st.one_of([_changed(value) for value in examples(media)])
-        values = st.one_of(of_schema(media.get("schema", {})), changed, changed, changed, ANY)
-        return st.one_of(values.map(lambda value: {"content": json.dumps(value).encode()}), raw)
+        values = st.one_of(changed, changed, changed, changed, of_schema(media.get("schema", {})), ANY)
+        sent = values.map(lambda value: {"content": json.dumps(value).encode()})
+        return st.one_of(sent, sent, sent, raw)
     if "multipart/form-data" in content:
         schema = _resolved(content["multipart/form-data"]["schema"])
         return st.one_of(_form(schema, broken=True), _form(schema, broken=False), raw)
@@ -135,21 +151,21 @@ def _body(described: Mapping[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 
 @st.composite
 def _changed(draw: st.DrawFn, value: Any) -> Any:
-    """Take an example and put something else into one place, or leave it."""
+    """Take an example and put something else into one place."""
+    if isinstance(value, list) and value:
+        return [draw(_changed(value[0])), *value[1:]]
     if not isinstance(value, dict) or not value:
-        return draw(st.just(value) | ANY)
+        return draw(ANY)
     name = draw(st.sampled_from(sorted(value)))
-    match draw(st.integers(0, 4)):
-        case 0:
-            return {key: inner for key, inner in value.items() if key != name}
-        case 1:
-            return value | {draw(TEXT): draw(ANY)}
-        case 2:
+    match draw(st.sampled_from(["other", "other", "other", "inside", "inside", "drop", "add"])):
+        case "other":
             return value | {name: draw(ANY)}
-        case 3:
+        case "inside":
             return value | {name: draw(_changed(value[name]))}
+        case "drop":
+            return {key: inner for key, inner in value.items() if key != name}
         case _:
-            return value
+            return value | {draw(TEXT): draw(ANY)}
 
 
 @st.composite
