@@ -98,7 +98,7 @@ class Lane:
         ends, spoken = await spoken_attempts(self.settings, self.level, starts, self.app.rows, lookup=self.lookup)
         self.scheduler.replay.begin(ends, spoken)
         reading = {(tp.topic, tp.partition): offset for tp, offset in starts.items()}
-        self.scheduler.progress.reset(reading, now_s=time.monotonic())
+        self.scheduler.progress.reset(reading)
         self.timers.partitions = self.pulse.partitions = partitions
         self.scheduler.changed.set()
         log.info(
@@ -112,7 +112,7 @@ class Lane:
 
     async def _revoked(self) -> None:
         self.timers.partitions = self.pulse.partitions = set()
-        self.scheduler.progress.reset({}, now_s=time.monotonic())
+        self.scheduler.progress.reset({})
         self.scheduler.replay.begin({}, ())
 
     def _fence(self) -> None:

@@ -19,20 +19,20 @@ class Progress:
     def __init__(self) -> None:
         self._next: dict[Place, int] = {}
         self._ahead: dict[Place, set[int]] = {}
-        self._moved_s: dict[Place, float] = {}
+        self._behind_s: dict[Place, float] = {}
 
-    def reset(self, starts: Mapping[Place, int], *, now_s: float) -> None:
+    def reset(self, starts: Mapping[Place, int]) -> None:
         """Begin anew with these partitions, at the offsets where reading begins."""
         self._next = dict(starts)
         self._ahead = {}
-        self._moved_s = dict.fromkeys(starts, now_s)
+        self._behind_s = {}
 
-    def done(self, place: Place, offset: int, *, now_s: float) -> None:
+    def done(self, place: Place, offset: int) -> None:
         """Note a record that is folded and durable."""
         following = self._next.get(place)
         if following is None or offset < following:
             return  # of a partition that is gone, or read once more
-        self._moved_s[place] = now_s
+        self._behind_s.pop(place, None)
         if offset > following:
             self._ahead.setdefault(place, set()).add(offset)
             return
@@ -48,10 +48,14 @@ class Progress:
         return self._next.get(place)
 
     def stuck(self, end: Callable[[Place], int | None], *, now_s: float, patience_s: float) -> list[Place]:
-        """List partitions that have more records and have not moved for a while: something was read past them."""
-        return [
-            place
-            for place, following in self._next.items()
-            if now_s - self._moved_s[place] > patience_s
-            and (self._ahead.get(place) or ((last := end(place)) is not None and following < last))
-        ]
+        """List partitions that were seen below their end for a while, and have not moved since they were first seen so.
+
+        Time in which nothing came does not count: the first record after it is below the end, too, until it is folded.
+        """
+        for place, following in self._next.items():
+            last = end(place)
+            if self._ahead.get(place) or (last is not None and following < last):
+                self._behind_s.setdefault(place, now_s)
+            else:
+                self._behind_s.pop(place, None)
+        return [place for place, since_s in self._behind_s.items() if now_s - since_s > patience_s]

@@ -148,10 +148,9 @@ class Scheduler:
             folded += self._fold_one(fold, event, one, now_ms)
         await self._bury_lost(fold)
         await self._ship(fold, now_ms)
-        folded_s = time.monotonic()
         for event in folded:
             message = event.message
-            self.progress.done((message.topic, message.partition), message.offset, now_s=folded_s)
+            self.progress.done((message.topic, message.partition), message.offset)
             event.ack()
         self._end_replays({event.message.partition for event in folded})
 
