@@ -22,6 +22,7 @@ RUN_TIMEOUT = "X-Headrace-Run-Timeout"
 RETENTION = "X-Headrace-Result-Retention"
 WAIT = "X-Headrace-Wait"
 CALLBACK_URL = "X-Headrace-Callback-Url"
+CALLBACK_EVENTS = "X-Headrace-Callback-Events"
 DESCRIPTIONS = {
     QUEUE: "Queue of the task; `ingress.default_queue` unless given. Registered on first use.",
     LEVEL: '0 online, 1 offline; 1 goes with `"async": true` only. The default of async calls is the queue\'s.',
@@ -32,6 +33,8 @@ DESCRIPTIONS = {
     WAIT: "Seconds to hold the call, at most `ingress.hold_s`; then 504, and the task goes on. A stream has no such "
     "bound unless this is given.",
     CALLBACK_URL: "Where the outcome of an async call is posted.",
+    CALLBACK_EVENTS: "What is posted there, separated by commas: start, progress, completed, failed, cancelled, "
+    "expired; the outcome alone unless given.",
 }
 OF_FIELD = {
     "queue": QUEUE,
@@ -41,6 +44,7 @@ OF_FIELD = {
     "run_timeout": RUN_TIMEOUT,
     "result_retention": RETENTION,
     "callback_url": CALLBACK_URL,
+    "callback_events": CALLBACK_EVENTS,
 }
 """Field of a task → the header that it comes from."""
 _PREFIX = b"x-headrace-"
@@ -59,6 +63,7 @@ class Options(NamedTuple):
     retention_s: int = 0
     wait_s: int = 0
     callback_url: str | None = None
+    callback_events: tuple[str, ...] = ()
 
 
 NONE = Options()
@@ -77,6 +82,7 @@ def read_options(headers: Headers, *, hold_s: float) -> Options:
         retention_s=_seconds(headers, RETENTION),
         wait_s=_seconds(headers, WAIT),
         callback_url=_one(headers, CALLBACK_URL),
+        callback_events=_names(headers, CALLBACK_EVENTS),
     )
     if options.wait_s > hold_s:
         raise InvalidRequest(f"{WAIT} must be at most {hold_s:g} seconds (ingress.hold_s)", field=WAIT)
@@ -101,6 +107,12 @@ def _one(headers: Headers, name: str) -> str | None:
     if len(values) > 1:
         raise InvalidRequest(f"{name} was sent twice", field=name)
     return values[0].strip() if values else None
+
+
+def _names(headers: Headers, name: str) -> tuple[str, ...]:
+    """Read names separated by commas, each once."""
+    parts = (part.strip() for part in (_one(headers, name) or "").split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
 
 
 def _level(value: str | None) -> int | None:

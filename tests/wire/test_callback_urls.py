@@ -62,3 +62,17 @@ async def test_the_callback_chooses_its_events(ingress: Double) -> None:
     for wrong in (["done"], "start", [1], {"start": True}, [None]):
         response = await client.post(PUT, json=BODY | there | {"callback_events": wrong})
         assert (response.status_code, response.json()["field"]) == (400, "callback_events"), wrong
+
+
+async def test_an_async_call_chooses_its_events_by_a_header(ingress: Double) -> None:
+    memory, client = ingress
+    call = {"model": "m", "messages": [], "async": True}
+    url = {"X-Headrace-Callback-Url": "http://127.0.0.1:8081/done"}
+    name = "X-Headrace-Callback-Events"
+    answered = await client.post("/v1/chat/completions", json=call, headers=url | {name: "start, completed,start"})
+    assert answered.status_code in (200, 202), answered.text
+    [record] = memory.written(topics.tasks(0))
+    assert TASK.decode(record.value or b"")["callback_events"] == ["start", "completed"]
+    refused = await client.post("/v1/chat/completions", json=call, headers=url | {name: "done"})
+    assert refused.status_code == 400
+    assert name in refused.text

@@ -83,7 +83,7 @@ def task_of(call: Call, options: Options, settings: Settings, *, idempotency_key
         "retention_ms": options.retention_s * 1000,
         "content_type": call.content_type,
         "user": None,
-        "callback_events": [],
+        "callback_events": [*options.callback_events],
     }
     try:
         check_task(task)
