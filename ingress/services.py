@@ -23,9 +23,9 @@ from core.queues import QueueDirectory
 from core.settings import Settings
 from ingress.auth import Keys
 from ingress.catalogue import Catalogue
+from ingress.deliveries import Deliveries
 from ingress.keys.entry import Limits
 from ingress.keys.file import KeysFile
-from ingress.deliveries import Deliveries
 from ingress.lease import lease_slot, renew_slot
 from ingress.limits import KeyLimits
 from ingress.metrics import Metrics

@@ -62,7 +62,7 @@ class KeysFile:
         except ConfigError as error:
             log.error("%s; the keys read before stay in force", error, extra={"event": "keys_refused"})
             return
-        log.info("%s: %d keys are in force", self._path, len(found), extra={"event": "keys_read", "keys": len(found)})
+        log.info("%s: keys in force: %d", self._path, len(found), extra={"event": "keys_read", "keys": len(found)})
 
     def _look(self) -> Stamp | None:
         """Return what changes with the file; a file that is replaced within one clock tick has another number."""
