@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.kafka import kafka_for_tests
 
-
 # A machine with other work pauses a test for longer than any bound on one example.
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-machine")
