@@ -137,3 +137,20 @@ async def test_a_private_address_is_refused_whatever_leads_there(
     assert receiver.got == {}
     for letter in probe.letters:
         assert ids[letter.key.decode()] in dict(letter.headers)["x-reason"]
+
+
+async def test_senders_share_the_work_and_hand_it_over_without_repeating_it(
+    probe: WorkProbe, settings: Settings, receiver: Receiver
+) -> None:
+    ids: list[str] = []
+    async with dispatching(settings):
+        ids += [await probe.result(f"{receiver.root}/500-then-200") for _ in range(30)]
+        async with dispatching(settings):
+            ids += [await probe.result(f"{receiver.root}/200") for _ in range(30)]
+            await eventually_async(lambda: all(receiver.got[one] for one in ids), what="every callback")
+        ids += [await probe.result(f"{receiver.root}/200") for _ in range(30)]
+        await eventually_async(lambda: all(receiver.got[one] for one in ids), what="the rest")
+        await eventually_async(lambda: all(len(receiver.got[one]) > 1 for one in ids[:30]), what="the second attempts")
+        await probe.committed(GROUP, *RESULTS)
+    calls = sum(len(receiver.got[one]) for one in ids)
+    assert calls <= 30 * 2 + 60 + 5, "at least once, and hardly ever more often"
