@@ -69,7 +69,8 @@ class IngressSettings(Section):
 class AuthSettings(Section):
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(
         default_factory=list,
-        description="Bearer keys, each a tenant of its own; a key or its sha256:HEX. Empty on loopback means hr-local.",
+        description="Bearer keys, each a tenant of its own; a key or its sha256:HEX. One alone has the scope admin. "
+        "Empty on loopback means hr-local.",
     )
     keys_file: Path | None = Field(
         None,

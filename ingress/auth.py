@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from core.errors import ConfigError, Forbidden, Unauthorized
-from ingress.keys.entry import NO_LIMITS, SCOPES, Key, Limits, Scope, from_setting
+from ingress.keys.entry import NO_LIMITS, SCOPES, USUAL_SCOPES, Key, Limits, Scope, from_setting
 
 
 class Caller(NamedTuple):
@@ -40,14 +40,19 @@ class Keys:
     ) -> None:
         """Take the keys of the settings, as they are or as sha256:HEX; raises ConfigError."""
         self._clock = clock
+        found = list(from_file)
+        # A key that is alone may do everything. Where there are several tenants none is master of the others, unless
+        # the keys file says so.
+        scopes = SCOPES if len(keys) == 1 and not found else USUAL_SCOPES
         self._settled = [
-            from_setting(key.get_secret_value(), number=number, limits=limits) for number, key in enumerate(keys, 1)
+            from_setting(key.get_secret_value(), number=number, scopes=scopes, limits=limits)
+            for number, key in enumerate(keys, 1)
         ]
         # Keys are found by a digest that nobody outside can foresee: the time a search takes tells nothing about which
         # key was near, and a thousand keys are searched as fast as one.
         self._salt = secrets.token_bytes(32)
         self._found: dict[bytes, Key] = {}
-        self.take_file(from_file)
+        self.take_file(found)
 
     def take_file(self, keys: Iterable[Key]) -> None:
         """Exchange the keys of the keys file; raises ConfigError, and then nothing has changed."""

@@ -53,10 +53,9 @@ class Services:
         self.settings = settings
         self.name = f"ingress-{socket.gethostname()}-{os.getpid()}"
         limits = Limits(settings.auth.requests_per_minute, settings.auth.concurrency)
-        self.keys = Keys(api_keys(settings), limits=limits)
         self.keys_file = None if settings.auth.keys_file is None else KeysFile(settings.auth.keys_file, limits=limits)
-        if self.keys_file is not None:
-            self.keys.take_file(self.keys_file.read())
+        listed = self.keys_file.read() if self.keys_file is not None else ()
+        self.keys = Keys(api_keys(settings), limits=limits, from_file=listed)
         self.limits = KeyLimits()
         self.metrics = Metrics()
         self.blobs: BlobStore = open_blobs(settings)

@@ -45,14 +45,14 @@ class Key(NamedTuple):
     """Epoch seconds."""
 
 
-def from_setting(text: str, *, number: int, limits: Limits = NO_LIMITS) -> Key:
-    """Read an entry of auth.api_keys: a tenant of its own with every scope; raises ConfigError."""
+def from_setting(text: str, *, number: int, scopes: frozenset[Scope], limits: Limits = NO_LIMITS) -> Key:
+    """Read an entry of auth.api_keys, a tenant of its own; raises ConfigError."""
     try:
         digest = digest_of(text)
     except ValueError as error:
         raise ConfigError(f"entry {number} of auth.api_keys {error}") from None
     owner = f"key-{digest.hex()[:OWNER_DIGITS]}"
-    return Key(digest, owner, owner, limits=limits)
+    return Key(digest, owner, owner, scopes, limits)
 
 
 def from_document(document: Mapping[str, Any], *, limits: Limits = NO_LIMITS) -> list[Key]:

@@ -32,7 +32,15 @@ def keys_of(*entries: dict[str, object], now_s: float = NOON) -> Keys:
 def test_a_known_key_is_a_tenant(key: str, header: str) -> None:
     caller = KEYS.caller(bearing(header.format(key)), "read")
     assert caller.owner == "key-" + sha256(key.encode()).hexdigest()[:12]
-    assert caller.scopes == SCOPES
+    assert caller.scopes == {"submit", "read"}
+
+
+def test_a_key_that_is_alone_may_do_everything_and_one_of_several_is_no_master_of_the_others() -> None:
+    assert Keys([SecretStr(PLAIN)]).holder(PLAIN, "admin").scopes == SCOPES
+    listed = from_document({"tenants": {"acme": {"keys": [{"key": "x"}]}}})
+    for keys in (KEYS, Keys([SecretStr(PLAIN)], from_file=listed)):
+        with pytest.raises(Forbidden):
+            keys.holder(PLAIN, "admin")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +94,7 @@ def test_keys_of_the_file_are_exchanged_and_those_of_the_settings_stay() -> None
     keys = Keys([SecretStr(PLAIN)], from_file=from_document({"tenants": {"acme": {"keys": [{"key": "old"}]}}}))
     keys.take_file(from_document({"tenants": {"acme": {"keys": [{"key": "new"}]}}}))
     assert keys.holder("new", "read").owner == "acme"
-    assert keys.holder(PLAIN, "read").scopes == SCOPES
+    assert keys.holder(PLAIN, "read").scopes == {"submit", "read"}
     with pytest.raises(Unauthorized):
         keys.holder("old", "read")
 
