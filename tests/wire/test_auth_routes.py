@@ -164,3 +164,14 @@ async def test_an_unknown_path_is_not_there(ingress: Double, path: str) -> None:
     answered = await ingress[1].get(path)
     assert answered.status_code in (404, 405)
     assert in_dialect(path, answered)
+
+
+async def test_the_queue_of_all_tenants_is_not_given_to_the_workers_of_one(ingress: Double) -> None:
+    memory, client = ingress
+    asked = {"queue": "default", "endpoint": "/v1/chat/completions"}
+    refused = await client.post("/v1/queue/register", json=asked, headers=bearer("sk-submit"))
+    assert (refused.status_code, refused.json()["code"]) == (403, 403)
+    assert "queue default is everybody's default; this needs a key with the scope admin" in refused.text
+    assert not memory.log
+    passed = await client.post("/v1/queue/register", json=asked, headers=bearer("sk-other"))
+    assert passed.status_code not in (401, 403)

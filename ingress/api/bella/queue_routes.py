@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.errors import InvalidRequest, NotFound, Unavailable
+from core.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from ingress.api.bella import pull
 from ingress.auth import Caller
 from ingress.body import read_body
@@ -53,9 +53,12 @@ class QueueRoutes:
         ]
 
     async def register(self, request: Request) -> Response:
-        """Register a queue by name; a name that is taken is refused, whoever has it."""
+        """Register a queue by name; a name that is taken is refused, whoever has it, and the shared default, too."""
         caller = self._services.keys.caller(request, "submit")
         asked = pull.parse_register(await read_body(request, limit=self._max_body))
+        if asked.queue == self._services.settings.ingress.default_queue and not _is_admin(caller):
+            # Its registrant's workers would be given the tasks of every tenant that names no queue.
+            raise Forbidden(f"queue {asked.queue} is everybody's default; this needs a key with the scope admin")
         services, queue = self._services, self._services.queues.get(asked.queue)
         if queue is None:
             _ = services.submitter  # raises Unavailable before Kafka has been reached
