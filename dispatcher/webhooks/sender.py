@@ -50,6 +50,7 @@ FIRST_RECORDS, FIRST_BYTES = 1_000, 67_108_864
 RETRY_RECORDS = 4_000
 BURY_RETRY_S = 0.5
 READERS = 3
+OPEN_TRIES = 5
 
 
 class Letters(Outbox):
@@ -91,8 +92,7 @@ class Sender:
 
     async def open(self) -> None:
         """Begin to deliver; raises Unavailable."""
-        read = [*(topics.results(level) for level in range(len(topics.LEVELS))), topics.DELIVERIES]
-        await self._lookup.open([self._settings.topic(name) for name in read])
+        await self._open_lookup()
         await self._disabled.open()
         self._outbox.start(self._crew)
         self._tasks = [
@@ -101,6 +101,19 @@ class Sender:
             self._crew.spawn(self._read_retries(), name="webhooks-retry"),
             self._crew.spawn(self._commit(), name="webhooks-commit"),
         ]
+
+    async def _open_lookup(self) -> None:
+        """Connect, more than once when the broker is busy: the inference consumers beside must not end for it."""
+        read = [*(topics.results(level) for level in range(len(topics.LEVELS))), topics.DELIVERIES]
+        names = [self._settings.topic(name) for name in read]
+        for _ in range(OPEN_TRIES - 1):
+            try:
+                await self._lookup.open(names)
+            except Unavailable:
+                await self._lookup.close()
+            else:
+                return
+        await self._lookup.open(names)
 
     async def close(self, deadline: Deadline) -> None:
         """Finish the attempts under way as far as the deadline allows; the rest is delivered by another, or later."""
