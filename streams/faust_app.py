@@ -8,6 +8,7 @@ packed changelog records are durable, and events are acknowledged one by one aft
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -109,6 +110,9 @@ class LaneApp:
             broker_heartbeat_interval=settings.streams.session_timeout_s / 4,
             broker_commit_interval=0.5,
             broker_commit_every=5_000,
+            # Faust takes its own changelog, which no stream reads after the recovery, for one that stands still, and
+            # logs an error of 15 lines every 10 s; `Scheduler.watch_inputs` watches the inputs.
+            stream_processing_timeout=math.inf,
             consumer_auto_offset_reset="earliest",
             # Static membership: a restarted process takes its place back without waiting for its dead predecessor.
             consumer_group_instance_id=f"{socket.gethostname()}-{level_name(level)}-{instance}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import faust
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from faust.transport.consumer import Consumer
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
 from core.kafka.producer import discard
@@ -73,6 +75,13 @@ def test_the_signals_come_at_the_moments_we_need() -> None:
     assert source.index("on_rebalance_complete.send") < source.index("perform_seek") < source.index("resume_flow")
     source = inspect.getsource(Recovery._resume_streams)
     assert source.index("on_rebalance_complete.send") < source.index("perform_seek") < source.index("resume_flow")
+
+
+async def test_a_changelog_that_no_stream_reads_is_no_error(tmp_path: Path) -> None:
+    assert lane(tmp_path, "memory").app.conf.stream_processing_timeout == math.inf
+    assert "tp_stream_timeout_secs = stream_processing_timeout" in inspect.getsource(AIOKafkaConsumerThread)
+    verdict = inspect.getsource(AIOKafkaConsumerThread.verify_event_path)
+    assert "secs_since_started >= self.tp_stream_timeout_secs" in verdict
 
 
 async def test_partitions_without_a_commit_are_set_to_their_first_record() -> None:
