@@ -116,9 +116,12 @@ async def test_metadata_shows_a_queue_and_nothing_where_there_is_none(ingress: D
         ("take", {"queues": ["chat:0"], "process_timeout": 1e9}, "process_timeout"),
         ("take", {"queues": ["chat:0"], "process_max_retries": -2}, "process_max_retries"),
         ("take", {"queues": ["chat:0"], "min_age_seconds": "9"}, "min_age_seconds"),
-        ("TASK-1-0-C-260131120000-0000-007000/complete", {"status_code": 99}, "status_code"),
-        ("TASK-1-0-C-260131120000-0000-007000/complete", {"status_code": "ok"}, "status_code"),
-        ("TASK-1-0-C-260131120000-0000-007000/complete", {"attempt": 0}, "attempt"),
+        ("TASK-1-0-C-260131120000-0000-007000/complete", {"body": 1, "status_code": 99}, "status_code"),
+        ("TASK-1-0-C-260131120000-0000-007000/complete", {"body": 1, "status_code": "ok"}, "status_code"),
+        ("TASK-1-0-C-260131120000-0000-007000/complete", {"body": 1, "attempt": 0}, "attempt"),
+        ("TASK-1-0-C-260131120000-0000-007000/complete", {}, "body"),
+        ("TASK-1-0-C-260131120000-0000-007000/complete", {"status_code": 204, "body": None}, "body"),
+        ("TASK-1-0-C-260131120000-0000-007000/complete", {"body": 1, "request_id": 7}, "request_id"),
     ],
 )
 async def test_a_wrong_member_is_named(ingress: Double, path: str, body: Any, field: str) -> None:
@@ -133,8 +136,8 @@ async def test_a_wrong_member_is_named(ingress: Double, path: str, body: Any, fi
         ("POST", "take", {"queues": ["nobody:0"]}),
         ("GET", "chat:0/stats", None),
         ("GET", "nobody:1/stats", None),
-        ("POST", "nonsense/complete", {}),
-        ("POST", "TASK-1-0-C-260131120000-0000-007000/complete", {}),
+        ("POST", "nonsense/complete", {"body": 1}),
+        ("POST", "TASK-1-0-C-260131120000-0000-007000/complete", {"body": 1}),
         ("GET", "eventbus", None),
     ],
 )
@@ -171,7 +174,8 @@ async def held(ingress: Double, **changes: Any) -> Task:
 async def test_complete_speaks_for_the_holder(ingress: Double) -> None:
     memory, client = ingress
     task = await held(ingress)
-    body = b'{"status_code":"503","request_id":"R","body":{"n":12345678901234567890123, "text":"\\u00e9"}}'
+    body = b'{"status_code":"503","request_id":"%b","body":{"n":12345678901234567890123, "text":"\\u00e9"}}'
+    body %= (task["id"] or "").encode()
     response = await client.post(f"/v1/queue/{task['id']}/complete", content=body)
     assert (response.status_code, response.content) == (200, b'"%b"' % (task["id"] or "").encode())
     assert response.headers["x-task-id"] == task["id"]
@@ -222,6 +226,19 @@ async def test_an_outcome_of_an_older_attempt_is_dropped(ingress: Double) -> Non
     response = await client.post(f"/v1/queue/{task['id']}/complete", json={"body": 1, "attempt": 2})
     assert (response.status_code, response.json()) == (200, task["id"])
     assert memory.written(topics.events(0)) == []
+
+
+async def test_an_outcome_that_names_another_task_is_refused(ingress: Double) -> None:
+    memory, client = ingress
+    task_id = ids.parse((await held(ingress))["id"] or "")
+    path = f"/v1/queue/{task_id}/complete"
+    for named in (str(task_id._replace(serial=1)), task_id._replace(serial=1).uuid(), "R", ""):
+        refused = envelope(await client.post(path, json={"body": 1, "request_id": named}))
+        assert (refused["code"], refused["field"]) == (400, "request_id")
+    assert memory.written(topics.events(0)) == []
+    for named in (str(task_id), task_id.task(), task_id.request(), task_id.batch_request(), task_id.uuid(), None):
+        response = await client.post(path, json={"body": 1, "request_id": named})
+        assert (response.status_code, response.json()) == (200, str(task_id))
 
 
 async def test_only_the_registrant_completes(ingress: Double) -> None:
@@ -294,4 +311,4 @@ def test_a_text_is_passed_on_as_text_and_anything_else_as_json() -> None:
     assert parse_complete(b'{"body": "caf\\u00e9"}')[:3] == (200, "café".encode(), "text/plain; charset=utf-8")
     assert parse_complete(b'{"body": [1, null]}')[:3] == (200, b"[1,null]", "application/json")
     assert parse_complete(b'{"body": false}').body == b"false"
-    assert parse_complete(b'{"status_code": 204}').body is None
+    assert [parse_complete(b'{"body": %b}' % empty).body for empty in (b'""', b"{}", b"[]")] == [b"", b"{}", b"[]"]

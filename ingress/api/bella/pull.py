@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import orjson
@@ -15,6 +16,7 @@ from ingress.pulling.lane import LaneName, PullLane
 from ingress.pulling.order import Order, Taken
 from ingress.pulling.picker import STRATEGIES, Strategy
 from schemas import ids
+from schemas.ids import TaskId
 from schemas.records import Queue, ServedBy
 from schemas.validation import MAX_TIMEOUT_MS, QUEUE_NAME, Invalid, check_endpoint, check_queue
 
@@ -37,10 +39,12 @@ class Completion(NamedTuple):
     """What a worker brings for a task."""
 
     status_code: int
-    body: bytes | None
+    body: bytes
     content_type: str
     attempt: int | None
     """The attempt that it is for, as take told it; None for the one that is held."""
+    request_id: str | None
+    """The task that it says it is for."""
 
 
 def parse_register(body: bytes) -> Registration:
@@ -90,13 +94,28 @@ def parse_lane(text: object, *, field: str) -> LaneName:
 def parse_complete(body: bytes) -> Completion:
     """Read the body of complete; raises InvalidRequest. A body that is a text is passed on as that text."""
     members = json_object(body)
-    content, content_type = None, JSON
-    if isinstance(members.get("body"), str):
-        content, content_type = members["body"].encode(errors="replace"), TEXT
-    elif members.get("body") is not None:
+    given, content_type = members.get("body"), JSON
+    if given is None:
+        raise InvalidRequest("body is required: the answer of the task", field="body")
+    if isinstance(given, str):
+        content, content_type = given.encode(errors="replace"), TEXT
+    else:
         content = changed_json(body, members, lambda given: given["body"], field="body")
+    request_id = members.get("request_id")
+    if not isinstance(request_id, str | None):
+        raise InvalidRequest("request_id must be a string", field="request_id")
     attempt = _whole(members, "attempt", least=1, most=1 << 30)
-    return Completion(_status(members.get("status_code")), content, content_type, attempt)
+    return Completion(_status(members.get("status_code")), content, content_type, attempt, request_id)
+
+
+def check_is_for(given: Completion, task_id: TaskId) -> None:
+    """Refuse an outcome that says it is another task's: a worker that mixes up its tasks; raises InvalidRequest."""
+    if given.request_id is None:
+        return
+    with suppress(ids.IdError):
+        if ids.parse(given.request_id) == task_id:
+            return
+    raise InvalidRequest("request_id is not the id of the task that the path names", field="request_id")
 
 
 def taken_map(taken: Mapping[LaneName, list[Taken]]) -> bytes:

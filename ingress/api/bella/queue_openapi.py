@@ -98,8 +98,8 @@ def _take(errors: Errors) -> dict[str, Any]:
 def _complete(errors: Errors) -> dict[str, Any]:
     properties = {
         "status_code": {"type": "integer", "minimum": 200, "maximum": 599, "default": 200},
-        "request_id": TEXT | {"description": "Not looked at; the path names the task."},
-        "body": {"description": "The answer. A text is passed on as it is, anything else as JSON."},
+        "request_id": TEXT | {"description": "The task's id in any form, where it is given."},
+        "body": {"description": "The answer, not null. A text is passed on as it is, anything else as JSON."},
         "attempt": {
             "type": "integer",
             "minimum": 1,
@@ -114,7 +114,7 @@ def _complete(errors: Errors) -> dict[str, Any]:
             "dropped, and the answer is the same."
         ),
         "parameters": [task_id_parameter()],
-        "requestBody": _body(properties, [], {"status_code": 200, "request_id": TASK_TEXT, "body": COMPLETION}),
+        "requestBody": _body(properties, ["body"], {"status_code": 200, "request_id": TASK_TEXT, "body": COMPLETION}),
         "responses": {
             "200": _answer("The id, as a JSON string.", TEXT, TASK_TEXT),
             **errors(400, 401, 404, 413, 503),

@@ -100,6 +100,7 @@ class QueueRoutes:
         caller = self._services.keys.caller(request, "submit")
         given = pull.parse_complete(await read_body(request, limit=self._max_body))
         row = await self._row(request.path_params["task_id"], caller)
+        pull.check_is_for(given, ids.parse(row["id"]))
         if not await self._finish(row, given):
             log.info(
                 "an outcome of %s came too late", row["id"], extra={"event": "complete_dropped", "task_id": row["id"]}
@@ -162,10 +163,11 @@ class QueueRoutes:
         """Bring an outcome to the scheduler; False when the task is in other hands, or has ended already."""
         if row["lease_until_ms"] is None or given.attempt not in (None, row["attempt"]):
             return False
-        body, body_ref = given.body, None
-        if body is not None and len(body) > self._inline_bytes:
+        body: bytes | None = given.body
+        body_ref = None
+        if len(given.body) > self._inline_bytes:
             name = f"results/{row['id']}-{row['attempt']}-{secrets.token_hex(4)}"
-            body_ref = await self._services.blobs.put(body, name=name, media_type=given.content_type)
+            body_ref = await self._services.blobs.put(given.body, name=name, media_type=given.content_type)
             body = None
         outcome = reported(
             given.status_code,
