@@ -9,7 +9,7 @@ from ingress.api.openai import wire
 from ingress.api.openai.answers import JSON, held_answer, overdue, task_headers
 from ingress.api.openai.stream import OpenAIStream
 from ingress.api.openai.wire import Call
-from ingress.api.tasks.wire import RETRY_AFTER_S, accepted_object, request_id
+from ingress.api.tasks.wire import RETRY_AFTER_S, accepted_object
 from ingress.auth import Caller
 from ingress.blocking import Ending
 from ingress.body import idempotency_key
@@ -59,13 +59,12 @@ class Calls:
         return response
 
     async def _accept(self, prepared: Prepared, created_ms: int) -> Response:
-        own = prepared.ticket
+        own = prepared.ticket.key
         ticket = await self._door.accept(prepared)
-        row = self._services.view.get(ticket.key) if ticket.key != own.key else None
+        row = self._services.view.get(ticket.key) if ticket.key != own else None
         body = accepted_object(
             ticket.id,
             created_ms=row["created_ms"] if row else created_ms,
-            request_id=request_id(own.id),
             status=row["state"] if row else "queued",
             progress=row["progress"] if row else 0,
         )

@@ -34,29 +34,17 @@ def moment(ms: int) -> str:
     return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def accepted_object(
-    task_id: TaskId, *, created_ms: int, request_id: str, status: str = "queued", progress: int = 0
-) -> bytes:
-    """Render the answer to an async call.
-
-    Args:
-        request_id: names this request; a twin of an earlier one gets the id of the first and a request_id of its own.
-        status: queued, unless the call is the twin of a task that stands elsewhere.
-    """
+def accepted_object(task_id: TaskId, *, created_ms: int, status: str = "queued", progress: int = 0) -> bytes:
+    """Render the answer to an async call; that to the twin of an earlier one shows the first, wherever it stands."""
     return orjson.dumps(
         {
             "id": task_id.task(),
             "status": status,
             "progress": progress,
             "created_at": moment(created_ms),
-            "request_id": request_id,
+            "request_id": task_id.request(),
         }
     )
-
-
-def request_id(task_id: TaskId) -> str:
-    """Return the req_ form of the id that a request was given, whichever task answers it."""
-    return task_id.request()
 
 
 def wait_s(preferences: Sequence[str]) -> int:
@@ -77,7 +65,7 @@ def task_object(reading: Reading) -> dict[str, Any]:
         "status": reading.state,
         "progress": _progress(reading),
         "model_code": reading.model,
-        "request_id": request_id(task_id),
+        "request_id": task_id.request(),
         "queue": reading.queue,
         "level": reading.level,
         "endpoint": reading.endpoint,
