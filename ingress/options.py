@@ -12,7 +12,7 @@ from typing import NamedTuple
 from starlette.datastructures import Headers
 
 from core.errors import InvalidRequest
-from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_callback, check_queue
+from schemas.validation import MAX_RETENTION_MS, MAX_TIMEOUT_MS, Invalid, check_callback, check_queue
 
 QUEUE = "X-Headrace-Queue"
 LEVEL = "X-Headrace-Level"
@@ -79,7 +79,7 @@ def read_options(headers: Headers, *, hold_s: float) -> Options:
         timeout_s=_seconds(headers, TIMEOUT),
         start_timeout_s=_seconds(headers, START_TIMEOUT),
         run_timeout_s=_seconds(headers, RUN_TIMEOUT),
-        retention_s=_seconds(headers, RETENTION),
+        retention_s=_seconds(headers, RETENTION, most_s=MAX_RETENTION_MS // 1000),
         wait_s=_seconds(headers, WAIT),
         callback_url=_one(headers, CALLBACK_URL),
         callback_events=_names(headers, CALLBACK_EVENTS),
@@ -123,10 +123,10 @@ def _level(value: str | None) -> int | None:
     return int(value)
 
 
-def _seconds(headers: Headers, name: str) -> int:
+def _seconds(headers: Headers, name: str, *, most_s: int = MOST_S) -> int:
     value = _one(headers, name)
     if value is None:
         return 0
-    if not _SECONDS.fullmatch(value) or not 1 <= int(value) <= MOST_S:
-        raise InvalidRequest(f"{name} must be a whole number of seconds from 1 to {MOST_S}", field=name)
+    if not _SECONDS.fullmatch(value) or not 1 <= int(value) <= most_s:
+        raise InvalidRequest(f"{name} must be a whole number of seconds from 1 to {most_s}", field=name)
     return int(value)

@@ -84,6 +84,13 @@ async def test_wrong_headers_are_refused_by_name(ingress: Double, headers: Any, 
     assert memory.log == {}
 
 
+@pytest.mark.parametrize("seconds", ["0", "604801", "1209601", "999999999", "9999999999999"])
+async def test_a_retention_beyond_its_limit_is_told_the_limit(ingress: Double, seconds: str) -> None:
+    refused = await ingress[1].post(CHAT, content=BODY, headers={"X-Headrace-Result-Retention": seconds})
+    said = "X-Headrace-Result-Retention must be a whole number of seconds from 1 to 604800"
+    assert error(refused, 400)["message"] == said
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
