@@ -57,7 +57,7 @@ async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
         data_dir=tmp_path,
         auth=AuthSettings(keys_file=tmp_path / "keys.toml"),
         ingress=IngressSettings(check_models=False),
-        queues={"default": QueueSettings(model="smollm2")},
+        queues={"default": QueueSettings(model="smollm2"), "night": QueueSettings(level=1)},
     )
     async with ingress_in_memory(settings) as double:
         yield double
@@ -166,12 +166,13 @@ async def test_an_unknown_path_is_not_there(ingress: Double, path: str) -> None:
     assert in_dialect(path, answered)
 
 
-async def test_the_queue_of_all_tenants_is_not_given_to_the_workers_of_one(ingress: Double) -> None:
+@pytest.mark.parametrize(("queue", "why"), [("default", "is everybody's default"), ("night", "stands in the settings")])
+async def test_a_queue_of_all_tenants_is_not_given_to_the_workers_of_one(ingress: Double, queue: str, why: str) -> None:
     memory, client = ingress
-    asked = {"queue": "default", "endpoint": "/v1/chat/completions"}
+    asked = {"queue": queue, "endpoint": "/v1/chat/completions"}
     refused = await client.post("/v1/queue/register", json=asked, headers=bearer("sk-submit"))
     assert (refused.status_code, refused.json()["code"]) == (403, 403)
-    assert "queue default is everybody's default; this needs a key with the scope admin" in refused.text
+    assert f"queue {queue} {why}; this needs a key with the scope admin" in refused.text
     assert not memory.log
     passed = await client.post("/v1/queue/register", json=asked, headers=bearer("sk-other"))
     assert passed.status_code not in (401, 403)

@@ -51,7 +51,10 @@ def _register(errors: Errors) -> dict[str, Any]:
     return {
         "operationId": "register",
         "summary": "Register a queue",
-        "description": "Names are unique over all keys. A name that is taken is a 400, by a first task too.",
+        "description": (
+            "Names are unique over all keys. A name that is taken is a 400, by a first task too. The default queue and "
+            "those of the settings are for keys with the scope admin; others are answered 403."
+        ),
         "requestBody": _body(properties, ["queue", "endpoint"], {"queue": "chat", "endpoint": "/v1/chat/completions"}),
         "responses": {
             "200": _answer("The queue's name, as a JSON string.", TEXT, "chat"),

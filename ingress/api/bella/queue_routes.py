@@ -53,12 +53,11 @@ class QueueRoutes:
         ]
 
     async def register(self, request: Request) -> Response:
-        """Register a queue by name; a name that is taken is refused, whoever has it, and the shared default, too."""
+        """Register a queue by name; a name that is taken is refused, and one that the operator shares among tenants."""
         caller = self._services.keys.caller(request, "submit")
         asked = pull.parse_register(await read_body(request, limit=self._max_body))
-        if asked.queue == self._services.settings.ingress.default_queue and not _is_admin(caller):
-            # Its registrant's workers would be given the tasks of every tenant that names no queue.
-            raise Forbidden(f"queue {asked.queue} is everybody's default; this needs a key with the scope admin")
+        if not _is_admin(caller):
+            self._check_not_shared(asked.queue)
         services, queue = self._services, self._services.queues.get(asked.queue)
         if queue is None:
             _ = services.submitter  # raises Unavailable before Kafka has been reached
@@ -124,6 +123,14 @@ class QueueRoutes:
         """Say that there is none: Bella hands out the address and password of its Redis here."""
         self._services.keys.caller(request, "read")
         raise NotFound(NO_EVENT_BUS)
+
+    def _check_not_shared(self, name: str) -> None:
+        """Refuse names that tenants share: the registrant's workers would be given the tasks of all of them."""
+        settings = self._services.settings
+        if name == settings.ingress.default_queue:
+            raise Forbidden(f"queue {name} is everybody's default; this needs a key with the scope admin")
+        if name in settings.queues:
+            raise Forbidden(f"queue {name} stands in the settings; this needs a key with the scope admin")
 
     async def _open(self, order: Order, caller: Caller) -> None:
         """Let only the registrant and admins take from a queue, and give it to workers when it is not theirs yet."""
