@@ -61,6 +61,15 @@ async def test_a_malformed_position(story: Story, last: str) -> None:
     assert "Last-Event-ID" in by_header.text
 
 
+@pytest.mark.parametrize(("query", "field"), [("x=1", "x"), ("from=1&from=2", "from"), ("from=1&From=1", "From")])
+async def test_a_query_that_would_be_ignored_is_refused(story: Story, query: str, field: str) -> None:
+    story.end()
+    for headers in ({}, {"last-event-id": "1"}):
+        refused = await story.client.get(f"{story.path}?{query}", headers=headers)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, field)
+    assert (await story.client.get(f"{story.path}?from=1")).status_code == 200
+
+
 async def test_many_viewers_share_one_reading(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     story.memory.services.waiters._limit = 1_000
     story.memory.settings.ingress.__dict__["max_waiting"] = 1_000

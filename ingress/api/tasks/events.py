@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from core.errors import InvalidRequest
 from ingress import sse
 from ingress.disconnect import watched
 from ingress.event_stream import START_S, STUCK_S
@@ -22,6 +23,7 @@ from ingress.task_events.position import START, Position, parse
 from ingress.task_events.viewer import Left, Viewer
 
 LAST_ID = "Last-Event-ID"
+FROM = "from"
 
 
 class EventRoutes:
@@ -47,11 +49,16 @@ class EventRoutes:
 
 def asked_position(request: Request) -> Position:
     """Return where a client wants to go on; raises InvalidRequest. The header counts more: a browser keeps it new."""
+    begin: str | None = None
+    for name, value in request.query_params.multi_items():
+        if name != FROM:
+            raise InvalidRequest(f"there is no parameter {name[:40]}; there is {FROM}", field=name[:40])
+        if begin is not None:
+            raise InvalidRequest(f"{FROM} was given twice", field=FROM)
+        begin = value
     if last := request.headers.get(LAST_ID):
         return parse(last, field=LAST_ID)
-    if (begin := request.query_params.get("from")) is not None:
-        return parse(begin, field="from")
-    return START
+    return START if begin is None else parse(begin, field=FROM)
 
 
 class TaskEventStream(Response):

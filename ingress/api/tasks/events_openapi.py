@@ -70,7 +70,7 @@ def _events() -> dict[str, Any]:
                 "headers": {"x-task-id": {"description": "Id of the task.", "schema": {"type": "string"}}},
                 "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
             },
-            "400": _refusal("Last-Event-ID or from is malformed."),
+            "400": _refusal("Last-Event-ID or from is malformed, or the query holds anything else."),
             "401": _refusal("The key is missing or not known."),
             "403": _refusal("The key may not read tasks."),
             "404": _refusal("No such task, or it belongs to another key."),
