@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, SecretStr
 
@@ -17,7 +17,7 @@ PREFIX = "HEADRACE_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """One setting; `allowed` completes the sentence "it must be …"."""
+    """One setting; `allowed` completes the sentence "it must be …". A member of a table has no variable's name."""
 
     dotted: str
     name: str
@@ -31,6 +31,11 @@ class Variable:
 def variables() -> list[Variable]:
     """Describe every setting, in the order of their declaration."""
     return list(by_dotted().values())
+
+
+def documented() -> list[Variable]:
+    """Describe every setting, and after each table what an entry of it may hold, as TABLE.NAME.MEMBER."""
+    return [row for variable in variables() for row in (variable, *_members(variable.dotted))]
 
 
 @cache
@@ -65,6 +70,13 @@ def plain(value: object) -> str:
             return json.dumps(value) if value else ""
         case _:
             return str(value)
+
+
+def _members(dotted: str) -> Iterator[Variable]:
+    field = Settings.model_fields.get(dotted)
+    for entry in get_args(field.annotation) if field is not None else ():
+        if _is_section(entry):
+            yield from (replace(member, name="") for member in _walk(entry, f"{dotted}.NAME."))
 
 
 def _is_section(annotation: object) -> bool:
@@ -113,7 +125,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
 def _allowed(schema: Mapping[str, Any]) -> str:
     kind = _kind(schema)
     if kind == "choice":
-        return "one of " + ", ".join(schema["enum"])
+        return "one of " + ", ".join(map(str, schema["enum"]))
     if kind in ("integer", "number"):
         return ("a whole number" if kind == "integer" else "a number") + _bounds(schema)
     if "pattern" in schema:
@@ -132,7 +144,7 @@ def _bounds(schema: Mapping[str, Any]) -> str:
         return f" from {low:g} to {high:g}" if isinstance(high, float) else f" from {low} to {high}"
     parts = []
     if low is not None:
-        parts.append(f"of at least {low}")
+        parts.append(f"of at least {low:g}" if isinstance(low, float) else f"of at least {low}")
     if "exclusiveMinimum" in schema:
         parts.append(f"above {schema['exclusiveMinimum']:g}")
     if high is not None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from core.config import as_toml, load_settings, variables
+from core.config import as_toml, load_settings
+from core.variables import documented
 from headrace.options import config_option, reported
 
 
@@ -44,13 +45,15 @@ def print_(config: Path | None) -> None:
 def list_variables(as_json: bool, word: str) -> None:
     """List every setting with its variable, default and range.
 
-    With WORD only those whose name or description holds it: `headrace config variables timeout`.
+    After a table come the members that each of its entries may have. With WORD only those whose name or description
+    holds it: `headrace config variables timeout`.
     """
-    chosen = [v for v in variables() if word.lower() in f"{v.dotted} {v.name} {v.description}".lower()]
+    chosen = [v for v in documented() if word.lower() in f"{v.dotted} {v.name} {v.description}".lower()]
     if as_json:
         click.echo(json.dumps([asdict(variable) for variable in chosen], indent=2))
         return
     for variable in chosen:
         click.echo(f"{variable.dotted} = {variable.default or '(not set)'}")
-        click.echo(f"    {variable.name}: {variable.allowed}")
+        table = variable.dotted.rpartition(".")[0]
+        click.echo(f"    {variable.name or f'[{table}] in headrace.toml'}: {variable.allowed}")
         click.echo(f"    {variable.description}")

@@ -16,7 +16,7 @@ import click
 from prometheus_client.metrics import MetricWrapperBase
 
 from core.settings import Settings
-from core.variables import variables
+from core.variables import documented
 from headrace.main import main
 from schemas import codec
 from schemas.topics import DAY_MS, HOUR_MS, Topic, declared, work_topic
@@ -75,15 +75,15 @@ def records_reference() -> str:
 
 
 def settings_table() -> str:
-    """List every setting."""
+    """List every setting; the members of tables have no variable."""
     rows = (
         [
             f"`{one.dotted}`",
-            f"`{one.name}`",
+            f"`{one.name}`" if one.name else "",
             f"`{one.default}`" if one.default else "",
             f"{one.description} {one.allowed[0].upper()}{one.allowed[1:]}.",
         ]
-        for one in variables()
+        for one in documented()
     )
     return _table(["setting", "variable", "default", "meaning"], rows)
 

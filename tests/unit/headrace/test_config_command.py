@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from core.config import variables
+from core.settings import ModelSettings
+from core.variables import documented
 from headrace.config import config
 from headrace.topics import topics
 
@@ -37,10 +38,22 @@ def test_a_mistake_is_one_sentence_and_exit_code_1() -> None:
 
 def test_variables_lists_all_or_those_with_a_word() -> None:
     run = CliRunner().invoke(config, ["variables", "--json"])
-    assert [entry["dotted"] for entry in json.loads(run.stdout)] == [setting.dotted for setting in variables()]
+    assert [entry["dotted"] for entry in json.loads(run.stdout)] == [setting.dotted for setting in documented()]
     found = CliRunner().invoke(config, ["variables", "RETRY_DELAYS"]).stdout
     delays = "5,300,1800,7200,18000,36000,50400,72000,86400"
     assert found.startswith(f"webhooks.retry_delays = {delays}\n    HEADRACE_WEBHOOKS_RETRY_DELAYS: numbers, ")
+
+
+def test_variables_lists_the_members_of_tables_with_no_variable_of_their_own() -> None:
+    shown = CliRunner().invoke(config, ["variables", "queues.NAME.level"]).stdout
+    assert shown == (
+        "queues.NAME.level = 0\n    [queues.NAME] in headrace.toml: one of 0, 1\n"
+        "    Level of async tasks that name none: 0 online, 1 offline.\n"
+    )
+    listed = json.loads(CliRunner().invoke(config, ["variables", "--json", "models"]).stdout)
+    names = ["models", *(f"models.NAME.{member}" for member in ModelSettings.model_fields)]
+    assert [one["dotted"] for one in listed if one["dotted"].startswith("models")] == names
+    assert [one["name"] for one in listed if one["dotted"].startswith("models.")] == [""] * (len(names) - 1)
 
 
 @pytest.mark.parametrize("command", ["apply", "diff"])
