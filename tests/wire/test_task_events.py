@@ -50,6 +50,22 @@ async def test_from_the_first_moment_to_the_last(story: Story) -> None:
     )  # fmt: skip
 
 
+async def test_a_status_comes_again_with_a_new_attempt_only(story: Story) -> None:
+    story.row("processing")
+    viewing = story.open()
+    await story.opened()
+    for changes in ({}, {"streamed": True}, {"lease_until_ms": 9_000}, {"lost_workers": 1}, {"updated_ms": 8}):
+        story.row("processing", **changes)
+        await turns()
+    story.row("processing", attempt=2)
+    story.row("processing", attempt=2, streamed=True)
+    story.end(state="cancelled", status_code=499, error_code="cancelled", error_message="x", attempt=2, body=None)
+    got = await viewing
+    more = ',"error_code":"cancelled","error_message":"x"'
+    told = status(story, "processing"), status(story, "processing", attempt=2)
+    assert got.startswith(b"".join(told) + status(story, "cancelled", attempt=2, more=more))
+
+
 async def test_a_task_that_no_scheduler_has_seen_yet_waits(ingress: Double) -> None:
     memory, client = ingress
     accepted = [await client.post(PUT, json=BODY) for _ in range(memory.settings.kafka.partitions)]

@@ -18,9 +18,9 @@ _EXAMPLE = (
 _DESCRIPTION = (
     "Server-sent events of any task of yours, whatever its mode, level or door, on any ingress; open it before, during "
     "or after the run, as often as you like. Leaving cancels nothing.\n\n"
-    "- `event: status`: where the task stands, first as it is now, then every change: `id`, `status` (queued, "
-    "processing, completed, failed, cancelled, expired), `attempt`, `progress`, and `error_code` and `error_message` "
-    "of a failed one. No id.\n"
+    "- `event: status`: where the task stands, first as it is now, then every change of `status` or `attempt`: `id`, "
+    "`status` (queued, processing, completed, failed, cancelled, expired), `attempt`, `progress`, and `error_code` and "
+    "`error_message` of a failed one. The same status comes again with a new attempt only. No id.\n"
     "- `event: progress`: `id` and `progress` in percent, where it is known while the task runs. No id.\n"
     "- Frames without a name carry an id. Of a streamed task they are the upstream's chunks, byte for byte, from the "
     "first. Any other task has one: the body of its answer, when that is JSON or text; for other bodies fetch the "
