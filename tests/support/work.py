@@ -154,7 +154,7 @@ class WorkProbe:
         assert outcome is not None
         return outcome
 
-    async def committed(self, group: str, *names: str, within_s: float = 10) -> None:
+    async def committed(self, group: str, *names: str, within_s: float = 30) -> None:
         """Wait until a group has committed everything in these topics."""
         give_up = time.monotonic() + within_s
         while await self.uncommitted(group, *names):

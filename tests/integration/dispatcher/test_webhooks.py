@@ -80,7 +80,7 @@ async def test_what_is_final_is_buried(probe: WorkProbe, settings: Settings, rec
     async with dispatching(settings):
         ids = {path: await probe.result(f"{receiver.root}/{path}") for path in paths}
         nobody = await probe.result("http://127.0.0.1:1/")
-        await eventually_async(lambda: len(probe.letters) == 5, what="the dead letters")
+        await eventually_async(lambda: len(probe.letters) == 5, within_s=60, what="the dead letters")
         await probe.committed(GROUP, *RESULTS)
     assert {path: len(receiver.got[one]) for path, one in ids.items()} == paths
     reasons = {letter.key.decode(): dict(letter.headers) for letter in probe.letters}
