@@ -220,7 +220,7 @@ def test_the_example_in_the_topics_page_reads_a_result(terminal: Terminal) -> No
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=COMMAND_S, check=False)
     assert ended.returncode == 0, ended.stderr
     # The first record can be of any test here; a streamed answer has usage only where its client asked for it.
-    assert re.match(r"TASK-\d+-0-(B-\S+ completed 200 \{|S-\S+ completed 200 )", ended.stdout), ended.stdout
+    assert re.match(r"TASK-\d+-0-[BSC]-\S+ completed 200 (\{|None)", ended.stdout), ended.stdout
 
 
 def test_every_block_to_type_is_known_to_this_test() -> None:
