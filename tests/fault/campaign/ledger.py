@@ -24,6 +24,15 @@ class Accepted:
     answer: Answer | None = None
 
 
+UNCONFIRMED = b"did not confirm"
+"""In a 503 that names the task: nothing was acknowledged, and if it was written it is withdrawn."""
+
+
+def is_unconfirmed(status: int, text: bytes) -> bool:
+    """Tell whether an answer that names a task acknowledges nothing."""
+    return status == 503 and UNCONFIRMED in text
+
+
 @dataclass(slots=True)
 class Ledger:
     """The acknowledged tasks by id, and what became of the other requests."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.fault.campaign.ledger import Accepted, Answer, Ledger
+from tests.fault.campaign.ledger import Accepted, Answer, Ledger, is_unconfirmed
 
 QUEUE = "campaign"
 KEY = "hr-local"
@@ -19,9 +19,6 @@ HEADERS = {"Authorization": f"Bearer {KEY}"}
 LANES = 16
 LIMIT_S = 60.0
 """A client that waits longer than this gives up; its task may be accepted and is not counted as acknowledged."""
-
-UNCONFIRMED = b"did not confirm"
-"""In a 503 that names the task: nothing was acknowledged, and if it was written it is withdrawn."""
 
 Sim = dict[str, Any]
 
@@ -138,7 +135,7 @@ class Load:
             return
         accepted = self._ledger.accepted[task_id] = Accepted(shape.name, shape.mode)
         text = await answer.read()
-        if answer.status == 503 and UNCONFIRMED in text:
+        if is_unconfirmed(answer.status, text):
             del self._ledger.accepted[task_id]
             self._ledger.refused["unconfirmed"] += 1
             return

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import aiohttp
 
-from tests.fault.campaign.ledger import Accepted, Answer, Ledger
+from tests.fault.campaign.ledger import Accepted, Answer, Ledger, is_unconfirmed
 from tests.fault.campaign.load import HEADERS, QUEUE
 
 WAVE = 8
@@ -50,7 +50,7 @@ class Prober:
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
         task_id = answer.headers.get("x-task-id")
-        if task_id is not None:
+        if task_id is not None and not is_unconfirmed(answer.status, body):
             self._ledger.accepted[task_id] = Accepted(
                 "probe", "blocking", Answer(answer.status, body, answer.content_type)
             )
