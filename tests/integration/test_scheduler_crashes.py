@@ -123,7 +123,7 @@ async def test_local_state_may_be_deleted_while_it_is_used(bench: Bench) -> None
     every = (*before, *after)
     await eventually_async(lambda: all(bench.probe.results[one] for one in every), within_s=40)
     assert {len(bench.probe.results[one]) for one in every} == {1}
-    await eventually_async(lambda: {bench.probe.row_states[one][-1] for one in every} == {"cancelled"})
+    await eventually_async(lambda: all(bench.probe.row_states[one][-1:] == ["cancelled"] for one in every))
 
 
 async def test_a_frozen_scheduler_ends_itself_and_writes_no_second_outcome(bench: Bench) -> None:
