@@ -45,7 +45,7 @@ async def test_kill_9_in_the_middle_loses_nothing_and_doubles_nothing(bench: Ben
             await asyncio.sleep(0.05)
 
     await asyncio.wait_for(all_done(), 60)
-    await eventually_async(lambda: all(bench.probe.row_states[one][-1] == "completed" for one in accepted))
+    await eventually_async(lambda: all(bench.probe.row_states[one][-1:] == ["completed"] for one in accepted))
     assert {len(bench.probe.results[one]) for one in accepted} == {1}
     for one in accepted:
         row = bench.probe.rows[one]
