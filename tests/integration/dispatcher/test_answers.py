@@ -96,7 +96,7 @@ async def test_a_large_answer_goes_to_the_object_store(probe: WorkProbe, setting
 
 async def test_a_deadline_closes_the_call(probe: WorkProbe, settings: Settings, sim: Simulator) -> None:
     async with dispatching(settings):
-        running = await probe.submit(sim={"fault": "hang"}, timeout_s=1.5)
+        running = await probe.submit(sim={"fault": "hang"}, timeout_s=6)
         late = await probe.submit(timeout_s=-1)
         for task_id in (running, late):
             outcome = await probe.outcome(task_id)
