@@ -185,9 +185,10 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
         running = Cluster(broker, settings, _members(env, folder), root)
         for member in running.members.values():
             member.start()
-        await running.until_ready()
+        # From the start: a scheduler that finds the machine itself stood still for seconds ends itself here too.
         keeper = asyncio.create_task(running.keep(), name="keeper")
         try:
+            await running.until_ready()
             yield running
         finally:
             keeper.cancel()
