@@ -18,7 +18,7 @@ from schemas import topics
 from schemas.codec import TASK
 from schemas.headers import headers
 from schemas.ids import Serials
-from schemas.records import Task
+from schemas.records import ORDINARY, Task
 from schemas.slices import queue_number
 
 QUEUE = "bench"
@@ -49,6 +49,7 @@ def bench_task(task_id: str, *, level: int, now_ms: int) -> Task:
         "content_type": "application/json",
         "user": None,
         "callback_events": [],
+        **ORDINARY,
     }
 
 

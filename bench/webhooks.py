@@ -15,7 +15,7 @@ from core.kafka.producer import Producer, Record
 from schemas import topics
 from schemas.codec import RESULT
 from schemas.ids import Serials
-from schemas.records import Result
+from schemas.records import ORDINARY, Result
 from schemas.slices import queue_number
 
 WAITING = 10_000
@@ -123,4 +123,5 @@ def _result(task_id: str, url: str, now_ms: int) -> Result:
         "attempt": 1, "worker": None, "upstream": None, "status_code": 200, "body": BODY, "body_ref": None,
         "content_type": "application/json", "error_code": None, "error_message": None, "usage": None, "chunks": 0,
         "created_ms": now_ms, "started_ms": now_ms, "finished_ms": now_ms, "callback_events": [],
+        **ORDINARY, "request_digest": None, "lost_workers": 0, "first_token_ms": None, "cost": None, "currency": None,
     }  # fmt: skip

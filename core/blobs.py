@@ -21,7 +21,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from core.errors import ConfigError, HeadraceError, Unavailable
 from core.settings import Settings
-from schemas.records import Blob
+from schemas.parts import Blob
 
 INLINE_HASH_BYTES = 1_048_576
 """Hashing more than this would hold the event loop for longer than a millisecond."""

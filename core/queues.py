@@ -86,6 +86,9 @@ class QueueDirectory:
                 "work_partitions": self._settings.kafka.work_partitions,
                 "served_by": served_by,
                 "explicit": explicit,
+                "paused": False,
+                "concurrency": None,
+                "retention_ms": None,
             }
             task = asyncio.create_task(self._register(producer, queue), name=f"register-{name}")
             self._registering[name] = task

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from core.blobs import BlobWriter
-from schemas.records import Blob
+from schemas.parts import Blob
 
 PIECE_BYTES = 262_144
 """Small reads are gathered to this size before they are written: every write costs a change of threads."""

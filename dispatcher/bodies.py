@@ -13,7 +13,8 @@ from core.spool import Spool
 from dispatcher.outcome import Failure
 from dispatcher.upstream import CallError
 from dispatcher.usage import UsageFinder, usage_of
-from schemas.records import Blob, Usage, Work
+from schemas.parts import Blob, Usage
+from schemas.records import Work
 
 TRIES = 4
 RETRY_S = 0.5

@@ -9,8 +9,9 @@ from core.kafka.producer import Record
 from core.settings import Settings
 from schemas import topics
 from schemas.codec import EVENT
+from schemas.events import event
 from schemas.headers import headers
-from schemas.records import Event, EventKind, Work, event
+from schemas.records import Event, EventKind, Work
 
 
 class Address(NamedTuple):

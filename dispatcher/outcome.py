@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import orjson
 
-from schemas.records import Blob, Outcome, Usage
+from schemas.parts import Blob, Usage
+from schemas.records import Outcome
 
 _JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
 RETRIABLE = frozenset((408, 429, 500, 502, 503, 504))
@@ -82,6 +83,7 @@ def failed(
         "chunks": chunks,
         "usage": usage,
         "started_ms": started_ms,
+        "first_token_ms": None,
     }
 
 
@@ -112,6 +114,7 @@ def answered(
         "chunks": chunks,
         "usage": usage,
         "started_ms": started_ms,
+        "first_token_ms": None,
     }
 
 

@@ -17,7 +17,8 @@ from dispatcher.crew import Crew
 from dispatcher.events import about_task
 from dispatcher.items import Item, Phase
 from dispatcher.outbox import Outbox
-from schemas.records import Work, event
+from schemas.events import event
+from schemas.records import Work
 
 PERIOD_S = 0.5
 """The least time between two reports of one task."""

@@ -15,7 +15,8 @@ from dispatcher.outcome import EVENT_STREAM, JSON, Failure, is_broken_json
 from dispatcher.sse import DONE, Cutter
 from dispatcher.upstream import CallError
 from dispatcher.usage import usage_of
-from schemas.records import Outcome, Usage
+from schemas.parts import Usage
+from schemas.records import Outcome
 
 LINGER_S = 0.5
 """After [DONE] the end of the answer is awaited this long, so that the connection can be used again."""

@@ -19,7 +19,8 @@ from dispatcher.progress import Progress
 from dispatcher.reader import Taken
 from dispatcher.slots import Slots
 from dispatcher.worker import Worker
-from schemas.records import Event, EventKind, Outcome, event
+from schemas.events import event
+from schemas.records import Event, EventKind, Outcome
 from schemas.topics import LEVELS
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from schemas.records import Usage
+from schemas.parts import Usage
 
 MAX_OBJECT_BYTES = 8_192
 """No usage object is larger; what looks like one and does not end within this is something else."""

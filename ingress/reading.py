@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.records import Mode, State, Status, Task, Usage
+from schemas.parts import Usage
+from schemas.records import Mode, State, Status, Task
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from core.blobs import BlobStore
 from core.errors import HeadraceError
-from schemas.records import Blob
+from schemas.parts import Blob
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,10 @@ from core.queues import QueueDirectory
 from core.settings import Settings
 from schemas import topics
 from schemas.codec import EVENT, TASK
+from schemas.events import event
 from schemas.headers import headers
 from schemas.ids import MODE_LETTERS, Serials, TaskId
-from schemas.records import Queue, Task, event
+from schemas.records import Queue, Task
 from schemas.slices import home_partition, stable_hash
 from schemas.validation import Invalid, check_callback
 

@@ -14,7 +14,7 @@ from core.errors import InvalidRequest, UnsupportedType
 from core.spool import Spool
 from ingress.body import body_ended, check_encoding, declared_length
 from ingress.multipart import FormRewriter, Rules, boundary_of, too_large
-from schemas.records import Blob
+from schemas.parts import Blob
 
 FORM_BYTES = 1_048_576
 """What boundaries, heads and plain fields may take beside the files."""

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 import fastavro
 from fastavro.types import Schema
 
-from schemas import records
+from schemas import batches, records, usage
 from schemas.framing import HEADER, MAGIC, frame, unframe
 
 AVSC = Path(__file__).parent / "avsc"
@@ -108,5 +108,8 @@ CONTROL: Codec[records.Control] = Codec("control")
 QUEUE: Codec[records.Queue] = Codec("queue")
 INSTANCE: Codec[records.Instance] = Codec("instance")
 DELIVERY: Codec[records.Delivery] = Codec("delivery")
+BATCH: Codec[batches.Batch] = Codec("batch")
+FILE: Codec[batches.File] = Codec("file")
+USAGE: Codec[usage.UsageRecord] = Codec("usage")
 
 __all__ = ["AVSC", "Codec", "SchemaError", "frame", "registry", "schema_text", "state_of"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
+from schemas.parts import BatchChange, Blob, Usage
+
 Mode = Literal["callback", "blocking", "streaming", "batch"]
 State = Literal["queued", "processing", "completed", "failed", "cancelled", "expired"]
 EventKind = Literal[
@@ -23,6 +25,13 @@ EventKind = Literal[
     "goodbye",
     "progress",
     "lease_over",
+    "batch_created",
+    "batch_validated",
+    "batch_invalid",
+    "batch_part",
+    "batch_cancel",
+    "batch_due",
+    "purge",
 ]
 ServedBy = Literal["dispatcher", "workers"]
 DeliveryState = Literal["pending", "delivered", "failed", "disabled"]
@@ -33,16 +42,18 @@ PULL_WORKER = "pull/"
 TERMINAL: frozenset[State] = frozenset(("completed", "failed", "cancelled", "expired"))
 
 
-class Blob(TypedDict):
-    uri: str
-    size: int
-    sha256: str
+class Lineage(TypedDict):
+    """What a task is besides itself: a line of a batch, a repetition, a request with a topic for its answer."""
+
+    batch_id: str | None
+    batch_line: int
+    custom_id: str | None
+    replay_of: str | None
+    reply_topic: str | None
 
 
-class Usage(TypedDict):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+ORDINARY: Lineage = {"batch_id": None, "batch_line": -1, "custom_id": None, "replay_of": None, "reply_topic": None}
+"""Of a task that is nothing of all that."""
 
 
 class Task(TypedDict):
@@ -66,6 +77,11 @@ class Task(TypedDict):
     content_type: str
     user: str | None
     callback_events: list[str]
+    batch_id: str | None
+    batch_line: int
+    custom_id: str | None
+    replay_of: str | None
+    reply_topic: str | None
 
 
 class Status(TypedDict):
@@ -107,6 +123,12 @@ class Status(TypedDict):
     lease_until_ms: int | None
     updated_ms: int
     lease_retries: int | None
+    batch_id: str | None
+    batch_line: int
+    custom_id: str | None
+    replay_of: str | None
+    reply_topic: str | None
+    request_digest: str | None
 
 
 class Work(TypedDict):
@@ -139,6 +161,7 @@ class Outcome(TypedDict):
     chunks: int
     usage: Usage | None
     started_ms: int
+    first_token_ms: int | None
 
 
 class Event(TypedDict):
@@ -158,6 +181,8 @@ class Event(TypedDict):
     progress: int
     lease_ms: int
     lease_retries: int | None
+    queue: str | None
+    change: BatchChange | None
 
 
 class Result(TypedDict):
@@ -186,6 +211,16 @@ class Result(TypedDict):
     started_ms: int | None
     finished_ms: int
     callback_events: list[str]
+    batch_id: str | None
+    batch_line: int
+    custom_id: str | None
+    replay_of: str | None
+    reply_topic: str | None
+    request_digest: str | None
+    lost_workers: int
+    first_token_ms: int | None
+    cost: str | None
+    currency: str | None
 
 
 class Chunk(TypedDict):
@@ -224,6 +259,9 @@ class Queue(TypedDict):
     work_partitions: int
     served_by: ServedBy
     explicit: bool
+    paused: bool
+    concurrency: int | None
+    retention_ms: int | None
 
 
 class Instance(TypedDict):
@@ -254,43 +292,3 @@ class Delivery(TypedDict):
     created_ms: int
     due_ms: int | None
     manual: bool
-
-
-def event(
-    kind: EventKind,
-    *,
-    at_ms: int,
-    task_id: str = "",
-    attempt: int = 0,
-    worker: str | None = None,
-    reason: str | None = None,
-    owner: str | None = None,
-    streamed: bool = False,
-    outcome: Outcome | None = None,
-    data: bytes | None = None,
-    data_ref: Blob | None = None,
-    running: int = 0,
-    upstreams_up: int = 0,
-    progress: int = 0,
-    lease_ms: int = 0,
-    lease_retries: int | None = None,
-) -> Event:
-    """Build an event; what a kind does not use stays at its default."""
-    return {
-        "kind": kind,
-        "at_ms": at_ms,
-        "id": task_id,
-        "attempt": attempt,
-        "worker": worker,
-        "reason": reason,
-        "owner": owner,
-        "streamed": streamed,
-        "outcome": outcome,
-        "data": data,
-        "data_ref": data_ref,
-        "running": running,
-        "upstreams_up": upstreams_up,
-        "progress": progress,
-        "lease_ms": lease_ms,
-        "lease_retries": lease_retries,
-    }

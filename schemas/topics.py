@@ -13,6 +13,7 @@ TASKS, EVENTS, STATUS, RESULTS, WORK = "tasks", "events", "status", "results", "
 DEAD_LETTER_PARTITIONS = 4
 CHUNKS, CONTROLS, QUEUES, INSTANCES, DEAD_LETTERS = "chunks", "controls", "queues", "instances", "dead-letters"
 DELIVERIES, DISABLED = "deliveries", "webhooks.disabled"
+BATCHES, FILES, USAGE = "batches", "files", "usage"
 RETRY_DELAYS_S = (0, 5, 60, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """One retry topic each; any other wait is a way over several of them. 0 is for what is due within seconds."""
 RETRY_PARTITIONS = 8
@@ -126,6 +127,18 @@ def declared(*, partitions: int) -> Iterator[Topic]:
     yield Topic(
         name=QUEUES, key="queue name", partitions=1, retention_ms=None, schema="queue", compact=True,
         written_by="ingress, scheduler", read_by="everybody",
+    )  # fmt: skip
+    yield Topic(
+        name=FILES, key="file id", partitions=1, retention_ms=None, schema="file", compact=True,
+        written_by="ingress", read_by="ingress, batch feeder",
+    )  # fmt: skip
+    yield Topic(
+        name=BATCHES, key="batch id", partitions=p, retention_ms=None, schema="batch", compact=True,
+        written_by="scheduler (its table's changelog)", read_by="ingress, batch feeder and writer, webhook sender",
+    )  # fmt: skip
+    yield Topic(
+        name=USAGE, key="task id", partitions=p, retention_ms=90 * DAY_MS, schema="usage",
+        written_by="scheduler", read_by="analytics",
     )  # fmt: skip
     yield Topic(
         name=INSTANCES, key="instance name", partitions=1, retention_ms=DAY_MS, schema="instance",

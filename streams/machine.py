@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from schemas.records import TERMINAL, Blob, Event, Outcome, Status, Task
+from schemas.parts import Blob
+from schemas.records import TERMINAL, Event, Outcome, Status, Task
 from schemas.slices import stable_hash
 from streams.leases import in_other_hands, lease_of, may_go_again
 from streams.rows import Rules, cancel_early, cancelled_early, fresh, next_deadline_ms

@@ -96,6 +96,16 @@ def result_record(row: Status, outcome: Outcome | None, *, now_ms: int, tracepar
         "started_ms": row["started_ms"],
         "finished_ms": row["finished_ms"] or now_ms,
         "callback_events": row["callback_events"],
+        "batch_id": row["batch_id"],
+        "batch_line": row["batch_line"],
+        "custom_id": row["custom_id"],
+        "replay_of": row["replay_of"],
+        "reply_topic": row["reply_topic"],
+        "request_digest": row["request_digest"],
+        "lost_workers": row["lost_workers"],
+        "first_token_ms": outcome["first_token_ms"] if outcome else None,
+        "cost": None,
+        "currency": None,
     }
     described = headers(
         kind=f"result.{state}",

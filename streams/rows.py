@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.settings import Settings
-from schemas.records import Event, Status, Task
+from schemas.records import ORDINARY, Event, Status, Task
 
 DEFAULT_TIMEOUT_MS = {"blocking": 300_000, "streaming": 300_000, "callback": 86_400_000, "batch": 14 * 86_400_000}
 NO_OFFSET = -1
@@ -85,6 +85,12 @@ def fresh(task: Task, *, task_id: str, offset: int, created_ms: int, rules: Rule
         "lease_until_ms": None,
         "lease_retries": None,
         "updated_ms": created_ms,
+        "batch_id": task["batch_id"],
+        "batch_line": task["batch_line"],
+        "custom_id": task["custom_id"],
+        "replay_of": task["replay_of"],
+        "reply_topic": task["reply_topic"],
+        "request_digest": None,
     }
 
 
@@ -106,7 +112,7 @@ def cancel_early(event: Event, *, now_ms: int) -> Status:
         "queue": "", "level": 0, "endpoint": "", "data": None, "id": event["id"], "mode": "callback", "data_ref": None,
         "model": None, "owner": event["owner"], "callback_url": None, "trace_id": None, "idempotency_key": None,
         "created_ms": now_ms, "timeout_ms": EARLY_CANCEL_MS, "start_timeout_ms": 0, "run_timeout_ms": 0,
-        "retention_ms": 0, "content_type": "application/json", "user": None, "callback_events": [],
+        "retention_ms": 0, "content_type": "application/json", "user": None, "callback_events": [], **ORDINARY,
     }  # fmt: skip
     row = fresh(waiting, task_id=event["id"], offset=NO_OFFSET, created_ms=now_ms, rules=Rules())
     return {

@@ -15,8 +15,9 @@ from core.kafka.producer import Producer, Record
 from core.settings import Settings
 from schemas import topics
 from schemas.codec import EVENT, STATUS, TASK
+from schemas.events import event
 from schemas.headers import headers
-from schemas.records import TERMINAL, Event, Status, event
+from schemas.records import TERMINAL, Event, Status
 from streams.faust_app import Rows
 from streams.index import SWEEP_MS, Due, Index
 from streams.recovery import sweep

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from schemas.records import Blob, Outcome
+from schemas.parts import Blob
+from schemas.records import Outcome
 
 WORKER_ERROR = "worker_error"
 """Error code of an outcome that a worker reported with a status of 400 or more."""
@@ -26,6 +27,7 @@ def reported(
         "chunks": 0,
         "usage": None,
         "started_ms": started_ms,
+        "first_token_ms": None,
     }
 
 

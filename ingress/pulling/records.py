@@ -6,8 +6,9 @@ from core.kafka.producer import Record
 from core.settings import Settings
 from schemas import ids, topics
 from schemas.codec import EVENT
+from schemas.events import event
 from schemas.headers import headers
-from schemas.records import Event, Outcome, Status, event
+from schemas.records import Event, Outcome, Status
 
 Addressed = tuple[str, int, Record]
 

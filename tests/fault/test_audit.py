@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.records import Result, event
+from schemas.events import event
+from schemas.records import Result
 from streams.rows import cancel_early
 from tests.fault.campaign.audit import Findings, judge
 from tests.fault.campaign.evidence import Evidence

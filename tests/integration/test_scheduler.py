@@ -11,7 +11,7 @@ import pytest
 
 from core.kafka.producer import Record
 from schemas import topics
-from schemas.records import event
+from schemas.events import event
 from tests.support.records import claimed, failure, finished
 from tests.support.scheduler_bench import Bench, scheduler_bench
 from tests.support.waiting import eventually_async

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.records import event
+from schemas.events import event
 from tests.support.lane import LaneProbe
 from tests.support.records import claimed, failure, finished
 from tests.support.roles import running

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from core.blobs import open_blobs
-from schemas.records import Blob
+from schemas.parts import Blob
 from tests.support.backstage import Backstage, backstage, ingress_running
 from tests.support.bella import BODY, PUT
 from tests.support.ports import free_port

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.records import Result
+from schemas.records import ORDINARY, Result
 
 
 def result_of(task_id: str, **changes: Any) -> Result:
@@ -34,5 +34,12 @@ def result_of(task_id: str, **changes: Any) -> Result:
         "created_ms": 1_000,
         "started_ms": 2_000,
         "finished_ms": 3_000,
+        "callback_events": [],
+        **ORDINARY,
+        "request_digest": None,
+        "lost_workers": 0,
+        "first_token_ms": None,
+        "cost": None,
+        "currency": None,
     }
     return {**base, **changes}  # type: ignore[typeddict-item]

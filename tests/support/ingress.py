@@ -106,7 +106,8 @@ class Memory:
             return self.rows.get(name)
         queue: Queue = {
             "name": name, "number": queue_number(name), "endpoint": None, "owner": None, "created_ms": 0,
-            "width": 0, "work_partitions": 4, "served_by": "dispatcher", "explicit": False,
+            "width": 0, "work_partitions": 4, "served_by": "dispatcher", "explicit": False, "paused": False,
+            "concurrency": None, "retention_ms": None,
         }  # fmt: skip
         return queue
 

@@ -17,8 +17,9 @@ from core.queues import QueueDirectory
 from core.settings import Settings
 from schemas import ids, topics
 from schemas.codec import CONTROL, EVENT, RESULT, STATUS, TASK, WORK
+from schemas.events import event
 from schemas.headers import headers
-from schemas.records import Control, Event, Result, Status, Work, event
+from schemas.records import Control, Event, Result, Status, Work
 from schemas.slices import queue_number
 from tests.support.records import finished, task
 

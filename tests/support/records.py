@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from schemas.events import event
 from schemas.ids import TaskId
-from schemas.records import Event, Outcome, Task, event
+from schemas.records import ORDINARY, Event, Outcome, Task
 
 _serial = itertools.count()
 
@@ -39,6 +40,7 @@ def task(**changes: Any) -> Task:
         "content_type": "application/json",
         "user": None,
         "callback_events": [],
+        **ORDINARY,
     }
     return {**base, **changes}  # type: ignore[typeddict-item]
 
@@ -56,6 +58,7 @@ def outcome(**changes: Any) -> Outcome:
         "retry_after_ms": None,
         "upstream": "http://up/v1",
         "chunks": 0,
+        "first_token_ms": None,
         "usage": None,
         "started_ms": 2_000,
     }

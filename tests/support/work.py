@@ -22,7 +22,7 @@ from dispatcher.main import serve
 from schemas import topics
 from schemas.codec import CHUNK, CONTROL, EVENT, RESULT, WORK
 from schemas.ids import TaskId
-from schemas.records import Chunk, Control, Event, Mode, Outcome, Result, Work
+from schemas.records import ORDINARY, Chunk, Control, Event, Mode, Outcome, Result, Work
 from schemas.slices import stable_hash
 from tests.support.waiting import eventually_async
 
@@ -123,6 +123,8 @@ class WorkProbe:
             "upstream": None, "status_code": 200, "body": body, "body_ref": None, "content_type": "application/json",
             "error_code": None, "error_message": None, "usage": None, "chunks": 0, "created_ms": 1,
             "started_ms": None, "finished_ms": 2, "callback_events": [],
+            **ORDINARY, "request_digest": None, "lost_workers": 0, "first_token_ms": None, "cost": None,
+            "currency": None,
         }  # fmt: skip
         result = {**result, **changes}  # type: ignore[typeddict-item]
         record = Record(task_id.encode(), RESULT.encode(result))

@@ -11,7 +11,8 @@ from core.errors import Unavailable
 from core.settings import IngressSettings, Settings
 from schemas import topics
 from schemas.codec import EVENT
-from schemas.records import Blob, Chunk, Result, Task
+from schemas.parts import Blob
+from schemas.records import Chunk, Result, Task
 from tests.support.bella import Double, answer
 from tests.support.ingress import ingress_in_memory
 from tests.support.openai import BODY, CHAT, error, named

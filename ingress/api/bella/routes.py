@@ -20,7 +20,8 @@ from ingress.door import Door, Held
 from ingress.finding import find_task
 from ingress.services import Services
 from ingress.stored import stored_answer
-from schemas.records import Blob, Result
+from schemas.parts import Blob
+from schemas.records import Result
 
 JSON = "application/json"
 RETRY_AFTER_S = 2

@@ -12,7 +12,7 @@ from core.errors import InvalidRequest
 from ingress.json_body import changed_json, json_object
 from ingress.pulling.outcome import WORKER_ERROR
 from ingress.reading import Reading
-from schemas.records import Mode, State, Task
+from schemas.records import ORDINARY, Mode, State, Task
 from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_task
 
 MODES: dict[str, Mode] = {"callback": "callback", "blocking": "blocking", "streaming": "streaming"}
@@ -61,6 +61,7 @@ def parse_put(body: bytes, *, limits: Limits, idempotency_key: str | None = None
         "content_type": JSON,
         "user": None,
         "callback_events": _events(members.get("callback_events")),
+        **ORDINARY,
     }
     task["timeout_ms"] = _timeout_ms(members.get("timeout"), task, limits)
     try:

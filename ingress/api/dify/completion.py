@@ -23,7 +23,8 @@ from ingress.door import Door, Held
 from ingress.json_body import json_object
 from ingress.options import Options, read_options, renamed
 from ingress.services import Services
-from schemas.records import Result, Task, Usage
+from schemas.parts import Usage
+from schemas.records import ORDINARY, Result, Task
 from schemas.validation import Invalid, check_task
 
 DEFAULT_TIMEOUT_S = 300
@@ -142,6 +143,7 @@ def _task(ask: Ask, *, queue: str, model: str, timeout_s: int, options: Options,
         "content_type": JSON,
         "user": ask.user,
         "callback_events": [],
+        **ORDINARY,
     }
 
 

@@ -22,7 +22,7 @@ from core.settings import Settings
 from ingress.api.dify.form import receive, too_large
 from ingress.api.dify.media import SEEN_BY_MODELS
 from ingress.api.dify.request import Image, read_user
-from schemas.records import Blob
+from schemas.parts import Blob
 
 PREFIX = "uploads/"
 

@@ -17,7 +17,7 @@ from ingress.api.dify.media import Media
 from ingress.api.dify.refusal import Refused
 from ingress.body import body_ended, check_encoding, declared_length
 from ingress.multipart import boundary_of, file_name_of
-from schemas.records import Blob
+from schemas.parts import Blob
 
 MARGIN_BYTES = 65_536
 """What boundaries, headers and other fields of a form may take beside the largest file."""

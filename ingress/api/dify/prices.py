@@ -6,7 +6,7 @@ from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
 from core.settings import ModelSettings
-from schemas.records import Usage
+from schemas.parts import Usage
 
 PLACES = Decimal("0.0000001")
 BYTES_PER_TOKEN = 4

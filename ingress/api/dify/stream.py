@@ -15,7 +15,7 @@ from ingress.door import Door, Prepared
 from ingress.event_stream import EventStream
 from ingress.services import Services
 from ingress.streaming import Failure
-from schemas.records import Usage
+from schemas.parts import Usage
 
 PING = b"event: ping\n\n"
 ENDED = {

@@ -11,7 +11,8 @@ from core.errors import InvalidRequest
 from ingress.dialects import Problem
 from ingress.sse import frame
 from schemas.ids import TaskId
-from schemas.records import Result, Usage
+from schemas.parts import Usage
+from schemas.records import Result
 
 ENDPOINT = "/v1/chat/completions"
 FAILED = "completion_request_error"

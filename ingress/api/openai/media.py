@@ -18,7 +18,7 @@ from ingress.body import idempotency_key
 from ingress.multipart import File, FormRewriter, Rules
 from ingress.services import Services
 from ingress.uploads import Upload, Uploads, require
-from schemas.records import Blob
+from schemas.parts import Blob
 
 PREFIXES = ("/queue", "/v1")
 AUDIO = ("flac", "mp3", "mp4", "mpeg", "mpga", "m4a", "ogg", "wav", "webm")

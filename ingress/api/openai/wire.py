@@ -9,7 +9,8 @@ from core.settings import QueueSettings, Settings
 from ingress import options as names
 from ingress.json_body import changed_json, json_object
 from ingress.options import Options, renamed
-from schemas.records import Blob, Mode, Task
+from schemas.parts import Blob
+from schemas.records import ORDINARY, Mode, Task
 from schemas.validation import Invalid, check_task
 
 JSON = "application/json"
@@ -84,6 +85,7 @@ def task_of(call: Call, options: Options, settings: Settings, *, idempotency_key
         "content_type": call.content_type,
         "user": None,
         "callback_events": [*options.callback_events],
+        **ORDINARY,
     }
     try:
         check_task(task)

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.simulator import Simulator
 from core.blobs import open_blobs
 from core.settings import Settings
-from schemas.records import Blob
+from schemas.parts import Blob
 from tests.support.waiting import eventually_async
 from tests.support.work import WorkProbe, dispatching
 

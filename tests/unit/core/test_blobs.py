@@ -12,7 +12,7 @@ from obstore.store import MemoryStore
 from core.blobs import INLINE_HASH_BYTES, BlobCorrupt, BlobMissing, BlobStore, open_blobs
 from core.config import load_settings
 from core.errors import ConfigError, Unavailable
-from schemas.records import Blob
+from schemas.parts import Blob
 from tests.support.waiting import eventually_async
 
 JSON = "application/json"

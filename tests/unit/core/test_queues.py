@@ -12,7 +12,8 @@ from schemas.records import Queue
 def queue(**changes: Any) -> Queue:
     base: Queue = {
         "name": "q", "number": 1, "endpoint": "/v1/x", "owner": "key-1", "created_ms": 1, "width": 0,
-        "work_partitions": 4, "served_by": "dispatcher", "explicit": False,
+        "work_partitions": 4, "served_by": "dispatcher", "explicit": False, "paused": False,
+            "concurrency": None, "retention_ms": None,
     }  # fmt: skip
     return {**base, **changes}  # type: ignore[typeddict-item]
 

@@ -12,7 +12,7 @@ from dispatcher import bodies as module
 from dispatcher.bodies import Bodies
 from dispatcher.outcome import Failure
 from dispatcher.upstream import CallError
-from schemas.records import Blob
+from schemas.parts import Blob
 from tests.unit.dispatcher.doubles import work
 
 LARGE = b'{"usage":{"total_tokens":3}}' + b" " * 600_000

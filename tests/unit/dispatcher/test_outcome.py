@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dispatcher.outcome import MAX_RETRY_AFTER_MS, Failure, answered, failed, is_broken_json, retry_after_ms
 from schemas.codec import EVENT
-from schemas.records import event
+from schemas.events import event
 
 
 @pytest.mark.parametrize("status", [200, 201, 204])

@@ -32,7 +32,14 @@ def records(schema: Any, names: dict[str, Any] | None = None) -> st.SearchStrate
             return st.fixed_dictionaries(fields)
         case "enum":
             return st.sampled_from(schema["symbols"])
-        case "array":
-            return st.lists(records(schema["items"], names), max_size=4)
+        case "array" | "map":
+            return collections(schema, names)
         case inner:
             return records(inner, names)
+
+
+def collections(schema: Any, names: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Return a strategy for an array or a map."""
+    if schema["type"] == "array":
+        return st.lists(records(schema["items"], names), max_size=4)
+    return st.dictionaries(SIMPLE["string"], records(schema["values"], names), max_size=4)

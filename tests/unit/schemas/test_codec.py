@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from schemas import codec
 from schemas.codec import SchemaError, registry, schema_text, state_of
+from schemas.events import event
 from schemas.framing import HEADER, FramingError, frame
-from schemas.records import STATES, event
+from schemas.records import STATES
 from tests.unit.schemas.generate import records
 
 CODECS: dict[str, codec.Codec[Any]] = {

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from schemas import records
+from schemas import batches, parts, records, usage
 from schemas.codec import registry, schema_text
 
 
@@ -34,15 +34,19 @@ RECORDS = [param for param in DECLARED if param.values[0]["type"] == "record"]  
 ENUMS = [param for param in DECLARED if param.values[0]["type"] == "enum"]  # type: ignore[index, call-overload]
 
 
+def shape_of(name: str) -> Any:
+    return next(getattr(module, name) for module in (records, batches, parts, usage) if hasattr(module, name))
+
+
 @pytest.mark.parametrize("schema", RECORDS)
 def test_the_dictionary_has_the_fields_of_the_schema(schema: dict[str, Any]) -> None:
-    shape = getattr(records, schema["name"])
+    shape = shape_of(schema["name"])
     assert list(get_type_hints(shape)) == [field["name"] for field in schema["fields"]]
 
 
 @pytest.mark.parametrize("schema", RECORDS)
 def test_a_field_may_be_null_in_both_or_in_neither(schema: dict[str, Any]) -> None:
-    hints = get_type_hints(getattr(records, schema["name"]))
+    hints = get_type_hints(shape_of(schema["name"]))
     for field in schema["fields"]:
         nullable = isinstance(field["type"], list) and "null" in field["type"]
         assert nullable == (type(None) in get_args(hints[field["name"]])), field["name"]
@@ -50,10 +54,7 @@ def test_a_field_may_be_null_in_both_or_in_neither(schema: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("schema", ENUMS)
 def test_the_symbols_are_those_of_the_schema(schema: dict[str, Any]) -> None:
-    if schema["name"] == "ControlKind":
-        symbols = get_type_hints(records.Control)["kind"]
-    else:
-        symbols = getattr(records, schema["name"])
+    symbols = get_type_hints(records.Control)["kind"] if schema["name"] == "ControlKind" else shape_of(schema["name"])
     assert get_args(symbols) == tuple(schema["symbols"])
 
 

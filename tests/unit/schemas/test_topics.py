@@ -66,7 +66,7 @@ def test_broker_settings_are_texts_that_fit_the_cleanup(topic: topics.Topic) -> 
 
 def test_rows_are_never_deleted_by_age() -> None:
     kept = {topic.name for topic in ALL if topic.compact and topic.retention_ms is None}
-    assert kept == {topics.status(0), topics.status(1), topics.QUEUES}
+    assert kept == {topics.status(0), topics.status(1), topics.QUEUES, topics.BATCHES, topics.FILES}
 
 
 def test_deliveries_are_known_for_longer_than_they_can_be_sent_again() -> None:

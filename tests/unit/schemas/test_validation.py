@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.callback_url import MAX_URL
-from schemas.records import Task
+from schemas.records import ORDINARY, Task
 from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_callback, check_endpoint, check_queue, check_task
 
 
@@ -34,6 +34,7 @@ def a_task(**members: Any) -> Task:
         "content_type": "application/json",
         "user": None,
         "callback_events": [],
+        **ORDINARY,
     }
     return task | members  # type: ignore[return-value]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.codec import CONTROL, RESULT, WORK
-from schemas.records import event
+from schemas.events import event
 from schemas.slices import stable_hash
 from streams.inputs import Submission
 from tests.support.lane_log import Log

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codec import EVENT, STATUS, TASK
+from schemas.events import event
 from schemas.ids import parse
-from schemas.records import event
 from schemas.validation import MAX_CREATED_MS
 from streams import machine
 from streams.inputs import Poison, Submission, read_event, read_task

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.records import Event, Status, event
+from schemas.events import event
+from schemas.records import Event, Status
 from streams import machine
 from streams.rows import Rules
 from tests.support.records import finished, task, task_id

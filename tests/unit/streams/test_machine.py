@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codec import STATUS
-from schemas.records import TERMINAL, Event, Status, event
+from schemas.events import event
+from schemas.records import TERMINAL, Event, Status
 from streams import machine
 from streams.machine import Dead, Result, Step, Stop, Work
 from streams.rows import Rules, fresh

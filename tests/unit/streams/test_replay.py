@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.records import event
+from schemas.events import event
 from streams.replay import Held, Replay
 
 ENDED = event("finished", at_ms=1, task_id="T", attempt=1, worker="w")

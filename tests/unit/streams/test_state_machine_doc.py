@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.records import Event, Status, event
+from schemas.events import event
+from schemas.records import Event, Status
 from streams import machine
 from streams.machine import Dead, Result, Step, Stop, Work
 from streams.rows import Rules

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codec import STATUS
-from schemas.records import Event, Status, event
+from schemas.events import event
+from schemas.records import Event, Status
 from streams import machine
 from streams.outputs import status_record
 from streams.rows import Rules, fresh

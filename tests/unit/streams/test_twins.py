@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codec import STATUS
-from schemas.records import Task, event
+from schemas.events import event
+from schemas.records import Task
 from streams import twins
 from streams.inputs import Submission
 from tests.support.lane_log import Log

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from dispatcher.webhooks.payload import payload
-from schemas.records import Result
+from schemas.records import ORDINARY, Result
 
 
 def result(**changes: Any) -> Result:
@@ -19,6 +19,7 @@ def result(**changes: Any) -> Result:
         "status_code": 200, "body": None, "body_ref": None, "content_type": "application/json", "error_code": None,
         "error_message": None, "usage": None, "chunks": 0, "created_ms": 1, "started_ms": None, "finished_ms": 2,
         "callback_events": [],
+        **ORDINARY, "request_digest": None, "lost_workers": 0, "first_token_ms": None, "cost": None, "currency": None,
     }  # fmt: skip
     return {**base, **changes}  # type: ignore[typeddict-item]
 

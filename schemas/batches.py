@@ -1,0 +1,62 @@
+"""The shapes of what batches and files leave in Kafka, field for field as in avsc/."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+from schemas.parts import BatchError, BatchPart, Blob, Usage
+
+BatchState = Literal[
+    "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled"
+]
+
+BATCH_ENDED: frozenset[BatchState] = frozenset(("completed", "failed", "expired", "cancelled"))
+
+
+class Batch(TypedDict):
+    state: BatchState
+    id: str
+    owner: str
+    queue: str
+    queue_number: int
+    endpoint: str
+    input_file_id: str
+    input: Blob
+    completion_window: str
+    metadata: dict[str, str]
+    replace: bytes | None
+    callback_url: str | None
+    stamp_s: int
+    created_ms: int
+    expires_ms: int
+    in_progress_ms: int | None
+    finalizing_ms: int | None
+    completed_ms: int | None
+    failed_ms: int | None
+    expired_ms: int | None
+    cancelling_ms: int | None
+    cancelled_ms: int | None
+    ending: str | None
+    errors: list[BatchError]
+    total: int
+    fed: int
+    completed: int
+    failed: int
+    ended: bytes
+    written: bytes
+    written_to: int | None
+    last_result: int | None
+    parts: list[BatchPart]
+    usage: Usage
+    source_offset: int
+    updated_ms: int
+
+
+class File(TypedDict):
+    id: str
+    owner: str
+    purpose: str
+    filename: str
+    blob: Blob
+    created_ms: int
+    expires_ms: int | None
