@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from core.apikeys import digest_of
+from core.batch_settings import BatchSettings
 from core.section import Section, split_commas
 from core.webhook_settings import WebhookSettings
 
@@ -246,6 +247,7 @@ class Settings(Section):
     webhooks: WebhookSettings = WebhookSettings()
     storage: StorageSettings = StorageSettings()
     uploads: UploadSettings = UploadSettings()
+    batches: BatchSettings = BatchSettings()
     local: LocalSettings = LocalSettings()
     log: LogSettings = LogSettings()
     models: dict[str, ModelSettings] = Field(default_factory=dict, description="Prices and defaults by model.")

@@ -1,7 +1,7 @@
 """Task identity: TASK-{queueNo}-{level}-{mode}-{yyMMddHHmmss}-{partition:04d}-{serial6} and its reversible renderings.
 
 All renderings carry the same six fields in 102 bits: `task_`, `req_` and `batch_req_` plus 32 hex digits, and a UUID of
-version 8.
+version 8. A batch has such an identity, too, written as `batch_` plus the digits: its partition is its lines' home.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ SERIALS = 1_000_000
 # ASCII digits and no leading zero, so that an id has one spelling per form: logs and keys are searched by text.
 _TASK = re.compile(r"TASK-(0|[1-9][0-9]{0,9})-([01])-([BSCPK])-([0-9]{12})-([0-9]{4})-([0-9]{6})")
 _HEX = re.compile(r"(?:task_|req_|batch_req_)([0-9a-f]{32})")
+_BATCH = re.compile(r"batch_([0-9a-f]{32})")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}")
 
 
@@ -67,6 +68,10 @@ class TaskId(NamedTuple):
         """Return the batch_req_ form."""
         return f"batch_req_{self.packed():032x}"
 
+    def batch(self) -> str:
+        """Return the batch_ form, for the identity of a whole batch; `parse` takes no such text."""
+        return f"batch_{self.packed():032x}"
+
 
 def parse(text: str) -> TaskId:
     """Read any rendering; anything else raises IdError."""
@@ -78,6 +83,22 @@ def parse(text: str) -> TaskId:
         value = UUID(text).int
         return _unpack((value >> 80) << 74 | (value >> 64 & 0xFFF) << 62 | value & (1 << 62) - 1)
     raise IdError(f"{text[:80]!r} is no task id")
+
+
+def parse_batch(text: str) -> TaskId:
+    """Read the id of a batch; anything else raises IdError, the id of a task included."""
+    match = _BATCH.fullmatch(text)
+    if match is None:
+        raise IdError(f"{text[:80]!r} is no batch id")
+    identity = _unpack(int(match[1], 16))
+    if (identity.mode, identity.level) != (MODE_LETTERS["batch"], 1):
+        raise IdError(f"{text} is the id of no batch")
+    return identity
+
+
+def line_id(batch: TaskId, line: int, *, queue_number: int, stamp_s: int) -> TaskId:
+    """Return the id of a batch's line, counted from 0: the same whenever the line is written."""
+    return TaskId(queue_number, 1, MODE_LETTERS["batch"], stamp_s, batch.partition, line)
 
 
 def _from_task(number: str, level: str, mode: str, moment: str, partition: str, serial: str) -> TaskId:

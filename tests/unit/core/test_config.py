@@ -51,6 +51,7 @@ FITTING = {
     "webhooks.secret": f"{WEBHOOK_KEY},whsk_{'A' * 43}",
     "webhooks.tenant_secrets": f"key-one={WEBHOOK_KEY},key-two={WEBHOOK_KEY}",
     "webhooks.public_url": "https://headrace.example",
+    "batches.callback_url": "https://headrace.example/ended",
 }
 """Settings of which another value fits only with another setting, or in one form."""
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.ids import EPOCH_S, MODES, SERIALS, IdError, Serials, TaskId, from_record, parse
+from schemas.ids import EPOCH_S, MODES, SERIALS, IdError, Serials, TaskId, from_record, line_id, parse, parse_batch
 
 LAST_S = EPOCH_S + 3_155_760_000 - 1  # 2099-12-31 23:59:59, the last second that two-digit years can tell
 
@@ -151,3 +151,30 @@ def test_a_used_up_second_borrows_from_the_next() -> None:
 
 def test_a_process_number_beyond_the_slots_wraps() -> None:
     assert Serials(1_003).slot == 3
+
+
+batch_ids = task_ids.map(lambda task_id: task_id._replace(level=1, mode="P"))
+
+
+@given(batch=batch_ids)
+def test_a_batch_id_is_reversible_and_no_task_id(batch: TaskId) -> None:
+    assert parse_batch(batch.batch()) == batch
+    with pytest.raises(IdError):
+        parse(batch.batch())
+
+
+@given(task_id=task_ids)
+def test_only_the_identity_of_a_batch_is_a_batch_id(task_id: TaskId) -> None:
+    for text in (str(task_id), task_id.batch_request(), task_id.task(), task_id.uuid()):
+        with pytest.raises(IdError):
+            parse_batch(text)
+    if (task_id.level, task_id.mode) != (1, "P"):
+        with pytest.raises(IdError):
+            parse_batch(task_id.batch())
+
+
+@given(batch=batch_ids, lines=st.sets(st.integers(0, SERIALS - 1), max_size=20))
+def test_lines_of_a_batch_have_ids_of_their_own_at_its_home(batch: TaskId, lines: set[int]) -> None:
+    made = {str(line_id(batch, line, queue_number=3, stamp_s=batch.time_s)) for line in lines}
+    assert len(made) == len(lines)
+    assert {parse(one).partition for one in made} <= {batch.partition}
