@@ -51,7 +51,7 @@ async def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
             folder,
             f"cancel-{time.time_ns()}.",
             upstream__urls=[simulator.url],
-            streams__session_timeout_s=6,
+            streams__session_timeout_s=12,
             streams__lease_s=3,
             auth__api_keys=["key-of-mine", "key-of-theirs"],
         )

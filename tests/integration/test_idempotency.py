@@ -37,7 +37,7 @@ async def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
     folder = tmp_path_factory.mktemp("twins")
     async with Simulator() as simulator:
         settings, env = settings_for(
-            kafka, folder, f"twins-{time.time_ns()}.", upstream__urls=[simulator.url], streams__session_timeout_s=6
+            kafka, folder, f"twins-{time.time_ns()}.", upstream__urls=[simulator.url], streams__session_timeout_s=12
         )
         await apply_topics(settings)
         ports = [free_port() for _ in range(3)]

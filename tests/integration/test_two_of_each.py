@@ -33,7 +33,7 @@ async def pair(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
     folder = tmp_path_factory.mktemp("pair")
     async with Simulator() as simulator:
         settings, env = settings_for(
-            kafka, folder, f"pair-{time.time_ns()}.", upstream__urls=[simulator.url], streams__session_timeout_s=6
+            kafka, folder, f"pair-{time.time_ns()}.", upstream__urls=[simulator.url], streams__session_timeout_s=12
         )
         await apply_topics(settings)
         ports = [free_port(), free_port()]
