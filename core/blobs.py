@@ -114,6 +114,22 @@ class BlobStore:
             )
         return _checked(answer, blob)
 
+    async def part(self, name: str, begin: int, end: int) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of an object from one position up to, but not with, another.
+
+        Raises BlobMissing, and BlobCorrupt when the object ends before; no digest is checked, for it is of the whole.
+        """
+        try:
+            answer = await obstore.get_async(self._store, name, options={"range": (begin, end)})
+            if answer.meta["size"] < end:
+                raise BlobCorrupt(f"the stored body {name} has {answer.meta['size']} bytes instead of {end}")
+            async for piece in answer.stream(min_chunk_size=READ_BYTES):
+                yield bytes(piece)
+        except FileNotFoundError as error:
+            raise BlobMissing(f"the stored body {name} is not in the object store") from error
+        except (BaseError, OSError) as error:
+            raise _unavailable("read", name, error) from error
+
     async def move(self, blob: Blob, name: str) -> Blob:
         """Give a body another name; raises BlobMissing."""
         try:

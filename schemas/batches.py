@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 from schemas.parts import BatchError, BatchPart, Blob, Usage
 
@@ -50,6 +50,33 @@ class Batch(TypedDict):
     usage: Usage
     source_offset: int
     updated_ms: int
+
+
+class Piece(NamedTuple):
+    """One stored object of a batch's output or error file."""
+
+    name: str
+    size: int
+
+
+PIECES = "batches/"
+"""Where the object store keeps them."""
+
+
+def piece_name(batch_id: str, part: BatchPart, *, errors: bool) -> str:
+    """Return the name under which a piece of the output file, or of the error file, is stored."""
+    return f"{PIECES}{batch_id}/{'errors' if errors else 'output'}/{part['end']:012d}-{part['token']}"
+
+
+def pieces_of(batch: Batch, *, errors: bool) -> list[Piece]:
+    """List what a batch's output file, or its error file, consists of by now."""
+    sizes = ((part, part["error_bytes" if errors else "output_bytes"]) for part in batch["parts"])
+    return [Piece(piece_name(batch["id"], part, errors=errors), size) for part, size in sizes if size]
+
+
+def output_file_id(batch_id: str, *, errors: bool) -> str:
+    """Return the id of a batch's output file, or of its error file; both are known from the start."""
+    return f"file-{batch_id.removeprefix('batch_')}-{'errors' if errors else 'output'}"
 
 
 class File(TypedDict):
