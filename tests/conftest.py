@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,9 +10,12 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.kafka import kafka_for_tests
 
-# A machine with other work pauses a test for longer than any bound on one example.
-settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any-machine")
+# A machine with other work pauses a test for longer than any bound on one example. Each run draws other examples, so
+# few of them keep the suite short and still find over the days what many would: HYPOTHESIS_PROFILE=thorough draws many.
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("any-machine", _PATIENT, max_examples=40)
+settings.register_profile("thorough", _PATIENT, max_examples=1_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "any-machine"))
 
 
 @pytest.fixture(scope="session")
