@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -12,6 +13,10 @@ AVRO = b"application/avro"
 SOURCE = "headrace"
 CALLBACK_EVENTS = "x-callback-events"
 """On rows of tasks whose callback is told of more than the outcome, so that all other rows are passed over unread."""
+TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[\x21-\x7e]{0,200})?"
+)
+"""What W3C allows; later versions may add something."""
 TYPE = b"io.headrace."
 CREATED = "x-created-ms"
 """On the rows of tasks alone: who keeps an order of them need not decode the row, nor tell tasks from other rows."""
@@ -36,6 +41,7 @@ def headers(
     queue: str | None = None,
     level: int | None = None,
     owner: str | None = None,
+    model: str | None = None,
     deadline_ms: int | None = None,
     attempt: int | None = None,
     created_ms: int | None = None,
@@ -58,6 +64,8 @@ def headers(
         out.append(("x-level", b"1" if level else b"0"))
     if owner is not None:
         out.append(("x-owner", owner.encode()))
+    if model is not None:
+        out.append(("x-model", model.encode()))
     if deadline_ms is not None:
         out.append(("x-deadline-ms", b"%d" % deadline_ms))
     if attempt is not None:
@@ -74,3 +82,9 @@ def find(headers_: Iterable[tuple[str, bytes | None]] | None, name: str) -> byte
         if key == name:
             value = candidate
     return value
+
+
+def traceparent_of(headers_: Iterable[tuple[str, bytes | None]] | None) -> bytes | None:
+    """Return the trace context of a record when it is valid; a broken one is ignored, as W3C asks."""
+    value = find(headers_, "traceparent")
+    return value if value is not None and TRACEPARENT.fullmatch(value) else None

@@ -129,6 +129,7 @@ class Status(TypedDict):
     replay_of: str | None
     reply_topic: str | None
     request_digest: str | None
+    traceparent: str | None
 
 
 class Work(TypedDict):

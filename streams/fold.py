@@ -12,7 +12,7 @@ from schemas.codec import RESULT, STATUS
 from schemas.ids import IdError, parse
 from schemas.records import Event, Outcome, Result, Status
 from schemas.slices import stable_hash
-from streams import machine, outputs, twins
+from streams import accounting, machine, outputs, twins
 from streams.inputs import Submission
 from streams.machine import Dead, Step, Stop, Work
 from streams.rows import Rules, cancelled_early, fresh
@@ -60,6 +60,8 @@ class Fold:
         self.rows: dict[Home, Status | None] = {}
         self.results: dict[Home, Pending] = {}
         self.records: dict[tuple[str, int], list[Record]] = defaultdict(list)
+        self.usage: dict[tuple[str, int], list[Record]] = defaultdict(list)
+        """Written after the results, with the rows: so whatever is accounted for has its result."""
         self.dead: list[tuple[Home, str]] = []
         self.notes: Counter[str] = Counter()
 
@@ -160,6 +162,8 @@ class Fold:
             self.notes[step.note] += 1
             return
         row = step.row
+        if row is not None and row["traceparent"] is None and (parent := self._traceparents.get(row["id"])):
+            row = {**row, "traceparent": parent.decode()}
         self.rows[home] = row
         if row is None:
             return
@@ -182,8 +186,7 @@ class Fold:
         if not partitions:
             return  # its workers find it by its row
         partition = stable_hash(row["id"]) % partitions
-        traceparent = self._traceparents.get(row["id"])
-        record = outputs.work_record(row, work, now_ms=self._now_ms, traceparent=traceparent)
+        record = outputs.work_record(row, work, now_ms=self._now_ms, traceparent=self._parent(row))
         self._add(topics.work(row["queue"], self._level), partition, record)
 
     def _result(self, home: Home, row: Status, outcome: Outcome | None) -> None:
@@ -201,9 +204,15 @@ class Fold:
             self.results[home] = Pending(home, None, offset)
             self.notes["result_adopted"] += 1
             return
-        traceparent = self._traceparents.get(row["id"])
-        record = outputs.result_record(row, outcome, now_ms=self._now_ms, traceparent=traceparent)
+        result = outputs.result_of(row, outcome, now_ms=self._now_ms, prices=self._rules.prices)
+        record = outputs.result_record(result, traceparent=self._parent(row))
         self.results[home] = Pending(home, record, None)
+        self.usage[self._prefix + topics.USAGE, home[0]].append(accounting.usage_record(result))
+
+    def _parent(self, row: Status) -> bytes | None:
+        """Return the trace context of what led here, or else that of the task."""
+        of_task = row["traceparent"]
+        return self._traceparents.get(row["id"]) or (of_task.encode() if of_task is not None else None)
 
     def _add(self, topic: str, partition: int, record: Record) -> None:
         self.records[self._prefix + topic, partition].append(record)

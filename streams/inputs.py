@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from schemas import ids
 from schemas.codec import EVENT, TASK, SchemaError
 from schemas.framing import FramingError
-from schemas.headers import find
+from schemas.headers import find, traceparent_of
 from schemas.records import Event, Task
 from schemas.slices import queue_number
 from schemas.validation import Invalid, check_task
@@ -62,7 +62,7 @@ def read_task(message: Any, *, level: int, max_bytes: int) -> Submission | Poiso
     except Invalid as error:
         return Poison(error.message, error.field)
     created_ms = task["created_ms"] or timestamp_ms(message)
-    return Submission(task_id, task, created_ms, find(message.headers, "traceparent"))
+    return Submission(task_id, task, created_ms, traceparent_of(message.headers))
 
 
 def _add_key(task: Task, message: Any) -> None:

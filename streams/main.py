@@ -21,6 +21,7 @@ from core.queues import QueueDirectory
 from core.settings import Settings
 from schemas import topics
 from schemas.topics import level_name
+from streams.accounting import complete
 from streams.bodies import BodySweeper
 from streams.faust_app import LaneApp
 from streams.index import Index
@@ -95,6 +96,7 @@ class Lane:
         group, owned = self.app.app.conf.id, sorted(partitions)
         starts = await starts_of(self.settings, self.level, group, owned, lookup=self.lookup)
         self.scheduler.known_results = await orphaned_results(self.settings, self.level, starts, lookup=self.lookup)
+        await complete(self.settings, self.scheduler.known_results, lookup=self.lookup, producer=self.producer)
         ends, spoken = await spoken_attempts(self.settings, self.level, starts, self.app.rows, lookup=self.lookup)
         self.scheduler.replay.begin(ends, spoken)
         reading = {(tp.topic, tp.partition): offset for tp, offset in starts.items()}
@@ -132,7 +134,8 @@ class Lane:
         await self.timer_producer.start()
         await self.queues.open()
         named = (topics.tasks, topics.events, topics.results)
-        await self.lookup.open([self.settings.topic(name(self.level)) for name in named])
+        read = [*(name(self.level) for name in named), topics.USAGE]
+        await self.lookup.open([self.settings.topic(name) for name in read])
         parts = {
             asyncio.create_task(self.scheduler.run(), name="scheduler"),
             asyncio.create_task(self.scheduler.watch_freeze(), name="watch-freeze"),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from core.kafka.producer import Record
+from core.prices import price_of, text
+from core.settings import ModelSettings
 from schemas.codec import CONTROL, RESULT, STATUS, WORK
 from schemas.headers import CALLBACK_EVENTS, headers
-from schemas.records import Outcome, Result, State, Status
+from schemas.records import Outcome, Result, Status
 from streams.machine import Work
 from streams.rows import cancelled_early
 
+NO_PRICES: Mapping[str, ModelSettings] = {}
 NEWS = frozenset(("start", "progress", "expired"))
 """What a callback can be told besides the outcome."""
 
@@ -67,12 +72,15 @@ def work_record(row: Status, work: Work, *, now_ms: int, traceparent: bytes | No
     return Record(row["id"].encode(), value, described, now_ms)
 
 
-def result_record(row: Status, outcome: Outcome | None, *, now_ms: int, traceparent: bytes | None) -> Record:
-    """Render the outcome of a row that has just ended."""
-    state: State = row["state"]
-    value: Result = {
+def result_of(
+    row: Status, outcome: Outcome | None, *, now_ms: int, prices: Mapping[str, ModelSettings] = NO_PRICES
+) -> Result:
+    """Describe the outcome of a row that has just ended, with its cost where the price table has its model."""
+    usage = outcome["usage"] if outcome else None
+    price = price_of(usage, prices.get(row["model"] or "")) if usage and prices else None
+    return {
         "id": row["id"],
-        "state": state,
+        "state": row["state"],
         "queue": row["queue"],
         "level": row["level"],
         "endpoint": row["endpoint"],
@@ -90,7 +98,7 @@ def result_record(row: Status, outcome: Outcome | None, *, now_ms: int, tracepar
         "content_type": outcome["content_type"] if outcome else "application/json",
         "error_code": row["error_code"],
         "error_message": row["error_message"],
-        "usage": outcome["usage"] if outcome else None,
+        "usage": usage,
         "chunks": outcome["chunks"] if outcome else 0,
         "created_ms": row["created_ms"],
         "started_ms": row["started_ms"],
@@ -104,20 +112,26 @@ def result_record(row: Status, outcome: Outcome | None, *, now_ms: int, tracepar
         "request_digest": row["request_digest"],
         "lost_workers": row["lost_workers"],
         "first_token_ms": outcome["first_token_ms"] if outcome else None,
-        "cost": None,
-        "currency": None,
+        "cost": text(price.total) if price else None,
+        "currency": price.currency if price else None,
     }
+
+
+def result_record(result: Result, *, traceparent: bytes | None) -> Record:
+    """Render an outcome for everybody who reads results."""
+    at_ms = result["finished_ms"]
     described = headers(
-        kind=f"result.{state}",
-        ce_id=row["id"],
-        at_ms=now_ms,
-        queue=row["queue"],
-        level=row["level"],
-        owner=row["owner"],
-        attempt=row["attempt"],
+        kind=f"result.{result['state']}",
+        ce_id=result["id"],
+        at_ms=at_ms,
+        queue=result["queue"],
+        level=result["level"],
+        owner=result["owner"],
+        model=result["model"],
+        attempt=result["attempt"],
         traceparent=traceparent,
     )
-    return Record(row["id"].encode(), RESULT.encode(value), described, now_ms)
+    return Record(result["id"].encode(), RESULT.encode(result), described, at_ms)
 
 
 def stop_record(row: Status, reason: str, *, now_ms: int) -> Record:

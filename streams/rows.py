@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
 
-from core.settings import Settings
+from core.settings import ModelSettings, Settings
 from schemas.records import ORDINARY, Event, Status, Task
 
 DEFAULT_TIMEOUT_MS = {"blocking": 300_000, "streaming": 300_000, "callback": 86_400_000, "batch": 14 * 86_400_000}
@@ -15,7 +17,7 @@ EARLY_CANCEL_MS = 3_600_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The limits that the machine applies; times in ms."""
+    """The limits that the machine applies, times in ms, and the price table."""
 
     max_attempts: int = 5
     max_lost_workers: int = 3
@@ -25,6 +27,7 @@ class Rules:
     run_timeout_ms: int = 0
     retention_ms: int = 86_400_000
     idempotency_ms: int = 86_400_000
+    prices: Mapping[str, ModelSettings] = field(default_factory=dict)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -39,6 +42,7 @@ def rules_of(settings: Settings) -> Rules:
         run_timeout_ms=streams.run_timeout_s * 1000,
         retention_ms=streams.result_retention_s * 1000,
         idempotency_ms=streams.idempotency_s * 1000,
+        prices=settings.models,
     )
 
 
@@ -90,8 +94,17 @@ def fresh(task: Task, *, task_id: str, offset: int, created_ms: int, rules: Rule
         "custom_id": task["custom_id"],
         "replay_of": task["replay_of"],
         "reply_topic": task["reply_topic"],
-        "request_digest": None,
+        "request_digest": request_digest(task),
+        "traceparent": None,
     }
+
+
+def request_digest(task: Task) -> str | None:
+    """Return the SHA-256 of a request's body, wherever it is kept; None for a request without one."""
+    if task["data_ref"] is not None:
+        return task["data_ref"]["sha256"]
+    data = task["data"]
+    return None if data is None else sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
 def next_deadline_ms(row: Status) -> int:

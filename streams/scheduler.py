@@ -1,7 +1,7 @@
 """The scheduler of one lane: takes what Faust reads, folds it in batches and makes each batch durable before its acks.
 
-Order within a batch: (1) results, work, controls and dead letters, awaited; (2) rows, awaited; (3) the local store;
-(4) acknowledgements, so that Faust may commit the offsets. So a row never tells of an output that is not in the log,
+Order within a batch: (1) results, work, controls and dead letters, awaited; (2) rows and usage, awaited; (3) the
+local store; (4) acknowledgements, so that Faust may commit the offsets. So a row never tells of an output that is not in the log,
 and an input that is read again after a crash finds its row and changes nothing.
 """
 
@@ -23,8 +23,8 @@ from core.kafka.producer import Producer, Record
 from core.queues import QueueDirectory
 from core.settings import Settings
 from schemas import topics
-from schemas.headers import find
-from schemas.records import Event, Result, Status
+from schemas.headers import traceparent_of
+from schemas.records import Event, Result
 from streams import metrics, outputs
 from streams.faust_app import INBOX_LIMIT, Rows
 from streams.fold import Fold, Home
@@ -200,7 +200,7 @@ class Scheduler:
         return [source]
 
     def _task_event(self, fold: Fold, message: Any, event: Event) -> None:
-        fold.event(event, partition=message.partition, traceparent=find(message.headers, "traceparent"))
+        fold.event(event, partition=message.partition, traceparent=traceparent_of(message.headers))
 
     def _worker_event(self, fold: Fold, event: Event, partition: int, now_ms: int) -> None:
         worker = event["worker"] or ""
@@ -271,18 +271,17 @@ class Scheduler:
                 for home, offset in zip(homes, offsets[self._results, partition], strict=True):
                     if (row := fold.rows[home]) is not None:
                         row["result_offset"] = offset
-            changes = fold.changes()
-            await self._write_rows(changes, now_ms)
+            await self._write_rows(fold, now_ms)
         except Unavailable as error:
             raise DeliveryFailed(f"a batch could not be made durable: {error}") from error
-        for (partition, _), before, after in changes:
+        for (partition, _), before, after in fold.changes():
             self._index.changed(partition, before, after, now_ms=now_ms)
         for note, count in fold.notes.items():
             metrics.NOTES.labels(topics.LEVELS[self._level], note).inc(count)
 
-    async def _write_rows(self, changes: list[tuple[Home, Status | None, Status | None]], now_ms: int) -> None:
+    async def _write_rows(self, fold: Fold, now_ms: int) -> None:
         shipped: dict[tuple[str, int], list[Record]] = defaultdict(list)
-        for (partition, task_id), before, after in changes:
+        for (partition, task_id), before, after in fold.changes():
             if after is not None:
                 shipped[self._status, partition].append(outputs.status_record(after, now_ms=now_ms))
                 if after["duplicate_of"] is None and (before is None or before["state"] != after["state"]):
@@ -291,7 +290,7 @@ class Scheduler:
                 shipped[self._status, partition].append(Record(task_id.encode(), None, [], now_ms))
         if not shipped:
             return
-        offsets = await self._producer.ship(shipped)
+        offsets = await self._producer.ship({**shipped, **fold.usage})
         rows = self._rows()
         for (topic, partition), records in shipped.items():
             stored = [(record.key or b"", record.value) for record in records]

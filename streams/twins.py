@@ -15,6 +15,7 @@ import orjson
 
 from core.errors import IdempotencyConflict
 from schemas.records import Status, Task
+from streams.rows import request_digest
 
 PREFIX = "IDEM-"
 CONFLICT = IdempotencyConflict.code
@@ -35,13 +36,7 @@ def key_id(task: Task) -> str | None:
 
 def digest(task: Task) -> str:
     """Return what twins must have in common: endpoint and body, however it is kept."""
-    body = sha256()
-    if task["data_ref"] is not None:
-        content = task["data_ref"]["sha256"]
-    else:
-        data = task["data"] or b""
-        body.update(data.encode() if isinstance(data, str) else data)
-        content = body.hexdigest()
+    content = request_digest(task) or sha256(b"").hexdigest()
     return sha256(f"{task['endpoint']}\n{content}".encode()).hexdigest()
 
 

@@ -49,6 +49,6 @@ def row_of(task: Task, offset: int, **changes: Any) -> Status:
         "error_message": None, "streamed": False, "digest": None, "start_deadline_ms": None,
         "run_timeout_ms": 0, "retention_ms": 0, "content_type": "application/json", "user": None,
         "callback_events": [], "progress": 0, "lease_until_ms": None, "lease_retries": None,
-        "updated_ms": 0, **ORDINARY, "request_digest": None,
+        "updated_ms": 0, **ORDINARY, "request_digest": None, "traceparent": None,
     }  # fmt: skip
     return {**base, **changes}  # type: ignore[typeddict-item]

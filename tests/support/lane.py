@@ -16,11 +16,12 @@ from core.kafka.tail import Records, Tail
 from core.queues import QueueDirectory
 from core.settings import Settings
 from schemas import ids, topics
-from schemas.codec import CONTROL, EVENT, RESULT, STATUS, TASK, WORK
+from schemas.codec import CONTROL, EVENT, RESULT, STATUS, TASK, USAGE, WORK
 from schemas.events import event
 from schemas.headers import headers
 from schemas.records import Control, Event, Result, Status, Work
 from schemas.slices import queue_number
+from schemas.usage import UsageRecord
 from tests.support.records import finished, task
 
 QUEUE = "chat"
@@ -36,6 +37,7 @@ class LaneProbe:
         self.queues = QueueDirectory(settings, name="probe")
         self.work: dict[str, list[Work]] = defaultdict(list)
         self.results: dict[str, list[Result]] = defaultdict(list)
+        self.usage: dict[str, list[UsageRecord]] = defaultdict(list)
         self.result_offsets: dict[str, int] = {}
         self.rows: dict[str, Status | None] = {}
         self.row_states: dict[str, list[str]] = defaultdict(list)
@@ -116,6 +118,8 @@ class LaneProbe:
                 result = RESULT.decode(value)
                 self.results[result["id"]].append(result)
                 self.result_offsets[result["id"]] = record.offset
+            elif name == topics.USAGE:
+                self.usage[(record.key or b"").decode()].append(USAGE.decode(value))
             elif name == topics.status(self.level):
                 key = (record.key or b"").decode()
                 self.rows[key] = STATUS.decode(value) if value else None
@@ -139,6 +143,7 @@ async def lane_probe(settings: Settings, level: int = 0) -> AsyncIterator[LanePr
         topics.results(level),
         topics.status(level),
         topics.CONTROLS,
+        topics.USAGE,
         topics.DEAD_LETTERS,
     ]
     tail = Tail(settings, name="probe", topics=[settings.topic(name) for name in names], handle=probe._on)
