@@ -1,8 +1,8 @@
 """The scheduler of one lane: takes what Faust reads, folds it in batches and makes each batch durable before its acks.
 
 Order within a batch: (1) results, work, controls and dead letters, awaited; (2) rows and usage, awaited; (3) the
-local store; (4) acknowledgements, so that Faust may commit the offsets. So a row never tells of an output that is not in the log,
-and an input that is read again after a crash finds its row and changes nothing.
+local store; (4) acknowledgements, so that Faust may commit the offsets. So a row never tells of an output that is not
+in the log, and an input that is read again after a crash finds its row and changes nothing.
 """
 
 from __future__ import annotations
