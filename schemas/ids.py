@@ -12,12 +12,12 @@ from typing import NamedTuple
 from uuid import UUID
 
 EPOCH_S = 946_684_800  # 2000-01-01, where the two-digit years of the TASK form begin
-MODES = "BSCPK"
+MODES = "BSCPKR"
 MODE_LETTERS = {"blocking": "B", "streaming": "S", "callback": "C", "batch": "P"}
 SERIALS = 1_000_000
 
 # ASCII digits and no leading zero, so that an id has one spelling per form: logs and keys are searched by text.
-_TASK = re.compile(r"TASK-(0|[1-9][0-9]{0,9})-([01])-([BSCPK])-([0-9]{12})-([0-9]{4})-([0-9]{6})")
+_TASK = re.compile(r"TASK-(0|[1-9][0-9]{0,9})-([01])-([BSCPKR])-([0-9]{12})-([0-9]{4})-([0-9]{6})")
 _HEX = re.compile(r"(?:task_|req_|batch_req_)([0-9a-f]{32})")
 _BATCH = re.compile(r"batch_([0-9a-f]{32})")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}")
@@ -133,6 +133,27 @@ def _unpack(number: int) -> TaskId:
 def from_record(*, queue_number: int, level: int, timestamp_ms: int, partition: int, offset: int) -> TaskId:
     """Return the id of a task that a producer wrote to Kafka without one: the same at every re-read."""
     return TaskId(queue_number, level, "K", timestamp_ms // 1000, partition, offset % SERIALS)
+
+
+REPLAY_STEP_S = 1_000
+"""Replays begin at different seconds of a thousand, and every further million of offsets lies a thousand earlier."""
+
+
+def replayed(
+    *, queue_number: int, level: int, home: int, wide: int, start_s: int, partition: int, offset: int
+) -> TaskId:
+    """Return the id of the task that repeats the one at this position: the same whenever the replay is resumed.
+
+    No other replay, nor anything else, makes it: the letter R is for replays alone, `start_s` names the replay by its
+    second, and the position tells apart what it repeats.
+
+    Args:
+        home: where the new task lives.
+        wide: how many partitions may share that home; 1 when every task stays where its original is.
+        start_s: the second that the replay alone has among a thousand.
+    """
+    million, serial = divmod(offset, SERIALS)
+    return TaskId(queue_number, level, "R", start_s - (million * wide + partition % wide) * REPLAY_STEP_S, home, serial)
 
 
 class Serials:

@@ -21,7 +21,7 @@ VOLATILE = {
     "total_tokens",
     "cached_tokens",
 }
-_TASK = re.compile(r"TASK-(\d+)-([01])-([BSCPK])-\d{12}-\d{4}-\d{6}")
+_TASK = re.compile(r"TASK-(\d+)-([01])-([BSCPKR])-\d{12}-\d{4}-\d{6}")
 
 
 def assert_alike(shown: Any, found: Any, *, at: str = "answer") -> None:

@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.ids import EPOCH_S, MODES, SERIALS, IdError, Serials, TaskId, from_record, line_id, parse, parse_batch
+from schemas.ids import (
+    EPOCH_S,
+    MODES,
+    SERIALS,
+    IdError,
+    Serials,
+    TaskId,
+    from_record,
+    line_id,
+    parse,
+    parse_batch,
+    replayed,
+)
 
 LAST_S = EPOCH_S + 3_155_760_000 - 1  # 2099-12-31 23:59:59, the last second that two-digit years can tell
 
@@ -178,3 +190,23 @@ def test_lines_of_a_batch_have_ids_of_their_own_at_its_home(batch: TaskId, lines
     made = {str(line_id(batch, line, queue_number=3, stamp_s=batch.time_s)) for line in lines}
     assert len(made) == len(lines)
     assert {parse(one).partition for one in made} <= {batch.partition}
+
+
+positions = st.tuples(st.integers(0, 1), st.integers(0, 5), st.integers(0, 3_000_000))
+
+
+@given(one=positions, other=positions, shift=st.integers(1, 999), width=st.integers(0, 5))
+def test_replays_give_every_position_an_id_of_its_own(
+    one: tuple[int, int, int], other: tuple[int, int, int], shift: int, width: int
+) -> None:
+    def repeated(position: tuple[int, int, int], start_s: int) -> TaskId:
+        level, partition, offset = position
+        home, wide = (partition % width, 6) if width else (partition, 1)
+        return replayed(
+            queue_number=1, level=level, home=home, wide=wide, start_s=start_s, partition=partition, offset=offset
+        )
+
+    start_s = 1_795_000_000
+    assert (repeated(one, start_s) == repeated(other, start_s)) == (one == other)
+    assert repeated(one, start_s) != repeated(other, start_s + shift)
+    assert parse(str(repeated(one, start_s))) == repeated(one, start_s)
