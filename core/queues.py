@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
-from core.errors import TooMany, Unavailable
+from core.errors import NotFound, TooMany, Unavailable
 from core.kafka.admin import ensure_topics
 from core.kafka.producer import Producer, Record
 from core.kafka.tail import Records, Tail
@@ -22,13 +23,36 @@ from schemas.slices import queue_number
 from schemas.validation import check_queue
 
 REGISTER_TIMEOUT_S = 10
+SETTINGS = ("width", "paused", "concurrency", "retention_ms")
+
+
+class QueueChanges(NamedTuple):
+    """Settings of a queue as they shall be; None leaves one as it is, and 0 takes a limit back."""
+
+    width: int | None = None
+    paused: bool | None = None
+    concurrency: int | None = None
+    retention_ms: int | None = None
+
+    def applied(self, queue: Queue) -> Queue:
+        """Return the queue with these settings."""
+        return {
+            **queue,
+            "width": queue["width"] if self.width is None else self.width,
+            "paused": queue["paused"] if self.paused is None else self.paused,
+            "concurrency": queue["concurrency"] if self.concurrency is None else self.concurrency or None,
+            "retention_ms": queue["retention_ms"] if self.retention_ms is None else self.retention_ms or None,
+        }
+
+
+UNCHANGED = QueueChanges()
 
 
 class QueueDirectory:
     """Know every registered queue.
 
-    `on_new` is called once per queue, those that were there at the start included, and again when it is given to
-    workers.
+    `on_new` is called once per queue, those that were there at the start included, and again whenever anything about
+    it has changed: its settings, or who serves it.
     """
 
     def __init__(self, settings: Settings, *, name: str, on_new: Callable[[Queue], None] | None = None) -> None:
@@ -36,6 +60,7 @@ class QueueDirectory:
         self._on_new = on_new
         self._queues: dict[str, Queue] = {}
         self._registering: dict[str, asyncio.Task[Queue]] = {}
+        self._configuring = asyncio.Lock()
         self._topic = settings.topic(topics.QUEUES)
         self._tail = Tail(settings, name=f"{name}-queues", topics=[self._topic], handle=self._fold)
 
@@ -65,6 +90,7 @@ class QueueDirectory:
         owner: str | None = None,
         explicit: bool = False,
         served_by: ServedBy = "dispatcher",
+        changes: QueueChanges = UNCHANGED,
     ) -> Queue:
         """Return the queue, registering it when it is new: its work topics are there when this returns.
 
@@ -90,6 +116,7 @@ class QueueDirectory:
                 "concurrency": None,
                 "retention_ms": None,
             }
+            queue = changes.applied(queue)
             task = asyncio.create_task(self._register(producer, queue), name=f"register-{name}")
             self._registering[name] = task
             task.add_done_callback(lambda _: self._registering.pop(name, None))
@@ -102,6 +129,21 @@ class QueueDirectory:
                 return await self._write(producer, {**queue, "served_by": "workers"})
         except TimeoutError as error:
             raise Unavailable(f"queue {queue['name']} could not be changed in time") from error
+
+    async def configure(self, producer: Producer, name: str, changes: QueueChanges) -> Queue:
+        """Change settings of a registered queue and return what counts then; raises NotFound and Unavailable.
+
+        The last record of a queue's settings counts whole: two processes that change different settings of one queue
+        in the same moment may lose one of the changes, which the answer of its own call shows.
+        """
+        try:
+            async with self._configuring, asyncio.timeout(REGISTER_TIMEOUT_S):
+                known = self._queues.get(name)
+                if known is None:
+                    raise NotFound(f"there is no queue {name[:80]}")
+                return await self._write(producer, changes.applied(known))
+        except TimeoutError as error:
+            raise Unavailable(f"queue {name} could not be changed in time") from error
 
     async def _register(self, producer: Producer, queue: Queue) -> Queue:
         name, wide = queue["name"], queue["work_partitions"]
@@ -131,8 +173,9 @@ class QueueDirectory:
             offset = await producer.send(self._topic, 0, record)
             await self._tail.passed(TopicPartition(self._topic, 0), offset)
             counts = self._queues.get(name, queue)
-            if counts == queue:
-                return queue
+            # Other settings of the same registration were written after ours, so the last record holds them already.
+            if _facts(counts) == _facts(queue):
+                return counts
             queue = counts
 
     def _fold(self, _: TopicPartition, records: Records) -> None:
@@ -147,18 +190,39 @@ class QueueDirectory:
                 continue  # nobody but us writes here; a stray record must not stop every process
             known = self._queues.get(queue["name"])
             queue = self._queues[queue["name"]] = merged(known, queue)
-            if self._on_new is not None and (known is None or known["served_by"] != queue["served_by"]):
+            if self._on_new is not None and known != queue:
                 self._on_new(queue)
 
 
 def merged(known: Queue | None, new: Queue) -> Queue:
     """Return what counts after one more record of a queue.
 
-    The first registration stays, but one by name goes before one by a first task: both may be under way at once. What
-    workers serve stays theirs, because the scheduler writes no work records for it.
+    The first registration stays, but one by name goes before one by a first task: both may be under way at once. Of
+    one registration the last settings count. What workers serve stays theirs, because the scheduler writes no work
+    records for it.
     """
     if known is None:
         return new
-    same = all(known[name] == new[name] for name in ("owner", "created_ms", "explicit"))
-    queue = new if same or (new["explicit"] and not known["explicit"]) else known
+    if all(known[name] == new[name] for name in ("owner", "created_ms", "explicit")):
+        queue = new
+    elif new["explicit"] and not known["explicit"]:
+        queue = _with_settings_of(known, new)
+    else:
+        queue = known
     return {**queue, "served_by": "workers"} if known["served_by"] == "workers" else queue
+
+
+def _with_settings_of(known: Queue, new: Queue) -> Queue:
+    """Keep what was set meanwhile of a registration that another one goes before, such as a pause."""
+    return {
+        **new,
+        "width": known["width"] or new["width"],
+        "paused": known["paused"] or new["paused"],
+        "concurrency": new["concurrency"] if known["concurrency"] is None else known["concurrency"],
+        "retention_ms": new["retention_ms"] if known["retention_ms"] is None else known["retention_ms"],
+    }
+
+
+def _facts(queue: Queue) -> dict[str, object]:
+    """Return what is said of a queue beside its settings."""
+    return {name: value for name, value in queue.items() if name not in SETTINGS}

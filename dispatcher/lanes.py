@@ -10,6 +10,7 @@ from core.kafka.deadletters import bury
 from core.kafka.producer import Producer
 from core.settings import Settings
 from dispatcher import metrics
+from dispatcher.allowance import Allowance
 from dispatcher.clock import Deadline
 from dispatcher.crew import Crew
 from dispatcher.gate import Gate
@@ -27,6 +28,7 @@ MAX_TAKE = 32
 REVOKE_S = 4.0
 """How long a revoke may hold up the group; what is not claimed by then is run again by the next owner."""
 BURY_RETRY_S = 0.5
+PAUSED = "the queue is paused"
 OPENING = 8
 """Groups joined at once: a start with hundreds of queues must not be a storm."""
 
@@ -34,8 +36,9 @@ OPENING = 8
 class Lane:
     """Take the work of one queue and level whenever there is room for it."""
 
-    def __init__(self, lanes: Lanes, queue: str, level: int) -> None:
+    def __init__(self, lanes: Lanes, queue: str, level: int, allowance: Allowance) -> None:
         self._lanes = lanes
+        self.allowance = allowance
         self._level = level
         self.idle = False
         """Whether somebody else serves the queue now: what is still in its topic is passed over."""
@@ -56,13 +59,15 @@ class Lane:
             await self.reader.open()
         while True:
             await lanes.gate.passed()
+            if not self.idle:
+                await self.allowance.passed()
             if lanes.stopping:
                 return
             if self.idle:
                 for taken in await self.reader.take(MAX_TAKE):
                     taken.claims.settled(taken.record.offset)
                 continue
-            room = lanes.slots.room(self._level)
+            room = min(lanes.slots.room(self._level), self.allowance.room)
             items: list[Item] = []
             for taken in await self.reader.take(min(max(1, room), MAX_TAKE)):
                 item = await self._admitted(taken)
@@ -70,10 +75,28 @@ class Lane:
                     items.append(item)
             try:
                 for item in items:
-                    await lanes.slots.acquire(self._level)
-                    lanes.runner.start(item)
+                    await self._begin(item)
             except Draining:
                 return
+
+    async def _begin(self, item: Item) -> None:
+        """Start an item once there is room for it, or give it back when its queue was paused meanwhile."""
+        lanes, allowance = self._lanes, self.allowance
+        if not await allowance.take():
+            lanes.runner.give_back(item, reason=PAUSED)
+            return
+        try:
+            await lanes.slots.acquire(self._level)
+        except BaseException:
+            allowance.put_back()
+            raise
+        if allowance.paused:
+            lanes.slots.release(self._level)
+            lanes.runner.give_back(item, reason=PAUSED)
+        elif (call := lanes.runner.start(item)) is not None:
+            call.add_done_callback(lambda _: allowance.put_back())
+            return
+        allowance.put_back()
 
     async def _admitted(self, taken: Taken) -> Item | None:
         try:
@@ -131,17 +154,20 @@ class Lanes:
         self.opening = asyncio.Semaphore(OPENING)
         self.stopping = False
         self._lanes: dict[str, list[Lane]] = {}
+        self._allowances: dict[str, Allowance] = {}
 
     def add(self, queue: Queue) -> None:
-        """Begin to serve a queue, or end it when workers serve it from now on."""
+        """Begin to serve a queue, or end it when workers serve it from now on; follow its settings."""
         name = queue["name"]
+        allowance = self._allowances.setdefault(name, Allowance())
+        allowance.set(paused=queue["paused"] and queue["served_by"] != "workers", concurrency=queue["concurrency"])
         if queue["served_by"] == "workers":
             for lane in self._lanes.get(name, ()):
                 lane.idle = True
             return
         if self.stopping or name in self._lanes:
             return
-        self._lanes[name] = [Lane(self, name, level) for level in range(len(topics.LEVELS))]
+        self._lanes[name] = [Lane(self, name, level, allowance) for level in range(len(topics.LEVELS))]
         metrics.LANES.set(len(self.readers))
         log.info("queue %s is served", name, extra={"event": "lane_opened", "queue": name})
 
@@ -159,6 +185,8 @@ class Lanes:
         """Take nothing more; returns when no lane is at it."""
         self.stopping = True
         self.gate.end()
+        for allowance in self._allowances.values():
+            allowance.end()
         self.slots.close()
         tasks = [lane.task for lanes in self._lanes.values() for lane in lanes]
         if tasks:

@@ -13,7 +13,7 @@ POISON = Counter("headrace_work_poison", "Work records that nobody can work with
 OUTCOMES = Counter("headrace_outcomes", "Attempts that ended, by error code.", ["level", "code"])
 CALL_SECONDS = Histogram("headrace_call_seconds", "Seconds from start to end of an attempt.", buckets=SECONDS)
 CANCELLED = Counter("headrace_calls_cancelled", "Calls closed because their task was cancelled or timed out.")
-RELEASED = Counter("headrace_work_released", "Work given back at a graceful stop.")
+RELEASED = Counter("headrace_work_released", "Work given back at a graceful stop or a pause.")
 CLAIMED = Counter("headrace_work_claimed", "Claims written.")
 COMMIT_FAILURES = Counter("headrace_commit_failures", "Offset commits that did not succeed.")
 CHUNKS = Counter("headrace_chunks", "Chunk records written.")

@@ -82,15 +82,23 @@ class Runner:
             item.settle()
         return None
 
-    def start(self, item: Item) -> None:
-        """Run an item whose slot is held; the slot is freed when the call ends."""
+    def start(self, item: Item) -> asyncio.Task[None] | None:
+        """Run an item whose slot is held; the slot is freed when the call ends. None when there is no call."""
         if item.phase is Phase.ENDED:  # cancelled while it waited
             self._slots.release(item.work["level"])
-            return
+            return None
         item.phase = Phase.RUNNING
         item.task = asyncio.create_task(self._run(item), name=f"run-{item.work['id']}")
         self._tasks.add(item.task)
         item.task.add_done_callback(self._tasks.discard)
+        return item.task
+
+    def give_back(self, item: Item, *, reason: str) -> None:
+        """Have an item that has not begun run later, by whoever is free then."""
+        if item.phase is not Phase.ENDED:
+            self._put(item, self._event("released", item, reason=reason))
+            metrics.RELEASED.inc()
+            self._close(item)
 
     def cancel(self, task_id: str) -> None:
         """Close the calls of a task that the scheduler has ended; nothing is reported, its state is final."""
@@ -125,8 +133,7 @@ class Runner:
             if item.delivered() and item.interrupted is not None:
                 self._report(item, item.interrupted())
             else:
-                self._put(item, self._event("released", item, reason="the worker stops"))
-                metrics.RELEASED.inc()
+                self.give_back(item, reason="the worker stops")
                 released += 1
             self._close(item)
         return released

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import permutations
 from typing import Any
 
-from core.queues import merged
+from core.queues import QueueChanges, merged
 from schemas.records import Queue
 
 
@@ -45,3 +45,21 @@ def test_what_workers_serve_stays_theirs() -> None:
 
 def test_settings_of_the_same_registration_may_change() -> None:
     assert fold(queue(), queue(width=2)) == queue(width=2)
+
+
+def test_the_last_settings_count_and_its_facts_stay() -> None:
+    paused = queue(paused=True, concurrency=3, retention_ms=5)
+    assert fold(queue(), paused) == paused
+    assert fold(queue(), paused, queue()) == queue()
+    assert fold(queue(), paused, queue(owner="key-2", created_ms=2)) == paused, "a twin changes no settings"
+
+
+def test_a_registration_by_name_keeps_what_was_set_before_it_came() -> None:
+    by_name = queue(owner="key-2", created_ms=2, explicit=True, retention_ms=7)
+    assert fold(queue(), queue(paused=True, concurrency=3), by_name) == {**by_name, "paused": True, "concurrency": 3}
+
+
+def test_changes_leave_what_they_do_not_name_and_zero_takes_a_limit_back() -> None:
+    known = queue(width=2, concurrency=3, retention_ms=5)
+    assert QueueChanges(paused=True).applied(known) == {**known, "paused": True}
+    assert QueueChanges(concurrency=0, retention_ms=0).applied(known) == queue(width=2)
