@@ -6,6 +6,7 @@ import re
 from hashlib import sha256
 
 DIGEST_PREFIX = "sha256:"
+OWNER_DIGITS = 12
 
 
 def printable(text: str) -> bool:
@@ -23,3 +24,8 @@ def digest_of(text: str) -> bytes:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", hexadecimal):
         raise ValueError(f"begins with {DIGEST_PREFIX} but is not followed by 64 hex digits")
     return bytes.fromhex(hexadecimal)
+
+
+def tenant_of(digest: bytes) -> str:
+    """Name the tenant that a key of the settings is, each one of its own."""
+    return f"key-{digest.hex()[:OWNER_DIGITS]}"

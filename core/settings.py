@@ -15,6 +15,7 @@ from pydantic_settings import NoDecode
 
 from core.apikeys import digest_of
 from core.batch_settings import BatchSettings
+from core.door_settings import DirectSettings
 from core.section import Section, split_commas
 from core.webhook_settings import WebhookSettings
 
@@ -245,6 +246,7 @@ class Settings(Section):
     dispatcher: DispatcherSettings = DispatcherSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    direct: DirectSettings = DirectSettings()
     storage: StorageSettings = StorageSettings()
     uploads: UploadSettings = UploadSettings()
     batches: BatchSettings = BatchSettings()

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, get_args
 
-from core.apikeys import DIGEST_PREFIX, digest_of
+from core.apikeys import DIGEST_PREFIX, OWNER_DIGITS, digest_of, tenant_of
 from core.errors import ConfigError
 
 Scope = Literal["submit", "read", "admin"]
 SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 USUAL_SCOPES: frozenset[Scope] = frozenset({"submit", "read"})
-OWNER_DIGITS = 12
 MEMBERS = ("id", "key", "sha256", "scopes", "requests_per_minute", "concurrency", "enabled", "expires")
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _WORD = re.compile(r"[a-z_]{1,24}")
@@ -51,7 +50,7 @@ def from_setting(text: str, *, number: int, scopes: frozenset[Scope], limits: Li
         digest = digest_of(text)
     except ValueError as error:
         raise ConfigError(f"entry {number} of auth.api_keys {error}") from None
-    owner = f"key-{digest.hex()[:OWNER_DIGITS]}"
+    owner = tenant_of(digest)
     return Key(digest, owner, owner, scopes, limits)
 
 
