@@ -27,6 +27,7 @@ class Attempt:
         self._limit_bytes = limit_bytes
         self._clock = clock
         self._started_ms = clock()
+        self._first_ms: int | None = None
         self._upstream: str | None = None
         self._streaming = item.work["mode"] == "streaming"
 
@@ -59,6 +60,7 @@ class Attempt:
             chunks=chunks,
             body=self._relay.text if chunks else None,
             usage=self._relay.usage,
+            first_token_ms=self._relay.first_token_ms,
         )
 
     async def _timed(self, upstream: Upstream, body: RequestBody) -> Outcome:
@@ -90,6 +92,7 @@ class Attempt:
         answer = self._bodies.answer(self._item.work, media_type=content_type or "application/octet-stream")
         try:
             async for data in response.aiter_bytes():
+                self._first_ms = self._first_ms or self._clock()
                 await answer.take(data)
                 self._check(answer.size)
             kept = await answer.finish()
@@ -105,6 +108,7 @@ class Attempt:
             upstream=upstream.base,
             started_ms=self._started_ms,
             usage=kept.usage,
+            first_token_ms=self._first_ms,
             retry_after=self._retry_after(response, upstream),
         )
 
@@ -132,6 +136,7 @@ class Attempt:
             started_ms=self._started_ms,
             chunks=self._relay.chunks,
             usage=self._relay.usage,
+            first_token_ms=self._relay.first_token_ms,
         )
 
     def _retry_after(self, response: httpx.Response, upstream: Upstream) -> int | None:

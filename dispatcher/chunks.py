@@ -44,6 +44,8 @@ class ChunkWriter:
         self.count = 0
         self.frames = 0
         """All that were handed over, written or not."""
+        self.first_ms: int | None = None
+        """When the first of them came."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,6 +63,8 @@ class ChunkWriter:
         self._frames.extend(frames)
         self.frames += len(self._frames) - waiting
         if self._frames:
+            if self.first_ms is None:
+                self.first_ms = self._clock()
             self._arrived.set()
             if self._pump is None:
                 self._pump = asyncio.create_task(self._run(), name=f"chunks-{self._work['id']}")

@@ -66,6 +66,7 @@ def failed(
     chunks: int = 0,
     body: bytes | None = None,
     usage: Usage | None = None,
+    first_token_ms: int | None = None,
 ) -> Outcome:
     """Build the outcome of a failure; `body` is what of a stream had come by then."""
     rule = failure.value
@@ -83,7 +84,7 @@ def failed(
         "chunks": chunks,
         "usage": usage,
         "started_ms": started_ms,
-        "first_token_ms": None,
+        "first_token_ms": first_token_ms,
     }
 
 
@@ -98,6 +99,7 @@ def answered(
     chunks: int = 0,
     usage: Usage | None = None,
     retry_after: int | None = None,
+    first_token_ms: int | None = None,
 ) -> Outcome:
     """Build the outcome of an answer: completed below 300, else an error whose body and status are kept."""
     bad = status >= 300
@@ -114,7 +116,7 @@ def answered(
         "chunks": chunks,
         "usage": usage,
         "started_ms": started_ms,
-        "first_token_ms": None,
+        "first_token_ms": first_token_ms,
     }
 
 

@@ -45,6 +45,11 @@ class Relay:
         """Return how many chunk records there are."""
         return self._writer.count
 
+    @property
+    def first_token_ms(self) -> int | None:
+        """Return when the first frame came."""
+        return self._writer.first_ms
+
     def begun(self) -> bool:
         """Tell whether a token has been delivered, so that the attempt must not be repeated."""
         return self._writer.count > 0

@@ -29,6 +29,7 @@ async def test_a_stream_becomes_numbered_chunks(probe: WorkProbe, settings: Sett
     assert 1 < len(chunks) < len(frames), "tokens are gathered in windows"
     text = b"".join(b"data: %b\n\n" % frame for frame in frames) + b"data: [DONE]\n\n"
     assert outcome["body"] == text
+    assert outcome["started_ms"] <= (outcome["first_token_ms"] or 0) <= event["at_ms"]
     assert outcome["content_type"].startswith("text/event-stream")
     assert outcome["error_code"] is None
 

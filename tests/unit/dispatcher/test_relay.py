@@ -45,7 +45,8 @@ class Stream:
 
     def __init__(self, *, limit_bytes: int = 100_000) -> None:
         self.producer = MemoryProducer()
-        writer = ChunkWriter(Settings(), self.producer, work(), worker="w", home=0, clock=Clock())
+        self.clock = Clock(now_ms=5_000)
+        writer = ChunkWriter(Settings(), self.producer, work(), worker="w", home=0, clock=self.clock)
         self.writer = writer
         self.blobs = BlobStore(MemoryStore())
         spool = Spool(lambda: self.blobs.writer("results/one", media_type="text/event-stream"), inline_bytes=50_000)
@@ -172,3 +173,12 @@ async def test_a_failure_before_the_first_frame_keeps_nothing() -> None:
         await stream.pump(Script(b": " + b"x" * 60_000))
     outcome = failed(Failure.CUT, started_ms=1)
     assert await stream.relay.with_text(outcome) == outcome
+
+
+async def test_when_the_first_frame_came_is_kept() -> None:
+    stream = Stream()
+    assert stream.relay.first_token_ms is None
+    await stream.pump(Script(b'data: {"a":1}\n\n'[:5], b'data: {"a":1}\n\n'[5:], b"data: [DONE]\n\n"))
+    stream.clock.now_ms = 9_000
+    stream.writer.add([b'{"b":2}'])
+    assert stream.relay.first_token_ms == 5_000
