@@ -73,6 +73,16 @@ class Rows:
             if store._key_partition.get(key) == partition:  # noqa: SLF001
                 yield key, value
 
+    def scan_from(self, partition: int, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Walk the rows of a partition in the order of their keys, from a key on."""
+        store = self._table.data
+        if hasattr(store, "_db_for_partition"):
+            for found, value in store._db_for_partition(partition).items(from_key=key):  # noqa: SLF001
+                if found != store.offset_key:
+                    yield found, value
+            return
+        yield from sorted(row for row in self.scan(partition) if row[0] >= key)
+
 
 class LaneApp:
     """One Faust app over tasks.LEVEL and events.LEVEL with the table status.LEVEL."""

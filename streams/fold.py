@@ -175,7 +175,7 @@ class Fold:
                     else:
                         self._work(row, effect)
                 case Stop(reason):
-                    self._add(topics.CONTROLS, 0, outputs.stop_record(row, reason, now_ms=self._now_ms))
+                    self.add(topics.CONTROLS, 0, outputs.stop_record(row, reason, now_ms=self._now_ms))
                 case Dead(reason):
                     self.dead.append((home, reason))
                 case machine.Result():
@@ -187,7 +187,7 @@ class Fold:
             return  # its workers find it by its row
         partition = stable_hash(row["id"]) % partitions
         record = outputs.work_record(row, work, now_ms=self._now_ms, traceparent=self._parent(row))
-        self._add(topics.work(row["queue"], self._level), partition, record)
+        self.add(topics.work(row["queue"], self._level), partition, record)
 
     def _result(self, home: Home, row: Status, outcome: Outcome | None) -> None:
         """Write the result, unless a crash came between an earlier one and its row: then the row follows the log."""
@@ -214,7 +214,8 @@ class Fold:
         of_task = row["traceparent"]
         return self._traceparents.get(row["id"]) or (of_task.encode() if of_task is not None else None)
 
-    def _add(self, topic: str, partition: int, record: Record) -> None:
+    def add(self, topic: str, partition: int, record: Record) -> None:
+        """Write a record with the batch, before its rows."""
         self.records[self._prefix + topic, partition].append(record)
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from schemas import ids
-from schemas.codec import EVENT, TASK, SchemaError
+from schemas.codec import EVENT, SchemaError
 from schemas.framing import FramingError
-from schemas.headers import find, traceparent_of
-from schemas.records import Event, Task
+from schemas.records import Event, Queue, Task
 from schemas.slices import queue_number
 from schemas.validation import Invalid, check_task
+from streams.direct import Believed, judge
+from streams.direct_form import read_form
 
-Headers = Sequence[tuple[str, bytes | None]]
+BELIEVED = Believed()
 
 
 class Submission(NamedTuple):
@@ -23,6 +23,8 @@ class Submission(NamedTuple):
     task: Task
     created_ms: int
     traceparent: bytes | None
+    direct: bool = False
+    """Whether it came from a producer of its own, and not through a door of ours."""
 
 
 class Poison(NamedTuple):
@@ -33,8 +35,8 @@ class Poison(NamedTuple):
 
 
 def timestamp_ms(message: Any) -> int:
-    """Return a record's time; Faust gives seconds."""
-    return int(message.timestamp * 1000)
+    """Return a record's time; Faust gives seconds, and nothing for a record without one."""
+    return int((message.timestamp or 0) * 1000)
 
 
 MAX_TEXT = 1_000
@@ -42,34 +44,35 @@ HEADROOM_BYTES = 16_384
 """What a work, event or result record holds beside the body: a body that fits its own record must fit theirs."""
 
 
-def read_task(message: Any, *, level: int, max_bytes: int) -> Submission | Poison:
-    """Decode and check a record of tasks.LEVEL; the level of the topic counts, not the one inside."""
-    if message.value is None:
-        return Poison("a task record needs a value", None)
-    if len(message.value) > max_bytes - HEADROOM_BYTES:
-        return Poison(
-            f"{len(message.value)} bytes are too many for a record; keep the body in the object store", "data"
-        )
+def read_task(message: Any, *, level: int, max_bytes: int, believed: Believed = BELIEVED) -> Submission | Poison:
+    """Read and check a record of tasks.LEVEL; the level of the topic counts, not the one inside."""
+    value, headers = message.value, message.headers or ()
+    if value is None:
+        return Poison("a task record needs a value", "value")
+    if len(value) > max_bytes - HEADROOM_BYTES:
+        return Poison(f"{len(value)} bytes are too many for a record; keep the body in the object store", "data")
     try:
-        task = TASK.decode(message.value)
-        _add_key(task, message)
+        told = read_form(value, headers, level=level)
+        task = told.task
         if task["level"] != level:
             raise Invalid("level", f"level {task['level']} does not belong into this topic")
+        if not told.ours:
+            judge(task, headers, believed, timestamp_ms=timestamp_ms(message))
         check_task(task)
         task_id = task_identity(message, task, level=level)
-    except (FramingError, SchemaError) as error:
-        return Poison(str(error), None)
     except Invalid as error:
         return Poison(error.message, error.field)
     created_ms = task["created_ms"] or timestamp_ms(message)
-    return Submission(task_id, task, created_ms, traceparent_of(message.headers))
+    return Submission(task_id, task, created_ms, told.traceparent, not told.ours)
 
 
-def _add_key(task: Task, message: Any) -> None:
-    """Take the key from the record's header `idempotency-key` when the task itself names none."""
-    key = find(message.headers, "idempotency-key")
-    if key is not None and task["idempotency_key"] is None:
-        task["idempotency_key"] = key.decode("latin-1")
+def in_queue(submission: Submission, queue: Queue | None) -> Submission | Poison:
+    """Let a task have what its queue sets for tasks that name nothing of their own."""
+    if queue is None:
+        return Poison(f"queue {submission.task['queue']} is not registered", "queue")
+    if not submission.task["retention_ms"]:
+        submission.task["retention_ms"] = queue["retention_ms"] or 0
+    return submission
 
 
 def task_identity(message: Any, task: Task, *, level: int) -> str:

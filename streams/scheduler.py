@@ -29,8 +29,9 @@ from streams import metrics, outputs
 from streams.faust_app import INBOX_LIMIT, Rows
 from streams.fold import Fold, Home
 from streams.index import Index
-from streams.inputs import Poison, Submission, read_event, read_task
+from streams.inputs import Poison, Submission, in_queue, read_event, read_task
 from streams.progress import Place, Progress
+from streams.purging import purge
 from streams.replay import Held, Replay, Waiting
 from streams.rows import rules_of
 
@@ -172,8 +173,8 @@ class Scheduler:
         """Fold one input; returns the inputs that are folded by that, none when it has to wait."""
         message = source.message
         partition = message.partition
-        if isinstance(one, Submission) and self._queues.get(one.task["queue"]) is None:
-            one = Poison(f"queue {one.task['queue']} is not registered", "queue")
+        if isinstance(one, Submission):
+            one = in_queue(one, self._queues.get(one.task["queue"]))
         if isinstance(one, Poison):
             topic, place, letter = dead_letter(self._settings, message, reason=one.reason, field=one.field)
             fold.records[topic, place].append(letter)
@@ -206,14 +207,14 @@ class Scheduler:
         worker = event["worker"] or ""
         if event["kind"] == "heartbeat":
             if self._index.heard(
-                partition,
-                worker,
-                now_ms=now_ms,
-                seen_ms=event["at_ms"],
-                running=event["running"],
-                upstreams_up=event["upstreams_up"],
-            ):
+                partition, worker, now_ms=now_ms, seen_ms=event["at_ms"],
+                running=event["running"], upstreams_up=event["upstreams_up"],
+            ):  # fmt: skip
                 self.changed.set()
+        elif event["kind"] == "purge":
+            folded = self.progress.committable((self._tasks, partition)) or 0
+            rows_from, level = self._rows().scan_from, self._level
+            purge(fold, rows_from, event, partition, folded=folded, level=level, now_ms=now_ms)
         elif event["kind"] == "goodbye":
             fold.worker_gone(worker, partition=partition, lost=False)
             self._index.gone(partition, worker)

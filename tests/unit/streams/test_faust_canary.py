@@ -47,6 +47,7 @@ async def test_rows_go_to_the_store_and_back(tmp_path: Path, store: str) -> None
     assert app.rows.get(3, b"a") == b"1"
     assert app.rows.get(3, b"b") is None
     assert sorted(app.rows.scan(3)) == [(b"a", b"1"), (b"c", b"3")]
+    assert list(app.rows.scan_from(3, b"a\x00")) == [(b"c", b"3")]
 
 
 async def test_the_store_remembers_how_far_the_changelog_is_in_it(tmp_path: Path) -> None:
