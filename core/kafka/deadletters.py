@@ -20,16 +20,17 @@ def dead_letter(
 ) -> tuple[str, int, Record]:
     """Make the letter of a consumed record: topic, partition and what to write there.
 
-    Key, value and headers stay as they were. A value too large to be written with the headers added is left behind:
-    x-left-behind-bytes tells its size, x-topic, x-partition and x-offset where it still lies until that topic's
-    retention ends.
+    Key, value and headers stay as they were. What is too large to be written with the headers added is left behind, the
+    value first: x-left-behind-bytes tells its size, x-topic, x-partition and x-offset where it still lies until that
+    topic's retention ends.
     """
     key: bytes | None = record.key
     value: bytes | None = record.value
     added = _added(record, reason=reason, field=field, attempt=attempt)
-    if value is not None and len(value) > settings.kafka.max_message_bytes - HEADROOM_BYTES:
-        added["x-left-behind-bytes"] = b"%d" % len(value)
-        value = None
+    room = settings.kafka.max_message_bytes - HEADROOM_BYTES
+    if (size := len(value or b"") + len(key or b"")) > room:
+        added["x-left-behind-bytes"] = b"%d" % size
+        key, value = None if len(key or b"") > room else key, None
     if key is None and value is None:
         key = b""  # aiokafka refuses a record with neither
     kept = [(name, content) for name, content in record.headers or () if name not in OURS]

@@ -1,0 +1,133 @@
+"""The forms in which a task may lie in its topic: Avro or JSON, plain or as a CloudEvent of either kind. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from schemas.codec import TASK, SchemaError
+from schemas.framing import MAGIC, FramingError
+from schemas.headers import TRACEPARENT, find, traceparent_of
+from schemas.records import Task
+from schemas.task_body import JSON_TYPE, exact, json_object
+from schemas.task_json import json_task, read_json_task
+from schemas.validation import Invalid
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+AVRO_TYPES = frozenset(
+    ("application/avro", "avro/binary", "application/x-avro", "application/vnd.apache.avro+binary",
+     "application/vnd.confluent.avro")
+)  # fmt: skip
+UNTOLD = frozenset(("", "application/octet-stream", "binary/octet-stream"))
+"""Media types that say nothing: then the first byte tells."""
+STRUCTURED, BATCHED = "application/cloudevents", "application/cloudevents-batch"
+CLOUD_JSON = f"{STRUCTURED}+json"
+REQUIRED = ("id", "source", "type")
+OUR_SOURCE, OUR_TYPE = b"headrace", b"io.headrace.task"
+
+
+class Told(NamedTuple):
+    """A record that could be read."""
+
+    task: Task
+    traceparent: bytes | None
+    ours: bool
+    """Whether it is in the form that Headrace itself writes: of a task that another door has judged already."""
+
+
+def read_form(value: bytes, headers: Headers, *, level: int) -> Told:
+    """Read a record in any of its forms; raises Invalid, whose field is `value` where there is no member to name."""
+    kind, charset = _media_type(headers)
+    if charset not in ("", "utf-8", "utf8", "us-ascii", "ascii"):
+        raise Invalid("content-type", f"content-type names the charset {charset[:40]}; JSON is UTF-8")
+    if kind.startswith(BATCHED):
+        raise Invalid("content-type", "a batch of CloudEvents is no task; write one record for each")
+    if kind.startswith(STRUCTURED):
+        return _structured(value, kind, headers, level=level)
+    traceparent = traceparent_of(headers)
+    if (version := find(headers, "ce_specversion")) is not None:
+        _check_event({name: _header(headers, f"ce_{name}") for name in REQUIRED}, version.decode("latin-1"), "ce_")
+        traceparent = traceparent or _valid_trace(find(headers, "ce_traceparent"))
+    if kind in UNTOLD and value.lstrip()[:1] == b"{":
+        members = json_object(value, field="value")
+        if "specversion" in members:
+            return _structured(value, CLOUD_JSON, headers, level=level)
+        return Told(json_task(exact(value, members), level=level), traceparent, ours=False)
+    if kind in AVRO_TYPES or (kind in UNTOLD and value[:1] == bytes([MAGIC])):
+        task = _avro(value)
+        ours = task["id"] is not None and find(headers, "ce_source") == OUR_SOURCE
+        return Told(task, traceparent, ours=ours and find(headers, "ce_type") == OUR_TYPE)
+    if JSON_TYPE.match(kind):
+        return Told(read_json_task(value, level=level), traceparent, ours=False)
+    if kind in UNTOLD:
+        raise Invalid("value", "the record is neither framed Avro, which begins with a zero byte, nor a JSON object")
+    raise Invalid(
+        "content-type", f"content-type {kind[:80]} is none of application/avro, {CLOUD_JSON}, application/json"
+    )
+
+
+def _avro(value: bytes) -> Task:
+    try:
+        return TASK.decode(value)
+    except (FramingError, SchemaError) as error:
+        raise Invalid("value", str(error)) from error
+
+
+def _structured(value: bytes, kind: str, headers: Headers, *, level: int) -> Told:
+    """Read an event that carries its attributes beside its data."""
+    if kind != CLOUD_JSON:
+        raise Invalid("content-type", f"content-type {kind[:80]}: of structured CloudEvents only JSON is read")
+    event = exact(value, json_object(value, field="value"))
+    version = event.get("specversion")
+    _check_event(event, version if isinstance(version, str) else "", "")
+    parent = event.get("traceparent")
+    trace = traceparent_of(headers) or _valid_trace(parent.encode() if isinstance(parent, str) else None)
+    if event.get("data_base64") is not None:
+        return Told(_encoded(event, level=level), trace, ours=False)
+    data = event.get("data")
+    if not isinstance(data, dict):
+        raise Invalid("data", "the data of the event must be a task: a JSON object")
+    return Told(json_task(data, level=level), trace, ours=False)
+
+
+def _encoded(event: Mapping[str, Any], *, level: int) -> Task:
+    encoded, kind = event["data_base64"], event.get("datacontenttype")
+    if event.get("data") is not None or not isinstance(encoded, str):
+        raise Invalid("data_base64", "data_base64 must be base64 text, in place of data")
+    try:
+        value = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise Invalid("data_base64", "data_base64 is no base64") from None
+    if isinstance(kind, str) and kind.partition(";")[0].strip().lower() in AVRO_TYPES:
+        return _avro(value)
+    return read_json_task(value, level=level)
+
+
+def _check_event(attributes: Mapping[str, Any], version: str, prefix: str) -> None:
+    if not version.startswith("1."):
+        raise Invalid(f"{prefix}specversion", f"{prefix}specversion must be 1.0")
+    for name in REQUIRED:
+        if not isinstance(attributes.get(name), str) or not attributes[name]:
+            raise Invalid(prefix + name, f"a CloudEvent needs {prefix}{name}")
+
+
+def _media_type(headers: Headers) -> tuple[str, str]:
+    """Return the media type and its charset; clients spell the header's name as they like."""
+    named = next((value for name, value in reversed(headers) if name.lower() == "content-type"), None)
+    kind, _, parameters = (named or b"").decode("latin-1").lower().partition(";")
+    charset = next(
+        (part.partition("=")[2] for part in parameters.split(";") if part.strip().startswith("charset=")), ""
+    )
+    return kind.strip(), charset.strip().strip('"')
+
+
+def _header(headers: Headers, name: str) -> str | None:
+    value = find(headers, name)
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def _valid_trace(value: bytes | None) -> bytes | None:
+    return value if value is not None and TRACEPARENT.fullmatch(value) else None
