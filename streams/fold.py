@@ -13,6 +13,8 @@ from schemas.ids import IdError, parse
 from schemas.records import Event, Outcome, Result, Status
 from schemas.slices import stable_hash
 from streams import accounting, machine, outputs, twins
+from streams.batch_fold import NO_BATCHES, Batches, BatchSource, Tasks, is_line
+from streams.batch_machine import KINDS as BATCH_KINDS
 from streams.inputs import Submission
 from streams.machine import Dead, Step, Stop, Work
 from streams.rows import Rules, cancelled_early, fresh
@@ -44,6 +46,7 @@ class Fold:
         work_partitions: Callable[[str], int],
         holders: Callable[[int, str], set[str]],
         spoken: Callable[[int, str, int], bool] = lambda *_: False,
+        batches: BatchSource = NO_BATCHES,
     ) -> None:
         """`spoken` tells which attempts a worker has already: they are not handed out again."""
         self._level = level
@@ -64,6 +67,8 @@ class Fold:
         """Written after the results, with the rows: so whatever is accounted for has its result."""
         self.dead: list[tuple[Home, str]] = []
         self.notes: Counter[str] = Counter()
+        tasks = Tasks(self._row, self._take)
+        self.batches = Batches(batches, tasks, known=known_results, notes=self.notes, rules=rules, now_ms=now_ms)
 
     def submission(self, submission: Submission, *, partition: int, offset: int) -> None:
         """Fold a new task."""
@@ -71,7 +76,10 @@ class Fold:
         if submission.traceparent:
             self._traceparents[submission.task_id] = submission.traceparent
         stored = self._row(home)
-        if (stored is None or cancelled_early(stored)) and self._is_twin(home, submission, offset):
+        if is_line(submission):
+            if not self.batches.line(home, submission, offset=offset):
+                return
+        elif (stored is None or cancelled_early(stored)) and self._is_twin(home, submission, offset):
             return
         self._take(
             home,
@@ -86,8 +94,11 @@ class Fold:
             ),
         )
 
-    def event(self, event: Event, *, partition: int, traceparent: bytes | None = None) -> None:
-        """Fold an event about one task; one that lies in the wrong partition is dropped and counted."""
+    def event(self, event: Event, *, partition: int, offset: int = -1, traceparent: bytes | None = None) -> None:
+        """Fold an event about one task or batch; one that lies in the wrong partition is dropped and counted."""
+        if event["kind"] in BATCH_KINDS:
+            self.batches.event(event, partition=partition, offset=offset)
+            return
         if event["kind"] == "expire" and event["id"].startswith(twins.PREFIX):
             place = (partition, event["id"])
             self._take(place, machine.apply(self._row(place), event, now_ms=self._now_ms, rules=self._rules))
@@ -124,6 +135,11 @@ class Fold:
         row = self._row((partition, task_id))
         return row is not None and not cancelled_early(row)
 
+    def taken(self, partition: int, task_id: str, offset: int) -> bool:
+        """Tell whether an id belongs to another record than that of this position."""
+        row = self._row((partition, task_id))
+        return row is not None and not cancelled_early(row) and row["source_offset"] != offset
+
     def changes(self) -> list[tuple[Home, Status | None, Status | None]]:
         """Return every changed row: home, before, after."""
         return [(home, self._before[home], row) for home, row in self.rows.items()]
@@ -158,15 +174,22 @@ class Fold:
         return self._before[home]
 
     def _take(self, home: Home, step: Step, outcome: Outcome | None = None) -> None:
+        row = step.row
         if step.note is not None:
             self.notes[step.note] += 1
+            if row is not None and row["batch_id"] is not None:
+                self.batches.changed(home, row, None)
             return
-        row = step.row
         if row is not None and row["traceparent"] is None and (parent := self._traceparents.get(row["id"])):
             row = {**row, "traceparent": parent.decode()}
         self.rows[home] = row
         if row is None:
             return
+        self._follow(home, row, step, outcome)
+        if row["batch_id"] is not None:
+            self.batches.changed(home, self.rows[home] or row, outcome["usage"] if outcome else None)
+
+    def _follow(self, home: Home, row: Status, step: Step, outcome: Outcome | None) -> None:
         for effect in step.effects:
             match effect:
                 case Work():

@@ -109,6 +109,13 @@ def worker_gone(row: Status, *, worker: str, lost: bool, now_ms: int, rules: Rul
     return Step(_requeued(row, not_before_ms=now_ms))
 
 
+def withdrawn(row: Status, *, code: str, message: str, now_ms: int) -> Step:
+    """Cancel a line whose batch was cancelled or has expired."""
+    if row["state"] in TERMINAL:
+        return dropped(row, "late_withdrawal")
+    return _ended(row, "cancelled", code, message, 499, now_ms=now_ms)
+
+
 def backoff_ms(task_id: str, attempt: int, rules: Rules) -> int:
     """Return the wait before the attempt after `attempt`: doubling, with a jitter of ±25 % that only the id decides."""
     wait = min(rules.retry_base_ms * 2 ** (attempt - 1), rules.retry_max_ms)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from core.settings import ModelSettings, Settings
-from schemas.records import ORDINARY, Event, Status, Task
+from schemas.records import ORDINARY, Event, Result, Status, Task
 
 DEFAULT_TIMEOUT_MS = {"blocking": 300_000, "streaming": 300_000, "callback": 86_400_000, "batch": 14 * 86_400_000}
 NO_OFFSET = -1
@@ -96,6 +96,26 @@ def fresh(task: Task, *, task_id: str, offset: int, created_ms: int, rules: Rule
         "reply_topic": task["reply_topic"],
         "request_digest": request_digest(task),
         "traceparent": None,
+    }
+
+
+def settled(row: Status, result: Result, *, offset: int) -> Status:
+    """Make up for the row of a task of which a crash has left the result alone."""
+    completed = result["state"] == "completed"
+    return {
+        **row,
+        "state": result["state"],
+        "attempt": result["attempt"],
+        "lost_workers": result["lost_workers"],
+        "worker": result["worker"],
+        "progress": 100 if completed else row["progress"],
+        "started_ms": result["started_ms"],
+        "finished_ms": result["finished_ms"],
+        "expires_ms": result["finished_ms"] + row["retention_ms"],
+        "result_offset": offset,
+        "status_code": result["status_code"],
+        "error_code": result["error_code"],
+        "error_message": result["error_message"],
     }
 
 
