@@ -12,6 +12,8 @@ from schemas.slices import stable_hash
 MAX_REASON = 1000
 HEADROOM_BYTES = 8192
 """What headers and framing may add; a value that fits its own topic only just is left where it is."""
+KEY_BYTES = 1024
+"""How much of that is for the key; what a longer one takes, the value cannot have."""
 OURS = ("x-reason", "x-field", "x-topic", "x-partition", "x-offset", "x-attempt", "x-left-behind-bytes")
 
 
@@ -28,9 +30,10 @@ def dead_letter(
     value: bytes | None = record.value
     added = _added(record, reason=reason, field=field, attempt=attempt)
     room = settings.kafka.max_message_bytes - HEADROOM_BYTES
-    if (size := len(value or b"") + len(key or b"")) > room:
-        added["x-left-behind-bytes"] = b"%d" % size
-        key, value = None if len(key or b"") > room else key, None
+    long_key = max(0, len(key or b"") - KEY_BYTES)
+    if len(value or b"") + long_key > room:
+        added["x-left-behind-bytes"] = b"%d" % len(value or b"")
+        key, value = None if long_key > room else key, None
     if key is None and value is None:
         key = b""  # aiokafka refuses a record with neither
     kept = [(name, content) for name, content in record.headers or () if name not in OURS]
