@@ -9,8 +9,10 @@ from fastapi import FastAPI
 
 from core.settings import Settings
 from ingress import docs, errors, health, openapi
+from ingress.api.batches.routes import BatchRoutes
 from ingress.api.bella import routes as bella
 from ingress.api.dify.routes import DifyRoutes
+from ingress.api.files.routes import FileRoutes
 from ingress.api.openai.media import MediaRoutes
 from ingress.api.openai.routes import OpenAIRoutes
 from ingress.api.tasks.deliveries import DeliveryRoutes
@@ -57,6 +59,8 @@ def create_app(settings: Settings) -> FastAPI:
         *TaskRoutes(services).routes(),
         *DeliveryRoutes(services).routes(),
         *DifyRoutes(services).routes(),
+        *FileRoutes(services).routes(),
+        *BatchRoutes(services).routes(),
         *health.routes(services),
         *docs.routes(),
     ]

@@ -28,6 +28,10 @@ class Renderer(Protocol):
         """Build the answer."""
 
 
+CHOSEN = "headrace.renderer"
+"""Name in a request's scope: the renderer of a route whose clients choose their dialect by a header."""
+
+
 class Dialects:
     """Renderers by path; the longest prefix of whole segments wins."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ingress.api.batches import problems as batches
 from ingress.api.bella import routes as bella
 from ingress.api.dify import refusal as dify
 from ingress.api.openai import answers as openai
@@ -9,6 +10,6 @@ from ingress.dialects import Dialects
 
 DIALECTS = Dialects(
     bella.problem,
-    {"/queue": openai.problem, "/v1": openai.problem, "/v1/queue": bella.problem}
+    {"/queue": openai.problem, "/v1": openai.problem, "/v1/queue": bella.problem, "/v1/batches": batches.problem}
     | dict.fromkeys(dify.PATHS, dify.problem),
 )

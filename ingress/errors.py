@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from core.errors import HeadraceError, RequestError, Unavailable
-from ingress.dialects import Dialects, Problem
+from ingress.dialects import CHOSEN, Dialects, Problem, Renderer
 from ingress.draining import Refusal
 
 log = logging.getLogger(__name__)
@@ -23,11 +23,15 @@ CLIENT_GONE = 499
 def install(app: FastAPI, dialects: Dialects) -> None:
     """Put the handlers in place."""
 
+    def renderer(request: Request) -> Renderer:
+        chosen: Renderer | None = request.scope.get(CHOSEN)
+        return chosen or dialects.of(request.url.path)
+
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, HeadraceError)  # noqa: S101 - registered for this class
         if not isinstance(error, RequestError | Unavailable):
             log.error("a request failed: %s", error, extra={"event": "request_failed", "code": error.code})
-        response = dialects.of(request.url.path)(problem_of(error))
+        response = renderer(request)(problem_of(error))
         return Refusal(response) if error.http_status == 413 else response
 
     async def framework(request: Request, error: Exception) -> Response:
@@ -43,7 +47,7 @@ def install(app: FastAPI, dialects: Dialects) -> None:
     async def unexpected(request: Request, _: Exception) -> Response:
         """Answer; the server logs the error with its trace afterwards."""
         message = "an unexpected error occurred; the log of this process has the details"
-        return dialects.of(request.url.path)(Problem(500, HeadraceError.code, message))
+        return renderer(request)(Problem(500, HeadraceError.code, message))
 
     app.add_exception_handler(HeadraceError, ours)
     app.add_exception_handler(HTTPException, framework)

@@ -49,6 +49,10 @@ class Rules(NamedTuple):
     """Of all files together."""
     check: Callable[[File], None]
     """Raises InvalidRequest for a file that is not wanted."""
+    bare: bool = False
+    """Pass on the bytes of the files alone, empty ones too, without the form around them."""
+    limit: str = "ingress.max_upload_bytes"
+    """The setting that bounds the files."""
 
 
 def boundary_of(content_type: str) -> bytes | None:
@@ -111,6 +115,8 @@ class FormRewriter:
     def close(self, added: Mapping[str, str]) -> bytes:
         """Return the end of the form, with further fields; raises InvalidRequest for a form that broke off."""
         self.check_end()
+        if self._rules.bare:
+            return self._taken()
         for name, value in added.items():
             head = f'\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
             self._out += [self._edge, head.encode()]
@@ -158,7 +164,7 @@ class FormRewriter:
                 raise InvalidRequest(f"{name} must be a plain field that is given once", field=name)
             self._text = []
             self.fields[name] = ""
-        if name not in self._rules.dropped:
+        if name not in self._rules.dropped and not self._rules.bare:
             lines = [b"%b: %b\r\n" % header for header in self._headers]
             self._out += [self._edge, b"\r\n", *lines, b"\r\n"]
 
@@ -175,13 +181,13 @@ class FormRewriter:
         if self._is_file:
             self._file_bytes += size
             if self._file_bytes > self._rules.max_file_bytes:
-                raise too_large(self._rules.max_file_bytes, field=self._field)
+                raise too_large(self._rules.max_file_bytes, field=self._field, limit=self._rules.limit)
         piece = data[start:end]
         if self._text is not None:
             if self._part_bytes > MAX_FIELD_BYTES:
                 raise InvalidRequest(f"{self._field} is longer than {MAX_FIELD_BYTES} bytes", field=self._field)
             self._text.append(piece)
-        if self._field not in self._rules.dropped:
+        if self._field not in self._rules.dropped and (self._is_file or not self._rules.bare):
             self._out.append(piece)
 
     def _on_part_end(self) -> None:
@@ -190,6 +196,8 @@ class FormRewriter:
                 self.fields[self._field] = b"".join(self._text).decode()
             except UnicodeDecodeError:
                 raise InvalidRequest(f"{self._field} is no UTF-8 text", field=self._field) from None
+        if self._rules.bare:
+            return
         if self._is_file and self._field in self._rules.files and not self._part_bytes:
             raise InvalidRequest(f"{self._field} is an empty file", field=self._field)
         if self._field not in self._rules.dropped:
@@ -207,6 +215,6 @@ def file_name_of(disposition: bytes, options: Mapping[bytes, bytes]) -> str | No
     return None if extended is None else unquote_to_bytes(extended[1]).decode(errors="replace")
 
 
-def too_large(limit: int, *, field: str) -> TooLarge:
-    """Build the refusal of an upload."""
-    return TooLarge(f"the upload is larger than {limit} bytes (ingress.max_upload_bytes)", field=field)
+def too_large(most: int, *, field: str, limit: str = "ingress.max_upload_bytes") -> TooLarge:
+    """Build the refusal of an upload; `limit` names the setting."""
+    return TooLarge(f"the upload is larger than {most} bytes ({limit})", field=field)

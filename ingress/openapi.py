@@ -9,8 +9,10 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from ingress.api.batches import openapi as batches
 from ingress.api.bella import openapi as bella
 from ingress.api.dify import openapi as dify
+from ingress.api.files import openapi as files
 from ingress.api.openai import media_openapi as media
 from ingress.api.openai import openapi as openai
 from ingress.api.tasks import deliveries_openapi as deliveries
@@ -19,7 +21,7 @@ from ingress.api.tasks import openapi as tasks
 from ingress.openapi_common import completed
 
 TITLE = "Headrace"
-DOORS = (bella, openai, media, tasks, deliveries, events, dify)
+DOORS = (bella, openai, media, tasks, deliveries, events, dify, files, batches)
 KEYS = (
     "An API key. It belongs to a tenant, who sees its own tasks only, and has scopes: submit (put, cancel, and what a "
     "worker does), read, admin."

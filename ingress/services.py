@@ -22,8 +22,12 @@ from core.kafka.producer import Producer
 from core.queues import QueueDirectory
 from core.settings import Settings
 from ingress.auth import Keys
+from ingress.batches.directory import BatchDirectory
+from ingress.batches.writer import BatchWriter
 from ingress.catalogue import Catalogue
 from ingress.deliveries import Deliveries
+from ingress.files.book import FileBook
+from ingress.files.sweeper import FileSweeper
 from ingress.keys.entry import Limits
 from ingress.keys.file import KeysFile
 from ingress.lease import lease_slot, renew_slot
@@ -43,6 +47,8 @@ log = logging.getLogger(__name__)
 
 REMEMBERED = 100_000
 """Tasks accepted here whose position is kept until their row is there: about 15 MB, half a minute at full speed."""
+
+READ_S = 60.0
 
 
 class Services:
@@ -67,8 +73,11 @@ class Services:
         self.catalogue = Catalogue(settings)
         self.withdrawals = Withdrawals(self.withdraw)
         self.deliveries = Deliveries(settings, name=self.name)
+        self.files = FileBook(settings, name=self.name)
+        self.batches = BatchDirectory(settings, name=self.name)
         self._view: View | None = None
         self._submitter: Submitter | None = None
+        self._batch_writer: BatchWriter | None = None
         self._stack = AsyncExitStack()
         self._accepted: OrderedDict[bytes, int] = OrderedDict()
         self.own_writes = OwnWrites()
@@ -80,6 +89,13 @@ class Services:
         if self._submitter is None:
             raise Unavailable("this process has not reached Kafka yet; nothing was accepted, try again in some seconds")
         return self._submitter
+
+    @property
+    def batch_writer(self) -> BatchWriter:
+        """Return the way in for batches; raises Unavailable until Kafka has been reached."""
+        if self._batch_writer is None:
+            raise Unavailable("this process has not reached Kafka yet; nothing was accepted, try again in some seconds")
+        return self._batch_writer
 
     @property
     def view(self) -> View:
@@ -108,7 +124,8 @@ class Services:
         read = [
             settings.topic(name(level)) for name in (topics.tasks, topics.results, topics.status) for level in (0, 1)
         ]
-        read += [settings.topic(topics.CHUNKS), settings.topic(topics.DELIVERIES)]
+        read += [settings.topic(name) for name in (topics.CHUNKS, topics.DELIVERIES, topics.events(1))]
+        read += [settings.topic(name) for name in (topics.FILES, topics.BATCHES)]
         await self.lookup.open(read)
         self._stack.push_async_callback(self.lookup.close)
         await self.pulse.open()
@@ -122,6 +139,8 @@ class Services:
         self._view = view
         self._stack.push_async_callback(self.deliveries.close)
         await self.deliveries.open(self.lookup, folder=instance.folder, cluster=cluster)
+        await self._open_files()
+        self._batch_writer = BatchWriter(settings, producer=self.producer, queues=self.queues, serials=serials)
         self._submitter = Submitter(
             settings, producer=self.producer, queues=self.queues, blobs=self.blobs, serials=serials
         )
@@ -132,7 +151,7 @@ class Services:
     async def close(self) -> None:
         """Stop every part, the last one started first."""
         await self.withdrawals.close()
-        self._submitter = None
+        self._submitter = self._batch_writer = None
         await self._stack.aclose()
 
     def remember(self, ticket: Ticket, offset: int) -> None:
@@ -183,6 +202,25 @@ class Services:
         """Name a partition of a declared topic."""
         return TopicPartition(self.settings.topic(topic), partition)
 
+    async def _open_files(self) -> None:
+        """Follow files and batches, and sweep what is over of them."""
+        for part in (self.batches, self.files):
+            await part.open()
+            self._stack.push_async_callback(part.close)
+        sweeper = FileSweeper(
+            blobs=self.blobs, producer=self.producer, files=self.files, batches=self.batches,
+            sweep_s=self.settings.storage.sweep_s, ends_read=self._read_to_the_ends,
+        )  # fmt: skip
+        sweeping = asyncio.create_task(sweeper.run(), name="sweep-files")
+        self._stack.callback(sweeping.cancel)
+
+    async def _read_to_the_ends(self) -> None:
+        for tail in (self.batches.tail, self.files.tail):
+            ends = await self.lookup.bounds(list(tail.positions))
+            async with asyncio.timeout(READ_S):
+                for tp, (_, end) in ends.items():
+                    await tail.passed(tp, end - 1)
+
     async def _reach_broker(self) -> None:
         while True:
             try:
@@ -194,6 +232,8 @@ class Services:
         self.metrics.watch_waiting(lambda: len(self.waiters))
         self.metrics.watch_tail("answers", lambda: self.waiters.read_at)
         self.metrics.watch_tail("deliveries", lambda: self.deliveries.read_at)
+        self.metrics.watch_tail("files", lambda: self.files.read_at)
+        self.metrics.watch_tail("batches", lambda: self.batches.read_at)
         self.metrics.watch_tail("controls", lambda: self.pulse.read_at)
         self.metrics.watch_tail("view", lambda: self._view.read_at if self._view is not None else None)
 

@@ -59,7 +59,7 @@ class Uploads:
         name = f"{ARRIVING}{secrets.token_hex(16)}"
         spool = Spool(lambda: self._blobs.writer(name, media_type=content_type), inline_bytes=self._inline_bytes)
         try:
-            async for data in self._pieces(request):
+            async for data in pieces(request, most_bytes=self.max_bytes):
                 await spool.take(form.feed(data))
             form.check_end()
             await spool.take(form.close(finish(form)))
@@ -71,25 +71,27 @@ class Uploads:
         """Remove a form that became no task's body; raises Unavailable."""
         await self._blobs.delete(upload)
 
-    async def _pieces(self, request: Request) -> AsyncIterator[bytes]:
-        most = self.max_bytes + FORM_BYTES
-        if declared_length(request) > most:
-            raise too_large(self.max_bytes, field="body")
-        size = 0
-        while True:
-            message = await request.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            data = message.get("body", b"")
-            size += len(data)
-            if not message.get("more_body", False):
-                body_ended(request)
-            if size > most:
-                raise too_large(self.max_bytes, field="body")
-            if data:
-                yield data
-            if not message.get("more_body", False):
-                return
+
+async def pieces(request: Request, *, most_bytes: int, limit: str = "ingress.max_upload_bytes") -> AsyncIterator[bytes]:
+    """Yield a form as it comes; raises TooLarge when its files must be more than `most_bytes`, and ClientDisconnect."""
+    most = most_bytes + FORM_BYTES
+    if declared_length(request) > most:
+        raise too_large(most_bytes, field="body", limit=limit)
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        data = message.get("body", b"")
+        size += len(data)
+        if not message.get("more_body", False):
+            body_ended(request)
+        if size > most:
+            raise too_large(most_bytes, field="body", limit=limit)
+        if data:
+            yield data
+        if not message.get("more_body", False):
+            return
 
 
 def require(form: FormRewriter, *names: str) -> None:

@@ -18,6 +18,7 @@ from core.kafka.producer import Record
 from core.settings import Settings
 from ingress import view_index
 from ingress.app import create_app
+from ingress.batches.writer import BatchWriter
 from ingress.submit import Submitter
 from schemas import topics
 from schemas.codec import CHUNK, DELIVERY, RESULT, TASK
@@ -51,9 +52,19 @@ class Memory:
             raise Unavailable
         tp = TopicPartition(topic, partition)
         self.log[tp].append(record)
+        self._fold(tp, record)
         if topic == self.settings.topic(topics.tasks(0)):
             asyncio.get_running_loop().call_soon(self._answer, TASK.decode(record.value or b""))
         return len(self.log[tp]) - 1
+
+    def _fold(self, tp: TopicPartition, record: Record) -> None:
+        """Let the directories of files and batches find a record."""
+        parts = {self.settings.topic(topics.FILES): self.services.files}
+        parts[self.settings.topic(topics.BATCHES)] = self.services.batches
+        if (part := parts.get(tp.topic)) is not None:
+            offset, key, value = len(self.log[tp]) - 1, record.key, record.value
+            part.feed(tp, [ConsumerRecord(tp.topic, tp.partition, offset, 0, 0, key, value, 0, 0, 0, ())])
+            part.tail.positions[tp] = offset + 1
 
     def _answer(self, task: Task) -> None:
         self.tell(self.answer(task))
@@ -187,7 +198,11 @@ async def ingress_in_memory(settings: Settings) -> AsyncIterator[tuple[Memory, h
     parts: Any = memory
     services._view = services.lookup = parts
     services.producer = services.deliveries = parts
-    services._submitter = Submitter(settings, producer=parts, queues=parts, blobs=services.blobs, serials=Serials(7))
+    serials = Serials(7)
+    services._submitter = Submitter(settings, producer=parts, queues=parts, blobs=services.blobs, serials=serials)
+    services._batch_writer = BatchWriter(settings, producer=parts, queues=parts, serials=serials)
+    for part in (services.files, services.batches):
+        part.tail.positions[TopicPartition("", 0)] = 0
     transport = httpx.ASGITransport(memory.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://ingress", headers=HEADERS) as client:
         yield memory, client

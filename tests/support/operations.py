@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from ingress.api.batches.problems import STRINGS
 from ingress.openapi import document
 
 IDS = {"task_id", "message_id"}
 """Path parameters that name a task."""
 OTHERS = {
+    "batch_id": "batch_01b3d0b7b1d5e07c800003e000000001",
+    "file_id": "file-00000001c0ffee00c0ffee00c0ffee00",
     "model": "smollm2",
     "queue": "chat",
     "queue_level": "chat:0",
@@ -45,8 +48,8 @@ class Operation(NamedTuple):
 
     @property
     def submits(self) -> bool:
-        """Tell whether it makes a task: then it takes an Idempotency-Key, and counts against its key's limit."""
-        return "422" in self.described["responses"]
+        """Tell whether it counts against its key's limit: it makes a task, a batch or a file."""
+        return "429" in self.described["responses"]
 
     @property
     def json_examples(self) -> list[Any]:
@@ -105,8 +108,19 @@ def operations() -> Iterator[Operation]:
 def in_dialect(path: str, response: httpx.Response) -> bool:
     """Tell whether an error has the form that the clients of a path can read."""
     body = response.json()
+    if f"{path}/".startswith("/v1/batches/"):
+        return batch_problem(body, response.status_code)
     if path.removeprefix("/v1").startswith(DIFY):
         return set(body) - {"params"} == {"code", "message", "status"} and body["status"] == response.status_code
     if f"{path}/".startswith(("/v1/", "/queue/")) and not f"{path}/".startswith("/v1/queue/"):
         return set(body) == {"error"} and set(body["error"]) == {"message", "type", "param", "code"}
     return set(body) - {"field"} == {"code", "message", "timestamp"} and body["code"] == response.status_code
+
+
+def batch_problem(body: Any, status: int) -> bool:
+    """Tell whether an error has one of the two forms that the batch routes have."""
+    if status in STRINGS and isinstance(body, str):
+        return True
+    return set(body) in ({"error"}, {"code", "message", "data", "error"}) and set(body["error"]) == {
+        "message", "type", "param", "code",
+    }  # fmt: skip

@@ -1,0 +1,183 @@
+"""The routes of batches: create, look, list, cancel, and the answers as far as there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from core.callback_policy import callback_policy
+from core.errors import InvalidRequest, Unconfirmed
+from ingress.api.batches import problems
+from ingress.api.batches.wire import DIALECTS, Dialect, batch_object, list_object
+from ingress.api.openai import answers as openai
+from ingress.batches.finding import cancel_batch, find_batch
+from ingress.batches.request import read_wanted
+from ingress.body import read_body, traceparent
+from ingress.dialects import CHOSEN, Problem, Renderer
+from ingress.files.content import content_answer
+from ingress.files.finding import batch_content
+from ingress.methods import route
+from ingress.options import NONE, QUEUE, read_options
+from ingress.services import Services
+from schemas.batches import Batch, File
+
+JSON = "application/json"
+DIALECT = "X-Headrace-Dialect"
+MAX_BODY = 131_072
+DEFAULT_LIMIT, MAX_LIMIT = 20, 100
+RENDERERS: Mapping[Dialect, Renderer] = {"siliconflow": problems.problem, "openai": openai.problem}
+UNCONFIRMED = {"x-should-retry": "false"}
+"""The SDK would send a 503 again by itself, which could be a second batch."""
+
+Handler = Callable[[Request, Dialect], Awaitable[Response]]
+
+
+class BatchRoutes:
+    """Batches over one set of services."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._settings = services.settings
+        self._callbacks = callback_policy(services.settings)
+
+    def routes(self) -> list[Route]:
+        """List the routes."""
+        one = "/v1/batches/{batch_id}"
+        return [
+            route("/v1/batches", POST=self._spoken(self.create), GET=self._spoken(self.list)),
+            route(one, GET=self._spoken(self.get)),
+            route(f"{one}/cancel", POST=self._spoken(self.cancel)),
+            route(f"{one}/output", GET=self._spoken(self._content(errors=False))),
+            route(f"{one}/errors", GET=self._spoken(self._content(errors=True))),
+        ]
+
+    def _spoken(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """Serve in the dialect that the request or the setting names, errors too."""
+
+        async def serve(request: Request) -> Response:
+            request.scope[CHOSEN] = RENDERERS[self._settings.batches.dialect]
+            dialect = dialect_of(request, default=self._settings.batches.dialect)
+            request.scope[CHOSEN] = RENDERERS[dialect]
+            return await handler(request, dialect)
+
+        return serve
+
+    async def create(self, request: Request, dialect: Dialect) -> Response:
+        """Accept a batch."""
+        services = self._services
+        caller = services.keys.caller(request, scope="submit")
+        services.limits.submit(caller, request.scope)
+        options = read_options(request.headers, hold_s=self._settings.ingress.hold_s)
+        if options._replace(queue=None) != NONE:
+            raise InvalidRequest(
+                f"of the X-Headrace headers only {QUEUE} and {DIALECT} go with a batch", field="headers"
+            )
+        wanted = read_wanted(
+            await read_body(request, limit=MAX_BODY),
+            short_windows=self._settings.batches.allow_short_window,
+            callbacks=self._callbacks,
+        )
+        file = await self._input(wanted.input_file_id, owner=caller.owner)
+        try:
+            batch = await services.batch_writer.create(
+                wanted, file, owner=caller.owner, queue=options.queue or self._settings.batches.queue,
+                traceparent=traceparent(request),
+            )  # fmt: skip
+        except Unconfirmed as error:
+            refused = RENDERERS[dialect](Problem(error.http_status, error.code, error.message))
+            refused.headers.update(UNCONFIRMED)
+            return refused
+        services.batches.remember(batch)
+        services.metrics.answers.labels("batch-create", "", "200").inc()
+        return _shown(batch, dialect)
+
+    async def get(self, request: Request, dialect: Dialect) -> Response:
+        """Show a batch as it stands."""
+        return _shown(await self._find(request), dialect)
+
+    async def cancel(self, request: Request, dialect: Dialect) -> Response:
+        """Cancel a batch and show how it stands then."""
+        owner = self._services.keys.caller(request, scope="submit").owner
+        batch = await cancel_batch(self._services, request.path_params["batch_id"], owner=owner)
+        return _shown(batch, dialect)
+
+    async def list(self, request: Request, dialect: Dialect) -> Response:
+        """List the caller's batches, the newest first."""
+        owner = self._services.keys.caller(request, scope="read").owner
+        after, limit = read_page(request, names=("after", "limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT)
+        self._services.batches.check_read()
+        found = self._services.batches.of(owner)
+        begin = position(after, [batch["id"] for batch in found])
+        page = found[begin : begin + limit]
+        body = list_object([batch_object(batch, dialect) for batch in page], has_more=len(found) > begin + limit)
+        return _answer(body)
+
+    def _content(self, *, errors: bool) -> Handler:
+        async def serve(request: Request, dialect: Dialect) -> Response:
+            content = batch_content(await self._find(request), errors=errors)
+            return await content_answer(request, self._services.blobs, content, refuse=RENDERERS[dialect])
+
+        return serve
+
+    async def _find(self, request: Request) -> Batch:
+        owner = self._services.keys.caller(request, scope="read").owner
+        return await find_batch(self._services, request.path_params["batch_id"], owner=owner)
+
+    async def _input(self, file_id: str, *, owner: str) -> File:
+        """Return the file of a batch's requests; raises InvalidRequest for anything else, whoever has it."""
+        file = await self._services.files.find(file_id, owner=owner)
+        if file is None:
+            raise InvalidRequest(f"input_file_id {file_id} names no file of yours", field="input_file_id")
+        if file["purpose"] != "batch":
+            raise InvalidRequest(
+                f"input_file_id {file_id} was uploaded for {file['purpose']}; its purpose must be batch",
+                field="input_file_id",
+            )
+        return file
+
+
+def dialect_of(request: Request, *, default: Dialect) -> Dialect:
+    """Return the dialect that a request asks for; raises InvalidRequest."""
+    given = request.headers.getlist(DIALECT)
+    if not given:
+        return default
+    for dialect in DIALECTS:
+        if [text.strip().lower() for text in given] == [dialect]:
+            return dialect
+    raise InvalidRequest(f"{DIALECT} must be {' or '.join(DIALECTS)}, given once", field=DIALECT)
+
+
+def read_page(request: Request, *, names: tuple[str, ...], default: int, most: int) -> tuple[str | None, int]:
+    """Read the cursor and the limit of a list; raises InvalidRequest, for a parameter that is not there too."""
+    given: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in names or name in given:
+            wrong = "was given twice" if name in given else f"is not known; there are {', '.join(names)}"
+            raise InvalidRequest(f"parameter {name[:40]} {wrong}", field=name[:40])
+        given[name] = value
+    text = given.get("limit", str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= most):
+        raise InvalidRequest(f"limit must be a whole number from 1 to {most}", field="limit")
+    return given.get("after") or None, int(text)
+
+
+def position(after: str | None, ids: list[str]) -> int:
+    """Return where a list goes on after an id; raises InvalidRequest when the caller has no such thing."""
+    if after is None:
+        return 0
+    try:
+        return ids.index(after) + 1
+    except ValueError:
+        raise InvalidRequest(f"after names nothing of this list: {after[:80]}", field="after") from None
+
+
+def _shown(batch: Batch, dialect: Dialect) -> Response:
+    return _answer(batch_object(batch, dialect))
+
+
+def _answer(body: object) -> Response:
+    return Response(orjson.dumps(body), media_type=JSON, headers={"cache-control": "no-store"})

@@ -1,0 +1,133 @@
+"""The batches of all tenants: the newest row of each, folded from the batches topic, without its bitmaps.
+
+In memory, for there are few: a row is some hundred bytes and one hundred more for each piece of its files. A batch
+that was created here is shown from the first moment, as it was proposed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
+
+from aiokafka import TopicPartition
+
+from core.errors import Unavailable
+from core.kafka.tail import Records, Tail
+from core.settings import Settings
+from schemas import topics
+from schemas.batches import BATCH_ENDED, Batch
+from schemas.codec import BATCH, SchemaError
+from schemas.framing import FramingError
+
+MAX_FRESH = 10_000
+"""Created here, and without a row of the scheduler yet; some milliseconds are usual."""
+MAX_REMOVED = 10_000
+
+
+class BatchDirectory:
+    """Know every batch."""
+
+    def __init__(self, settings: Settings, *, name: str) -> None:
+        self._rows: dict[str, Batch] = {}
+        self._by_owner: dict[str, set[str]] = defaultdict(set)
+        self._fresh: OrderedDict[str, Batch] = OrderedDict()
+        self._removed: OrderedDict[str, None] = OrderedDict()
+        self._awaited: dict[str, set[asyncio.Future[None]]] = {}
+        topic = settings.topic(topics.BATCHES)
+        self.tail = Tail(settings, name=f"{name}-batches", topics=[topic], handle=self.feed)
+        self.read_at: float | None = None
+
+    async def open(self) -> None:
+        """Begin to read the topic; the past is read in the background."""
+        await self.tail.open()
+
+    async def close(self) -> None:
+        """Stop reading."""
+        await self.tail.close()
+
+    def get(self, batch_id: str) -> Batch | None:
+        """Return a batch as it stands."""
+        return self._rows.get(batch_id) or self._fresh.get(batch_id)
+
+    def removed(self, batch_id: str) -> bool:
+        """Tell whether a batch was there and is not kept any more, as far as that is remembered."""
+        return batch_id in self._removed
+
+    def check_read(self) -> None:
+        """Refuse an answer about all batches while older ones are still read; raises Unavailable."""
+        if not self.tail.caught_up:
+            raise Unavailable("the batches have not been read yet; try again in some seconds")
+
+    def remember(self, batch: Batch) -> None:
+        """Show a batch that was created here."""
+        if batch["id"] not in self._rows:
+            self._fresh[batch["id"]] = batch
+            if len(self._fresh) > MAX_FRESH:
+                self._fresh.popitem(last=False)
+
+    def of(self, owner: str) -> list[Batch]:
+        """Return the batches of a tenant, the newest first."""
+        found = [self._rows[batch_id] for batch_id in self._by_owner.get(owner, ())]
+        found += [batch for batch in self._fresh.values() if batch["owner"] == owner]
+        return sorted(found, key=lambda batch: (batch["created_ms"], batch["id"]), reverse=True)
+
+    def users_of(self, file_id: str) -> list[str]:
+        """Return the ids of the batches that still need an input file."""
+        both = (*self._rows.values(), *self._fresh.values())
+        return [one["id"] for one in both if one["input_file_id"] == file_id and one["state"] not in BATCH_ENDED]
+
+    async def until(self, batch_id: str, wanted: Callable[[Batch], bool], *, seconds: float) -> Batch | None:
+        """Return the scheduler's row of a batch once it is as wanted, or as it stands when the time is over."""
+        try:
+            async with asyncio.timeout(seconds):
+                while (row := self._rows.get(batch_id)) is None or not wanted(row):
+                    await self._changed(batch_id)
+                return row
+        except TimeoutError:
+            return self._rows.get(batch_id)
+
+    async def _changed(self, batch_id: str) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._awaited.setdefault(batch_id, set())
+        waiting.add(future)
+        try:
+            await future
+        finally:
+            waiting.discard(future)
+            if not waiting:
+                self._awaited.pop(batch_id, None)
+
+    def feed(self, _: TopicPartition, records: Records) -> None:
+        """Fold records; of several of one batch only the newest is decoded, for a running batch writes many."""
+        newest = {(record.key or b"").decode(errors="replace"): record.value for record in records}
+        for batch_id, value in newest.items():
+            if value is None:
+                self._forget(batch_id)
+            else:
+                self._fold(batch_id, value)
+            for future in self._awaited.get(batch_id, ()):
+                if not future.done():
+                    future.set_result(None)
+        self.read_at = time.monotonic()
+
+    def _fold(self, batch_id: str, value: bytes) -> None:
+        try:
+            row = BATCH.decode(value)
+        except (FramingError, SchemaError):
+            return  # the scheduler's own topic; a stray record must not stop every process
+        row["ended"] = row["written"] = b""
+        self._rows[batch_id] = row
+        self._by_owner[row["owner"]].add(batch_id)
+        self._fresh.pop(batch_id, None)
+        self._removed.pop(batch_id, None)
+
+    def _forget(self, batch_id: str) -> None:
+        row = self._rows.pop(batch_id, None)
+        if row is not None:
+            self._by_owner[row["owner"]].discard(batch_id)
+        self._fresh.pop(batch_id, None)
+        self._removed[batch_id] = None
+        if len(self._removed) > MAX_REMOVED:
+            self._removed.popitem(last=False)

@@ -1,0 +1,96 @@
+"""Find a batch: its row, what was proposed here, or the event itself when no scheduler has folded it yet."""
+
+from __future__ import annotations
+
+import time
+
+from core.errors import NotFound, RequestError
+from ingress.services import Services
+from schemas import ids, topics
+from schemas.batches import Batch
+from schemas.codec import BATCH, EVENT, SchemaError
+from schemas.framing import FramingError
+from schemas.ids import TaskId
+
+OTHER_WAIT_S = 2.0
+"""A batch that was created at another ingress has its row here within milliseconds, unless the scheduler is behind."""
+YOUNG_S = 15 * 60
+"""An older batch that has no row does not exist: no scheduler is this far behind unnoticed."""
+CLOCK_SKEW_MS = 2_000
+JUDGED_S = 2.0
+
+
+class BatchNotCancellable(RequestError):
+    """The batch has ended already."""
+
+    code = "batch_not_cancellable"
+
+
+async def find_batch(services: Services, text: str, *, owner: str) -> Batch:
+    """Return a batch as it stands; raises NotFound for foreign and unknown ids, and Unavailable."""
+    try:
+        identity = ids.parse_batch(text)
+    except ids.IdError:
+        raise _unknown(text) from None
+    directory = services.batches
+    batch = directory.get(text)
+    if batch is None and _young(identity, services) and not directory.removed(text):
+        batch = await directory.until(text, lambda _: True, seconds=OTHER_WAIT_S)
+        if batch is None:
+            batch = await _from_event(services, identity)
+    if batch is None:
+        directory.check_read()
+    if batch is None or batch["owner"] != owner:
+        raise _unknown(text)
+    return batch
+
+
+async def cancel_batch(services: Services, text: str, *, owner: str) -> Batch:
+    """Cancel a batch and return it as it stands then; once more is no mistake. Raises NotFound, and Unavailable.
+
+    BatchNotCancellable when it has ended in another way, or all its requests have.
+    """
+    batch = await find_batch(services, text, owner=owner)
+    if batch["state"] in ("cancelling", "cancelled"):
+        return batch
+    if batch["state"] not in ("validating", "in_progress"):
+        raise _ended(batch)
+    await services.batch_writer.cancel(batch)
+    row = await services.batches.until(
+        text, lambda found: found["state"] not in ("validating", "in_progress"), seconds=JUDGED_S
+    )
+    if row is None or row["state"] in ("validating", "in_progress"):
+        # The cancel is in the log and comes before everything that is written from now on.
+        return {**(row or batch), "state": "cancelling", "cancelling_ms": time.time_ns() // 1_000_000}
+    if row["state"] not in ("cancelling", "cancelled"):
+        raise _ended(row)
+    return row
+
+
+async def _from_event(services: Services, identity: TaskId) -> Batch | None:
+    if identity.partition >= services.settings.kafka.partitions:
+        return None
+    tp = services.topic_partition(topics.events(1), identity.partition)
+    key = identity.batch().encode()
+    found = await services.lookup.find(tp, key, from_ms=identity.time_s * 1000 - CLOCK_SKEW_MS)
+    if found is None or found.value is None:
+        return None
+    try:
+        change = EVENT.decode(found.value)["change"]
+        return BATCH.decode(change["batch"]) if change is not None and change["batch"] is not None else None
+    except (FramingError, SchemaError):
+        return None
+
+
+def _young(identity: TaskId, services: Services) -> bool:
+    inside = identity.partition < services.settings.kafka.partitions
+    return inside and abs(time.time() - identity.time_s) < YOUNG_S
+
+
+def _ended(batch: Batch) -> BatchNotCancellable:
+    what = "all its requests have ended" if batch["state"] == "finalizing" else f"it has ended ({batch['state']})"
+    return BatchNotCancellable(f"batch {batch['id']} cannot be cancelled any more: {what}")
+
+
+def _unknown(text: str) -> NotFound:
+    return NotFound(f"there is no batch {text[:80]}")

@@ -1,0 +1,116 @@
+"""The bytes of a file on their way to a client: whole, or the range that was asked for; never held whole here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import NamedTuple
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.blobs import BlobStore
+from ingress.dialects import Problem, Renderer
+from ingress.stored import StoredAnswer
+from schemas.batches import Piece
+from schemas.parts import Blob
+
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+
+
+class Content(NamedTuple):
+    """What a file consists of."""
+
+    name: str
+    media_type: str
+    pieces: Sequence[Piece]
+    blob: Blob | None = None
+    """Of a file that is one object with a digest."""
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all pieces."""
+        return sum(piece.size for piece in self.pieces)
+
+    @property
+    def etag(self) -> str | None:
+        """Return what tells two versions apart, for files that do not grow."""
+        return None if self.blob is None else f'"{self.blob["sha256"]}"'
+
+
+class Span(NamedTuple):
+    """A range of bytes, the end not included."""
+
+    begin: int
+    end: int
+
+
+def span_of(header: str | None, size: int) -> Span | None:
+    """Read a Range header; None when the whole is wanted, an empty span when nothing of it is there.
+
+    Several ranges, and what is no range at all, are answered with the whole, as HTTP allows.
+    """
+    match = _RANGE.fullmatch((header or "").strip())
+    if match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        return Span(max(0, size - int(match[2])), size)
+    begin, end = int(match[1]), int(match[2]) + 1 if match[2] else size
+    if match[2] and end <= begin:
+        return None
+    return Span(min(begin, size), min(end, size))
+
+
+async def content_answer(request: Request, blobs: BlobStore, content: Content, *, refuse: Renderer) -> Response:
+    """Answer with the bytes of a file; raises BlobMissing, BlobCorrupt and Unavailable before the answer begins."""
+    size = content.size
+    headers = {
+        "content-type": content.media_type,
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(content.name, safe='')}",
+        "accept-ranges": "bytes",
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+    }
+    if content.etag is not None:
+        headers["etag"] = content.etag
+    condition = request.headers.get("if-range")
+    span = span_of(request.headers.get("range"), size) if condition in (None, content.etag) else None
+    if span is not None and span.begin >= span.end:
+        told = Problem(
+            416, "range_not_satisfiable", f"the file has {size} bytes; there is nothing in that range", "Range",
+            headers={"content-range": f"bytes */{size}"},
+        )  # fmt: skip
+        return refuse(told)
+    status = 200
+    if span is not None:
+        status, headers["content-range"] = 206, f"bytes {span.begin}-{span.end - 1}/{size}"
+    begin, end = span or Span(0, size)
+    if request.method == "HEAD" or begin == end:
+        return Response(status_code=status, headers={**headers, "content-length": str(end - begin)})
+    whole = content.blob is not None and span is None
+    source = await blobs.open(content.blob) if whole and content.blob else joined(blobs, content.pieces, begin, end)
+    first = await anext(source)  # what is missing is told by its status, not by an answer that breaks off
+    sent: Blob = {"uri": content.name, "size": end - begin, "sha256": ""}
+    return StoredAnswer(_from(first, source), sent, status=status, headers=headers)
+
+
+async def joined(blobs: BlobStore, pieces: Sequence[Piece], begin: int, end: int) -> AsyncGenerator[bytes, None]:
+    """Yield a range of what the pieces are when they are put together."""
+    at = 0
+    for piece in pieces:
+        here = Span(max(begin - at, 0), min(end - at, piece.size))
+        at += piece.size
+        if here.begin >= here.end:
+            continue
+        async with aclosing(blobs.part(piece.name, here.begin, here.end)) as data:
+            async for one in data:
+                yield one
+
+
+async def _from(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece

@@ -1,0 +1,81 @@
+"""Remove what nobody needs of files: expired ones, bytes that never got a record, pieces of batches that are gone.
+
+Every ingress sweeps; two that remove the same do no harm. What an ended batch's writer left is its own affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from core.blobs import BlobStore, Stored
+from core.errors import Unavailable
+from core.kafka.producer import Producer
+from ingress.batches.directory import BatchDirectory
+from ingress.files.book import BLOBS, FileBook
+from schemas.batches import PIECES
+
+log = logging.getLogger(__name__)
+
+ORPHAN_MS = 3_600_000
+"""A file's record is written within seconds of its last byte; an hour is beyond every clock's error."""
+PIECE_MS = 86_400_000
+"""A piece is written only while its batch has a row. A day is more than this process can be behind the rows."""
+
+
+class FileSweeper:
+    """Sweeps the store for one ingress."""
+
+    def __init__(
+        self, *, blobs: BlobStore, producer: Producer, files: FileBook, batches: BatchDirectory, sweep_s: float,
+        ends_read: Callable[[], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        """`ends_read` returns when both directories have read all that is in their topics now; raises Unavailable."""
+        self._blobs = blobs
+        self._producer = producer
+        self._files = files
+        self._batches = batches
+        self._sweep_s = sweep_s
+        self._ends_read = ends_read
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await asyncio.sleep(self._sweep_s)
+            try:
+                count = await self.sweep(now_ms=time.time_ns() // 1_000_000)
+            except (Unavailable, TimeoutError) as error:
+                log.warning("files were not swept: %s", error, extra={"event": "sweep_failed"})
+            else:
+                if count:
+                    log.info("deleted %d files and pieces", count, extra={"event": "files_deleted"})
+
+    async def sweep(self, *, now_ms: int) -> int:
+        """Remove what is over; returns how many. Raises Unavailable, and TimeoutError when Kafka is too slow."""
+        await self._ends_read()
+        count = 0
+        for file in self._files.all():
+            over = file["expires_ms"] is not None and file["expires_ms"] <= now_ms
+            if over and not self._batches.users_of(file["id"]):
+                await self._blobs.delete(file["blob"])
+                await self._files.remove(self._producer, file)
+                count += 1
+        for prefix, is_over in ((BLOBS, self._orphan), (PIECES, self._abandoned)):
+            async for batch in self._blobs.listed(prefix):
+                for stored in batch:
+                    if is_over(stored, now_ms):
+                        await self._blobs.remove(stored.name)
+                        count += 1
+                await asyncio.sleep(0)
+        return count
+
+    def _orphan(self, stored: Stored, now_ms: int) -> bool:
+        file_id = stored.name.removeprefix(BLOBS)
+        used = self._files.known(file_id) or self._batches.users_of(file_id)
+        return now_ms - stored.modified_ms > ORPHAN_MS and not used
+
+    def _abandoned(self, stored: Stored, now_ms: int) -> bool:
+        batch_id = stored.name.removeprefix(PIECES).partition("/")[0]
+        return now_ms - stored.modified_ms > PIECE_MS and self._batches.get(batch_id) is None
