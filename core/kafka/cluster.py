@@ -1,0 +1,183 @@
+"""What the cluster tells of topics and consumer groups: how far each has read, who its members are.
+
+For people and for `doctor`, not for the hot path: every call has connections of its own, so that nothing of it is in
+the way of the work, and nothing has to be kept alive in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, TypeVar
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import LeaderNotAvailableError, for_code
+from aiokafka.protocol.admin import DescribeGroupsRequest, DescribeGroupsRequest_v2
+from aiokafka.protocol.offset import OffsetRequest
+
+from core.kafka.admin import admin, partition_counts
+from core.kafka.lookup import EARLIEST, LATEST, Lookup
+from core.settings import Settings
+
+T = TypeVar("T")
+
+AT_ONCE = 16
+"""Questions under way at once: hundreds of queues must not be a storm."""
+
+
+class Lag(NamedTuple):
+    """How far a group has read one topic."""
+
+    group: str
+    topic: str
+    positions: Mapping[int, int]
+    """The next record per partition; the first there is where the group has committed nothing."""
+    ends: Mapping[int, int]
+
+    @property
+    def waiting(self) -> int:
+        """Count the records that the group has not read."""
+        return sum(max(0, end - self.positions[partition]) for partition, end in self.ends.items())
+
+    @property
+    def read(self) -> int:
+        """Sum the positions: what it grows by between two looks has been read meanwhile."""
+        return sum(self.positions.values())
+
+
+class Member(NamedTuple):
+    """A consumer in a group."""
+
+    client: str
+    host: str
+    partitions: tuple[TopicPartition, ...]
+
+
+class Cluster:
+    """Questions to one cluster; each raises Unavailable when no broker answers."""
+
+    def __init__(self, settings: Settings, *, name: str) -> None:
+        self._settings = settings
+        self._name = name
+
+    async def topics(self) -> dict[str, int]:
+        """Return every topic's number of partitions."""
+        async with admin(self._settings) as client:
+            return await partition_counts(client)
+
+    async def lags(self, wanted: Sequence[tuple[str, str]]) -> list[Lag]:
+        """Tell for pairs of group and topic how far one has read the other; a topic that is not there is left out."""
+        if not wanted:
+            return []
+        async with admin(self._settings) as client:
+            there = await partition_counts(client)
+            wanted = [pair for pair in wanted if pair[1] in there]
+            tps = [TopicPartition(topic, p) for topic in {topic for _, topic in wanted} for p in range(there[topic])]
+            groups = list(dict.fromkeys(group for group, _ in wanted))
+            committed = dict(zip(groups, await _each(groups, lambda group: _committed(client, group)), strict=True))
+            # After the positions: a group is never shown ahead of its topic.
+            ends, begins = await _offsets(client, tps, LATEST), await _offsets(client, tps, EARLIEST)
+        return [
+            Lag(
+                group,
+                topic,
+                {
+                    tp.partition: max(committed[group].get(tp, 0), begins[tp])
+                    for tp in (TopicPartition(topic, p) for p in range(there[topic]))
+                },
+                {p: ends[TopicPartition(topic, p)] for p in range(there[topic])},
+            )
+            for group, topic in wanted
+        ]
+
+    async def members(self, groups: Sequence[str]) -> dict[str, list[Member]]:
+        """Return the members of each group; none for one that is not there."""
+        if not groups:
+            return {}
+        found: dict[str, list[Member]] = {}
+        async with admin(self._settings) as client:
+            homes = await _each(groups, client.find_coordinator)
+            by_home: dict[Any, list[str]] = defaultdict(list)
+            for group, home in zip(groups, homes, strict=True):
+                by_home[home].append(group)
+            for home, at_home in by_home.items():
+                response = await client._client.send(home, _DescribeGroups(at_home))  # noqa: SLF001
+                for _, group, _, _, _, members in response.groups:
+                    found[group] = [_member(*member) for member in members]
+        return found
+
+    async def delete_before(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Delete the records before these offsets for good; returns the first that is left of each partition."""
+        async with admin(self._settings) as client:
+            deleted: dict[TopicPartition, int] = await client.delete_records(
+                {tp: RecordsToDelete(before_offset=offset) for tp, offset in offsets.items()}
+            )
+            return deleted
+
+    @asynccontextmanager
+    async def reading(self, topics: Iterable[str]) -> AsyncIterator[Lookup]:
+        """Read single records of some topics."""
+        lookup = Lookup(self._settings, name=self._name)
+        try:
+            await lookup.open(list(topics))
+            yield lookup
+        finally:
+            await lookup.close()
+
+
+class _DescribeGroups(DescribeGroupsRequest):  # type: ignore[misc]  # aiokafka ships no types
+    """Held to version 2: aiokafka 0.14 reads the answers to version 3 with the schema of version 2.
+
+    That goes well for one group and breaks the connection for two, because each has a field more.
+    """
+
+    def prepare(self, _: object) -> Any:
+        return self.build(DescribeGroupsRequest_v2)
+
+
+async def _each(items: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> list[T]:
+    few = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: str) -> T:
+        async with few:
+            return await ask(item)
+
+    return await asyncio.gather(*(one(item) for item in items))
+
+
+async def _committed(client: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int]:
+    return {tp: found.offset for tp, found in (await client.list_consumer_group_offsets(group)).items()}
+
+
+async def _offsets(client: AIOKafkaAdminClient, tps: Sequence[TopicPartition], at: int) -> dict[TopicPartition, int]:
+    """Ask each leader once for all of its partitions."""
+    if not tps:
+        return {}
+    led: dict[int, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+    await client._client.set_topics({tp.topic for tp in tps})  # noqa: SLF001 - it knows no leaders by itself
+    cluster = client._client.cluster  # noqa: SLF001 - the public call asks one partition at a time
+    for tp in tps:
+        leader = cluster.leader_for_partition(tp)
+        if leader is None or leader == -1:
+            raise LeaderNotAvailableError(str(tp))
+        led[leader][tp.topic].append((tp.partition, at))
+    found: dict[TopicPartition, int] = {}
+    for leader, topics in led.items():
+        response = await client._client.send(leader, OffsetRequest(-1, 0, list(topics.items())))  # noqa: SLF001
+        for topic, partitions in response.topics:
+            for partition, code, _, offset in partitions:
+                if code:
+                    raise for_code(code)
+                found[TopicPartition(topic, partition)] = max(0, offset)
+    return found
+
+
+def _member(_: str, client: str, host: str, __: bytes, assignment: bytes) -> Member:
+    assigned = ConsumerProtocolMemberAssignment.decode(assignment).assignment if assignment else ()
+    owned = tuple(TopicPartition(topic, number) for topic, numbers in assigned for number in numbers)
+    return Member(client, host.lstrip("/"), owned)
