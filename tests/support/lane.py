@@ -69,7 +69,11 @@ class LaneProbe:
         for one in made:
             value = TASK.encode(task(id=one, queue=QUEUE, level=self.level, created_ms=now_ms, **changes))
             records.append(
-                (self.settings.topic(topics.tasks(self.level)), ids.parse(one).partition, Record(one.encode(), value))
+                (
+                    self.settings.topic(topics.tasks(self.level)),
+                    ids.parse(one).partition,
+                    Record(one.encode(), value, headers(kind="task", ce_id=one, at_ms=now_ms)),
+                )
             )
         await self.producer.send_all(records)
         return made
