@@ -17,6 +17,8 @@ TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[\x21-\x7e]{0,200})?"
 )
 """What W3C allows; later versions may add something."""
+BATCH_ID = "x-batch"
+"""On results of lines, so that everybody who does not want them passes them over undecoded."""
 TYPE = b"io.headrace."
 CREATED = "x-created-ms"
 """On the rows of tasks alone: who keeps an order of them need not decode the row, nor tell tasks from other rows."""

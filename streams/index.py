@@ -11,7 +11,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from schemas.batches import Batch
 from schemas.records import Status, Worker
+from streams.batch_rows import due_ms
 from streams.rows import cancelled_early, next_deadline_ms
 
 HORIZON_MS = 600_000
@@ -19,7 +21,7 @@ SWEEP_MS = 300_000
 """How often the table is swept: half the horizon, so that nothing due is ever missed."""
 ACTIVE = ("queued", "processing")
 
-DueKind = Literal["deadline", "retry_due", "lease_over", "expire"]
+DueKind = Literal["deadline", "retry_due", "lease_over", "expire", "batch_due"]
 
 
 class Due(NamedTuple):
@@ -46,12 +48,16 @@ class Index:
 
     holders: dict[tuple[int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
     workers: dict[int, dict[str, Heard]] = field(default_factory=lambda: defaultdict(dict))
+    stamps: dict[tuple[int, int], set[int]] = field(default_factory=lambda: defaultdict(set))
+    """(Partition, queue number) → the seconds that the ids of some batch's lines are made with."""
+    batch_retention_ms: int = 0
     _heap: list[Due] = field(default_factory=list)
 
     def clear(self) -> None:
         """Forget everything, before a rebuild."""
         self.holders.clear()
         self.workers.clear()
+        self.stamps.clear()
         self._heap.clear()
 
     def changed(self, partition: int, before: Status | None, after: Status | None, *, now_ms: int) -> None:
@@ -78,6 +84,26 @@ class Index:
                 self._push(Due(row["lease_until_ms"], "lease_over", partition, row["id"]), now_ms)
         elif row["expires_ms"] is not None:
             self._push(Due(row["expires_ms"], "expire", partition, row["id"]), now_ms)
+
+    def batch_changed(self, partition: int, before: Batch | None, after: Batch | None, *, now_ms: int) -> None:
+        """Follow a batch's row that has become durable."""
+        if after is None:
+            if before is not None:
+                self.stamps[partition, before["queue_number"]].discard(before["stamp_s"])
+            return
+        self.stamps[partition, after["queue_number"]].add(after["stamp_s"])
+        if before is None or before["state"] != after["state"]:
+            self.schedule_batch(partition, after, now_ms=now_ms)
+
+    def schedule_batch(self, partition: int, batch: Batch, *, now_ms: int) -> None:
+        """Remember the end of a batch's window, or of the time that it is kept, when that is near."""
+        at_ms = due_ms(batch, retention_ms=self.batch_retention_ms)
+        if at_ms is not None:
+            self._push(Due(at_ms, "batch_due", partition, batch["id"]), now_ms)
+
+    def stamp_taken(self, partition: int, queue_number: int, stamp_s: int) -> bool:
+        """Tell whether the ids of another batch's lines are made with a second."""
+        return stamp_s in self.stamps[partition, queue_number]
 
     def _push(self, due: Due, now_ms: int) -> None:
         if due.at_ms <= now_ms + HORIZON_MS:

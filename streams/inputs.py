@@ -10,6 +10,7 @@ from schemas.framing import FramingError
 from schemas.records import Event, Queue, Task
 from schemas.slices import queue_number
 from schemas.validation import Invalid, check_task
+from streams.batch_rows import proposal
 from streams.direct import Believed, judge
 from streams.direct_form import read_form
 
@@ -102,8 +103,12 @@ def read_event(message: Any, *, max_bytes: int) -> Event | Poison:
         return Poison("an event record needs a value", None)
     try:
         event = EVENT.decode(message.value)
+        if event["kind"] == "batch_created":
+            proposal(event, partition=message.partition)
     except (FramingError, SchemaError) as error:
         return Poison(str(error), None)
+    except Invalid as error:
+        return Poison(error.message, error.field)
     outcome = event["outcome"]
     if outcome is not None:
         if len(message.value) > max_bytes - HEADROOM_BYTES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 STATES = Counter("headrace_task_states_total", "Tasks that entered a state.", ["level", "state"])
+BATCH_STATES = Counter("headrace_batch_states_total", "Batches that entered a state.", ["state"])
 NOTES = Counter("headrace_scheduler_dropped_total", "Events that changed nothing, by reason.", ["level", "reason"])
 BATCH_SECONDS = Histogram(
     "headrace_scheduler_batch_seconds",

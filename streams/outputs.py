@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from core.kafka.producer import Record
 from core.prices import price_of, text
 from core.settings import ModelSettings
-from schemas.codec import CONTROL, RESULT, STATUS, WORK
-from schemas.headers import CALLBACK_EVENTS, headers
+from schemas.batches import Batch
+from schemas.codec import BATCH, CONTROL, RESULT, STATUS, WORK
+from schemas.headers import BATCH_ID, CALLBACK_EVENTS, headers
 from schemas.records import Outcome, Result, Status
 from streams.machine import Work
 from streams.rows import cancelled_early
@@ -36,6 +37,20 @@ def status_record(row: Status, *, now_ms: int) -> Record:
     if row["callback_url"] is not None and not NEWS.isdisjoint(row["callback_events"]):
         described.append((CALLBACK_EVENTS, ",".join(row["callback_events"]).encode()))
     return Record(row["id"].encode(), STATUS.encode({**row, "updated_ms": now_ms}), described, now_ms)
+
+
+def batch_record(batch: Batch, *, now_ms: int) -> Record:
+    """Render a batch for the changelog."""
+    described = headers(
+        kind=f"batch.{batch['state']}",
+        ce_id=f"{batch['id']}/{batch['state']}/{now_ms}",
+        at_ms=now_ms,
+        queue=batch["queue"],
+        level=1,
+        owner=batch["owner"],
+        deadline_ms=batch["expires_ms"],
+    )
+    return Record(batch["id"].encode(), BATCH.encode({**batch, "updated_ms": now_ms}), described, now_ms)
 
 
 def work_record(row: Status, work: Work, *, now_ms: int, traceparent: bytes | None) -> Record:
@@ -131,6 +146,8 @@ def result_record(result: Result, *, traceparent: bytes | None) -> Record:
         attempt=result["attempt"],
         traceparent=traceparent,
     )
+    if result["batch_id"] is not None:
+        described.append((BATCH_ID, result["batch_id"].encode()))
     return Record(result["id"].encode(), RESULT.encode(result), described, at_ms)
 
 

@@ -16,7 +16,7 @@ from core.kafka.admin import admin
 from core.kafka.lookup import Lookup
 from core.settings import Settings
 from schemas import topics
-from schemas.codec import STATUS, state_of
+from schemas.codec import BATCH, STATUS, state_of
 from schemas.headers import find
 from schemas.records import Result
 from streams.faust_app import Rows
@@ -30,6 +30,8 @@ CLOCK_MARGIN_MS = 60_000
 """Inputs carry their writers' clocks, results ours: how far the two may differ."""
 SPOKEN_RECORDS = 50_000
 """Events looked through for what workers did of late; the seam of a crash is one batch, far below this."""
+BATCH_SLICE = 100
+"""Rows of batches walked at once: each holds two bitmaps and the list of its parts."""
 SLICE = 2_000
 """Rows walked before the loop gets a turn: about 10 ms."""
 
@@ -49,6 +51,22 @@ async def sweep(rows: Rows, index: Index, partitions: Iterable[int], *, now_ms: 
                 index.changed(partition, None, row, now_ms=now_ms)
             else:
                 index.schedule(partition, row, now_ms=now_ms)
+    return count
+
+
+async def sweep_batches(batches: Rows, index: Index, partitions: Iterable[int], *, now_ms: int, rebuild: bool) -> int:
+    """Walk all batches and schedule what is due within the horizon; with `rebuild` note what their ids are made of."""
+    count = 0
+    for partition in partitions:
+        for _, value in batches.scan(partition):
+            count += 1
+            if count % BATCH_SLICE == 0:
+                await asyncio.sleep(0)
+            batch = BATCH.decode(value)
+            if rebuild:
+                index.batch_changed(partition, None, batch, now_ms=now_ms)
+            else:
+                index.schedule_batch(partition, batch, now_ms=now_ms)
     return count
 
 

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from schemas.records import Event
 
 WORKER_KINDS = frozenset(("claimed", "finished", "released", "progress"))
+STOP_KINDS = frozenset(("batch_cancel", "batch_due"))
+"""What stops a batch waits until all tasks are folded: which of its lines were tasks before the crash is known then."""
 SPOKEN_KINDS = frozenset(("claimed", "finished"))
 
 Attempt = tuple[int, str, int]
@@ -57,7 +59,7 @@ class Replay:
 
     def waits(self, partition: int, event: Event) -> bool:
         """Tell whether an event about a task without a row has to wait for it."""
-        return partition in self._ends and event["kind"] in WORKER_KINDS
+        return partition in self._ends and event["kind"] in WORKER_KINDS | STOP_KINDS
 
     def hold(self, partition: int, held: Held) -> None:
         """Keep an event until its task is folded."""

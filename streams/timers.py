@@ -18,9 +18,9 @@ from schemas.codec import EVENT, STATUS, TASK
 from schemas.events import event
 from schemas.headers import headers
 from schemas.records import TERMINAL, Event, Status
-from streams.faust_app import Rows
+from streams.faust_app import NoRows, Rows
 from streams.index import SWEEP_MS, Due, Index
-from streams.recovery import sweep
+from streams.recovery import sweep, sweep_batches
 from streams.rows import next_deadline_ms
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Timers:
         lookup: Lookup,
         index: Index,
         rows: Rows,
+        batches: Rows | None = None,
         kafka_since_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         """`kafka_since_ms` tells since when Kafka has worked without a break: no lease runs while it does not."""
@@ -50,6 +51,7 @@ class Timers:
         self._lookup = lookup
         self._index = index
         self._rows = rows
+        self._batches = batches or NoRows()
         self._kafka_since_ms = kafka_since_ms
         self._lease_ms = int(settings.streams.lease_s * 1000)
         self._events = settings.topic(topics.events(level))
@@ -70,7 +72,9 @@ class Timers:
                 await self._tell(due, suspects, now_ms)
             if now_ms - swept_ms > SWEEP_MS:
                 swept_ms = now_ms
-                await sweep(self._rows, self._index, sorted(self.partitions), now_ms=now_ms, rebuild=False)
+                owned = sorted(self.partitions)
+                await sweep(self._rows, self._index, owned, now_ms=now_ms, rebuild=False)
+                await sweep_batches(self._batches, self._index, owned, now_ms=now_ms, rebuild=False)
 
     async def _tell(self, due: list[Due], suspects: list[tuple[int, str]], now_ms: int) -> None:
         records: list[tuple[str, int, Record]] = [
@@ -88,11 +92,16 @@ class Timers:
 
     async def _due_event(self, due: Due, now_ms: int) -> Event | None:
         """Return the event for something due, None when the row has moved on."""
+        source = self._batches if due.kind == "batch_due" else self._rows
         owned = due.partition in self.partitions
-        stored = self._rows.get(due.partition, due.task_id.encode()) if owned else None
+        stored = source.get(due.partition, due.task_id.encode()) if owned else None
         if stored is None:
             return None
-        row = STATUS.decode(stored)
+        if due.kind == "batch_due":
+            return event("batch_due", at_ms=now_ms, task_id=due.task_id)
+        return await self._about(due, STATUS.decode(stored), now_ms)
+
+    async def _about(self, due: Due, row: Status, now_ms: int) -> Event | None:
         if due.kind == "expire":
             return event("expire", at_ms=now_ms, task_id=row["id"]) if row["expires_ms"] else None
         if row["state"] in TERMINAL:
