@@ -12,7 +12,7 @@ import shutil
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from aiokafka import TopicPartition
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 STALE_MS = 12 * 3_600_000
 """Kafka forgets deletions of a compacted topic after 24 h; a store that slept longer could keep what was deleted."""
 WRITE_BUFFER_BYTES = 8_388_608
+REST_S = 0.03
+"""A held call has two rows within 20 ms and waits for neither; fetching each for itself took CPU from its way."""
 _POSITION = b"\x00position\x00"
 _SAVED = b"\x00saved"
 _CLUSTER = b"\x00cluster"
@@ -75,8 +77,9 @@ class View:
             self._store[_CLUSTER] = cluster.encode()
             self._store[_FORM] = FORM
         self._tail = Tail(
-            self._settings, name=f"{self._name}-view", topics=self._topics, handle=self.feed, begin=self._positions(tps)
-        )
+            self._settings, name=f"{self._name}-view", topics=self._topics, handle=self.feed,
+            begin=self._positions(tps), rest_s=REST_S,
+        )  # fmt: skip
         await self._tail.open()
 
     async def close(self) -> None:
@@ -149,9 +152,13 @@ class View:
         """Show every new row of a task to its one watcher as long as the block lasts; it must not raise."""
         self._watched[key] = on_row
         try:
-            yield
+            with self._hurrying():
+                yield
         finally:
             del self._watched[key]
+
+    def _hurrying(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._tail is None else self._tail.hurrying()
 
     async def _changed(self, key: bytes) -> None:
         """Return when a record of this key has been read."""
@@ -159,7 +166,8 @@ class View:
         waiting = self._awaited.setdefault(key, set())
         waiting.add(future)
         try:
-            await future
+            with self._hurrying():
+                await future
         finally:
             waiting.discard(future)
             if not waiting:

@@ -144,7 +144,8 @@ class LaneApp:
             consumer_group_instance_id=f"{socket.gethostname()}-{level_name(level)}-{instance}",
             loop=asyncio.get_running_loop(),
         )
-        self.app.transport.Consumer = QuickConsumer
+        transport: Any = self.app.transport
+        transport.Consumer = QuickConsumer
         source = self.app.topic(*self._inputs, partitions=partitions, key_type=bytes, value_type=bytes)
         self.rows = self._table(f"rows-{level_name(level)}", settings.topic(topics.status(level)), settings)
         offline = level_name(level) == "offline"
@@ -210,7 +211,7 @@ class QuickConsumer(driver.Consumer):
         thread = driver.AIOKafkaConsumerThread(
             self, loop=self.loop, beacon=self.beacon, thread_loop=uvloop.new_event_loop()
         )
-        thread._close_thread_loop_on_stop = True
+        thread._close_thread_loop_on_stop = True  # noqa: SLF001
         return thread
 
 

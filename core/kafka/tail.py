@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -26,7 +26,9 @@ class Tail:
     """Feed every record of some partitions to a handler, in order per partition, and tell how far it is.
 
     The handler must not raise: what it is given has been read and will not come again. `begin` may name an offset per
-    partition; all others begin at `start`.
+    partition; all others begin at `start`. With `rest_s` it takes that long a rest after records came, unless somebody
+    waits: for readers that follow traffic which nobody is held up by. The first record after a silence comes at once,
+    and those of a busy moment together, for the price of one fetch instead of one each.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Tail:
         start: Literal["earliest", "latest"] = "earliest",
         begin: Mapping[TopicPartition, int] | None = None,
         max_partition_bytes: int = 1_048_576,
+        rest_s: float = 0,
     ) -> None:
         self._settings = settings
         self.name = name
@@ -47,6 +50,9 @@ class Tail:
         self._start = start
         self._begin = dict(begin or {})
         self._max_partition_bytes = max_partition_bytes
+        self._rest_s = rest_s
+        self._hurried = 0
+        self._hurry = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._targets: dict[TopicPartition, int] = {}
@@ -75,6 +81,7 @@ class Tail:
     async def close(self) -> None:
         """Stop reading; takes at most one poll."""
         self._stopping = True
+        self._hurry.set()
         if self._task is not None:
             await self._task
 
@@ -90,8 +97,21 @@ class Tail:
 
     async def passed(self, tp: TopicPartition, offset: int) -> None:
         """Return when the record at this offset has been handled; bound it with asyncio.timeout."""
-        while self.positions.get(tp, -1) <= offset:
-            await self._wait_move()
+        with self.hurrying():
+            while self.positions.get(tp, -1) <= offset:
+                await self._wait_move()
+
+    @contextmanager
+    def hurrying(self) -> Iterator[None]:
+        """Take no rest as long as the block lasts, and end the one that is taken now."""
+        self._hurried += 1
+        self._hurry.set()
+        try:
+            yield
+        finally:
+            self._hurried -= 1
+            if not self._hurried:
+                self._hurry.clear()
 
     async def _wait_move(self) -> None:
         self._moved.clear()
@@ -121,6 +141,14 @@ class Tail:
             await asyncio.sleep(BACKOFF_S / 5)
         raise KafkaError(f"topic {topic} does not exist; run `headrace topics apply`")
 
+    async def _rest(self) -> None:
+        """Leave what comes next in aiokafka's buffer for a moment: until it is taken, nothing more is fetched."""
+        if not self._rest_s or self._stopping or not self.caught_up:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._rest_s):
+                await self._hurry.wait()
+
     async def _run(self, consumer: AIOKafkaConsumer[bytes, bytes]) -> None:
         try:
             while not self._stopping:
@@ -135,6 +163,7 @@ class Tail:
                     self.positions[tp] = records[-1].offset + 1
                 if batches:
                     self._moved.set()
+                    await self._rest()
         finally:
             # aiokafka awaits the fetches that it cancels and lets their CancelledError through when they wait for a
             # broker; it would stand in for the error that ends the process. Nobody cancels this task.

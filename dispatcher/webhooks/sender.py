@@ -51,6 +51,8 @@ RETRY_RECORDS = 4_000
 BURY_RETRY_S = 0.5
 READERS = 3
 OPEN_TRIES = 5
+REST_S = 0.05
+"""After records came: nearly all name no callback, and fetching each for itself took CPU from the calls under way."""
 
 
 class Letters(Outbox):
@@ -165,14 +167,20 @@ class Sender:
     async def _read_results(self) -> None:
         while not self._stopping:
             room = await self._first.room()
-            for taken in await self._results.take(min(room, TAKE)):
+            for taken in (found := await self._results.take(min(room, TAKE))):
                 await self._result(taken)
+            await self._rest(found)
 
     async def _read_rows(self) -> None:
         while not self._stopping:
             room = await self._told.room()
-            for taken in await self._rows.take(min(room, TAKE)):
+            for taken in (found := await self._rows.take(min(room, TAKE))):
                 await self._row(taken)
+            await self._rest(found)
+
+    async def _rest(self, found: list[Taken]) -> None:
+        if 0 < len(found) < TAKE and not self._stopping:
+            await asyncio.sleep(REST_S)
 
     async def _read_retries(self) -> None:
         while not self._stopping:

@@ -10,6 +10,7 @@ from typing import Any
 
 import faust
 import pytest
+import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from faust.transport.consumer import Consumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
@@ -119,3 +120,11 @@ async def test_a_consumer_can_ask_for_metadata_before_it_is_assigned() -> None:
     assert callable(consumer._client.force_metadata_update)
     assert callable(consumer._client._wait_on_metadata)
     await consumer.stop()
+
+
+async def test_the_consumer_runs_on_uvloop_in_its_thread(tmp_path: Path) -> None:
+    app = lane(tmp_path, "memory")
+    thread: Any = app.app.consumer._thread
+    assert isinstance(thread.thread_loop, uvloop.Loop)
+    assert thread._close_thread_loop_on_stop
+    thread.thread_loop.close()

@@ -1,10 +1,12 @@
-"""How a tail ends."""
+"""How a tail rests and ends."""
 
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
+from aiokafka import TopicPartition
 
 from core.kafka import tail as module
 from core.kafka.tail import Tail
@@ -44,3 +46,90 @@ async def test_closing_while_the_broker_is_away_cancels_nobody(monkeypatch: pyte
     await tail.open()
     await tail.close()
     assert consumer.stopped
+
+
+PLACE = TopicPartition("topic", 0)
+LONG_S = 3600.0
+
+
+class Scripted:
+    """Gives one record with every getmany, and counts them."""
+
+    def __init__(self) -> None:
+        self.given = 0
+        self._client = SimpleNamespace(force_metadata_update=self._known, _wait_on_metadata=self._known)
+
+    async def _known(self, *_: object) -> None:
+        """Know every topic."""
+
+    async def start(self) -> None:
+        """Connect."""
+
+    async def stop(self) -> None:
+        """Close."""
+
+    def assign(self, _: object) -> None:
+        """Take what is given."""
+
+    def seek(self, *_: object) -> None:
+        """Begin there."""
+
+    def partitions_for_topic(self, _: str) -> set[int]:
+        return {PLACE.partition}
+
+    async def beginning_offsets(self, _: object) -> dict[TopicPartition, int]:
+        return {PLACE: 0}
+
+    async def end_offsets(self, _: object) -> dict[TopicPartition, int]:
+        return {PLACE: 2}
+
+    async def getmany(self, **_: int) -> dict[TopicPartition, list[SimpleNamespace]]:
+        await asyncio.sleep(0)
+        self.given += 1
+        return {PLACE: [SimpleNamespace(offset=self.given - 1)]}
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    consumer = Scripted()
+    monkeypatch.setattr(module, "AIOKafkaConsumer", lambda **_: consumer)
+    return consumer
+
+
+def resting() -> Tail:
+    return Tail(Settings(), name="tail", topics=[PLACE.topic], handle=lambda *_: None, rest_s=LONG_S)
+
+
+async def turns(count: int = 100) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_a_tail_rests_only_once_it_has_read_what_was_there(scripted: Scripted) -> None:
+    tail = resting()
+    await tail.open()
+    await tail.wait_caught_up()
+    await turns()
+    assert scripted.given == 2
+    await tail.close()
+
+
+async def test_no_rest_is_taken_while_somebody_waits(scripted: Scripted) -> None:
+    tail = resting()
+    await tail.open()
+    await tail.wait_caught_up()
+    await turns()
+    async with asyncio.timeout(30):
+        await tail.passed(PLACE, 9)
+    await turns()
+    # The rest begins anew with the batch after that: the reader was on its way already.
+    assert 10 <= scripted.given <= 11
+    with tail.hurrying():
+        await turns()
+        assert scripted.given > 12
+    await turns()
+    given = scripted.given
+    await turns()
+    assert scripted.given == given
+    async with asyncio.timeout(30):
+        await tail.close()
