@@ -26,7 +26,7 @@ from streams.bodies import BodySweeper
 from streams.faust_app import LaneApp
 from streams.index import Index
 from streams.pulse import Pulse
-from streams.recovery import orphaned_results, spoken_attempts, starts_of, sweep
+from streams.recovery import orphaned_results, spoken_attempts, starts_of, sweep, sweep_batches
 from streams.scheduler import Scheduler
 from streams.timers import Timers
 
@@ -45,7 +45,7 @@ class Lane:
         self.timer_producer = Producer(settings, name=f"{self.name}-timers")
         self.lookup = Lookup(settings, name=f"{self.name}-lookup")
         self.queues = QueueDirectory(settings, name=self.name)
-        self.index = Index()
+        self.index = Index(batch_retention_ms=settings.batches.retention_s * 1000)
         self.scheduler = Scheduler(
             settings,
             level,
@@ -54,6 +54,7 @@ class Lane:
             queues=self.queues,
             index=self.index,
             rows=lambda: self.app.rows,
+            batches=lambda: self.app.batches,
         )
         self.app = LaneApp(
             settings,
@@ -80,6 +81,7 @@ class Lane:
             lookup=self.lookup,
             index=self.index,
             rows=self.app.rows,
+            batches=self.app.batches,
             kafka_since_ms=self.pulse.kafka_since_ms,
         )
 
@@ -93,6 +95,7 @@ class Lane:
         began = time.perf_counter()
         self.index.clear()
         count = await sweep(self.app.rows, self.index, sorted(partitions), now_ms=now_ms, rebuild=True)
+        await sweep_batches(self.app.batches, self.index, sorted(partitions), now_ms=now_ms, rebuild=True)
         group, owned = self.app.app.conf.id, sorted(partitions)
         starts = await starts_of(self.settings, self.level, group, owned, lookup=self.lookup)
         self.scheduler.known_results = await orphaned_results(self.settings, self.level, starts, lookup=self.lookup)
@@ -158,6 +161,7 @@ class Lane:
         for task in {*parts, stopping}:
             task.cancel()
         await asyncio.gather(*parts, stopping, return_exceptions=True)
+        await self.scheduler.door.replies.close()
         await self.lookup.close()
         await self.queues.close()
         await self.timer_producer.stop()

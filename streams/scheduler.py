@@ -9,31 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from aiokafka import TopicPartition
 
-from core.errors import DeliveryFailed, FatalError, Frozen, Unavailable
+from core.errors import FatalError, Frozen
 from core.kafka.deadletters import dead_letter
 from core.kafka.lookup import Lookup
-from core.kafka.producer import Producer, Record
+from core.kafka.producer import Producer
 from core.queues import QueueDirectory
 from core.settings import Settings
 from schemas import topics
 from schemas.headers import traceparent_of
 from schemas.records import Event, Result
-from streams import metrics, outputs
+from streams import metrics
+from streams.batch_fold import BatchSource
+from streams.door import Door
 from streams.faust_app import INBOX_LIMIT, Rows
 from streams.fold import Fold, Home
 from streams.index import Index
-from streams.inputs import Poison, Submission, in_queue, read_event, read_task
+from streams.inputs import Poison, Submission, read_event
 from streams.progress import Place, Progress
 from streams.purging import purge
 from streams.replay import Held, Replay, Waiting
 from streams.rows import rules_of
+from streams.shipping import Shipping
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ class Scheduler:
         queues: QueueDirectory,
         index: Index,
         rows: Callable[[], Rows],
+        batches: Callable[[], Rows],
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._settings = settings
@@ -63,18 +68,19 @@ class Scheduler:
         self._queues = queues
         self._index = index
         self._rows = rows
+        self._batches = batches
+        self._shipping = Shipping(settings, level, producer=producer, index=index, rows=rows, batches=batches)
         self._now_ms = now_ms
         self._rules = rules_of(settings)
         self._lease_ms = int(settings.streams.lease_s * 1000)
         self._linger_s = settings.streams.offline_linger_s if level else settings.streams.online_linger_s
         self._tasks = settings.topic(topics.tasks(level))
-        self._results = settings.topic(topics.results(level))
-        self._status = settings.topic(topics.status(level))
         self._inbox: deque[Any] = deque()
         self._folding = False
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._last_alive = time.monotonic()
+        self.door = Door(settings, level, producer=producer, queues=queues)
         self.known_results: dict[Home, tuple[int, Result]] = {}
         self.progress = Progress()
         self.replay = Replay()
@@ -91,11 +97,14 @@ class Scheduler:
 
     async def run(self) -> None:
         """Fold batch after batch; raises FatalError when one cannot be made durable."""
+        busy = -math.inf
         while True:
             if not self._inbox:
                 self._arrived.clear()
                 await self._arrived.wait()
-            if len(self._inbox) < self._settings.streams.batch_records and self._linger_s:
+            # After a silence there is nothing to gather: what came is folded at once, and what comes meanwhile waits.
+            lingers = time.monotonic() - busy < self._linger_s
+            if len(self._inbox) < self._settings.streams.batch_records and lingers:
                 await asyncio.sleep(self._linger_s)
             batch = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._settings.streams.batch_records))]
             self._room.set()
@@ -103,6 +112,7 @@ class Scheduler:
             self._folding = True
             await self._fold(batch)
             self._folding = False
+            busy = time.monotonic()
             metrics.BATCH_SECONDS.labels(topics.LEVELS[self._level]).observe(time.perf_counter() - began)
             metrics.BATCH_RECORDS.labels(topics.LEVELS[self._level]).observe(len(batch))
 
@@ -130,7 +140,7 @@ class Scheduler:
 
     async def _fold(self, batch: list[Any]) -> None:
         decoded = [self._decode(event.message) for event in batch]
-        await self._register({one.task["queue"] for one in decoded if isinstance(one, Submission)})
+        await self.door.prepare(decoded)
         now_ms = self._now_ms()
         rows = self._rows()
         fold = Fold(
@@ -143,12 +153,14 @@ class Scheduler:
             work_partitions=self._work_partitions,
             holders=lambda partition, worker: set(self._index.holders.get((partition, worker), ())),
             spoken=self.replay.spoken,
+            batches=BatchSource(self._batches().get, self._index.stamp_taken, self._index.batch_retention_ms),
         )
         folded: list[Any] = []
         for event, one in zip(batch, decoded, strict=True):
             folded += self._fold_one(fold, event, one, now_ms)
         await self._bury_lost(fold)
-        await self._ship(fold, now_ms)
+        self.check_freeze()
+        await self._shipping.ship(fold, now_ms)
         for event in folded:
             message = event.message
             self.progress.done((message.topic, message.partition), message.offset)
@@ -166,7 +178,7 @@ class Scheduler:
 
     def _decode(self, message: Any) -> Submission | Event | Poison:
         if message.topic == self._tasks:
-            return read_task(message, level=self._level, max_bytes=self._settings.kafka.max_message_bytes)
+            return self.door.read(message)
         return read_event(message, max_bytes=self._settings.kafka.max_message_bytes)
 
     def _fold_one(self, fold: Fold, source: Any, one: Submission | Event | Poison, now_ms: int) -> list[Any]:
@@ -174,7 +186,10 @@ class Scheduler:
         message = source.message
         partition = message.partition
         if isinstance(one, Submission):
-            one = in_queue(one, self._queues.get(one.task["queue"]))
+            admitted = self.door.admit(one, message, fold)
+            if admitted is None:
+                return [source]
+            one = admitted
         if isinstance(one, Poison):
             topic, place, letter = dead_letter(self._settings, message, reason=one.reason, field=one.field)
             fold.records[topic, place].append(letter)
@@ -201,7 +216,8 @@ class Scheduler:
         return [source]
 
     def _task_event(self, fold: Fold, message: Any, event: Event) -> None:
-        fold.event(event, partition=message.partition, traceparent=traceparent_of(message.headers))
+        traceparent = traceparent_of(message.headers)
+        fold.event(event, partition=message.partition, offset=message.offset, traceparent=traceparent)
 
     def _worker_event(self, fold: Fold, event: Event, partition: int, now_ms: int) -> None:
         worker = event["worker"] or ""
@@ -234,17 +250,6 @@ class Scheduler:
             return 0
         return known["work_partitions"] if known else self._settings.kafka.work_partitions
 
-    async def _register(self, names: set[str]) -> None:
-        """Register queues that only a direct producer has named; rare, once per queue."""
-        if not self._settings.ingress.auto_register:
-            return
-        for name in names:
-            if self._queues.get(name) is None:
-                try:
-                    await self._queues.register(self._producer, name)
-                except Unavailable as error:
-                    raise DeliveryFailed(f"queue {name} could not be registered: {error}") from error
-
     async def _bury_lost(self, fold: Fold) -> None:
         """Write the dead letters of tasks that lost too many workers, with their original records."""
         for (partition, task_id), reason in fold.dead:
@@ -254,45 +259,3 @@ class Scheduler:
             if record is not None and row is not None:
                 topic, place, letter = dead_letter(self._settings, record, reason=reason, attempt=row["attempt"])
                 fold.records[topic, place].append(letter)
-
-    async def _ship(self, fold: Fold, now_ms: int) -> None:
-        records: dict[tuple[str, int], list[Record]] = dict(fold.records)
-        written: dict[int, list[Home]] = defaultdict(list)
-        for pending in fold.results.values():
-            partition = pending.home[0]
-            if pending.record is not None:
-                records.setdefault((self._results, partition), []).append(pending.record)
-                written[partition].append(pending.home)
-            elif (row := fold.rows[pending.home]) is not None:
-                row["result_offset"] = pending.offset
-        self.check_freeze()
-        try:
-            offsets = await self._producer.ship(records) if records else {}
-            for partition, homes in written.items():
-                for home, offset in zip(homes, offsets[self._results, partition], strict=True):
-                    if (row := fold.rows[home]) is not None:
-                        row["result_offset"] = offset
-            await self._write_rows(fold, now_ms)
-        except Unavailable as error:
-            raise DeliveryFailed(f"a batch could not be made durable: {error}") from error
-        for (partition, _), before, after in fold.changes():
-            self._index.changed(partition, before, after, now_ms=now_ms)
-        for note, count in fold.notes.items():
-            metrics.NOTES.labels(topics.LEVELS[self._level], note).inc(count)
-
-    async def _write_rows(self, fold: Fold, now_ms: int) -> None:
-        shipped: dict[tuple[str, int], list[Record]] = defaultdict(list)
-        for (partition, task_id), before, after in fold.changes():
-            if after is not None:
-                shipped[self._status, partition].append(outputs.status_record(after, now_ms=now_ms))
-                if after["duplicate_of"] is None and (before is None or before["state"] != after["state"]):
-                    metrics.STATES.labels(topics.LEVELS[self._level], after["state"]).inc()
-            elif before is not None:
-                shipped[self._status, partition].append(Record(task_id.encode(), None, [], now_ms))
-        if not shipped:
-            return
-        offsets = await self._producer.ship({**shipped, **fold.usage})
-        rows = self._rows()
-        for (topic, partition), records in shipped.items():
-            stored = [(record.key or b"", record.value) for record in records]
-            rows.put(partition, stored, offset=offsets[topic, partition][-1])
