@@ -159,6 +159,7 @@ class Scheduler:
         for event, one in zip(batch, decoded, strict=True):
             folded += self._fold_one(fold, event, one, now_ms)
         await self._bury_lost(fold)
+        await self.door.reply(fold)
         self.check_freeze()
         await self._shipping.ship(fold, now_ms)
         for event in folded:
