@@ -1,0 +1,68 @@
+"""Batches as tests of the HTTP side need them: uploaded, created, moved on as the scheduler and the writer would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from core.kafka.producer import Record
+from schemas import ids, topics
+from schemas.batches import Batch, piece_name
+from schemas.codec import BATCH, EVENT
+from schemas.parts import BatchPart
+from schemas.records import Event
+from tests.support.ingress import Memory
+
+OPENAI = {"X-Headrace-Dialect": "openai"}
+LINES = b'{"custom_id":"a","body":{"model":"m","messages":[]}}\n'
+WANTED: dict[str, Any] = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+
+
+async def uploaded(client: httpx.AsyncClient, data: bytes = LINES, *, purpose: str = "batch", **form: str) -> Any:
+    """Upload a file and return its object."""
+    response = await client.post(
+        "/v1/files", files={"file": ("requests.jsonl", data)}, data={"purpose": purpose, **form}
+    )
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def created(client: httpx.AsyncClient, headers: dict[str, str] | None = None, **changes: Any) -> Any:
+    """Create a batch of an uploaded file and return its object."""
+    file = await uploaded(client)
+    response = await client.post("/v1/batches", json=WANTED | {"input_file_id": file["id"]} | changes, headers=headers)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def events_of(memory: Memory) -> list[Event]:
+    """Return the events that were written to the offline lane."""
+    return [EVENT.decode(record.value or b"") for record in memory.written(topics.events(1))]
+
+
+def proposed(memory: Memory, batch_id: str) -> Batch:
+    """Return the row that a create proposed."""
+    [change] = [event["change"] for event in events_of(memory) if event["id"] == batch_id and event["change"]]
+    return BATCH.decode(change["batch"] or b"")
+
+
+async def moved(memory: Memory, batch_id: str, **changes: Any) -> Batch:
+    """Write a row as the scheduler does."""
+    row: Batch = {**proposed(memory, batch_id), "ended": b"\xff", **changes}  # type: ignore[typeddict-item]
+    topic = memory.settings.topic(topics.BATCHES)
+    await memory.send(topic, ids.parse_batch(batch_id).partition, Record(batch_id.encode(), BATCH.encode(row)))
+    return row
+
+
+async def stored_part(memory: Memory, batch_id: str, end: int, output: bytes, errors: bytes = b"") -> BatchPart:
+    """Store a piece of both files and return what the row says of it."""
+    part: BatchPart = {
+        "end": end, "token": f"{end:08x}", "output_bytes": len(output), "error_bytes": len(errors),
+        "output_lines": output.count(b"\n"), "error_lines": errors.count(b"\n"),
+    }  # fmt: skip
+    for data, wrong in ((output, False), (errors, True)):
+        if data:
+            name = piece_name(batch_id, part, errors=wrong)
+            await memory.services.blobs.put(data, name=name, media_type="application/jsonl")
+    return part
