@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from core.kafka.producer import Record
 from core.settings import IngressSettings, QueueSettings, Settings
+from ingress.api.files.openapi import FILE_ID
 from ingress.catalogue import Catalogue
 from schemas import topics
-from schemas.codec import TASK
+from schemas.codec import FILE, TASK
 from schemas.slices import queue_number
 from tests.support.answers import result_of
 from tests.support.bella import BODY, PUT, row_of
@@ -61,6 +62,7 @@ class Ingress:
         self.client: httpx.AsyncClient
         self.memory, self.client = self._runner.run(self._double.__aenter__())
         self._furnish()
+        self._runner.run(self._file())
         self.tasks = [
             self._runner.run(self._task(changes))
             for changes in ({}, {"state": "processing"}, {"state": "completed", "finished_ms": 5, "status_code": 200})
@@ -83,6 +85,14 @@ class Ingress:
             return offset
 
         memory.send = send  # type: ignore[method-assign]
+
+    async def _file(self) -> None:
+        """Upload the file that the examples of a batch name."""
+        made = (await self.client.post("/v1/files", files={"file": ("a", b"{}")}, data={"purpose": "batch"})).json()
+        [record] = self.memory.written(topics.FILES)
+        example = Record(FILE_ID.encode(), FILE.encode({**FILE.decode(record.value or b""), "id": FILE_ID}))
+        assert made["id"].encode() == record.key
+        await self.memory.send(self.memory.settings.topic(topics.FILES), 0, example)
 
     async def _task(self, changes: dict[str, Any]) -> str:
         task_id = str((await self.client.post(PUT, json=BODY)).json()["data"])

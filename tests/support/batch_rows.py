@@ -66,3 +66,11 @@ async def stored_part(memory: Memory, batch_id: str, end: int, output: bytes, er
             name = piece_name(batch_id, part, errors=wrong)
             await memory.services.blobs.put(data, name=name, media_type="application/jsonl")
     return part
+
+
+def refused(response: httpx.Response, status: int, data: str | None, code: int = 20012) -> str:
+    """Check the error body of SiliconFlow's dialect, which is OpenAI's too, and return the message."""
+    body = response.json()
+    assert (response.status_code, body["code"], body["data"]) == (status, code, data), response.text
+    assert (body["error"]["param"], body["error"]["message"]) == (data, body["message"])
+    return str(body["message"])
