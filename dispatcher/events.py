@@ -47,10 +47,17 @@ def about_task(
 
 
 def about_worker(
-    settings: Settings, kind: EventKind, *, worker: str, at_ms: int, running: int, upstreams_up: int
+    settings: Settings,
+    kind: EventKind,
+    *,
+    worker: str,
+    at_ms: int,
+    running: int,
+    upstreams_up: int,
+    reason: str | None = None,
 ) -> Iterator[Addressed]:
     """Address a heartbeat or goodbye to every partition of both lanes: each scheduler hears of every worker."""
-    happened = event(kind, at_ms=at_ms, worker=worker, running=running, upstreams_up=upstreams_up)
+    happened = event(kind, at_ms=at_ms, worker=worker, running=running, upstreams_up=upstreams_up, reason=reason)
     described = headers(kind=kind, ce_id=f"{worker}/{at_ms}/{kind}", at_ms=at_ms)
     record = Record(worker.encode(), EVENT.encode(happened), described, at_ms)
     for level in range(len(topics.LEVELS)):

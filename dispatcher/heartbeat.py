@@ -25,7 +25,10 @@ class Heartbeat:
         running: Callable[[], int],
         upstreams_up: Callable[[], int],
         clock: Clock,
+        troubles: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """`troubles` says in words which upstreams take no calls and why, for the people who look."""
+        self._troubles = troubles
         self._settings = settings
         self._name = name
         self._outbox = outbox
@@ -74,5 +77,6 @@ class Heartbeat:
                 at_ms=self._clock(),
                 running=self._running(),
                 upstreams_up=self._upstreams_up(),
+                reason=self._troubles(),
             )
         )

@@ -67,6 +67,7 @@ class Inference:
             running=lambda: self._runner.running,
             upstreams_up=lambda: self._pool.up if self._serving else 0,
             clock=epoch_ms,
+            troubles=self._pool.troubles,
         )
         self._ticker = Ticker(settings, runner=self._runner, outbox=self._outbox, readers=lambda: self._lanes.readers)
         self._lanes = Lanes(

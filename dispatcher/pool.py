@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 PROBE_UP_S = 5.0
 PROBE_DOWN_S = 0.5
+MAX_TROUBLES = 1_000
 MAX_OUT_S = 300.0
 """An upstream is asked again after this, whatever its Retry-After said: it may have a wrong clock."""
 
@@ -62,6 +63,17 @@ class Pool:
     def capacity(self) -> int:
         """Return how many calls may run now."""
         return self._concurrency * sum(self._usable(upstream) for upstream in self._upstreams)
+
+    def troubles(self) -> str | None:
+        """Say which upstreams take no calls and why; None when all do."""
+        now = self._monotonic()
+        told = [f"{one.base} does not answer" for one in self._upstreams if not one.up]
+        told += [
+            f"{one.base} asked for no calls for {one.out_until - now:.0f} s more"
+            for one in self._upstreams
+            if one.up and one.out_until > now
+        ]
+        return "; ".join(told)[:MAX_TROUBLES] or None
 
     async def pick(self) -> Upstream:
         """Wait for an upstream with room; every pick needs one put_back. The caller bounds the wait."""

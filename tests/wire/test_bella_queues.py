@@ -42,7 +42,8 @@ class Directory:
 
     async def register(self, _: Any, name: str, **fields: Any) -> Queue:
         queue: Queue = {
-            "name": name, "number": queue_number(name), "created_ms": 0, "width": 0, "work_partitions": 4, **fields
+            "name": name, "number": queue_number(name), "created_ms": 0, "width": 0, "work_partitions": 4,
+            "paused": False, **fields
         }  # type: ignore[typeddict-item]  # fmt: skip
         return self.queues.setdefault(name, queue)
 
@@ -149,6 +150,19 @@ async def test_what_is_not_the_callers_is_not_there(ingress: Double, method: str
 async def test_nothing_is_told_without_a_key(ingress: Double, method: str, path: str) -> None:
     response = await ingress[1].request(method, f"/v1/queue/{path}", headers={"authorization": "Bearer x"})
     assert envelope(response)["code"] == 401
+
+
+async def test_of_a_paused_queue_nothing_is_taken(ingress: Double) -> None:
+    memory, client = ingress
+    await registered(client)
+    assert (await client.post(PUT, json=BODY)).status_code == 200
+    task = await put_one(ingress)
+    row = row_of(task, 0, deadline_ms=1 << 60)
+    memory.rows[row["id"].encode()] = row
+    memory.services.queues.queues["chat"]["paused"] = True
+    response = await client.post("/v1/queue/take", json={"queues": ["chat:0"]})
+    assert (response.status_code, response.json()) == (200, {})
+    assert not memory.written(topics.events(0)), "nobody has claimed it"
 
 
 async def held(ingress: Double, **changes: Any) -> Task:

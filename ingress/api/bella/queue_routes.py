@@ -87,7 +87,7 @@ class QueueRoutes:
         caller = self._services.keys.caller(request, "submit")
         order = pull.parse_take(await read_body(request, limit=self._max_body))
         await self._open(order, caller)
-        taken = await self._puller.take(order)
+        taken = await self._puller.take(self._without_paused(order))
         if await request.is_disconnected():
             await self._puller.holding.release([one.row for tasks in taken.values() for one in tasks])
             taken = {}
@@ -139,6 +139,14 @@ class QueueRoutes:
             if queue["served_by"] != "workers":
                 await self._services.queues.give_to_workers(self._services.producer, queue)
                 log.info("queue %s is served by workers now", name, extra={"event": "queue_to_workers", "queue": name})
+
+    def _without_paused(self, order: Order) -> Order:
+        """Leave out lanes whose queue is paused: nothing of them is handed out, and what workers hold goes on."""
+        queues = {lane.queue: self._services.queues.get(lane.queue) for lane in order.lanes}
+        paused = {name for name, queue in queues.items() if queue is not None and queue["paused"]}
+        if not paused:
+            return order
+        return order._replace(lanes=tuple(lane for lane in order.lanes if lane.queue not in paused))
 
     def _served_queue(self, name: str, caller: Caller) -> Queue:
         queue = self._services.queues.get(name)

@@ -97,3 +97,12 @@ async def test_a_cancelled_wait_takes_nothing(world: World) -> None:
 )
 async def test_where_an_endpoint_leads(world: World, endpoint: str, url: str) -> None:
     assert str(world.upstreams[0]._make_url(endpoint)) == url
+
+
+async def test_it_says_who_takes_no_calls_and_why(world: World) -> None:
+    assert world.pool.troubles() is None
+    world.upstreams[0].up = False
+    world.pool.leave_out(world.upstreams[2], 30)
+    assert world.pool.troubles() == (
+        "http://127.0.0.1:1/v1 does not answer; http://127.0.0.1:3/v1 asked for no calls for 30 s more"
+    )
