@@ -14,6 +14,7 @@ from core.config import secrets
 from core.errors import HeadraceError
 from core.logs import setup_logging
 from core.settings import Settings
+from core.tracing import tracing
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def run_role(role: str, settings: Settings, main: Main) -> int:
     logging.captureWarnings(True)
     code = 1
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with tracing(role), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_done(main))
         code = 0
     except* HeadraceError as group:

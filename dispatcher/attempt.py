@@ -6,6 +6,8 @@ import asyncio
 
 import httpx
 
+from core.spans import tracer
+from dispatcher import spans
 from dispatcher.bodies import Bodies, RequestBody
 from dispatcher.clock import Clock
 from dispatcher.items import Item
@@ -28,6 +30,7 @@ class Attempt:
         self._clock = clock
         self._started_ms = clock()
         self._first_ms: int | None = None
+        self._traceparent = item.traceparent
         self._upstream: str | None = None
         self._streaming = item.work["mode"] == "streaming"
 
@@ -41,7 +44,7 @@ class Attempt:
             upstream = await self._pool.pick()
             self._upstream = upstream.base
             try:
-                return await self._timed(upstream, body)
+                return await self._traced(upstream, body)
             except CallError as error:
                 if error.failure is not Failure.UNREACHABLE:
                     raise body.failure or error from None
@@ -62,6 +65,19 @@ class Attempt:
             usage=self._relay.usage,
             first_token_ms=self._relay.first_token_ms,
         )
+
+    async def _traced(self, upstream: Upstream, body: RequestBody) -> Outcome:
+        """Call within a span, whose context the upstream is given."""
+        with tracer().span("call", "client", parent=self._item.traceparent) as span:
+            self._traceparent = span.traceparent
+            spans.calling(span, self._item.work, upstream.base)
+            try:
+                outcome = await self._timed(upstream, body)
+            except CallError as error:
+                span.failed(error.failure.value.code)
+                raise
+            spans.called(span, outcome)
+            return outcome
 
     async def _timed(self, upstream: Upstream, body: RequestBody) -> Outcome:
         """Hold the call to its own clock, which does not run while no upstream can be reached."""
@@ -121,8 +137,8 @@ class Attempt:
             "accept": EVENT_STREAM if self._streaming else JSON if content_type == JSON else "*/*",
             "x-task-id": self._item.work["id"],
         }
-        if self._item.traceparent is not None:
-            headers["traceparent"] = self._item.traceparent.decode("latin-1")
+        if self._traceparent is not None:
+            headers["traceparent"] = self._traceparent.decode("latin-1")
         return headers
 
     async def _streamed(self, status: int) -> Outcome:

@@ -6,6 +6,8 @@ import asyncio
 
 from core.kafka.producer import Producer
 from core.settings import Settings
+from core.spans import tracer
+from dispatcher import spans
 from dispatcher.attempt import Attempt
 from dispatcher.bodies import Bodies
 from dispatcher.chunks import ChunkWriter
@@ -33,6 +35,14 @@ class Worker:
 
     async def run(self, item: Item) -> Outcome:
         """Call until there is an outcome or the task's deadline has passed; a cancel closes the connection."""
+        with tracer().span("process", "consumer", parent=item.traceparent) as span:
+            item.traceparent = span.traceparent
+            spans.begun(span, self._settings, item.work)
+            outcome = await self._run(item)
+            spans.ended(span, outcome)
+            return outcome
+
+    async def _run(self, item: Item) -> Outcome:
         limit_bytes = self._settings.dispatcher.max_answer_bytes
         writer = ChunkWriter(
             self._settings, self._chunks, item.work, worker=self._name, home=item.home, clock=self._clock

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from core.errors import HeadraceError, Unconfirmed
 from core.kafka.producer import Record
+from core.spans import Span, describe, tracer
 from ingress.auth import Caller
 from ingress.blocking import BlockingWaiter, Ending
 from ingress.body import traceparent
@@ -18,6 +19,7 @@ from ingress.idempotency import first_of, judged
 from ingress.services import Services
 from ingress.submit import Ticket
 from ingress.waiters import Waiter
+from schemas import topics
 from schemas.records import Result, Task
 
 
@@ -36,6 +38,8 @@ class Prepared(NamedTuple):
     record: Record
     began: float
     caller: Caller
+    span: Span
+    """Of its way into Kafka; the task carries its context on."""
 
 
 class Door:
@@ -52,10 +56,9 @@ class Door:
             self._services.waiters.check_room()
             self._services.limits.check_room(caller)
         self._services.limits.submit(caller, request.scope)
-        ticket, record = await self._services.submitter.prepare(
-            task, owner=caller.owner, traceparent=traceparent(request)
-        )
-        return Prepared(ticket, record, began, caller)
+        span = tracer().span("send", "producer", parent=traceparent(request))
+        ticket, record = await self._services.submitter.prepare(task, owner=caller.owner, traceparent=span.traceparent)
+        return Prepared(ticket, record, began, caller, span)
 
     async def accept(self, prepared: Prepared) -> Ticket:
         """Write a task that nobody waits for; the ticket is that of the first for a twin. Raises Unavailable."""
@@ -96,10 +99,14 @@ class Door:
     async def write(self, prepared: Prepared) -> None:
         """Return when every in-sync copy has the task; raises Unavailable."""
         ticket = prepared.ticket
-        try:
-            offset = await self._services.submitter.send(ticket, prepared.record)
-        except Unconfirmed as error:
-            raise self._unconfirmed(ticket) from error
+        with prepared.span as span:
+            topic = self._services.settings.topic(topics.tasks(ticket.id.level))
+            describe(span, "send", topic, key=ticket.text, partition=ticket.id.partition)
+            try:
+                offset = await self._services.submitter.send(ticket, prepared.record)
+            except Unconfirmed as error:
+                raise self._unconfirmed(ticket) from error
+            span.note({"messaging.kafka.offset": offset})
         self._services.remember(ticket, offset)
         self._services.metrics.accepted_by[ticket.id.level, ticket.id.mode].inc()
         self._services.metrics.put_seconds.observe(time.perf_counter() - prepared.began)

@@ -17,6 +17,7 @@ from schemas.headers import find
 from schemas.records import Chunk, Result, Task
 from tests.support.bella import BODY, ID, PUT, Double, answer, envelope
 from tests.support.ingress import HEADERS
+from tests.support.spans import PARENT, context_of, kept_spans, parent_of
 
 
 async def test_callback(ingress: Double) -> None:
@@ -38,6 +39,17 @@ async def test_callback(ingress: Double) -> None:
     assert record.timestamp_ms == task["created_ms"]
     assert find(record.headers, "traceparent") == trace.encode()
     assert find(record.headers, "x-deadline-ms") == b"%d" % (task["created_ms"] + 86_400_000)
+
+
+async def test_the_write_of_a_task_is_a_span(ingress: Double) -> None:
+    memory, client = ingress
+    with kept_spans() as spans:
+        response = await client.post(PUT, json=BODY, headers={"traceparent": PARENT.decode()})
+    span = spans.one("send headrace.tasks.online")
+    assert parent_of(span) == int(PARENT[36:52], 16)
+    [record] = memory.written(topics.tasks(0))
+    assert find(record.headers, "traceparent") == context_of(span).encode()
+    assert dict(span.attributes or {})["messaging.message.id"] == response.headers["x-task-id"]
 
 
 @pytest.mark.parametrize("trace", ["", "x", "ff-" + "1" * 32 + "-" + "1" * 16 + "-00", "00-" + "0" * 32 + "-1-00"])
