@@ -143,7 +143,10 @@ class Batches:
             return
         if (known := self._known.get(home)) is not None:
             usage = known[1]["usage"]
-        after = batch_machine.line_ended(batch, row["batch_line"], row["state"], usage, now_ms=self._now_ms)
+        after = batch_machine.line_ended(
+            batch, row["batch_line"], row["state"], usage,
+            now_ms=self._now_ms, withdrawn=row["error_code"] in batch_machine.MESSAGES,
+        )  # fmt: skip
         if after is not batch:
             self.rows[place] = after
 

@@ -77,11 +77,17 @@ def line_read(batch: Batch | None, task: Task, *, task_id: str, unknown: bool, h
     return Step({**batch, "fed": line + 1})
 
 
-def line_ended(batch: Batch, line: int, state: State, usage: Usage | None, *, now_ms: int) -> Batch:
-    """Count the end of a line, once: whoever tells it again changes nothing."""
+def line_ended(
+    batch: Batch, line: int, state: State, usage: Usage | None, *, now_ms: int, withdrawn: bool = False
+) -> Batch:
+    """Count the end of a line, once: whoever tells it again changes nothing.
+
+    A line that ended with its batch, `withdrawn`, counts in neither sum. After a crash its result may be known before the batch is
+    stopped once more; so the sums, and not the bits, tell that a batch has gone to its end.
+    """
     if bits.has(batch["ended"], line):
         return batch
-    failed = state == "failed" or (state == "cancelled" and batch["state"] == "in_progress")
+    failed = state == "failed" or (state == "cancelled" and not withdrawn)
     return _settled(
         {
             **batch,
@@ -194,8 +200,7 @@ def _counted(part: BatchPart, lines: bytes) -> bool:
 
 def _settled(batch: Batch, *, now_ms: int) -> Batch:
     """Begin to finalize when the last line has ended."""
-    total = batch["total"]
-    if batch["state"] != "in_progress" or batch["fed"] < total or bits.count(batch["ended"]) < total:
+    if batch["state"] != "in_progress" or batch["completed"] + batch["failed"] < batch["total"]:
         return batch
     return {**batch, "state": "finalizing", "finalizing_ms": now_ms, "ending": "completed"}
 

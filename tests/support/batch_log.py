@@ -1,0 +1,201 @@
+"""The durable side of the offline lane, in memory: a log that can be cut off anywhere, and the scheduler's fold."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from core.kafka.producer import Record
+from core.settings import Settings
+from schemas import bits, topics
+from schemas.batches import Batch
+from schemas.codec import BATCH, RESULT, STATUS, WORK
+from schemas.events import change, event
+from schemas.ids import TaskId
+from schemas.parts import BatchPart
+from schemas.records import Event, Result, Status
+from streams.batch_fold import BatchSource
+from streams.batch_machine import line_task_id
+from streams.fold import Fold, Home
+from streams.index import Index
+from streams.inputs import Submission
+from streams.recovery import sweep_batches
+from streams.rows import Rules
+from streams.shipping import Shipping
+from tests.support.records import task
+
+HOME = 3
+CREATED_MS = 1_795_000_000_000
+WINDOW_MS = 86_400_000
+RETENTION_MS = 30 * 86_400_000
+QUEUE_NUMBER = 7
+
+
+class Cut(Exception):
+    """The process died here."""
+
+
+class MemoryRows:
+    """A table whose changelog is the log."""
+
+    def __init__(self) -> None:
+        self.values: dict[Home, bytes] = {}
+
+    def get(self, partition: int, key: bytes) -> bytes | None:
+        return self.values.get((partition, key.decode()))
+
+    def put(self, partition: int, rows: list[tuple[bytes, bytes | None]], *, offset: int) -> None:
+        assert offset >= 0
+        for key, value in rows:
+            if value is None:
+                self.values.pop((partition, key.decode()), None)
+            else:
+                self.values[partition, key.decode()] = value
+
+    def scan(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
+        return ((key.encode(), value) for (home, key), value in self.values.items() if home == partition)
+
+
+class BatchLog:
+    """One home partition: `fold` takes inputs as the scheduler does; after a `Cut`, `restart` recovers."""
+
+    def __init__(self) -> None:
+        self.settings = Settings()
+        self.log: dict[tuple[str, int], list[Record]] = defaultdict(list)
+        self.cut_after: int | None = None
+        """Records that still become durable before the process dies."""
+        self.known: Mapping[Home, tuple[int, Result]] = {}
+        self.notes: dict[str, int] = defaultdict(int)
+        self.rows, self.batches = MemoryRows(), MemoryRows()
+        self.index = Index(batch_retention_ms=RETENTION_MS)
+
+    async def ship(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> dict[tuple[str, int], list[int]]:
+        """Write as the producer does, until the cut."""
+        offsets: dict[tuple[str, int], list[int]] = defaultdict(list)
+        for place, group in records.items():
+            for record in group:
+                if self.cut_after is not None:
+                    if not self.cut_after:
+                        raise Cut
+                    self.cut_after -= 1
+                offsets[place].append(len(self.log[place]))
+                self.log[place].append(record)
+        return offsets
+
+    async def fold(self, *inputs: tuple[int, Submission | Event], now_ms: int = CREATED_MS + 1_000) -> Fold:
+        """Fold inputs, each with its offset, and make them durable."""
+        fold = Fold(
+            level=1,
+            rules=Rules(),
+            now_ms=now_ms,
+            prefix="headrace.",
+            row=self.rows.get,
+            known_results=self.known,
+            work_partitions=lambda _: 4,
+            holders=lambda *_: set(),
+            batches=BatchSource(self.batches.get, self.index.stamp_taken, RETENTION_MS),
+        )
+        for offset, one in inputs:
+            if isinstance(one, Submission):
+                fold.submission(one, partition=HOME, offset=offset)
+            else:
+                fold.event(one, partition=HOME, offset=offset)
+        shipping = Shipping(
+            self.settings, 1, producer=self, index=self.index, rows=lambda: self.rows, batches=lambda: self.batches  # type: ignore[arg-type, return-value]  # doubles
+        )  # fmt: skip
+        await shipping.ship(fold, now_ms)
+        for note, count in fold.notes.items():
+            self.notes[note] += count
+        return fold
+
+    async def restart(self) -> None:
+        """Recover both tables from their changelogs, and know the results in the log."""
+        self.cut_after = None
+        self.rows, self.batches = MemoryRows(), MemoryRows()
+        for table, name in ((self.rows, topics.status(1)), (self.batches, topics.BATCHES)):
+            for offset, record in enumerate(self.log[f"headrace.{name}", HOME]):
+                table.put(HOME, [(record.key or b"", record.value)], offset=offset)
+        self.index = Index(batch_retention_ms=RETENTION_MS)
+        rows: Any = self.batches
+        await sweep_batches(rows, self.index, [HOME], now_ms=CREATED_MS, rebuild=True)
+        self.known = {
+            (HOME, result["id"]): (offset, {**result, "body": None}) for offset, result in enumerate(self.results)
+        }
+
+    @property
+    def results(self) -> list[Result]:
+        """All results in the log."""
+        return [RESULT.decode(record.value or b"") for record in self.log[f"headrace.{topics.results(1)}", HOME]]
+
+    @property
+    def worked(self) -> list[str]:
+        """The ids of all work records in the log."""
+        return [
+            WORK.decode(record.value or b"")["id"]
+            for (topic, _), group in self.log.items()
+            if ".work." in topic
+            for record in group
+        ]
+
+    def batch(self, batch_id: str) -> Batch:
+        """Return a batch's row, without the time of its record."""
+        return {**BATCH.decode(self.batches.values[HOME, batch_id]), "updated_ms": 0}
+
+    def line(self, batch: Batch, number: int) -> Status | None:
+        """Return the row of a line, without the time of its record."""
+        value = self.rows.values.get((HOME, line_task_id(batch, number)))
+        return None if value is None else {**STATUS.decode(value), "updated_ms": 0}
+
+
+def batch_id(serial: int = 0) -> str:
+    """Return the id of a batch."""
+    return TaskId(QUEUE_NUMBER, 1, "P", CREATED_MS // 1000, HOME, serial).batch()
+
+
+def proposed(one: str, **changes: Any) -> Batch:
+    """Build what the ingress proposes."""
+    base: Batch = {
+        "state": "validating", "id": one, "owner": "key-1", "queue": "batch", "queue_number": QUEUE_NUMBER,
+        "endpoint": "/v1/chat/completions", "input_file_id": "file-1",
+        "input": {"uri": "files/file-1", "size": 10, "sha256": "0" * 64}, "completion_window": "24h", "metadata": {},
+        "replace": None, "callback_url": None, "stamp_s": 0, "created_ms": CREATED_MS,
+        "expires_ms": CREATED_MS + WINDOW_MS, "in_progress_ms": None, "finalizing_ms": None, "completed_ms": None,
+        "failed_ms": None, "expired_ms": None, "cancelling_ms": None, "cancelled_ms": None, "ending": None,
+        "errors": [], "total": 0, "fed": 0, "completed": 0, "failed": 0, "ended": b"", "written": b"",
+        "written_to": None, "last_result": None, "parts": [],
+        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, "source_offset": -1, "updated_ms": 0,
+    }  # fmt: skip
+    return {**base, **changes}  # type: ignore[typeddict-item]
+
+
+def created(one: str, **changes: Any) -> Event:
+    """Build the event that proposes a batch."""
+    return event("batch_created", at_ms=1, task_id=one, change=change(batch=BATCH.encode(proposed(one, **changes))))
+
+
+def validated(one: str, total: int) -> Event:
+    """Build the event that tells how many lines a file has."""
+    return event("batch_validated", at_ms=1, task_id=one, change=change(total=total))
+
+
+def line(batch: Batch, number: int, **changes: Any) -> Submission:
+    """Build a line as the feeder writes it."""
+    task_id, now_ms = line_task_id(batch, number), CREATED_MS
+    made = task(
+        id=task_id, queue="batch", level=1, mode="batch", created_ms=now_ms, batch_id=batch["id"], batch_line=number,
+        custom_id=f"c-{number}", **changes,
+    )  # fmt: skip
+    return Submission(task_id, made, now_ms, None)
+
+
+def part(
+    one: str, begin: int, end: int, lines: set[int], *, errors: int = 0, name: str = "t", last: bool = False
+) -> Event:
+    """Build the event with which the writer tells of a piece."""
+    piece: BatchPart = {
+        "end": end, "token": name, "output_bytes": 10 * (len(lines) - errors), "error_bytes": 10 * errors,
+        "output_lines": len(lines) - errors, "error_lines": errors,
+    }  # fmt: skip
+    said = change(part=piece, begin=begin, lines=bits.of(lines), last=last)
+    return event("batch_part", at_ms=1, task_id=one, change=said)
