@@ -128,7 +128,7 @@ class StreamsSettings(Section):
 
 
 class DispatcherSettings(Section):
-    only: Literal["all", "inference", "webhooks"] = Field("all", description="Run one part alone.")
+    only: Literal["all", "inference", "webhooks", "batches"] = Field("all", description="Run one part alone.")
     concurrency: int = Field(64, ge=1, description="Calls at once toward one upstream.")
     offline_share: float = Field(
         0.1, ge=0, le=0.9, description="Share of the slots kept for offline tasks (and online ones)."

@@ -1,4 +1,4 @@
-"""The dispatcher role: inference consumers and the callback sender."""
+"""The dispatcher role: inference consumers, the callback sender, and what batches need."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from core.health import HealthServer
 from core.kafka.admin import wait_for_broker, wait_for_topics
 from core.kafka.producer import Producer
 from core.settings import Settings
+from dispatcher.batches.part import Batches
 from dispatcher.clock import Deadline
 from dispatcher.crew import Crew
 from dispatcher.inference import Inference
@@ -97,6 +98,8 @@ def _parts(settings: Settings, crew: Crew, name: str, producer: Producer) -> Seq
         parts.append(Inference(settings, name=name, crew=crew, producer=producer, blobs=blobs))
     if settings.dispatcher.only in ("all", "webhooks"):
         parts.append(Sender(settings, name=f"{name}-webhooks", crew=crew, producer=producer, blobs=blobs))
+    if settings.dispatcher.only in ("all", "batches"):
+        parts.append(Batches(settings, name=f"{name}-batches", crew=crew, producer=producer, blobs=blobs))
     return parts
 
 

@@ -30,3 +30,7 @@ WEBHOOK_PENDING = Gauge("headrace_webhook_pending", "Callbacks in the hands of t
 WEBHOOK_OLDEST = Gauge("headrace_webhook_oldest_seconds", "Age of the oldest callback in the hands of this process.")
 WEBHOOK_CLOSED = Gauge("headrace_webhook_hosts_closed", "Hosts that are not called for a while.")
 WEBHOOK_DISABLED = Gauge("headrace_webhook_urls_disabled", "URLs that have answered 410.")
+BATCH_LINES_FED = Counter("headrace_batch_lines_fed", "Lines of batches made tasks, repeats included.")
+BATCH_LINES_WRITTEN = Counter("headrace_batch_lines_written", "Lines written into pieces of output and error files.")
+BATCH_PIECES_DROPPED = Counter("headrace_batch_pieces_dropped", "Pieces that another writer was ahead of.")
+BATCHES_OPEN = Gauge("headrace_batches_open", "Batches that have not ended, of the partitions of this process.")

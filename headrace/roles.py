@@ -63,8 +63,8 @@ def streams(level: str | None, metrics_port: int | None, config: Path | None) ->
 @click.command()
 @click.option(
     "--only",
-    type=click.Choice(["all", "inference", "webhooks"]),
-    help="Run the inference consumers or the sender alone.",
+    type=click.Choice(["all", "inference", "webhooks", "batches"]),
+    help="Run one part alone: the inference consumers, the callback sender, or feeder and writer of batches.",
 )
 @metrics_option
 @config_option

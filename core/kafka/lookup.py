@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -97,7 +97,7 @@ class Lookup:
             async for record in self.between(tp, offset, end):
                 yield record
 
-    async def between(self, tp: TopicPartition, offset: int, end: int) -> AsyncIterator[Found]:
+    async def between(self, tp: TopicPartition, offset: int, end: int) -> AsyncGenerator[Found, None]:
         """Yield the records from an offset up to, but not with, another; bounded by the caller."""
         while offset < end:
             try:

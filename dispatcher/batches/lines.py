@@ -1,0 +1,69 @@
+"""Cut a file of requests into its lines, as it comes, and remember no more than the line that is not whole yet. Pure.
+
+Blank lines, a byte order mark, CRLF and a missing end of the last line are what editors leave: none of them counts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+BOM = b"\xef\xbb\xbf"
+
+
+class Line(NamedTuple):
+    """One request of the file."""
+
+    request: int
+    """Which request it is, from 0: blank lines are none."""
+    number: int
+    """Which line of the file it is, from 1: what people look for in their editor."""
+    text: bytes | None
+    """None when the line is longer than is allowed."""
+
+
+class Splitter:
+    """Takes a file piece by piece; of a line that is too long only its place is kept."""
+
+    def __init__(self, *, longest: int) -> None:
+        self._longest = longest
+        self._held: list[bytes] = []
+        self._size = 0
+        self._too_long = False
+        self._number = 0
+        self._index = 0
+
+    def feed(self, piece: bytes) -> list[Line]:
+        """Take the next piece and return the requests that end in it."""
+        *whole, rest = piece.split(b"\n")
+        lines = []
+        for end in whole:
+            self._hold(end)
+            if (line := self._cut()) is not None:
+                lines.append(line)
+        self._hold(rest)
+        return lines
+
+    def end(self) -> list[Line]:
+        """Return the last request when no line end follows it."""
+        if not self._size:
+            return []
+        line = self._cut()
+        return [] if line is None else [line]
+
+    def _hold(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size > self._longest:
+            self._too_long, self._held = True, []
+        elif part:
+            self._held.append(part)
+
+    def _cut(self) -> Line | None:
+        text: bytes | None = None if self._too_long else b"".join(self._held)
+        self._held, self._size, self._too_long = [], 0, False
+        self._number += 1
+        if text is not None:
+            text = (text.removeprefix(BOM) if self._number == 1 else text).strip()
+            if not text:
+                return None
+        self._index += 1
+        return Line(self._index - 1, self._number, text)

@@ -1,0 +1,102 @@
+"""The records that the feeder and the writer of batches write. Pure."""
+
+from __future__ import annotations
+
+import orjson
+
+from core.kafka.producer import Record
+from core.settings import Settings
+from dispatcher.batches.request_line import Request, body_of
+from dispatcher.events import Address, Addressed
+from schemas import topics
+from schemas.batches import Batch
+from schemas.codec import EVENT, TASK
+from schemas.events import event
+from schemas.headers import headers
+from schemas.ids import line_id, parse_batch
+from schemas.parts import BatchChange, Blob
+from schemas.records import EventKind, Task
+from schemas.validation import MAX_RETENTION_MS, MAX_TEXT, MAX_TIMEOUT_MS
+
+OFFLINE = 1
+AFTER_EXPIRY_MS = 3_600_000
+"""A line must not run into a deadline of its own before its batch expires."""
+
+
+class LineTasks:
+    """Makes the tasks of one batch's lines."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._identity = parse_batch(batch["id"])
+        self._replace = orjson.loads(batch["replace"]) if batch["replace"] else {}
+        self.endpoint = batch["endpoint"]
+
+    @property
+    def names_model(self) -> bool:
+        """Tell whether one model stands for those of all lines."""
+        return "model" in self._replace
+
+    def task_id(self, index: int) -> str:
+        """Return the id of a line's task: the same whoever feeds it."""
+        batch = self._batch
+        return str(line_id(self._identity, index, queue_number=batch["queue_number"], stamp_s=batch["stamp_s"]))
+
+    def body(self, request: Request) -> bytes:
+        """Return what is sent upstream for a line."""
+        return orjson.dumps(body_of(request.body, self._replace))
+
+    def record(self, index: int, request: Request, data: bytes | Blob, *, now_ms: int) -> Record:
+        """Render the task of a line; `data` is its body, or where that is stored."""
+        batch, task_id = self._batch, self.task_id(index)
+        model = self._replace.get("model", request.body.get("model"))
+        timeout_ms = max(batch["expires_ms"] - now_ms, 0) + AFTER_EXPIRY_MS
+        task: Task = {
+            "queue": batch["queue"],
+            "level": OFFLINE,
+            "endpoint": batch["endpoint"],
+            "data": data if isinstance(data, bytes) else None,
+            "id": task_id,
+            "mode": "batch",
+            "data_ref": None if isinstance(data, bytes) else data,
+            "model": model if isinstance(model, str) and len(model) <= MAX_TEXT else None,
+            "owner": batch["owner"],
+            "callback_url": None,
+            "trace_id": batch["id"],
+            "idempotency_key": None,
+            "created_ms": now_ms,
+            "timeout_ms": min(timeout_ms, MAX_TIMEOUT_MS[OFFLINE]),
+            "start_timeout_ms": 0,
+            "run_timeout_ms": 0,
+            # The longest there is: a writer that was away for days finds every stored answer.
+            "retention_ms": MAX_RETENTION_MS,
+            "content_type": "application/json",
+            "user": None,
+            "callback_events": [],
+            "batch_id": batch["id"],
+            "batch_line": index,
+            "custom_id": request.custom_id,
+            "replay_of": None,
+            "reply_topic": None,
+        }
+        described = headers(
+            kind="task",
+            ce_id=task_id,
+            at_ms=now_ms,
+            queue=batch["queue"],
+            level=OFFLINE,
+            owner=batch["owner"],
+            deadline_ms=now_ms + task["timeout_ms"],
+        )
+        return Record(task_id.encode(), TASK.encode(task), described, now_ms)
+
+
+def about_batch(settings: Settings, batch: Batch, kind: EventKind, said: BatchChange, *, at_ms: int) -> Addressed:
+    """Address what is said of a batch to its home."""
+    happened = event(kind, at_ms=at_ms, task_id=batch["id"], change=said)
+    described = headers(
+        kind=kind, ce_id=f"{batch['id']}/{kind}/{at_ms}", at_ms=at_ms, queue=batch["queue"], level=OFFLINE,
+        owner=batch["owner"],
+    )  # fmt: skip
+    address = Address(settings.topic(topics.events(OFFLINE)), parse_batch(batch["id"]).partition)
+    return Addressed(address, Record(batch["id"].encode(), EVENT.encode(happened), described, at_ms))

@@ -1,0 +1,109 @@
+"""What a line of a batch's file must be, and the request that it stands for. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from schemas.parts import BatchError
+
+MAX_CUSTOM_ID = 512
+"""Characters: it is kept with every record of its task."""
+LONGEST_BYTES = 8_388_608
+"""Of one line: the feeder holds a line some times over, as text, as values and as the body that is sent."""
+MAX_VALUES = 500_000
+"""A line of a million empty lists takes a hundred times its size in memory when it is read."""
+LARGE_BYTES = 262_144
+DEEP = 200
+"""orjson writes 254 levels and reads 1,024: what it has read is written again with the body."""
+
+
+class Request(NamedTuple):
+    """A line that is as it should be."""
+
+    custom_id: str
+    body: dict[str, Any]
+
+
+class Fault(ValueError):
+    """A line that no request can be made of."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+
+    def at(self, number: int | None) -> BatchError:
+        """Return it as the batch shows it."""
+        return {"code": self.code, "message": self.message, "param": self.param, "line": number}
+
+
+def read(text: bytes | None, *, endpoint: str) -> Request:
+    """Read a line; raises Fault."""
+    if text is None:
+        raise Fault("invalid_request", f"This line is longer than {LONGEST_BYTES} bytes.")
+    if len(text) > LARGE_BYTES and text.count(b",") + text.count(b":") > MAX_VALUES:
+        raise Fault("invalid_request", f"This line holds more than {MAX_VALUES} values.")
+    try:
+        line = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise Fault("invalid_json_line", "This line is not parseable as valid JSON.") from None
+    if not isinstance(line, dict):
+        raise Fault("invalid_request", "This line is not a JSON object.")
+    custom_id = _custom_id(line)
+    if line.get("method") not in (None, "POST"):
+        raise Fault("invalid_method", "method must be POST.", "method")
+    if line.get("url") is not None:
+        _check_url(line["url"], endpoint)
+    body = line.get("body")
+    if body is None:
+        raise Fault("missing_required_parameter", "Missing required parameter: body.", "body")
+    if not isinstance(body, dict):
+        raise Fault("invalid_request", "body must be a JSON object.", "body")
+    if text.count(b"[") + text.count(b"{") > DEEP:
+        _check_depth(body)
+    return Request(custom_id, body)
+
+
+def custom_id_of(text: bytes | None) -> str | None:
+    """Return what a line calls itself, as far as it does."""
+    try:
+        line = orjson.loads(text or b"")
+    except orjson.JSONDecodeError:
+        return None
+    return line.get("custom_id") if isinstance(line, dict) else None
+
+
+def body_of(body: dict[str, Any], replace: dict[str, Any]) -> dict[str, Any]:
+    """Return what is sent upstream: `replace` wins over the line, and nothing is streamed."""
+    body = body | replace
+    if "stream" in body:
+        body["stream"] = False
+        body.pop("stream_options", None)  # servers refuse it without a stream
+    return body
+
+
+def _custom_id(line: dict[str, Any]) -> str:
+    found = line.get("custom_id")
+    if found is None:
+        raise Fault("missing_required_parameter", "Missing required parameter: custom_id.", "custom_id")
+    if not isinstance(found, str) or not 1 <= len(found) <= MAX_CUSTOM_ID:
+        raise Fault("invalid_custom_id", f"custom_id must be a string of 1 to {MAX_CUSTOM_ID} characters.", "custom_id")
+    return found
+
+
+def _check_url(url: object, endpoint: str) -> None:
+    if not isinstance(url, str):
+        raise Fault("invalid_url", "url must be a string.", "url")
+    if url != endpoint:
+        shown = url[:200]
+        raise Fault("url_mismatch", f"The url {shown!r} does not match the batch's endpoint {endpoint!r}.", "url")
+
+
+def _check_depth(body: dict[str, Any]) -> None:
+    try:
+        orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        raise Fault("invalid_request", "body is nested too deeply.", "body") from None

@@ -1,0 +1,95 @@
+"""What the dispatcher knows of the batches: the newest row of each that has not ended, by home partition."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+
+from aiokafka import TopicPartition
+
+from core.kafka.tail import Records, Tail
+from core.settings import Settings
+from dispatcher.batches.pieces import names_of
+from dispatcher.clock import epoch_ms
+from schemas import topics
+from schemas.batches import BATCH_ENDED, Batch
+from schemas.codec import BATCH, SchemaError
+from schemas.framing import FramingError
+
+LATELY_MS = 3_600_000
+"""At a start all batches of the last weeks are read; those that ended so long ago were tidied up by their owner."""
+MAX_ENDED = 1_000
+"""Other processes' partitions fill this, too; what is pushed out are pieces that nobody can see.
+
+A piece that no row names costs its bytes and nothing else.
+"""
+
+log = logging.getLogger(__name__)
+
+
+class Rows:
+    """A fold of the topic of batches.
+
+    `on_change` is told of the home whose rows have changed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        on_change: Callable[[int], None],
+    ) -> None:
+        self._on_change = on_change
+        self._ended: dict[int, dict[str, frozenset[str]]] = defaultdict(dict)
+        self._rows: dict[int, dict[str, Batch]] = defaultdict(dict)
+        topic = settings.topic(topics.BATCHES)
+        self._tail = Tail(settings, name=f"{name}-rows", topics=[topic], handle=self.fold)
+
+    async def open(self) -> None:
+        """Read the whole topic, then follow it."""
+        await self._tail.open()
+        await self._tail.wait_caught_up()
+
+    async def close(self) -> None:
+        """Stop following."""
+        await self._tail.close()
+
+    def of(self, home: int) -> list[Batch]:
+        """Return the batches of a partition that have not ended, the oldest first."""
+        return sorted(self._rows[home].values(), key=lambda row: (row["created_ms"], row["id"]))
+
+    def get(self, home: int, batch_id: str) -> Batch | None:
+        """Return the newest row of a batch that has not ended."""
+        return self._rows[home].get(batch_id)
+
+    def ended(self, home: int) -> dict[str, frozenset[str]]:
+        """Return the batches that have ended lately, with the names of the pieces that count; to be emptied."""
+        return self._ended[home]
+
+    def fold(self, tp: TopicPartition, records: Records) -> None:
+        """Take the next rows; of several of one batch only the last is decoded, for they are large and come often."""
+        newest = {record.key or b"": record.value for record in records}
+        for key, value in newest.items():
+            self._fold(tp.partition, key.decode(errors="replace"), value)
+        self._on_change(tp.partition)
+
+    def _fold(self, home: int, batch_id: str, value: bytes | None) -> None:
+        row: Batch | None = None
+        if value is not None:
+            try:
+                row = BATCH.decode(value)
+            except (FramingError, SchemaError) as error:
+                log.error("the row of %s: %s", batch_id, error, extra={"event": "batch_row_unreadable"})
+                return
+        if row is not None and row["state"] not in BATCH_ENDED:
+            self._rows[home][batch_id] = row
+            return
+        self._rows[home].pop(batch_id, None)
+        if row is None or epoch_ms() - row["updated_ms"] < LATELY_MS:
+            ended = self._ended[home]
+            ended.pop(batch_id, None)
+            ended[batch_id] = names_of(row) if row is not None else frozenset()
+            while len(ended) > MAX_ENDED:
+                del ended[next(iter(ended))]

@@ -1,0 +1,73 @@
+"""Whether a file of requests can be a batch: every line is looked at, none is kept. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from core.batch_settings import BatchSettings
+from dispatcher.batches.lines import Line
+from dispatcher.batches.request_line import Fault, Request, read
+from schemas.parts import BatchError
+
+MAX_ERRORS = 100
+DIGEST_BYTES = 16
+"""Of an id that was seen: 50,000 of them take some MB, however long the ids are."""
+
+
+class Validator:
+    """Takes the lines in their order; `errors` is what is wrong so far, `total` how many requests there were."""
+
+    def __init__(self, settings: BatchSettings, *, endpoint: str, one_model: bool) -> None:
+        """Begin; `one_model` demands that all lines name the same model."""
+        self._endpoint = endpoint
+        self._most = settings.max_lines
+        self._one_model = one_model
+        self._model: object = None
+        self._seen: set[bytes] = set()
+        self.errors: list[BatchError] = []
+        self.total = 0
+        self.over = False
+        """Whether nothing that follows could change the verdict."""
+
+    def take(self, lines: Iterable[Line]) -> None:
+        """Look at the next lines."""
+        for line in lines:
+            if self.over:
+                return
+            self.total += 1
+            if self.total > self._most:
+                self._add(Fault("too_many_tasks", f"The file has more than {self._most} requests."), None)
+                self.over = True
+                return
+            try:
+                self._check(read(line.text, endpoint=self._endpoint))
+            except Fault as fault:
+                self._add(fault, line.number)
+
+    def end(self) -> None:
+        """Note that the file is over."""
+        if not self.total:
+            self._add(Fault("empty_batch", "The file has no requests."), None)
+
+    def refuse(self, code: str, message: str) -> None:
+        """Note what is wrong with the file as a whole."""
+        self._add(Fault(code, message), None)
+        self.over = True
+
+    def _check(self, request: Request) -> None:
+        digest = blake2b(request.custom_id.encode(errors="surrogatepass"), digest_size=DIGEST_BYTES).digest()
+        if digest in self._seen:
+            message = f"The custom_id {request.custom_id[:200]!r} is used by an earlier line."
+            raise Fault("duplicate_custom_id", message, "custom_id")
+        self._seen.add(digest)
+        if self._one_model:
+            model = request.body.get("model")
+            if len(self._seen) == 1:
+                self._model = model
+            elif model != self._model:
+                raise Fault("model_mismatch", "All lines of this batch must name the same model.", "body.model")
+
+    def _add(self, fault: Fault, number: int | None) -> None:
+        self.errors.append(fault.at(number))
+        self.over = len(self.errors) >= MAX_ERRORS

@@ -1,0 +1,119 @@
+"""Every fault of a file that makes a batch fail, and what does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from core.batch_settings import BatchSettings
+from dispatcher.batches.lines import Splitter
+from dispatcher.batches.request_line import LONGEST_BYTES, MAX_CUSTOM_ID, body_of, custom_id_of, read
+from dispatcher.batches.validation import MAX_ERRORS, Validator
+from tests.support.batch_stage import ENDPOINT, input_file, request_line
+
+
+def judged(file: bytes, *, one_model: bool = False, **changes: Any) -> Validator:
+    """Judge a whole file."""
+    validator = Validator(BatchSettings(**changes), endpoint=ENDPOINT, one_model=one_model)
+    splitter = Splitter(longest=LONGEST_BYTES)
+    validator.take(splitter.feed(file))
+    validator.take(splitter.end())
+    if not validator.over:
+        validator.end()
+    return validator
+
+
+def faults(file: bytes, **changes: Any) -> list[tuple[str, str | None, int | None]]:
+    """List code, member and line of what is wrong."""
+    return [(one["code"], one["param"], one["line"]) for one in judged(file, **changes).errors]
+
+
+def without(*names: str) -> bytes:
+    line = orjson.loads(request_line(1))
+    return orjson.dumps({name: value for name, value in line.items() if name not in names})
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "param"),
+    [
+        (b"nonsense", "invalid_json_line", None),
+        (b'{"custom_id": "a"', "invalid_json_line", None),
+        (b'{"custom_id":"\xff"}', "invalid_json_line", None),
+        (b'{"custom_id":"a","body":{"x":NaN}}', "invalid_json_line", None),
+        (b"[" * 5_000, "invalid_json_line", None),
+        (b"[1]", "invalid_request", None),
+        (b"null", "invalid_request", None),
+        (without("custom_id"), "missing_required_parameter", "custom_id"),
+        (request_line(1, custom_id=""), "invalid_custom_id", "custom_id"),
+        (request_line(1, custom_id=5), "invalid_custom_id", "custom_id"),
+        (request_line(1, custom_id="x" * (MAX_CUSTOM_ID + 1)), "invalid_custom_id", "custom_id"),
+        (request_line(1, method="GET"), "invalid_method", "method"),
+        (request_line(1, method=1), "invalid_method", "method"),
+        (request_line(1, url="/v1/embeddings"), "url_mismatch", "url"),
+        (request_line(1, url=["/v1"]), "invalid_url", "url"),
+        (without("body"), "missing_required_parameter", "body"),
+        (request_line(1, body="text"), "invalid_request", "body"),
+        (b'{"custom_id":"a","body":{"x":' + b"[" * 400 + b"]" * 400 + b"}}", "invalid_request", "body"),
+        (b'{"custom_id":"a","body":{"x":[' + b"1," * 500_000 + b"1]}}", "invalid_request", None),
+        (b"x" * (LONGEST_BYTES + 1), "invalid_request", None),
+    ],
+)
+def test_a_fault_is_told_with_its_line(line: bytes, code: str, param: str | None) -> None:
+    assert faults(b"\n" + request_line(2) + b"\r\n" + line + b"\n" + request_line(3)) == [(code, param, 3)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        without("method"),
+        without("url"),
+        without("method", "url"),
+        request_line(1, method=None, url=None),
+        request_line(1, body={}),
+        request_line(1, body={"stream": True}),
+        request_line(1, custom_id="x" * MAX_CUSTOM_ID, unknown={"members": "are ignored"}),
+        request_line(1, body={"x": [[1]] * 300}),
+    ],
+)
+def test_what_may_be_left_out_or_is_put_right_is_no_fault(line: bytes) -> None:
+    assert faults(line) == []
+
+
+def test_a_file_without_requests_fails() -> None:
+    assert faults(b"") == faults(b"\n \r\n") == faults(b"\xef\xbb\xbf") == [("empty_batch", None, None)]
+
+
+def test_ids_that_come_again_are_found_however_far_apart() -> None:
+    file = input_file(3_000) + request_line(0) + b"\n" + request_line(2_999)
+    assert faults(file) == [("duplicate_custom_id", "custom_id", 3_001), ("duplicate_custom_id", "custom_id", 3_002)]
+
+
+def test_one_request_too_many_fails_and_nothing_is_read_after_it() -> None:
+    assert faults(input_file(5), max_lines=5) == []
+    assert faults(input_file(6) + b"nonsense", max_lines=5) == [("too_many_tasks", None, None)]
+
+
+def test_no_more_than_a_hundred_errors_are_kept() -> None:
+    validator = judged(b"nonsense\n" * 500)
+    assert len(validator.errors) == MAX_ERRORS
+    assert validator.over
+
+
+def test_one_model_is_demanded_only_when_asked_for() -> None:
+    file = request_line(1) + b"\n" + request_line(2, body={"model": "other"})
+    assert faults(file) == []
+    assert faults(file, one_model=True) == [("model_mismatch", "body.model", 2)]
+    assert faults(input_file(5), one_model=True) == []
+
+
+def test_replace_wins_and_nothing_is_streamed() -> None:
+    body = read(request_line(1, body={"model": "a", "stream": True, "stream_options": {}, "n": 1}), endpoint=ENDPOINT)
+    assert body_of(body.body, {"model": "b"}) == {"model": "b", "stream": False, "n": 1}
+    assert body_of({"model": "a"}, {"stream": True}) == {"model": "a", "stream": False}
+
+
+def test_a_line_that_is_no_request_may_still_have_a_name() -> None:
+    assert custom_id_of(request_line(4)) == "c-4"
+    assert custom_id_of(None) is custom_id_of(b"[1]") is custom_id_of(b"{") is None
