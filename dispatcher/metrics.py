@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from schemas.records import Outcome, Work
+from schemas.topics import LEVELS
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 RUNNING = Gauge("headrace_calls_running", "Upstream calls under way.", ["level"])
@@ -12,6 +15,13 @@ REPEATS = Counter("headrace_work_repeats", "Work records that had been taken bef
 POISON = Counter("headrace_work_poison", "Work records that nobody can work with.")
 OUTCOMES = Counter("headrace_outcomes", "Attempts that ended, by error code.", ["level", "code"])
 CALL_SECONDS = Histogram("headrace_call_seconds", "Seconds from start to end of an attempt.", buckets=SECONDS)
+FIRST_TOKEN_SECONDS = Histogram(
+    "headrace_first_token_seconds",
+    "From the start of a stream's attempt to its first piece.",
+    ["level"],
+    buckets=SECONDS,
+)
+TOKENS = Counter("headrace_tokens", "Tokens that upstreams counted, of every attempt.", ["level", "kind"])
 CANCELLED = Counter("headrace_calls_cancelled", "Calls closed because their task was cancelled or timed out.")
 RELEASED = Counter("headrace_work_released", "Work given back at a graceful stop or a pause.")
 CLAIMED = Counter("headrace_work_claimed", "Claims written.")
@@ -34,3 +44,13 @@ BATCH_LINES_FED = Counter("headrace_batch_lines_fed", "Lines of batches made tas
 BATCH_LINES_WRITTEN = Counter("headrace_batch_lines_written", "Lines written into pieces of output and error files.")
 BATCH_PIECES_DROPPED = Counter("headrace_batch_pieces_dropped", "Pieces that another writer was ahead of.")
 BATCHES_OPEN = Gauge("headrace_batches_open", "Batches that have not ended, of the partitions of this process.")
+
+
+def answered(work: Work, outcome: Outcome) -> None:
+    """Count the tokens of an attempt, and how long a stream let its reader wait."""
+    level = LEVELS[work["level"]]
+    if usage := outcome["usage"]:
+        TOKENS.labels(level, "prompt").inc(usage["prompt_tokens"])
+        TOKENS.labels(level, "completion").inc(usage["completion_tokens"])
+    if work["mode"] == "streaming" and (first_ms := outcome["first_token_ms"]) is not None:
+        FIRST_TOKEN_SECONDS.labels(level).observe(max(0, first_ms - outcome["started_ms"]) / 1000)

@@ -7,7 +7,7 @@ import asyncio
 from core.kafka.producer import Producer
 from core.settings import Settings
 from core.spans import tracer
-from dispatcher import spans
+from dispatcher import metrics, spans
 from dispatcher.attempt import Attempt
 from dispatcher.bodies import Bodies
 from dispatcher.chunks import ChunkWriter
@@ -40,6 +40,7 @@ class Worker:
             spans.begun(span, self._settings, item.work)
             outcome = await self._run(item)
             spans.ended(span, outcome)
+            metrics.answered(item.work, outcome)
             return outcome
 
     async def _run(self, item: Item) -> Outcome:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from schemas.records import Status
+
+ENDED = ("completed", "failed", "cancelled")
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 7_200, 43_200)
+"""From a call that is answered at once to a night in the offline lane."""
+
 STATES = Counter("headrace_task_states_total", "Tasks that entered a state.", ["level", "state"])
 BATCH_STATES = Counter("headrace_batch_states_total", "Batches that entered a state.", ["state"])
 NOTES = Counter("headrace_scheduler_dropped_total", "Events that changed nothing, by reason.", ["level", "reason"])
@@ -19,3 +25,33 @@ BATCH_RECORDS = Histogram(
 PARTITIONS = Gauge("headrace_scheduler_partitions", "Partitions owned.", ["level"])
 WORKERS = Gauge("headrace_scheduler_workers", "Live workers heard.", ["level"])
 BODIES_DELETED = Counter("headrace_bodies_deleted_total", "Stored bodies deleted after their retention.", ["level"])
+QUEUE_SECONDS = Histogram(
+    "headrace_task_queue_seconds",
+    "From a task's acceptance to its first start, noted at its end.",
+    ["level"],
+    buckets=SECONDS,
+)
+RUN_SECONDS = Histogram(
+    "headrace_task_run_seconds",
+    "From a task's first start to its end, further attempts and their waits included.",
+    ["level"],
+    buckets=SECONDS,
+)
+TASK_SECONDS = Histogram(
+    "headrace_task_seconds", "From a task's acceptance to its end, however it ended.", ["level"], buckets=SECONDS
+)
+
+
+def entered(lane: str, before: Status | None, after: Status) -> None:
+    """Count a task that has entered a state; at its end note how long everything took."""
+    if after["duplicate_of"] is not None or (before is not None and before["state"] == after["state"]):
+        return
+    STATES.labels(lane, after["state"]).inc()
+    ended_ms, started_ms = after["finished_ms"], after["started_ms"]
+    if after["state"] not in ENDED or ended_ms is None:
+        return
+    # Three machines' clocks: an answer that came at once may seem to have begun before its question.
+    TASK_SECONDS.labels(lane).observe(max(0, ended_ms - after["created_ms"]) / 1000)
+    if started_ms is not None:
+        QUEUE_SECONDS.labels(lane).observe(max(0, started_ms - after["created_ms"]) / 1000)
+        RUN_SECONDS.labels(lane).observe(max(0, ended_ms - started_ms) / 1000)

@@ -95,8 +95,7 @@ class Shipping:
         for (partition, task_id), before, after in fold.changes():
             if after is not None:
                 shipped[self._status, partition].append(outputs.status_record(after, now_ms=now_ms))
-                if after["duplicate_of"] is None and (before is None or before["state"] != after["state"]):
-                    metrics.STATES.labels(self._lane, after["state"]).inc()
+                metrics.entered(self._lane, before, after)
             elif before is not None:
                 shipped[self._status, partition].append(Record(task_id.encode(), None, [], now_ms))
         if shipped:
