@@ -1,0 +1,58 @@
+"""A batch's life in any order: ends, failures, a cancel, two writers that take turns, answers that come late."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.settings import Settings
+from schemas import bits
+from schemas.events import event
+from tests.support.batch_stage import Stage
+from tests.unit.dispatcher.batches.test_writer import FAILED, TOTAL, Seconds, begun, ids, names, settle, writer_of
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["end", "end", "end", "fail", "step", "step", "step", "late", "swap", "judge", "judge", "cancel"]
+        ),
+        max_size=40,
+    )
+)
+async def test_whatever_happens_in_whatever_order_the_sum_holds(
+    tmp_path_factory: pytest.TempPathFactory, story: list[str]
+) -> None:
+    stage, seconds = Stage(tmp_path_factory.mktemp("story"), Settings()), Seconds()
+    row = await begun(stage, fed=30)
+    writers = [writer_of(stage, seconds), writer_of(stage, seconds)]
+    following = 0
+    for what in story:
+        assert stage.row is not None
+        open_lines = stage.row["state"] == "in_progress" and following < 30
+        match what:
+            case "end" | "fail" if open_lines:
+                stage.end([following], **(FAILED if what == "fail" else {}))
+                following += 1
+            case "step":
+                await writers[0].step()
+                seconds.now += 0.7
+            case "late":
+                seconds.now += 31
+            case "swap":
+                writers.reverse()
+            case "judge":
+                stage.judge()
+            case "cancel":
+                stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
+                stage.end(range(following, 30), state="cancelled", error_code="batch_cancelled", status_code=499)
+                following = 30
+    stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
+    stage.end(range(following, 30), state="cancelled", error_code="batch_cancelled", status_code=499)
+    await settle(stage, writers[1], seconds)
+    output, errors = await ids(stage)
+    assert sorted(output + errors) == sorted(names(range(TOTAL)))
+    assert stage.row is not None
+    assert bits.count(stage.row["written"]) == TOTAL
+    assert sum(part["output_lines"] for part in stage.row["parts"]) == len(output)
