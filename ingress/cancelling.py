@@ -13,8 +13,11 @@ JUDGED_S = 1.0
 """The row says so within milliseconds; when it does not, the cancel is in the log all the same."""
 
 
-async def cancel_task(services: Services, text: str, *, owner: str) -> Reading:
-    """Cancel a task; raises NotFound, NotCancellable when it has ended, and Unavailable when nothing was asked."""
+async def cancel_task(services: Services, text: str, *, owner: str | None) -> Reading:
+    """Cancel a task; the owner None stands for operators.
+
+    Raises NotFound, NotCancellable when it has ended, and Unavailable when nothing was asked.
+    """
     reading = await find_standing(services, text, owner=owner)
     if reading.state in TERMINAL:
         raise _ended(reading.id, reading.state)

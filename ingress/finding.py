@@ -23,17 +23,18 @@ YOUNG_S = 15 * 60
 CLOCK_SKEW_MS = 2_000
 
 
-async def find_task(services: Services, text: str, *, owner: str, data: bool = True) -> Reading:
+async def find_task(services: Services, text: str, *, owner: str | None, data: bool = True) -> Reading:
     """Return all there is to know of a task; raises NotFound for foreign and unknown ids, Unavailable without Kafka.
 
-    Without `data` the request's body is not fetched: who only polls costs no look-up until there is a result.
+    For the owner None, which stands for operators, no id is foreign. Without `data` the request's body is not fetched:
+    who only polls costs no look-up until there is a result.
     """
     task_id = _identified(services, text)
     reading = await _from_row(services, task_id, owner, data=data)
     return _owned(services, text, owner, reading or await _from_task(services, task_id, data=data))
 
 
-async def find_standing(services: Services, text: str, *, owner: str) -> Reading:
+async def find_standing(services: Services, text: str, *, owner: str | None) -> Reading:
     """Return how a task stands, without its bodies; raises as find_task does."""
     task_id = _identified(services, text)
     row = await _row_of(services, task_id)
@@ -51,10 +52,10 @@ def _identified(services: Services, text: str) -> TaskId:
     return task_id
 
 
-def _owned(services: Services, text: str, owner: str, reading: Reading | None) -> Reading:
+def _owned(services: Services, text: str, owner: str | None, reading: Reading | None) -> Reading:
     if reading is None and not services.view.caught_up:
         raise Unavailable("the read model has not caught up yet; try again in some seconds")
-    if reading is None or reading.owner != owner:
+    if reading is None or owner not in (None, reading.owner):
         raise _unknown(text)
     return reading
 
@@ -78,7 +79,7 @@ async def _row_of(services: Services, task_id: TaskId) -> Status | None:
     return await services.view.wait(row["duplicate_of"].encode(), seconds=other_s)
 
 
-async def _from_row(services: Services, task_id: TaskId, owner: str, *, data: bool) -> Reading | None:
+async def _from_row(services: Services, task_id: TaskId, owner: str | None, *, data: bool) -> Reading | None:
     row = await _row_of(services, task_id)
     if row is None:
         return None
@@ -87,7 +88,7 @@ async def _from_row(services: Services, task_id: TaskId, owner: str, *, data: bo
         # Whoever was given the outcome must find it here: the row follows the result within milliseconds.
         row = await services.view.until(key, lambda found: found["state"] in TERMINAL, seconds=OWN_WAIT_S) or row
     reading = of_row(row)
-    if row["owner"] == owner:  # for anybody else the bodies are not even read
+    if owner in (None, row["owner"]):  # for anybody else the bodies are not even read
         home = ids.parse(row["id"])
         if data:
             await _add_data(services, home, reading, row["source_offset"])

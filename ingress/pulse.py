@@ -12,7 +12,7 @@ from core.settings import Settings
 from schemas import topics
 from schemas.codec import CONTROL, SchemaError
 from schemas.framing import FramingError
-from schemas.records import Control
+from schemas.records import Control, Worker
 
 FRESH_MS = 10_000
 """A scheduler speaks every 2 s; one that is silent this long is taken for gone."""
@@ -34,7 +34,7 @@ class Pulse:
         self._topic = settings.topic(topics.CONTROLS)
         self._partitions = frozenset(range(settings.kafka.partitions))
         self._schedulers: dict[tuple[int, str], Heard] = {}
-        self._workers: dict[str, tuple[int, int]] = {}
+        self._workers: dict[str, Worker] = {}
         self._tail: Tail | None = None
         self.read_at: float | None = None
 
@@ -67,13 +67,23 @@ class Pulse:
         """Say in words what the path lacks; an empty list means that it works."""
         oldest = now_ms - FRESH_MS
         self._schedulers = {who: heard for who, heard in self._schedulers.items() if heard.at_ms >= oldest}
-        self._workers = {name: heard for name, heard in self._workers.items() if heard[0] >= oldest}
+        self._workers = {name: heard for name, heard in self._workers.items() if heard["seen_ms"] >= oldest}
         lacking = [sentence for level in (0, 1) if (sentence := self._lane(level))]
         if not self._workers:
             lacking.append("no dispatcher has been heard for 10 s; start one with `headrace dispatcher`")
-        elif not any(upstreams for _, upstreams in self._workers.values()):
+        elif not any(worker["upstreams_up"] for worker in self._workers.values()):
             lacking.append("no upstream model server answers; check upstream.urls")
         return lacking
+
+    def workers(self, now_ms: int) -> list[Worker]:
+        """List the dispatchers that were heard lately, as schedulers tell of them."""
+        self.missing(now_ms)
+        return [self._workers[name] for name in sorted(self._workers)]
+
+    def schedulers(self, now_ms: int) -> list[tuple[int, str, Heard]]:
+        """List the schedulers that were heard lately: level, name and what they said last."""
+        self.missing(now_ms)
+        return [(level, name, heard) for (level, name), heard in sorted(self._schedulers.items())]
 
     def _lane(self, level: int) -> str | None:
         lane = topics.level_name(level)
@@ -90,6 +100,6 @@ class Pulse:
         if known is None or known.at_ms <= control["at_ms"]:
             self._schedulers[who] = Heard(control["at_ms"], frozenset(control["partitions"]))
         for worker in control["workers"]:
-            seen_ms, _ = self._workers.get(worker["name"], (0, 0))
-            if worker["seen_ms"] >= seen_ms:
-                self._workers[worker["name"]] = (worker["seen_ms"], worker["upstreams_up"])
+            known_worker = self._workers.get(worker["name"])
+            if known_worker is None or worker["seen_ms"] >= known_worker["seen_ms"]:
+                self._workers[worker["name"]] = worker

@@ -17,6 +17,7 @@ from core.config import api_keys
 from core.errors import Unavailable
 from core.instance import claim_instance
 from core.kafka.admin import admin, wait_for_broker, wait_for_topics
+from core.kafka.cluster import Cluster
 from core.kafka.lookup import Lookup
 from core.kafka.producer import Producer
 from core.queues import QueueDirectory
@@ -68,6 +69,7 @@ class Services:
         self.producer = Producer(settings, name=self.name)
         self.queues = QueueDirectory(settings, name=self.name)
         self.lookup = Lookup(settings, name=self.name)
+        self.cluster = Cluster(settings, name=self.name)
         self.waiters = Waiters(settings, name=self.name)
         self.pulse = Pulse(settings, name=self.name)
         self.catalogue = Catalogue(settings)

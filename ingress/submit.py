@@ -124,7 +124,7 @@ class Submitter:
             await self.forget(ticket)
             raise
 
-    async def cancel(self, task_id: TaskId, *, owner: str, reason: str) -> None:
+    async def cancel(self, task_id: TaskId, *, owner: str | None, reason: str) -> None:
         """Ask the scheduler to cancel a task; raises Unavailable."""
         text, now_ms = str(task_id), time.time_ns() // 1_000_000
         asked = event("cancel", at_ms=now_ms, task_id=text, owner=owner, reason=reason)
