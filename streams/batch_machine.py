@@ -82,12 +82,12 @@ def line_ended(
 ) -> Batch:
     """Count the end of a line, once: whoever tells it again changes nothing.
 
-    A line that ended with its batch, `withdrawn`, counts in neither sum. After a crash its result may be known before the batch is
-    stopped once more; so the sums, and not the bits, tell that a batch has gone to its end.
+    A line that ended with its batch, `withdrawn`, counts in neither sum. After a crash its result may be known before
+    the batch is stopped once more; so the sums, and not the bits, tell that a batch has gone to its end.
     """
     if bits.has(batch["ended"], line):
         return batch
-    failed = state == "failed" or (state == "cancelled" and not withdrawn)
+    failed = state == "failed" or (state == "cancelled" and not withdrawn and batch["state"] == "in_progress")
     return _settled(
         {
             **batch,
