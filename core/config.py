@@ -32,6 +32,8 @@ from core.variables import PREFIX, Variable, by_dotted, by_name, plain, sections
 DEFAULT_FILE = Path("headrace.toml")
 IGNORED = (f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
 """Names that the tests and the bench keep for themselves."""
+OF_CLIENTS = (f"{PREFIX}URL", f"{PREFIX}API_KEY")
+"""Names that tell the commands which talk HTTP where to go; no settings."""
 LOCAL_KEY = "hr-local"
 
 
@@ -138,7 +140,7 @@ def _known(environ: Mapping[str, str]) -> dict[str, str]:
     """Keep the HEADRACE_ variables that are set; an unknown name is a mistake and not silently without effect."""
     known = {}
     for name, value in environ.items():
-        if not name.startswith(PREFIX) or name.startswith(IGNORED):
+        if not name.startswith(PREFIX) or name.startswith(IGNORED) or name in OF_CLIENTS:
             continue
         if name not in by_name():
             raise ConfigError(f"{name} is not a setting{_nearest(name, by_name())}")

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, Command] = {
     "streams": Command("headrace.roles", "streams", "Run the scheduler."),
     "dispatcher": Command("headrace.roles", "dispatcher", "Run the inference consumers and the webhook sender."),
     "replay": Command("headrace.replay", "replay", "Run past tasks again, and compare what they answer."),
+    "batches": Command("headrace.batches", "batches", "Run thousands of requests from a file."),
     "webhooks": Command("headrace.webhooks", "webhooks", "Look at callbacks and send them again."),
     "topics": Command("headrace.topics", "topics", "Create or compare the Kafka topics."),
     "keys": Command("headrace.keys", "keys", "Make, hash and list API keys."),

@@ -1,0 +1,115 @@
+"""How the command line shows batches: a bar while one runs, a table of many, the words of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+Batch = dict[str, Any]
+WAITS = {
+    "validating": "checking the file",
+    "in_progress": "running",
+    "finalizing": "writing the files",
+    "cancelling": "cancelling",
+}
+COLUMNS = ("id", "status", "created", "endpoint", "done", "failed")
+MAX_ERRORS = 20
+
+
+class Rate(ProgressColumn):
+    """Requests per second."""
+
+    def render(self, task: Task) -> Text:
+        """Render it."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f}/s", style="progress.data.speed")
+
+
+def follow(batches: Iterable[Batch]) -> Batch:
+    """Show a bar on stderr for as long as a batch is followed, and return it as it ended."""
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(),
+        TextColumn("{task.fields[failed]}"), TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
+    )  # fmt: skip
+    batch: Batch = {}
+    with bar:
+        shown = bar.add_task("waiting", total=None, failed="")
+        for batch in batches:
+            counts = batch["request_counts"] or {"total": 0, "completed": 0, "failed": 0}
+            bar.update(
+                shown, total=counts["total"] or None, completed=counts["completed"] + counts["failed"],
+                description=WAITS.get(batch["status"], batch["status"]),
+                failed=f"{counts['failed']} failed" if counts["failed"] else "",
+            )  # fmt: skip
+    return batch
+
+
+def table(batches: Iterable[Batch]) -> None:
+    """Print batches as a table."""
+    found = Table(*(Column(name, overflow="fold") for name in COLUMNS))
+    for batch in batches:
+        counts = batch["request_counts"] or {"total": 0, "completed": 0, "failed": 0}
+        done = f"{counts['completed'] + counts['failed']}/{counts['total']}"
+        cells = (batch["id"], batch["status"], moment(batch["created_at"]), batch["endpoint"], done)
+        found.add_row(*map(Text, (*cells, str(counts["failed"]))))
+    Console().print(found)
+
+
+def words(batch: Batch) -> str:
+    """Return what there is to say of a batch, a line each."""
+    counts, usage = batch["request_counts"] or {}, batch["usage"] or {}
+    lines = {
+        "id": batch["id"],
+        "status": batch["status"],
+        "endpoint": batch["endpoint"],
+        "model": batch["model"],
+        "requests": ", ".join(f"{counts[name]} {name}" for name in ("total", "completed", "failed") if name in counts),
+        "tokens": f"{usage['input_tokens']} in, {usage['output_tokens']} out" if usage.get("total_tokens") else None,
+        "window": batch["completion_window"],
+        "input": batch["input_file_id"],
+        "output": batch["output_file_id"],
+        "errors": batch["error_file_id"],
+        **{name.removesuffix("_at"): moment(at) for name, at in batch.items() if name.endswith("_at") and at},
+        **{f"metadata.{key}": value for key, value in (batch["metadata"] or {}).items()},
+    }
+    return "\n".join(f"{name:<14}{value}" for name, value in lines.items() if value)
+
+
+def faults(batch: Batch) -> list[str]:
+    """Return what is wrong with a batch's file, a sentence each."""
+    found = (batch["errors"] or {}).get("data", [])
+    said = [f"{_where(error)}{error['message']} ({error['code']})" for error in found[:MAX_ERRORS]]
+    return said + ([f"… and {len(found) - MAX_ERRORS} more"] if len(found) > MAX_ERRORS else [])
+
+
+def ended(batch: Batch) -> str:
+    """Say in a sentence how a batch ended."""
+    counts = batch["request_counts"] or {"total": 0, "completed": 0, "failed": 0}
+    rest = counts["total"] - counts["completed"] - counts["failed"]
+    left = f", {rest} did not run" if rest > 0 else ""
+    return (
+        f"{batch['id']} {batch['status']}: {counts['completed']} of {counts['total']} requests with a good answer, "
+        f"{counts['failed']} failed{left}"
+    )
+
+
+def moment(at_s: int) -> str:
+    """Render epoch seconds for people."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def say(text: str) -> None:
+    """Tell something beside the output."""
+    click.echo(text, err=True)
+
+
+def _where(error: dict[str, Any]) -> str:
+    return "" if error["line"] is None else f"line {error['line']}: "
