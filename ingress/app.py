@@ -15,6 +15,7 @@ from ingress.api.dify.routes import DifyRoutes
 from ingress.api.files.routes import FileRoutes
 from ingress.api.openai.media import MediaRoutes
 from ingress.api.openai.routes import OpenAIRoutes
+from ingress.api.registry.routes import RegistryRoutes
 from ingress.api.tasks.deliveries import DeliveryRoutes
 from ingress.api.tasks.events import EventRoutes
 from ingress.api.tasks.routes import TaskRoutes
@@ -59,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         *TaskRoutes(services).routes(),
         *DeliveryRoutes(services).routes(),
         *DifyRoutes(services).routes(),
+        *RegistryRoutes(services).routes(),
         *FileRoutes(services).routes(),
         *BatchRoutes(services).routes(),
         *health.routes(services),

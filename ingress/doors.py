@@ -6,10 +6,12 @@ from ingress.api.batches import problems as batches
 from ingress.api.bella import routes as bella
 from ingress.api.dify import refusal as dify
 from ingress.api.openai import answers as openai
+from ingress.api.registry import answers as registry
 from ingress.dialects import Dialects
 
 DIALECTS = Dialects(
     bella.problem,
     {"/queue": openai.problem, "/v1": openai.problem, "/v1/queue": bella.problem, "/v1/batches": batches.problem}
-    | dict.fromkeys(dify.PATHS, dify.problem),
+    | dict.fromkeys(dify.PATHS, dify.problem)
+    | dict.fromkeys(registry.PATHS, registry.problem),
 )

@@ -15,13 +15,14 @@ from ingress.api.dify import openapi as dify
 from ingress.api.files import openapi as files
 from ingress.api.openai import media_openapi as media
 from ingress.api.openai import openapi as openai
+from ingress.api.registry import openapi as registry
 from ingress.api.tasks import deliveries_openapi as deliveries
 from ingress.api.tasks import events_openapi as events
 from ingress.api.tasks import openapi as tasks
 from ingress.openapi_common import completed
 
 TITLE = "Headrace"
-DOORS = (bella, openai, media, tasks, deliveries, events, dify, files, batches)
+DOORS = (bella, openai, media, tasks, deliveries, events, dify, files, batches, registry)
 KEYS = (
     "An API key. It belongs to a tenant, who sees its own tasks only, and has scopes: submit (put, cancel, and what a "
     "worker does), read, admin."

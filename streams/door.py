@@ -107,7 +107,7 @@ class Door:
         """Write the results of a batch to the topics that their tasks name; raises DeliveryFailed."""
         asked: dict[str, list[Record]] = defaultdict(list)
         for home, pending in fold.results.items():
-            row = fold.rows[home]
+            row = fold.rows.get(home)
             if pending.record is not None and row is not None and row["reply_topic"] is not None:
                 asked[row["reply_topic"]].append(pending.record)
         if asked:

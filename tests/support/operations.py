@@ -23,6 +23,7 @@ OTHERS = {
     "version": "1",
 }
 """Path parameters that name something which every key may see."""
+REGISTRY = ("/subjects", "/schemas", "/config")
 DIFY = ("/completion-messages", "/files/upload", "/messages", "/parameters", "/info", "/meta")
 
 
@@ -110,6 +111,8 @@ def in_dialect(path: str, response: httpx.Response) -> bool:
     body = response.json()
     if f"{path}/".startswith("/v1/batches/"):
         return batch_problem(body, response.status_code)
+    if path.startswith(REGISTRY):
+        return set(body) == {"error_code", "message"} and str(body["error_code"]).startswith(str(response.status_code))
     if path.removeprefix("/v1").startswith(DIFY):
         return set(body) - {"params"} == {"code", "message", "status"} and body["status"] == response.status_code
     if f"{path}/".startswith(("/v1/", "/queue/")) and not f"{path}/".startswith("/v1/queue/"):
