@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from core.asyncapi import document
 from core.config import load_settings
 from core.kafka.admin import Change, apply_topics, diff_topics
 from headrace.options import config_option, reported
@@ -56,6 +57,18 @@ def diff(config: Path | None, as_json: bool) -> None:
         _show(changes, as_json=as_json, nothing="No difference.")
     if changes:
         raise SystemExit(1)
+
+
+@topics.command()
+@config_option
+def asyncapi(config: Path | None) -> None:
+    """Print the AsyncAPI document: every topic with its records.
+
+    For code generators and catalogues. The ingress serves the same at /asyncapi.json, without the broker's address.
+    """
+    with reported():
+        settings = load_settings(config=config)
+        click.echo(json.dumps(document(settings, bootstrap=settings.kafka.bootstrap), indent=2))
 
 
 def _show(changes: Sequence[Change], *, as_json: bool, nothing: str) -> None:

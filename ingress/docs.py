@@ -8,10 +8,12 @@ from functools import cache
 from html import escape
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from core.asyncapi import document as asyncapi_document
 from ingress.openapi import document
 
 _STYLE = """
@@ -31,7 +33,15 @@ def routes() -> list[Route]:
     async def docs(_: Request) -> Response:
         return HTMLResponse(page())
 
-    return [Route("/docs", docs, methods=["GET"])]
+    kept: list[bytes] = []
+
+    async def asyncapi(request: Request) -> Response:
+        """Without the broker's address: everybody may read this, and 100 KB are rendered once."""
+        if not kept:
+            kept.append(orjson.dumps(asyncapi_document(request.app.state.services.settings)))
+        return Response(kept[0], media_type="application/json")
+
+    return [Route("/docs", docs, methods=["GET"]), Route("/asyncapi.json", asyncapi, methods=["GET"])]
 
 
 @cache
@@ -44,6 +54,7 @@ def page() -> str:
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style>',
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info['description'])}</p>",
         '<p>Send <code>Authorization: Bearer KEY</code>. The same as <a href="/openapi.json">openapi.json</a>.</p>',
+        '<p>The topics of Kafka: <a href="/asyncapi.json">asyncapi.json</a>.</p>',
     ]
     for path, methods in described["paths"].items():
         for method, operation in methods.items():

@@ -43,7 +43,7 @@ async def test_every_route_is_described_and_nothing_else(ingress: tuple[Memory, 
     routes = {
         (route.path.replace(":path}", "}"), method.lower())
         for route in memory.app.routes
-        if isinstance(route, Route) and route.path not in ("/openapi.json", "/docs")
+        if isinstance(route, Route) and route.path not in ("/openapi.json", "/asyncapi.json", "/docs")
         for method in (route.methods or set()) - {"HEAD"}
     }
     assert routes == {(path, method) for path, methods in served["paths"].items() for method in methods}
@@ -83,3 +83,13 @@ async def test_the_page_needs_no_other_file(ingress: tuple[Memory, httpx.AsyncCl
     assert re.findall(r"<(?:script|link|img|iframe)|@import|src=|https?://(?!127\.0\.0\.1)", response.text) == []
     for words in ("/v1/queue/put", "response_mode", "x-should-retry", "data: [DONE]", "TASK-1827364554"):
         assert words in response.text
+
+
+async def test_the_topics_are_described_without_the_broker(ingress: tuple[Memory, httpx.AsyncClient]) -> None:
+    for _ in range(2):
+        response = await ingress[1].get("/asyncapi.json", headers={"authorization": ""})
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "application/json"
+        served = response.json()
+        assert served["channels"]["results.online"]["address"] == "headrace.results.online"
+        assert "servers" not in served
