@@ -148,9 +148,9 @@ class BatchLog:
         return None if value is None else {**STATUS.decode(value), "updated_ms": 0}
 
 
-def batch_id(serial: int = 0) -> str:
+def batch_id(serial: int = 0, *, home: int = HOME, created_ms: int = CREATED_MS) -> str:
     """Return the id of a batch."""
-    return TaskId(QUEUE_NUMBER, 1, "P", CREATED_MS // 1000, HOME, serial).batch()
+    return TaskId(QUEUE_NUMBER, 1, "P", created_ms // 1000, home, serial).batch()
 
 
 def proposed(one: str, **changes: Any) -> Batch:
@@ -181,12 +181,12 @@ def validated(one: str, total: int) -> Event:
 
 def line(batch: Batch, number: int, **changes: Any) -> Submission:
     """Build a line as the feeder writes it."""
-    task_id, now_ms = line_task_id(batch, number), CREATED_MS
+    task_id, created_ms = line_task_id(batch, number), batch["created_ms"]
     made = task(
-        id=task_id, queue="batch", level=1, mode="batch", created_ms=now_ms, batch_id=batch["id"], batch_line=number,
-        custom_id=f"c-{number}", **changes,
+        id=task_id, queue=batch["queue"], level=1, mode="batch", created_ms=created_ms, batch_id=batch["id"],
+        batch_line=number, custom_id=f"c-{number}", **changes,
     )  # fmt: skip
-    return Submission(task_id, made, now_ms, None)
+    return Submission(task_id, made, created_ms, None)
 
 
 def part(
