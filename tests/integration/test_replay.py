@@ -1,0 +1,120 @@
+"""The time machine on a real broker with real roles: shadow runs, resuming, and what cannot be repeated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from pathlib import Path
+
+import orjson
+import pytest
+
+from core.blobs import BlobMissing
+from schemas import topics
+from schemas.parts import Blob
+from tests.support.past import ROLES, Past, past
+from tests.support.waiting import eventually_async
+
+MANY = 10_000
+
+
+@pytest.fixture(scope="module")
+async def p(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Past]:
+    async with past(kafka, tmp_path_factory.mktemp("past"), *ROLES) as opened:
+        yield opened
+
+
+@pytest.mark.timeout(400)
+async def test_ten_thousand_tasks_into_a_shadow_queue_and_compared(p: Past, tmp_path: Path) -> None:
+    originals = await p.submit("whole", MANY)
+    told = ("run", "--queue", "whole", "--queue-to", "whole-shadow", "--name", "whole", "--yes", "--json")
+    assert (await p.run(*told)).json["written"] == MANY
+    await p.again(originals)
+    assert {p.repeated[one] for one in originals} == {1}
+    lines = tmp_path / "diff.jsonl"
+    found = (await p.run("diff", "whole", "--out", str(lines), "--json")).json
+    assert (found["tasks"], found["equal"], found["pending"]) == (MANY, MANY, 0)
+    [group] = found["groups"]
+    assert group["completion_tokens"] == [8 * MANY] * 2
+    pairs = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert {pair["replay_of"] for pair in pairs} == set(originals)
+    assert {pair["replay"]["queue"] for pair in pairs} == {"whole-shadow"}
+    again = (await p.run("run", "--name", "whole", "--json")).json
+    assert again["written"] == MANY, "a replay that is done does nothing more"
+
+
+async def test_a_replay_that_is_killed_goes_on_and_doubles_nothing(p: Past) -> None:
+    originals = await p.submit("killed", 400)
+    told = ("run", "--queue", "killed", "--queue-to", "killed-shadow", "--name", "killed")
+    process = await p.command(*told, "--rate", "40", "--yes")
+    state = p.settings.data_dir / "replays" / "killed.json"
+
+    def written() -> int:
+        return int(orjson.loads(state.read_bytes())["written"]) if state.is_file() else 0
+
+    await eventually_async(lambda: written() >= 20, within_s=60, what="the first tasks of the replay")
+    early = state.read_bytes()
+    await eventually_async(lambda: written() >= 60, within_s=60, what="more of them")
+    process.kill()
+    await process.communicate()
+    assert written() < 400
+    # As if it had died after a write and before it remembered it.
+    state.write_bytes(early)
+    refused = await p.run("run", "--name", "killed", "--queue", "another", "--queue-to", "killed-shadow")
+    assert refused.code == 1
+    assert "other options" in refused.err
+    assert (await p.run(*told, "--json")).json["written"] == 400
+    await p.again(originals)
+    assert {p.repeated[one] for one in originals} == {1}
+    assert (await p.run("diff", "killed", "--json")).json["equal"] == 400
+
+
+async def test_stored_bodies_are_copied_and_what_cannot_be_repeated_is_named(p: Past) -> None:
+    big = orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 30_000}]})
+    stored = [p.new("bodies", number, data=None) for number in range(3)]
+    for task_id, one in stored:
+        one["data_ref"] = await p.blobs.put(big, name=f"tasks/{task_id}", media_type="application/json")
+    kept, swept, foreign = stored
+    foreign[1]["data_ref"] = kept[1]["data_ref"]
+    twins = [p.new("bodies", 0, idempotency_key="once") for _ in range(2)]
+    plain = p.new("bodies", 1, data=b'"no object"')
+    await p.queues.register(p.producer, "bodies")
+    await p.write([*stored, *twins, plain])
+    ran = [kept[0], swept[0], foreign[0], twins[0][0], plain[0]]
+    await p.ended(ran)
+    await p.blobs.remove(f"tasks/{swept[0]}")
+
+    said = (await p.run("run", "--queue", "bodies", "--queue-to", "other", "--model-to", "m2", "--yes", "--json")).json
+    assert {reason: found["ids"] for reason, found in said["problems"].items()} == {
+        "body_missing": [swept[0]], "body_foreign": [foreign[0]], "body_without_model": [plain[0]],
+    }  # fmt: skip
+    assert said["written"] == 3
+    await p.again([kept[0], twins[0][0]])
+    repeated = {one["replay_of"]: one for one in p.results.values() if one["queue"] == "other"}
+    assert set(repeated) == {kept[0], twins[0][0]}, "a twin ran although its original did not"
+    found = repeated[kept[0]]
+    assert (found["state"], found["model"], found["owner"]) == ("completed", "m2", "acme")
+    assert orjson.loads(found["body"] or b"")["model"] == "m2"
+
+    live = (await p.run("run", "--id", kept[0], "--into", "live", "--yes", "--json")).json
+    assert live["written"] == 1
+    await eventually_async(lambda: p.repeated[kept[0]] == 2, within_s=60, what="the repetition in the live queue")
+    [last] = [one for one in p.results.values() if one["replay_of"] == kept[0] and one["queue"] == "bodies"]
+    copy: Blob = {"uri": f"tasks/{last['id']}", "size": len(big), "sha256": sha256(big).hexdigest()}
+    assert await p.blobs.get(copy) == big
+    with pytest.raises(BlobMissing):
+        await p.blobs.get({**copy, "uri": f"tasks/{swept[0]}"})
+
+
+async def test_nothing_runs_again_before_somebody_says_yes(p: Past) -> None:
+    await p.submit("asked", 3)
+    topic = p.settings.topic(topics.tasks(1))
+    before = {name: end for name, end in (await p.offsets()).items() if name.startswith(topic)}
+    refused = await p.run("run", "--queue", "asked", "--into", "live")
+    assert refused.code == 1
+    assert "3 tasks chosen" in refused.out
+    assert "Aborted" in refused.err
+    nowhere = await p.run("run", "--queue", "asked", "--yes")
+    assert (nowhere.code, "--into live" in nowhere.err) == (1, True)
+    assert {name: end for name, end in (await p.offsets()).items() if name.startswith(topic)} == before
