@@ -45,6 +45,10 @@ class Queues:
     def get(self, _: str) -> None:
         """Find nothing."""
 
+    def all(self) -> list[Any]:
+        """List none."""
+        return []
+
     async def register(self, _: Any, name: str, **fields: Any) -> Any:
         """Register a queue."""
         return {"name": name, "number": queue_number(name), "created_ms": 0, "width": 0, "work_partitions": 4, **fields}
