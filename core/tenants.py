@@ -52,8 +52,8 @@ class Tenants:
             self._stamp = stamp
             text = self._path.read_text(encoding="utf-8")
             document = json.loads(text) if self._path.suffix == ".json" else tomllib.loads(text)
-            self._listed = frozenset(document["tenants"])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            self._listed = frozenset(document["tenants"].keys())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             # No word of the parser's: it could hold a piece of a key.
             log.error(
                 "the keys file %s cannot be read; the tenants read before stay",
