@@ -1,0 +1,81 @@
+"""What docs/analytics.md tells a reader of the topics: its example runs, and its tables know every field."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from core.kafka.admin import apply_topics
+from core.kafka.producer import Producer
+from core.settings import Settings
+from schemas import codec, ids, topics
+from schemas.records import Result
+from streams.accounting import usage_record
+from tests.support.answers import result_of
+from tests.support.markdown import blocks
+from tests.support.records import task_id
+from tests.support.roles import settings_for
+from tests.support.served import served_in_memory
+
+PAGE = (Path(__file__).parents[2] / "docs/analytics.md").read_text(encoding="utf-8")
+
+
+def at(day: int, hour: int) -> int:
+    return int(datetime(2026, 1, day, hour, 59, 59, tzinfo=UTC).timestamp() * 1000)
+
+
+def results() -> list[Result]:
+    """Make those of the page's example; the first is there twice, as after a loss of the cluster's."""
+
+    def one(day: int, hour: int, model: str, tokens: int, cost: str | None) -> Result:
+        usage = {"prompt_tokens": tokens - 2, "completion_tokens": 2, "total_tokens": tokens}
+        currency = None if cost is None else "EUR"
+        home = task_id(partition=day % 3)
+        return result_of(home, model=model, usage=usage, cost=cost, currency=currency, finished_ms=at(day, hour))
+
+    big = "gpt-oss-120b"
+    made = [one(30, 0, big, 1500, "0.0020000"), one(30, 23, big, 1500, "0.0020000"), one(31, 0, big, 1500, "0.0020000")]
+    return [*made, made[0], one(31, 12, "smollm2", 12, None)]
+
+
+async def write(settings: Settings) -> None:
+    await apply_topics(settings)
+    producer = Producer(settings, name="analytics")
+    await producer.start()
+    records = [(ids.parse(one["id"]).partition, usage_record(one)) for one in results()]
+    await producer.send_all([(settings.topic(topics.USAGE), home, record) for home, record in records])
+    await producer.stop()
+
+
+async def test_the_example_answers_its_question(kafka: str, tmp_path: Path) -> None:
+    settings, _ = settings_for(kafka, tmp_path, f"analytics-{time.time_ns()}.")
+    await write(settings)
+    example, shown = (block.text for block in blocks(PAGE)[-2:])
+    assert '"headrace.usage"' in example
+    example = example.replace("headrace.usage", settings.topic(topics.USAGE))
+    async with served_in_memory(Settings(data_dir=tmp_path)) as served:
+        env = {**os.environ, "HEADRACE_KAFKA_BOOTSTRAP": kafka, "HEADRACE_URL": f"http://127.0.0.1:{served.port}"}
+        ran = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", example], env=env, cwd=tmp_path, capture_output=True, text=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == shown
+
+
+@pytest.mark.parametrize(("record", "heading"), [("result", "Results"), ("usage", "Usage")])
+def test_the_tables_know_every_field(record: str, heading: str) -> None:
+    section = PAGE.partition(f"## {heading}, field by field")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+    told = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    fields = [field["name"] for field in json.loads(codec.schema_text(codec.latest(record)))["fields"]]
+    assert sorted(told) == sorted(fields)
