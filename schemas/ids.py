@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
@@ -27,6 +28,23 @@ class IdError(ValueError):
     """The text is no task id in any of the known forms."""
 
 
+@lru_cache(maxsize=4096)
+def _moment(time_s: int) -> str:
+    """Render a second; tasks come many to a second, and this alone would cost as much as the rest of an id."""
+    return datetime.fromtimestamp(time_s, UTC).strftime("%y%m%d%H%M%S")
+
+
+@lru_cache(maxsize=4096)
+def _second(moment: str) -> int:
+    try:
+        time = datetime.strptime(moment, "%y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise IdError(f"{moment} is no yyMMddHHmmss time") from error
+    if time.year < 2000:  # strptime reads 69 to 99 as the last century
+        time = time.replace(year=time.year + 100)
+    return int(time.timestamp())
+
+
 class TaskId(NamedTuple):
     """The fields of a task id; times are whole epoch seconds."""
 
@@ -38,7 +56,7 @@ class TaskId(NamedTuple):
     serial: int
 
     def __str__(self) -> str:
-        moment = datetime.fromtimestamp(self.time_s, UTC).strftime("%y%m%d%H%M%S")
+        moment = _moment(self.time_s)
         return f"TASK-{self.queue_number}-{self.level}-{self.mode}-{moment}-{self.partition:04d}-{self.serial:06d}"
 
     def packed(self) -> int:
@@ -96,21 +114,26 @@ def parse_batch(text: str) -> TaskId:
     return identity
 
 
+def home_of(text: str) -> int:
+    """Return the home partition of a task or a batch; anything else raises IdError."""
+    return (parse_batch(text) if _BATCH.fullmatch(text) else parse(text)).partition
+
+
+def spelled(text: str) -> str:
+    """Return the id of a task or a batch as keys spell it; anything else raises IdError."""
+    return parse_batch(text).batch() if _BATCH.fullmatch(text) else str(parse(text))
+
+
 def line_id(batch: TaskId, line: int, *, queue_number: int, stamp_s: int) -> TaskId:
     """Return the id of a batch's line, counted from 0: the same whenever the line is written."""
     return TaskId(queue_number, 1, MODE_LETTERS["batch"], stamp_s, batch.partition, line)
 
 
 def _from_task(number: str, level: str, mode: str, moment: str, partition: str, serial: str) -> TaskId:
-    try:
-        time = datetime.strptime(moment, "%y%m%d%H%M%S").replace(tzinfo=UTC)
-    except ValueError as error:
-        raise IdError(f"{moment} is no yyMMddHHmmss time") from error
-    if time.year < 2000:  # strptime reads 69 to 99 as the last century
-        time = time.replace(year=time.year + 100)
+    time_s = _second(moment)
     if int(number) >= 1 << 32:
         raise IdError(f"queue number {number} is above 32 bits")
-    return TaskId(int(number), int(level), mode, int(time.timestamp()), int(partition), int(serial))
+    return TaskId(int(number), int(level), mode, time_s, int(partition), int(serial))
 
 
 def _unpack(number: int) -> TaskId:
