@@ -11,6 +11,7 @@ from core.kafka.producer import Producer
 from core.queues import QueueDirectory
 from core.settings import Settings
 from dispatcher import metrics
+from dispatcher.batches.rows import Rows
 from dispatcher.bodies import Bodies
 from dispatcher.clock import Deadline, epoch_ms
 from dispatcher.controls import Controls
@@ -34,9 +35,12 @@ NO_KAFKA = "Kafka takes no events now"
 class Inference:
     """Open it, let it work, close it."""
 
-    def __init__(self, settings: Settings, *, name: str, crew: Crew, producer: Producer, blobs: BlobStore) -> None:
+    def __init__(
+        self, settings: Settings, *, name: str, crew: Crew, producer: Producer, blobs: BlobStore, rows: Rows
+    ) -> None:
         self._settings = settings
         self._crew = crew
+        self._rows = rows
         self._open = False
         self._serving = False
         self._joining: asyncio.Task[None] | None = None
@@ -58,6 +62,7 @@ class Inference:
             worker=Worker(settings, name=name, pool=self._pool, chunks=self._chunks, bodies=bodies, clock=epoch_ms),
             outbox=self._outbox,
             is_cancelled=self._controls.cancelled,
+            has_outcome=rows.has_outcome,
             clock=epoch_ms,
         )
         self._heartbeat = Heartbeat(
@@ -90,6 +95,7 @@ class Inference:
         self._pool.start(self._crew)
         self._heartbeat.start(self._crew)
         await self._controls.open(self._runner.cancel)
+        await self._rows.open()
         self._ticker.start(self._crew)
         self._runner.progress.start(self._crew)
         await self._directory.open()
@@ -118,6 +124,7 @@ class Inference:
         await self._heartbeat.close(Deadline(deadline.left() / 2))
         await self._outbox.close(Deadline(deadline.left() / 2))
         await self._controls.close()
+        await self._rows.close()
         await self._pool.close()
         await self._chunks.stop()
 

@@ -19,6 +19,7 @@ from core.kafka.admin import wait_for_broker, wait_for_topics
 from core.kafka.producer import Producer
 from core.settings import Settings
 from dispatcher.batches.part import Batches
+from dispatcher.batches.rows import Rows
 from dispatcher.clock import Deadline
 from dispatcher.crew import Crew
 from dispatcher.inference import Inference
@@ -93,13 +94,14 @@ async def _work(settings: Settings, stop: asyncio.Event, crew: Crew, name: str, 
 
 def _parts(settings: Settings, crew: Crew, name: str, producer: Producer) -> Sequence[Part]:
     blobs = open_blobs(settings)
+    rows = Rows(settings, name=name)
     parts: list[Part] = []
     if settings.dispatcher.only in ("all", "inference"):
-        parts.append(Inference(settings, name=name, crew=crew, producer=producer, blobs=blobs))
+        parts.append(Inference(settings, name=name, crew=crew, producer=producer, blobs=blobs, rows=rows))
     if settings.dispatcher.only in ("all", "webhooks"):
         parts.append(Sender(settings, name=f"{name}-webhooks", crew=crew, producer=producer, blobs=blobs))
     if settings.dispatcher.only in ("all", "batches"):
-        parts.append(Batches(settings, name=f"{name}-batches", crew=crew, producer=producer, blobs=blobs))
+        parts.append(Batches(settings, name=f"{name}-batches", crew=crew, producer=producer, blobs=blobs, rows=rows))
     return parts
 
 

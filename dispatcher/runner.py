@@ -41,6 +41,7 @@ class Runner:
         worker: Worker,
         outbox: Outbox,
         is_cancelled: Callable[[str], bool],
+        has_outcome: Callable[[str], bool] = lambda _: False,
         clock: Clock,
     ) -> None:
         self._settings = settings
@@ -49,6 +50,7 @@ class Runner:
         self._worker = worker
         self._outbox = outbox
         self._is_cancelled = is_cancelled
+        self._has_outcome = has_outcome
         self._clock = clock
         self.progress = Progress(settings, name=name, outbox=outbox, clock=clock)
         self._items: dict[Key, Item] = {}
@@ -70,7 +72,7 @@ class Runner:
         known = self._items.get(item.key)
         if known is not None:
             known.at(taken.claims, record.offset)
-        if known is not None or item.key in self._over:
+        if known is not None or item.key in self._over or self._has_outcome(item.work["id"]):
             metrics.REPEATS.inc()
         elif self._is_cancelled(item.work["id"]):
             metrics.CANCELLED.inc()

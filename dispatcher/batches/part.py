@@ -51,13 +51,16 @@ class Assignment(GroupReader):
 class Batches:
     """Open it, let it work, close it."""
 
-    def __init__(self, settings: Settings, *, name: str, crew: Crew, producer: Producer, blobs: BlobStore) -> None:
+    def __init__(
+        self, settings: Settings, *, name: str, crew: Crew, producer: Producer, blobs: BlobStore, rows: Rows
+    ) -> None:
         self._settings = settings
         self._crew = crew
         self._blobs = blobs
         self._producer = producer
         self._lookup = Lookup(settings, name=name)
-        self._rows = Rows(settings, name=name, on_change=self._changed)
+        self._rows = rows
+        rows.on_change = self._changed
         self._turns = Turns()
         self._assignment = Assignment(
             settings,
