@@ -163,8 +163,11 @@ class Batches:
         self.rows[place] = batch_machine.result_written(batch, offset, first=first)
 
     def _created(self, home: Home, batch: Batch | None, event: Event, offset: int) -> None:
+        if batch is not None and batch["source_offset"] == offset:
+            self._note("reread")
+            return
         if batch is not None:
-            self._note("reread" if batch["source_offset"] == offset else "duplicate_batch_id")
+            self._note("duplicate_batch_id")
             return
         try:
             proposed = proposal(event, partition=home[0])
