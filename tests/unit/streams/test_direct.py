@@ -24,10 +24,11 @@ LOCAL = "key-d97332b71bf9"
 
 
 def read(believed: Believed, *, acts_for: str | None = None, **changes: Any) -> Submission | Poison:
+    named = [] if acts_for is None else [("x-owner", acts_for.encode())]
+    value = json.dumps({**BODY, **changes}).encode()
     message = SimpleNamespace(
-        topic="tasks.online", partition=0, offset=1, timestamp=NOW_MS / 1000, key=None,
-        value=json.dumps({**BODY, **changes}).encode(), headers=[] if acts_for is None else [("x-owner", acts_for.encode())],
-    )  # fmt: skip
+        topic="tasks.online", partition=0, offset=1, timestamp=NOW_MS / 1000, key=None, value=value, headers=named
+    )
     return read_task(message, level=0, max_bytes=1_048_576, believed=believed)
 
 
