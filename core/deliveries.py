@@ -13,6 +13,7 @@ from schemas.records import Delivery
 from schemas.slices import stable_hash
 
 OUTCOMES = ("completed", "failed", "cancelled")
+BATCH_OUTCOMES = ("batch.completed", "batch.failed", "batch.expired", "batch.cancelled")
 
 
 class Placed(NamedTuple):
@@ -59,7 +60,7 @@ def row_key(task_id: str, event: str) -> bytes:
 
 def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> Placed:
     """Place what everybody can see of a delivery."""
-    home = ids.parse(delivery["task_id"]).partition
+    home = ids.home_of(delivery["task_id"])
     key = row_key(delivery["task_id"], delivery["event"])
     return Placed(settings.topic(topics.DELIVERIES), home, rendered(key, delivery, now_ms=now_ms))
 

@@ -69,21 +69,20 @@ def list_(state: tuple[str, ...], host: str | None, as_json: bool, config: Path 
 
 
 @webhooks.command()
-@click.argument("task_id")
+@click.argument("task_id", metavar="ID")
 @click.option("--event", metavar="EVENT", help="The callback to send again; without it that of the outcome.")
 @config_option
 def resend(task_id: str, event: str | None, config: Path | None) -> None:
-    """Send a task's callback again, at once and with all its attempts."""
+    """Send the callback of a task or a batch again, at once and with all its attempts."""
     with reported():
         settings = load_settings(config=config)
-        wanted = (event,) if event else deliveries.OUTCOMES
+        wanted = (event,) if event else (*deliveries.OUTCOMES, *deliveries.BATCH_OUTCOMES)
         try:
-            home = ids.parse(task_id)
+            home = ids.home_of(task_id)
+            key = ids.spelled(task_id)
         except ids.IdError:
-            raise NotFound(f"{task_id} is no task id") from None
-        found = asyncio.run(
-            _send(settings, lambda one: one["task_id"] == str(home) and one["event"] in wanted, only=home.partition)
-        )
+            raise NotFound(f"{task_id} is no id of a task or a batch") from None
+        found = asyncio.run(_send(settings, lambda one: one["task_id"] == key and one["event"] in wanted, only=home))
         if not found:
             raise NotFound(f"no callback of {task_id} is known; it may be older than eight days")
     click.echo(f"{found[0]['id']} is sent again.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, TypedDict, get_args
 
 from schemas.parts import BatchError, BatchPart, Blob, Usage
 
@@ -10,6 +10,8 @@ BatchState = Literal[
     "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled"
 ]
 
+BATCH_STATES: tuple[BatchState, ...] = get_args(BatchState)
+"""In the order of the schema's enum."""
 BATCH_ENDED: frozenset[BatchState] = frozenset(("completed", "failed", "expired", "cancelled"))
 
 

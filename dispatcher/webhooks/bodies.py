@@ -47,7 +47,7 @@ class Bodies:
         return payload(result, await self._body(result))
 
     async def _read(self, delivery: Delivery) -> Result:
-        home = ids.parse(delivery["task_id"]).partition
+        home = ids.home_of(delivery["task_id"])
         tp = TopicPartition(self._settings.topic(topics.results(delivery["level"])), home)
         found = await self._lookup.read(tp, delivery["result_offset"] or 0)
         try:

@@ -1,15 +1,15 @@
 """The callback sender: posts the outcome of every task that named a callback, at least once, and other news on demand.
 
-Three readers feed one courier: results (the first attempt), the retry topics (all others), rows (news). An offset is
-committed only when what follows from its record is durable: the row of a delivery, its place in a retry topic, or a
-dead letter.
+Four readers feed one courier: results (the first attempt), the retry topics (all others), rows (news), batches (their
+ends). An offset is committed only when what follows from its record is durable: the row of a delivery, its place in a
+retry topic, or a dead letter.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.blobs import BlobStore
@@ -25,6 +25,7 @@ from dispatcher.crew import Crew
 from dispatcher.outbox import Outbox
 from dispatcher.reader import GroupReader, Taken
 from dispatcher.webhooks import delays, records
+from dispatcher.webhooks.batch_news import Once, of_batch_row
 from dispatcher.webhooks.bodies import Bodies
 from dispatcher.webhooks.courier import Courier
 from dispatcher.webhooks.delays import DelayReader
@@ -43,13 +44,13 @@ from schemas.records import Delivery
 
 log = logging.getLogger(__name__)
 
-GROUP, NEWS_GROUP, RETRY_GROUP = "webhooks", "webhooks-news", delays.GROUP
+GROUP, NEWS_GROUP, BATCH_GROUP, RETRY_GROUP = "webhooks", "webhooks-news", "webhooks-batches", delays.GROUP
 TAKE = 200
 FIRST_RECORDS, FIRST_BYTES = 1_000, 67_108_864
 """How many results may be in hand: the reading waits for them, so memory does not grow with what is undelivered."""
 RETRY_RECORDS = 4_000
 BURY_RETRY_S = 0.5
-READERS = 3
+READERS = 4
 OPEN_TRIES = 5
 REST_S = 0.05
 """After records came: nearly all name no callback, and fetching each for itself took CPU from the calls under way."""
@@ -82,12 +83,15 @@ class Sender:
             hosts=self._hosts, idle=self._idle,
         )  # fmt: skip
         self._news = News()
-        self._first, self._told, self._retried = (
+        self._once = Once()
+        self._first, self._told, self._ended, self._retried = (
             Hands(most, FIRST_BYTES, idle=self._idle, crashed=self._bury)
-            for most in (FIRST_RECORDS, FIRST_RECORDS, RETRY_RECORDS)
+            for most in (FIRST_RECORDS, FIRST_RECORDS, FIRST_RECORDS, RETRY_RECORDS)
         )
-        self._results = self._reader(name, GROUP, topics.results, self._first)
-        self._rows = self._reader(f"{name}-news", NEWS_GROUP, topics.status, self._told)
+        levels = range(len(topics.LEVELS))
+        self._results = self._reader(name, GROUP, [*map(topics.results, levels)], self._first)
+        self._rows = self._reader(f"{name}-news", NEWS_GROUP, [*map(topics.status, levels)], self._told)
+        self._batches = self._reader(f"{name}-batches", BATCH_GROUP, [topics.BATCHES], self._ended)
         self._retries = DelayReader(settings, name=f"{name}-retry", on_revoke=self._on_retries_revoked)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -100,6 +104,7 @@ class Sender:
         self._tasks = [
             self._crew.spawn(self._read_results(), name="webhooks"),
             self._crew.spawn(self._read_rows(), name="webhooks-news"),
+            self._crew.spawn(self._read_batches(), name="webhooks-batches"),
             self._crew.spawn(self._read_retries(), name="webhooks-retry"),
             self._crew.spawn(self._commit(), name="webhooks-commit"),
         ]
@@ -129,7 +134,7 @@ class Sender:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._outbox.close(Deadline(deadline.left(0.5)))
-        readers = (self._results, self._rows, self._retries)
+        readers = (self._results, self._rows, self._batches, self._retries)
         await asyncio.gather(*(reader.commit(deadline) for reader in readers))
         await asyncio.gather(*(reader.close(deadline) for reader in readers))
         await self._poster.close()
@@ -138,15 +143,15 @@ class Sender:
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Tell whether results and retries are read."""
-        joined = self._results.assigned and self._retries.assigned and self._rows.assigned
+        joined = all(reader.assigned for reader in (self._results, self._retries, self._rows, self._batches))
         missing = [] if joined else ["the results are not read yet"]
         return joined, {"missing": missing, "pending": sum(len(hands) for hands in self._all)}
 
     @property
-    def _all(self) -> tuple[Hands, Hands, Hands]:
-        return self._first, self._told, self._retried
+    def _all(self) -> tuple[Hands, ...]:
+        return self._first, self._told, self._ended, self._retried
 
-    def _reader(self, name: str, group: str, topic: Callable[[int], str], hands: Hands) -> GroupReader:
+    def _reader(self, name: str, group: str, names: Sequence[str], hands: Hands) -> GroupReader:
         async def revoked() -> None:
             await hands.let_go()
             await reader.commit()
@@ -155,7 +160,7 @@ class Sender:
             self._settings,
             name=name,
             group=self._settings.topic(group),
-            topics=[self._settings.topic(topic(level)) for level in range(len(topics.LEVELS))],
+            topics=[*map(self._settings.topic, names)],
             on_revoke=revoked,
         )
         return reader
@@ -181,6 +186,12 @@ class Sender:
     async def _rest(self, found: list[Taken]) -> None:
         if 0 < len(found) < TAKE and not self._stopping:
             await asyncio.sleep(REST_S)
+
+    async def _read_batches(self) -> None:
+        while not self._stopping:
+            room = await self._ended.room()
+            for taken in await self._batches.take(min(room, TAKE)):
+                await self._batch(taken)
 
     async def _read_retries(self) -> None:
         while not self._stopping:
@@ -219,6 +230,21 @@ class Sender:
             return
         self._told.take(taken, found[0], self._tell(found), size=len(record.value))
 
+    async def _batch(self, taken: Taken) -> None:
+        record = taken.record
+        try:
+            delivery = of_batch_row(record.value, now_ms=epoch_ms()) if record.value else None
+        except (FramingError, SchemaError, IndexError):
+            delivery = None  # the scheduler's own topic, as that of the rows
+        if (
+            delivery is None
+            or not self._once.first(delivery["id"], taken.claims)
+            or await self._known.delivered(taken, delivery)
+        ):
+            taken.claims.settled(record.offset)
+            return
+        self._ended.take(taken, delivery, self._courier.deliver(delivery), size=len(record.value))
+
     async def _tell(self, found: list[Delivery]) -> None:
         for delivery in found:
             await self._courier.deliver(delivery)
@@ -256,7 +282,7 @@ class Sender:
     async def _commit(self) -> None:
         while True:
             await asyncio.sleep(self._settings.dispatcher.commit_interval_s)
-            for reader in (self._results, self._rows, self._retries):
+            for reader in (self._results, self._rows, self._batches, self._retries):
                 await reader.commit()
             self._measure()
 

@@ -7,11 +7,13 @@ from typing import Any
 import httpx
 
 from core.kafka.producer import Record
+from ingress.batches.request import Wanted
+from ingress.batches.writer import proposed as made
 from schemas import ids, topics
-from schemas.batches import Batch, piece_name
+from schemas.batches import Batch, File, piece_name
 from schemas.codec import BATCH, EVENT
 from schemas.parts import BatchPart
-from schemas.records import Event
+from schemas.records import Event, Queue
 from tests.support.ingress import Memory
 
 OPENAI = {"X-Headrace-Dialect": "openai"}
@@ -74,3 +76,18 @@ def refused(response: httpx.Response, status: int, data: str | None, code: int =
     assert (response.status_code, body["code"], body["data"]) == (status, code, data), response.text
     assert (body["error"]["param"], body["error"]["message"]) == (data, body["message"])
     return str(body["message"])
+
+
+def row_of(batch_id: str) -> Batch:
+    """Return the row of a batch that was just created."""
+    wanted = Wanted("file-x", "/v1/chat/completions", "24h", 86_400, {}, None, None)
+    file: File = {
+        "id": "file-x", "owner": "acme", "purpose": "batch", "filename": "x", "created_ms": 0, "expires_ms": None,
+        "blob": {"uri": "files/file-x", "size": 1, "sha256": "0" * 64},
+    }  # fmt: skip
+    queue: Queue = {
+        "name": "batch", "number": 7, "endpoint": None, "owner": None, "created_ms": 0, "width": 0,
+        "work_partitions": 4, "served_by": "dispatcher", "explicit": False, "paused": False, "concurrency": None,
+        "retention_ms": None,
+    }  # fmt: skip
+    return made(wanted, file, batch_id=batch_id, owner="acme", queue=queue, now_ms=1_769_860_800_000)

@@ -39,10 +39,11 @@ class Receiver(RawServer):
             exchange.reset()
             return
         document = orjson.loads(exchange.request.body)
-        seen = self.got[document["request_id"]]
+        about = document["request_id"] if "request_id" in document else document["data"]["id"]
+        seen = self.got[about]
         seen.append(document)
         self.headers = exchange.request.headers
-        self.calls[document["request_id"]].append(Call(exchange.request.headers, exchange.request.body))
+        self.calls[about].append(Call(exchange.request.headers, exchange.request.body))
         wanted = exchange.request.path.strip("/").split("-then-")
         self._answer(exchange, wanted[min(len(seen), len(wanted)) - 1])
 

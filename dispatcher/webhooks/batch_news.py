@@ -1,0 +1,77 @@
+"""What the end of a batch tells: one delivery per batch, thin as the Batch API has it. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from hashlib import sha256
+
+import orjson
+
+from core.deliveries import begun
+from schemas.batches import BATCH_ENDED, Batch
+from schemas.codec import BATCH, batch_state_of
+from schemas.records import Delivery
+
+LATELY_MS = 7 * 86_400_000
+"""Rows stay for a month, deliveries for eight days: a group that has lost its place tells nobody again of old ends."""
+LEVEL = 1
+REMEMBERED = 10_000
+
+
+class Once:
+    """Tell the first row of an end from its repetitions, for as long as its partition is ours."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, object] = OrderedDict()
+
+    def first(self, delivery_id: str, assignment: object) -> bool:
+        """Tell whether this is new to an assignment, which is known by its identity."""
+        if self._seen.get(delivery_id) is assignment:
+            return False
+        self._seen[delivery_id] = assignment
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+        return True
+
+
+def of_batch_row(value: bytes, *, now_ms: int) -> Delivery | None:
+    """Return what a row tells; rows of batches that still run are passed over undecoded.
+
+    Raises FramingError and SchemaError.
+    """
+    if batch_state_of(value) not in BATCH_ENDED:
+        return None
+    row = BATCH.decode(value)
+    url, at_ms = row["callback_url"], ended_ms(row)
+    if not url or now_ms - at_ms > LATELY_MS:
+        return None
+    event = f"batch.{row['state']}"
+    return begun(
+        row["id"], event, name=event, url=url, owner=row["owner"], level=LEVEL, result_offset=None,
+        payload=payload(row["id"], event, at_ms=at_ms), now_ms=now_ms,
+    )  # fmt: skip
+
+
+def payload(batch_id: str, event: str, *, at_ms: int) -> bytes:
+    """Render the event; its id is the same however often it is told."""
+    event_id = sha256(f"{batch_id}/{event}".encode()).hexdigest()[:32]
+    return orjson.dumps(
+        {
+            "id": f"evt_{event_id}",
+            "object": "event",
+            "created_at": at_ms // 1000,
+            "type": event,
+            "data": {"id": batch_id},
+        }
+    )
+
+
+def ended_ms(row: Batch) -> int:
+    """Return when a batch ended."""
+    at = {
+        "completed": row["completed_ms"],
+        "failed": row["failed_ms"],
+        "expired": row["expired_ms"],
+        "cancelled": row["cancelled_ms"],
+    }.get(row["state"])
+    return row["updated_ms"] if at is None else at
