@@ -10,9 +10,9 @@ from typing import NamedTuple, TypeVar
 from core.blobs import BlobCorrupt, BlobMissing, BlobStore
 from core.errors import Unavailable
 from core.spool import Spool
+from core.usage import UsageFinder, usage_of
 from dispatcher.outcome import Failure
 from dispatcher.upstream import CallError
-from dispatcher.usage import UsageFinder, usage_of
 from schemas.parts import Blob, Usage
 from schemas.records import Work
 

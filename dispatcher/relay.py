@@ -10,11 +10,11 @@ import orjson
 
 from core.errors import Unavailable
 from core.spool import Spool, Spooled
+from core.usage import usage_of
 from dispatcher.chunks import ChunkWriter
 from dispatcher.outcome import EVENT_STREAM, JSON, Failure, is_broken_json
 from dispatcher.sse import DONE, Cutter
 from dispatcher.upstream import CallError
-from dispatcher.usage import usage_of
 from schemas.parts import Usage
 from schemas.records import Outcome
 

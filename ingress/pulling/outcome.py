@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.parts import Blob
+from schemas.parts import Blob, Usage
 from schemas.records import Outcome
 
 WORKER_ERROR = "worker_error"
@@ -10,7 +10,13 @@ WORKER_ERROR = "worker_error"
 
 
 def reported(
-    status_code: int, *, body: bytes | None, body_ref: Blob | None, content_type: str, started_ms: int
+    status_code: int,
+    *,
+    body: bytes | None,
+    body_ref: Blob | None,
+    content_type: str,
+    started_ms: int,
+    usage: Usage | None = None,
 ) -> Outcome:
     """Build the outcome that a worker reports, good below 400. It is final: the worker itself decides on repeats."""
     bad = status_code >= 400
@@ -25,7 +31,7 @@ def reported(
         "retry_after_ms": None,
         "upstream": None,
         "chunks": 0,
-        "usage": None,
+        "usage": usage,
         "started_ms": started_ms,
         "first_token_ms": None,
     }

@@ -18,7 +18,7 @@ from bench.simulator.behaviour import Behaviour
 from bench.wire import Exchange, Outcome
 from core.kafka.producer import Record
 from core.settings import Settings
-from dispatcher.usage import usage_of
+from core.usage import usage_of
 from schemas import ids, topics
 from schemas.codec import RESULT
 from schemas.parts import Usage

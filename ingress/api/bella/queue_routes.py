@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.errors import Forbidden, InvalidRequest, NotFound, Unavailable
+from core.usage import usage_of
 from ingress.api.bella import pull
 from ingress.auth import Caller
 from ingress.body import read_body
@@ -189,6 +190,7 @@ class QueueRoutes:
             body=body,
             body_ref=body_ref,
             content_type=given.content_type,
+            usage=usage_of(given.body),
             started_ms=row["started_ms"] or time.time_ns() // 1_000_000,
         )
         judged = await self._puller.holding.finish(row, outcome)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.usage import UsageFinder, usage_of
+from core.usage import UsageFinder, usage_of
 
 
 @pytest.mark.parametrize(
