@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from core.settings import Settings
 from ingress import docs, errors, health, openapi
+from ingress.api.admin.routes import AdminRoutes
 from ingress.api.batches.routes import BatchRoutes
 from ingress.api.bella import routes as bella
 from ingress.api.dify.routes import DifyRoutes
@@ -63,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         *RegistryRoutes(services).routes(),
         *FileRoutes(services).routes(),
         *BatchRoutes(services).routes(),
+        *AdminRoutes(services).routes(),
         *health.routes(services),
         *docs.routes(),
     ]

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from ingress.api.admin import openapi as admin
 from ingress.api.batches import openapi as batches
 from ingress.api.bella import openapi as bella
 from ingress.api.dify import openapi as dify
@@ -22,7 +23,7 @@ from ingress.api.tasks import openapi as tasks
 from ingress.openapi_common import completed
 
 TITLE = "Headrace"
-DOORS = (bella, openai, media, tasks, deliveries, events, dify, files, batches, registry)
+DOORS = (bella, openai, media, tasks, deliveries, events, dify, files, batches, registry, admin)
 KEYS = (
     "An API key. It belongs to a tenant, who sees its own tasks only, and has scopes: submit (put, cancel, and what a "
     "worker does), read, admin."

@@ -81,6 +81,12 @@ def position(key: bytes) -> Position:
     return Position(created_ms, key[at + _NEWEST_FIRST.size :].decode())
 
 
+def owner(key: bytes) -> str:
+    """Return whose an entry is, by its key."""
+    at = len(PREFIX) + _LENGTH.size
+    return key[at : at + _LENGTH.unpack_from(key, len(PREFIX))[0]].decode()
+
+
 @lru_cache(maxsize=1024)
 def _of(owner: bytes) -> bytes:
     """Return what the entries of one owner begin with; the length keeps apart owners that begin alike."""

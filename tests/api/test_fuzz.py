@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from core.kafka.producer import Record
+from core.queues import UNCHANGED, QueueChanges
 from core.settings import IngressSettings, QueueSettings, Settings
 from ingress.api.files.openapi import FILE_ID
 from ingress.catalogue import Catalogue
@@ -49,9 +50,13 @@ class Queues:
         """List none."""
         return []
 
-    async def register(self, _: Any, name: str, **fields: Any) -> Any:
+    async def register(self, _: Any, name: str, *, changes: QueueChanges = UNCHANGED, **fields: Any) -> Any:
         """Register a queue."""
-        return {"name": name, "number": queue_number(name), "created_ms": 0, "width": 0, "work_partitions": 4, **fields}
+        queue: Any = {
+            "name": name, "number": queue_number(name), "created_ms": 0, "width": 0, "work_partitions": 4,
+            "paused": False, "concurrency": None, "retention_ms": None, **fields,
+        }  # fmt: skip
+        return changes.applied(queue)
 
 
 class Ingress:

@@ -26,6 +26,7 @@ from schemas.ids import Serials
 from schemas.records import TERMINAL, Chunk, Delivery, Queue, Result, Status, Task
 from schemas.slices import queue_number
 from streams.outputs import status_record
+from tests.support.cluster import MemoryCluster
 from tests.support.waiting import eventually_async
 
 HEADERS = {"authorization": "Bearer hr-local"}
@@ -198,6 +199,7 @@ async def ingress_in_memory(settings: Settings) -> AsyncIterator[tuple[Memory, h
     parts: Any = memory
     services._view = services.lookup = parts
     services.producer = services.deliveries = parts
+    services.cluster = MemoryCluster(memory)
     serials = Serials(7)
     services._submitter = Submitter(settings, producer=parts, queues=parts, blobs=services.blobs, serials=serials)
     services._batch_writer = BatchWriter(settings, producer=parts, queues=parts, serials=serials)

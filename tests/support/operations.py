@@ -15,6 +15,7 @@ IDS = {"task_id", "message_id"}
 OTHERS = {
     "batch_id": "batch_01b3d0b7b1d5e07c800003e000000001",
     "file_id": "file-00000001c0ffee00c0ffee00c0ffee00",
+    "letter_id": "0-0",
     "model": "smollm2",
     "queue": "chat",
     "queue_level": "chat:0",

@@ -1,0 +1,149 @@
+"""Everybody's tasks for administrators: list, show, cancel, and run one that has ended again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from core.blobs import BlobCorrupt, BlobMissing
+from core.errors import Gone, InvalidRequest, Unavailable
+from ingress.api.admin.fields import MAX_BODY, Members, answer, parameters
+from ingress.api.admin.task_list import owners, read_all
+from ingress.api.tasks.listing import NAMES, cursor, read_query
+from ingress.api.tasks.wire import moment, task_object
+from ingress.body import read_body, traceparent
+from ingress.cancelling import cancel_task
+from ingress.finding import find_standing, find_task
+from ingress.reading import Reading
+from ingress.services import Services
+from schemas import ids, topics
+from schemas.codec import TASK, SchemaError
+from schemas.framing import FramingError
+from schemas.records import ORDINARY, TERMINAL, Status, Task
+
+ROW_TIMES = ("not_before_ms", "start_deadline_ms", "lease_until_ms")
+ROW_FACTS = (
+    "mode", "attempt", "lost_workers", "worker", "callback_url", "duplicate_of", "replay_of", "batch_id", "batch_line",
+    "custom_id", "reply_topic", "idempotency_key", "content_type",
+)  # fmt: skip
+
+
+class TaskAdmin:
+    """Tasks of all tenants over one set of services."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def routes(self) -> list[Route]:
+        """List the routes."""
+        return [
+            Route("/v1/admin/tasks", self.page, methods=["GET"]),
+            Route("/v1/admin/tasks/{task_id}", self.show, methods=["GET"]),
+            Route("/v1/admin/tasks/{task_id}/cancel", self.cancel, methods=["POST"]),
+            Route("/v1/admin/tasks/{task_id}/requeue", self.requeue, methods=["POST"]),
+        ]
+
+    async def page(self, request: Request) -> Response:
+        """List tasks, newest first: everybody's, or those of one owner."""
+        self._services.keys.caller(request, "admin")
+        given = parameters(request.query_params.multi_items(), ("owner", *NAMES))
+        owner = given.pop("owner", None)
+        query = read_query(given.items())
+        view = self._services.view
+        if not view.caught_up:
+            raise Unavailable("the read model has not caught up yet; try again in some seconds")
+        found = await read_all(view, owners(view) if owner is None else [owner], query)
+        following = None if found.next is None else cursor(found.next)
+        data = [_listed(one) for one in found.tasks]
+        return answer({"object": "list", "data": data, "has_more": following is not None, "next_cursor": following})
+
+    async def show(self, request: Request) -> Response:
+        """Show all that is known of a task but its bodies."""
+        self._services.keys.caller(request, "admin")
+        return self._shown(await find_standing(self._services, request.path_params["task_id"], owner=None))
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a task of anybody."""
+        self._services.keys.caller(request, "admin")
+        asked = await cancel_task(self._services, request.path_params["task_id"], owner=None)
+        return self._shown(await find_standing(self._services, asked.id, owner=None))
+
+    async def requeue(self, request: Request) -> Response:
+        """Run a task that has ended again, as a new task of the same owner."""
+        caller = self._services.keys.caller(request, "admin")
+        given = Members(await read_body(request, limit=MAX_BODY), ("callback", "wait_s"))
+        wait_s, callback = given.wait_s(0), given.boolean("callback", default=False)
+        standing = await find_standing(self._services, request.path_params["task_id"], owner=None)
+        if standing.state not in TERMINAL:
+            raise InvalidRequest(f"task {standing.id} has not ended yet ({standing.state})")
+        task = await self._again(standing)
+        if not callback:
+            task["callback_url"], task["callback_events"] = None, []
+        ticket, record = await self._services.submitter.prepare(
+            task, owner=standing.owner or caller.owner, traceparent=traceparent(request)
+        )
+        self._services.remember(ticket, await self._services.submitter.send(ticket, record))
+        if wait_s:
+            await self._services.view.until_ended(ticket.key, seconds=wait_s)
+        reading = await find_task(self._services, ticket.text, owner=None, data=False)
+        return answer({**_listed(reading), "replay_of": standing.id}, status=202)
+
+    async def _again(self, standing: Reading) -> Task:
+        """Build the new task from the record of the old; raises Gone, and InvalidRequest for what cannot be read."""
+        home = ids.parse(standing.id)
+        row = self._services.view.get(standing.id.encode())
+        if row is None or row["source_offset"] < 0:
+            raise Gone(f"the record of {standing.id} is not kept any more")
+        tp = self._services.topic_partition(topics.tasks(home.level), home.partition)
+        found = await self._services.lookup.read(tp, row["source_offset"])
+        if found is None or found.value is None:
+            raise Gone(f"the record of {standing.id} is not kept any more")
+        try:
+            task = TASK.decode(found.value)
+        except (FramingError, SchemaError):
+            raise InvalidRequest(f"{standing.id} was written to Kafka in a form that only a replay reads") from None
+        if task["id"] not in (None, standing.id):  # a topic that was made anew holds something else there
+            raise Gone(f"the record of {standing.id} is not kept any more")
+        if task["data_ref"] is not None:
+            try:
+                task["data"], task["data_ref"] = await self._services.blobs.get(task["data_ref"]), None
+            except (BlobMissing, BlobCorrupt):
+                raise Gone(f"the request of {standing.id} is not kept any more") from None
+        # Nobody holds a connection for it, and its key names the first one.
+        mode = "callback" if task["mode"] in ("blocking", "streaming", "batch") else task["mode"]
+        lineage = {**ORDINARY, "replay_of": standing.id}
+        again: Task = {**task, **lineage, "mode": mode, "idempotency_key": None}  # type: ignore[typeddict-item]  # a spread of the same fields
+        again["timeout_ms"] = max(task["timeout_ms"], standing.deadline_ms - standing.created_ms)
+        return again
+
+    def _shown(self, reading: Reading) -> Response:
+        row = self._services.view.get(reading.id.encode())
+        return answer({**_listed(reading), **({} if row is None else _details(row))})
+
+
+def _listed(reading: Reading) -> dict[str, Any]:
+    return {**task_object(reading), "task_id": reading.id, "owner": reading.owner}
+
+
+def _details(row: Status) -> dict[str, Any]:
+    """Render what only operators see; members without a value are left out."""
+    facts: dict[str, Any] = {name: row[name] for name in ROW_FACTS}  # type: ignore[literal-required]
+    for name in ROW_TIMES:
+        at_ms: int | None = row[name]  # type: ignore[literal-required]
+        facts[name.removesuffix("_ms") + "_at"] = None if at_ms is None else moment(at_ms)
+    if row["batch_id"] is None:
+        facts["batch_line"] = None
+    facts["waits_for"] = _waits_for(row)
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _waits_for(row: Status) -> str | None:
+    if row["state"] != "queued":
+        return None
+    if row["not_before_ms"] is not None and row["not_before_ms"] > time.time() * 1000:
+        return f"its next attempt at {moment(row['not_before_ms'])}"
+    return "a worker that takes it"

@@ -1,0 +1,86 @@
+"""A cluster in memory: its topics are the lists of the memory double, and every group has read everything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from core.kafka.cluster import Lag, Member
+from schemas.topics import DEAD_LETTER_PARTITIONS, DEAD_LETTERS, declared
+
+
+class MemoryCluster:
+    """Answers as core.kafka.cluster.Cluster does."""
+
+    def __init__(self, memory: Any) -> None:
+        self._memory = memory
+        self.unread = 0
+        """How many records each group has not read, as far as there are so many."""
+        self.there = False
+        """Whether the topics are there; without them nobody looks for long."""
+
+    async def topics(self) -> dict[str, int]:
+        """Return the declared topics, or none."""
+        settings = self._memory.settings
+        wanted = declared(partitions=settings.kafka.partitions) if self.there else ()
+        return {settings.topic(topic.name): topic.partitions for topic in wanted}
+
+    async def lags(self, wanted: Sequence[tuple[str, str]]) -> list[Lag]:
+        """Tell how far groups have read."""
+        return [self._lag(group, topic) for group, topic in wanted]
+
+    def _lag(self, group: str, topic: str) -> Lag:
+        ends = {number: len(self._log(topic, number)) for number in range(self._memory.settings.kafka.partitions)}
+        return Lag(group, topic, {number: max(0, end - self.unread) for number, end in ends.items()}, ends)
+
+    async def members(self, groups: Sequence[str]) -> dict[str, list[Member]]:
+        """Return one reader of each group."""
+        return {group: [Member("reader", "127.0.0.1", (TopicPartition(group, 0),))] for group in groups}
+
+    async def delete_before(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Delete nothing, and say so."""
+        return dict(offsets)
+
+    @asynccontextmanager
+    async def reading(self, topics: Iterable[str]) -> AsyncIterator[Any]:  # noqa: ARG002 - all are there
+        """Read records."""
+        yield Reader(self._memory)
+
+    def _log(self, topic: str, number: int) -> list[Any]:
+        found: list[Any] = self._memory.log.get(TopicPartition(topic, number), [])
+        return found
+
+
+class Reader:
+    """Reads with headers and times, which the memory's own look-up leaves out."""
+
+    def __init__(self, memory: Any) -> None:
+        self._memory = memory
+
+    async def bounds(self, tps: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """Return the first and the next offset."""
+        return {tp: (0, len(self._memory.log.get(tp, []))) for tp in tps}
+
+    async def read(self, tp: TopicPartition, offset: int) -> Any:
+        """Return a record."""
+        found = [one async for one in self.between(tp, offset, offset + 1)]
+        return found[0] if found else None
+
+    async def between(self, tp: TopicPartition, offset: int, end: int) -> AsyncIterator[Any]:
+        """Yield records."""
+        for record in [one async for one in self._memory.between(tp, offset, end)]:
+            kept = self._memory.log[tp][record.offset]
+            yield record._replace(headers=kept.headers, timestamp=kept.timestamp_ms or 0)
+
+    async def offset_at(self, tp: TopicPartition, at_ms: int) -> int | None:
+        """Return where a time begins: all records are of long ago."""
+        return None if at_ms > 0 else len(self._memory.log.get(tp, []))
+
+
+def bury(memory: Any, partition: int, record: Any) -> None:
+    """Put a dead letter into the log."""
+    assert partition < DEAD_LETTER_PARTITIONS
+    memory.log[TopicPartition(memory.settings.topic(DEAD_LETTERS), partition)].append(record)
