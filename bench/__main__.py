@@ -1,4 +1,4 @@
-"""`make bench`, or `python -m bench [scheduler pipeline accept latency mirror rebuild] [--tasks N]`."""
+"""`make bench`, or `python -m bench [scheduler pipeline accept latency mirror rebuild replay] [--tasks N]`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import uvloop
 from bench import measures
 from bench.mirror import mirror
 from bench.rebuild import rebuild
+from bench.replay import replay
 from bench.report import Report, Row
 from bench.webhooks import webhooks
 
@@ -23,6 +24,7 @@ MEASURES: Mapping[str, tuple[Callable[[int], Awaitable[list[Row]]], int]] = {
     "latency": (measures.latency, 400),
     "mirror": (mirror, 400),
     "rebuild": (rebuild, 100_000),
+    "replay": (replay, 50_000),
     "webhooks": (webhooks, 5_000),
 }
 OUT = Path(__file__).parent / "out" / "bench.json"
