@@ -1,0 +1,146 @@
+"""What surrounds the batch machine: proposals that are refused, the clock of a batch, and what waits after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from schemas.codec import BATCH, EVENT
+from schemas.events import change, event
+from schemas.records import Event
+from streams.batch_rows import MAX_PROPOSAL_BYTES
+from streams.faust_app import LaneApp, NoRows
+from streams.index import HORIZON_MS, Due
+from streams.inputs import Poison, read_event
+from streams.recovery import sweep_batches
+from streams.replay import Replay
+from streams.timers import Timers
+from tests.support.batch_log import (
+    CREATED_MS,
+    HOME,
+    QUEUE_NUMBER,
+    RETENTION_MS,
+    WINDOW_MS,
+    BatchLog,
+    MemoryRows,
+    batch_id,
+    created,
+    proposed,
+)  # fmt: skip
+from tests.support.waiting import eventually_async
+from tests.unit.streams.test_faust_canary import nothing
+
+ONE = batch_id()
+
+
+class Message:
+    """A record of events.offline as Faust hands it out."""
+
+    key, offset, headers = b"", 1, None
+
+    def __init__(self, what: Event, *, partition: int = HOME) -> None:
+        self.value = EVENT.encode(what)
+        self.partition = partition
+
+
+def test_a_sound_proposal_is_read() -> None:
+    found = read_event(Message(created(ONE)), max_bytes=1 << 20)
+    assert not isinstance(found, Poison)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"queue": "no queue"}, "queue"),
+        ({"queue_number": 1 << 32}, "queue_number"),
+        ({"endpoint": "v1"}, "endpoint"),
+        ({"created_ms": 0}, "expires_ms"),
+        ({"expires_ms": CREATED_MS}, "expires_ms"),
+        ({"expires_ms": 1 << 50}, "expires_ms"),
+        ({"owner": "o" * 257}, "owner"),
+        ({"callback_url": "ftp://somewhere"}, "callback_url"),
+        ({"metadata": {"k": "v" * MAX_PROPOSAL_BYTES}}, "change"),
+        ({"id": batch_id(1)}, "id"),
+        ({"id": "batch_1"}, "change"),
+    ],
+)
+def test_a_batch_that_could_not_be_run_is_poison(changes: dict[str, Any], field: str) -> None:
+    said = change(batch=BATCH.encode({**proposed(ONE), **changes}))  # type: ignore[typeddict-item]
+    found = read_event(Message(event("batch_created", at_ms=1, task_id=ONE, change=said)), max_bytes=1 << 20)
+    assert isinstance(found, Poison)
+    assert found.field == field
+
+
+@pytest.mark.parametrize("said", [None, b"", b"\0\0\0\0\x10nonsense"])
+def test_a_proposal_without_a_batch_is_poison(said: bytes | None) -> None:
+    what = event("batch_created", at_ms=1, task_id=ONE, change=None if said is None else change(batch=said))
+    assert isinstance(read_event(Message(what), max_bytes=1 << 20), Poison)
+    assert isinstance(read_event(Message(created(ONE), partition=HOME + 1), max_bytes=1 << 20), Poison)
+
+
+def test_a_stop_waits_until_all_tasks_are_read_again() -> None:
+    replay = Replay()
+    replay.begin({HOME: 10}, ())
+    kinds = ("batch_cancel", "batch_due", "batch_part", "batch_created", "batch_validated")
+    waits = [kind for kind in kinds if replay.waits(HOME, event(kind, at_ms=1, task_id=ONE))]  # type: ignore[arg-type]
+    assert waits == ["batch_cancel", "batch_due"]
+
+
+async def test_the_clock_of_a_batch_rings_at_its_window_and_at_its_retention() -> None:
+    log = BatchLog()
+    near = CREATED_MS + WINDOW_MS - HORIZON_MS
+    await log.fold((0, created(ONE)), now_ms=near)
+    assert log.index.due(now_ms=near + HORIZON_MS) == [Due(CREATED_MS + WINDOW_MS, "batch_due", HOME, ONE)]
+    await log.fold((1, event("batch_invalid", at_ms=1, task_id=ONE)), now_ms=near)
+    assert log.index.next_due_ms() is None  # far away: a later sweep brings it in
+    rows: Any = log.batches
+    over_ms = near + RETENTION_MS
+    for rebuild in (False, True):
+        assert await sweep_batches(rows, log.index, [HOME], now_ms=over_ms, rebuild=rebuild) == 1
+        assert log.index.due(now_ms=over_ms) == [Due(over_ms, "batch_due", HOME, ONE)]
+    assert log.index.stamp_taken(HOME, QUEUE_NUMBER, CREATED_MS // 1000)
+    log.index.clear()
+    assert not log.index.stamp_taken(HOME, QUEUE_NUMBER, CREATED_MS // 1000)
+
+
+async def test_timers_write_what_is_due_for_a_batch() -> None:
+    written: list[Event] = []
+
+    class Parts:
+        async def send_all(self, records: list[Any]) -> None:
+            written.extend(EVENT.decode(record.value or b"") for _, _, record in records)
+
+    log = BatchLog()
+    await log.fold((0, created(ONE, created_ms=CREATED_MS - 2, expires_ms=CREATED_MS - 1)), now_ms=CREATED_MS)
+    log.index._push(Due(1, "batch_due", HOME, batch_id(9)), CREATED_MS)  # removed since
+    parts: Any = Parts()
+    no_tasks, batches = cast("Any", MemoryRows()), cast("Any", log.batches)
+    timers = Timers(log.settings, 1, producer=parts, lookup=parts, index=log.index, rows=no_tasks, batches=batches)
+    timers.partitions = {HOME}
+    ticking = asyncio.create_task(timers.run())
+    try:
+        await eventually_async(lambda: written, within_s=30)
+    finally:
+        ticking.cancel()
+    assert [(one["kind"], one["id"]) for one in written] == [("batch_due", ONE)]
+
+
+async def test_only_the_offline_lane_has_batches(tmp_path: Any) -> None:
+    log = BatchLog()
+
+    def lane(level: int) -> LaneApp:
+        return LaneApp(
+            log.settings, level, folder=tmp_path, instance=0, on_event=nothing, on_ready=nothing, on_revoked=nothing,
+            committable=lambda _: None,
+        )  # fmt: skip
+
+    online, offline = lane(0), lane(1)
+    assert isinstance(online.batches, NoRows)
+    assert (online.batches.get(0, b"x"), list(online.batches.scan(0))) == (None, [])
+    names = {table.changelog_topic.get_topic_name() for table in offline.app.tables.values()}
+    assert names == {"headrace.status.offline", "headrace.batches"}
+    offline.batches.put(2, [(b"a", b"1")], offset=0)
+    offline.rows.put(2, [(b"b", b"2")], offset=0)
+    assert list(offline.batches.scan(2)) == [(b"a", b"1")]
