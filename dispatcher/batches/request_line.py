@@ -12,8 +12,8 @@ MAX_CUSTOM_ID = 512
 """Characters: it is kept with every record of its task."""
 LONGEST_BYTES = 8_388_608
 """Of one line: the feeder holds a line some times over, as text, as values and as the body that is sent."""
-MAX_VALUES = 500_000
-"""A line of a million empty lists takes a hundred times its size in memory when it is read."""
+MAX_VALUES = 200_000
+"""Values take many times their size in memory, and the event loop stands still while a line is read."""
 LARGE_BYTES = 262_144
 DEEP = 200
 """orjson writes 254 levels and reads 1,024: what it has read is written again with the body."""

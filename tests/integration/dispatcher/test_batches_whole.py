@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -104,3 +105,21 @@ async def test_kill_9_in_the_middle_repeats_no_line_and_loses_none(roles: Runnin
         if roles.sim.stats.keys[task_id].arrival_ms[-1] > at
     }
     assert late == {}  # nobody executes a line again whose result is in the log
+
+
+@pytest.mark.timeout(240)
+async def test_a_frozen_writer_is_not_heard_any_more(roles: Running) -> None:
+    bench, total = roles.bench, 1_200
+    log = roles.folder / "second.log"
+    with running("dispatcher", env=roles.env, log=log):
+        batch = await bench.create(input_of(total, latency_ms=300))
+        await eventually_async(lambda: bench.count(batch) >= 200, within_s=90, what="200 ends")
+        roles.dispatcher.send(signal.SIGSTOP)
+        await eventually_async(lambda: bench.count(batch) >= 900, within_s=90, what="900 ends")
+        roles.dispatcher.send(signal.SIGCONT)
+        row = await bench.until(batch, "completed", within_s=120)
+    assert (row["total"], row["completed"], row["failed"]) == (total, total, 0)
+    assert await bench.names(batch) == (names("c", range(total)), [])
+    assert {len(times) for times in bench.results.values()} == {1}
+    stored = {path.name for path in (roles.folder / "objects" / "batches" / batch / "output").iterdir()}
+    assert {f"{part['end']:012d}-{part['token']}" for part in row["parts"]} <= stored
