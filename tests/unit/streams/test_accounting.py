@@ -12,7 +12,8 @@ from core.kafka.lookup import Found, Lookup
 from core.kafka.producer import Record
 from core.settings import ModelSettings, Settings
 from schemas.codec import RESULT, USAGE
-from schemas.headers import find
+from schemas.events import event
+from schemas.headers import find, traceparent_of
 from schemas.parts import Usage
 from streams.accounting import missing, usage_record
 from streams.fold import Fold, Home
@@ -25,6 +26,8 @@ from tests.support.records import failure, finished, outcome, task, task_id
 COUNTED: Usage = {"prompt_tokens": 1_000, "completion_tokens": 500, "total_tokens": 1_500}
 PRICED = {"m": ModelSettings.model_validate({"prompt_price": "0.001", "completion_price": "0.002", "currency": "EUR"})}
 USAGE_0 = ("t.usage", 0)
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+CHILD = TRACE[:36] + b"1" * 16 + b"-01"
 
 
 def ended(one: str, log: Log | None = None, *, rules: Rules | None = None, **changes: Any) -> Fold:
@@ -134,3 +137,26 @@ async def test_after_a_crash_the_records_that_lack_are_found() -> None:
         (name, 2): [elsewhere.encode()],
     }
     assert topic.asked == [(TopicPartition(name, 0), 8_000), (TopicPartition(name, 2), 7_000)]
+
+
+def test_what_comes_later_is_in_the_trace_of_the_task() -> None:
+    """A deadline is an event of nobody's trace: its result and its work take that of the row."""
+    one, log = task_id(), Log()
+    fold = log.fold()
+    fold.submission(Submission(one, task(timeout_ms=60_000), 1_000, TRACE), partition=0, offset=0)
+    assert fold.rows[0, one] is not None
+    log.keep(fold)
+    late = log.fold(now_ms=90_000)
+    late.event(event("deadline", at_ms=90_000, task_id=one), partition=0)
+    [record] = results(late)
+    assert find(record.headers, "traceparent") == TRACE
+    attempt = log.fold()
+    attempt.event(finished(one), partition=0, traceparent=CHILD)
+    [record] = results(attempt)
+    assert find(record.headers, "traceparent") == CHILD
+
+
+def test_a_broken_trace_context_of_a_record_is_ignored() -> None:
+    assert traceparent_of([("traceparent", TRACE)]) == TRACE
+    for broken in (b"", b"00-\xff", TRACE[:-1], TRACE + b"-\n", b"ff" + TRACE[2:], None):
+        assert traceparent_of([("traceparent", broken)]) is None
