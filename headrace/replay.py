@@ -89,13 +89,13 @@ def run_(
             _check_same(known, order, path)
             _finish(_run(settings, path, Order(name, known.choice, known.target), rate), path, as_json=as_json)
             return
+        if not dry_run and (into is None) == (queue_to is None):
+            raise ConfigError("say where to: --into live, or --queue-to QUEUE; --dry-run only counts")
         if dry_run or not yes:
             found = _survey(settings, order.choice, now_ms=now_ms)
             _show_survey(settings, found, model_to=model_to, as_json=as_json and dry_run)
         if dry_run:
             return
-        if (into is None) == (queue_to is None):
-            raise ConfigError("say where to: --into live, or --queue-to QUEUE; --dry-run only counts")
         if not yes:
             where = f"the queue {queue_to}" if queue_to else "the live queues"
             click.confirm(f"Run them again in {where}? The model servers do all of this work.", abort=True, err=True)
@@ -122,7 +122,7 @@ def diff(
     """Compare the outcomes of a replay with those of the originals.
 
     equal: the same answer, ids and times left aside. changed: another one. failed: only the original went well.
-    recovered: only the repetition did. unpaired: the original has no outcome any more, or never had one.
+    recovered: only the repetition did. unpaired: the original has no outcome or no stored answer any more.
     """
     with reported():
         settings = load_settings(config=config)

@@ -42,7 +42,10 @@ class Answer(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A repetition and what it repeats; an original whose result is not kept any more is None."""
+    """A repetition and what it repeats; an original whose result is not kept any more is None.
+
+    Stored answers go with their tasks, earlier than the records of their results: without one there is no pair either.
+    """
 
     verdict: Verdict
     original: Answer | None
@@ -96,9 +99,12 @@ def judged(original: Answer | None, replay: Answer) -> Verdict:
     went_well, goes_well = original.state == "completed", replay.state == "completed"
     if went_well != goes_well:
         return "recovered" if goes_well else "failed"
-    same = original.digest == replay.digest and original.digest is not None
     if not went_well:  # both failed: what counts is why, not in which words
         same = (original.state, original.error_code) == (replay.state, replay.error_code)
+    elif original.digest is None or replay.digest is None:
+        return "unpaired"
+    else:
+        same = original.digest == replay.digest
     return "equal" if same else "changed"
 
 

@@ -1,0 +1,62 @@
+"""`headrace replay`: what it refuses before it asks Kafka anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from headrace.replay import replay
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run where no headrace.toml of the developer lies."""
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(replay, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--from", "yesterday"), "--from 'yesterday' is no time"),
+        (("--from", "-1h", "--to", "-2h"), "--from must be before --to"),
+        (("--id", "nonsense"), "id 1: 'nonsense' is no task id"),
+        (("--queue-to", "a/b"), "--queue-to must be"),
+        (("--model-to", ""), "--model-to must be"),
+        (("--name", "../x"), "the name of a replay must be"),
+        (("--yes",), "say where to: --into live, or --queue-to QUEUE"),
+        (("--yes", "--into", "live", "--queue-to", "b"), "say where to"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(arguments: tuple[str, ...], said: str) -> None:
+    found = run("run", *arguments)
+    assert found.exit_code == 1
+    assert said in found.output
+    assert not Path(".headrace").exists()
+
+
+@pytest.mark.parametrize("option", [("--rate", "0"), ("--level", "2"), ("--status", "queued"), ("--into", "shadow")])
+def test_values_that_are_none(option: tuple[str, str]) -> None:
+    assert run("run", *option).exit_code == 2
+
+
+def test_an_empty_list_of_ids_is_not_everything(tmp_path: Path) -> None:
+    (tmp_path / "ids").write_text("\n \n")
+    found = run("run", "--ids", "ids", "--dry-run")
+    assert "--ids names no task" in found.output
+
+
+def test_a_comparison_needs_a_replay() -> None:
+    assert "name the replay" in run("diff").output
+    missing = run("diff", "nightly")
+    assert missing.exit_code == 1
+    assert "there is no replay in .headrace/replays/nightly.json" in missing.output
+
+
+def test_there_may_be_no_read_model() -> None:
+    assert run("read-model").output == "There is no read model here.\n"
