@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.deliveries import BATCH_OUTCOMES
 from ingress.api.batches.routes import DEFAULT_LIMIT, DIALECT, MAX_LIMIT
 from ingress.api.batches.wire import DIALECTS
 from ingress.api.files.openapi import FILE_ID, query, range_header, ranges, unsatisfiable
+from ingress.api.tasks.deliveries_openapi import DELIVERY
 from ingress.batches.request import ENDPOINTS, MAX_PAIRS
 from ingress.openapi_parts import COMPLETION, header
 from ingress.options import QUEUE
@@ -64,6 +66,7 @@ def paths() -> dict[str, Any]:
         f"{one}/cancel": {"post": _cancel()},
         f"{one}/output": {"get": _content("Output", "Fetch the good answers of a batch")},
         f"{one}/errors": {"get": _content("Errors", "Fetch the bad answers of a batch")},
+        f"{one}/deliveries": {"get": _deliveries()},
     }
 
 
@@ -99,10 +102,13 @@ def schemas() -> dict[str, Any]:
     listed = {"type": "array", "items": {"$ref": "#/components/schemas/Batch"}}
     maybe = {"type": ["string", "null"]}
     page = {"object": {"const": "list"}, "data": listed, "first_id": maybe, "last_id": maybe}
+    delivery = {"type": "array", "items": {"$ref": "#/components/schemas/Delivery"}}
+    told = {"object": {"const": "list"}, "batch_id": _TEXT, "data": delivery}
     required = ["input_file_id", "endpoint", "completion_window"]
     return {
         "Batch": {"type": "object", "properties": batch},
         "BatchRequest": {"type": "object", "required": required, "properties": wanted},
+        "BatchDeliveryList": {"type": "object", "properties": told},
         "BatchList": {"type": "object", "properties": {**page, "has_more": {"type": "boolean"}}},
     }
 
@@ -172,6 +178,23 @@ def _content(name: str, summary: str) -> dict[str, Any]:
         "description": "Also while the batch runs. The same as the content of its file.",
         "parameters": [_batch_id(), *_dialect(), range_header()],
         "responses": {**ranges({"200": whole}), "400": _WRONG, "404": _MISSING, "416": unsatisfiable()},
+    }
+
+
+def _deliveries() -> dict[str, Any]:
+    event = BATCH_OUTCOMES[0]
+    made = DELIVERY | {"id": f"{BATCH_ID}-{event}", "event": event}
+    listed = {"object": "list", "batch_id": BATCH_ID, "data": [made]}
+    return {
+        "operationId": "listBatchDeliveries",
+        "summary": "Show the callbacks of a batch",
+        "description": "Of its end alone: every attempt, and when the next one is due; kept for eight days.",
+        "parameters": [_batch_id(), *_dialect()],
+        "responses": {
+            "200": _answer("BatchDeliveryList", "The callbacks; none before the first attempt is over.", listed),
+            "400": _WRONG,
+            "404": _MISSING,
+        },
     }
 
 

@@ -14,6 +14,7 @@ from core.errors import InvalidRequest, Unconfirmed
 from ingress.api.batches import problems
 from ingress.api.batches.wire import DIALECTS, Dialect, batch_object, list_object
 from ingress.api.openai import answers as openai
+from ingress.api.tasks.deliveries import delivery_object
 from ingress.batches.finding import cancel_batch, find_batch
 from ingress.batches.request import read_wanted
 from ingress.body import read_body, traceparent
@@ -53,6 +54,7 @@ class BatchRoutes:
             route(f"{one}/cancel", POST=self._spoken(self.cancel)),
             route(f"{one}/output", GET=self._spoken(self._content(errors=False))),
             route(f"{one}/errors", GET=self._spoken(self._content(errors=True))),
+            route(f"{one}/deliveries", GET=self._spoken(self.deliveries)),
         ]
 
     def _spoken(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -115,6 +117,12 @@ class BatchRoutes:
         page = found[begin : begin + limit]
         body = list_object([batch_object(batch, dialect) for batch in page], has_more=len(found) > begin + limit)
         return _answer(body)
+
+    async def deliveries(self, request: Request, _: Dialect) -> Response:
+        """Show who was told of a batch's end, and when the next attempt is due."""
+        batch = await self._find(request)
+        data = [delivery_object(one) for one in self._services.deliveries.of(batch["id"])]
+        return _answer({"object": "list", "batch_id": batch["id"], "data": data})
 
     def _content(self, *, errors: bool) -> Handler:
         async def serve(request: Request, dialect: Dialect) -> Response:

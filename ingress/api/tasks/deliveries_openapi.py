@@ -4,34 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.deliveries import BATCH_OUTCOMES
 from ingress.openapi_parts import TASK_TEXT, task_id_parameter
 from schemas.validation import CALLBACK_EVENTS
 
 _TEXT = {"type": "string"}
 _TIME = {"type": "string", "format": "date-time"}
-_EXAMPLE = {
-    "object": "list",
-    "task_id": TASK_TEXT,
-    "data": [
+DELIVERY = {
+    "id": f"{TASK_TEXT}-completed",
+    "object": "delivery",
+    "event": "completed",
+    "url": "http://127.0.0.1:9000/done",
+    "status": "pending",
+    "attempts_made": 1,
+    "next_attempt_at": "2026-01-31T12:00:06Z",
+    "attempts": [
         {
-            "id": f"{TASK_TEXT}-completed",
-            "object": "delivery",
-            "event": "completed",
-            "url": "http://127.0.0.1:9000/done",
-            "status": "pending",
-            "attempts_made": 1,
-            "next_attempt_at": "2026-01-31T12:00:06Z",
-            "attempts": [
-                {
-                    "attempted_at": "2026-01-31T12:00:01Z",
-                    "status_code": 503,
-                    "latency_ms": 12,
-                    "reason": "the receiver answered 503",
-                }
-            ],
+            "attempted_at": "2026-01-31T12:00:01Z",
+            "status_code": 503,
+            "latency_ms": 12,
+            "reason": "the receiver answered 503",
         }
     ],
 }
+_EXAMPLE = {"object": "list", "task_id": TASK_TEXT, "data": [DELIVERY]}
 
 
 def paths() -> dict[str, Any]:
@@ -58,7 +54,7 @@ def schemas() -> dict[str, Any]:
         "properties": {
             "id": _TEXT | {"description": "The webhook-id header, the same in every attempt."},
             "object": {"const": "delivery"},
-            "event": {"enum": [*CALLBACK_EVENTS]},
+            "event": {"enum": [*CALLBACK_EVENTS, *BATCH_OUTCOMES]},
             "url": _TEXT,
             "status": {"enum": ["pending", "delivered", "failed", "disabled"]},
             "attempts_made": {"type": "integer"},
