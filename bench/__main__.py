@@ -11,6 +11,7 @@ import orjson
 import uvloop
 
 from bench import measures
+from bench.batches import batches
 from bench.mirror import mirror
 from bench.rebuild import rebuild
 from bench.replay import replay
@@ -26,6 +27,7 @@ MEASURES: Mapping[str, tuple[Callable[[int], Awaitable[list[Row]]], int]] = {
     "rebuild": (rebuild, 100_000),
     "replay": (replay, 50_000),
     "webhooks": (webhooks, 5_000),
+    "batches": (batches, 50_000),
 }
 OUT = Path(__file__).parent / "out" / "bench.json"
 
