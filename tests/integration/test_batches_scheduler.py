@@ -34,8 +34,8 @@ USAGE = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}
 class Stage:
     """An offline scheduler process, and who feeds it, works and writes."""
 
-    def __init__(self, probe: LaneProbe, role: Role, folder: Path) -> None:
-        self.probe, self.role, self.folder = probe, role, folder
+    def __init__(self, probe: LaneProbe, role: Role, folder: Path, env: dict[str, str]) -> None:
+        self.probe, self.role, self.folder, self.env = probe, role, folder, env
         self.rows: dict[str, list[Batch | None]] = {}
         self.now_ms = time.time_ns() // 1_000_000
 
@@ -99,7 +99,7 @@ async def stage(kafka: str, tmp_path: Path) -> AsyncIterator[Stage]:
     async with lane_probe(settings, 1) as probe:
         log = tmp_path / "streams.log"
         with running("streams", "--level", "offline", env=env, log=log) as role:
-            made = Stage(probe, role, tmp_path)
+            made = Stage(probe, role, tmp_path, env)
 
             def see(_: object, records: object) -> None:
                 for record in records:  # type: ignore[attr-defined]  # a Tail gives a sequence of records
@@ -182,6 +182,33 @@ async def test_both_tables_come_back_and_a_stop_ends_what_runs(stage: Stage) -> 
     await eventually_async(lambda: probe.work[line_task_id(third, 0)], within_s=WITHIN_S)
     assert stage.row(one)["fed"] == 10
     assert not any(probe.work[line_task_id(cancelled, number)] for number in range(10, 20))
+
+
+async def test_batches_go_on_when_schedulers_come_and_go(stage: Stage) -> None:
+    homes = range(stage.probe.settings.kafka.partitions)
+    batches = [await stage.create(home, 20, home=home) for home in homes]
+    for batch in batches:
+        await stage.feed(batch, 0, 10)
+    with running("streams", "--level", "offline", env=stage.env, log=stage.folder / "second.log"):
+        names = {pulse["scheduler"] for pulse in stage.probe.pulses}
+
+        def shared() -> bool:
+            told = {pulse["scheduler"]: pulse["partitions"] for pulse in stage.probe.pulses}
+            return len(told) > len(names) and all(told.values())
+
+        await eventually_async(shared, within_s=WITHIN_S, what="partitions for both")
+        for batch in batches:
+            await _worked(stage, batch["id"], 10)
+            await stage.feed(batch, 10, 20)
+        stage.role.kill()
+        for batch in batches:
+            await _worked(stage, batch["id"], 20)
+            await stage.until(batch["id"], "finalizing")
+    for batch in batches:
+        row = stage.row(batch["id"])
+        assert (row["completed"], row["failed"], bits.count(row["ended"])) == (18, 2, 20)
+        results = [stage.probe.results[line_task_id(batch, number)] for number in range(20)]
+        assert {len(found) for found in results} == {1}
 
 
 async def _worked(stage: Stage, one: str, count: int) -> None:
