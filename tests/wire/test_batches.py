@@ -139,6 +139,9 @@ async def test_pages_of_the_list(ingress: Double) -> None:
         assert page["object"] == "list"
         return [batch["id"] for batch in page["data"]], page["first_id"], page["last_id"], page["has_more"]
 
+    entries = (await client.get("/v1/batches")).json()["data"]
+    assert {entry["file_name"] for entry in entries} == {"requests.jsonl"}
+    assert "file_name" not in (await client.get("/v1/batches", headers=OPENAI)).json()["data"][0]
     assert await listed() == (newest, newest[0], newest[2], False)
     assert await listed(limit=2) == (newest[:2], newest[0], newest[1], True)
     assert await listed(limit=2, after=newest[1]) == (newest[2:], newest[2], newest[2], False)

@@ -98,6 +98,7 @@ def schemas() -> dict[str, Any]:
         "output_file_id": {"type": ["string", "null"],
                            "description": "Known and readable from the start; null when it has ended without any."},
         "metadata": metadata,
+        "file_name": {"type": ["string", "null"], "description": "In lists of SiliconFlow's dialect alone."},
     }  # fmt: skip
     listed = {"type": "array", "items": {"$ref": "#/components/schemas/Batch"}}
     maybe = {"type": ["string", "null"]}
@@ -134,7 +135,8 @@ def _list() -> dict[str, Any]:
         "limit": ("Batches of a page.",
                   {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}),
     }  # fmt: skip
-    page = {"object": "list", "data": [CREATED], "first_id": BATCH_ID, "last_id": BATCH_ID, "has_more": False}
+    entry = CREATED | {"file_name": "requests.jsonl"}
+    page = {"object": "list", "data": [entry], "first_id": BATCH_ID, "last_id": BATCH_ID, "has_more": False}
     return {
         "operationId": "listBatches",
         "summary": "List batches",

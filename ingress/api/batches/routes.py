@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import orjson
 from starlette.requests import Request
@@ -115,8 +116,16 @@ class BatchRoutes:
         found = self._services.batches.of(owner)
         begin = position(after, [batch["id"] for batch in found])
         page = found[begin : begin + limit]
-        body = list_object([batch_object(batch, dialect) for batch in page], has_more=len(found) > begin + limit)
-        return _answer(body)
+        shown = [self._listed(batch, dialect) for batch in page]
+        return _answer(list_object(shown, has_more=len(found) > begin + limit))
+
+    def _listed(self, batch: Batch, dialect: Dialect) -> dict[str, Any]:
+        """Build an entry of the list; SiliconFlow's has the name of the file too."""
+        entry = batch_object(batch, dialect)
+        if dialect == "siliconflow":
+            file = self._services.files.get(batch["input_file_id"], owner=batch["owner"])
+            entry["file_name"] = None if file is None else file["filename"]
+        return entry
 
     async def deliveries(self, request: Request, _: Dialect) -> Response:
         """Show who was told of a batch's end, and when the next attempt is due."""
