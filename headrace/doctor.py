@@ -1,0 +1,62 @@
+"""`headrace doctor`: what is stuck, why, and what to do; from the ingress, or from Kafka itself when that is down."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.config import load_settings
+from core.doctor.facts import Finding
+from core.doctor.rules import findings
+from core.doctor.survey import survey
+from core.kafka.cluster import Cluster
+from headrace.batches import api_options
+from headrace.options import config_option, reported
+from headrace.remote import Api, Unreachable, json_option
+
+DOWN_STEP = "start `headrace ingress`, read its log, or name another with --url"
+
+
+@click.command()
+@json_option
+@api_options
+@config_option
+def doctor(as_json: bool, url: str, api_key: str, config: Path | None) -> None:
+    """Say what is stuck, why, and the next step; exit code 1 when there is a problem.
+
+    It listens for 3 to 10 s. When the ingress does not answer it says so and asks Kafka itself, with the settings of
+    this machine (kafka.bootstrap, kafka.topic_prefix).
+    """
+    with reported():
+        try:
+            with Api(url, api_key) as api:
+                told = api.get("doctor")
+        except Unreachable as error:
+            told = _by_kafka(error.message, config)
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+    else:
+        for one in told["data"]:
+            mark = click.style("problem", fg="red") if one["weight"] == "problem" else "note"
+            click.echo(f"{mark}  {one['what']}\n         next: {one['next_step']}")
+        if told["healthy"]:
+            click.echo("Nothing is stuck.")
+    if not told["healthy"]:
+        raise SystemExit(1)
+
+
+def _by_kafka(why: str, config: Path | None) -> dict[str, Any]:
+    settings = load_settings(config=config)
+    facts = asyncio.run(survey(settings, Cluster(settings, name="headrace-doctor")))
+    down = Finding("problem", "ingress_down", "ingress", why, DOWN_STEP)
+    found = [down, *findings(facts)]
+    return {
+        "object": "doctor",
+        "healthy": False,
+        "watched_s": round(facts.watched_s, 1),
+        "data": [one._asdict() for one in found],
+    }
