@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -24,6 +26,7 @@ from core.kafka.admin import apply_topics
 from core.settings import Settings
 from schemas.codec import TASK
 from schemas.framing import frame
+from tests.support.markdown import blocks
 from tests.support.ports import free_port
 from tests.support.records import task, task_id
 from tests.support.roles import Role, running, settings_for
@@ -265,3 +268,20 @@ async def test_an_id_is_taken_once(shop: Shop) -> None:
 def write_one(shop: Shop, value: bytes) -> None:
     shop.producer.produce(shop.tasks, value)
     assert shop.producer.flush(60) == 0
+
+
+async def test_the_examples_of_the_page_work(shop: Shop) -> None:
+    page = (Path(__file__).parents[2] / "docs/kafka.md").read_text(encoding="utf-8")
+    program = "\n".join(block.text for block in blocks(page) if block.language == "python")
+    for shown, real in (
+        ("127.0.0.1:9092", shop.settings.kafka.bootstrap),
+        ("http://127.0.0.1:8080", shop.url),
+        ('"headrace.', f'"{shop.settings.kafka.topic_prefix}'),
+    ):
+        assert shown in program
+        program = program.replace(shown, real)
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1:3] for line in done.stdout.splitlines()] == [["completed", "200"]] * 4
