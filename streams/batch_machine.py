@@ -15,7 +15,7 @@ from schemas.batches import BATCH_ENDED, Batch, BatchState
 from schemas.ids import line_id, parse_batch
 from schemas.parts import BatchChange, BatchPart, Usage
 from schemas.records import Event, State, Task
-from streams.batch_rows import MAX_ERROR_TEXT, MAX_ERRORS, due_ms
+from streams.batch_rows import MAX_PARTS, due_ms, errors_of
 
 KINDS = frozenset(("batch_created", "batch_validated", "batch_invalid", "batch_part", "batch_cancel", "batch_due"))
 CANCELLED, EXPIRED = "batch_cancelled", "batch_expired"
@@ -132,9 +132,7 @@ def _validated(batch: Batch, event: Event, now_ms: int) -> Step:
 def _invalid(batch: Batch, event: Event, now_ms: int) -> Step:
     if batch["state"] != "validating":
         return dropped(batch, "late_batch_invalid")
-    found = event["change"]["errors"] if event["change"] is not None else []
-    errors = [{**error, "message": error["message"][:MAX_ERROR_TEXT]} for error in found[:MAX_ERRORS]]
-    return Step(cast("Batch", {**batch, "state": "failed", "failed_ms": now_ms, "errors": errors}))
+    return Step({**batch, "state": "failed", "failed_ms": now_ms, "errors": errors_of(event)})
 
 
 def _cancel(batch: Batch, event: Event, now_ms: int) -> Step:
@@ -167,6 +165,8 @@ def _part(batch: Batch, event: Event, now_ms: int) -> Step:
         return dropped(batch, "late_batch_part")
     if said is None or not _fits(batch, said):
         return dropped(batch, "misfit_part")
+    if len(batch["parts"]) >= MAX_PARTS:
+        return dropped(batch, "too_many_parts")
     part, lines = said["part"], said["lines"]
     row: Batch = {**batch, "written": bits.union(batch["written"], lines)}
     if part is not None and part["end"] > said["begin"]:

@@ -8,22 +8,25 @@ from schemas.batches import Batch
 from schemas.codec import BATCH, SchemaError
 from schemas.framing import FramingError
 from schemas.ids import EPOCH_S, IdError, parse_batch
+from schemas.parts import BatchError
 from schemas.records import Event
 from schemas.validation import MAX_CREATED_MS, MAX_TEXT, Invalid, check_callback, check_endpoint, check_queue
 
 MAX_PROPOSAL_BYTES = 262_144
 """The row grows by two bitmaps and the list of its parts: together they must fit a record of 1 MB."""
+MAX_PARTS = 15_000
+"""About 40 bytes each: at 4 MB a piece 60 GB of answers. A row that outgrows its record would end the scheduler."""
 MAX_ERRORS = 100
 MAX_ERROR_TEXT = 1_000
 
 
-def proposal(event: Event, *, partition: int) -> Batch:
+def proposal(event: Event, *, partition: int, max_bytes: int = MAX_PROPOSAL_BYTES) -> Batch:
     """Read what batch_created proposes; raises Invalid."""
     said = event["change"]["batch"] if event["change"] is not None else None
     if said is None:
         raise Invalid("change", "batch_created needs the proposed batch")
-    if len(said) > MAX_PROPOSAL_BYTES:
-        raise Invalid("change", f"a batch of {len(said)} bytes is too large; it may have {MAX_PROPOSAL_BYTES}")
+    if len(said) > min(max_bytes, MAX_PROPOSAL_BYTES):
+        raise Invalid("change", f"a batch of {len(said)} bytes is too large: its row must fit a record in the end")
     try:
         batch = BATCH.decode(said)
         home = parse_batch(batch["id"]).partition
@@ -94,6 +97,20 @@ def ended_ms(batch: Batch) -> int | None:
             return batch["cancelled_ms"]
         case _:
             return None
+
+
+def errors_of(event: Event) -> list[BatchError]:
+    """Take the faults of a file out of batch_invalid, no more of them and no longer than a row can hold."""
+    found = event["change"]["errors"] if event["change"] is not None else []
+    return [
+        {
+            "code": error["code"][:MAX_TEXT],
+            "message": error["message"][:MAX_ERROR_TEXT],
+            "param": None if error["param"] is None else error["param"][:MAX_TEXT],
+            "line": error["line"],
+        }
+        for error in found[:MAX_ERRORS]
+    ]
 
 
 def due_ms(batch: Batch, *, retention_ms: int) -> int | None:

@@ -104,7 +104,7 @@ def read_event(message: Any, *, max_bytes: int) -> Event | Poison:
     try:
         event = EVENT.decode(message.value)
         if event["kind"] == "batch_created":
-            proposal(event, partition=message.partition)
+            proposal(event, partition=message.partition, max_bytes=max_bytes // 4)
     except (FramingError, SchemaError) as error:
         return Poison(str(error), None)
     except Invalid as error:

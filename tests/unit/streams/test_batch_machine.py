@@ -14,7 +14,7 @@ from schemas.codec import BATCH
 from schemas.events import event
 from schemas.records import Event
 from streams import batch_machine
-from streams.batch_rows import due_ms, first_row
+from streams.batch_rows import MAX_PARTS, MAX_PROPOSAL_BYTES, due_ms, first_row
 from tests.support.batch_log import CREATED_MS, RETENTION_MS, batch_id, line, part, proposed, validated
 
 ONE = batch_id()
@@ -158,6 +158,20 @@ def test_a_batch_that_waits_for_its_files_is_due_for_nothing() -> None:
     assert due_ms({**row, "state": "cancelling"}, retention_ms=5) is None
     assert due_ms({**row, "state": "failed", "failed_ms": 7}, retention_ms=5) == 12
     assert due_ms({**row, "state": "expired", "expired_ms": 8}, retention_ms=5) == 13
+
+
+def test_the_list_of_pieces_is_bounded() -> None:
+    row = first_row(proposed(ONE), offset=0, taken=lambda _: False)
+    full = part(ONE, 1, 2, {0}, name="f" * 16)
+    assert full["change"] is not None
+    assert full["change"]["part"] is not None
+    row = {**row, "state": "in_progress", "total": 50_000, "fed": 50_000, "written_to": 1, "written": b"\0" * 6_250}
+    row = {**row, "ended": b"\xff" * 6_250, "parts": [{**full["change"]["part"], "end": 1 << 40}] * (MAX_PARTS - 1)}
+    step = batch_machine.apply(row, full, now_ms=CREATED_MS, retention_ms=1)
+    assert step.batch is not None
+    assert len(BATCH.encode(step.batch)) + MAX_PROPOSAL_BYTES < 1_000_000
+    again = part(ONE, 2, 3, {1})
+    assert batch_machine.apply(step.batch, again, now_ms=CREATED_MS, retention_ms=1).note == "too_many_parts"
 
 
 def test_unexpected_events_are_dropped() -> None:
