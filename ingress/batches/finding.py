@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
 
-from core.errors import NotFound, RequestError
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from core.errors import NotFound, RequestError, Unavailable
+from core.kafka.lookup import Found
 from ingress.services import Services
 from schemas import ids, topics
 from schemas.batches import Batch
 from schemas.codec import BATCH, EVENT, SchemaError
 from schemas.framing import FramingError
+from schemas.headers import find
 from schemas.ids import TaskId
 
 OTHER_WAIT_S = 2.0
@@ -18,6 +25,8 @@ YOUNG_S = 15 * 60
 """An older batch that has no row does not exist: no scheduler is this far behind unnoticed."""
 CLOCK_SKEW_MS = 2_000
 JUDGED_S = 2.0
+JUST_NOW_MS, SEARCH_S = 10_000, 3.0
+"""How far back accepted batches without a row are looked for; a scheduler that keeps up needs milliseconds."""
 
 
 class BatchNotCancellable(RequestError):
@@ -67,12 +76,49 @@ async def cancel_batch(services: Services, text: str, *, owner: str) -> Batch:
     return row
 
 
+async def user_of(services: Services, file_id: str) -> str | None:
+    """Return the id of a batch that still needs an input file; raises Unavailable.
+
+    A batch that another ingress has accepted just now may have no row yet: its event is looked for in the log.
+    """
+    services.batches.check_read()
+    if users := services.batches.users_of(file_id):
+        return users[0]
+    begin_ms = time.time_ns() // 1_000_000 - JUST_NOW_MS
+    try:
+        async with asyncio.timeout(SEARCH_S):
+            for partition in range(services.settings.kafka.partitions):
+                tp = services.topic_partition(topics.events(1), partition)
+                async for batch in _created_since(services, tp, begin_ms):
+                    if batch["input_file_id"] == file_id and services.batches.get(batch["id"]) is None:
+                        return batch["id"]
+    except (KafkaError, OSError, TimeoutError):
+        raise Unavailable("it could not be told in time whether the file is in use; nothing was deleted") from None
+    return next(iter(services.batches.users_of(file_id)), None)  # its row may have come meanwhile
+
+
+async def _created_since(services: Services, tp: TopicPartition, begin_ms: int) -> AsyncIterator[Batch]:
+    begin = await services.lookup.offset_at(tp, begin_ms)
+    if begin is None:
+        return
+    _, end = (await services.lookup.bounds([tp]))[tp]
+    async for found in services.lookup.between(tp, begin, end):
+        if (find(found.headers, "ce_type") or b"").endswith(b".batch_created"):
+            batch = _proposed(found)
+            if batch is not None:
+                yield batch
+
+
 async def _from_event(services: Services, identity: TaskId) -> Batch | None:
     if identity.partition >= services.settings.kafka.partitions:
         return None
     tp = services.topic_partition(topics.events(1), identity.partition)
     key = identity.batch().encode()
-    found = await services.lookup.find(tp, key, from_ms=identity.time_s * 1000 - CLOCK_SKEW_MS)
+    return _proposed(await services.lookup.find(tp, key, from_ms=identity.time_s * 1000 - CLOCK_SKEW_MS))
+
+
+def _proposed(found: Found | None) -> Batch | None:
+    """Return the row that an event proposes."""
     if found is None or found.value is None:
         return None
     try:

@@ -14,6 +14,7 @@ from ingress.api.batches.routes import position, read_page
 from ingress.api.batches.wire import list_object
 from ingress.api.files.wire import deleted_object, file_object
 from ingress.api.openai.answers import problem
+from ingress.batches.finding import user_of
 from ingress.files.content import content_answer
 from ingress.files.finding import OUTPUT, Entry, all_files, find_file, of_upload
 from ingress.files.intake import PURPOSES, receive_file
@@ -92,9 +93,8 @@ class FileRoutes:
         entry = await find_file(services, request.path_params["file_id"], owner=owner)
         if entry.uploaded is None:
             raise InvalidRequest(f"file {entry.id} belongs to {entry.batch_id} and goes with it", field="file_id")
-        services.batches.check_read()
-        if users := services.batches.users_of(entry.id):
-            raise InvalidRequest(f"file {entry.id} is in use by {users[0]}, which has not ended", field="file_id")
+        if (user := await user_of(services, entry.id)) is not None:
+            raise InvalidRequest(f"file {entry.id} is in use by {user}, which has not ended", field="file_id")
         await services.files.remove(services.producer, entry.uploaded)
         with suppress(Unavailable):  # what cannot be removed now is swept away later
             await services.blobs.delete(entry.uploaded["blob"])
