@@ -1,4 +1,4 @@
-"""Batches on a real broker, with scheduler and dispatcher as processes: fed, written, stopped, killed, frozen."""
+"""Batches on a real broker, with scheduler and dispatcher as processes: fed, written, stopped, frozen."""
 
 from __future__ import annotations
 
@@ -85,26 +85,6 @@ async def test_a_cancel_and_an_expiry_in_the_middle_leave_no_line_out(roles: Run
         assert row["completed"] == len(output) < 500
         codes = {line["error"]["code"] for line in await bench.lines(batch_id, errors=True)}
         assert codes == {f"batch_{state}"}
-
-
-@pytest.mark.timeout(300)
-async def test_kill_9_in_the_middle_repeats_no_line_and_loses_none(roles: Running) -> None:
-    bench, total = roles.bench, 2_000
-    batch = await bench.create(input_of(total, latency_ms=20))
-    for at, role in ((150, roles.dispatcher), (500, roles.streams), (900, roles.dispatcher), (1_300, roles.streams)):
-        await eventually_async(lambda at=at: bench.count(batch) >= at, within_s=90, what=f"{at} ends")  # type: ignore[misc]
-        role.kill()
-        role.start()
-    row = await bench.until(batch, "completed", within_s=120)
-    assert (row["total"], row["completed"], row["failed"]) == (total, total, 0)
-    assert await bench.names(batch) == (names("c", range(total)), [])
-    assert {len(times) for times in bench.results.values()} == {1}
-    late = {
-        task_id: (roles.sim.stats.keys[task_id].arrival_ms, at)
-        for task_id, (at, *_) in bench.results.items()
-        if roles.sim.stats.keys[task_id].arrival_ms[-1] > at
-    }
-    assert late == {}  # nobody executes a line again whose result is in the log
 
 
 @pytest.mark.timeout(240)
