@@ -15,7 +15,7 @@ import orjson
 from rich.console import Console
 
 from core.blobs import open_blobs
-from core.config import load_settings
+from core.config import LOCAL_KEY, load_settings
 from core.errors import ConfigError, NotFound
 from core.settings import Settings
 from headrace.options import config_option, reported
@@ -27,9 +27,11 @@ from headrace.replaying.compare import VERDICTS, grouped
 from headrace.replaying.options import choice_of, chosen, target_of
 from headrace.replaying.readmodel import drop_read_models
 from headrace.replaying.running import Order, opened, run
+from headrace.replaying.serving import Place, Worker
 from headrace.replaying.state import State, Target
 from headrace.replaying.survey import Survey, surveyed
 
+LOCAL_URL = "http://127.0.0.1:8080"
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 name_option = click.option("--name", metavar="NAME", help="What the replay is called.  [from the time]")
 state_option = click.option(
@@ -51,6 +53,7 @@ def replay() -> None:
 @chosen
 @click.option("--into", type=click.Choice(["live"]), help="Into the queues that they came from.")
 @click.option("--queue-to", metavar="QUEUE", help="Into a shadow queue instead; made when it is new.")
+@click.option("--by-workers", is_flag=True, help="Leave that queue to `replay serve`, or other workers that pull.")
 @click.option("--model-to", metavar="MODEL", help="For another model: the body's model is replaced.")
 @click.option("--with-callbacks", is_flag=True, help="Call the callback URLs and fill the reply topics again.")
 @click.option("--dry-run", is_flag=True, help="Only count them, and estimate what they cost.")
@@ -63,6 +66,7 @@ def replay() -> None:
 def run_(
     into: str | None,
     queue_to: str | None,
+    by_workers: bool,
     model_to: str | None,
     with_callbacks: bool,
     dry_run: bool,
@@ -84,7 +88,8 @@ def run_(
         settings = load_settings(config=config)
         now_ms = time.time_ns() // 1_000_000
         name, path, known = _memory(settings, name, state, now_ms=now_ms)
-        order = Order(name, choice_of(asked, now_ms=now_ms), target_of(queue_to, model_to, callbacks=with_callbacks))
+        target = target_of(queue_to, model_to, callbacks=with_callbacks, workers=by_workers)
+        order = Order(name, choice_of(asked, now_ms=now_ms), target)
         if known is not None and not dry_run:
             _check_same(known, order, path)
             _finish(_run(settings, path, Order(name, known.choice, known.target), rate), path, as_json=as_json)
@@ -154,6 +159,33 @@ def diff(
         click.echo(f"{pending:,} repetitions have no outcome yet: they wait, run, or were twins by their key.")
     if found.superseded:
         click.echo(f"{found.superseded:,} earlier repetitions of the same tasks were left aside.")
+
+
+@replay.command()
+@click.argument("queue")
+@click.option("--upstream", required=True, metavar="URL", help="The server that answers, a base URL ending in /v1.")
+@click.option("--upstream-key", envvar="HEADRACE_UPSTREAM_API_KEY", metavar="KEY", help="Bearer key sent to it.")
+@click.option("--url", envvar="HEADRACE_URL", default=LOCAL_URL, show_default=True, help="Where Headrace is.")
+@click.option("--api-key", envvar="HEADRACE_API_KEY", default=LOCAL_KEY, help="A key with the scope admin.  [hr-local]")
+@click.option("--concurrency", type=click.IntRange(1, 1_000), default=16, show_default=True, help="Calls at once.")
+@click.option("--drain", is_flag=True, help="End when nothing is left to do.")
+def serve(
+    queue: str, upstream: str, upstream_key: str | None, url: str, api_key: str, concurrency: int, drain: bool
+) -> None:
+    """Answer the tasks of a shadow queue from another upstream.
+
+    For what `headrace replay run --queue-to QUEUE --by-workers` has written: takes the tasks over HTTP and brings what
+    the upstream answers, in one piece. Any number may run.
+    """
+    with reported():
+        place = Place(url, api_key, queue, upstream, upstream_key)
+        with show.bar("serving", unit="tasks") as step:
+            worker = Worker(place, concurrency=concurrency, on_done=lambda done: step(done, done, ""))
+            try:
+                asyncio.run(worker.run(drain=drain))
+            except KeyboardInterrupt:
+                click.echo("Interrupted; what was not brought is handed out again when its lease ends.", err=True)
+    click.echo(f"{worker.done:,} tasks are answered.")
 
 
 @replay.command(name="read-model")

@@ -153,7 +153,8 @@ def percentile(values: Sequence[int], part: float) -> int | None:
 
 def _lasting(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _lasting(item) for name, item in value.items() if name not in VOLATILE}
+        # What is null in one answer may be left out of another.
+        return {name: _lasting(item) for name, item in value.items() if name not in VOLATILE and item is not None}
     return [_lasting(item) for item in value] if isinstance(value, list) else value
 
 
@@ -164,7 +165,10 @@ def _frames(body: bytes) -> Iterable[Any]:
 
 
 def _said(frames: Iterable[Any]) -> Any:
-    """Put the pieces of each choice together; frames of other streams are compared one by one."""
+    """Put the pieces of each choice together, to what the same answer would be in one piece.
+
+    Frames of other streams are compared one by one.
+    """
     choices: dict[Any, dict[str, Any]] = defaultdict(dict)
     others = []
     for frame in frames:
@@ -174,8 +178,15 @@ def _said(frames: Iterable[Any]) -> Any:
             continue
         for choice in found:
             if isinstance(choice, dict):
-                _join(choices[str(choice.get("index", 0))], choice)
-    return [choices, others]
+                whole = {"message" if name == "delta" else name: value for name, value in choice.items()}
+                _join(choices[str(choice.get("index", 0))], whole)
+    for choice in choices.values():
+        message = choice.get("message")
+        for call in message.get("tool_calls") or () if isinstance(message, dict) else ():
+            if isinstance(call, dict):
+                call.pop("index", None)
+    said = {"choices": [choices[index] for index in sorted(choices)]}
+    return {**said, "frames": others} if others else said
 
 
 def _join(into: dict[str, Any], piece: Mapping[str, Any]) -> None:

@@ -58,10 +58,12 @@ def choice_of(asked: dict[str, Any], *, now_ms: int) -> Choice:
     )
 
 
-def target_of(queue_to: str | None, model_to: str | None, *, callbacks: bool) -> Target:
+def target_of(queue_to: str | None, model_to: str | None, *, callbacks: bool, workers: bool) -> Target:
     """Check where tasks shall go; raises ConfigError."""
     if queue_to is not None and not QUEUE_NAME.fullmatch(queue_to):
         raise ConfigError("--queue-to must be 1 to 64 characters of a-z, A-Z, 0-9, _ and -")
+    if workers and queue_to is None:
+        raise ConfigError("--by-workers needs --queue-to: the live queues are served as they are")
     if model_to is not None and not 0 < len(model_to) <= LONGEST_TEXT:
         raise ConfigError(f"--model-to must be 1 to {LONGEST_TEXT} characters")
-    return Target(queue_to=queue_to, model_to=model_to, callbacks=callbacks)
+    return Target(queue_to=queue_to, model_to=model_to, callbacks=callbacks, workers=workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,6 +18,7 @@ from schemas import topics
 from schemas.codec import USAGE
 from schemas.headers import TYPE, find
 from schemas.records import Task
+from streams.door import believed_of
 from streams.inputs import Poison, read_task
 
 ENDED = TYPE + b"usage."
@@ -47,6 +49,8 @@ class Picker:
 
     def __init__(self, settings: Settings, choice: Choice, used: Mapping[str, Used] | None) -> None:
         self._settings = settings
+        # What was written without a door of ours is held to the same rules again: a dead letter is no task.
+        self._believed = replace(believed_of(settings), now_ms=None)
         self._matcher = Matcher(choice)
         self._used = used
         self.read = 0
@@ -61,7 +65,7 @@ class Picker:
             if not matcher.in_time(record.timestamp) or not matcher.by_headers(record.headers):
                 continue
             message: Any = _Message(record)
-            found = read_task(message, level=level, max_bytes=limit)
+            found = read_task(message, level=level, max_bytes=limit, believed=self._believed)
             if isinstance(found, Poison):
                 self.passed_over["unreadable"] += 1
                 continue

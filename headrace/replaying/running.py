@@ -110,7 +110,7 @@ class Replay:
         """Fix what the replay is about, before its first task is written."""
         now_ms = _now_ms()
         if order.target.queue_to is not None:
-            await self._queues.register(self._producer, order.target.queue_to)
+            await self._shadow(order.target.queue_to, workers=order.target.workers)
         # Leased like the serials of an ingress: no two replays of a thousand begin at the same second.
         slot = await lease_slot(self._settings, self._producer)
         state = State(
@@ -124,6 +124,11 @@ class Replay:
         )
         states.save(self._path, state)
         return state
+
+    async def _shadow(self, name: str, *, workers: bool) -> None:
+        queue = await self._queues.register(self._producer, name, served_by="workers" if workers else "dispatcher")
+        if workers and queue["served_by"] != "workers":
+            await self._queues.give_to_workers(self._producer, queue)
 
     async def go(self, state: State, on_step: Callable[[int, int, int], None]) -> State:
         """Repeat what is left, and remember after each step how far it is."""

@@ -34,6 +34,8 @@ class Target:
     """A shadow queue; None: the queue of each original."""
     model_to: str | None = None
     callbacks: bool = False
+    workers: bool = False
+    """Whether the shadow queue is left to workers that pull, such as `headrace replay serve`."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,10 +10,12 @@ from pathlib import Path
 import orjson
 import pytest
 
+from bench.simulator import Simulator
 from core.blobs import BlobMissing
 from schemas import topics
 from schemas.parts import Blob
 from tests.support.past import ROLES, Past, past
+from tests.support.ports import free_port
 from tests.support.waiting import eventually_async
 
 MANY = 10_000
@@ -21,7 +23,9 @@ MANY = 10_000
 
 @pytest.fixture(scope="module")
 async def p(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Past]:
-    async with past(kafka, tmp_path_factory.mktemp("past"), *ROLES) as opened:
+    port = free_port()
+    async with past(kafka, tmp_path_factory.mktemp("past"), *ROLES, ("ingress", "--port", str(port))) as opened:
+        opened.env["HEADRACE_URL"] = f"http://127.0.0.1:{port}"
         yield opened
 
 
@@ -118,3 +122,22 @@ async def test_nothing_runs_again_before_somebody_says_yes(p: Past) -> None:
     nowhere = await p.run("run", "--queue", "asked", "--yes")
     assert (nowhere.code, "--into live" in nowhere.err) == (1, True)
     assert {name: end for name, end in (await p.offsets()).items() if name.startswith(topic)} == before
+
+
+async def test_another_upstream_answers_a_shadow_queue(p: Past) -> None:
+    originals = await p.submit("compared", 30, body={"stream": True}, mode="callback")
+    told = ("run", "--queue", "compared", "--queue-to", "elsewhere", "--by-workers", "--name", "elsewhere", "--yes")
+    assert (await p.run(*told, "--json")).json["written"] == 30
+    before = p.simulator.stats.arrivals
+    async with Simulator() as other:
+        served = await p.run("serve", "elsewhere", "--upstream", other.url, "--drain")
+        assert served.code == 0, served.err
+        assert "30 tasks are answered" in served.out
+        assert other.stats.arrivals == 30
+    await p.again(originals)
+    assert p.simulator.stats.arrivals == before, "a dispatcher called the usual upstream, too"
+    found = (await p.run("diff", "elsewhere", "--json")).json
+    assert (found["tasks"], found["equal"]) == (30, 30), found
+    refused = await p.run("serve", "no-such-queue", "--upstream", p.simulator.url, "--drain")
+    assert refused.code == 1
+    assert "refuses /v1/queue/take: 404" in refused.err

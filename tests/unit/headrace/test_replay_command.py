@@ -29,6 +29,7 @@ def run(*arguments: str) -> Result:
         (("--queue-to", "a/b"), "--queue-to must be"),
         (("--model-to", ""), "--model-to must be"),
         (("--name", "../x"), "the name of a replay must be"),
+        (("--by-workers", "--into", "live"), "--by-workers needs --queue-to"),
         (("--yes",), "say where to: --into live, or --queue-to QUEUE"),
         (("--yes", "--into", "live", "--queue-to", "b"), "say where to"),
     ],

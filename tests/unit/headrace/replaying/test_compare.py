@@ -49,6 +49,18 @@ def test_a_stream_is_what_its_pieces_say_together() -> None:
     assert essence(b"data: broken\n\n", SSE) == essence(b"data: broken\n\n", SSE) != essence(b"data: br\n\n", SSE)
 
 
+def test_a_stream_says_the_same_as_the_answer_in_one_piece() -> None:
+    whole = chat("river mill", id="1", logprobs=None)
+    frames = [
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "river "}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {"content": "mill"}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {"choices": [], "usage": {"total_tokens": 3}},
+    ]
+    cut = b"".join(b"data: " + orjson.dumps(frame) + b"\n\n" for frame in frames)
+    assert essence(cut, SSE) == essence(whole, JSON)
+
+
 def test_calls_of_tools_are_put_together_by_their_index() -> None:
     def call(index: int, arguments: str, **more: Any) -> dict[str, Any]:
         return {"tool_calls": [{"index": index, "function": {"arguments": arguments}, **more}]}
