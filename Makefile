@@ -6,7 +6,7 @@ LOCKS := requirements/server.lock requirements/local.lock requirements/dev.lock
 STAMP := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fault test-fault-batch bench lint lock clean
+.PHONY: help setup run test test-fault test-batch bench lint lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ test: setup ## Every test, against the embedded broker
 test-fault: setup ## 300 processes killed, frozen or restarted under load, then an audit; SEED=N repeats one
 	$(BIN)/python -m tests.fault.campaign $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-test-fault-batch: setup ## A batch of 50,000 lines while its roles are killed, then an audit; SEED=N repeats one
+test-batch: setup ## A batch of 50,000 lines while its roles are killed, then an audit; SEED=N repeats one
 	$(BIN)/python -m tests.fault.batch_campaign $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: setup ## The figures of the README, measured on this machine

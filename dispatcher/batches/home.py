@@ -75,8 +75,8 @@ class Home:
 
     async def _step(self) -> bool:
         try:
-            await self._tidy()
             more = await self._writer.step()
+            more = await self._tidy() or more
         except Unavailable as error:
             log.warning(
                 "files of batches are not written now: %s", error.message, extra={"event": "batch_write_failed"}
@@ -90,13 +90,17 @@ class Home:
         await asyncio.sleep(0)
         return more
 
-    async def _tidy(self) -> None:
-        """Remove the pieces that batches which have ended did not take, and all of those that are not kept any more."""
+    async def _tidy(self) -> bool:
+        """Remove the pieces that a batch which has ended did not take, or all of one that is not kept any more.
+
+        One batch at a time, for whoever takes a partition over finds those of its last hour; True when there are more.
+        """
         ended = self._rows.ended(self._number)
-        while ended:
+        if ended:
             batch_id, kept = next(iter(ended.items()))
             await tidy(self._blobs, batch_id, kept)
-            del ended[batch_id]
+            ended.pop(batch_id, None)
+        return bool(ended)
 
     def _feed(self) -> None:
         """Begin to feed what is not fed yet."""
