@@ -6,11 +6,11 @@ import time
 
 from core.blobs import BlobMissing
 from core.errors import NotFound, Unavailable
-from core.kafka.lookup import Found
+from core.kafka.task_records import task_of
 from ingress.reading import Reading, of_row, of_task
 from ingress.services import Services
 from schemas import ids, topics
-from schemas.codec import RESULT, TASK, SchemaError
+from schemas.codec import RESULT, SchemaError
 from schemas.framing import FramingError
 from schemas.ids import TaskId
 from schemas.records import TERMINAL, Status, Task
@@ -108,7 +108,7 @@ async def _from_task(services: Services, task_id: TaskId, *, data: bool) -> Read
         found = await services.lookup.read(tp, offset)
     else:
         found = await services.lookup.find(tp, key, from_ms=task_id.time_s * 1000 - CLOCK_SKEW_MS)
-    task = _task_of(found)
+    task = task_of(found)
     if task is None:
         return None
     reading = of_task(task, str(task_id))
@@ -123,7 +123,7 @@ def _young(task_id: TaskId) -> bool:
 
 async def _add_data(services: Services, task_id: TaskId, reading: Reading, offset: int) -> None:
     tp = services.topic_partition(topics.tasks(task_id.level), task_id.partition)
-    task = _task_of(await services.lookup.read(tp, offset))
+    task = task_of(await services.lookup.read(tp, offset))
     if task is not None and task["id"] in (None, reading.id):  # a topic that was made anew holds something else there
         reading.data = await _data_of(services, task)
 
@@ -147,16 +147,6 @@ async def _add_body(services: Services, task_id: TaskId, reading: Reading, offse
             reading.body = await services.blobs.get(result["body_ref"])
         except BlobMissing:
             reading.body = None  # its retention has ended; the rest of the task still stands
-
-
-def _task_of(found: Found | None) -> Task | None:
-    """Decode a task record; one that was written as JSON by a direct producer is shown without its data."""
-    if found is None or found.value is None:
-        return None
-    try:
-        return TASK.decode(found.value)
-    except (FramingError, SchemaError):
-        return None
 
 
 async def _data_of(services: Services, task: Task) -> bytes | str | None:

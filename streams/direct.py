@@ -120,7 +120,7 @@ def _check_clocks(task: Task, believed: Believed, *, timestamp_ms: int) -> None:
     latest_ms = believed.now_ms() + DAY_MS if believed.now_ms is not None else LAST_MS
     if not FIRST_MS <= timestamp_ms < min(latest_ms, LAST_MS):
         raise Invalid("timestamp", "the record's timestamp must lie between the year 2000 and tomorrow")
-    if not 0 <= task["created_ms"] < latest_ms:
+    if not 0 <= task["created_ms"] <= latest_ms:
         raise Invalid("created_ms", "created_ms must be epoch milliseconds, at most a day ahead, or 0")
 
 

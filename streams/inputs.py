@@ -9,10 +9,10 @@ from schemas.codec import EVENT, SchemaError
 from schemas.framing import FramingError
 from schemas.records import Event, Queue, Task
 from schemas.slices import queue_number
+from schemas.task_form import read_form
 from schemas.validation import Invalid, check_task
 from streams.batch_rows import proposal
 from streams.direct import Believed, judge
-from streams.direct_form import read_form
 
 BELIEVED = Believed()
 

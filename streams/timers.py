@@ -12,9 +12,10 @@ from aiokafka import TopicPartition
 from core.errors import Unavailable
 from core.kafka.lookup import Lookup
 from core.kafka.producer import Producer, Record
+from core.kafka.task_records import task_of
 from core.settings import Settings
 from schemas import topics
-from schemas.codec import EVENT, STATUS, TASK
+from schemas.codec import EVENT, STATUS
 from schemas.events import event
 from schemas.headers import headers
 from schemas.records import TERMINAL, Event, Status
@@ -120,14 +121,14 @@ class Timers:
         if row["not_before_ms"] is None or row["not_before_ms"] > now_ms:
             return None
         record = await self._lookup.read(TopicPartition(self._tasks, _home(row)), row["source_offset"])
-        if record is None or record.value is None:
+        task = task_of(record)
+        if task is None:
             log.error(
                 "the record of %s is gone; it ends at its deadline",
                 row["id"],
                 extra={"event": "body_lost", "task_id": row["id"]},
             )
             return None
-        task = TASK.decode(record.value)
         data = task["data"].encode() if isinstance(task["data"], str) else task["data"]
         return event(
             "retry_due",

@@ -11,6 +11,7 @@ import orjson
 from aiokafka import TopicPartition
 
 from core.kafka.lookup import Found, Lookup
+from core.queues import QueueDirectory
 from core.settings import Settings
 from headrace.replaying.choice import Choice, Matcher
 from headrace.replaying.reading import beginnings, slices, stretch
@@ -18,8 +19,10 @@ from schemas import topics
 from schemas.codec import USAGE
 from schemas.headers import TYPE, find
 from schemas.records import Task
-from streams.door import believed_of
-from streams.inputs import Poison, read_task
+from schemas.slices import home_partition, stable_hash
+from streams.direct import FORWARDED
+from streams.door import MAX_AROUND, believed_of
+from streams.inputs import Poison, Submission, read_task
 
 ENDED = TYPE + b"usage."
 
@@ -45,10 +48,19 @@ class Pick(NamedTuple):
 
 
 class Picker:
-    """Choose tasks and count what was passed over. `used` None: no ending is known, and none is asked for."""
+    """Choose tasks and count what was passed over.
 
-    def __init__(self, settings: Settings, choice: Choice, used: Mapping[str, Used] | None) -> None:
+    Args:
+        used: how tasks have ended; None when nobody asks.
+        widths: of the queues whose tasks live in some of the partitions only.
+    """
+
+    def __init__(
+        self, settings: Settings, choice: Choice, used: Mapping[str, Used] | None, widths: Mapping[str, int]
+    ) -> None:
         self._settings = settings
+        self._believed = believed_of(settings)
+        self._widths = widths
         # What was written without a door of ours is held to the same rules again: a dead letter is no task.
         self._believed = replace(believed_of(settings), now_ms=None)
         self._matcher = Matcher(choice)
@@ -78,6 +90,16 @@ class Picker:
             self.chosen += 1
             yield Pick(level, record.partition, record.offset, found.task_id, found.task, model, used)
 
+    def _moved_on(self, one: Submission, record: Found) -> bool:
+        """Tell whether the scheduler has written a direct record anew, to the home of its key: then that one counts."""
+        key, task = one.task["idempotency_key"], one.task
+        around = len(record.key or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
+        if key is None or task["id"] is not None or find(record.headers, FORWARDED) is not None or around > MAX_AROUND:
+            return False
+        spread, width = stable_hash(f"{task['owner']}\n{key}"), self._widths.get(task["queue"], 0)
+        home = home_partition(task["queue"], spread, width=width, partitions=self._settings.kafka.partitions)
+        return home != record.partition
+
 
 class _Message:
     """A record in the form in which the scheduler gets it from Faust: its time in seconds."""
@@ -88,6 +110,11 @@ class _Message:
         self.key, self.value, self.headers = record.key, record.value, record.headers
         self.topic, self.partition, self.offset = record.topic, record.partition, record.offset
         self.timestamp = record.timestamp / 1000
+
+
+def widths_of(queues: QueueDirectory) -> dict[str, int]:
+    """Return the widths of the queues that have one."""
+    return {queue["name"]: queue["width"] for queue in queues.all() if queue["width"]}
 
 
 def model_of(task: Task) -> str | None:

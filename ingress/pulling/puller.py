@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from core.blobs import BlobCorrupt, BlobMissing
 from core.errors import Unavailable
 from core.kafka.lookup import Found
+from core.kafka.task_records import task_of
 from ingress.pulling.book import Book, Watched
 from ingress.pulling.holding import Holding
 from ingress.pulling.lane import LaneName
@@ -21,8 +22,6 @@ from ingress.pulling.picker import Pick, allowed, pick
 from ingress.services import Services
 from ingress.view import View
 from schemas import ids, topics
-from schemas.codec import TASK, SchemaError
-from schemas.framing import FramingError
 from schemas.records import Status
 
 log = logging.getLogger(__name__)
@@ -156,11 +155,11 @@ class Puller:
 
     async def _body(self, task_id: str, found: Found | None) -> bytes | str | None:
         try:
-            task = TASK.decode(found.value) if found is not None and found.value is not None else None
+            task = task_of(found)
             if task is None or task["id"] not in (None, task_id):
                 return None
             return task["data"] if task["data_ref"] is None else await self._services.blobs.get(task["data_ref"])
-        except (FramingError, SchemaError, BlobMissing, BlobCorrupt):
+        except (BlobMissing, BlobCorrupt):
             return None
 
 

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from core.blobs import BlobCorrupt, BlobMissing
 from core.errors import Gone, InvalidRequest, Unavailable
+from core.kafka.task_records import task_of
 from ingress.api.admin.fields import MAX_BODY, Members, answer, parameters
 from ingress.api.admin.task_list import owners, read_all
 from ingress.api.tasks.listing import NAMES, cursor, read_query
@@ -21,8 +22,6 @@ from ingress.finding import find_standing, find_task
 from ingress.reading import Reading
 from ingress.services import Services
 from schemas import ids, topics
-from schemas.codec import TASK, SchemaError
-from schemas.framing import FramingError
 from schemas.records import ORDINARY, TERMINAL, Status, Task
 
 ROW_TIMES = ("not_before_ms", "start_deadline_ms", "lease_until_ms")
@@ -93,20 +92,18 @@ class TaskAdmin:
         return answer({**_listed(reading), "replay_of": standing.id}, status=202)
 
     async def _again(self, standing: Reading) -> Task:
-        """Build the new task from the record of the old; raises Gone, and InvalidRequest for what cannot be read."""
+        """Build the new task from the record of the old; raises Gone."""
         home = ids.parse(standing.id)
         row = self._services.view.get(standing.id.encode())
         if row is None or row["source_offset"] < 0:
             raise Gone(f"the record of {standing.id} is not kept any more")
         tp = self._services.topic_partition(topics.tasks(home.level), home.partition)
         found = await self._services.lookup.read(tp, row["source_offset"])
-        if found is None or found.value is None:
-            raise Gone(f"the record of {standing.id} is not kept any more")
-        try:
-            task = TASK.decode(found.value)
-        except (FramingError, SchemaError):
-            raise InvalidRequest(f"{standing.id} was written to Kafka in a form that only a replay reads") from None
-        if task["id"] not in (None, standing.id):  # a topic that was made anew holds something else there
+        task = task_of(found)
+        if task is None or task["id"] not in (
+            None,
+            standing.id,
+        ):  # of a topic that was made anew
             raise Gone(f"the record of {standing.id} is not kept any more")
         if task["data_ref"] is not None:
             try:

@@ -110,7 +110,7 @@ def test_no_declared_topic_can_be_a_reply_topic(prefix: str) -> None:
 
 def test_a_task_may_come_from_the_past_but_not_from_beyond_tomorrow() -> None:
     believed = Believed(now_ms=lambda: NOW_MS)
-    for created_ms, well in ((1, True), (NOW_MS + DAY_MS - 1, True), (NOW_MS + DAY_MS, False)):
+    for created_ms, well in ((1, True), (NOW_MS + DAY_MS, True), (NOW_MS + DAY_MS + 1, False)):
         found = read(believed, created_ms=created_ms)
         assert isinstance(found, Submission) is well
         assert well or (isinstance(found, Poison) and found.field == "created_ms")

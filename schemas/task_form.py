@@ -11,7 +11,7 @@ from schemas.codec import TASK, SchemaError
 from schemas.framing import MAGIC, FramingError
 from schemas.headers import TRACEPARENT, find, traceparent_of
 from schemas.records import Task
-from schemas.task_body import JSON_TYPE, exact, json_object
+from schemas.task_body import JSON_TYPE, exact, fitted, json_object
 from schemas.task_json import json_task, read_json_task
 from schemas.validation import Invalid
 
@@ -67,6 +67,18 @@ def read_form(value: bytes, headers: Headers, *, level: int) -> Told:
     raise Invalid(
         "content-type", f"content-type {kind[:80]} is none of application/avro, {CLOUD_JSON}, application/json"
     )
+
+
+def accepted(value: bytes, headers: Headers, *, level: int) -> Task:
+    """Read the record of a task that was accepted, its body as its workers got it; raises Invalid.
+
+    Whose task it is its row knows: a record need not say.
+    """
+    told = read_form(value, headers, level=level)
+    task = told.task
+    if not told.ours and task["data"]:
+        task["data"], _ = fitted(task["data"], mode=task["mode"], content_type=task["content_type"])
+    return task
 
 
 def _avro(value: bytes) -> Task:

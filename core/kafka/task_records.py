@@ -1,0 +1,19 @@
+"""Read the record of a task again: for its body, which no row keeps."""
+
+from __future__ import annotations
+
+from core.kafka.lookup import Found
+from schemas.records import Task
+from schemas.task_form import accepted
+from schemas.topics import LEVELS
+from schemas.validation import Invalid
+
+
+def task_of(found: Found | None) -> Task | None:
+    """Return the task of a record of tasks.LEVEL, in whatever form it was written; None for what is no task."""
+    if found is None or found.value is None:
+        return None
+    try:
+        return accepted(found.value, found.headers, level=int(found.topic.endswith(LEVELS[1])))
+    except Invalid:
+        return None
