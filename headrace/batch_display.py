@@ -19,7 +19,7 @@ WAITS = {
     "finalizing": "writing the files",
     "cancelling": "cancelling",
 }
-COLUMNS = ("id", "status", "created", "endpoint", "done", "failed")
+COLUMNS = ("id", "status", "created", "done", "failed")
 MAX_ERRORS = 20
 
 
@@ -53,13 +53,17 @@ def follow(batches: Iterable[Batch]) -> Batch:
 
 
 def table(batches: Iterable[Batch]) -> None:
-    """Print batches as a table."""
-    found = Table(*(Column(name, overflow="fold") for name in COLUMNS))
+    """Print batches as a table, their ids whole: they are what one copies from it."""
+    found = Table(
+        *(Column(name, no_wrap=name in ("id", "created"), overflow="fold") for name in COLUMNS),
+        box=None,
+        pad_edge=False,
+    )
     for batch in batches:
         counts = batch["request_counts"] or {"total": 0, "completed": 0, "failed": 0}
         done = f"{counts['completed'] + counts['failed']}/{counts['total']}"
-        cells = (batch["id"], batch["status"], moment(batch["created_at"]), batch["endpoint"], done)
-        found.add_row(*map(Text, (*cells, str(counts["failed"]))))
+        cells = (batch["id"], batch["status"], moment(batch["created_at"])[5:16], done, str(counts["failed"]))
+        found.add_row(*map(Text, cells))
     Console().print(found)
 
 
