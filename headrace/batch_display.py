@@ -57,7 +57,7 @@ def table(batches: Iterable[Batch]) -> None:
     found = Table(
         *(Column(name, no_wrap=name in ("id", "created"), overflow="fold") for name in COLUMNS),
         box=None,
-        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for batch in batches:
         counts = batch["request_counts"] or {"total": 0, "completed": 0, "failed": 0}
