@@ -20,6 +20,8 @@ Handler = Callable[[TopicPartition, Records], None]
 POLL_MS = 200
 """How long a stop may take: getmany is never cancelled, because a cancelled one spoils aiokafka's idle accounting."""
 BACKOFF_S = 0.5
+FETCH_WAIT_MS = 1_000
+"""How long the broker holds a fetch that finds nothing; what comes is answered at once. A process has many tails."""
 
 
 class Tail:
@@ -66,7 +68,7 @@ class Tail:
             client_id=self.name,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            fetch_max_wait_ms=250,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
             max_partition_fetch_bytes=self._max_partition_bytes,
             request_timeout_ms=int(self._settings.kafka.request_timeout_s * 1000),
         )

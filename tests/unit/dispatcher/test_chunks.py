@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.settings import Settings
 from dispatcher import chunks as module
-from dispatcher.chunks import ChunkWriter
+from dispatcher.chunks import ChunkWriter, until_beat
 from schemas.codec import CHUNK
 from schemas.records import Chunk
 from tests.support.waiting import eventually_async
@@ -26,9 +26,10 @@ def written(producer: MemoryProducer) -> list[Chunk]:
     return [CHUNK.decode(record.value or b"") for _, _, record in producer.written]
 
 
-async def test_the_first_token_goes_at_once_and_the_rest_in_windows() -> None:
+async def test_the_first_token_goes_at_once_and_the_rest_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "until_beat", lambda *_: 3600.0)
     producer = MemoryProducer()
-    async with writer(producer, window_s=1) as chunks:
+    async with writer(producer) as chunks:
         chunks.add([b"1"])
         await eventually_async(lambda: producer.written, within_s=0.5)
         for number in b"2345":
@@ -40,6 +41,17 @@ async def test_the_first_token_goes_at_once_and_the_rest_in_windows() -> None:
     assert (first["seq"], first["frames"], first["worker"]) == (0, [b"1"], "w1")
     assert (second["seq"], second["frames"]) == (1, [b"2", b"3", b"4", b"5"])
     assert {(topic, partition) for topic, partition, _ in producer.written} == {("headrace.chunks", 3)}
+
+
+def test_the_windows_of_all_streams_end_together() -> None:
+    moments = [100.001, 100.005, 100.013, 100.0199]
+    beats = [now + until_beat(now, 0.02) for now in moments]
+    assert beats == pytest.approx([100.02] * 4)
+
+
+@given(st.floats(0, 1e6), st.floats(0.001, 1))
+def test_no_window_is_longer_than_the_setting(now_s: float, window_s: float) -> None:
+    assert 0 < until_beat(now_s, window_s) <= window_s
 
 
 async def test_the_end_waits_for_a_write_that_is_under_way() -> None:
