@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from core.kafka.producer import Record
@@ -83,7 +83,12 @@ class BatchLog:
                 self.log[place].append(record)
         return offsets
 
-    async def fold(self, *inputs: tuple[int, Submission | Event], now_ms: int = CREATED_MS + 1_000) -> Fold:
+    async def fold(
+        self,
+        *inputs: tuple[int, Submission | Event],
+        now_ms: int = CREATED_MS + 1_000,
+        spoken: Callable[[int, str, int], bool] = lambda *_: False,
+    ) -> Fold:
         """Fold inputs, each with its offset, and make them durable."""
         fold = Fold(
             level=1,
@@ -94,6 +99,7 @@ class BatchLog:
             known_results=self.known,
             work_partitions=lambda _: 4,
             holders=lambda *_: set(),
+            spoken=spoken,
             batches=BatchSource(self.batches.get, self.index.stamp_taken, RETENTION_MS),
         )
         for offset, one in inputs:

@@ -1,0 +1,187 @@
+"""A batch whose scheduler dies again and again, at any record that it writes: rows and results agree in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas import bits
+from schemas.events import event
+from schemas.records import Event
+from streams.inputs import Submission
+from streams.progress import Place, Progress
+from streams.replay import SPOKEN_KINDS, Held, Replay
+from tests.support.batch_log import CREATED_MS, HOME, WINDOW_MS, BatchLog, Cut, batch_id, created, line, validated
+from tests.support.records import claimed, failure, finished, outcome
+
+ONE = batch_id()
+TASKS, EVENTS = ("tasks", HOME), ("events", HOME)
+USAGE = {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+LINES = 5
+
+
+class Turn(NamedTuple):
+    """One batch of inputs: how many of each topic, which first, and after how many records the process dies."""
+
+    tasks: int
+    events: int
+    events_first: bool
+    cut_after: int | None
+    late: bool = False
+
+
+turns = st.builds(
+    Turn, st.integers(0, 4), st.integers(0, 4), st.booleans(), st.none() | st.integers(0, 16), st.booleans()
+)
+happenings = st.sampled_from(["good", "bad", "claimed", "cancelled", "batch_cancel", "batch_due"])
+
+
+class Source(NamedTuple):
+    """Where an input lies."""
+
+    place: Place
+    offset: int
+    what: Submission | Event
+
+
+class Process:
+    """The scheduler's loop over both topics: what it has read, holds back and may commit."""
+
+    def __init__(self, happens: list[tuple[str, int]]) -> None:
+        self.log = BatchLog()
+        self.inputs: dict[Place, list[Submission | Event]] = {TASKS: [], EVENTS: []}
+        self.happens = happens
+        self.progress, self.replay = Progress(), Replay()
+        self.progress.reset({TASKS: 0, EVENTS: 0})
+        self.read: dict[Place, int] = {TASKS: 0, EVENTS: 0}
+
+    async def begin(self) -> None:
+        """Create the batch, and let its feeder write some lines twice."""
+        self.inputs[EVENTS] += [created(ONE), validated(ONE, LINES)]
+        await self.turn(Turn(0, 2, True, None))
+        batch = self.log.batch(ONE)
+        self.inputs[TASKS] += [line(batch, number) for number in (0, 1, 0, 1, 2, 3, 2, 4)]
+
+    def happen(self) -> None:
+        """Write what workers and users say next; workers speak only of work that was handed out."""
+        batch, worked = self.log.batch(ONE), set(self.log.worked)
+        for one in list(self.happens):
+            kind, number = one
+            task_id = line(batch, number).task_id
+            if kind.startswith("batch_"):
+                self.inputs[EVENTS].append(event(kind, at_ms=1, task_id=ONE, owner=None))  # type: ignore[arg-type]
+            elif task_id not in worked:
+                continue
+            elif kind == "cancelled":
+                self.inputs[EVENTS].append(event("cancel", at_ms=1, task_id=task_id))
+            elif kind == "claimed":
+                self.inputs[EVENTS].append(claimed(task_id))
+            else:
+                result: Any = outcome(usage=USAGE) if kind == "good" else failure(retriable=False)
+                self.inputs[EVENTS].append(finished(task_id, result=result))
+            self.happens.remove(one)
+            return
+
+    async def turn(self, turn: Turn) -> None:
+        """Fold some inputs; a cut is followed by a restart."""
+        takes = [self.take(TASKS, turn.tasks), self.take(EVENTS, turn.events)]
+        self.log.cut_after = turn.cut_after
+        now_ms = CREATED_MS + (WINDOW_MS if turn.late else 1_000)
+        try:
+            await self.fold(
+                [one for group in (reversed(takes) if turn.events_first else takes) for one in group], now_ms
+            )
+        except Cut:
+            await self.restart()
+        self.log.cut_after = None
+
+    def take(self, place: Place, count: int) -> list[Source]:
+        at = self.read[place]
+        found = self.inputs[place][at : at + count]
+        self.read[place] = at + len(found)
+        return [Source(place, at + number, one) for number, one in enumerate(found)]
+
+    async def fold(self, sources: list[Source], now_ms: int) -> None:
+        folded: list[Source] = []
+        for source in sources:
+            what = source.what
+            if isinstance(what, Submission):
+                folded += [source, *(held.source for held in self.replay.of_task(HOME, what.task_id))]
+            elif self.replay.waits(HOME, what) and not self.knows(what["id"], folded):
+                self.replay.hold(HOME, Held(source, what))
+            else:
+                folded.append(source)
+        await self.log.fold(
+            *((one.offset, one.what) for one in folded), now_ms=now_ms,
+            spoken=lambda partition, task_id, attempt: self.replay.spoken(partition, task_id, attempt),
+        )  # fmt: skip
+        for one in folded:
+            self.progress.done(one.place, one.offset)
+        waited = self.replay.folded(HOME, self.progress.committable(TASKS) or 0)
+        if waited:
+            await self.fold([held.source for held in waited], now_ms)
+
+    def knows(self, task_id: str, folded: list[Source]) -> bool:
+        here = any(isinstance(one.what, Submission) and one.what.task_id == task_id for one in folded)
+        return here or (HOME, task_id) in self.log.rows.values
+
+    async def restart(self) -> None:
+        """Begin at the committed offsets, as recovery does."""
+        await self.log.restart()
+        starts = {place: self.progress.committable(place) or 0 for place in self.inputs}
+        self.progress.reset(starts)
+        self.read = dict(starts)
+        spoken = {
+            (HOME, one["id"], one["attempt"])
+            for one in self.inputs[EVENTS][starts[EVENTS] :]
+            if not isinstance(one, Submission) and one["kind"] in SPOKEN_KINDS
+        }
+        end = len(self.inputs[TASKS])
+        self.replay.begin({HOME: end} if starts[TASKS] < end else {}, spoken)
+
+    def check(self) -> None:
+        """Compare batch, rows and results."""
+        log, batch = self.log, self.log.batch(ONE)
+        numbers = [one["batch_line"] for one in log.results]
+        assert len(set(numbers)) == len(numbers), "a second result"
+        assert bits.of(numbers) == batch["ended"].rstrip(b"\0")
+        outcomes = [(one["state"], one["error_code"]) for one in log.results]
+        assert batch["completed"] == sum(state == "completed" for state, _ in outcomes)
+        withdrawn = ("batch_cancelled", "batch_expired")
+        bad = sum(state != "completed" and code not in withdrawn for state, code in outcomes)
+        assert batch["failed"] == bad
+        assert batch["usage"]["total_tokens"] == 5 * batch["completed"]
+        assert batch["written_to"] == (0 if numbers else None)
+        assert batch["last_result"] == (len(numbers) - 1 if numbers else None)
+        for number in range(LINES):
+            row = log.line(batch, number)
+            assert (row is not None) == (number < batch["fed"])
+            if row is not None:
+                assert (row["state"] in ("completed", "failed", "cancelled")) == (number in numbers)
+                assert row["result_offset"] == (numbers.index(number) if number in numbers else None)
+        if batch["state"] in ("cancelling", "finalizing"):
+            assert bits.count(batch["ended"]) == batch["fed"]
+
+
+async def live(happens: list[tuple[str, int]], plan: list[Turn]) -> None:
+    process = Process(list(happens))
+    await process.begin()
+    for turn in plan:
+        process.happen()
+        await process.turn(turn)
+    for _ in range(20):
+        process.happen()
+        await process.turn(Turn(10, 10, False, None))
+    process.check()
+
+
+@given(
+    happens=st.lists(st.tuples(happenings, st.integers(0, LINES - 1)), max_size=8), plan=st.lists(turns, max_size=12)
+)
+def test_rows_and_results_agree_however_often_the_scheduler_dies(
+    happens: list[tuple[str, int]], plan: list[Turn]
+) -> None:
+    asyncio.run(live(happens, plan))
