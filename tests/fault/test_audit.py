@@ -9,6 +9,7 @@ import pytest
 
 from schemas.events import event
 from schemas.records import Result
+from streams.accounting import usage_of
 from streams.rows import cancel_early
 from tests.fault.campaign.audit import Findings, judge
 from tests.fault.campaign.evidence import Evidence
@@ -39,6 +40,7 @@ def done(evidence: Evidence, ledger: Ledger, *, answer: Answer | None = None, **
     result: Result = result_of(one, **changes)
     row = {"id": one, "state": result["state"], "status_code": result["status_code"], "result_offset": 7}
     evidence.results[one].append((7, result))
+    evidence.usage[one].append(usage_of(result))
     evidence.rows[one] = row  # type: ignore[assignment]
     evidence.work[one, result["attempt"]] += 1
     ledger.accepted[one] = Accepted("blocking", result["mode"], answer)
@@ -60,6 +62,17 @@ def test_lost_and_double_tasks_are_found(evidence: Evidence, ledger: Ledger) -> 
     evidence.results[double].append((8, evidence.results[double][0][1]))
     found = judge(ledger, evidence)
     assert (found.lost, found.double) == ([lost], [double])
+    assert fine not in str(found)
+
+
+def test_usage_that_is_missing_double_or_other_than_its_result_is_found(evidence: Evidence, ledger: Ledger) -> None:
+    fine, missing, double, other, alone = (done(evidence, ledger) for _ in range(5))
+    evidence.usage[missing].clear()
+    evidence.usage[double] *= 2
+    evidence.usage[other][0]["total_tokens"] += 1
+    del evidence.results[alone]
+    found = judge(ledger, evidence).usage
+    assert [one.partition(":")[0] for one in found] == [missing, double, other, alone]
     assert fine not in str(found)
 
 

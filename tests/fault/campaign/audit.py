@@ -12,6 +12,7 @@ import aiohttp
 
 from ingress import sse
 from schemas.records import Result
+from streams.accounting import usage_of
 from streams.rows import cancelled_early
 from tests.fault.campaign.evidence import Evidence
 from tests.fault.campaign.ledger import Accepted, Ledger
@@ -30,13 +31,15 @@ class Findings:
     open: list[str] = field(default_factory=list)
     """Rows that never became final, acknowledged or not."""
     rows: list[str] = field(default_factory=list)
+    usage: list[str] = field(default_factory=list)
+    """Tasks that are not accounted for once, as their result says."""
     answers: list[str] = field(default_factory=list)
     readers: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
         """Tell whether nothing was found."""
-        return not any((self.lost, self.double, self.open, self.rows, self.answers, self.readers))
+        return not any((self.lost, self.double, self.open, self.rows, self.usage, self.answers, self.readers))
 
 
 def judge(ledger: Ledger, evidence: Evidence) -> Findings:
@@ -47,6 +50,7 @@ def judge(ledger: Ledger, evidence: Evidence) -> Findings:
         double=[one for one, several in results.items() if len(several) > 1],
         open=sorted(evidence.open_rows),
         rows=[*_wrong_rows(evidence)],
+        usage=[*_wrong_usage(evidence)],
         answers=[
             f"{one}: {wrong}"
             for one, accepted in ledger.accepted.items()
@@ -72,6 +76,17 @@ def _wrong_rows(evidence: Evidence) -> Iterator[str]:
         for one in evidence.rows.keys() - evidence.results.keys()
         if not cancelled_early(evidence.rows[one])
     )
+
+
+def _wrong_usage(evidence: Evidence) -> Iterator[str]:
+    """Name the tasks whose usage is missing, there twice, or other than what their result says."""
+    for one, several in evidence.results.items():
+        told = evidence.usage.get(one, [])
+        if len(told) != 1:
+            yield f"{one}: {len(told)} usage records"
+        elif told[0] != usage_of(several[0][1]):
+            yield f"{one}: a usage record that does not agree with the result"
+    yield from (f"{one}: a usage record and no result" for one in evidence.usage.keys() - evidence.results.keys())
 
 
 def _wrong_answer(accepted: Accepted, result: Result) -> str | None:

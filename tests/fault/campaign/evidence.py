@@ -11,9 +11,10 @@ from aiokafka import TopicPartition
 from core.kafka.tail import Records, Tail
 from core.settings import Settings
 from schemas import topics
-from schemas.codec import RESULT, STATUS, WORK
+from schemas.codec import RESULT, STATUS, USAGE, WORK
 from schemas.headers import find
 from schemas.records import TERMINAL, Result, Status
+from schemas.usage import UsageRecord
 from tests.fault.campaign.load import QUEUE
 
 SETTLE_S = 120.0
@@ -26,6 +27,7 @@ class Evidence:
 
     def __init__(self, settings: Settings) -> None:
         self.results: dict[str, list[tuple[int, Result]]] = defaultdict(list)
+        self.usage: dict[str, list[UsageRecord]] = defaultdict(list)
         self.rows: dict[str, Status] = {}
         self.open_rows: set[str] = set()
         self.work: Counter[tuple[str, int]] = Counter()
@@ -38,6 +40,7 @@ class Evidence:
             "rows": ([topics.status(level) for level in levels], self._row),
             "work": ([topics.work(QUEUE, level) for level in levels], self._work),
             "events": ([topics.events(level) for level in levels], self._event),
+            "usage": ([topics.USAGE], self._usage),
             "letters": ([topics.DEAD_LETTERS], self._letter),
         }
         self._tails = {
@@ -76,6 +79,10 @@ class Evidence:
         for record in records:
             result = RESULT.decode(record.value or b"")
             self.results[(record.key or b"").decode()].append((record.offset, result))
+
+    def _usage(self, _: TopicPartition, records: Records) -> None:
+        for record in records:
+            self.usage[(record.key or b"").decode()].append(USAGE.decode(record.value or b""))
 
     def _row(self, _: TopicPartition, records: Records) -> None:
         for record in records:

@@ -54,6 +54,7 @@ class Report:
             ("double", f"{len(found.double)}"),
             ("never ended", f"{len(found.open)}"),
             ("rows that disagree with their result", f"{len(found.rows)}"),
+            ("tasks not accounted for once", f"{len(found.usage)}"),
             ("answers that differ from the stored result", f"{len(found.answers)}"),
             ("readings that differ from the stored result", f"{len(found.readers)}"),
             ("calls made again within an attempt", self._repeats()),
