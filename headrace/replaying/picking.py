@@ -59,7 +59,6 @@ class Picker:
         self, settings: Settings, choice: Choice, used: Mapping[str, Used] | None, widths: Mapping[str, int]
     ) -> None:
         self._settings = settings
-        self._believed = believed_of(settings)
         self._widths = widths
         # What was written without a door of ours is held to the same rules again: a dead letter is no task.
         self._believed = replace(believed_of(settings), now_ms=None)
@@ -80,6 +79,8 @@ class Picker:
             found = read_task(message, level=level, max_bytes=limit, believed=self._believed)
             if isinstance(found, Poison):
                 self.passed_over["unreadable"] += 1
+                continue
+            if found.direct and self._moved_on(found, record):
                 continue
             model = model_of(found.task)
             if not matcher.by_task(found.task_id, found.task, model=model):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
 
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
 from core.kafka.lookup import Found, Lookup
+from core.queues import QueueDirectory
 from core.settings import Settings
 from headrace.replaying.choice import Choice
 from schemas import ids, topics
@@ -52,6 +55,20 @@ async def patient(ask: Callable[[], Awaitable[T]]) -> T:
         except Unavailable:
             await asyncio.sleep(0.5)
     return await ask()
+
+
+@asynccontextmanager
+async def directory(settings: Settings) -> AsyncIterator[QueueDirectory]:
+    """Open the directory of queues; raises Unavailable."""
+    queues = QueueDirectory(settings, name="headrace-replay")
+    try:
+        try:
+            await queues.open()
+        except KafkaError as error:
+            raise Unavailable(f"the queues cannot be read: {error}") from error
+        yield queues
+    finally:
+        await queues.close()
 
 
 async def task_spans(settings: Settings, lookup: Lookup, choice: Choice) -> list[Span]:

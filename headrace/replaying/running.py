@@ -22,8 +22,8 @@ from headrace.replaying import state as states
 from headrace.replaying.bodies import Bodies, Unusable
 from headrace.replaying.choice import Choice
 from headrace.replaying.copies import copied
-from headrace.replaying.picking import Pick, Picker, Used, usage_of
-from headrace.replaying.reading import SLICE, Slice, Span, patient, slices, task_spans
+from headrace.replaying.picking import Pick, Picker, Used, usage_of, widths_of
+from headrace.replaying.reading import SLICE, Slice, Span, directory, patient, slices, task_spans
 from headrace.replaying.state import State, Target
 from ingress.lease import lease_slot
 from schemas import topics
@@ -73,9 +73,7 @@ async def run(
             producer = Producer(settings, name=NAME)
             await producer.start()
             stack.push_async_callback(producer.stop)
-            queues = QueueDirectory(settings, name=NAME)
-            stack.push_async_callback(queues.close)
-            await queues.open()
+            queues = await stack.enter_async_context(directory(settings))
             replay = Replay(settings, lookup=lookup, producer=producer, queues=queues, path=path, rate=rate)
             state = states.load(path)
             if state is None:
@@ -120,7 +118,7 @@ class Replay:
             choice=order.choice,
             target=order.target,
             spans=await task_spans(self._settings, self._lookup, order.choice),
-            widths={queue["name"]: queue["width"] for queue in self._queues.all() if queue["width"]},
+            widths=widths_of(self._queues),
         )
         states.save(self._path, state)
         return state
@@ -137,7 +135,7 @@ class Replay:
         used: Mapping[str, Used] | None = None
         if state.choice.endings:
             used = await usage_of(self._settings, self._lookup, state.choice, tokens=False, on_read=_ignore)
-        picker = Picker(self._settings, state.choice, used)
+        picker = Picker(self._settings, state.choice, used, state.widths)
         total = sum(span.end - span.begin for span in state.spans)
         async for span, piece in self._turns(state):
             picks = [*picker.picks(span.level, piece.records)]

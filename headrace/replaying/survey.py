@@ -12,8 +12,8 @@ from aiokafka import TopicPartition
 from core.kafka.lookup import Lookup
 from core.settings import Settings
 from headrace.replaying.choice import Choice
-from headrace.replaying.picking import Picker, Used, usage_of
-from headrace.replaying.reading import Span, slices, task_spans
+from headrace.replaying.picking import Picker, Used, usage_of, widths_of
+from headrace.replaying.reading import Span, directory, slices, task_spans
 from headrace.replaying.tally import Tally
 from schemas import topics
 from schemas.topics import DAY_MS, declared, level_name
@@ -43,10 +43,14 @@ async def surveyed(
         read += count
         on_read(read, total)
 
+    async with directory(settings) as queues:
+        widths = widths_of(queues)
     used = await usage_of(settings, lookup, choice, tokens=True, on_read=more)
     total += read
     tally, missing = Tally(), set(choice.ids)
-    counted = partial(_count, settings, lookup, choice, used=used, tally=tally, missing=missing, on_read=more)
+    counted = partial(
+        _count, settings, lookup, choice, used=used, widths=widths, tally=tally, missing=missing, on_read=more
+    )
     pickers = await asyncio.gather(*map(counted, spans))
     passed_over: dict[str, int] = {}
     for picker in pickers:
@@ -62,11 +66,12 @@ async def _count(
     span: Span,
     *,
     used: Mapping[str, Used],
+    widths: Mapping[str, int],
     tally: Tally,
     missing: set[str],
     on_read: Callable[[int], None],
 ) -> Picker:
-    picker = Picker(settings, choice, used)
+    picker = Picker(settings, choice, used, widths)
     tp = TopicPartition(settings.topic(topics.tasks(span.level)), span.partition)
     async for piece in slices(lookup, tp, span.begin, span.end):
         for pick in picker.picks(span.level, piece.records):

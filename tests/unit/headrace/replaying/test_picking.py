@@ -1,0 +1,82 @@
+"""From records to chosen tasks, as the scheduler has read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from core.kafka.lookup import Found
+from core.settings import Settings
+from headrace.replaying.choice import Choice
+from headrace.replaying.picking import Pick, Picker, Used
+from schemas import topics
+from schemas.codec import TASK
+from schemas.headers import headers
+from schemas.slices import home_partition, stable_hash
+from streams.direct import FORWARDED
+from tests.support.records import task, task_id
+
+AT_MS = 1_795_000_000_000
+PARTITIONS = 6
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.model_validate({"data_dir": str(tmp_path), "auth": {"api_keys": ["one"]}})
+
+
+def found(value: bytes | None, *, partition: int = 0, offset: int = 7, head: Any = ()) -> Found:
+    return Found(topics.tasks(0), partition, offset, AT_MS, b"k", value, list(head))
+
+
+def written(**changes: Any) -> Found:
+    one = changes.pop("id", None) or task_id()
+    described = headers(kind="task", ce_id=one, at_ms=AT_MS, queue="chat", level=0, owner="key-1")
+    return found(TASK.encode(task(id=one, **changes)), head=described)
+
+
+def picks(settings: Settings, *records: Found, choice: Choice | None = None, used: Any = None) -> list[Pick]:
+    return list(Picker(settings, choice or Choice(), used, {}).picks(0, records))
+
+
+def test_endings_are_told_by_id(settings: Settings) -> None:
+    ids = [task_id() for _ in range(3)]
+    used = {ids[0]: Used("completed", 1, 2), ids[1]: Used("failed", 0, 0)}
+    records = [written(id=one) for one in ids]
+    for endings, chosen in (((), ids), (("failed",), ids[1:2]), (("none",), ids[2:]), (("cancelled",), [])):
+        found_ids = [one.task_id for one in picks(settings, *records, choice=Choice(endings=endings), used=used)]
+        assert found_ids == chosen
+
+
+def test_what_the_scheduler_refused_is_passed_over_and_counted(settings: Settings) -> None:
+    picker = Picker(settings, Choice(), None, {})
+    bad = [found(None), found(b"\x00\x00\x00\x00\x01x"), found(b"[]"), written(level=1), written(endpoint="no path")]
+    assert list(picker.picks(0, bad)) == []
+    assert (picker.read, picker.passed_over["unreadable"]) == (5, 5)
+
+
+def direct(key: str | None, *, partition: int, forwarded: bool = False) -> Found:
+    """A task that its producer wrote as JSON."""
+    data: dict[str, Any] = {"queue": "chat", "endpoint": "/v1/chat/completions", "data": {"model": "m"}}
+    head = [(FORWARDED, b"0/1")] if forwarded else []
+    return found(orjson.dumps(data | ({"idempotency_key": key} if key else {})), partition=partition, head=head)
+
+
+def test_direct_records_are_read_like_all_others(settings: Settings) -> None:
+    [one] = picks(settings, direct(None, partition=2))
+    assert (one.task["queue"], one.model, one.partition) == ("chat", "m", 2)
+    assert "-K-" in one.task_id
+
+
+def test_of_a_direct_record_that_was_written_anew_only_the_new_one_counts(settings: Settings) -> None:
+    [somewhere] = picks(settings, direct(None, partition=0))
+    home = home_partition(
+        "chat", stable_hash(f"{somewhere.task['owner']}\nkey"), width=0, partitions=settings.kafka.partitions
+    )
+    chosen = picks(settings, *(direct("key", partition=number) for number in range(PARTITIONS)))
+    assert [one.partition for one in chosen] == [home]
+    elsewhere = (home + 1) % PARTITIONS
+    assert len(picks(settings, direct("key", partition=elsewhere, forwarded=True))) == 1
