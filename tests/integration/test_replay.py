@@ -29,7 +29,7 @@ async def p(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
         yield opened
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_ten_thousand_tasks_into_a_shadow_queue_and_compared(p: Past, tmp_path: Path) -> None:
     originals = await p.submit("whole", MANY)
     told = ("run", "--queue", "whole", "--queue-to", "whole-shadow", "--name", "whole", "--yes", "--json")

@@ -120,13 +120,13 @@ class Past:
         await self.ended(made)
         return made
 
-    async def ended(self, task_ids: Sequence[str], *, within_s: float = 120) -> None:
+    async def ended(self, task_ids: Sequence[str], *, within_s: float = 300) -> None:
         """Wait for the outcomes of tasks."""
         await eventually_async(
             lambda: all(one in self.results for one in task_ids), within_s=within_s, what=f"{len(task_ids)} outcomes"
         )
 
-    async def again(self, task_ids: Sequence[str], *, within_s: float = 120) -> None:
+    async def again(self, task_ids: Sequence[str], *, within_s: float = 300) -> None:
         """Wait for an outcome of the repetition of each of these."""
         await eventually_async(
             lambda: all(self.repeated[one] for one in task_ids), within_s=within_s, what=f"{len(task_ids)} repetitions"
