@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -29,6 +30,9 @@ def run_role(role: str, settings: Settings, main: Main) -> int:
     """
     setup_logging(settings.log, role, secrets=secrets(settings))
     logging.captureWarnings(True)
+    # What was imported stays for good. Walking its 110,000 objects stopped the loop for 60 ms at every full collection.
+    gc.collect()
+    gc.freeze()
     code = 1
     try:
         with tracing(role), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

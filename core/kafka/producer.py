@@ -139,9 +139,9 @@ class Producer:
         producer = self._current()
         try:
             async with asyncio.timeout(self._timeout_s):
-                shipped = await asyncio.gather(
-                    *(self._pack(producer, topic, partition, pairs) for (topic, partition), pairs in records.items())
-                )
+                packs = [self._pack(producer, topic, partition, pairs) for (topic, partition), pairs in records.items()]
+                # One alone, as of an idle lane, needs no task of its own.
+                shipped = [await packs[0]] if len(packs) == 1 else await asyncio.gather(*packs)
         except (TimeoutError, KafkaError, AssertionError) as error:
             self._failed(producer, error)
             raise Unavailable from error

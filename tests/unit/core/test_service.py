@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 ROLE = """
-import asyncio, sys
+import asyncio, gc, sys
 from core.config import load_settings
 from core.errors import ConfigError, Unavailable
 from core.service import run_role
@@ -40,6 +40,9 @@ async def broken(stop):
 
 async def ends(stop):
     pass
+
+async def counts(stop):
+    print("frozen", gc.get_freeze_count(), flush=True)
 
 settings = load_settings(environ={"HEADRACE_AUTH_API_KEYS": "sk-secret-1", "HEADRACE_LOG_FORMAT": "json"})
 sys.exit(run_role("tester", settings, globals()[sys.argv[1]]))
@@ -109,3 +112,10 @@ def test_a_role_that_ends_by_itself_succeeds() -> None:
     with role("ends") as process:
         assert process.communicate(timeout=30) == ("", "")
         assert process.returncode == 0
+
+
+def test_what_was_imported_is_left_out_of_every_collection() -> None:
+    with role("counts") as process:
+        frozen = int(read(process, "frozen").split()[-1])
+        assert frozen > 10_000
+        assert process.wait(30) == 0
