@@ -70,7 +70,7 @@ def test_usage_that_is_missing_double_or_other_than_its_result_is_found(evidence
     evidence.usage[missing].clear()
     evidence.usage[double] *= 2
     evidence.usage[other][0]["total_tokens"] += 1
-    del evidence.results[alone]
+    del evidence.results[alone], evidence.rows[alone]
     found = judge(ledger, evidence).usage
     assert [one.partition(":")[0] for one in found] == [missing, double, other, alone]
     assert fine not in str(found)
