@@ -44,8 +44,8 @@ Letter = tuple[bytes | None, bytes | None, dict[str, bytes]]
 class Shop:
     """A producer of its own, and what it can see."""
 
-    def __init__(self, settings: Settings, url: str, scheduler: Role) -> None:
-        self.settings, self.url, self.scheduler = settings, url, scheduler
+    def __init__(self, settings: Settings, url: str, scheduler: Role, simulator: Simulator) -> None:
+        self.settings, self.url, self.scheduler, self.simulator = settings, url, scheduler, simulator
         self.tasks, self.results = settings.topic("tasks.offline"), settings.topic("results.offline")
         self.registry = SchemaRegistryClient({"url": url})
         broker = {"bootstrap.servers": settings.kafka.bootstrap, "log_level": 0}
@@ -109,7 +109,7 @@ async def shop(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
             url = f"http://127.0.0.1:{port}"
             await asyncio.to_thread(admin.create_topics([NewTopic(REPLIES, 2)])[REPLIES].result, 30)
             await eventually_async(lambda: answers(f"{url}/subjects"), within_s=60, what="the registry")
-            yield Shop(settings, url, started[1])
+            yield Shop(settings, url, started[1], simulator)
 
 
 def answers(url: str) -> bool:
@@ -205,7 +205,8 @@ async def test_a_stock_client_writes_tasks_and_reads_their_results(shop: Shop) -
 
 async def test_a_task_of_kafka_is_seen_over_http_like_any_other(shop: Shop) -> None:
     event = {"specversion": "1.0", "id": "e", "source": "/shop", "type": "order", "data": {
-        **BODY, "data": '{"model":"sim","messages":[]}', "trace_id": "seen", "timeout": 600,
+        **BODY, "data": '{"model":"sim","messages":[],"sim":{"key":"seen","fail_times":1}}', "trace_id": "seen",
+        "timeout": 600,
     }}  # fmt: skip
     await asyncio.to_thread(write_one, shop, json.dumps(event).encode())
     async with httpx.AsyncClient(base_url=shop.url, headers=HEADERS, timeout=30) as client:
@@ -220,6 +221,8 @@ async def test_a_task_of_kafka_is_seen_over_http_like_any_other(shop: Shop) -> N
         whole = (await client.get(f"/v1/queue/{mine[0]['id']}")).json()
     assert (whole["status"], whole["response_mode"], whole["queue"]) == ("succeeded", "callback", "direct")
     assert whole["expire_time"] - whole["start_time"] == 600_000
+    assert whole["data"]["sim"]["key"] == "seen"
+    assert shop.simulator.stats.keys["seen"].arrivals == 2  # the second time with the body out of the same record
 
 
 async def test_twins_meet_whatever_partition_they_were_written_to(shop: Shop) -> None:
