@@ -44,6 +44,8 @@ HELD_BYTES = 33_554_432
 MIN_HELD_BYTES = 262_144
 READ_RECORDS = 1_000
 READ_S = 10.0
+TURN = 100
+"""Records after which others have their turn: online calls may run in the same process."""
 MIN_AGE_S, MAX_AGE_S = 1.0, 300.0
 """How long a line may wait for its piece: a hundredth of the batch's age, so that a batch of days has no millions."""
 ANSWER_S = 30.0
@@ -137,6 +139,8 @@ class Writer:
                     self._take(record, drafts)
                     if self._is_full or position - begin >= READ_RECORDS:
                         return position
+                    if not position % TURN:
+                        await asyncio.sleep(0)
         except (TimeoutError, KafkaError, OSError) as error:
             raise Unavailable(f"the results cannot be read: {error or type(error).__name__}") from error
         if position == begin:  # what was there is not kept any more
