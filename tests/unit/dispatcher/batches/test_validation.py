@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -117,3 +118,25 @@ def test_replace_wins_and_nothing_is_streamed() -> None:
 def test_a_line_that_is_no_request_may_still_have_a_name() -> None:
     assert custom_id_of(request_line(4)) == "c-4"
     assert custom_id_of(None) is custom_id_of(b"[1]") is custom_id_of(b"{") is None
+
+
+@pytest.mark.parametrize("kind", ["many lines", "one line"])
+def test_a_file_is_never_held(kind: str) -> None:
+    """30 MB in pieces as the store gives them: what is held is the line that is not whole yet, and digests."""
+    piece = (
+        request_line(1, body={"model": "m", "prompt": "x" * 4_000}) + b"\n" if kind == "many lines" else b"x" * 4_096
+    )
+    splitter, validator = (
+        Splitter(longest=LONGEST_BYTES),
+        Validator(BatchSettings(), endpoint=ENDPOINT, one_model=False),
+    )
+    tracemalloc.start()
+    try:
+        for number in range(7_500):
+            validator.take(splitter.feed(piece.replace(b'"c-1"', b'"c-%d"' % number)))
+        validator.take(splitter.end())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * LONGEST_BYTES
+    assert (validator.total, len(validator.errors)) == ((7_500, 0) if kind == "many lines" else (1, 1))
