@@ -16,7 +16,7 @@ from rich.console import Console
 
 from core.blobs import open_blobs
 from core.config import LOCAL_KEY, load_settings
-from core.errors import ConfigError, NotFound
+from core.errors import ConfigError, NotFound, Unavailable
 from core.settings import Settings
 from headrace.options import config_option, reported
 from headrace.replaying import show
@@ -261,6 +261,10 @@ def _run(settings: Settings, path: Path, order: Order, rate: float | None) -> St
     except KeyboardInterrupt:
         click.echo(f"Interrupted; `headrace replay run --state {path}` goes on.", err=True)
         raise SystemExit(130) from None
+    except Unavailable:
+        if path.exists():
+            click.echo(f"Broken off; `headrace replay run --state {path}` goes on.", err=True)
+        raise
 
 
 def _finish(state: State, path: Path, *, as_json: bool) -> None:
