@@ -116,7 +116,7 @@ class Process:
                 folded.append(source)
         await self.log.fold(
             *((one.offset, one.what) for one in folded), now_ms=now_ms,
-            spoken=lambda partition, task_id, attempt: self.replay.spoken(partition, task_id, attempt),
+            spoken=self.replay.spoken,
         )  # fmt: skip
         for one in folded:
             self.progress.done(one.place, one.offset)

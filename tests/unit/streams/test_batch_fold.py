@@ -223,6 +223,19 @@ async def test_no_line_gets_work_again_whose_result_is_in_the_log() -> None:
     assert log.notes["result_adopted"] == 2
 
 
+async def test_a_stop_that_a_crash_has_cut_off_is_finished_when_it_is_read_again() -> None:
+    log = BatchLog()
+    batch = await fed(log, 3, 2)
+    log.cut_after = 2 + 2 + 1  # controls, results and the batch's row
+    with pytest.raises(Cut):
+        await log.fold((2, CANCEL))
+    await log.restart()
+    assert [(log.line(batch, n) or {}).get("state") for n in range(2)] == ["queued", "queued"]
+    await log.fold((2, CANCEL))
+    assert [(log.line(batch, n) or {}).get("state") for n in range(2)] == ["cancelled", "cancelled"]
+    assert (len(log.results), log.notes["late_batch_cancel"], log.batch(ONE)["failed"]) == (2, 1, 0)
+
+
 async def test_batch_events_that_do_not_fit_are_counted() -> None:
     log = BatchLog()
     elsewhere = event("batch_cancel", at_ms=1, task_id=ONE)
