@@ -86,7 +86,11 @@ class Runner:
 
     def start(self, item: Item) -> asyncio.Task[None] | None:
         """Run an item whose slot is held; the slot is freed when the call ends. None when there is no call."""
-        if item.phase is Phase.ENDED:  # cancelled while it waited
+        if item.phase is not Phase.ENDED and self._has_outcome(item.work["id"]):  # by an earlier attempt, as it waited
+            metrics.REPEATS.inc()
+            self._close(item)
+            self._forget(item)
+        if item.phase is Phase.ENDED:  # so, or cancelled while it waited
             self._slots.release(item.work["level"])
             return None
         item.phase = Phase.RUNNING

@@ -83,7 +83,7 @@ async def batch_campaign(
         port = free_port()
         settings, env = settings_for(
             kafka, folder, f"batch-campaign-{time.time_ns()}.", upstream__urls=[sim.url], ingress__port=port,
-            streams__session_timeout_s=6, streams__lease_s=4, dispatcher__heartbeat_s=0.5, batches__dialect="openai",
+            streams__session_timeout_s=6, streams__lease_s=8, dispatcher__heartbeat_s=0.5, batches__dialect="openai",
         )  # fmt: skip
         with ExitStack() as stack:
             async with batch_bench(settings) as bench:

@@ -47,12 +47,13 @@ class World:
         self.slots = Slots(share=0, capacity=10)
         self.worker = Worker()
         self.cancelled: set[str] = set()
+        self.over: set[str] = set()
         self.claims = Claims()
         self.offset = 0
         worker: Any = self.worker
         self.runner = Runner(
             Settings(), name="w1", slots=self.slots, worker=worker, outbox=self.outbox,
-            is_cancelled=self.cancelled.__contains__, clock=Clock(),
+            is_cancelled=self.cancelled.__contains__, has_outcome=self.over.__contains__, clock=Clock(),
         )  # fmt: skip
         self.ticker = Ticker(Settings(), runner=self.runner, outbox=self.outbox, readers=list)
 
@@ -177,6 +178,21 @@ async def test_work_that_was_cancelled_before_is_not_begun(world: World) -> None
     world.cancelled.add(one["id"])
     assert world.runner.admit(world.take(one)) is None
     assert world.claims.to_commit() == 1
+
+
+async def test_work_that_has_its_outcome_is_not_begun(world: World) -> None:
+    """It was done before a crash, or by an attempt that was thought to be lost, and maybe while it waited here."""
+    done, doing = work(), work()
+    world.over.add(done["id"])
+    assert world.runner.admit(world.take(done)) is None
+    item = world.runner.admit(world.take(doing))
+    assert item is not None
+    world.over.add(doing["id"])
+    await world.slots.acquire(ONLINE)
+    assert world.runner.start(item) is None
+    assert world.slots.used == (0, 0)
+    assert world.claims.to_commit() == 2
+    assert world.producer.written == []
 
 
 async def test_the_end_gives_back_what_has_not_ended(world: World) -> None:
