@@ -44,6 +44,7 @@ async def find_batch(services: Services, text: str, *, owner: str) -> Batch:
     directory = services.batches
     batch = directory.get(text)
     if batch is None and _young(identity, services) and not directory.removed(text):
+        _ = services.batch_writer  # without Kafka there is nothing to search
         batch = await directory.until(text, lambda _: True, seconds=OTHER_WAIT_S)
         if batch is None:
             batch = await _from_event(services, identity)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from core.settings import Settings
+from ingress.app import create_app
+from ingress.files.book import new_file_id
+from schemas.batches import output_file_id
+from schemas.ids import TaskId
 from tests.support.batch_rows import OPENAI, WANTED, created, events_of, proposed, refused, uploaded
 from tests.support.bella import Double
-from tests.support.ingress import ingress_in_memory
+from tests.support.ingress import HEADERS, ingress_in_memory
 
 OTHER = {"authorization": "Bearer other"}
 
@@ -146,3 +153,25 @@ async def test_bodies_that_are_no_request(ingress: Double) -> None:
     assert answer.status_code == 413
     refused(await client.post("/v1/batches", json={}, headers={"X-Headrace-Level": "0"}), 400, "headers")
     refused(await client.post("/v1/batches", json={}, headers={"X-Headrace-Queue": "a b"}), 400, "X-Headrace-Queue")
+
+
+async def test_before_kafka_is_reached_every_route_says_so(tmp_path: Path) -> None:
+    app = create_app(Settings(data_dir=tmp_path))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    batch_id, file_id = TaskId(1, 1, "P", int(time.time()), 0, 1).batch(), new_file_id(now_s=int(time.time()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://ingress", headers=HEADERS) as client:
+        refused(await client.get("/v1/batches"), 503, None, code=50505)
+        asked = [
+            client.get(f"/v1/batches/{batch_id}"),
+            client.get(f"/v1/batches/{batch_id}/output"),
+            client.get("/v1/files"),
+            client.get(f"/v1/files/{file_id}"),
+            client.get(f"/v1/files/{output_file_id(batch_id, errors=False)}/content"),
+            client.delete(f"/v1/files/{file_id}"),
+            client.post("/v1/files", files={"file": ("a", b"x")}, data={"purpose": "batch"}),
+            client.post("/v1/batches", json=WANTED | {"input_file_id": file_id}),
+            client.post(f"/v1/batches/{batch_id}/cancel"),
+        ]
+        for answer in await asyncio.gather(*asked):
+            assert answer.status_code == 503, answer.text
+            assert "retry-after" in answer.headers

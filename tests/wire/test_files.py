@@ -134,46 +134,6 @@ async def test_other_purposes_stay_unless_they_say_otherwise(ingress: Double) ->
     assert file["expires_at"] == file["created_at"] + 3600
 
 
-@pytest.mark.parametrize(
-    ("asked", "status", "begin", "end"),
-    [
-        ("bytes=0-4", 206, 0, 5),
-        ("bytes=10-", 206, 10, 100),
-        ("bytes=-7", 206, 93, 100),
-        ("bytes=-700", 206, 0, 100),
-        ("bytes=90-9999", 206, 90, 100),
-        ("bytes=99-99", 206, 99, 100),
-        ("bytes=0-1,5-6", 200, 0, 100),
-        ("bytes=9-3", 200, 0, 100),
-        ("lines=1-2", 200, 0, 100),
-        ("bytes=-", 200, 0, 100),
-        ("bytes=100-", 416, 0, 0),
-        ("bytes=-0", 416, 0, 0),
-    ],
-)
-async def test_ranges(ingress: Double, asked: str, status: int, begin: int, end: int) -> None:
-    _, client = ingress
-    data = bytes(range(100))
-    file = await uploaded(client, data)
-    answer = await client.get(f"/v1/files/{file['id']}/content", headers={"range": asked})
-    assert answer.status_code == status, answer.text
-    if status == 416:
-        assert error(answer, 416)["code"] == "range_not_satisfiable"
-        assert answer.headers["content-range"] == "bytes */100"
-        return
-    assert answer.content == data[begin:end]
-    assert answer.headers.get("content-range") == (None if status == 200 else f"bytes {begin}-{end - 1}/100")
-
-
-async def test_a_condition_on_another_version_gives_the_whole(ingress: Double) -> None:
-    _, client = ingress
-    path = f"/v1/files/{(await uploaded(client))['id']}/content"
-    etag = (await client.get(path)).headers["etag"]
-    for condition, status in ((etag, 206), ('"other"', 200)):
-        answer = await client.get(path, headers={"range": "bytes=0-1", "if-range": condition})
-        assert answer.status_code == status
-
-
 async def test_files_are_their_tenants_own(ingress: Double) -> None:
     _, client = ingress
     file = await uploaded(client)
