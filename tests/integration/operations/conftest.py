@@ -44,6 +44,23 @@ class Site:
         self.url, self.roles, self.simulator, self.settings = url, roles, simulator, settings
         self._env = {**env, "HEADRACE_URL": url, "HEADRACE_API_KEY": "sk-ops"}
         self.probes: dict[int, LaneProbe] = {}
+        self._down: set[str] = set()
+
+    def stop(self, name: str, *, kill: bool = False) -> None:
+        """Stop a role until it is started again."""
+        self._down.add(name)
+        (self.roles[name].kill if kill else self.roles[name].stop)()
+
+    def start(self, name: str) -> None:
+        """Start a role that was stopped."""
+        self._down.discard(name)
+        self.roles[name].start()
+
+    def supervise(self) -> None:
+        """Start again what has ended by itself, as a scheduler does that was not run for longer than its session."""
+        for name, role in self.roles.items():
+            if name not in self._down and role.process is not None and role.process.poll() is not None:
+                role.start()
 
     async def run(self, *arguments: str, code: int = 0) -> Result:
         """Run a command."""
@@ -76,6 +93,7 @@ class Site:
 
     def states(self, ids: list[str], level: int = 0) -> set[str]:
         """Return the states that tasks have reached."""
+        self.supervise()
         rows = self.probes[level].row_states
         return {rows[one][-1] if rows.get(one) else "unknown" for one in ids}
 
