@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from core.section import Section, split_commas
@@ -13,6 +13,7 @@ from core.section import Section, split_commas
 TENANT = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 PATTERN = re.compile(r"[a-zA-Z0-9._*?-]{1,249}")
 ANY = "*"
+SECRET_CHARACTERS = 16
 
 
 class DirectSettings(Section):
@@ -31,7 +32,20 @@ class DirectSettings(Section):
         description="Topics that a record may name as its reply_topic, comma separated; * and ? stand for any text.",
     )
 
-    _split = field_validator("owners", "reply_topics", mode="before")(split_commas)
+    secrets: Annotated[list[SecretStr], NoDecode] = Field(
+        default_factory=list,
+        description="Secrets that Headrace stamps its own task records with, comma separated: the first stamps, each "
+        "is believed; unset: they are known by their form, which a producer could imitate.",
+    )
+
+    _split = field_validator("owners", "reply_topics", "secrets", mode="before")(split_commas)
+
+    @field_validator("secrets")
+    @classmethod
+    def _long(cls, secrets: list[SecretStr]) -> list[SecretStr]:
+        if not all(len(secret.get_secret_value()) >= SECRET_CHARACTERS for secret in secrets):
+            raise ValueError(f"a secret has {SECRET_CHARACTERS} characters or more")
+        return secrets
 
     @field_validator("owners")
     @classmethod

@@ -33,14 +33,14 @@ class Tenants:
         except ConfigError:  # the ingress alone needs one, and says so
             keys = []
         self._settled = frozenset(tenant_of(digest_of(key)) for key in keys)
-        self._listed: frozenset[str] = frozenset()
+        self._all = self._settled
 
     def known(self) -> frozenset[str]:
         """Return every tenant."""
         if self._path is not None and (self._looked is None or self._clock() - self._looked >= LOOK_S):
             self._looked = self._clock()
             self._look()
-        return self._settled | self._listed
+        return self._all
 
     def _look(self) -> None:
         assert self._path is not None  # noqa: S101 - looked at by `known` alone
@@ -52,7 +52,7 @@ class Tenants:
             self._stamp = stamp
             text = self._path.read_text(encoding="utf-8")
             document = json.loads(text) if self._path.suffix == ".json" else tomllib.loads(text)
-            self._listed = frozenset(document["tenants"].keys())
+            self._all = self._settled | frozenset(document["tenants"].keys())
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             # No word of the parser's: it could hold a piece of a key.
             log.error(

@@ -58,8 +58,7 @@ def read_form(value: bytes, headers: Headers, *, level: int) -> Told:
         return Told(json_task(exact(value, members), level=level), traceparent, ours=False)
     if kind in AVRO_TYPES or (kind in UNTOLD and value[:1] == bytes([MAGIC])):
         task = _avro(value)
-        ours = task["id"] is not None and find(headers, "ce_source") == OUR_SOURCE
-        return Told(task, traceparent, ours=ours and find(headers, "ce_type") == OUR_TYPE)
+        return Told(task, traceparent, ours=task["id"] is not None and is_ours(headers))
     if JSON_TYPE.match(kind):
         return Told(read_json_task(value, level=level), traceparent, ours=False)
     if kind in UNTOLD:
@@ -67,6 +66,11 @@ def read_form(value: bytes, headers: Headers, *, level: int) -> Told:
     raise Invalid(
         "content-type", f"content-type {kind[:80]} is none of application/avro, {CLOUD_JSON}, application/json"
     )
+
+
+def is_ours(headers: Headers) -> bool:
+    """Tell whether a record says of itself that Headrace has written it."""
+    return find(headers, "ce_source") == OUR_SOURCE and find(headers, "ce_type") == OUR_TYPE
 
 
 def accepted(value: bytes, headers: Headers, *, level: int) -> Task:

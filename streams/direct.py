@@ -41,6 +41,8 @@ class Believed:
     reply_topics: Sequence[str] = ()
     prefix: str = ""
     now_ms: Callable[[], int] | None = None
+    stamped: Callable[[bytes, Headers], bool] = lambda *_: True
+    """Tells whether a record in our own form is ours."""
 
 
 def judge(task: Task, headers: Headers, believed: Believed, *, timestamp_ms: int) -> None:

@@ -13,6 +13,7 @@ from core.callback_policy import callback_policy
 from core.config import is_loopback
 from core.errors import DeliveryFailed, RequestError, Unavailable
 from core.kafka.producer import Producer, Record
+from core.kafka.stamp import Stamp
 from core.queues import QueueDirectory
 from core.settings import Settings
 from core.tenants import Tenants
@@ -42,6 +43,7 @@ def believed_of(settings: Settings) -> Believed:
         reply_topics=tuple(direct.reply_topics),
         prefix=settings.kafka.topic_prefix,
         now_ms=lambda: time.time_ns() // 1_000_000,
+        stamped=Stamp(settings).holds,
     )
 
 

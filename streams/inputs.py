@@ -57,14 +57,15 @@ def read_task(message: Any, *, level: int, max_bytes: int, believed: Believed = 
         task = told.task
         if task["level"] != level:
             raise Invalid("level", f"level {task['level']} does not belong into this topic")
-        if not told.ours:
+        ours = told.ours and believed.stamped(value, headers)
+        if not ours:
             judge(task, headers, believed, timestamp_ms=timestamp_ms(message))
         check_task(task)
         task_id = task_identity(message, task, level=level)
     except Invalid as error:
         return Poison(error.message, error.field)
     created_ms = task["created_ms"] or timestamp_ms(message)
-    return Submission(task_id, task, created_ms, told.traceparent, not told.ours)
+    return Submission(task_id, task, created_ms, told.traceparent, not ours)
 
 
 def in_queue(submission: Submission, queue: Queue | None) -> Submission | Poison:

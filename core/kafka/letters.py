@@ -16,9 +16,11 @@ from core.kafka.cluster import Cluster
 from core.kafka.deadletters import OURS
 from core.kafka.lookup import Found, Lookup
 from core.kafka.producer import Producer, Record
+from core.kafka.stamp import STAMP
 from core.settings import Settings
 from schemas import topics
 from schemas.headers import find
+from schemas.task_form import is_ours
 
 MARK = "x-redriven"
 WINDOW = 200
@@ -188,6 +190,8 @@ class Letters:
         if key is None and value is None:
             return "it has neither a key nor a value"
         kept = [(name, content or b"") for name, content in letter.found.headers if name not in OURS]
+        if is_ours(kept) and find(kept, STAMP) is None:
+            kept.append((STAMP, b""))  # a letter proves nothing of who wrote it, and must not get our stamp on its way
         await producer.send(topic, int(number), Record(key, value, kept))
         return None
 

@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
 
 from core.errors import Unavailable, Unconfirmed
+from core.kafka.stamp import Stamp
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Producer:
         self._producer: AIOKafkaProducer | None = None
         self._rebuilding: asyncio.Task[None] | None = None
         self._stopped = False
+        self._stamp = Stamp(settings)
 
     async def start(self) -> None:
         """Connect; raises Unavailable when no broker answers."""
@@ -87,6 +89,7 @@ class Producer:
     async def enqueue(self, topic: str, partition: int, record: Record) -> asyncio.Future[Any]:
         """Buffer one record; the future yields aiokafka's RecordMetadata. For `confirm`, which bounds the wait."""
         producer = self._current()
+        stamped = self._stamp.headers if self._stamp.covers(topic) else _as_they_are
         try:
             future: asyncio.Future[Any] = await producer.send(
                 topic,
@@ -94,7 +97,7 @@ class Producer:
                 key=record.key,
                 partition=partition,
                 timestamp_ms=record.timestamp_ms,
-                headers=record.headers,
+                headers=stamped(record.value, record.headers),
             )
             return future
         except (KafkaError, AssertionError) as error:
@@ -152,10 +155,12 @@ class Producer:
     ) -> list[int]:
         pending: list[tuple[int, asyncio.Future[Any]]] = []
         builder, count = producer.create_batch(), 0
+        stamped = self._stamp.headers if self._stamp.covers(topic) else _as_they_are
         for record in records:
+            headers = stamped(record.value, record.headers)
             for _ in range(2):
                 done = builder.append(
-                    key=record.key, value=record.value, timestamp=record.timestamp_ms, headers=record.headers
+                    key=record.key, value=record.value, timestamp=record.timestamp_ms, headers=headers
                 )
                 if done is not None:
                     count += 1
@@ -230,6 +235,10 @@ class Producer:
         if self._fence is not None:
             fenced(producer, self._fence)
         return producer
+
+
+def _as_they_are(_: bytes | None, headers: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    return headers
 
 
 def fenced(producer: AIOKafkaProducer, fence: Callable[[], None]) -> None:

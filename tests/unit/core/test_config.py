@@ -41,7 +41,7 @@ def another(setting: Variable) -> str:
         "list of number": lambda: "7.0,8.5",
         "list of integer": lambda: "443,8443",
         "list of text": lambda: "http://one/v1,https://two/v1" if "url" in setting.dotted else "one,two",
-        "list of secret": lambda: "first-key,second-key",
+        "list of secret": lambda: "first-key-of-two,second-key-of-two",
     }.get(setting.type, lambda: setting.default + "other")()
 
 
