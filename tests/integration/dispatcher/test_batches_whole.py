@@ -12,20 +12,16 @@ from typing import NamedTuple
 import pytest
 
 from bench.simulator import Simulator
-from core.settings import Settings
 from tests.support.batch_cluster import BatchBench, batch_bench, input_of
 from tests.support.roles import Role, running, settings_for
 from tests.support.waiting import eventually_async
 
 
 class Running(NamedTuple):
-    """A bench with its two roles."""
+    """A bench with its roles, feeder and writer in one of their own."""
 
     bench: BatchBench
-    streams: Role
-    dispatcher: Role
-    sim: Simulator
-    settings: Settings
+    batches: Role
     env: dict[str, str]
     folder: Path
 
@@ -34,16 +30,17 @@ class Running(NamedTuple):
 async def roles(kafka: str, tmp_path: Path, sim: Simulator) -> AsyncIterator[Running]:
     settings, env = settings_for(
         kafka, tmp_path, f"batches-{time.time_ns()}.", upstream__urls=[sim.url], kafka__partitions=2,
-        kafka__work_partitions=2, streams__session_timeout_s=6, streams__lease_s=4, dispatcher__heartbeat_s=0.5,
+        kafka__work_partitions=2, streams__session_timeout_s=6, streams__lease_s=8, dispatcher__heartbeat_s=0.5,
         streams__retry_base_s=0.2, batches__window=200,
     )  # fmt: skip
     with ExitStack() as stack:
         async with batch_bench(settings) as bench:
-            streams = stack.enter_context(
-                running("streams", "--level", "offline", env=env, log=tmp_path / "streams.log")
+            stack.enter_context(running("streams", "--level", "offline", env=env, log=tmp_path / "streams.log"))
+            stack.enter_context(running("dispatcher", "--only", "inference", env=env, log=tmp_path / "inference.log"))
+            batches = stack.enter_context(
+                running("dispatcher", "--only", "batches", env=env, log=tmp_path / "batches.log")
             )
-            dispatcher = stack.enter_context(running("dispatcher", env=env, log=tmp_path / "dispatcher.log"))
-            yield Running(bench, streams, dispatcher, sim, settings, env, tmp_path)
+            yield Running(bench, batches, env, tmp_path)
 
 
 def names(prefix: str, lines: range) -> list[str]:
@@ -91,12 +88,12 @@ async def test_a_cancel_and_an_expiry_in_the_middle_leave_no_line_out(roles: Run
 async def test_a_frozen_writer_is_not_heard_any_more(roles: Running) -> None:
     bench, total = roles.bench, 1_200
     log = roles.folder / "second.log"
-    with running("dispatcher", env=roles.env, log=log):
+    with running("dispatcher", "--only", "batches", env=roles.env, log=log):
         batch = await bench.create(input_of(total, latency_ms=300))
         await eventually_async(lambda: bench.count(batch) >= 200, within_s=90, what="200 ends")
-        roles.dispatcher.send(signal.SIGSTOP)
+        roles.batches.send(signal.SIGSTOP)
         await eventually_async(lambda: bench.count(batch) >= 900, within_s=90, what="900 ends")
-        roles.dispatcher.send(signal.SIGCONT)
+        roles.batches.send(signal.SIGCONT)
         row = await bench.until(batch, "completed", within_s=120)
     assert (row["total"], row["completed"], row["failed"]) == (total, total, 0)
     assert await bench.names(batch) == (names("c", range(total)), [])
