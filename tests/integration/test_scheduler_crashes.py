@@ -47,6 +47,8 @@ async def test_kill_9_in_the_middle_loses_nothing_and_doubles_nothing(bench: Ben
     await asyncio.wait_for(all_done(), 60)
     await eventually_async(lambda: all(bench.probe.row_states[one][-1:] == ["completed"] for one in accepted))
     assert {len(bench.probe.results[one]) for one in accepted} == {1}
+    await eventually_async(lambda: all(bench.probe.usage[one] for one in accepted), what="what all of them used")
+    assert {len(bench.probe.usage[one]) for one in accepted} == {1}
     for one in accepted:
         row = bench.probe.rows[one]
         assert row is not None
@@ -140,7 +142,9 @@ async def test_a_frozen_scheduler_ends_itself_and_writes_no_second_outcome(bench
         assert "slept for" in bench.role.log
         [marker] = await bench.probe.submit()
         await eventually_async(lambda: bench.probe.work[marker])
+        await eventually_async(lambda: all(bench.probe.usage[one] for one in waiting), what="what all of them used")
     assert {len(bench.probe.results[one]) for one in waiting} == {1}
+    assert {len(bench.probe.usage[one]) for one in waiting} == {1}
 
 
 async def test_sigterm_leaves_at_once_with_everything_committed(bench: Bench) -> None:
