@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from core.config import environment
 from core.kafka.producer import Producer, Record
 from core.settings import Settings
 from dispatcher.webhooks.sender import BATCH_GROUP
+from headrace.webhooks import webhooks
 from schemas import ids, topics
 from schemas.batches import Batch
 from schemas.codec import BATCH
@@ -41,6 +45,15 @@ def settings(kafka: str, tmp_path: Path) -> Settings:
         dispatcher__only="webhooks", webhooks__retry_delays=[0.05, 0.05], webhooks__timeout_s=1,
     )  # fmt: skip
     return made
+
+
+def dotted(settings: Settings) -> dict[str, object]:
+    """Return what a process needs to find the same topics."""
+    return {
+        "kafka.bootstrap": settings.kafka.bootstrap,
+        "kafka.topic_prefix": settings.kafka.topic_prefix,
+        "kafka.partitions": settings.kafka.partitions,
+    }
 
 
 class Ends:
@@ -85,9 +98,14 @@ async def test_ends_are_told_once_and_tried_again(probe: WorkProbe, settings: Se
             last = await ends.ended(f"{receiver.root}/200", "completed")
             await eventually_async(lambda: receiver.got[last], what="the next event")
             await probe.committed(BATCH_GROUP, topics.BATCHES)
+            ran = await asyncio.to_thread(
+                CliRunner().invoke, webhooks, ["resend", told["completed"]], env=environment(dotted(settings))
+            )
+            assert ran.exit_code == 0, ran.output
+            await eventually_async(lambda: len(receiver.got[told["completed"]]) == 2, what="the event once more")
     finally:
         await producer.stop()
-    assert [len(receiver.got[one]) for one in told.values()] == [1, 2, 1, 1]
+    assert [len(receiver.got[one]) for one in told.values()] == [2, 2, 1, 1]
     for state, batch_id in told.items():
         [event, *_] = receiver.got[batch_id]
         assert (event["object"], event["type"], event["data"]) == ("event", f"batch.{state}", {"id": batch_id})

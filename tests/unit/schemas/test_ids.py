@@ -14,10 +14,12 @@ from schemas.ids import (
     Serials,
     TaskId,
     from_record,
+    home_of,
     line_id,
     parse,
     parse_batch,
     replayed,
+    spelled,
 )
 
 LAST_S = EPOCH_S + 3_155_760_000 - 1  # 2099-12-31 23:59:59, the last second that two-digit years can tell
@@ -210,3 +212,16 @@ def test_replays_give_every_position_an_id_of_its_own(
     assert (repeated(one, start_s) == repeated(other, start_s)) == (one == other)
     assert repeated(one, start_s) != repeated(other, start_s + shift)
     assert parse(str(repeated(one, start_s))) == repeated(one, start_s)
+
+
+@given(batch=batch_ids)
+def test_tasks_and_batches_tell_their_home_and_their_key(batch: TaskId) -> None:
+    as_batch = batch._replace(level=1, mode="P")
+    assert home_of(as_batch.batch()) == home_of(batch.task()) == batch.partition
+    assert spelled(as_batch.batch()) == as_batch.batch()
+    assert spelled(batch.task()) == spelled(batch.batch_request()) == str(batch)
+    for wrong in ("batch_x", "task_x", as_batch.batch() + "0"):
+        with pytest.raises(IdError):
+            home_of(wrong)
+        with pytest.raises(IdError):
+            spelled(wrong)
