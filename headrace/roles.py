@@ -69,7 +69,7 @@ def streams(level: str | None, metrics_port: int | None, config: Path | None) ->
 @metrics_option
 @config_option
 def dispatcher(only: str | None, metrics_port: int | None, config: Path | None) -> None:
-    """Run the inference consumers, which call the model servers, and the callback sender.
+    """Run the inference consumers, which call the model servers, the callback sender, and what feeds batches.
 
     Any number may run against one Kafka; each takes only what it has room for.
     """

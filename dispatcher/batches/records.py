@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any, cast
+
 import orjson
 
 from core.kafka.producer import Record
@@ -29,8 +32,13 @@ class LineTasks:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._identity = parse_batch(batch["id"])
-        self._replace = orjson.loads(batch["replace"]) if batch["replace"] else {}
         self.endpoint = batch["endpoint"]
+
+    @cached_property
+    def _replace(self) -> dict[str, Any]:
+        """Read it only for the bodies: the files of a batch are written whatever it is."""
+        batch = self._batch
+        return cast("dict[str, Any]", orjson.loads(batch["replace"])) if batch["replace"] else {}
 
     @property
     def names_model(self) -> bool:
