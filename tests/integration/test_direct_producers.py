@@ -95,7 +95,7 @@ async def shop(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
     async with Simulator() as simulator:
         settings, env = settings_for(
             kafka, folder, f"direct-{time.time_ns()}.", upstream__urls=[simulator.url],
-            direct__reply_topics=["replies-*"], streams__session_timeout_s=12,
+            direct__reply_topics=["replies-*"], direct__secrets=["0123456789abcdef"], streams__session_timeout_s=12,
         )  # fmt: skip
         await apply_topics(settings)
         admin = AdminClient({"bootstrap.servers": kafka})
@@ -210,11 +210,16 @@ async def test_a_task_of_kafka_is_seen_over_http_like_any_other(shop: Shop) -> N
     }}  # fmt: skip
     await asyncio.to_thread(write_one, shop, json.dumps(event).encode())
     async with httpx.AsyncClient(base_url=shop.url, headers=HEADERS, timeout=30) as client:
+        put = {**BODY, "data": {"model": "sim", "messages": []}, "level": 1, "trace_id": "put"}
         give_up = time.monotonic() + 60
+        while (await client.post("/v1/queue/put", json=put)).status_code == 503:  # it has not reached Kafka yet
+            assert time.monotonic() < give_up
+            await asyncio.sleep(0.1)
         while True:
             listed = (await client.get("/v1/tasks", params={"limit": 100})).json()
-            mine = [one for one in listed.get("data", ()) if one.get("trace_id") == "seen"]
-            if mine and mine[0]["status"] == "completed":
+            mine = [one for one in listed.get("data", ()) if one.get("trace_id") in ("put", "seen")]
+            mine.sort(key=lambda one: str(one["trace_id"]), reverse=True)
+            if {one["trace_id"]: one["status"] for one in mine} == {"seen": "completed", "put": "completed"}:
                 break
             assert time.monotonic() < give_up, listed
             await asyncio.sleep(0.1)
