@@ -33,18 +33,19 @@ After = Callable[[int, bytes], Iterator[tuple[bytes, bytes]]]
 """Rows of a partition in the order of their keys, from a key on."""
 
 
-def purge(fold: Fold, rows_from: After, asked: Event, partition: int, *, folded: int, level: int, now_ms: int) -> None:
+def purge(fold: Fold, rows_from: After, asked: Event, partition: int, *, folded: int, level: int, now_ms: int) -> int:
     """Fold a purge event: cancel a slice of its queue's waiting tasks, and write the event for the next.
 
-    `folded` is the offset below which every task record of the partition has been folded in an earlier batch.
+    `folded` is the offset below which every task record of the partition has been folded in an earlier batch. Returns
+    how many were cancelled.
     """
     queue, bounds = asked["queue"], extent(asked["data"])
     if queue is None or bounds is None:
         fold.notes["unexpected_purge"] += 1
-        return
+        return 0
     if folded < bounds.tasks_end and now_ms - asked["at_ms"] < WAIT_MS:
         fold.add(topics.events(level), partition, _record(asked, bounds, level=level, now_ms=now_ms))
-        return
+        return 0
     prefix = f"TASK-{queue_number(queue)}-{level}-".encode()
     last, seen, cancelled = bounds.after, 0, 0
     for key, value in rows_from(partition, max(prefix, bounds.after.encode() + b"\x00")):
@@ -58,10 +59,10 @@ def purge(fold: Fold, rows_from: After, asked: Event, partition: int, *, folded:
         if state_of(value) == "queued" and _meant(value, queue, bounds):
             fold.event(build("cancel", at_ms=now_ms, task_id=last, reason=REASON), partition=partition)
             cancelled += 1
-    fold.notes[REASON] += cancelled
     if cancelled:
         where = {"queue": queue, "level": level, "partition": partition}
         log.info("%d waiting tasks of queue %s purged", cancelled, queue, extra={"event": "queue_purged", **where})
+    return cancelled
 
 
 def _meant(value: bytes, queue: str, bounds: Extent) -> bool:

@@ -119,14 +119,16 @@ class TaskAdmin:
 
     def _shown(self, reading: Reading) -> Response:
         row = self._services.view.get(reading.id.encode())
-        return answer({**_listed(reading), **({} if row is None else _details(row))})
+        queue = self._services.queues.get(reading.queue)
+        paused = queue is not None and queue["paused"]
+        return answer({**_listed(reading), **({} if row is None else _details(row, paused=paused))})
 
 
 def _listed(reading: Reading) -> dict[str, Any]:
     return {**task_object(reading), "task_id": reading.id, "owner": reading.owner}
 
 
-def _details(row: Status) -> dict[str, Any]:
+def _details(row: Status, *, paused: bool) -> dict[str, Any]:
     """Render what only operators see; members without a value are left out."""
     facts: dict[str, Any] = {name: row[name] for name in ROW_FACTS}  # type: ignore[literal-required]
     for name in ROW_TIMES:
@@ -134,13 +136,15 @@ def _details(row: Status) -> dict[str, Any]:
         facts[name.removesuffix("_ms") + "_at"] = None if at_ms is None else moment(at_ms)
     if row["batch_id"] is None:
         facts["batch_line"] = None
-    facts["waits_for"] = _waits_for(row)
+    facts["waits_for"] = _waits_for(row, paused=paused)
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _waits_for(row: Status) -> str | None:
+def _waits_for(row: Status, *, paused: bool) -> str | None:
     if row["state"] != "queued":
         return None
+    if paused:
+        return "its queue, which is paused"
     if row["not_before_ms"] is not None and row["not_before_ms"] > time.time() * 1000:
         return f"its next attempt at {moment(row['not_before_ms'])}"
     return "a worker that takes it"

@@ -81,7 +81,7 @@ def test_slices_follow_each_other_to_the_end(monkeypatch: pytest.MonkeyPatch) ->
     counts = []
     while asked is not None:
         fold, asked = purge(log, asked)
-        counts.append(fold.notes["purged"])
+        counts.append(len(fold.rows))
     assert counts == [2, 2, 1]
     assert set(states(log).values()) == {"cancelled"}
 
