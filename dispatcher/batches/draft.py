@@ -19,6 +19,8 @@ class Sent(NamedTuple):
 
     part: BatchPart
     at_s: float
+    before: bytes
+    """What was written before it."""
 
 
 class Draft:
@@ -44,11 +46,11 @@ class Draft:
                 self.begin, self.sent = row["written_to"], None
                 self.written = row["written"]
                 return (self.begin or 0) <= (self.upto or 0)
-            return (row["written_to"] or 0) == (self.begin or 0)
+            return row["written_to"] == self.begin and row["written"] == self.sent.before
         if self.begin is None and row["written_to"] is not None and not self.lines:
             self.begin = self.upto = row["written_to"]
             return True
-        return row["written_to"] == self.begin
+        return row["written_to"] == self.begin and row["written"] == self.written
 
     def add(self, request: int, line: FormedLine, *, now_s: float) -> None:
         """Take a line, unless it is in a piece already: the log may hold a result twice."""
@@ -66,7 +68,7 @@ class Draft:
     def count(self, below: int) -> int:
         """Return how many of the first lines are here or in pieces."""
         here = bits.union(self.written, bits.of(self.lines))
-        return below - sum(1 for _ in bits.missing(here, below))
+        return (int.from_bytes(here, "little") & (1 << below) - 1).bit_count()
 
     def cut(self, sent: Sent) -> None:
         """Begin the next piece behind one that was sent."""

@@ -237,7 +237,7 @@ class Writer:
         told = about_batch(self._settings, row, "batch_part", said, at_ms=self._clock())
         await self._producer.send(told.address.topic, told.address.partition, told.record)
         metrics.BATCH_LINES_WRITTEN.inc(len(draft.lines))
-        draft.cut(Sent(part, self._monotonic()))
+        draft.cut(Sent(part, self._monotonic(), draft.written))
 
     async def _store(self, batch_id: str, part: BatchPart, draft: Draft) -> None:
         good = {request: line for request, line in draft.lines.items() if line.good}

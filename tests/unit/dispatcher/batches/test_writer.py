@@ -262,3 +262,18 @@ async def test_results_that_are_not_kept_any_more_become_errors(stage: Stage, se
     assert output == names(range(25, TOTAL))
     assert len(errors) == 25
     assert {line["error"]["code"] for line in await stage.content(errors=True)} == {"result_lost"}
+
+
+async def test_two_writers_of_lines_that_never_ran_do_not_wait_for_each_other(stage: Stage, seconds: Seconds) -> None:
+    """Such parts move no offset: what is written already shows in the bits alone."""
+    row = await begun(stage, fed=0)
+    stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
+    first, second = writer_of(stage, seconds), writer_of(stage, seconds)
+    second._most_bytes = first._most_bytes = 1_000
+    for _ in range(20):
+        await first.step()
+        await second.step()
+        stage.judge()
+    assert stage.row is not None
+    assert stage.row["state"] == "cancelled"
+    assert sorted((await ids(stage))[1]) == sorted(names(range(TOTAL)))
