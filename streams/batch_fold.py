@@ -9,28 +9,36 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import NamedTuple
 
+from core.kafka.producer import Record
+from schemas import topics
 from schemas.batches import Batch
 from schemas.codec import BATCH
 from schemas.ids import MODE_LETTERS, IdError, parse_batch
 from schemas.parts import Usage
 from schemas.records import Event, Result, Status
 from schemas.validation import Invalid
-from streams import batch_machine, machine
+from streams import batch_machine, machine, outputs
 from streams.batch_rows import first_row, proposal
 from streams.inputs import Submission
+from streams.replay import STOP_KINDS
 from streams.rows import Rules, cancelled_early, fresh, settled
 
 Home = tuple[int, str]
 """Partition and id."""
 LINE = f"-{MODE_LETTERS['batch']}-"
+STOP_LINES = 250
+"""Lines that a fold ends because their batches were stopped: 60 ms. Many batches may be stopped in one moment, and a
+fold that took longer than the session would end the process, which would then read the same events again."""
 LINE_OVER = frozenset(("completed", "failed", "cancelled"))
 
 
 class Tasks(NamedTuple):
-    """The tasks of the same fold: their rows as they are by now, and how to take over what follows for one."""
+    """The tasks of the same fold: their rows as they are by now, and how to take over what follows."""
 
     row: Callable[[Home], Status | None]
     take: Callable[[Home, machine.Step], None]
+    add: Callable[[str, int, Record], None]
+    """Write a record with the fold: topic, partition, record."""
 
 
 class BatchSource(NamedTuple):
@@ -70,6 +78,7 @@ class Batches:
         self._rules = rules
         self._now_ms = now_ms
         self._before: dict[Home, Batch | None] = {}
+        self._stops_left = STOP_LINES
         self.rows: dict[Home, Batch | None] = {}
 
     def get(self, home: Home) -> Batch | None:
@@ -105,12 +114,10 @@ class Batches:
             self.rows[home] = step.batch
         else:
             self._note(step.note)
-        if batch is None:
-            return
-        if step.withdraw is not None:
-            self._withdraw(partition, batch, step.withdraw)
-        elif step.note in ("late_batch_cancel", "late_batch_due"):
+        if batch is not None and event["kind"] in STOP_KINDS and batch["ending"] in ("cancelled", "expired"):
             self._mend(home)
+        if step.withdraw is not None and step.batch is not None:
+            self._withdraw(home, step.batch, step.withdraw)
 
     def line(self, home: Home, submission: Submission, *, offset: int) -> bool:
         """Fold a line as far as its batch is concerned; tells whether it goes on as any task does."""
@@ -185,9 +192,23 @@ class Batches:
             proposed, offset=offset, taken=lambda stamp_s: stamp_s in here or taken(home[0], number, stamp_s)
         )
 
-    def _withdraw(self, partition: int, batch: Batch, code: str) -> None:
-        for line in batch_machine.unended(batch):
-            self._end(partition, batch_machine.line_task_id(batch, line), code)
+    def _withdraw(self, home: Home, batch: Batch, code: str) -> None:
+        """End a slice of the lines that run; when there are more, an event of our own goes on with them."""
+        lines = batch_machine.unended(batch)
+        for line in lines[: self._stops_left]:
+            task_id = batch_machine.line_task_id(batch, line)
+            if self._tasks.row((home[0], task_id)) is not None:
+                self._end(home[0], task_id, code)
+                continue
+            self._note("line_without_row")
+            now = self.get(home) or batch
+            self.rows[home] = batch_machine.line_ended(
+                now, line, "cancelled", None, now_ms=self._now_ms, withdrawn=True
+            )
+        if len(lines) > self._stops_left:
+            again = outputs.stop_again(batch, now_ms=self._now_ms)
+            self._tasks.add(topics.events(1), home[0], again)
+        self._stops_left = max(0, self._stops_left - len(lines))
 
     def _mend(self, home: Home) -> None:
         """End the lines once more that a crash has left running although their batch was stopped.
@@ -202,7 +223,6 @@ class Batches:
         home = (partition, task_id)
         row = self._tasks.row(home)
         if row is None:
-            self._note("line_without_row")
             return
         message = batch_machine.MESSAGES.get(code, "")
         self._tasks.take(home, machine.withdrawn(row, code=code, message=message, now_ms=self._now_ms))

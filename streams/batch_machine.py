@@ -30,7 +30,8 @@ MESSAGES = {
 class Step(NamedTuple):
     """What follows; `batch` None means that the row is removed, `note` names what was dropped.
 
-    `withdraw` is the error code with which every fed line ends that has not ended yet.
+    `withdraw` is the error code with which every fed line ends that has not ended yet, slice by slice: the same event
+    once more goes on with it.
     """
 
     batch: Batch | None
@@ -117,6 +118,11 @@ def unended(batch: Batch) -> list[int]:
     return list(bits.missing(batch["ended"], batch["fed"]))
 
 
+def is_stopping(batch: Batch) -> bool:
+    """Tell whether a batch was stopped and some of its lines have not ended by that yet."""
+    return batch["ending"] in ("cancelled", "expired") and bits.count(batch["ended"]) < batch["fed"]
+
+
 def _validated(batch: Batch, event: Event, now_ms: int) -> Step:
     total = event["change"]["total"] if event["change"] is not None else 0
     if batch["state"] == "validating":
@@ -138,6 +144,8 @@ def _invalid(batch: Batch, event: Event, now_ms: int) -> Step:
 def _cancel(batch: Batch, event: Event, now_ms: int) -> Step:
     if event["owner"] is not None and event["owner"] != batch["owner"]:
         return dropped(batch, "foreign_batch_cancel")
+    if batch["state"] == "cancelling" and is_stopping(batch):
+        return Step(batch, withdraw=CANCELLED)
     if batch["state"] not in OPEN:
         return dropped(batch, "late_batch_cancel")
     stopped: Batch = {**batch, "state": "cancelling", "cancelling_ms": now_ms, "ending": "cancelled"}
@@ -145,6 +153,8 @@ def _cancel(batch: Batch, event: Event, now_ms: int) -> Step:
 
 
 def _due(batch: Batch, *, now_ms: int, retention_ms: int) -> Step:
+    if batch["ending"] == "expired" and is_stopping(batch):
+        return Step(batch, withdraw=EXPIRED)
     at_ms = due_ms(batch, retention_ms=retention_ms)
     if at_ms is None:
         return dropped(batch, "late_batch_due")

@@ -67,7 +67,7 @@ class Fold:
         """Written after the results, with the rows: so whatever is accounted for has its result."""
         self.dead: list[tuple[Home, str]] = []
         self.notes: Counter[str] = Counter()
-        tasks = Tasks(self._row, self._take)
+        tasks = Tasks(self._row, self._take, self.add)
         self.batches = Batches(batches, tasks, known=known_results, notes=self.notes, rules=rules, now_ms=now_ms)
 
     def submission(self, submission: Submission, *, partition: int, offset: int) -> None:

@@ -10,7 +10,7 @@ from core.kafka.producer import Record
 from core.settings import Settings
 from schemas import bits, topics
 from schemas.batches import Batch
-from schemas.codec import BATCH, RESULT, STATUS, WORK
+from schemas.codec import BATCH, EVENT, RESULT, STATUS, WORK
 from schemas.events import change, event
 from schemas.ids import TaskId
 from schemas.parts import BatchPart
@@ -65,6 +65,7 @@ class BatchLog:
         self.log: dict[tuple[str, int], list[Record]] = defaultdict(list)
         self.cut_after: int | None = None
         """Records that still become durable before the process dies."""
+        self.heard = 0
         self.known: Mapping[Home, tuple[int, Result]] = {}
         self.notes: dict[str, int] = defaultdict(int)
         self.rows, self.batches = MemoryRows(), MemoryRows()
@@ -133,6 +134,12 @@ class BatchLog:
     def results(self) -> list[Result]:
         """All results in the log."""
         return [RESULT.decode(record.value or b"") for record in self.log[f"headrace.{topics.results(1)}", HOME]]
+
+    def said(self) -> list[Event]:
+        """Return what the scheduler wrote to its own events since the last look."""
+        told = [EVENT.decode(record.value or b"") for record in self.log[f"headrace.{topics.events(1)}", HOME]]
+        self.heard, begin = len(told), self.heard
+        return told[begin:]
 
     @property
     def worked(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from schemas import bits
 from schemas.events import event
 from schemas.records import Event
+from streams import batch_fold
 from streams.inputs import Submission
 from streams.progress import Place, Progress
 from streams.replay import SPOKEN_KINDS, Held, Replay
@@ -54,6 +56,7 @@ class Process:
         self.log = BatchLog()
         self.inputs: dict[Place, list[Submission | Event]] = {TASKS: [], EVENTS: []}
         self.happens = happens
+        self.late = False
         self.progress, self.replay = Progress(), Replay()
         self.progress.reset({TASKS: 0, EVENTS: 0})
         self.read: dict[Place, int] = {TASKS: 0, EVENTS: 0}
@@ -89,7 +92,8 @@ class Process:
         """Fold some inputs; a cut is followed by a restart."""
         takes = [self.take(TASKS, turn.tasks), self.take(EVENTS, turn.events)]
         self.log.cut_after = turn.cut_after
-        now_ms = CREATED_MS + (WINDOW_MS if turn.late else 1_000)
+        self.late = self.late or turn.late
+        now_ms = CREATED_MS + (WINDOW_MS if self.late else 1_000)
         try:
             await self.fold(
                 [one for group in (reversed(takes) if turn.events_first else takes) for one in group], now_ms
@@ -97,6 +101,7 @@ class Process:
         except Cut:
             await self.restart()
         self.log.cut_after = None
+        self.inputs[EVENTS] += self.log.said()
 
     def take(self, place: Place, count: int) -> list[Source]:
         at = self.read[place]
@@ -168,13 +173,14 @@ class Process:
 
 async def live(happens: list[tuple[str, int]], plan: list[Turn]) -> None:
     process = Process(list(happens))
-    await process.begin()
-    for turn in plan:
-        process.happen()
-        await process.turn(turn)
-    for _ in range(20):
-        process.happen()
-        await process.turn(Turn(10, 10, False, None))
+    with patch.object(batch_fold, "STOP_LINES", 2):
+        await process.begin()
+        for turn in plan:
+            process.happen()
+            await process.turn(turn)
+        for _ in range(20):
+            process.happen()
+            await process.turn(Turn(10, 10, False, None))
     process.check()
 
 

@@ -10,6 +10,7 @@ from schemas.codec import CONTROL
 from schemas.events import event
 from schemas.headers import BATCH_ID, find
 from schemas.records import Event
+from streams import batch_fold
 from streams.inputs import Submission
 from tests.support.batch_log import (
     CREATED_MS,
@@ -234,6 +235,35 @@ async def test_a_stop_that_a_crash_has_cut_off_is_finished_when_it_is_read_again
     await log.fold((2, CANCEL))
     assert [(log.line(batch, n) or {}).get("state") for n in range(2)] == ["cancelled", "cancelled"]
     assert (len(log.results), log.notes["late_batch_cancel"], log.batch(ONE)["failed"]) == (2, 1, 0)
+
+
+async def test_many_lines_are_stopped_by_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_fold, "STOP_LINES", 3)
+    log, other = BatchLog(), batch_id(1)
+    batch = await fed(log, 8)
+    await log.fold((2, created(other)), (3, validated(other, 2)))
+    await log.fold(*((n + 8, line(log.batch(other), n)) for n in range(2)))
+    now_ms = batch["expires_ms"]
+    await log.fold(*((n, event("batch_due", at_ms=1, task_id=one)) for n, one in ((4, ONE), (5, other))), now_ms=now_ms)
+    assert [(log.batch(one)["state"], bits.count(log.batch(one)["ended"])) for one in (ONE, other)] == [
+        ("finalizing", 3), ("finalizing", 0)
+    ]  # fmt: skip
+    await log.fold((6, ended(batch, 7)), (7, part(ONE, 0, 3, {0, 1, 2}, errors=3, last=True)))
+    turns = 0
+    while (said := log.said()) and turns < 9:
+        turns += 1
+        await log.fold(*((10 + turns, one) for one in said), now_ms=now_ms)
+    assert turns == 2
+    assert [bits.count(log.batch(one)["ended"]) for one in (ONE, other)] == [8, 2]
+    assert (log.batch(ONE)["completed"], log.notes["early_last_part"], len(log.results)) == (1, 1, 10)
+
+
+async def test_a_line_without_a_row_does_not_hold_up_a_stop() -> None:
+    log = BatchLog()
+    batch = await fed(log, 2)
+    log.rows.values.pop((HOME, line(batch, 0).task_id))
+    await log.fold((2, CANCEL))
+    assert (log.batch(ONE)["ended"], len(log.results), log.notes) == (b"\x03", 1, {"line_without_row": 1})
 
 
 async def test_batch_events_that_do_not_fit_are_counted() -> None:

@@ -65,6 +65,17 @@ def end(*numbers: int) -> Callable[[Row], Step | None]:
     return apply
 
 
+def stopping(what: Event) -> Callable[[Row], Step | None]:
+    def apply(row: Row) -> Step | None:
+        if row is None or row["state"] not in ("finalizing", "cancelling"):
+            return None
+        row = {**row, "ended": b"\x01"}
+        step = on(what)(row)
+        return Step(rows()[row["state"]], withdraw=step.withdraw) if step.batch == row and step.note is None else step
+
+    return apply
+
+
 EVENTS: Mapping[str, Callable[[Row], Step | None]] = {
     "batch_validated": on(validated(ONE, 4)),
     "batch_validated without a line": on(validated(ONE, 0)),
@@ -83,6 +94,8 @@ EVENTS: Mapping[str, Callable[[Row], Step | None]] = {
     "batch_due, after the window": on(DUE, now_ms=CREATED_MS + WINDOW_MS),
     "batch_due, after the retention": on(DUE, now_ms=NOW_MS + RETENTION_MS),
     "batch_due, too early": on(DUE),
+    "batch_cancel, while lines are being ended": stopping(event("batch_cancel", at_ms=1, task_id=ONE)),
+    "batch_due, while lines are being ended": stopping(DUE),
 }
 
 
@@ -93,7 +106,7 @@ def cell(before: Row, step: Step | None) -> str:
     if step.note is not None:
         return f"`{step.note}`"
     if step.batch == before:
-        return "–"
+        return "–" if step.withdraw is None else f"more lines end with `{step.withdraw}`"
     after = step.batch
     parts = [f"**{after['state']}**" if after is not None else "**removed**"]
     if before is not None and after is not None:
