@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from core.blobs import BlobStore, Stored
-from core.errors import Unavailable
+from core.errors import HeadraceError
 from core.kafka.producer import Producer
 from ingress.batches.directory import BatchDirectory
 from ingress.files.book import BLOBS, FileBook
@@ -46,7 +46,7 @@ class FileSweeper:
             await asyncio.sleep(self._sweep_s)
             try:
                 count = await self.sweep(now_ms=time.time_ns() // 1_000_000)
-            except (Unavailable, TimeoutError) as error:
+            except (HeadraceError, TimeoutError) as error:
                 log.warning("files were not swept: %s", error, extra={"event": "sweep_failed"})
             else:
                 if count:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from core.config import load_settings
 from core.settings import Settings
 from headrace.batches import batches
 from tests.support.batch_rows import LINES, events_of, moved, proposed, stored_part
@@ -133,3 +134,8 @@ def test_a_wrong_address_is_told(url: str, said: str) -> None:
     assert ran.exit_code == 1
     assert ran.stderr.startswith("Error: ")
     assert said in ran.stderr
+
+
+def test_what_leads_the_command_to_a_stack_is_no_setting_of_one() -> None:
+    found = load_settings(environ={"HEADRACE_URL": "http://there", "HEADRACE_API_KEY": "sk-x"})
+    assert found.auth.api_keys == []
