@@ -62,6 +62,19 @@ class Site:
             if name not in self._down and role.process is not None and role.process.poll() is not None:
                 role.start()
 
+    async def ready(self) -> None:
+        """Return when the whole path works."""
+        supervising = asyncio.create_task(self._supervising(), name="supervise")
+        try:
+            await until_ready(self.url)
+        finally:
+            supervising.cancel()
+
+    async def _supervising(self) -> None:
+        while True:
+            self.supervise()
+            await asyncio.sleep(0.5)
+
     async def run(self, *arguments: str, code: int = 0) -> Result:
         """Run a command."""
         result = await asyncio.to_thread(CliRunner().invoke, main, list(arguments), env=self._env)
@@ -107,7 +120,7 @@ class Site:
         await self.reached(await self.put("plain", level=level), "completed", level)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 async def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     folder: Path = tmp_path_factory.mktemp("operations")
     (folder / "keys.toml").write_text(KEYS)
@@ -130,6 +143,6 @@ async def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
                 }
                 made = Site(f"http://127.0.0.1:{port}", roles, simulator, settings, env)
                 made.probes = {0: online, 1: offline}
-                await until_ready(made.url)
+                await made.ready()
                 await made.run("queues", "register", "plain")
                 yield made

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from tests.integration.operations.conftest import Site
-from tests.integration.test_idempotency import until_ready
 
 FOUND_S = 120
 
@@ -63,6 +62,6 @@ async def test_doctor_names_each_of_what_is_broken(site: Site) -> None:
 
     for name in ("ingress", "offline", "dispatcher"):
         site.start(name)
-    await until_ready(site.url)
+    await site.ready()
     await site.reached(waiting, "completed")
     assert await told(site, code=0) == {}

@@ -31,6 +31,7 @@ async def test_operators_see_cancel_and_repeat_the_tasks_of_all_tenants(site: Si
     early = await site.run("tasks", "requeue", waiting, code=1)
     assert "has not ended yet" in early.stderr
     assert (await site.asked("tasks", "cancel", waiting))["status"] == "cancelled"
+    await site.run("queues", "resume", "shared")
     assert "has ended already" in (await site.run("tasks", "cancel", waiting, code=1)).stderr
     assert "there is no task" in (await site.run("tasks", "show", "TASK-1", code=1)).stderr
 
