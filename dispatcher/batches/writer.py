@@ -186,6 +186,8 @@ class Writer:
         """Tell whether every line that ran is here; one whose result is not kept any more gets an error for it."""
         if draft.count(row["fed"]) >= row["fed"]:
             return True
+        if bits.count(row["ended"]) < row["fed"]:  # the scheduler ends those of a stopped batch by slices
+            return False
         since = self._missing.setdefault(row["id"], self._monotonic())
         if self._monotonic() - since < LOST_S:
             return False

@@ -12,6 +12,7 @@ from core.settings import Settings
 from dispatcher.batches import writer as writer_module
 from dispatcher.batches.pieces import names_of, tidy
 from dispatcher.batches.writer import Writer
+from schemas import bits
 from schemas.batches import Batch
 from schemas.events import event
 from tests.support.batch_stage import HOME, Stage, input_file
@@ -262,6 +263,26 @@ async def test_results_that_are_not_kept_any_more_become_errors(stage: Stage, se
     assert output == names(range(25, TOTAL))
     assert len(errors) == 25
     assert {line["error"]["code"] for line in await stage.content(errors=True)} == {"result_lost"}
+
+
+async def test_lines_that_are_still_being_stopped_are_not_lost(stage: Stage, seconds: Seconds) -> None:
+    """The scheduler may take longer to stop a large batch than a result is looked for."""
+    row = await begun(stage)
+    stage.end(range(10))
+    stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
+    writer = writer_of(stage, seconds)
+    for end in (25, TOTAL):
+        for _ in range(5):
+            await writer.step()
+            stage.judge()
+            seconds.now += writer_module.LOST_S
+        assert stage.row is not None
+        lines = range(bits.count(stage.row["ended"]), end)
+        stage.end(lines, state="cancelled", error_code="batch_cancelled", error_message="no", status_code=499)
+    await settle(stage, writer, seconds)
+    assert await ids(stage) == (names(range(10)), names(range(10, TOTAL)))
+    assert {line["error"]["code"] for line in await stage.content(errors=True)} == {"batch_cancelled"}
+    assert stage.notes == []
 
 
 async def test_two_writers_of_lines_that_never_ran_do_not_wait_for_each_other(stage: Stage, seconds: Seconds) -> None:
