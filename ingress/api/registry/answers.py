@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from ingress.api.registry.subjects import Version
 from ingress.dialects import Problem
+from schemas.subjects import Version
 
 PATHS = ("/subjects", "/schemas", "/config")
 MEDIA_TYPE = "application/json"

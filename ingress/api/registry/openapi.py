@@ -7,7 +7,7 @@ from typing import Any
 
 from ingress.api.registry import answers
 from ingress.api.registry.routes import COMPATIBILITY, MAX_BODY
-from ingress.api.registry.subjects import versions_of
+from schemas.subjects import versions_of
 
 SUBJECT = "headrace.tasks.online-value"
 NEWEST = versions_of("task")[-1]

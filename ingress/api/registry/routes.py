@@ -31,11 +31,12 @@ from ingress.api.registry.answers import (
     no_subject,
     shown,
 )
-from ingress.api.registry.subjects import NoSchema, Subjects, Version, chosen, holding, matching
+from ingress.api.registry.subjects import Subjects, chosen, holding, matching
 from ingress.auth import Caller
 from ingress.body import read_body
 from ingress.services import Services
 from schemas.codec import registry, schema_text
+from schemas.subjects import NoSchema, Version
 
 MAX_BODY = 262_144
 COMPATIBILITY = "BACKWARD"

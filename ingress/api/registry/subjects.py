@@ -1,7 +1,4 @@
-"""What the registry knows: which schema each topic has, and its versions. Pure.
-
-A subject is the name of a topic and `-value`. Ids, versions and texts are those of schemas/avsc, fixed for ever.
-"""
+"""What the registry tells a caller: which schema each topic has, and which version a request means. Pure."""
 
 from __future__ import annotations
 
@@ -9,28 +6,14 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any, NamedTuple
-
-from fastavro.schema import SchemaParseException, to_parsing_canonical_form
+from typing import Any
 
 from schemas import topics
-from schemas.codec import registry, schema_text
+from schemas.codec import schema_text
+from schemas.subjects import SUFFIX, Version, canonical, versions_of
 from schemas.validation import QUEUE_NAME
 
-SUFFIX = "-value"
 LATEST = "latest"
-
-
-class Version(NamedTuple):
-    """One version of a subject."""
-
-    number: int
-    schema_id: int
-    text: str
-
-
-class NoSchema(ValueError):
-    """The text is no Avro schema."""
 
 
 class Subjects:
@@ -66,17 +49,6 @@ class Subjects:
         return "result" if any(fnmatchcase(topic, pattern) for pattern in self._replies) else None
 
 
-@cache
-def versions_of(name: str) -> tuple[Version, ...]:
-    """Return the versions of a record's schema."""
-    found = [
-        Version(int(entry["version"]), number, schema_text(number))
-        for number, entry in registry().items()
-        if entry["name"] == name
-    ]
-    return tuple(sorted(found))
-
-
 def chosen(versions: Sequence[Version], version: str) -> Version | None:
     """Return a version by its number; `latest` and -1 are the newest. Raises ValueError for what is neither."""
     if version in (LATEST, "-1"):
@@ -92,14 +64,11 @@ def matching(versions: Sequence[Version], text: str) -> Version | None:
 
     The same JSON first, then the same without docs and defaults: code made from a schema often leaves them out.
     """
-    try:
-        wanted = json.loads(text)
-        canonical = to_parsing_canonical_form(wanted)
-    except (SchemaParseException, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise NoSchema("the schema is no valid Avro schema") from error
+    form = canonical(text)
+    wanted = json.loads(text)
     newest = list(reversed(versions))
     same = (one for one in newest if json.loads(one.text) == wanted)
-    return next(same, None) or next((one for one in newest if _canonical(one.schema_id) == canonical), None)
+    return next(same, None) or next((one for one in newest if _canonical(one.schema_id) == form), None)
 
 
 def holding(schema_id: int, subjects: Subjects, known: Collection[str]) -> list[dict[str, Any]]:
@@ -114,4 +83,4 @@ def holding(schema_id: int, subjects: Subjects, known: Collection[str]) -> list[
 
 @cache
 def _canonical(schema_id: int) -> str:
-    return str(to_parsing_canonical_form(json.loads(schema_text(schema_id))))
+    return canonical(schema_text(schema_id))
