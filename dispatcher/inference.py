@@ -20,6 +20,7 @@ from dispatcher.gate import Gate
 from dispatcher.heartbeat import Heartbeat
 from dispatcher.lanes import Lanes
 from dispatcher.outbox import Outbox
+from dispatcher.pace import Pace
 from dispatcher.pool import Pool
 from dispatcher.runner import Runner
 from dispatcher.slots import Slots
@@ -46,6 +47,7 @@ class Inference:
         self._joining: asyncio.Task[None] | None = None
         self._gate = Gate()
         self._slots = Slots(share=settings.dispatcher.offline_share)
+        self._pace = Pace(self._slots)
         self._controls = Controls(settings, name=name)
         self._outbox = Outbox(producer, on_room=lambda room: self._gate.hold(NO_KAFKA, not room))
         self._pool = Pool(
@@ -81,6 +83,7 @@ class Inference:
             crew=crew,
             slots=self._slots,
             gate=self._gate,
+            pace=self._pace,
             runner=self._runner,
             ticker=self._ticker,
             producer=producer,
@@ -93,6 +96,7 @@ class Inference:
         self._gate.hold(NO_UPSTREAM, True)
         self._outbox.start(self._crew)
         self._pool.start(self._crew)
+        self._pace.start(self._crew)
         self._heartbeat.start(self._crew)
         await self._controls.open(self._runner.cancel)
         await self._rows.open()
@@ -126,6 +130,7 @@ class Inference:
         await self._controls.close()
         await self._rows.close()
         await self._pool.close()
+        await self._pace.close()
         await self._chunks.stop()
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:

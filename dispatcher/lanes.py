@@ -15,9 +15,10 @@ from dispatcher.clock import Deadline
 from dispatcher.crew import Crew
 from dispatcher.gate import Gate
 from dispatcher.items import Item, Poison
+from dispatcher.pace import Pace
 from dispatcher.reader import GroupReader, Taken
 from dispatcher.runner import Runner
-from dispatcher.slots import Draining, Slots
+from dispatcher.slots import ONLINE, Draining, Slots
 from dispatcher.ticker import Ticker
 from schemas import topics
 from schemas.records import Queue
@@ -68,16 +69,21 @@ class Lane:
                     taken.claims.settled(taken.record.offset)
                 continue
             room = min(lanes.slots.room(self._level), self.allowance.room)
-            items: list[Item] = []
-            for taken in await self.reader.take(min(max(1, room), MAX_TAKE)):
-                item = await self._admitted(taken)
-                if item is not None:
-                    items.append(item)
             try:
-                for item in items:
+                for item in await self._taken(room):
                     await self._begin(item)
             except Draining:
                 return
+
+    async def _taken(self, room: int) -> list[Item]:
+        items: list[Item] = []
+        for taken in await self.reader.take(min(max(1, room), MAX_TAKE)):
+            item = await self._admitted(taken)
+            if item is not None:
+                items.append(item)
+        if items and self._level == ONLINE:
+            self._lanes.pace.online()
+        return items
 
     async def _begin(self, item: Item) -> None:
         """Start an item once there is room for it, or give it back when its queue was paused meanwhile."""
@@ -139,6 +145,7 @@ class Lanes:
         crew: Crew,
         slots: Slots,
         gate: Gate,
+        pace: Pace,
         runner: Runner,
         ticker: Ticker,
         producer: Producer,
@@ -148,6 +155,7 @@ class Lanes:
         self.name = name
         self.slots = slots
         self.gate = gate
+        self.pace = pace
         self.runner = runner
         self.ticker = ticker
         self.producer = producer

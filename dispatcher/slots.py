@@ -27,21 +27,33 @@ class Rules:
         """Return how many slots the share is."""
         return int(capacity * self.share)
 
-    def pick(self, capacity: int, used: tuple[int, int], waiting: tuple[bool, bool], streak: int) -> int | None:
+    def most_offline(self, capacity: int, bound: int | None) -> int:
+        """Return how many slots offline tasks may have; a bound from outside never takes their own share."""
+        most = capacity - self.kept(capacity)
+        return most if bound is None else min(most, max(bound, self.kept(capacity)))
+
+    def pick(
+        self,
+        capacity: int,
+        used: tuple[int, int],
+        waiting: tuple[bool, bool],
+        streak: int,
+        bound: int | None = None,
+    ) -> int | None:
         """Return the level that gets a slot now; `streak` counts online grants in a row while offline waited."""
         if used[ONLINE] + used[OFFLINE] >= capacity:
             return None
-        if waiting[OFFLINE] and used[OFFLINE] < capacity - self.kept(capacity):
+        if waiting[OFFLINE] and used[OFFLINE] < self.most_offline(capacity, bound):
             due = used[OFFLINE] < self.kept(capacity) or self._turn(capacity, used, streak)
             if due or not waiting[ONLINE]:
                 return OFFLINE
         return ONLINE if waiting[ONLINE] else None
 
-    def room(self, level: int, capacity: int, used: tuple[int, int]) -> int:
+    def room(self, level: int, capacity: int, used: tuple[int, int], bound: int | None = None) -> int:
         """Return how many slots a level could take now."""
         free = capacity - used[ONLINE] - used[OFFLINE]
         if level == OFFLINE:
-            free = min(free, capacity - self.kept(capacity) - used[OFFLINE])
+            free = min(free, self.most_offline(capacity, bound) - used[OFFLINE])
         return max(0, free)
 
     def _turn(self, capacity: int, used: tuple[int, int], streak: int) -> bool:
@@ -60,6 +72,8 @@ class Slots:
         self._waiting: tuple[deque[asyncio.Future[None]], deque[asyncio.Future[None]]] = (deque(), deque())
         self._streak = 0
         self._closed = False
+        self.offline_most: int | None = None
+        """Most offline slots at once where the process itself is the bottleneck."""
 
     @property
     def used(self) -> tuple[int, int]:
@@ -73,11 +87,16 @@ class Slots:
 
     def room(self, level: int) -> int:
         """Return how many more of a level could start at once."""
-        return max(0, self._rules.room(level, self._capacity, self.used) - len(self._waiting[level]))
+        return max(0, self._rules.room(level, self._capacity, self.used, self.offline_most) - len(self._waiting[level]))
 
     def resize(self, capacity: int) -> None:
         """Change the number of slots; what runs above it goes on, and its slots are not given again."""
         self._capacity = capacity
+        self._grant()
+
+    def bound_offline(self, most: int | None) -> None:
+        """Change how many slots offline tasks may have, None for all but the online share; what runs goes on."""
+        self.offline_most = most
         self._grant()
 
     async def acquire(self, level: int) -> None:
@@ -117,7 +136,7 @@ class Slots:
                 while queue and queue[0].done():
                     queue.popleft()
             waiting = bool(self._waiting[ONLINE]), bool(self._waiting[OFFLINE])
-            level = self._rules.pick(self._capacity, self.used, waiting, self._streak)
+            level = self._rules.pick(self._capacity, self.used, waiting, self._streak, self.offline_most)
             if level is None:
                 return
             self._streak = self._streak + 1 if level == ONLINE and waiting[OFFLINE] else 0
