@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -14,3 +16,21 @@ def split_commas(value: object) -> object:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
+
+
+def http_url(url: str | None) -> str | None:
+    """Refuse what is no base URL of a server; the sentences do not repeat it, for it may hold a password."""
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("it must be an http:// or https:// URL")
+    if "@" in parts.netloc:
+        raise ValueError("the URL must not hold credentials; there are settings for user and password")
+    if parts.query or parts.fragment:
+        raise ValueError("the URL must not have a query or a fragment")
+    return url.rstrip("/")

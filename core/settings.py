@@ -16,7 +16,7 @@ from pydantic_settings import NoDecode
 from core.apikeys import digest_of
 from core.batch_settings import BatchSettings
 from core.door_settings import DirectSettings
-from core.section import Section, split_commas
+from core.section import Section, http_url, split_commas
 from core.webhook_settings import WebhookSettings
 
 LEVELS = ("online", "offline")
@@ -40,6 +40,13 @@ class KafkaSettings(Section):
         10, gt=0, description="Seconds a broker may take to answer before a write is refused."
     )
     max_message_bytes: int = Field(1_048_576, ge=65_536, description="Largest record, bytes.")
+    registry_url: str | None = Field(
+        None, description="Outside schema registry that is told our schemas when topics are applied; unset: none."
+    )
+    registry_user: str = Field("", pattern=r"^[^:]*$", description="User, or name of the key, for that registry.")
+    registry_password: SecretStr | None = Field(None, description="Password for that registry.")
+
+    _registry = field_validator("registry_url")(http_url)
 
 
 class IngressSettings(Section):

@@ -15,6 +15,8 @@ from rich.text import Text
 from core.asyncapi import document
 from core.config import load_settings
 from core.kafka.admin import Change, apply_topics, diff_topics
+from core.registry.registering import lacking_schemas, register_schemas
+from core.settings import Settings
 from headrace.options import config_option, reported
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
@@ -38,10 +40,12 @@ def apply(config: Path | None, as_json: bool) -> None:
 
     Safe to repeat: a second run changes nothing. The number of partitions of an existing topic is never changed, for
     the home of every task depends on it; such a difference stays visible in `headrace topics diff`.
+
+    With kafka.registry_url the schemas are registered in that schema registry, too, under the ids that records carry.
     """
     with reported():
-        settings = load_settings(config=config)
-        _show(asyncio.run(apply_topics(settings)), as_json=as_json, nothing="All topics are as declared.")
+        changes = asyncio.run(_apply(load_settings(config=config)))
+        _show(changes, as_json=as_json, nothing="All topics are as declared.")
 
 
 @topics.command()
@@ -50,10 +54,11 @@ def apply(config: Path | None, as_json: bool) -> None:
 def diff(config: Path | None, as_json: bool) -> None:
     """Compare the broker's topics with the declared ones; exit code 1 when something differs.
 
-    For a deployment check: `headrace topics diff && start the roles`.
+    For a deployment check: `headrace topics diff && start the roles`. With kafka.registry_url it tells which schemas
+    that registry lacks, too.
     """
     with reported():
-        changes = asyncio.run(diff_topics(load_settings(config=config)))
+        changes = asyncio.run(_diff(load_settings(config=config)))
         _show(changes, as_json=as_json, nothing="No difference.")
     if changes:
         raise SystemExit(1)
@@ -69,6 +74,18 @@ def asyncapi(config: Path | None) -> None:
     with reported():
         settings = load_settings(config=config)
         click.echo(json.dumps(document(settings, bootstrap=settings.kafka.bootstrap), indent=2))
+
+
+async def _apply(settings: Settings) -> list[Change]:
+    return [*await apply_topics(settings), *await register_schemas(settings, say=_progress)]
+
+
+async def _diff(settings: Settings) -> list[Change]:
+    return [*await diff_topics(settings), *await lacking_schemas(settings)]
+
+
+def _progress(text: str) -> None:
+    click.echo(text, err=True)  # standard output is for the table, or for the program that reads the JSON
 
 
 def _show(changes: Sequence[Change], *, as_json: bool, nothing: str) -> None:

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 BROKER_LIMIT_S = 60.0
 TOPICS_LIMIT_S = 30.0
+REGISTRY_LIMIT_S = 10.0
 POLL_S = 0.1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -173,6 +174,16 @@ class Launch:
                 await asyncio.sleep(POLL_S)
         if changes:
             self._progress(f"topics: {len(changes)} changes applied")
+        if settings.kafka.registry_url:
+            await self._register_schemas()
+
+    async def _register_schemas(self) -> None:
+        from core.registry.registering import register_schemas  # noqa: PLC0415 - few have a registry of their own
+
+        try:
+            await register_schemas(self._plan.settings, say=self._progress, patience_s=REGISTRY_LIMIT_S)
+        except Unavailable as error:  # no role needs it, so tasks must not wait for it
+            self._progress(f"{error.message}; going on, run `headrace topics apply` when it is back")
 
     def _progress(self, text: str) -> None:
         self._say(f"[{time.monotonic() - self._began:5.1f} s] {text}")

@@ -50,7 +50,7 @@ FITTING = {
     "kafka.min_insync_replicas": "1",
     "webhooks.secret": f"{WEBHOOK_KEY},whsk_{'A' * 43}",
     "webhooks.tenant_secrets": f"key-one={WEBHOOK_KEY},key-two={WEBHOOK_KEY}",
-    **dict.fromkeys(("webhooks.public_url", "batches.callback_url"), "https://headrace.example"),
+    **dict.fromkeys(("webhooks.public_url", "batches.callback_url", "kafka.registry_url"), "https://headrace.example"),
 }
 """Settings of which another value fits only with another setting, or in one form."""
 
