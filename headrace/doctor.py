@@ -9,13 +9,12 @@ from typing import Any
 
 import click
 
-from core.config import load_settings
 from core.doctor.facts import Finding
 from core.doctor.rules import findings
 from core.doctor.survey import survey
 from core.kafka.cluster import Cluster
 from headrace.batches import api_options
-from headrace.options import config_option, reported
+from headrace.options import config_option, reported, settings_here
 from headrace.remote import Api, Unreachable, json_option
 
 DOWN_STEP = "start `headrace ingress`, read its log, or name another with --url"
@@ -50,7 +49,7 @@ def doctor(as_json: bool, url: str, api_key: str, config: Path | None) -> None:
 
 
 def _by_kafka(why: str, config: Path | None) -> dict[str, Any]:
-    settings = load_settings(config=config)
+    settings = settings_here(config)
     facts = asyncio.run(survey(settings, Cluster(settings, name="headrace-doctor")))
     down = Finding("problem", "ingress_down", "ingress", why, DOWN_STEP)
     found = [down, *findings(facts)]

@@ -1,7 +1,8 @@
-"""What several commands share: the --config option, and errors as one sentence."""
+"""What several commands share: the --config option, the settings of the stack here, and errors as one sentence."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
+from core.config import load_settings
 from core.errors import HeadraceError
+from core.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,6 +26,32 @@ def config_option(command: F) -> F:
         metavar="PATH",
         help="Settings file; without it ./headrace.toml, when there is one.",
     )(command)
+
+
+class RunsByDefault(click.Group):
+    """A group whose options belong to its command `run`: without a command's name that one is meant."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the name in where an option stands in its place."""
+        if args and args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+def settings_here(config: Path | None) -> Settings:
+    """Load the settings of a command that asks Kafka itself; raises ConfigError.
+
+    Where none of them names a broker and a stack of `headrace up` runs in DATA_DIR, its broker is meant: it has a port
+    of its own.
+    """
+    settings = load_settings(config=config)
+    if "bootstrap" in settings.kafka.model_fields_set:
+        return settings
+    try:
+        bootstrap = json.loads((settings.data_dir / "stack.json").read_text())["kafka"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return settings  # no stack runs here
+    return settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap": str(bootstrap)})})
 
 
 @contextmanager

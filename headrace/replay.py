@@ -18,7 +18,7 @@ from core.blobs import open_blobs
 from core.config import LOCAL_KEY, load_settings
 from core.errors import ConfigError, NotFound, Unavailable
 from core.settings import Settings
-from headrace.options import config_option, reported
+from headrace.options import RunsByDefault, config_option, reported, settings_here
 from headrace.replaying import show
 from headrace.replaying import state as states
 from headrace.replaying.answers import Comparison, Which, compared
@@ -40,9 +40,9 @@ state_option = click.option(
 )  # fmt: skip
 
 
-@click.group()
+@click.group(cls=RunsByDefault)
 def replay() -> None:
-    """Run past tasks again, and compare what they answer.
+    """Run past tasks again, and compare what they answer. Without a command's name `run` is meant.
 
     The tasks are read from tasks.LEVEL, which keeps online ones for 24 h and offline ones for 15 days. Webhooks are
     sent again by `headrace webhooks redrive`.
@@ -85,7 +85,7 @@ def run_(
     interrupted goes on with the same --name or --state; no task is repeated twice.
     """
     with reported():
-        settings = load_settings(config=config)
+        settings = settings_here(config)
         now_ms = time.time_ns() // 1_000_000
         name, path, known = _memory(settings, name, state, now_ms=now_ms)
         target = target_of(queue_to, model_to, callbacks=with_callbacks, workers=by_workers)
@@ -130,7 +130,7 @@ def diff(
     recovered: only the repetition did. unpaired: the original has no outcome or no stored answer any more.
     """
     with reported():
-        settings = load_settings(config=config)
+        settings = settings_here(config)
         now_ms = time.time_ns() // 1_000_000
         known = None
         if queue is None:

@@ -18,12 +18,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from core import deliveries
-from core.config import load_settings
 from core.errors import NotFound
 from core.kafka.lookup import Lookup
 from core.kafka.producer import Producer
 from core.settings import Settings
-from headrace.options import config_option, reported
+from headrace.options import config_option, reported, settings_here
 from schemas import ids, topics
 from schemas.codec import DELIVERY
 from schemas.records import Delivery
@@ -53,7 +52,7 @@ def webhooks() -> None:
 def list_(state: tuple[str, ...], host: str | None, as_json: bool, config: Path | None) -> None:
     """List callbacks with their last attempt, and when the next one is due."""
     with reported():
-        settings = load_settings(config=config)
+        settings = settings_here(config)
         found = asyncio.run(_read(settings, lambda one: _fits(one, state or STATES, host)))
     if as_json:
         click.echo(json.dumps([_plain(one) for one in found], indent=2))
@@ -75,7 +74,7 @@ def list_(state: tuple[str, ...], host: str | None, as_json: bool, config: Path 
 def resend(task_id: str, event: str | None, config: Path | None) -> None:
     """Send the callback of a task or a batch again, at once and with all its attempts."""
     with reported():
-        settings = load_settings(config=config)
+        settings = settings_here(config)
         wanted = (event,) if event else (*deliveries.OUTCOMES, *deliveries.BATCH_OUTCOMES)
         try:
             home = ids.home_of(task_id)
@@ -97,10 +96,11 @@ def redrive(host: str | None, owner: str | None, dry_run: bool, config: Path | N
     """Send everything again that was given up and not delivered since."""
 
     def chosen(one: Delivery) -> bool:
-        return _fits(one, DEAD, host) and owner in (None, one["owner"])
+        # Progress is tried once, and outdated soon after.
+        return _fits(one, DEAD, host) and owner in (None, one["owner"]) and one["event"] != "progress"
 
     with reported():
-        settings = load_settings(config=config)
+        settings = settings_here(config)
         found = asyncio.run(_read(settings, chosen) if dry_run else _send(settings, chosen))
     click.echo(f"{len(found)} callbacks {'would be' if dry_run else 'are'} sent again.")
 

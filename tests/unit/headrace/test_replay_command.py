@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from headrace.options import settings_here
 from headrace.replay import replay
 
 
@@ -61,3 +62,28 @@ def test_a_comparison_needs_a_replay() -> None:
 
 def test_there_may_be_no_read_model() -> None:
     assert run("read-model").output == "There is no read model here.\n"
+
+
+def test_run_is_meant_where_no_command_is_named() -> None:
+    found = run("--from", "yesterday", "--dry-run")
+    assert found.exit_code == 1
+    assert "--from 'yesterday' is no time" in found.output
+    assert "Commands:" in run("--help").output
+    assert run("nightly").exit_code == 2
+
+
+def test_the_broker_of_the_stack_that_runs_here_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = tmp_path / ".headrace" / "stack.json"
+    stack.parent.mkdir()
+    assert settings_here(None).kafka.bootstrap == "127.0.0.1:9092"
+    stack.write_text('{"kafka": "127.0.0.1:4711"}')
+    assert settings_here(None).kafka.bootstrap == "127.0.0.1:4711"
+    stack.write_text("[]")
+    assert settings_here(None).kafka.bootstrap == "127.0.0.1:9092"
+    stack.write_text('{"kafka": "127.0.0.1:4711"}')
+    monkeypatch.setenv("HEADRACE_KAFKA_BOOTSTRAP", "kafka:9092")
+    assert settings_here(None).kafka.bootstrap == "kafka:9092"
+    monkeypatch.delenv("HEADRACE_KAFKA_BOOTSTRAP")
+    monkeypatch.setenv("HEADRACE_KAFKA_PARTITIONS", "7")
+    found = settings_here(None).kafka
+    assert (found.bootstrap, found.partitions) == ("127.0.0.1:4711", 7)
