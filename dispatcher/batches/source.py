@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from hashlib import sha256
 
 from core.blobs import BlobCorrupt, BlobStore
@@ -11,6 +12,8 @@ from schemas.parts import Blob
 
 SLICE_BYTES = 262_144
 """Some milliseconds of work: the event loop must not stand still for a file."""
+TURN_BYTES = 16_384
+"""After which others have their turn: a slice of blank lines alone is a quarter of a second of work."""
 
 
 class Source:
@@ -35,8 +38,10 @@ class Source:
         pieces = [piece async for piece in self._blobs.part(self._blob["uri"], self._at, end)] if end > self._at else []
         lines: list[Line] = []
         for piece in pieces:
+            for at in range(0, len(piece), TURN_BYTES):
+                lines += self._splitter.feed(piece[at : at + TURN_BYTES])
+                await asyncio.sleep(0)
             self._digest.update(piece)
-            lines += self._splitter.feed(piece)
         self._at = end
         if end >= self._blob["size"]:
             self._over = True
