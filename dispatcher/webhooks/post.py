@@ -15,6 +15,7 @@ from aiohttp.abc import AbstractResolver
 
 from core.webhook_settings import WebhookSettings
 from dispatcher.webhooks.guard import MARK, Blocked, socket_factory
+from dispatcher.webhooks.heads import HeadFirstConnector
 from dispatcher.webhooks.hosts import Health
 from dispatcher.webhooks.ladder import retry_after_s
 from dispatcher.webhooks.resolve import Resolver
@@ -75,7 +76,7 @@ class Poster:
     def __init__(self, settings: WebhookSettings, allowed: Policy, resolver: AbstractResolver | None = None) -> None:
         self._allowed = allowed
         self._resolver = resolver or Resolver()
-        connector = aiohttp.TCPConnector(
+        connector = HeadFirstConnector(
             limit=settings.concurrency,
             limit_per_host=settings.per_host,
             ssl=ssl.create_default_context(),

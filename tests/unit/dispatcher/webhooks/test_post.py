@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -119,6 +120,33 @@ async def test_a_host_that_refuses_is_away(receiver: Receiver) -> None:
     tls = await poster.post(f"https://127.0.0.1:{receiver.port}/", BODY, {})
     assert (tls.verdict, tls.health) == (Verdict.AGAIN, Health.AWAY)
     await poster.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok", Verdict.DELIVERED),
+        (b"HTTP/1.1 204 No Content\r\n\r\nok", Verdict.DELIVERED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nok", Verdict.DELIVERED),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok", Verdict.DELIVERED),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Verdict.DELIVERED),
+        (b"HTTP/1.1 410 Gone\r\nContent-Length: 2\r\n\r\ngone", Verdict.GONE),
+        (b"ok\r\n\r\nok", Verdict.AGAIN),
+    ],
+)
+async def test_the_status_stands_whatever_follows_the_head(answer: bytes, verdict: Verdict) -> None:
+    async def sloppy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(answer)
+        writer.close()
+
+    poster = Poster(HOOKS, Policy(private=True))
+    async with await asyncio.start_server(sloppy, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        for _ in range(2):
+            assert (await poster.post(url, b"", {})).verdict is verdict
+        await poster.close()
 
 
 @pytest.mark.parametrize(
