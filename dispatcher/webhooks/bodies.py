@@ -72,5 +72,6 @@ class Bodies:
 
 def _own_url(settings: Settings) -> str:
     """Return the address of an ingress on this machine; of any other the receiver knows the host already."""
-    host = settings.ingress.host
-    return f"http://{host}:{settings.ingress.port}" if is_loopback(host) else ""
+    host = settings.ingress.host.strip("[]")
+    spelled = f"[{host}]" if ":" in host else host
+    return f"http://{spelled}:{settings.ingress.port}" if is_loopback(host) else ""

@@ -6,6 +6,7 @@ from aiokafka import TopicPartition
 
 from core.kafka.tail import Records, Tail
 from core.settings import Settings
+from dispatcher.clock import epoch_ms
 from dispatcher.webhooks.records import url_key
 from schemas import topics
 from schemas.codec import DELIVERY, SchemaError
@@ -29,7 +30,9 @@ class Disabled:
         await self._tail.close()
 
     def __len__(self) -> int:
-        return len(self._until)
+        """Count the URLs that are left alone now; marks that are over stay until the topic forgets them."""
+        now_ms = epoch_ms()
+        return sum(until_ms > now_ms for until_ms in self._until.values())
 
     def until_ms(self, owner: str | None, url: str) -> int | None:
         """Return when the mark ends; None when there is none."""

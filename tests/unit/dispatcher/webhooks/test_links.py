@@ -1,0 +1,46 @@
+"""Where a link to a large result leads, and which URLs count as left alone."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+
+from core.deliveries import begun
+from core.settings import Settings
+from dispatcher.clock import epoch_ms
+from dispatcher.webhooks.bodies import _own_url
+from dispatcher.webhooks.disabled import Disabled
+from schemas.codec import DELIVERY
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("localhost", "http://localhost:8080"),
+        ("::1", "http://[::1]:8080"),
+        ("0.0.0.0", ""),
+        ("::", ""),
+    ],
+)
+def test_a_link_leads_to_an_ingress_on_this_machine(host: str, url: str) -> None:
+    assert (
+        _own_url(Settings.model_validate({"ingress": {"host": host, "port": 8080}, "auth": {"api_keys": "x"}})) == url
+    )
+
+
+def test_a_url_whose_time_is_over_is_not_counted() -> None:
+    now_ms = epoch_ms()
+    disabled = Disabled(Settings(), name="test")
+    for name, until_ms in (("over", now_ms - 1), ("alone", now_ms + 600_000), ("alone-too", now_ms + 600_000)):
+        mark = begun(
+            "TASK-1-0-C-261118110640-0001-000001", "completed", name="completed", url=f"http://there/{name}",
+            owner=None, level=0, result_offset=1, payload=None, now_ms=now_ms,
+        )  # fmt: skip
+        value = DELIVERY.encode({**mark, "state": "disabled", "due_ms": until_ms})
+        record: Any = SimpleNamespace(key=name.encode(), value=value)
+        disabled.fold(TopicPartition("disabled", 0), [record])
+    assert len(disabled) == 2
