@@ -24,7 +24,9 @@ from compose.local.plan import Flags, Plan, make_plan, read_settings
 from compose.local.stack import StackFolder
 from compose.local.supervisor import Child
 from core.kafka.admin import diff_topics
+from schemas.codec import registry
 from tests.support.ports import free_port
+from tests.support.schema_registry import RegistryDouble, schema_registry
 from tests.support.waiting import eventually_async, is_alive
 
 READY = """
@@ -82,7 +84,7 @@ async def test_comes_up_says_so_and_goes_down(plan: MakePlan) -> None:
     made = plan()
     said: list[str] = []
     async with running(made, said) as task:
-        await eventually_async(lambda: any("ready" in line for line in said) or task.done())
+        await eventually_async(lambda: any("ready" in line for line in said) or task.done(), within_s=60)
         text = "\n".join(said)
         assert f"ready at {made.url} after " in text
         assert f"curl -s {made.url}/v1/queue/put -H 'Authorization: Bearer hr-local'" in text
@@ -125,3 +127,20 @@ async def test_a_cluster_that_does_not_answer_ends_the_start(plan: MakePlan, mon
     async with running(replace(made, settings=settings), said) as task:
         with pytest.raises(Exception, match=f"no Kafka broker answers at {dead}"):
             await asyncio.wait_for(task, 20)
+
+
+async def test_a_registry_is_told_the_schemas_and_its_absence_keeps_nothing_from_starting(
+    plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compose.local.launch.REGISTRY_LIMIT_S", 0.5)
+    there = RegistryDouble()
+    with schema_registry(there):
+        monkeypatch.setenv("HEADRACE_KAFKA_REGISTRY_URL", there.url)
+        made, said = plan(), list[str]()
+        async with running(made, said) as task:
+            await eventually_async(lambda: any("ready" in line for line in said) or task.done(), within_s=60)
+    assert set(there.main.schemas) == set(registry())
+    said.clear()
+    async with running(made, said) as task:
+        await eventually_async(lambda: any("ready" in line for line in said) or task.done(), within_s=60)
+    assert any("does not answer" in line and "headrace topics apply" in line for line in said)

@@ -73,10 +73,11 @@ async def test_every_version_stands_under_its_id_and_subject_and_a_second_run_ch
     assert there.changes() == []
 
 
-async def test_confluents_own_client_reads_records_by_id_with_it(there: RegistryDouble) -> None:
-    await run(there)
+@pytest.mark.parametrize("path", ["", "/contexts/.headrace"])
+async def test_confluents_own_client_reads_records_by_id_with_it(there: RegistryDouble, path: str) -> None:
+    await run(there, path=path)
     with schema_registry(there):
-        await asyncio.to_thread(read_with_stock_client, there.url)
+        await asyncio.to_thread(read_with_stock_client, there.url + path)
 
 
 def read_with_stock_client(url: str) -> None:
