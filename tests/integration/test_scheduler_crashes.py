@@ -131,6 +131,7 @@ async def test_local_state_may_be_deleted_while_it_is_used(bench: Bench) -> None
 async def test_a_frozen_scheduler_ends_itself_and_writes_no_second_outcome(bench: Bench) -> None:
     waiting = await bench.probe.submit(40)
     await eventually_async(lambda: all(bench.probe.work[one] for one in waiting))
+    bench.role.kept = False
     bench.role.send(signal.SIGSTOP)
     log = bench.folder / "second.log"
     with running("streams", "--level", "online", env=bench.env, log=log):

@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from core.config import environment
 from core.settings import Settings
+
+REVIVE_S = 0.2
 
 
 def settings_for(kafka: str, folder: Path, prefix: str, **changes: object) -> tuple[Settings, dict[str, str]]:
@@ -42,10 +45,18 @@ class Role:
         self._arguments = arguments
         self._env = {**{k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")}, **env}
         self._log = log
+        self._stopping = False
+        self.kept = True
+        """Whether `running` starts it again when it ends itself, as every supervisor does.
+
+        A scheduler that was not run for longer than its Kafka session ends itself; on a machine that stands still for
+        seconds that happens in any test.
+        """
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, again after its death too."""
+        self._stopping = False
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "headrace.main", *self._arguments], env=self._env, stdout=log, stderr=log
@@ -75,18 +86,29 @@ class Role:
     def stop(self, *, within_s: float = 15) -> int:
         """Stop with SIGTERM and return the exit code."""
         assert self.process is not None
+        self._stopping = True
         self.process.terminate()
         return self.process.wait(within_s)
+
+    def revive(self, over: threading.Event) -> None:
+        """Start it again whenever it has ended itself with an error, until told that it is over."""
+        while not over.wait(REVIVE_S):
+            if self.kept and not self._stopping and self.process is not None and self.process.poll() == 1:
+                self.start()
 
 
 @contextmanager
 def running(*arguments: str, env: Mapping[str, str], log: Path) -> Iterator[Role]:
     """Run a role for the length of a block."""
-    role = Role(*arguments, env=env, log=log)
+    role, over = Role(*arguments, env=env, log=log), threading.Event()
     role.start()
+    keeper = threading.Thread(target=role.revive, args=(over,), daemon=True)
+    keeper.start()
     try:
         yield role
     finally:
+        over.set()
+        keeper.join()
         if role.process is not None and role.process.poll() is None:
             role.process.send_signal(signal.SIGCONT)
             role.kill()
