@@ -103,9 +103,12 @@ class RegistryClient:
         return Held(self._member(answer, "id", int), self._member(answer, "schema", str))
 
     async def mode(self, subject: str, *, in_force: bool = False) -> str | None:
-        """Return the mode that a subject has itself, or the one in force for it; None where the registry has none."""
+        """Return the mode that a subject has itself, or the one in force for it; None where the registry tells none.
+
+        An account that may only read schemas is often not told, and needs not be while nothing is missing.
+        """
         query = "?defaultToGlobal=true" if in_force else ""
-        answer = await self._call("GET", f"/mode/{quote(subject, safe='')}{query}")
+        answer = await self._call("GET", f"/mode/{quote(subject, safe='')}{query}", refusable=True)
         mode = answer.body.get("mode") if answer.ok and isinstance(answer.body, dict) else None
         return mode if isinstance(mode, str) else None
 
@@ -129,7 +132,9 @@ class RegistryClient:
         """Say that the registry did not take something."""
         return f"the schema registry {self.url} refuses {what}: {answer.status} {answer.message}".rstrip(" :")
 
-    async def _call(self, method: str, path: str, body: dict[str, object] | None = None) -> Answer:
+    async def _call(
+        self, method: str, path: str, body: dict[str, object] | None = None, *, refusable: bool = False
+    ) -> Answer:
         give_up = self._clock() + self._patience_s
         wait_s = FIRST_WAIT_S
         while True:
@@ -144,7 +149,7 @@ class RegistryClient:
                 raise Unavailable(f"the schema registry {self.url} {why}")
             await self._sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-        if answer.status in (401, 403):
+        if answer.status in (401, 403) and not refusable:
             raise ConfigError(
                 f"the schema registry {self.url} answers {answer.status} to {method} {path.partition('?')[0]}: "
                 "check kafka.registry_user, kafka.registry_password and what they may do there"

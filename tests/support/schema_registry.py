@@ -53,6 +53,7 @@ class RegistryDouble:
     mutable: bool = True
     ignores_ids: bool = False
     deletes_modes: bool = True
+    tells_modes: bool = True
     failures: int = 0
     """How many calls are still answered 503."""
     foreign_restores: int = 0
@@ -143,6 +144,8 @@ class RegistryDouble:
         self, context: Context, method: str, subject: str, body: dict[str, Any], query: dict[str, list[str]]
     ) -> Reply:
         own = context.modes.get(subject)
+        if not self.tells_modes:
+            raise Refused(40301, "User is denied operation Read on this server", status=403)
         if method == "GET":
             if own is None and query.get("defaultToGlobal") != ["true"]:
                 raise Refused(40409, f"Subject '{subject}' does not have subject-level mode configured")

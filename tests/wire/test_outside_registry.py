@@ -187,6 +187,14 @@ async def test_a_registry_in_import_mode_stays_so_and_an_old_one_gets_a_mode_of_
     assert there.main.modes == dict.fromkeys(WANTED, "READWRITE")
 
 
+async def test_an_account_that_may_only_read_is_enough_while_nothing_is_missing(there: RegistryDouble) -> None:
+    await run(there)
+    there.tells_modes = False
+    assert await run(there) == []
+    there.main.subjects[TASKS].pop(2)
+    assert "answers 403 to PUT /mode" in await refusal(there)
+
+
 async def test_a_survey_only_reads(there: RegistryDouble) -> None:
     async with client(there) as one:
         found = await survey(one, WANTED)
