@@ -39,7 +39,7 @@ LETTER_HEADERS = {
     "x-topic": "Topic that it was read from.",
     "x-partition": "Partition that it was read from.",
     "x-offset": "Offset that it was read at.",
-    "x-attempt": "Attempt that was the last.",
+    "x-attempt": "Attempt that was the last; 0 of what was never tried.",
 }
 LETTER, TASK_JSON = "dead-letter", "task-json"
 JSON_KINDS = {"string": "string", "int": "integer", "long": "integer", "boolean": "boolean"}

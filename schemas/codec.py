@@ -81,7 +81,8 @@ class Codec(Generic[R]):
         except SchemaError:
             raise
         except Exception as error:  # fastavro raises whatever the broken bytes make its reader stumble over
-            raise SchemaError(f"no {self.name} record: {str(error) or type(error).__name__}") from error
+            cut = "the bytes end too early" if isinstance(error, EOFError) else type(error).__name__
+            raise SchemaError(f"no {self.name} record: {str(error) or cut}") from error
         if source.tell() != len(data):
             raise SchemaError(f"{len(data) - source.tell()} bytes follow the {self.name} record")
         return cast("R", value)

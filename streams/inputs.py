@@ -51,7 +51,8 @@ def read_task(message: Any, *, level: int, max_bytes: int, believed: Believed = 
     if value is None:
         return Poison("a task record needs a value", "value")
     if len(value) > max_bytes - HEADROOM_BYTES:
-        return Poison(f"{len(value)} bytes are too many for a record; keep the body in the object store", "data")
+        most = max_bytes - HEADROOM_BYTES
+        return Poison(f"{len(value)} bytes are too many for a record ({most} fit); larger bodies go over HTTP", "data")
     try:
         told = read_form(value, headers, level=level)
         task = told.task

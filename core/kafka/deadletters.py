@@ -68,9 +68,8 @@ def _added(record: Any, *, reason: str, field: str | None, attempt: int | None) 
         "x-topic": record.topic.encode(),
         "x-partition": b"%d" % record.partition,
         "x-offset": b"%d" % record.offset,
+        "x-attempt": b"%d" % (attempt or 0),  # 0: what could not become a task was never tried
     }
     if field is not None:
         added["x-field"] = field.encode(errors="replace")
-    if attempt is not None:
-        added["x-attempt"] = b"%d" % attempt
     return added

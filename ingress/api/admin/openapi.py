@@ -35,7 +35,7 @@ _ONE = {
 _SHOWN = {"schema": _TASK, "example": _ONE}
 _DEAD = {
     "object": "dead_letter", "id": "2-17", "reason": "level must be 0 or 1", "field": "level",
-    "topic": "headrace.tasks.online", "partition": 3, "offset": 1041, "attempt": None,
+    "topic": "headrace.tasks.online", "partition": 3, "offset": 1041, "attempt": 0,
     "buried_at": "2026-01-31T12:00:00Z", "key": "k", "bytes": 215, "queue": None, "owner": None, "redriven_at": None,
 }  # fmt: skip
 _FOUND = {

@@ -66,6 +66,11 @@ def test_truncated_bytes_are_refused(name: str, data: st.DataObject) -> None:
         CODECS[name].decode(whole[:cut])
 
 
+def test_a_record_that_ends_too_early_is_said_in_words() -> None:
+    with pytest.raises(SchemaError, match="no task record: the bytes end too early"):
+        codec.TASK.decode(b"\x00\x00\x00\x00\x01")
+
+
 @every_codec
 @given(data=st.data(), more=st.binary(min_size=1, max_size=8))
 def test_bytes_after_the_record_are_refused(name: str, data: st.DataObject, more: bytes) -> None:
