@@ -24,7 +24,8 @@ from core.kafka.producer import Producer
 from core.settings import Settings
 from headrace.options import config_option, reported, settings_here
 from schemas import ids, topics
-from schemas.codec import DELIVERY
+from schemas.codec import DELIVERY, SchemaError
+from schemas.framing import FramingError
 from schemas.records import Delivery
 
 STATES = ("pending", "delivered", "failed", "disabled")
@@ -119,7 +120,10 @@ async def _read(settings: Settings, chosen: Callable[[Delivery], bool], only: in
             async for record in lookup.scan(TopicPartition(topic, number), from_ms=UNBOUNDED_MS):
                 if record.key is None or record.value is None:
                     continue
-                one = DELIVERY.decode(record.value)
+                try:
+                    one = DELIVERY.decode(record.value)
+                except (FramingError, SchemaError):
+                    continue  # a stray record of somebody else's must not hide all others
                 newest.pop(record.key, None)
                 if chosen(one):
                     newest[record.key] = one

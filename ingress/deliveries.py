@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from aiokafka import TopicPartition
@@ -19,7 +20,8 @@ from core.kafka.lookup import Lookup
 from core.kafka.tail import Records, Tail
 from core.settings import Settings
 from schemas import topics
-from schemas.codec import DELIVERY
+from schemas.codec import DELIVERY, SchemaError
+from schemas.framing import FramingError
 from schemas.records import Delivery
 
 WRITE_BUFFER_BYTES = 4_194_304
@@ -84,7 +86,8 @@ class Deliveries:
         entries.seek(begin)
         found: list[Delivery] = []
         while entries.valid():
-            found.append(DELIVERY.decode(entries.value()))
+            with suppress(FramingError, SchemaError):  # a stray record of somebody else's is no delivery
+                found.append(DELIVERY.decode(entries.value()))
             entries.next()
         return sorted(found, key=lambda one: one["created_ms"])
 

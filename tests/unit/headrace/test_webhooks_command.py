@@ -1,13 +1,17 @@
-"""What `headrace webhooks redrive` sends again."""
+"""What `headrace webhooks` finds, and what it sends again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from core.deliveries import begun
+from core.deliveries import begun, row
 from core.settings import Settings
 from headrace import webhooks
 from schemas.records import Delivery, DeliveryState
@@ -45,3 +49,22 @@ def test_what_was_given_up_is_redriven_except_for_progress(
     monkeypatch.setattr(webhooks, "_read", read)
     done = CliRunner().invoke(webhooks.redrive, ["--dry-run", *options])
     assert (done.exit_code, done.output) == (0, f"{count} callbacks would be sent again.\n")
+
+
+def test_a_stray_record_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = row(Settings(), told("completed", "failed"), now_ms=1)
+    values = [b"stray", b"\x00\x00\x00\x00\x0a\xff", made.record.value]
+
+    class Log:
+        async def scan(self, tp: Any, *, from_ms: int) -> AsyncIterator[Any]:  # noqa: ARG002 - the real one's
+            for number, value in enumerate(values):
+                if tp.partition == made.partition:
+                    yield SimpleNamespace(key=b"%d" % number, value=value)
+
+    @asynccontextmanager
+    async def lookup(_: Settings, topic: str) -> AsyncIterator[Log]:
+        yield Log()
+
+    monkeypatch.setattr(webhooks, "_lookup", lookup)
+    done = CliRunner().invoke(webhooks.list_, ["--json"])
+    assert [one["event"] for one in json.loads(done.output)] == ["completed"]
