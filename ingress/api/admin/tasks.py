@@ -114,6 +114,7 @@ class TaskAdmin:
         mode = "callback" if task["mode"] in ("blocking", "streaming", "batch") else task["mode"]
         lineage = {**ORDINARY, "replay_of": standing.id}
         again: Task = {**task, **lineage, "mode": mode, "idempotency_key": None}  # type: ignore[typeddict-item]  # a spread of the same fields
+        again["model"] = row["model"]  # which a direct producer's record need not name
         again["timeout_ms"] = max(task["timeout_ms"], standing.deadline_ms - standing.created_ms)
         return again
 

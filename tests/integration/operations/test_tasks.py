@@ -38,7 +38,7 @@ async def test_operators_see_cancel_and_repeat_the_tasks_of_all_tenants(site: Si
 
 async def test_a_dead_letter_that_has_become_valid_goes_through(site: Site) -> None:
     topic = site.settings.topic(topics.tasks(0))
-    value = TASK.encode(task(queue="late", owner=None, created_ms=time.time_ns() // 1_000_000))
+    value = TASK.encode(task(queue="late", owner=None, model=None, created_ms=time.time_ns() // 1_000_000))
     offset = await site.probes[0].producer.send(topic, 1, Record(b"mine", value))
 
     async def letters(*arguments: str) -> list[dict[str, object]]:
@@ -61,6 +61,9 @@ async def test_a_dead_letter_that_has_become_valid_goes_through(site: Site) -> N
         lambda: [row for row in rows.values() if row and row["queue"] == "late" and row["state"] == "completed"],
         within_s=LONG_S, what="the redriven task",
     )  # fmt: skip
+    [first] = [row["id"] for row in rows.values() if row and row["queue"] == "late"]
+    again = await site.asked("tasks", "requeue", first, "--wait", "30")
+    assert (again["replay_of"], again["model_code"]) == (first, "m"), "the record itself names no model"
     assert (await letters())[0]["redriven_at"] is not None
     assert (await site.asked("dead-letters", "redrive", "--reason", "late"))["redriven"] == 0, "once is enough"
     purged = await site.run("dead-letters", "purge", "--up-to", str(letter["id"]), "--yes")
