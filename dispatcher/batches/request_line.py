@@ -17,6 +17,8 @@ MAX_VALUES = 200_000
 LARGE_BYTES = 262_144
 DEEP = 200
 """orjson writes 254 levels and reads 1,024: what it has read is written again with the body."""
+TOO_DEEP = "depth limit exceeded"
+"""What orjson says of more."""
 
 
 class Request(NamedTuple):
@@ -46,12 +48,7 @@ def read(text: bytes | None, *, endpoint: str) -> Request:
         raise Fault("invalid_request", f"This line is longer than {LONGEST_BYTES} bytes.")
     if len(text) > LARGE_BYTES and text.count(b",") + text.count(b":") > MAX_VALUES:
         raise Fault("invalid_request", f"This line holds more than {MAX_VALUES} values.")
-    try:
-        line = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise Fault("invalid_json_line", "This line is not parseable as valid JSON.") from None
-    if not isinstance(line, dict):
-        raise Fault("invalid_request", "This line is not a JSON object.")
+    line = _object(text)
     custom_id = _custom_id(line)
     if line.get("method") not in (None, "POST"):
         raise Fault("invalid_method", "method must be POST.", "method")
@@ -83,6 +80,18 @@ def body_of(body: dict[str, Any], replace: dict[str, Any]) -> dict[str, Any]:
         body["stream"] = False
         body.pop("stream_options", None)  # servers refuse it without a stream
     return body
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        line = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if error.msg == TOO_DEEP:
+            raise Fault("invalid_request", "This line is nested too deeply.") from None
+        raise Fault("invalid_json_line", "This line is not parseable as valid JSON.") from None
+    if not isinstance(line, dict):
+        raise Fault("invalid_request", "This line is not a JSON object.")
+    return line
 
 
 def _custom_id(line: dict[str, Any]) -> str:
