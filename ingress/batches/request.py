@@ -58,9 +58,9 @@ def window_s(text: str, *, short: bool) -> int:
     seconds = int(match[1]) * UNITS_S[match[2]] if match else 0
     usual = match is not None and match[2] in "hd" and seconds >= MIN_WINDOW_S
     if not (usual or (short and seconds)) or seconds > MAX_WINDOW_S:
-        raise InvalidRequest(
-            "completion_window must be whole hours from 24h to 336h, or days from 1d to 14d", field="completion_window"
-        )
+        usually = "whole hours from 24h to 336h, or days from 1d to 14d"
+        allowed = "a time from 1s to 336h, such as 90s, 5m, 24h or 7d" if short else usually
+        raise InvalidRequest(f"completion_window must be {allowed}", field="completion_window")
     return seconds
 
 

@@ -84,7 +84,8 @@ async def test_short_windows_by_a_setting(tmp_path: Path) -> None:
         file_id = (await uploaded(client))["id"]
         for window in ("337h", "0s", "1209601s"):
             body = WANTED | {"input_file_id": file_id, "completion_window": window}
-            refused(await client.post("/v1/batches", json=body), 400, "completion_window")
+            message = refused(await client.post("/v1/batches", json=body), 400, "completion_window")
+            assert "from 1s to 336h" in message
 
 
 async def test_files_that_cannot_be_the_input(ingress: Double) -> None:
