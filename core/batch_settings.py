@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from core.section import Section
+from schemas.callback_url import problem
 
 
 class BatchSettings(Section):
@@ -35,3 +36,11 @@ class BatchSettings(Section):
         pattern=r"^(https?://.+)?$",
         description="Where the end of a batch is told when its metadata names no callback_url.",
     )
+
+    @field_validator("callback_url")
+    @classmethod
+    def _callback(cls, url: str) -> str:
+        """Refuse at the start what every delivery would be refused for."""
+        if url and (why := problem(url)) is not None:
+            raise ValueError(f"it {why}")
+        return url

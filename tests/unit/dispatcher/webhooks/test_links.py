@@ -1,4 +1,4 @@
-"""Where a link to a large result leads, and which URLs count as left alone."""
+"""Where a link to a large result leads, where batches may be told by default, which URLs count as left alone."""
 
 from __future__ import annotations
 
@@ -30,6 +30,19 @@ def test_a_link_leads_to_an_ingress_on_this_machine(host: str, url: str) -> None
     assert (
         _own_url(Settings.model_validate({"ingress": {"host": host, "port": 8080}, "auth": {"api_keys": "x"}})) == url
     )
+
+
+def test_a_default_callback_that_could_never_be_called_is_refused_at_the_start() -> None:
+    for url in ("", "https://there.example/batches", "http://127.0.0.1:8081/x"):
+        assert Settings.model_validate({"batches": {"callback_url": url}}).batches.callback_url == url
+    for url in (
+        "ftp://there.example/",
+        "http://0x7f.1/",
+        "http://user:secret@there.example/",
+        "http://169.254.169.254/",
+    ):
+        with pytest.raises(ValueError, match="callback_url"):
+            Settings.model_validate({"batches": {"callback_url": url}})
 
 
 def test_a_url_whose_time_is_over_is_not_counted() -> None:
