@@ -17,7 +17,7 @@ from core.config import load_settings
 from core.kafka.admin import Change, apply_topics, diff_topics
 from core.registry.registering import lacking_schemas, register_schemas
 from core.settings import Settings
-from headrace.options import config_option, reported
+from headrace.options import config_option, reported, settings_here
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 
@@ -44,7 +44,7 @@ def apply(config: Path | None, as_json: bool) -> None:
     With kafka.registry_url the schemas are registered in that schema registry, too, under the ids that records carry.
     """
     with reported():
-        changes = asyncio.run(_apply(load_settings(config=config)))
+        changes = asyncio.run(_apply(settings_here(config)))
         _show(changes, as_json=as_json, nothing="All topics are as declared.")
 
 
@@ -58,7 +58,7 @@ def diff(config: Path | None, as_json: bool) -> None:
     that registry lacks, too.
     """
     with reported():
-        changes = asyncio.run(_diff(load_settings(config=config)))
+        changes = asyncio.run(_diff(settings_here(config)))
         _show(changes, as_json=as_json, nothing="No difference.")
     if changes:
         raise SystemExit(1)
