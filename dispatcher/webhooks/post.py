@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from yarl import URL
 
 from core.webhook_settings import WebhookSettings
 from dispatcher.webhooks.guard import MARK, Blocked, socket_factory
@@ -99,7 +100,8 @@ class Poster:
         if (why := problem(url, self._allowed)) is not None:
             return Answer(Verdict.REFUSED, f"the callback URL {why}", "blocked")
         try:
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            spelled = URL(url, encoded=True)  # as it was given: a receiver may have signed exactly that
+            async with self._session.post(spelled, data=body, headers=headers, allow_redirects=False) as response:
                 answer = judge(response.status, response.headers.get("retry-after"), now_s=time.time())
                 with suppress(aiohttp.ClientError, TimeoutError):
                     async with asyncio.timeout(ANSWER_S):

@@ -149,6 +149,23 @@ async def test_the_status_stands_whatever_follows_the_head(answer: bytes, verdic
         await poster.close()
 
 
+async def test_a_url_is_called_as_it_is_spelled() -> None:
+    targets: list[bytes] = []
+
+    async def noted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        targets.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    poster = Poster(HOOKS, Policy(private=True))
+    async with await asyncio.start_server(noted, "127.0.0.1", 0) as server:
+        root = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for rest in ("", "?x", "/a%c3%a9/%2e?c=%2F&d=%2B+%zz;x=1#part", "//a/../b"):
+            assert (await poster.post(root + rest, b"", {})).verdict is Verdict.DELIVERED
+        await poster.close()
+    assert targets == [b"/", b"/?x", b"/a%c3%a9/%2e?c=%2F&d=%2B+%zz;x=1", b"//a/../b"]
+
+
 @pytest.mark.parametrize(
     ("status", "verdict"),
     [
