@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 
 from fastapi import FastAPI
 
 from core.settings import Settings
 from ingress import docs, errors, health, openapi
 from ingress.api.admin.routes import AdminRoutes
-from ingress.api.batches.routes import BatchRoutes
+from ingress.api.batches.routes import BatchRoutes, asked_renderer
 from ingress.api.bella import routes as bella
 from ingress.api.dify.routes import DifyRoutes
 from ingress.api.files.routes import FileRoutes
@@ -70,5 +71,5 @@ def create_app(settings: Settings) -> FastAPI:
     ]
     app.openapi = openapi.document  # type: ignore[method-assign]
     app.add_middleware(QuotaHeaders)
-    errors.install(app, DIALECTS)
+    errors.install(app, DIALECTS, choose=partial(asked_renderer, default=settings.batches.dialect))
     return app

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 
@@ -28,8 +29,8 @@ class Renderer(Protocol):
         """Build the answer."""
 
 
-CHOSEN = "headrace.renderer"
-"""Name in a request's scope: the renderer of a route whose clients choose their dialect by a header."""
+Chooser = Callable[[Request], Renderer | None]
+"""Finds the renderer where clients choose their dialect by a header; None below all other paths."""
 
 
 class Dialects:

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from core.errors import HeadraceError, RequestError, Unavailable
-from ingress.dialects import CHOSEN, Dialects, Problem, Renderer
+from ingress.dialects import Chooser, Dialects, Problem, Renderer
 from ingress.draining import Refusal
 
 log = logging.getLogger(__name__)
@@ -20,12 +20,11 @@ CLIENT_GONE = 499
 """Nobody reads this answer; the number, well known from nginx, keeps it apart in counters."""
 
 
-def install(app: FastAPI, dialects: Dialects) -> None:
-    """Put the handlers in place."""
+def install(app: FastAPI, dialects: Dialects, *, choose: Chooser) -> None:
+    """Put the handlers in place; `choose` comes before the path, also where no route is."""
 
     def renderer(request: Request) -> Renderer:
-        chosen: Renderer | None = request.scope.get(CHOSEN)
-        return chosen or dialects.of(request.url.path)
+        return choose(request) or dialects.of(request.url.path)
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, HeadraceError)  # noqa: S101 - registered for this class
@@ -42,7 +41,7 @@ def install(app: FastAPI, dialects: Dialects) -> None:
             405: ("method_not_allowed", f"{request.method} is not possible on {path}; see /docs"),
         }.get(error.status_code, ("invalid_request", str(error.detail)))
         problem = Problem(error.status_code, code, message, headers=dict(error.headers or {}))
-        return dialects.of(path)(problem)
+        return renderer(request)(problem)
 
     async def unexpected(request: Request, _: Exception) -> Response:
         """Answer; the server logs the error with its trace afterwards."""

@@ -117,6 +117,30 @@ async def test_refusals_that_are_bare_strings(ingress: Double, key: str, status:
         assert (theirs.status_code, set(theirs.json())) == (status, {"error"})
 
 
+@pytest.mark.parametrize("default", ["siliconflow", "openai"])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("DELETE", "", 405), ("PATCH", "/x", 405), ("GET", "/x/y", 404)]
+)
+async def test_where_no_route_is_the_dialect_is_the_same(
+    tmp_path: Path, default: str, method: str, path: str, status: int
+) -> None:
+    settings = Settings.model_validate({"data_dir": tmp_path, "batches": {"dialect": default}})
+    async with ingress_in_memory(settings) as (_, client):
+        for asked in (None, "siliconflow", "OpenAI", "azure"):
+            headers = {} if asked is None else {"X-Headrace-Dialect": asked}
+            answer = await client.request(method, f"/v1/batches{path}", headers=headers)
+            spoken = asked.lower() if asked in ("siliconflow", "OpenAI") else default
+            assert answer.status_code == status
+            if spoken == "openai":
+                assert set(answer.json()) == {"error"}
+            elif status == 405:
+                assert set(answer.json()) == {"code", "message", "data", "error"}
+            else:
+                assert answer.json() == "404 page not found"
+        other = await client.get("/v1/batchesx", headers={"X-Headrace-Dialect": "siliconflow"})
+        assert (other.status_code, set(other.json())) == (404, {"error"})
+
+
 @pytest.mark.parametrize("batch_id", ["batch_x", "batch_" + "0" * 32, "task_" + "0" * 32, "batch_" + "f" * 32])
 async def test_unknown_batches(ingress: Double, batch_id: str) -> None:
     answer = await ingress[1].get(f"/v1/batches/{batch_id}")

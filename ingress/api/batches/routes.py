@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -19,7 +20,7 @@ from ingress.api.tasks.deliveries import delivery_object
 from ingress.batches.finding import cancel_batch, find_batch
 from ingress.batches.request import read_wanted
 from ingress.body import read_body, traceparent
-from ingress.dialects import CHOSEN, Problem, Renderer
+from ingress.dialects import Problem, Renderer
 from ingress.files.content import content_answer
 from ingress.files.finding import batch_content
 from ingress.methods import route
@@ -59,13 +60,10 @@ class BatchRoutes:
         ]
 
     def _spoken(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """Serve in the dialect that the request or the setting names, errors too."""
+        """Serve in the dialect that the request or the setting names; for errors see asked_renderer."""
 
         async def serve(request: Request) -> Response:
-            request.scope[CHOSEN] = RENDERERS[self._settings.batches.dialect]
-            dialect = dialect_of(request, default=self._settings.batches.dialect)
-            request.scope[CHOSEN] = RENDERERS[dialect]
-            return await handler(request, dialect)
+            return await handler(request, dialect_of(request, default=self._settings.batches.dialect))
 
         return serve
 
@@ -166,6 +164,15 @@ def dialect_of(request: Request, *, default: Dialect) -> Dialect:
         if [text.strip().lower() for text in given] == [dialect]:
             return dialect
     raise InvalidRequest(f"{DIALECT} must be {' or '.join(DIALECTS)}, given once", field=DIALECT)
+
+
+def asked_renderer(request: Request, *, default: Dialect) -> Renderer | None:
+    """Return how errors below /v1/batches are told, also where there is no route; None for all other paths."""
+    if not f"{request.url.path}/".startswith("/v1/batches/"):
+        return None
+    with suppress(InvalidRequest):
+        return RENDERERS[dialect_of(request, default=default)]
+    return RENDERERS[default]  # the header names no dialect
 
 
 def read_page(request: Request, *, names: tuple[str, ...], default: int, most: int) -> tuple[str | None, int]:
