@@ -17,7 +17,9 @@ from ingress.stored import StoredAnswer
 from schemas.batches import Piece
 from schemas.parts import Blob
 
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
+_DIGITS = 19
+"""More than any file's size has; a number that is longer is cut, and is still beyond the end."""
 
 
 class Content(NamedTuple):
@@ -56,11 +58,15 @@ def span_of(header: str | None, size: int) -> Span | None:
     if match is None or not (match[1] or match[2]):
         return None
     if not match[1]:
-        return Span(max(0, size - int(match[2])), size)
-    begin, end = int(match[1]), int(match[2]) + 1 if match[2] else size
+        return Span(max(0, size - _number(match[2])), size)
+    begin, end = _number(match[1]), _number(match[2]) + 1 if match[2] else size
     if match[2] and end <= begin:
         return None
     return Span(min(begin, size), min(end, size))
+
+
+def _number(digits: str) -> int:
+    return int(digits.lstrip("0")[:_DIGITS] or "0")
 
 
 async def content_answer(request: Request, blobs: BlobStore, content: Content, *, refuse: Renderer) -> Response:

@@ -51,6 +51,10 @@ async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
         ("bytes=-", 200, 0, 100),
         ("bytes=100-", 416, 0, 0),
         ("bytes=-0", 416, 0, 0),
+        ("bytes=99999999999999999999-", 416, 0, 0),
+        (f"bytes={'9' * 5_000}-{'9' * 6_000}", 416, 0, 0),
+        (f"bytes={'0' * 5_000}5-{'9' * 5_000}", 206, 5, 100),
+        (f"bytes=-{'9' * 5_000}", 206, 0, 100),
     ],
 )
 async def test_ranges(ingress: Double, asked: str, status: int, begin: int, end: int) -> None:
