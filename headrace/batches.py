@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from core.config import LOCAL_KEY
 from headrace import batch_display as display
@@ -32,6 +34,14 @@ def api_options(command: F) -> F:
         help=f"Where Headrace is; or HEADRACE_URL.  [{LOCAL_URL}]",
     )  # fmt: skip
     return url(key(command))
+
+
+def flags_again() -> str:
+    """Return the --url that a command we name must be given too; nothing when the environment leads it there."""
+    context = click.get_current_context()
+    if context.get_parameter_source("url") is not ParameterSource.COMMANDLINE:
+        return ""
+    return f" --url {shlex.quote(context.params['url'])}"
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -97,7 +107,8 @@ def submit(
             if as_json:
                 _print(batch)
                 return
-            click.echo(f"{batch['id']} is accepted. See how it goes: headrace batches show {batch['id']}")
+            look = f"headrace batches show {batch['id']}{flags_again()}"
+            click.echo(f"{batch['id']} is accepted. See how it goes: {look}")
             return
         display.say(f"{batch['id']} is accepted.")
         batch = _followed(client, batch["id"])
@@ -180,9 +191,8 @@ def _followed(client: BatchClient, batch_id: str) -> dict[str, Any]:
     try:
         return display.follow(client.follow(batch_id))
     except KeyboardInterrupt:
-        display.say(
-            f"{batch_id} goes on. Look: headrace batches show {batch_id}; stop it: headrace batches cancel {batch_id}"
-        )
+        rest = f"{batch_id}{flags_again()}"
+        display.say(f"{batch_id} goes on. Look: headrace batches show {rest}; stop it: headrace batches cancel {rest}")
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
@@ -193,7 +203,7 @@ def _fetch(client: BatchClient, batch: dict[str, Any], target: Path | None, *, q
         if not quiet and batch["output_file_id"] is not None:
             client.download(batch_id, errors=False, out=click.get_binary_stream("stdout"))
         if failed:
-            display.say(f"The failed ones: headrace batches output {batch_id} --errors")
+            display.say(f"The failed ones: headrace batches output {batch_id} --errors{flags_again()}")
         return
     _save(client, batch_id, target, errors=False)
     if failed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from core.doctor.facts import Finding
 from core.doctor.rules import findings
 from core.doctor.survey import survey
 from core.kafka.cluster import Cluster
-from headrace.batches import api_options
+from headrace.batches import api_options, flags_again
 from headrace.options import config_option, reported, settings_here
 from headrace.remote import Api, Unreachable, json_option
 
 DOWN_STEP = "start `headrace ingress`, read its log, or name another with --url"
+
+_OVER_HTTP = re.compile(r"`(headrace (?:queues|workers|dead-letters|tasks|batches) [^`]*)`")
+"""Commands that a step names and that have to be told where to ask."""
 
 
 @click.command()
@@ -36,12 +40,14 @@ def doctor(as_json: bool, url: str, api_key: str, config: Path | None) -> None:
                 told = api.get("doctor")
         except Unreachable as error:
             told = _by_kafka(error.message, config)
+    again = flags_again()
     if as_json:
         click.echo(json.dumps(told, indent=2))
     else:
         for one in told["data"]:
             mark = click.style("problem", fg="red") if one["weight"] == "problem" else "note"
-            click.echo(f"{mark}  {one['what']}\n         next: {one['next_step']}")
+            step = _OVER_HTTP.sub(lambda found: f"`{found[1]}{again}`", one["next_step"])
+            click.echo(f"{mark}  {one['what']}\n         next: {step}")
         if told["healthy"]:
             click.echo("Nothing is stuck.")
     if not told["healthy"]:

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 
 from core.config import load_settings
 from core.settings import Settings
-from headrace.batches import batches
+from headrace import batch_display as display
+from headrace.batches import INTERRUPTED, batches
 from tests.support.batch_rows import LINES, events_of, moved, proposed, stored_part
 from tests.support.ingress import Memory
 from tests.support.served import Served, served_in_memory
@@ -108,6 +109,24 @@ async def test_submit_list_show_output_and_cancel(served: Served, requests: Path
     await run(served, "output", batch_id, "--output", str(tmp_path / "o"))
     assert (tmp_path / "o").read_bytes() == b'{"n":1}\n'
     assert "1 did not run" in (await run(served, "cancel", batch_id)).stdout
+
+
+async def test_commands_that_are_named_ask_where_this_one_did(
+    served: Served, requests: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"http://127.0.0.1:{served.port}"
+    submit = ("submit", str(requests), "--url", url)
+    ran, batch_id = await asyncio.gather(run(served, *submit, "--wait"), completed(served.memory))
+    assert f"headrace batches output {batch_id} --errors --url {url}\n" in ran.stderr
+    assert (await run(served, *submit)).stdout.endswith(f" --url {url}\n")
+    assert "--url" not in (await run(served, "submit", str(requests))).stdout, "the environment leads both there"
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(display, "follow", interrupted)
+    ran = await run(served, *submit, "--wait")
+    assert (ran.exit_code, ran.stderr.count(f" --url {url}")) == (INTERRUPTED, 2)
 
 
 async def test_errors_are_one_sentence(served: Served, requests: Path) -> None:

@@ -1,0 +1,37 @@
+"""What `headrace doctor` prints of what it was told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from headrace import doctor
+from headrace.remote import Api
+
+URL = "http://there:81/a b"
+STEPS = (
+    "`headrace queues set night --concurrency N`, or start another `headrace dispatcher`",
+    "run `headrace topics apply`",
+)
+
+
+def test_commands_over_http_are_told_where_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(_: Api, path: str) -> Any:
+        assert path == "doctor"
+        return {"healthy": True, "data": [{"weight": "note", "what": "", "next_step": step} for step in STEPS]}
+
+    monkeypatch.setattr(Api, "get", get)
+    told = CliRunner().invoke(doctor.doctor, ["--url", URL])
+    assert told.exit_code == 0, told.output
+    assert (
+        """next: `headrace queues set night --concurrency N --url 'http://there:81/it'"'"'s'`, or start"""
+        in told.stdout
+    )
+    assert told.stdout.count("--url") == 1
+    told = CliRunner().invoke(doctor.doctor, env={"HEADRACE_URL": URL})
+    assert STEPS[0] in told.stdout
+    assert "--url" not in told.stdout
+    as_json = CliRunner().invoke(doctor.doctor, ["--json", "--url", URL])
+    assert STEPS[0] in as_json.stdout
