@@ -36,8 +36,10 @@ DELIVERY_SECONDS = Histogram("headrace_webhook_seconds", "Seconds of one callbac
 WEBHOOK_ATTEMPTS = Counter("headrace_webhook_attempts", "Callback attempts by what they came to.", ["verdict"])
 WEBHOOK_FAILURES = Counter("headrace_webhook_failures", "Callback attempts that failed, by reason.", ["reason"])
 WEBHOOK_PARKED = Counter("headrace_webhook_parked", "Callbacks put off because their host was closed or crowded.")
-WEBHOOK_PENDING = Gauge("headrace_webhook_pending", "Callbacks in the hands of this process.")
-WEBHOOK_OLDEST = Gauge("headrace_webhook_oldest_seconds", "Age of the oldest callback in the hands of this process.")
+WEBHOOK_PENDING = Gauge(
+    "headrace_webhook_pending", "Callbacks not delivered yet: in hand, or in the retry partitions of this process."
+)
+WEBHOOK_OLDEST = Gauge("headrace_webhook_oldest_seconds", "Age of the oldest of headrace_webhook_pending, within 5 s.")
 WEBHOOK_CLOSED = Gauge("headrace_webhook_hosts_closed", "Hosts that are not called for a while.")
 WEBHOOK_DISABLED = Gauge("headrace_webhook_urls_disabled", "URLs that have answered 410.")
 BATCH_LINES_FED = Counter("headrace_batch_lines_fed", "Lines of batches made tasks, repeats included.")

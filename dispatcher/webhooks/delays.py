@@ -31,6 +31,7 @@ class DelayReader:
         self._clock = clock
         self._delays_ms = {settings.topic(topics.retry(each)): each * 1000 for each in topics.RETRY_DELAYS_S}
         self._waiting: dict[TopicPartition, deque[Taken]] = {}
+        self._heads: dict[TopicPartition, int] = {}
         self._on_revoke = on_revoke
         self._reader = GroupReader(
             settings,
@@ -56,9 +57,14 @@ class DelayReader:
             tp = TopicPartition(taken.record.topic, taken.record.partition)
             if tp not in self._waiting:
                 self._waiting[tp] = deque()
+                self._heads[tp] = taken.record.offset
                 self._reader.hold(tp)
             self._waiting[tp].append(taken)
         return [taken for tp, waiting in self._waiting.items() for taken in self._due(tp, waiting)]
+
+    def heads(self) -> dict[TopicPartition, int]:
+        """Return from which offset on records wait, of each partition in which anything was seen."""
+        return dict(self._heads)
 
     async def commit(self, deadline: Deadline | None = None) -> bool:
         """Commit everything that is safe."""
@@ -73,8 +79,9 @@ class DelayReader:
         due: list[Taken] = []
         while waiting and waiting[0].record.timestamp <= latest_ms:
             due.append(waiting.popleft())
+            self._heads[tp] = due[-1].record.offset + 1
         return due
 
     async def _revoked(self) -> None:
-        self._waiting = {}
+        self._waiting, self._heads = {}, {}
         await self._on_revoke()

@@ -24,7 +24,7 @@ from dispatcher.clock import Deadline, epoch_ms
 from dispatcher.crew import Crew
 from dispatcher.outbox import Outbox
 from dispatcher.reader import GroupReader, Taken
-from dispatcher.webhooks import delays, records
+from dispatcher.webhooks import backlog, delays, records
 from dispatcher.webhooks.batch_news import Once, of_batch_row
 from dispatcher.webhooks.bodies import Bodies
 from dispatcher.webhooks.courier import Courier
@@ -93,6 +93,7 @@ class Sender:
         self._rows = self._reader(f"{name}-news", NEWS_GROUP, [*map(topics.status, levels)], self._told)
         self._batches = self._reader(f"{name}-batches", BATCH_GROUP, [topics.BATCHES], self._ended)
         self._retries = DelayReader(settings, name=f"{name}-retry", on_revoke=self._on_retries_revoked)
+        self._backlog = backlog.Backlog(self._lookup, self._retries.heads)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -107,11 +108,13 @@ class Sender:
             self._crew.spawn(self._read_batches(), name="webhooks-batches"),
             self._crew.spawn(self._read_retries(), name="webhooks-retry"),
             self._crew.spawn(self._commit(), name="webhooks-commit"),
+            self._crew.spawn(self._backlog.run(), name="webhooks-backlog"),
         ]
 
     async def _open_lookup(self) -> None:
         """Connect, more than once when the broker is busy: the inference consumers beside must not end for it."""
-        read = [*(topics.results(level) for level in range(len(topics.LEVELS))), topics.DELIVERIES]
+        levels, waits = range(len(topics.LEVELS)), map(topics.retry, topics.RETRY_DELAYS_S)
+        read = [*map(topics.results, levels), topics.DELIVERIES, *waits]
         names = [self._settings.topic(name) for name in read]
         for _ in range(OPEN_TRIES - 1):
             try:
@@ -287,8 +290,6 @@ class Sender:
             self._measure()
 
     def _measure(self) -> None:
-        oldest = [found for hands in self._all if (found := hands.oldest_ms()) is not None]
-        metrics.WEBHOOK_PENDING.set(sum(len(hands) for hands in self._all))
-        metrics.WEBHOOK_OLDEST.set(max(0, epoch_ms() - min(oldest)) / 1000 if oldest else 0)
+        backlog.measure(self._all, self._backlog)
         metrics.WEBHOOK_CLOSED.set(self._hosts.closed())
         metrics.WEBHOOK_DISABLED.set(len(self._disabled))

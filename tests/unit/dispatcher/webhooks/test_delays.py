@@ -87,6 +87,7 @@ async def test_each_topic_waits_for_its_own_time(world: World) -> None:
     assert await world.due() == []
     world.now_ms += 1
     assert await world.due() == [1]
+    assert world.delays.heads()[tp] == 2, "what waits begins behind what has been taken"
     world.now_ms += 4_988
     assert await world.due() == []
     world.now_ms += 1
@@ -107,7 +108,9 @@ async def test_a_waiting_head_holds_up_only_its_partition(world: World) -> None:
 async def test_what_waits_is_forgotten_when_the_partitions_go(world: World) -> None:
     world.write(300, 1_000)
     assert await world.due() == []
+    assert list(world.delays.heads().values()) == [0]
     await world.delays._revoked()
+    assert world.delays.heads() == {}
     world.now_ms += 300_000
     assert await world.due() == []
     assert world.revokes == 1
