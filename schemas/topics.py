@@ -164,8 +164,8 @@ def _webhooks(partitions: int) -> Iterator[Topic]:
             read_by="webhook sender",
         )  # fmt: skip
     yield Topic(
-        name=DISABLED, key="owner and hash of the URL", partitions=1, retention_ms=8 * DAY_MS, schema="delivery",
-        compact=True, written_by="webhook sender", read_by="webhook sender",
+        name=DISABLED, key="owner and hash of the URL, or id of a round", partitions=1, retention_ms=8 * DAY_MS,
+        schema="delivery", compact=True, written_by="webhook sender", read_by="webhook sender",
     )  # fmt: skip
 
 

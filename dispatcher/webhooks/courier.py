@@ -24,6 +24,7 @@ from dispatcher.webhooks.hosts import HostClosed, Hosts
 from dispatcher.webhooks.ladder import Dice, next_wait_ms, park_ms, patience_ms
 from dispatcher.webhooks.post import Answer, Poster, Verdict
 from dispatcher.webhooks.records import Attempted
+from dispatcher.webhooks.rounds import asked_for
 from dispatcher.webhooks.sign import Signer
 from schemas.records import Delivery, DeliveryState, Result
 
@@ -56,6 +57,11 @@ class Courier:
 
     async def deliver(self, delivery: Delivery, result: Result | None = None) -> None:
         """Make the next attempt, or put it off; `result` spares the reading of it."""
+        if self._overtaken(delivery):
+            return
+        if asked_for(delivery):
+            with self._idle:
+                await self._write([records.round_mark(self._settings, delivery, now_ms=self._clock())])
         until_ms = self._disabled.until_ms(delivery["owner"], delivery["url"])
         if until_ms is not None and until_ms > self._clock() and not delivery["manual"]:
             await self._end(delivery, "disabled", DISABLED_REASON)
@@ -96,6 +102,8 @@ class Courier:
 
     async def _follow(self, delivery: Delivery, tried: Attempted) -> None:
         answer, now_ms = tried.answer, self._clock()
+        if answer.verdict in (Verdict.AGAIN, Verdict.REFUSED) and self._overtaken(delivery):
+            return  # asked for again while this attempt was under way: the row is that round's
         match answer.verdict:
             case Verdict.DELIVERED:
                 await self._delivered(delivery, tried)
@@ -127,6 +135,13 @@ class Courier:
             following.append(records.enabled(self._settings, delivery))
         await self._write(following)
         metrics.DELIVERIES.labels("delivered").inc()
+
+    def _overtaken(self, delivery: Delivery) -> bool:
+        """Tell whether a later round makes this one needless; it ends without a trace in the row, which is not its."""
+        if not self._disabled.rounds.overtaken(delivery):
+            return False
+        metrics.DELIVERIES.labels("superseded").inc()
+        return True
 
     def _wait_ms(self, delivery: Delivery, answer: Answer) -> int | None:
         """Return the wait before the next attempt; news of progress are outdated by then."""

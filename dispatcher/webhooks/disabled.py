@@ -1,4 +1,4 @@
-"""The URLs that have answered 410: known to every sender, by a topic that each reads from its start."""
+"""The URLs that have answered 410, and the rounds that were asked for: known to every sender, by a topic read whole."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from core.kafka.tail import Records, Tail
 from core.settings import Settings
 from dispatcher.clock import epoch_ms
 from dispatcher.webhooks.records import url_key
+from dispatcher.webhooks.rounds import Rounds, is_mark
 from schemas import topics
 from schemas.codec import DELIVERY, SchemaError
 from schemas.framing import FramingError
@@ -18,6 +19,7 @@ class Disabled:
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._until: dict[bytes, int] = {}
+        self.rounds = Rounds()
         self._tail = Tail(settings, name=f"{name}-disabled", topics=[settings.topic(topics.DISABLED)], handle=self.fold)
 
     async def open(self) -> None:
@@ -46,7 +48,9 @@ class Disabled:
                 mark = None if record.value is None else DELIVERY.decode(record.value)
             except (FramingError, SchemaError):
                 continue  # nobody but us writes here; a stray record must not stop every sender
-            if mark is None or mark["due_ms"] is None:
+            if mark is not None and is_mark(mark):
+                self.rounds.fold(mark)
+            elif mark is None or mark["due_ms"] is None:
                 self._until.pop(key, None)
             else:
                 self._until[key] = mark["due_ms"]

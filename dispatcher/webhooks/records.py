@@ -111,6 +111,12 @@ def enabled(settings: Settings, delivery: Delivery) -> Addressed:
     return Addressed(_marks(settings), Record(url_key(delivery["owner"], delivery["url"]), None))
 
 
+def round_mark(settings: Settings, delivery: Delivery, *, now_ms: int) -> Addressed:
+    """Address the mark that ends earlier rounds; its key has no slash, unlike those of the URLs."""
+    mark: Delivery = {**delivery, "state": "pending", "due_ms": None, "payload": None, "attempts": []}
+    return Addressed(_marks(settings), deliveries.rendered(delivery["id"].encode(), mark, now_ms=now_ms))
+
+
 def _marks(settings: Settings) -> Address:
     return Address(settings.topic(topics.DISABLED), DISABLED_PARTITION)
 

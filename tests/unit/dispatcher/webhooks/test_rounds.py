@@ -1,0 +1,106 @@
+"""A round that was asked for ends what waits of an earlier one, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from core.deliveries import again
+from dispatcher.webhooks import records
+from dispatcher.webhooks.rounds import Rounds, asked_for
+from schemas.codec import DELIVERY
+from schemas.records import Delivery
+from tests.support.receiver import Receiver
+from tests.unit.dispatcher.webhooks.test_outages import World
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as made:
+        yield made
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    yield made
+    await made.poster.close()
+
+
+def resend(world: World, delivery: Delivery) -> Delivery:
+    world.now_ms += 1_000
+    return again(world.rows[delivery["task_id"]], now_ms=world.now_ms)
+
+
+async def test_a_resend_ends_the_round_that_waits(world: World, receiver: Receiver) -> None:
+    first = world.new(f"{receiver.root}/503-then-200-then-404")
+    await world.courier.deliver(first)
+    assert len(world.waiting) == 1
+    await world.courier.deliver(resend(world, first))
+    await world.go()
+    assert len(receiver.got[first["task_id"]]) == 2, "what was delivered is not posted again"
+    assert world.rows[first["task_id"]]["state"] == "delivered"
+    assert (world.waiting, world.letters) == ([], [])
+
+
+async def test_the_later_round_has_its_own_ladder_and_a_third_one_may_follow(world: World, receiver: Receiver) -> None:
+    first = world.new(f"{receiver.root}/503-then-503-then-404-then-200")
+    await world.courier.deliver(first)
+    await world.courier.deliver(resend(world, first))
+    assert len(world.waiting) == 2
+    await world.go()
+    assert world.rows[first["task_id"]]["state"] == "failed"
+    assert len(receiver.got[first["task_id"]]) == 3
+    await world.courier.deliver(resend(world, first))
+    assert world.rows[first["task_id"]]["state"] == "delivered"
+
+
+async def test_an_attempt_under_way_when_a_resend_comes_changes_its_row_no_more(
+    world: World, receiver: Receiver
+) -> None:
+    first = world.new(f"{receiver.root}/404")
+    render = world.of
+
+    async def overtaken(delivery: Delivery, result: None) -> bytes:
+        later = again(first, now_ms=first["created_ms"] + 1)
+        await world.put_all([records.round_mark(world.settings, later, now_ms=world.now_ms)])
+        return await render(delivery, result)
+
+    world.of = overtaken  # type: ignore[method-assign,assignment]  # a hook at the moment of the attempt
+    await world.courier.deliver(first)
+    assert len(receiver.got[first["task_id"]]) == 1
+    assert (world.rows, world.letters, world.waiting) == ({}, [], [])
+
+
+def test_when_in_doubt_it_is_posted(world: World) -> None:
+    rounds, first = Rounds(most=2), world.new("http://there/x")
+    later = again(first, now_ms=first["created_ms"] + 5)
+    assert not rounds.overtaken(first), "no mark is known"
+    rounds.fold(later)
+    assert rounds.overtaken(first)
+    assert not rounds.overtaken(later)
+    waits: Delivery = {**later, "due_ms": later["created_ms"] + 9, "step": 1}
+    assert not rounds.overtaken(waits), "the round of the mark itself"
+    behind = again(first, now_ms=first["created_ms"] + 3)
+    assert asked_for(behind)
+    assert not rounds.overtaken(behind), "asked for by a clock that goes wrong, or a letter that was sent back"
+    rounds.fold(behind)
+    assert not rounds.overtaken({**behind, "due_ms": behind["created_ms"] + 9})
+    assert not rounds.overtaken({**first, "id": f"{first['task_id']}-start"}), "other news of the same task"
+    for _ in range(2):
+        rounds.fold(again(world.new("http://there/x"), now_ms=0))
+    assert len(rounds) == 2
+    assert not rounds.overtaken(first), "forgotten"
+
+
+def test_marks_of_rounds_and_of_urls_share_a_topic_and_nothing_else(world: World) -> None:
+    first = world.new("http://there/x")
+    later = again(first, now_ms=first["created_ms"] + 5)
+    mark = records.round_mark(world.settings, later, now_ms=1)
+    gone = records.disabled(world.settings, first, until_ms=world.now_ms * 2, now_ms=1)
+    assert mark.address == gone.address
+    assert b"/" not in (mark.record.key or b"/")
+    assert DELIVERY.decode(mark.record.value or b"")["due_ms"] is None, "a sender that knows no rounds passes it over"
+    world.disabled.fold(None, [mark.record, gone.record])  # type: ignore[arg-type,list-item]
+    assert len(world.disabled) == len(world.disabled.rounds) == 1
