@@ -8,14 +8,19 @@ from core.errors import InvalidRequest, TooLarge
 from schemas.headers import TRACEPARENT
 from schemas.validation import Invalid, check_key
 
+BODY_SETTING = "ingress.max_body_bytes"
+"""What routes whose bodies go to a model, or to a worker, name as the setting of their limit."""
 ENDED = "headrace.body_ended"
 """Name in a request's scope."""
 
 
-async def read_body(request: Request, *, limit: int) -> bytes:
-    """Return the body; raises TooLarge as soon as the limit is passed, and ClientDisconnect."""
+async def read_body(request: Request, *, limit: int, setting: str | None = None) -> bytes:
+    """Return the body; raises TooLarge as soon as the limit is passed, and ClientDisconnect.
+
+    The refusal names the setting that the limit comes from, or says that it is fixed.
+    """
     if declared_length(request) > limit:
-        raise _too_large(limit)
+        raise _too_large(limit, setting)
     check_encoding(request)
     parts: list[bytes] = []
     size = 0
@@ -27,11 +32,11 @@ async def read_body(request: Request, *, limit: int) -> bytes:
         if not message.get("more_body", False):
             body_ended(request)
             if size + len(part) > limit:
-                raise _too_large(limit)
+                raise _too_large(limit, setting)
             return part if not parts else b"".join((*parts, part))
         size += len(part)
         if size > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, setting)
         parts.append(part)
 
 
@@ -72,5 +77,5 @@ def idempotency_key(request: Request) -> str | None:
     return values[0].strip()
 
 
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {limit} bytes (ingress.max_body_bytes)", field="body")
+def _too_large(limit: int, setting: str | None) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit} bytes ({setting or 'a fixed limit'})", field="body")

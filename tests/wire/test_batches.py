@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from core.deliveries import begun, row
 from core.settings import Settings
 from schemas import ids, topics
 from tests.support.batch_rows import OPENAI, WANTED, created, events_of, moved, proposed, refused, stored_part, uploaded
@@ -179,19 +178,3 @@ async def test_a_batch_of_another_ingress_is_found_before_its_row(ingress: Doubl
     memory.services.batches.check_read()
     answer = await client.get(f"/v1/batches/{batch_id}")
     assert (answer.status_code, answer.json()["status"]) == (200, "in_queue")
-
-
-async def test_who_was_told_of_the_end(ingress: Double) -> None:
-    memory, client = ingress
-    batch_id = (await created(client))["id"]
-    told = begun(
-        batch_id, "batch.completed", name="batch.completed", url="http://there/x", owner=None, level=1,
-        result_offset=None, payload=b"{}", now_ms=5_000,
-    )  # fmt: skip
-    await memory.send(*row(memory.settings, told, now_ms=5_000))
-    path = f"/v1/batches/{batch_id}/deliveries"
-    shown = (await client.get(path)).json()
-    assert (shown["object"], shown["batch_id"]) == ("list", batch_id)
-    [one] = shown["data"]
-    assert (one["event"], one["status"], one["url"]) == ("batch.completed", "pending", "http://there/x")
-    assert (await client.get(path, headers=OTHER)).status_code == 404

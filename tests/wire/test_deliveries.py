@@ -111,6 +111,8 @@ async def test_an_outcome_that_nobody_was_told_of_can_be_sent(ingress: Double) -
         ({"state": "completed", "callback_url": "http://there/x"}, b'{"event":"done"}', "event must be one of"),
         ({"state": "completed", "callback_url": "http://there/x"}, b"[]", "must be a JSON object"),
         ({"state": "completed", "callback_url": "http://there/x"}, b"{", "must be a JSON object"),
+        ({"state": "completed", "callback_url": "http://there/x"}, b'{"evnt":"start"}', "there is no member evnt"),
+        ({"state": "completed", "callback_url": "http://there/x"}, b'{"event":["start"]}', "event must be one of"),
     ],
 )
 async def test_what_cannot_be_sent_again_is_a_400(
@@ -123,6 +125,15 @@ async def test_what_cannot_be_sent_again_is_a_400(
     assert response.status_code == 400
     assert sentence in response.text
     assert memory.written(topics.retry(0)) == []
+
+
+async def test_a_body_that_is_too_large_is_told_its_fixed_limit(ingress: Double) -> None:
+    task, _ = await told(ingress)
+    response = await ingress[1].post(f"/v1/tasks/{task['id']}/deliveries/resend", content=b" " * 4_097)
+    assert response.status_code == 413
+    assert response.json()["error"]["message"] == "the body is larger than 4096 bytes (a fixed limit)"
+    response = await ingress[1].post("/v1/queue/put", content=b" " * 20_001)
+    assert response.json()["message"] == "the body is larger than 20000 bytes (ingress.max_body_bytes)"
 
 
 async def test_a_foreign_task_is_not_found(ingress: Double) -> None:

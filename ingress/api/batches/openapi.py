@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from core.deliveries import BATCH_OUTCOMES
-from ingress.api.batches.routes import DEFAULT_LIMIT, DIALECT, MAX_LIMIT
+from ingress.api.batches.routes import DEFAULT_LIMIT, DIALECT, MAX_BODY, MAX_LIMIT
 from ingress.api.batches.wire import DIALECTS
 from ingress.api.files.openapi import FILE_ID, query, range_header, ranges, unsatisfiable
-from ingress.api.tasks.deliveries_openapi import DELIVERY
+from ingress.api.tasks.deliveries_openapi import DELIVERY, RESEND_TOO_LARGE, resend_body
 from ingress.batches.request import ENDPOINTS, MAX_PAIRS
 from ingress.openapi_parts import COMPLETION, header
 from ingress.options import QUEUE
@@ -56,6 +56,9 @@ LINE = {
     "error": None,
 }
 
+_MADE = DELIVERY | {"id": f"{BATCH_ID}-{BATCH_OUTCOMES[0]}", "event": BATCH_OUTCOMES[0]}
+_TOLD = {"object": "list", "batch_id": BATCH_ID, "data": [_MADE]}
+
 
 def paths() -> dict[str, Any]:
     """Describe the routes."""
@@ -67,6 +70,7 @@ def paths() -> dict[str, Any]:
         f"{one}/output": {"get": _content("Output", "Fetch the good answers of a batch")},
         f"{one}/errors": {"get": _content("Errors", "Fetch the bad answers of a batch")},
         f"{one}/deliveries": {"get": _deliveries()},
+        f"{one}/deliveries/resend": {"post": _resend()},
     }
 
 
@@ -125,7 +129,11 @@ def _create() -> dict[str, Any]:
         ),
         "parameters": [*_dialect(), header(QUEUE, "Queue of its lines; `batches.queue` unless given.", 64)],
         "requestBody": {"required": True, "content": {"application/json": content}},
-        "responses": {"200": _answer("Batch", "Accepted.", CREATED), "429": {"description": "Too many submits."}},
+        "responses": {
+            "200": _answer("Batch", "Accepted.", CREATED),
+            "413": {"description": f"The body is larger than {MAX_BODY} bytes."},
+            "429": {"description": "Too many submits."},
+        },
     }
 
 
@@ -184,18 +192,34 @@ def _content(name: str, summary: str) -> dict[str, Any]:
 
 
 def _deliveries() -> dict[str, Any]:
-    event = BATCH_OUTCOMES[0]
-    made = DELIVERY | {"id": f"{BATCH_ID}-{event}", "event": event}
-    listed = {"object": "list", "batch_id": BATCH_ID, "data": [made]}
     return {
         "operationId": "listBatchDeliveries",
         "summary": "Show the callbacks of a batch",
         "description": "Of its end alone: every attempt, and when the next one is due; kept for eight days.",
         "parameters": [_batch_id(), *_dialect()],
         "responses": {
-            "200": _answer("BatchDeliveryList", "The callbacks; none before the first attempt is over.", listed),
+            "200": _answer("BatchDeliveryList", "The callbacks; none before the first attempt is over.", _TOLD),
             "400": _WRONG,
             "404": _MISSING,
+        },
+    }
+
+
+def _resend() -> dict[str, Any]:
+    return {
+        "operationId": "resendBatchDelivery",
+        "summary": "Send the callback of a batch again",
+        "description": (
+            "A new round at once, with all its attempts, even to a URL that has answered 410. 400 when the batch has "
+            "not ended, has no callback_url, or told of its end more than eight days ago."
+        ),
+        "parameters": [_batch_id(), *_dialect()],
+        "requestBody": resend_body(BATCH_OUTCOMES, BATCH_OUTCOMES[0]),
+        "responses": {
+            "202": _answer("BatchDeliveryList", "The callback as it waits now.", _TOLD),
+            "400": _WRONG,
+            "404": _MISSING,
+            "413": RESEND_TOO_LARGE,
         },
     }
 

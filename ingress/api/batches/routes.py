@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.callback_policy import callback_policy
+from core.deliveries import BATCH_OUTCOMES
 from core.errors import InvalidRequest, Unconfirmed
 from ingress.api.batches import problems
 from ingress.api.batches.wire import DIALECTS, Dialect, batch_object, list_object
@@ -19,12 +20,15 @@ from ingress.api.openai import answers as openai
 from ingress.api.tasks.deliveries import delivery_object
 from ingress.batches.finding import cancel_batch, find_batch
 from ingress.batches.request import read_wanted
+from ingress.batches.told import told_of_end
 from ingress.body import read_body, traceparent
 from ingress.dialects import Problem, Renderer
 from ingress.files.content import content_answer
 from ingress.files.finding import batch_content
 from ingress.methods import route
 from ingress.options import NONE, QUEUE, read_options
+from ingress.resending import MAX_BODY as RESEND_BODY
+from ingress.resending import send_again, wanted_event
 from ingress.services import Services
 from schemas.batches import Batch, File
 
@@ -57,6 +61,7 @@ class BatchRoutes:
             route(f"{one}/output", GET=self._spoken(self._content(errors=False))),
             route(f"{one}/errors", GET=self._spoken(self._content(errors=True))),
             route(f"{one}/deliveries", GET=self._spoken(self.deliveries)),
+            route(f"{one}/deliveries/resend", POST=self._spoken(self.resend)),
         ]
 
     def _spoken(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -131,6 +136,15 @@ class BatchRoutes:
         data = [delivery_object(one) for one in self._services.deliveries.of(batch["id"])]
         return _answer({"object": "list", "batch_id": batch["id"], "data": data})
 
+    async def resend(self, request: Request, _: Dialect) -> Response:
+        """Tell of a batch's end again, at once."""
+        services = self._services
+        owner = services.keys.caller(request, scope="submit").owner
+        event = wanted_event(await read_body(request, limit=RESEND_BODY), BATCH_OUTCOMES)
+        batch = await find_batch(services, request.path_params["batch_id"], owner=owner)
+        delivery = await send_again(services, told_of_end(batch, services.deliveries.of(batch["id"]), event))
+        return _answer({"object": "list", "batch_id": batch["id"], "data": [delivery_object(delivery)]}, status=202)
+
     def _content(self, *, errors: bool) -> Handler:
         async def serve(request: Request, dialect: Dialect) -> Response:
             content = batch_content(await self._find(request), errors=errors)
@@ -203,5 +217,5 @@ def _shown(batch: Batch, dialect: Dialect) -> Response:
     return _answer(batch_object(batch, dialect))
 
 
-def _answer(body: object) -> Response:
-    return Response(orjson.dumps(body), media_type=JSON, headers={"cache-control": "no-store"})
+def _answer(body: object, *, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status_code=status, media_type=JSON, headers={"cache-control": "no-store"})

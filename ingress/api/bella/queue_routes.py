@@ -14,7 +14,7 @@ from core.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from core.usage import usage_of
 from ingress.api.bella import pull
 from ingress.auth import Caller
-from ingress.body import read_body
+from ingress.body import BODY_SETTING, read_body
 from ingress.pulling.order import Order
 from ingress.pulling.outcome import WORKER_ERROR, reported
 from ingress.pulling.puller import Puller
@@ -56,7 +56,7 @@ class QueueRoutes:
     async def register(self, request: Request) -> Response:
         """Register a queue by name; a name that is taken is refused, and one that the operator shares among tenants."""
         caller = self._services.keys.caller(request, "submit")
-        asked = pull.parse_register(await read_body(request, limit=self._max_body))
+        asked = pull.parse_register(await read_body(request, limit=self._max_body, setting=BODY_SETTING))
         if not _is_admin(caller):
             self._check_not_shared(asked.queue)
         services, queue = self._services, self._services.queues.get(asked.queue)
@@ -86,7 +86,7 @@ class QueueRoutes:
     async def take(self, request: Request) -> Response:
         """Hand out tasks; from now on they are in the caller's hands."""
         caller = self._services.keys.caller(request, "submit")
-        order = pull.parse_take(await read_body(request, limit=self._max_body))
+        order = pull.parse_take(await read_body(request, limit=self._max_body, setting=BODY_SETTING))
         await self._open(order, caller)
         taken = await self._puller.take(self._without_paused(order))
         if await request.is_disconnected():
@@ -98,7 +98,7 @@ class QueueRoutes:
     async def complete(self, request: Request) -> Response:
         """Take the outcome of a task that the caller's workers hold; what comes too late changes nothing."""
         caller = self._services.keys.caller(request, "submit")
-        given = pull.parse_complete(await read_body(request, limit=self._max_body))
+        given = pull.parse_complete(await read_body(request, limit=self._max_body, setting=BODY_SETTING))
         row = await self._row(request.path_params["task_id"], caller)
         pull.check_is_for(given, ids.parse(row["id"]))
         if not await self._finish(row, given):

@@ -13,7 +13,7 @@ from ingress.api.bella import wire
 from ingress.api.bella.queue_routes import QueueRoutes
 from ingress.api.bella.stream import BellaStream
 from ingress.blocking import Ending
-from ingress.body import idempotency_key, read_body
+from ingress.body import BODY_SETTING, idempotency_key, read_body
 from ingress.cancelling import cancel_task
 from ingress.dialects import Problem
 from ingress.door import Door, Held
@@ -50,7 +50,7 @@ class BellaRoutes:
     async def put(self, request: Request) -> Response:
         """Accept a task, and hold the request in the modes that do."""
         caller = self._services.keys.caller(request, "submit")
-        body = await read_body(request, limit=self._max_body)
+        body = await read_body(request, limit=self._max_body, setting=BODY_SETTING)
         task = wire.parse_put(body, limits=self._limits, idempotency_key=idempotency_key(request))
         mode = task["mode"]
         prepared = await self._door.prepare(task, caller=caller, request=request)

@@ -18,7 +18,7 @@ from ingress.api.dify.refusal import JSON, Refused, problem
 from ingress.api.dify.request import Ask, read_ask
 from ingress.api.dify.stream import ENDED, CompletionStream
 from ingress.blocking import Ending
-from ingress.body import idempotency_key, read_body
+from ingress.body import BODY_SETTING, idempotency_key, read_body
 from ingress.door import Door, Held
 from ingress.json_body import json_object
 from ingress.options import Options, read_options, renamed
@@ -47,7 +47,7 @@ class Completions:
         caller = self._services.keys.caller(request, "submit")
         settings = self._settings.ingress
         options = read_options(request.headers, hold_s=settings.hold_s)
-        body = await read_body(request, limit=settings.max_body_bytes)
+        body = await read_body(request, limit=settings.max_body_bytes, setting=BODY_SETTING)
         most_files = self._settings.uploads.per_request
         ask = read_ask(json_object(body), most_files=most_files, require_user=settings.require_user)
         name = options.queue or settings.default_queue

@@ -17,7 +17,7 @@ from ingress.api.dify.completion import Completions
 from ingress.api.dify.files import Uploads, file_object
 from ingress.api.dify.refusal import JSON
 from ingress.api.dify.request import read_user
-from ingress.body import read_body
+from ingress.body import BODY_SETTING, read_body
 from ingress.finding import find_standing
 from ingress.json_body import json_object
 from ingress.options import read_options
@@ -56,7 +56,9 @@ class DifyRoutes:
     async def stop(self, request: Request) -> Response:
         """Stop a stream of the same end user; anything else is left alone, and the answer is the same."""
         caller = self._services.keys.caller(request, "submit")
-        members = json_object(await read_body(request, limit=self._settings.ingress.max_body_bytes))
+        members = json_object(
+            await read_body(request, limit=self._settings.ingress.max_body_bytes, setting=BODY_SETTING)
+        )
         user = read_user(members.get("user"), require=self._settings.ingress.require_user)
         try:
             reading = await find_standing(self._services, request.path_params["task_id"], owner=caller.owner)
@@ -79,7 +81,9 @@ class DifyRoutes:
         """Keep what an end user thinks of an answer; the last word counts."""
         caller = self._services.keys.caller(request, "submit")
         self._services.limits.submit(caller, request.scope)
-        members = json_object(await read_body(request, limit=self._settings.ingress.max_body_bytes))
+        members = json_object(
+            await read_body(request, limit=self._settings.ingress.max_body_bytes, setting=BODY_SETTING)
+        )
         user = read_user(members.get("user"), require=self._settings.ingress.require_user)
         rating, content = members.get("rating"), members.get("content")
         if rating not in RATINGS:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from ingress.api.openai import wire
 from ingress.api.openai.answers import JSON
 from ingress.api.openai.calls import Calls
-from ingress.body import read_body
+from ingress.body import BODY_SETTING, read_body
 from ingress.services import Services
 
 PREFIXES = ("/queue", "/v1")
@@ -50,7 +50,7 @@ class OpenAIRoutes:
         async def serve(request: Request) -> Response:
             caller = self._services.keys.caller(request, "submit")
             self._calls.check(request)
-            body = await read_body(request, limit=self._max_body)
+            body = await read_body(request, limit=self._max_body, setting=BODY_SETTING)
             call = wire.read_call(endpoint, body, can_stream=can_stream)
             answering = self._calls.answer(call, request, caller=caller)
             del body, call  # thousands of held calls must not hold their bodies too

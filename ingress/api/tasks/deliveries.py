@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -14,18 +11,16 @@ from starlette.routing import Route
 
 from core import deliveries
 from core.errors import Gone, InvalidRequest
-from core.settings import Settings
 from ingress.api.tasks.wire import moment
 from ingress.body import read_body
 from ingress.finding import find_standing
 from ingress.reading import Reading
+from ingress.resending import MAX_BODY, send_again, wanted_event
 from ingress.services import Services
 from schemas.records import TERMINAL, Delivery
 from schemas.validation import CALLBACK_EVENTS
 
 JSON = "application/json"
-MAX_BODY = 4_096
-SEEN_S = 2.0
 
 
 class DeliveryRoutes:
@@ -33,7 +28,6 @@ class DeliveryRoutes:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._settings: Settings = services.settings
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -51,19 +45,11 @@ class DeliveryRoutes:
     async def resend(self, request: Request) -> Response:
         """Begin a new round at once: of the outcome, or of the event that the body names."""
         owner = self._services.keys.caller(request, scope="submit").owner
-        event = _event(await read_body(request, limit=MAX_BODY))
+        event = wanted_event(await read_body(request, limit=MAX_BODY), CALLBACK_EVENTS)
         reading = await find_standing(self._services, request.path_params["task_id"], owner=owner)
         found = {one["event"]: one for one in self._services.deliveries.of(reading.id)}
         name = event or next((one for one in deliveries.OUTCOMES if one in found), reading.state)
-        delivery = found.get(name) or self._fresh(reading, name)
-        now_ms = time.time_ns() // 1_000_000
-        delivery = deliveries.again(delivery, now_ms=now_ms)
-        row = deliveries.row(self._settings, delivery, now_ms=now_ms)
-        offset = await self._services.producer.send(*row)
-        await self._services.producer.send(*deliveries.waiting(self._settings, delivery, delay_s=0, now_ms=now_ms))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SEEN_S):
-                await self._services.deliveries.passed(row.partition, offset)
+        delivery = await send_again(self._services, found.get(name) or self._fresh(reading, name))
         return _listed(reading.id, [delivery], status=202)
 
     def _fresh(self, reading: Reading, name: str) -> Delivery:
@@ -112,19 +98,3 @@ def _listed(task_id: str, found: list[Delivery], *, status: int = 200) -> Respon
     body = {"object": "list", "task_id": task_id, "data": [delivery_object(one) for one in found]}
     headers = {"x-task-id": task_id, "cache-control": "no-store"}
     return Response(orjson.dumps(body), status_code=status, media_type=JSON, headers=headers)
-
-
-def _event(body: bytes) -> str | None:
-    """Read which callback to send again; an empty body means the outcome's."""
-    if not body.strip():
-        return None
-    try:
-        members = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        members = None
-    if not isinstance(members, dict):
-        raise InvalidRequest("the body must be a JSON object, or empty", field="body")
-    event = members.get("event")
-    if event is not None and event not in CALLBACK_EVENTS:
-        raise InvalidRequest(f"event must be one of {', '.join(CALLBACK_EVENTS)}", field="event")
-    return event

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from core.deliveries import BATCH_OUTCOMES
 from ingress.openapi_parts import TASK_TEXT, task_id_parameter
+from ingress.resending import MAX_BODY
 from schemas.validation import CALLBACK_EVENTS
 
 _TEXT = {"type": "string"}
@@ -27,6 +29,8 @@ DELIVERY = {
         }
     ],
 }
+RESEND_TOO_LARGE = {"description": f"The body is larger than {MAX_BODY} bytes."}
+_GONE = {"description": "The result is not kept any more."}
 _EXAMPLE = {"object": "list", "task_id": TASK_TEXT, "data": [DELIVERY]}
 
 
@@ -77,16 +81,21 @@ def _list() -> dict[str, Any]:
     }
 
 
+def resend_body(events: Sequence[str], example: str) -> dict[str, Any]:
+    """Describe the body that begins a new round."""
+    event = {"enum": [*events], "description": "Without it the outcome."}
+    schema = {"type": "object", "properties": {"event": event}, "additionalProperties": False}
+    return {"content": {"application/json": {"schema": schema, "example": {"event": example}}}}
+
+
 def _resend() -> dict[str, Any]:
-    event = {"enum": [*CALLBACK_EVENTS], "description": "Without it the outcome."}
-    schema = {"type": "object", "properties": {"event": event}}
     return {
         "operationId": "resendDelivery",
         "summary": "Send a callback again",
         "description": "A new round at once, with all its attempts, even to a URL that has answered 410.",
         "parameters": [task_id_parameter()],
-        "requestBody": {"content": {"application/json": {"schema": schema, "example": {"event": "completed"}}}},
-        "responses": {"202": _answer("The callback as it waits now.")},
+        "requestBody": resend_body(CALLBACK_EVENTS, "completed"),
+        "responses": {"202": _answer("The callback as it waits now."), "410": _GONE, "413": RESEND_TOO_LARGE},
     }
 
 
