@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
@@ -26,6 +25,7 @@ from dispatcher.webhooks.post import Answer, Poster, Verdict
 from dispatcher.webhooks.records import Attempted
 from dispatcher.webhooks.rounds import asked_for
 from dispatcher.webhooks.sign import Signer
+from dispatcher.webhooks.slots import Slots
 from schemas.records import Delivery, DeliveryState, Result
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Courier:
         self._outbox = outbox
         self._hosts = hosts
         self._idle = idle
-        self._slots = asyncio.Semaphore(settings.webhooks.concurrency)
+        self._slots = Slots(settings.webhooks.concurrency)
         self._clock = clock
         self._dice = dice
 
@@ -74,7 +74,7 @@ class Courier:
             async with AsyncExitStack() as stack:
                 with self._idle:
                     await stack.enter_async_context(self._hosts.slot(host))
-                    await stack.enter_async_context(self._slots)
+                    await stack.enter_async_context(self._slots.slot(self._hosts.standing(host)))
                 tried = await self._attempt(delivery, result)
                 self._hosts.report(host, tried.answer.health)
         except (HostClosed, Unavailable):

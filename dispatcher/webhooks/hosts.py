@@ -41,8 +41,16 @@ class Health(Enum):
     AWAY = "away"
 
 
+class Standing(Enum):
+    """What the last attempt that ended tells of a host."""
+
+    ANSWERS = "answers"
+    UNKNOWN = "unknown"
+    SILENT = "silent"
+
+
 class _Host:
-    __slots__ = ("closings", "ended_at", "failures", "limit", "open_at", "pace_s", "running", "waiting")
+    __slots__ = ("closings", "ended_at", "failures", "limit", "open_at", "pace_s", "running", "standing", "waiting")
 
     def __init__(self, limit: int, now: float) -> None:
         self.limit = limit
@@ -50,6 +58,7 @@ class _Host:
         self.pace_s = 0.0
         self.running = self.failures = self.closings = 0
         self.open_at = 0.0
+        self.standing = Standing.UNKNOWN
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     def wake(self) -> None:
@@ -75,6 +84,11 @@ class Hosts:
         """Return the seconds until a host may be called again; 0 means now."""
         host = self._hosts.get(name)
         return 0.0 if host is None else max(0.0, host.open_at - self._clock())
+
+    def standing(self, name: str) -> Standing:
+        """Tell whether a host answers."""
+        host = self._hosts.get(name)
+        return Standing.UNKNOWN if host is None else host.standing
 
     def crowded(self, name: str) -> bool:
         """Tell whether so many wait for a slow host that no more should in memory."""
@@ -113,6 +127,7 @@ class Hosts:
     def report(self, name: str, health: Health) -> None:
         """Take in how an attempt went."""
         host = self._known(name)
+        host.standing = Standing.SILENT if health is Health.AWAY else Standing.ANSWERS
         if health is Health.GOOD:
             host.failures = host.closings = 0
             host.limit = min(self._per_host, host.limit + 1)

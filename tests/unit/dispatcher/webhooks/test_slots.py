@@ -1,0 +1,121 @@
+"""Hosts that do not answer leave room for those that do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+
+from dispatcher.webhooks.hosts import Health, Hosts, Standing
+from dispatcher.webhooks.post import Answer, Verdict
+from dispatcher.webhooks.slots import Slots
+from tests.unit.dispatcher.webhooks.test_outages import World
+
+GOOD = "http://good.example/x"
+
+
+class Poster:
+    """Calls that end when they are told to, except for those to the good host."""
+
+    def __init__(self) -> None:
+        self.under_way: Counter[str] = Counter()
+        self.accepted = 0
+        self.go = asyncio.Event()
+
+    async def post(self, url: str, _: bytes, __: Mapping[str, str]) -> Answer:
+        """Answer, or hang."""
+        if url == GOOD:
+            self.accepted += 1
+            return Answer(Verdict.DELIVERED, "answered 200", "none", status=200)
+        self.under_way[url] += 1
+        try:
+            await self.go.wait()
+        finally:
+            self.under_way[url] -= 1
+        return Answer(Verdict.AGAIN, "no answer", "timeout", Health.AWAY)
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture
+async def world() -> World:
+    made = World(concurrency=16)
+    await made.poster.close()
+    return made
+
+
+async def turn() -> None:
+    for _ in range(40):
+        await asyncio.sleep(0)
+
+
+async def test_six_hundred_hosts_that_hang_do_not_hold_up_one_that_answers(world: World) -> None:
+    poster = Poster()
+    world.courier._poster = poster  # type: ignore[assignment]
+    await world.courier.deliver(world.new(GOOD))
+    hanging = [
+        asyncio.create_task(world.courier.deliver(world.new(f"http://dead-{number}.example/x")))
+        for number in range(600)
+    ]
+    await turn()
+    assert poster.under_way.total() == 12, "three quarters for those that have not answered yet"
+    await asyncio.gather(*(world.courier.deliver(world.new(GOOD)) for _ in range(50)))
+    assert poster.accepted == 51
+    poster.go.set()
+    await asyncio.gather(*hanging)
+    assert len(world.waiting) == 600
+
+
+async def test_those_that_are_known_to_hang_leave_room_for_new_ones(world: World) -> None:
+    poster = Poster()
+    world.courier._poster = poster  # type: ignore[assignment]
+    for number in range(30):
+        world.courier._hosts.report(f"dead-{number}.example", Health.AWAY)
+    hanging = [
+        asyncio.create_task(world.courier.deliver(world.new(f"http://dead-{number}.example/x"))) for number in range(30)
+    ]
+    await turn()
+    assert poster.under_way.total() == 8
+    await world.courier.deliver(world.new(GOOD))
+    assert poster.accepted == 1
+    poster.go.set()
+    await asyncio.gather(*hanging)
+
+
+def test_a_host_stands_as_its_last_attempt_tells() -> None:
+    hosts = Hosts(4)
+    assert hosts.standing("a") is Standing.UNKNOWN
+    for health, standing in (
+        (Health.AWAY, Standing.SILENT),
+        (Health.BUSY, Standing.ANSWERS),
+        (Health.AWAY, Standing.SILENT),
+        (Health.GOOD, Standing.ANSWERS),
+    ):
+        hosts.report("a", health)
+        assert hosts.standing("a") is standing
+
+
+async def test_a_wait_that_is_cancelled_gives_everything_back() -> None:
+    slots = Slots(2)
+
+    async def hold(standing: Standing) -> None:
+        async with slots.slot(standing):
+            await asyncio.Event().wait()
+
+    held = [asyncio.create_task(hold(each)) for each in (Standing.ANSWERS, Standing.SILENT, Standing.SILENT)]
+    await turn()
+    for task in reversed(held):
+        task.cancel()
+    await asyncio.gather(*held, return_exceptions=True)
+    async with asyncio.timeout(30), slots.slot(Standing.SILENT), slots.slot(Standing.ANSWERS):
+        pass
+
+
+async def test_a_single_slot_is_for_everybody() -> None:
+    slots = Slots(1)
+    for standing in Standing:
+        async with asyncio.timeout(30), slots.slot(standing):
+            pass
