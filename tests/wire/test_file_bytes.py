@@ -52,9 +52,9 @@ async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
         ("bytes=100-", 416, 0, 0),
         ("bytes=-0", 416, 0, 0),
         ("bytes=99999999999999999999-", 416, 0, 0),
-        (f"bytes={'9' * 5_000}-{'9' * 6_000}", 416, 0, 0),
-        (f"bytes={'0' * 5_000}5-{'9' * 5_000}", 206, 5, 100),
-        (f"bytes=-{'9' * 5_000}", 206, 0, 100),
+        pytest.param(f"bytes={'9' * 5_000}-{'9' * 6_000}", 416, 0, 0, id="both-long"),
+        pytest.param(f"bytes={'0' * 5_000}5-{'9' * 5_000}", 206, 5, 100, id="zeros"),
+        pytest.param(f"bytes=-{'9' * 5_000}", 206, 0, 100, id="long-suffix"),
     ],
 )
 async def test_ranges(ingress: Double, asked: str, status: int, begin: int, end: int) -> None:
