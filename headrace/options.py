@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,10 +49,23 @@ def settings_here(config: Path | None) -> Settings:
     if "bootstrap" in settings.kafka.model_fields_set:
         return settings
     try:
-        bootstrap = json.loads((settings.data_dir / "stack.json").read_text())["kafka"]
+        stack = json.loads((settings.data_dir / "stack.json").read_text())
+        bootstrap, pid = stack["kafka"], stack.get("pid")
     except (OSError, ValueError, TypeError, KeyError):
         return settings  # no stack runs here
+    if isinstance(pid, int) and not _runs(pid):
+        return settings  # a stack that was killed has left its file behind
     return settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap": str(bootstrap)})})
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True  # under another user
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from core import deliveries
-from core.errors import NotFound
+from core.errors import NotFound, Unavailable
 from core.kafka.lookup import Lookup
 from core.kafka.producer import Producer
 from core.settings import Settings
@@ -150,7 +150,13 @@ async def _send(settings: Settings, chosen: Callable[[Delivery], bool], only: in
 async def _lookup(settings: Settings, topic: str) -> AsyncIterator[Lookup]:
     lookup = Lookup(settings, name="headrace-webhooks")
     try:
-        await lookup.open([topic])
+        try:
+            await lookup.open([topic])
+        except Unavailable:
+            raise Unavailable(
+                f"Kafka does not answer at {settings.kafka.bootstrap}, which is kafka.bootstrap or the stack that"
+                f" runs in {settings.data_dir}; HEADRACE_KAFKA_BOOTSTRAP names another"
+            ) from None
         yield lookup
     finally:
         await lookup.close()

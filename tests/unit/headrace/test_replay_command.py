@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +82,12 @@ def test_the_broker_of_the_stack_that_runs_here_is_meant(tmp_path: Path, monkeyp
     assert settings_here(None).kafka.bootstrap == "127.0.0.1:9092"
     stack.write_text('{"kafka": "127.0.0.1:4711"}')
     assert settings_here(None).kafka.bootstrap == "127.0.0.1:4711"
+    stack.write_text(json.dumps({"kafka": "127.0.0.1:4712", "pid": os.getpid()}))
+    assert settings_here(None).kafka.bootstrap == "127.0.0.1:4712"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    stack.write_text(json.dumps({"kafka": "127.0.0.1:4712", "pid": gone.pid}))
+    assert settings_here(None).kafka.bootstrap == "127.0.0.1:9092", "a stack that was killed runs no more"
     stack.write_text("[]")
     assert settings_here(None).kafka.bootstrap == "127.0.0.1:9092"
     stack.write_text('{"kafka": "127.0.0.1:4711"}')

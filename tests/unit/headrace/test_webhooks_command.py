@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from core.deliveries import begun, row
+from core.errors import Unavailable
 from core.settings import Settings
 from headrace import webhooks
 from schemas.records import Delivery, DeliveryState
@@ -68,3 +69,14 @@ def test_a_stray_record_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(webhooks, "_lookup", lookup)
     done = CliRunner().invoke(webhooks.list_, ["--json"])
     assert [one["event"] for one in json.loads(done.output)] == ["completed"]
+
+
+def test_a_broker_that_does_not_answer_is_named_with_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def open_(*_: object) -> None:
+        raise Unavailable
+
+    monkeypatch.setattr(webhooks.Lookup, "open", open_)
+    monkeypatch.setenv("HEADRACE_KAFKA_BOOTSTRAP", "127.0.0.1:4711")
+    done = CliRunner().invoke(webhooks.list_, [])
+    assert done.exit_code == 1
+    assert "127.0.0.1:4711, which is kafka.bootstrap" in done.output
