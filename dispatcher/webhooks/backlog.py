@@ -107,14 +107,16 @@ class Backlog:
     async def _extend(self, tp: TopicPartition, window: Window) -> None:
         first, end = (await self._lookup.bounds([tp]))[tp]
         window.advance(first)  # what was kept for too long has gone
-        window.end = end
-        async for record in self._lookup.between(tp, window.next, end):
-            try:
-                created_ms = DELIVERY.decode(record.value or b"")["created_ms"]
-            except (FramingError, SchemaError):
-                continue  # the reader puts it aside when its time comes
-            window.add(record.offset, created_ms)
-        window.next = max(window.next, end)
+        try:
+            async for record in self._lookup.between(tp, window.next, end):
+                try:
+                    created_ms = DELIVERY.decode(record.value or b"")["created_ms"]
+                except (FramingError, SchemaError):
+                    continue  # the reader puts it aside when its time comes
+                window.add(record.offset, created_ms)
+            window.next = max(window.next, end)
+        finally:
+            window.end = end  # only now, so that what is counted has an age
 
     def _now(self) -> Iterable[Window]:
         """Bring the windows in line with what has been taken, given and revoked."""
