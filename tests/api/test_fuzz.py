@@ -24,6 +24,7 @@ from ingress.api.files.openapi import FILE_ID
 from ingress.catalogue import Catalogue
 from schemas import topics
 from schemas.codec import FILE, TASK
+from schemas.records import TERMINAL
 from schemas.slices import queue_number
 from tests.support.answers import result_of
 from tests.support.bella import BODY, PUT, row_of
@@ -94,6 +95,11 @@ class Ingress:
             return offset
 
         memory.send = send  # type: ignore[method-assign]
+
+        async def until_ended(key: bytes, *, seconds: float) -> bool:
+            return key in memory.rows and memory.rows[key]["state"] in TERMINAL
+
+        memory.until_ended = until_ended  # type: ignore[method-assign]
 
     async def _file(self) -> None:
         """Upload the file that the examples of a batch name."""

@@ -18,7 +18,7 @@ from core.kafka.tail import Records, Tail
 from core.settings import Settings
 from schemas import topics
 from tests.support.stack import KEY, Stack, stack
-from tests.support.waiting import eventually_async
+from tests.support.waiting import POLL_S, eventually_async
 
 TASKS = 2_000
 CONNECTIONS = 32
@@ -115,5 +115,12 @@ async def test_kill_9_under_load(whole: Stack, seen: Seen, role: str) -> None:
     await eventually_async(whole.ready, within_s=30, what="a ready stack")
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
         for one in dice.sample(accepted, 50):
-            async with session.get(f"{whole.url}/v1/queue/{one}") as answer:
-                assert (await answer.json())["status"] == "succeeded"
+            # Results are written before rows: what is in the log may be in the read model a moment later.
+            async with asyncio.timeout(30):
+                while await status_of(session, whole, one) != "succeeded":  # noqa: ASYNC110 - only HTTP tells
+                    await asyncio.sleep(POLL_S)
+
+
+async def status_of(session: aiohttp.ClientSession, whole: Stack, task_id: str) -> str:
+    async with session.get(f"{whole.url}/v1/queue/{task_id}") as answer:
+        return str((await answer.json())["status"])

@@ -20,6 +20,7 @@ from schemas import ids
 from tests.integration.test_idempotency import until_ready
 from tests.support.ports import free_port
 from tests.support.roles import Role, running, settings_for
+from tests.support.waiting import POLL_S
 
 MINE, THEIRS = ({"authorization": f"Bearer {key}"} for key in ("key-of-mine", "key-of-theirs"))
 TERMINAL = ("completed", "failed", "cancelled", "expired")
@@ -229,6 +230,9 @@ async def test_a_stopping_ingress_answers_and_a_new_one_builds_the_same_list(sit
     before = await site.names("?limit=100")
     assert len(before) > 3
     looking = asyncio.create_task(site.look(f"/{name}", 1, wait_s=60))
+    async with asyncio.timeout(30):  # the other's read model may be some moments behind
+        while await site.names("?limit=100", 1) != before:  # noqa: ASYNC110 - only HTTP tells
+            await asyncio.sleep(POLL_S)
     for _ in range(3):  # each takes longer than the way to the wait
         assert await site.names("?limit=100", 1) == before
     for ingress in site.ingresses:
