@@ -81,6 +81,55 @@ def output_file_id(batch_id: str, *, errors: bool) -> str:
     return f"file-{batch_id.removeprefix('batch_')}-{'errors' if errors else 'output'}"
 
 
+class Course(TypedDict):
+    """How far a batch is: what its scheduler alone decides."""
+
+    in_progress_ms: int | None
+    finalizing_ms: int | None
+    completed_ms: int | None
+    failed_ms: int | None
+    expired_ms: int | None
+    cancelling_ms: int | None
+    cancelled_ms: int | None
+    ending: str | None
+    errors: list[BatchError]
+    total: int
+    fed: int
+    completed: int
+    failed: int
+    ended: bytes
+    written: bytes
+    written_to: int | None
+    last_result: int | None
+    parts: list[BatchPart]
+    usage: Usage
+
+
+def not_begun() -> Course:
+    """Return the course of a batch that nothing has happened to."""
+    return {
+        "in_progress_ms": None,
+        "finalizing_ms": None,
+        "completed_ms": None,
+        "failed_ms": None,
+        "expired_ms": None,
+        "cancelling_ms": None,
+        "cancelled_ms": None,
+        "ending": None,
+        "errors": [],
+        "total": 0,
+        "fed": 0,
+        "completed": 0,
+        "failed": 0,
+        "ended": b"",
+        "written": b"",
+        "written_to": None,
+        "last_result": None,
+        "parts": [],
+        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    }
+
+
 class File(TypedDict):
     id: str
     owner: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from schemas.batches import Batch
+from schemas.batches import Batch, not_begun
 from schemas.codec import BATCH, SchemaError
 from schemas.framing import FramingError
 from schemas.ids import EPOCH_S, IdError, parse_batch
@@ -61,25 +61,7 @@ def first_row(proposed: Batch, *, offset: int, taken: Callable[[int], bool]) -> 
         **proposed,
         "state": "validating",
         "stamp_s": stamp_s,
-        "in_progress_ms": None,
-        "finalizing_ms": None,
-        "completed_ms": None,
-        "failed_ms": None,
-        "expired_ms": None,
-        "cancelling_ms": None,
-        "cancelled_ms": None,
-        "ending": None,
-        "errors": [],
-        "total": 0,
-        "fed": 0,
-        "completed": 0,
-        "failed": 0,
-        "ended": b"",
-        "written": b"",
-        "written_to": None,
-        "last_result": None,
-        "parts": [],
-        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        **not_begun(),
         "source_offset": offset,
     }
 

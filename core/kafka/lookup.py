@@ -30,6 +30,7 @@ TIMEOUT_S = 3.0
 """A client waits for the answer; a broker that needs longer is as good as away."""
 RETRY_S = 0.1
 FETCH_WAIT_MS = 50
+OPEN_TRIES = 5
 ONE_BATCH_BYTES = 1
 """A broker sends at least the first batch, however small the limit is."""
 SCAN_BYTES = 262_144
@@ -66,6 +67,17 @@ class Lookup:
         async with _bounded("connect"):
             await self._client.bootstrap()
             await self._client.set_topics(topics)
+
+    async def open_patiently(self, topics: Sequence[str]) -> None:
+        """Connect, more than once when the broker is busy: what runs beside must not end for it; raises Unavailable."""
+        for _ in range(OPEN_TRIES - 1):
+            try:
+                await self.open(topics)
+            except Unavailable:
+                await self.close()
+            else:
+                return
+        await self.open(topics)
 
     async def close(self) -> None:
         """Disconnect."""

@@ -15,7 +15,6 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from core.blobs import BlobStore
-from core.errors import Unavailable
 from core.kafka.lookup import Lookup
 from core.kafka.producer import Producer
 from core.settings import Settings
@@ -32,7 +31,6 @@ from schemas import topics
 log = logging.getLogger(__name__)
 
 GROUP = "batches"
-OPEN_TRIES = 5
 
 
 class Assignment(GroupReader):
@@ -82,14 +80,7 @@ class Batches:
     async def _open_lookup(self) -> None:
         """Connect, more than once when the broker is busy: what runs beside must not end for it."""
         names = [self._settings.topic(topics.results(OFFLINE))]
-        for _ in range(OPEN_TRIES - 1):
-            try:
-                await self._lookup.open(names)
-            except Unavailable:
-                await self._lookup.close()
-            else:
-                return
-        await self._lookup.open(names)
+        await self._lookup.open_patiently(names)
 
     async def close(self, deadline: Deadline) -> None:
         """Stop where it is: whoever comes next goes on from the rows."""

@@ -51,7 +51,6 @@ FIRST_RECORDS, FIRST_BYTES = 1_000, 67_108_864
 RETRY_RECORDS = 4_000
 BURY_RETRY_S = 0.5
 READERS = 4
-OPEN_TRIES = 5
 REST_S = 0.05
 """After records came: nearly all name no callback, and fetching each for itself took CPU from the calls under way."""
 
@@ -116,14 +115,7 @@ class Sender:
         levels, waits = range(len(topics.LEVELS)), map(topics.retry, topics.RETRY_DELAYS_S)
         read = [*map(topics.results, levels), topics.DELIVERIES, *waits]
         names = [self._settings.topic(name) for name in read]
-        for _ in range(OPEN_TRIES - 1):
-            try:
-                await self._lookup.open(names)
-            except Unavailable:
-                await self._lookup.close()
-            else:
-                return
-        await self._lookup.open(names)
+        await self._lookup.open_patiently(names)
 
     async def close(self, deadline: Deadline) -> None:
         """Finish the attempts under way as far as the deadline allows; the rest is delivered by another, or later."""

@@ -11,7 +11,7 @@ from core.queues import QueueDirectory
 from core.settings import Settings
 from ingress.batches.request import Wanted
 from schemas import topics
-from schemas.batches import Batch, File
+from schemas.batches import Batch, File, not_begun
 from schemas.codec import BATCH, EVENT
 from schemas.events import change, event
 from schemas.headers import headers
@@ -101,25 +101,7 @@ def proposed(wanted: Wanted, file: File, *, batch_id: str, owner: str, queue: Qu
         "stamp_s": now_ms // 1000,
         "created_ms": now_ms,
         "expires_ms": now_ms + wanted.window_s * 1000,
-        "in_progress_ms": None,
-        "finalizing_ms": None,
-        "completed_ms": None,
-        "failed_ms": None,
-        "expired_ms": None,
-        "cancelling_ms": None,
-        "cancelled_ms": None,
-        "ending": None,
-        "errors": [],
-        "total": 0,
-        "fed": 0,
-        "completed": 0,
-        "failed": 0,
-        "ended": b"",
-        "written": b"",
-        "written_to": None,
-        "last_result": None,
-        "parts": [],
-        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        **not_begun(),
         "source_offset": -1,
         "updated_ms": now_ms,
     }
