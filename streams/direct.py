@@ -12,7 +12,6 @@ from fnmatch import fnmatchcase
 
 from core.door_settings import ANY, TENANT
 from schemas.callback_url import OPEN, Policy
-from schemas.headers import find
 from schemas.ids import IdError, parse
 from schemas.records import Task
 from schemas.task_body import fitted
@@ -68,7 +67,7 @@ def judge(task: Task, headers: Headers, believed: Believed, *, timestamp_ms: int
 
 def owner_of(task: Task, headers: Headers, believed: Believed) -> str | None:
     """Return whose task it is; raises Invalid when its writer may not act for whom it names."""
-    given = find(headers, "x-owner")
+    given = _told(headers, "x-owner")
     named = None if not given else given.decode("utf-8", "replace")
     if named is not None and task["owner"] not in (None, named):
         raise Invalid("x-owner", f"x-owner {named[:64]} and the member owner do not agree")
@@ -126,11 +125,22 @@ def _check_clocks(task: Task, believed: Believed, *, timestamp_ms: int) -> None:
         raise Invalid("created_ms", "created_ms must be epoch milliseconds, at most a day ahead, or 0")
 
 
+def _told(headers: Headers, name: str) -> bytes | None:
+    """Return what a header says; raises Invalid when it says more than one thing, for nobody knows what was meant."""
+    values = {value for key, value in headers if key == name}
+    if len(values) > 1:
+        raise Invalid(name, f"{name} is given {len(values)} times with different values")
+    return next(iter(values), None)
+
+
 def _take_key(task: Task, headers: Headers) -> None:
-    """Take the key from the header `idempotency-key` when the task itself names none."""
-    key = find(headers, "idempotency-key")
-    if key is not None and task["idempotency_key"] is None:
-        task["idempotency_key"] = key.decode("latin-1")
+    """Take the key from the header `idempotency-key`, with which the task itself must agree when it names one."""
+    key = _told(headers, "idempotency-key")
+    if key is not None:
+        named = key.decode("latin-1")
+        if task["idempotency_key"] not in (None, named):
+            raise Invalid("idempotency-key", "idempotency-key and the member idempotency_key do not agree")
+        task["idempotency_key"] = named
     if task["idempotency_key"] is not None and not KEY.fullmatch(task["idempotency_key"]):
         raise Invalid("idempotency_key", f"idempotency_key must be 1 to {MAX_TEXT} printable ASCII characters")
 

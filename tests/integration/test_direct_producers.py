@@ -152,6 +152,7 @@ def poison(shop: Shop) -> Iterator[Bad]:
     yield Bad(bad(callback_url="ftp://x"), "callback_url")
     yield Bad(bad(owner="key-of-others"), "owner")
     yield Bad(bad(), "x-owner", {"x-owner": b"key-of-others"})
+    yield Bad(bad(idempotency_key="a"), "idempotency-key", {"idempotency-key": b"b"})
     yield Bad(bad(reply_topic="secret"), "reply_topic")
     yield Bad(bad(reply_topic="replies-to-nobody"), "reply_topic")
     yield Bad(bad(timeout_ms=10**14), "timeout")

@@ -19,12 +19,16 @@ from streams.inputs import Poison, Submission, read_task
 
 NOW_MS = 1_795_000_000_000
 BODY = {"queue": "chat", "endpoint": "/v1/chat/completions", "data": {"model": "m"}}
+ANYBODY = Believed()
 LOCAL = "key-d97332b71bf9"
 """The tenant of hr-local."""
 
 
 def read(believed: Believed, *, acts_for: str | None = None, **changes: Any) -> Submission | Poison:
-    named = [] if acts_for is None else [("x-owner", acts_for.encode())]
+    return read_with([] if acts_for is None else [("x-owner", acts_for.encode())], believed, **changes)
+
+
+def read_with(named: Any, believed: Believed = ANYBODY, **changes: Any) -> Submission | Poison:
     value = json.dumps({**BODY, **changes}).encode()
     message = SimpleNamespace(
         topic="tasks.online", partition=0, offset=1, timestamp=NOW_MS / 1000, key=None, value=value, headers=named
@@ -73,6 +77,32 @@ def test_beyond_loopback_nobody_is_named_unless_the_settings_say_so() -> None:
 def test_header_and_member_must_agree() -> None:
     any_ = Believed()
     assert [owner(any_, "a", "a"), owner(any_, "a", "b"), owner(any_, "", "b")] == ["a", "!x-owner", "b"]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([b"a", b"a"], "a"), ([b"a", b"b"], "!x-owner"), ([b"", b"a"], "!x-owner"), ([b"a", None], "!x-owner"),
+        ([None, None], None), ([b"b", b"a", b"b"], "!x-owner"),
+    ],
+)  # fmt: skip
+def test_an_owner_that_is_named_twice_is_named_alike(values: list[bytes | None], said: str | None) -> None:
+    found = read_with([("x-owner", value) for value in values])
+    assert (found.task["owner"] if isinstance(found, Submission) else f"!{found.field}") == said
+
+
+@pytest.mark.parametrize(
+    ("values", "member", "said"),
+    [
+        ([], "m", "m"), ([b"h"], None, "h"), ([b"h"], "h", "h"), ([b"h", b"h"], None, "h"),
+        ([b"h"], "m", "!idempotency-key"), ([b"h", b"m"], "m", "!idempotency-key"), ([b""], "m", "!idempotency-key"),
+        ([b"\xff"], None, "!idempotency_key"), ([b""], None, "!idempotency_key"), ([None], "m", "m"),
+    ],
+)  # fmt: skip
+def test_the_key_of_header_and_member_must_agree(values: list[bytes | None], member: str | None, said: str) -> None:
+    changes = {} if member is None else {"idempotency_key": member}
+    found = read_with([("idempotency-key", value) for value in values], **changes)
+    assert (found.task["idempotency_key"] if isinstance(found, Submission) else f"!{found.field}") == said
 
 
 def test_callbacks_are_held_to_the_policy_of_the_deployment() -> None:
