@@ -27,7 +27,7 @@ from pydantic_settings import (
 
 from core.errors import ConfigError
 from core.settings import Settings
-from core.variables import PREFIX, Variable, by_dotted, by_name, plain, sections, variables
+from core.variables import PREFIX, Variable, by_dotted, by_name, members, plain, sections, variables
 
 DEFAULT_FILE = Path("headrace.toml")
 IGNORED = (f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
@@ -178,6 +178,14 @@ def _nearest(name: str, known: Mapping[str, object]) -> str:
     return f"; did you mean {near[0]}?" if near else "; `headrace config print` lists all"
 
 
+def _nearest_member(parts: list[str]) -> str:
+    """Name the member of a table's entry that was meant, compared without the entry's name; else list them all."""
+    *entry, wrong = parts
+    known = [member.dotted.rpartition(".")[2] for member in members(parts[0])]
+    near = get_close_matches(wrong, known, n=1, cutoff=0.5)
+    return f"; did you mean {'.'.join([*entry, *near])}?" if near else f"; there are {', '.join(known)}"
+
+
 def _sentence(
     error: ValidationError, *, path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
 ) -> str:
@@ -194,7 +202,9 @@ def _sentence(
     setting = by_dotted()[dotted]
     if setting.type == "table" and len(parts) > 1:
         source = setting.name if setting.name in environ else str(path)
-        return f"{'.'.join(parts)} in {source} is wrong: {first['msg'].lower()}"
+        unknown = first["type"] == "extra_forbidden"
+        wrong = f"not a setting{_nearest_member(parts)}" if unknown else f"wrong: {first['msg'].lower()}"
+        return f"{'.'.join(parts)} in {source} is {wrong}"
     source = "the command line" if dotted in flags else setting.name if setting.name in environ else str(path)
     if first["type"] == "value_error":  # our own words, which repeat no secret
         return f"{dotted} from {source} is wrong: {first['ctx']['error']}"

@@ -35,7 +35,7 @@ def variables() -> list[Variable]:
 
 def documented() -> list[Variable]:
     """Describe every setting, and after each table what an entry of it may hold, as TABLE.NAME.MEMBER."""
-    return [row for variable in variables() for row in (variable, *_members(variable.dotted))]
+    return [row for variable in variables() for row in (variable, *members(variable.dotted))]
 
 
 @cache
@@ -72,7 +72,8 @@ def plain(value: object) -> str:
             return str(value)
 
 
-def _members(dotted: str) -> Iterator[Variable]:
+def members(dotted: str) -> Iterator[Variable]:
+    """Describe what an entry of a table may hold; nothing for any other setting."""
     field = Settings.model_fields.get(dotted)
     for entry in get_args(field.annotation) if field is not None else ():
         if _is_section(entry):

@@ -97,8 +97,16 @@ def test_a_wrong_table_is_named(tmp_path: Path) -> None:
     file = tmp_path / "given.toml"
     file.write_text("[queues.chat]\nlevel = 2\n")
     assert refusal(config=file).startswith(f"queues.chat.level in {file} is wrong")
-    file.write_text("[queues.chat]\nlevle = 1\n")
-    assert refusal(config=file).startswith(f"queues.chat.levle in {file} is wrong")
+    for text, sentence in (
+        ("[queues.chat]\nlevle = 1\n", "queues.chat.levle in FILE is not a setting; did you mean queues.chat.level?"),
+        ("[models.'m.1']\nprompt_prize = 1\n",
+         "models.m.1.prompt_prize in FILE is not a setting; did you mean models.m.1.prompt_price?"),
+        ("[queues.levels]\nx = 1\n", "queues.levels.x in FILE is not a setting; there are level, timeout_s, "),
+    ):  # fmt: skip
+        file.write_text(text)
+        assert refusal(config=file).startswith(sentence.replace("FILE", str(file)))
+    given = {"HEADRACE_MODELS": '{"m": {"curency": "EUR"}}'}
+    assert refusal(environ=given).endswith("HEADRACE_MODELS is not a setting; did you mean models.m.currency?")
     assert "HEADRACE_MODELS" in refusal(environ={"HEADRACE_MODELS": "{"})
 
 
