@@ -32,6 +32,7 @@ def queue(name: str, owner: str | None) -> Queue:
     return {
         "name": name, "number": 1, "endpoint": None, "owner": owner, "created_ms": 0, "width": 0, "work_partitions": 4,
         "served_by": "dispatcher", "explicit": False, "paused": False, "concurrency": None, "retention_ms": None,
+        "max_waiting": None,
     }  # fmt: skip
 
 
@@ -131,6 +132,10 @@ async def test_settings_are_told(client: httpx.AsyncClient) -> None:
     assert (await client.get(f"/config/{TASKS}")).json() == {"compatibilityLevel": "BACKWARD"}
     assert (await client.get("/config/none-value", params={"defaultToGlobal": "true"})).status_code == 200
     assert (await client.get("/schemas/types")).json() == ["AVRO"]
+    for path in ("/mode", f"/mode/{TASKS}", "/mode/none-value?defaultToGlobal=true"):
+        assert (await client.get(path)).json() == {"mode": "READONLY"}
+    refused = await client.put("/mode", json={"mode": "IMPORT"})
+    assert (refused.status_code, refused.json()["error_code"]) == (405, 405)
 
 
 async def test_beyond_loopback_a_key_is_the_password(tmp_path: Path) -> None:

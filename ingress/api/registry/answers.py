@@ -10,7 +10,7 @@ from starlette.responses import Response
 from ingress.dialects import Problem
 from schemas.subjects import Version
 
-PATHS = ("/subjects", "/schemas", "/config")
+PATHS = ("/subjects", "/schemas", "/config", "/mode")
 MEDIA_TYPE = "application/json"
 """Every client of a registry takes it as well as the registry's own type, and people can read it."""
 NO_SUBJECT, NO_VERSION, NO_SCHEMA, NO_SETTING = 40401, 40402, 40403, 40408

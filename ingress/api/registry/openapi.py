@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ingress.api.registry import answers
-from ingress.api.registry.routes import COMPATIBILITY, MAX_BODY
+from ingress.api.registry.routes import COMPATIBILITY, MAX_BODY, MODE
 from schemas.subjects import versions_of
 
 SUBJECT = "headrace.tasks.online-value"
@@ -60,6 +60,10 @@ def paths() -> dict[str, Any]:
         "/config": {"get": _operation("getCompatibility", "Tell how schemas may change", [], config)},
         "/config/{subject}": {
             "get": _operation("getSubjectCompatibility", "Tell how one may change", [subject], config, NO_SUBJECT)
+        },
+        "/mode": {"get": _operation("getMode", "Tell that nothing can be registered", [], {"mode": MODE})},
+        "/mode/{subject}": {
+            "get": _operation("getSubjectMode", "Tell it of one subject", [subject], {"mode": MODE})
         },
     }  # fmt: skip
 

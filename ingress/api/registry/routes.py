@@ -40,6 +40,7 @@ from schemas.subjects import NoSchema, Version
 
 MAX_BODY = 262_144
 COMPATIBILITY = "BACKWARD"
+MODE = "READONLY"
 Answering = Callable[[Request, Caller | None], Awaitable[Response]]
 
 
@@ -65,6 +66,8 @@ class RegistryRoutes:
             Route("/schemas/ids/{schema_id}/versions", self._guarded(self.schema_versions), methods=["GET"]),
             Route("/config", self._guarded(self.config), methods=["GET"]),
             Route("/config/{subject}", self._guarded(self.config_of), methods=["GET"]),
+            Route("/mode", self._guarded(self.mode), methods=["GET"]),
+            Route("/mode/{subject}", self._guarded(self.mode), methods=["GET"]),
         ]
 
     async def subjects(self, request: Request, caller: Caller | None) -> Response:
@@ -134,6 +137,10 @@ class RegistryRoutes:
             return answer({"compatibilityLevel": COMPATIBILITY})
         told = f"Subject '{subject[:200]}' does not have subject-level compatibility configured"
         return failure(404, NO_SETTING, told)
+
+    async def mode(self, _: Request, __: Caller | None) -> Response:
+        """Tell that nothing can be registered; of every subject, as the registry does while no subject has its own."""
+        return answer({"mode": MODE})
 
     def _known(self, caller: Caller | None) -> list[str]:
         """List what a caller may know of: the queues of other tenants are none of them."""
