@@ -38,6 +38,14 @@ class DirectSettings(Section):
         "is believed; unset: they are known by their form, which a producer could imitate.",
     )
 
+    tasks_per_minute: int = Field(
+        0,
+        ge=0,
+        le=1_000_000_000,
+        description="Tasks that one scheduler takes of a tenant per minute where the keys file names no other number; "
+        "what is above becomes a dead letter. 0: no limit.",
+    )
+
     _split = field_validator("owners", "reply_topics", "secrets", mode="before")(split_commas)
 
     @field_validator("secrets")

@@ -1,4 +1,4 @@
-"""Which tenants there are, for the roles that hold no key: the names alone, of the settings and of the keys file."""
+"""Which tenants there are, and what each may write to Kafka, for the roles that hold no key. No key is kept here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import logging
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from core.apikeys import digest_of, tenant_of
 from core.config import api_keys
@@ -18,10 +19,23 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 """As often as the ingress looks whether its keys file has changed."""
 MAX_BYTES = 16_777_216
+PER_MINUTE = "tasks_per_minute"
+"""The member of a tenant in the keys file, beside its keys."""
+MOST_PER_MINUTE = 1_000_000_000
+
+
+def per_minute_of(described: Mapping[str, Any]) -> int | None:
+    """Read how many tasks a tenant may write to Kafka per minute, None where nothing is said; raises ValueError."""
+    value = described.get(PER_MINUTE)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_PER_MINUTE:
+        raise ValueError(f"{PER_MINUTE} must be a whole number, 0 for no limit")
+    return value
 
 
 class Tenants:
-    """The names of all tenants; a keys file is read anew when it has changed, a broken one changes nothing."""
+    """All tenants; a keys file is read anew when it has changed, and a broken one changes nothing."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = settings.auth.keys_file
@@ -34,6 +48,20 @@ class Tenants:
             keys = []
         self._settled = frozenset(tenant_of(digest_of(key)) for key in keys)
         self._all = self._settled
+        self._usual = settings.direct.tasks_per_minute
+        self._own: dict[str, int] = {}
+
+    @property
+    def limited(self) -> bool:
+        """Tell whether anybody can have a limit at all."""
+        return bool(self._usual) or self._path is not None
+
+    def tasks_per_minute(self, tenant: str | None) -> int:
+        """Return how many tasks a tenant may write to Kafka per minute; 0 for no limit."""
+        if self._path is None or tenant is None:
+            return self._usual
+        self.known()
+        return self._own.get(tenant, self._usual)
 
     def known(self) -> frozenset[str]:
         """Return every tenant."""
@@ -52,7 +80,10 @@ class Tenants:
             self._stamp = stamp
             text = self._path.read_text(encoding="utf-8")
             document = json.loads(text) if self._path.suffix == ".json" else tomllib.loads(text)
-            self._all = self._settled | frozenset(document["tenants"].keys())
+            tenants = document["tenants"]
+            own = {name: per_minute_of(described) for name, described in tenants.items()}
+            self._own = {name: limit for name, limit in own.items() if limit is not None}
+            self._all = self._settled | frozenset(tenants)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             # No word of the parser's: it could hold a piece of a key.
             log.error(

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.bucket import WINDOW_S, Bucket
 from core.errors import TooMany
 from ingress.auth import Caller
 
-WINDOW_S = 60
 HELD_RETRY_S = 1.0
 """When one of the held requests ends is not known; most models answer within seconds."""
 SCOPE_KEY = "headrace.quota"
@@ -44,28 +44,6 @@ class Quota(NamedTuple):
         ]
 
 
-class Bucket:
-    """Tokens that come back evenly; a key that was silent for a minute may spend the whole minute's at once."""
-
-    def __init__(self, limit: int, *, now_s: float) -> None:
-        self.limit = limit
-        self._tokens = float(limit)
-        self._at_s = now_s
-
-    def take(self, now_s: float) -> float:
-        """Take a token and return 0, or return the seconds until there is one."""
-        self._tokens = min(self.limit, self._tokens + (now_s - self._at_s) * self.limit / WINDOW_S)
-        self._at_s = now_s
-        if self._tokens >= 1:
-            self._tokens -= 1
-            return 0.0
-        return (1 - self._tokens) * WINDOW_S / self.limit
-
-    def quota(self) -> Quota:
-        """Tell what was left at the last take."""
-        return Quota(self.limit, int(self._tokens), (self.limit - self._tokens) * WINDOW_S / self.limit)
-
-
 class KeyLimits:
     """The limits of every key; a key without any costs nothing."""
 
@@ -84,7 +62,7 @@ class KeyLimits:
         if bucket is None or bucket.limit != limit:
             bucket = self._buckets[caller.key] = Bucket(limit, now_s=now_s)
         wait_s = bucket.take(now_s)
-        scope[SCOPE_KEY] = bucket.quota()
+        scope[SCOPE_KEY] = Quota(limit, int(bucket.tokens), bucket.full_in_s)
         if wait_s:
             raise TooMany(
                 f"this key may submit {limit} requests per minute; nothing was accepted, try again in "

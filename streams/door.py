@@ -22,6 +22,7 @@ from schemas.slices import home_partition, stable_hash
 from streams.direct import FORWARDED, Believed
 from streams.fold import Fold
 from streams.inputs import Poison, Submission, in_queue, read_task, timestamp_ms
+from streams.quota import Quotas
 from streams.replies import Replies
 
 KNOWN_S = 2.0
@@ -30,10 +31,10 @@ MAX_AROUND = 4_096
 """Key and headers of a record that is written anew: the broker took it packed, perhaps with many times its bytes."""
 
 
-def believed_of(settings: Settings) -> Believed:
+def believed_of(settings: Settings, tenants: Tenants | None = None) -> Believed:
     """Return what the settings allow direct producers."""
     direct = settings.direct
-    tenants = Tenants(settings)
+    tenants = tenants or Tenants(settings)
     open_to_all = direct.owners is None and is_loopback(settings.ingress.host)
     return Believed(
         owner=direct.owner or None,
@@ -55,7 +56,9 @@ class Door:
         self._level = level
         self._producer = producer
         self._queues = queues
-        self._believed = believed_of(settings)
+        tenants = Tenants(settings)
+        self._believed = believed_of(settings, tenants)
+        self._quotas = Quotas(tenants.tasks_per_minute) if tenants.limited else None
         self._refused: dict[str, str] = {}
         self.replies = Replies(settings, name="replies")
 
@@ -77,7 +80,7 @@ class Door:
         except Unavailable as error:
             raise DeliveryFailed(f"what a batch of tasks needs could not be made: {error}") from error
 
-    def admit(self, one: Submission, message: Any, fold: Fold) -> Submission | Poison | None:
+    def admit(self, one: Submission, message: Any, fold: Fold, *, now_ms: int) -> Submission | Poison | None:
         """Say whether a task is folded here; None: it was written anew, where the twins of its key live."""
         queue = self._queues.get(one.task["queue"])
         admitted = in_queue(one, queue)
@@ -90,7 +93,7 @@ class Door:
             return refusal
         home = self._home_of_key(one, message, width=queue["width"])
         if home == message.partition:
-            return admitted
+            return self._one_too_many(one, message, fold, now_ms=now_ms) or admitted
         came = (FORWARDED, b"%d/%d" % (message.partition, message.offset))
         record = Record(message.key, message.value, [*(message.headers or ()), came], timestamp_ms(message))
         fold.records[message.topic, home].append(record)
@@ -104,6 +107,16 @@ class Door:
         if fold.taken(message.partition, one.task_id, message.offset):
             return Poison(f"the id {one.task_id} is taken by another task", "id")
         return None
+
+    def _one_too_many(self, one: Submission, message: Any, fold: Fold, *, now_ms: int) -> Poison | None:
+        """Count a task of a direct producer; one that has its row already is read again after a crash, and is not."""
+        if self._quotas is None or fold.knows(message.partition, one.task_id):
+            return None
+        reason = self._quotas.refusal(one.task["owner"], now_s=now_ms / 1000)
+        if reason is None:
+            return None
+        fold.notes["over_quota"] += 1
+        return Poison(reason, "owner" if find(message.headers or (), "x-owner") is None else "x-owner")
 
     async def reply(self, fold: Fold) -> None:
         """Write the results of a batch to the topics that their tasks name; raises DeliveryFailed."""

@@ -187,7 +187,7 @@ class Scheduler:
         message = source.message
         partition = message.partition
         if isinstance(one, Submission):
-            admitted = self.door.admit(one, message, fold)
+            admitted = self.door.admit(one, message, fold, now_ms=now_ms)
             if admitted is None:
                 return [source]
             one = admitted

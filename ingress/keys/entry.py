@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from core.apikeys import DIGEST_PREFIX, OWNER_DIGITS, digest_of, tenant_of
 from core.errors import ConfigError
+from core.tenants import PER_MINUTE, per_minute_of
 
 Scope = Literal["submit", "read", "admin"]
 SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
@@ -75,9 +76,15 @@ def from_document(document: Mapping[str, Any], *, limits: Limits = NO_LIMITS) ->
 def _of_tenant(tenant: str, described: Mapping[str, Any], limits: Limits) -> Iterator[Key]:
     if not _NAME.fullmatch(tenant):
         raise ConfigError("the name of a tenant must be 1 to 64 of a-z A-Z 0-9 _ . -")
-    unknown = set(described) - {"keys"}
+    unknown = set(described) - {"keys", PER_MINUTE}
     if unknown:
-        raise ConfigError(f"tenant {tenant}: {_shown(unknown)} is not known; there is [[tenants.{tenant}.keys]] only")
+        raise ConfigError(
+            f"tenant {tenant}: {_shown(unknown)} is not known; there are [[tenants.{tenant}.keys]] and {PER_MINUTE}"
+        )
+    try:
+        per_minute_of(described)  # the schedulers go by it
+    except ValueError as error:
+        raise ConfigError(f"tenant {tenant}: {error}") from None
     entries = described.get("keys", [])
     if not isinstance(entries, list):
         raise ConfigError(f"tenants.{tenant}.keys must be a list of tables")

@@ -64,7 +64,7 @@ def queue(name: str, **changes: Any) -> Queue:
     base: Any = {
         "name": name, "number": queue_number(name), "endpoint": None, "owner": None, "created_ms": 0, "width": 0,
         "work_partitions": 4, "served_by": "dispatcher", "explicit": False, "paused": False, "concurrency": None,
-        "retention_ms": None,
+        "retention_ms": None, "max_waiting": None,
     }  # fmt: skip
     return {**base, **changes}  # type: ignore[typeddict-item]
 
@@ -84,11 +84,11 @@ def message(*, partition: int = 0, headers: Headers | None = None, **members: An
     )  # fmt: skip
 
 
-async def enter(made: Door, record: Any, fold: Any = None) -> Submission | Poison | None:
+async def enter(made: Door, record: Any, fold: Any = None, *, now_ms: int = 0) -> Submission | Poison | None:
     one = made.read(record)
     assert isinstance(one, Submission), one
     await made.prepare([one])
-    return made.admit(one, record, fold or Fold())
+    return made.admit(one, record, fold or Fold(), now_ms=now_ms)
 
 
 async def test_a_queue_is_registered_as_its_first_task_over_http_would() -> None:
@@ -118,7 +118,7 @@ async def test_a_task_of_ours_waits_for_the_record_of_its_queue() -> None:
     assert not waiting.done()
     queues.known["chat"] = queue("chat")
     await waiting
-    assert made.admit(one, message(), Fold()) is one  # type: ignore[arg-type]  # a double
+    assert made.admit(one, message(), Fold(), now_ms=0) is one  # type: ignore[arg-type]  # a double
 
 
 async def test_an_id_of_another_record_is_refused() -> None:
