@@ -24,7 +24,7 @@ OTHERS = {
     "version": "1",
 }
 """Path parameters that name something which every key may see."""
-REGISTRY = ("/subjects", "/schemas", "/config")
+REGISTRY = ("/subjects", "/schemas", "/config", "/mode")
 DIFY = ("/completion-messages", "/files/upload", "/messages", "/parameters", "/info", "/meta")
 
 
