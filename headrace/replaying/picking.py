@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from core.queues import QueueDirectory
 from core.settings import Settings
 from headrace.replaying.choice import Choice, Matcher
 from headrace.replaying.reading import beginnings, slices, stretch
+from headrace.replaying.refused import Place
 from schemas import topics
 from schemas.codec import USAGE
 from schemas.headers import TYPE, find
@@ -53,10 +54,16 @@ class Picker:
     Args:
         used: how tasks have ended; None when nobody asks.
         widths: of the queues whose tasks live in some of the partitions only.
+        refused: where records lie that the scheduler took no task from.
     """
 
     def __init__(
-        self, settings: Settings, choice: Choice, used: Mapping[str, Used] | None, widths: Mapping[str, int]
+        self,
+        settings: Settings,
+        choice: Choice,
+        used: Mapping[str, Used] | None,
+        widths: Mapping[str, int],
+        refused: Collection[Place] = (),
     ) -> None:
         self._settings = settings
         self._widths = widths
@@ -64,6 +71,7 @@ class Picker:
         self._believed = replace(believed_of(settings), now_ms=None)
         self._matcher = Matcher(choice)
         self._used = used
+        self._refused = refused
         self.read = 0
         self.chosen = 0
         self.passed_over: Counter[str] = Counter()
@@ -74,6 +82,9 @@ class Picker:
         for record in records:
             self.read += 1
             if not matcher.in_time(record.timestamp) or not matcher.by_headers(record.headers):
+                continue
+            if (level, record.partition, record.offset) in self._refused:
+                self.passed_over["refused"] += 1
                 continue
             message: Any = _Message(record)
             found = read_task(message, level=level, max_bytes=limit, believed=self._believed)

@@ -24,6 +24,7 @@ from headrace.replaying.choice import Choice
 from headrace.replaying.copies import copied
 from headrace.replaying.picking import Pick, Picker, Used, usage_of, widths_of
 from headrace.replaying.reading import SLICE, Slice, Span, directory, patient, slices, task_spans
+from headrace.replaying.refused import refused_of
 from headrace.replaying.state import State, Target
 from ingress.lease import lease_slot
 from schemas import topics
@@ -50,7 +51,11 @@ class Order(NamedTuple):
 async def opened(settings: Settings) -> AsyncIterator[Lookup]:
     """Open a reader of all topics that replays read; raises Unavailable."""
     lookup = Lookup(settings, name=NAME)
-    names = [topics.USAGE, *(kind(level) for kind in (topics.tasks, topics.results) for level in (0, 1))]
+    names = [
+        topics.USAGE,
+        topics.DEAD_LETTERS,
+        *(kind(level) for kind in (topics.tasks, topics.results) for level in (0, 1)),
+    ]
     try:
         await lookup.open([settings.topic(name) for name in names])
         yield lookup
@@ -135,7 +140,8 @@ class Replay:
         used: Mapping[str, Used] | None = None
         if state.choice.endings:
             used = await usage_of(self._settings, self._lookup, state.choice, tokens=False, on_read=_ignore)
-        picker = Picker(self._settings, state.choice, used, state.widths)
+        refused = await refused_of(self._settings, self._lookup, state.choice, on_read=_ignore)
+        picker = Picker(self._settings, state.choice, used, state.widths, refused)
         total = sum(span.end - span.begin for span in state.spans)
         async for span, piece in self._turns(state):
             picks = [*picker.picks(span.level, piece.records)]

@@ -28,6 +28,11 @@ PROBLEMS = {
     "queue_refused": "the queue cannot be registered",
 }
 
+PASSED_OVER = {
+    "refused": "they are dead letters, and no task came of them",
+    "unreadable": "they are no tasks by these settings",
+}
+
 
 @contextmanager
 def bar(what: str, *, unit: str) -> Iterator[Callable[[int, int, str], None]]:
@@ -63,7 +68,7 @@ def survey_notes(survey: Survey) -> Iterator[str]:
     if survey.tally.stored:
         yield f"{survey.tally.stored:,} have their body in the object store; nobody looked whether it is still there."
     for reason, count in survey.passed_over.items():
-        yield f"{count:,} records were passed over: {reason}."
+        yield f"{count:,} records were passed over: {PASSED_OVER.get(reason, reason)}."
     if survey.missing_ids:
         some = ", ".join(survey.missing_ids[:5])
         yield f"{len(survey.missing_ids):,} ids were not found; their tasks are beyond reach or never were: {some}"

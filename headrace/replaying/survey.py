@@ -12,8 +12,9 @@ from aiokafka import TopicPartition
 from core.kafka.lookup import Lookup
 from core.settings import Settings
 from headrace.replaying.choice import Choice
-from headrace.replaying.picking import Picker, Used, usage_of, widths_of
+from headrace.replaying.picking import Picker, usage_of, widths_of
 from headrace.replaying.reading import Span, directory, slices, task_spans
+from headrace.replaying.refused import refused_of
 from headrace.replaying.tally import Tally
 from schemas import topics
 from schemas.topics import DAY_MS, declared, level_name
@@ -24,7 +25,7 @@ class Survey(NamedTuple):
 
     tally: Tally
     read: int
-    """Records read, those of the usage topic included."""
+    """Records read, those of the usage topic and dead letters included."""
     passed_over: Mapping[str, int]
     missing_ids: list[str]
     notes: list[str]
@@ -46,15 +47,18 @@ async def surveyed(
     async with directory(settings) as queues:
         widths = widths_of(queues)
     used = await usage_of(settings, lookup, choice, tokens=True, on_read=more)
+    refused = await refused_of(settings, lookup, choice, on_read=more)
     total += read
     tally, missing = Tally(), set(choice.ids)
-    counted = partial(
-        _count, settings, lookup, choice, used=used, widths=widths, tally=tally, missing=missing, on_read=more
-    )
-    pickers = await asyncio.gather(*map(counted, spans))
+
+    def picker() -> Picker:
+        return Picker(settings, choice, used, widths, refused)
+
+    counted = partial(_count, settings, lookup, tally=tally, missing=missing, on_read=more)
+    pickers = await asyncio.gather(*(counted(picker(), span) for span in spans))
     passed_over: dict[str, int] = {}
-    for picker in pickers:
-        for reason, count in picker.passed_over.items():
+    for one in pickers:
+        for reason, count in one.passed_over.items():
             passed_over[reason] = passed_over.get(reason, 0) + count
     return Survey(tally, read, passed_over, sorted(missing), beyond_reach(choice, now_ms=now_ms))
 
@@ -62,16 +66,13 @@ async def surveyed(
 async def _count(
     settings: Settings,
     lookup: Lookup,
-    choice: Choice,
+    picker: Picker,
     span: Span,
     *,
-    used: Mapping[str, Used],
-    widths: Mapping[str, int],
     tally: Tally,
     missing: set[str],
     on_read: Callable[[int], None],
 ) -> Picker:
-    picker = Picker(settings, choice, used, widths)
     tp = TopicPartition(settings.topic(topics.tasks(span.level)), span.partition)
     async for piece in slices(lookup, tp, span.begin, span.end):
         for pick in picker.picks(span.level, piece.records):

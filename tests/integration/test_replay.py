@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from bench.simulator import Simulator
 from core.blobs import BlobMissing
+from core.kafka.producer import Record
 from schemas import topics
 from schemas.parts import Blob
 from tests.support.past import ROLES, Past, past
@@ -19,6 +22,10 @@ from tests.support.ports import free_port
 from tests.support.waiting import eventually_async
 
 MANY = 10_000
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +116,24 @@ async def test_stored_bodies_are_copied_and_what_cannot_be_repeated_is_named(p: 
     assert await p.blobs.get(copy) == big
     with pytest.raises(BlobMissing):
         await p.blobs.get({**copy, "uri": f"tasks/{swept[0]}"})
+
+
+async def test_what_the_scheduler_refused_is_neither_counted_nor_repeated(p: Past) -> None:
+    task_id, one = p.new("refused", 0)
+    body = {"queue": "refused", "endpoint": one["endpoint"], "data": {"model": "m", "messages": []}, "id": task_id}
+    letters = p.settings.topic(topics.DEAD_LETTERS)
+    for number in range(3):  # the first takes the id, and nothing in the others tells that it is taken
+        record = Record(b"mine-%d" % number, orjson.dumps(body), [], now_ms())
+        await p.producer.send(p.settings.topic(topics.tasks(1)), 0, record)
+    await p.ended([task_id])
+    give_up = now_ms() + 60_000
+    while sum(end for name, end in (await p.offsets()).items() if name.startswith(letters)) < 2:
+        assert now_ms() < give_up, "no dead letters"
+        await asyncio.sleep(0.2)
+    dry = (await p.run("run", "--queue", "refused", "--dry-run", "--json")).json
+    assert (dry["tasks"], dry["passed_over"]) == (1, {"refused": 2})
+    assert (await p.run("run", "--queue", "refused", "--queue-to", "again", "--yes", "--json")).json["written"] == 1
+    await p.again([task_id])
 
 
 async def test_nothing_runs_again_before_somebody_says_yes(p: Past) -> None:

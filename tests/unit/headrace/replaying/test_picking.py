@@ -8,10 +8,12 @@ from typing import Any
 import orjson
 import pytest
 
+from core.kafka.deadletters import dead_letter
 from core.kafka.lookup import Found
 from core.settings import Settings
 from headrace.replaying.choice import Choice
 from headrace.replaying.picking import Pick, Picker, Used
+from headrace.replaying.refused import place_of
 from schemas import topics
 from schemas.codec import TASK
 from schemas.headers import headers
@@ -56,6 +58,28 @@ def test_what_the_scheduler_refused_is_passed_over_and_counted(settings: Setting
     bad = [found(None), found(b"\x00\x00\x00\x00\x01x"), found(b"[]"), written(level=1), written(endpoint="no path")]
     assert list(picker.picks(0, bad)) == []
     assert (picker.read, picker.passed_over["unreadable"]) == (5, 5)
+
+
+def test_what_became_a_dead_letter_is_passed_over_where_its_record_does_not_tell(settings: Settings) -> None:
+    records = [written()._replace(offset=offset) for offset in range(4)]
+    picker = Picker(settings, Choice(), None, {}, {(0, 0, 1), (1, 0, 2), (0, 5, 3)})
+    assert [one.offset for one in picker.picks(0, records)] == [0, 2, 3]
+    assert picker.passed_over == {"refused": 1}
+
+
+def letter(record: Found, **changes: Any) -> Found:
+    """The letter that a scheduler writes of a record."""
+    _, partition, made = dead_letter(Settings(), record, reason="no", **changes)
+    return Found(topics.DEAD_LETTERS, partition, 0, AT_MS, made.key, made.value, made.headers)
+
+
+def test_a_letter_names_its_record_unless_that_was_a_task_once() -> None:
+    levels = {b"tasks.online": 0, b"tasks.offline": 1}
+    records = [Found(f"tasks.{level}", 3, 77, AT_MS, b"k", b"v") for level in ("online", "offline", "other")]
+    assert [place_of(letter(one, field="id"), levels) for one in records] == [(0, 3, 77), (1, 3, 77), None]
+    assert place_of(letter(records[0], attempt=4), levels) is None, "it has lost its workers"
+    assert place_of(records[0]._replace(headers=[("x-redriven", b"0-1")]), levels) is None
+    assert place_of(letter(records[0]._replace(offset=-1)), levels) is None
 
 
 def direct(key: str | None, *, partition: int, forwarded: bool = False) -> Found:
