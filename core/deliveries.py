@@ -26,7 +26,7 @@ class Placed(NamedTuple):
 
 def begun(
     task_id: str, event: str, *, name: str, url: str, owner: str | None, level: int, result_offset: int | None,
-    payload: bytes | None, now_ms: int,
+    payload: bytes | None, now_ms: int, traceparent: str | None = None,
 ) -> Delivery:  # fmt: skip
     """Begin a delivery; `name` tells several of one task apart in the webhook-id."""
     return {
@@ -45,6 +45,7 @@ def begun(
         "created_ms": now_ms,
         "due_ms": now_ms,
         "manual": False,
+        "traceparent": traceparent,
     }
 
 
@@ -85,5 +86,6 @@ def rendered(key: bytes, delivery: Delivery, *, now_ms: int) -> Record:
         level=delivery["level"],
         owner=delivery["owner"],
         attempt=delivery["made"],
+        traceparent=(delivery["traceparent"] or "").encode(),
     )
     return Record(key, DELIVERY.encode(delivery), described, now_ms)

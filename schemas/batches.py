@@ -28,6 +28,8 @@ class Batch(TypedDict):
     metadata: dict[str, str]
     replace: bytes | None
     callback_url: str | None
+    output_expires_s: int | None
+    traceparent: str | None
     stamp_s: int
     created_ms: int
     expires_ms: int

@@ -263,6 +263,7 @@ class Queue(TypedDict):
     paused: bool
     concurrency: int | None
     retention_ms: int | None
+    max_waiting: int | None
 
 
 class Instance(TypedDict):
@@ -293,3 +294,4 @@ class Delivery(TypedDict):
     created_ms: int
     due_ms: int | None
     manual: bool
+    traceparent: str | None

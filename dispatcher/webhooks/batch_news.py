@@ -48,7 +48,7 @@ def of_batch_row(value: bytes, *, now_ms: int) -> Delivery | None:
     event = f"batch.{row['state']}"
     return begun(
         row["id"], event, name=event, url=url, owner=row["owner"], level=LEVEL, result_offset=None,
-        payload=payload(row["id"], event, at_ms=at_ms), now_ms=now_ms,
+        payload=payload(row["id"], event, at_ms=at_ms), now_ms=now_ms, traceparent=row["traceparent"],
     )  # fmt: skip
 
 

@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 
 from core.errors import Unavailable
 from core.settings import Settings
+from core.spans import tracer
 from dispatcher import metrics
 from dispatcher.clock import Clock, epoch_ms
 from dispatcher.events import Addressed
 from dispatcher.outbox import Outbox
-from dispatcher.webhooks import records
+from dispatcher.webhooks import records, spans
 from dispatcher.webhooks.bodies import Bodies, ResultGone
 from dispatcher.webhooks.disabled import Disabled
 from dispatcher.webhooks.hands import Idle
@@ -92,7 +93,14 @@ class Courier:
         body = await self._bodies.of(delivery, result)
         at_ms, began = self._clock(), time.monotonic()
         headers = self._signer.headers(body, delivery_id=delivery["id"], owner=delivery["owner"], at_s=at_ms // 1000)
-        answer = await self._poster.post(delivery["url"], body, headers | {EVENT_HEADER: delivery["event"]})
+        headers[EVENT_HEADER] = delivery["event"]
+        parent = delivery["traceparent"]
+        with tracer().span(spans.METHOD, "client", parent=parent.encode() if parent else None) as span:
+            spans.posting(span, delivery)
+            if span.traceparent is not None:
+                headers["traceparent"] = span.traceparent.decode("latin-1")
+            answer = await self._poster.post(delivery["url"], body, headers)
+            spans.posted(span, answer)
         seconds = time.monotonic() - began
         metrics.DELIVERY_SECONDS.observe(seconds)
         metrics.WEBHOOK_ATTEMPTS.labels(answer.verdict.value).inc()

@@ -36,12 +36,12 @@ def wanted(event: str, events: list[str]) -> bool:
     return event in events if events else event in OUTCOMES
 
 
-def of_result(result: Result, offset: int, *, now_ms: int) -> Delivery:
+def of_result(result: Result, offset: int, *, now_ms: int, traceparent: str | None = None) -> Delivery:
     """Begin the delivery of an outcome."""
     event = result["state"]
     return begun(
         result["id"], event, name=event, url=result["callback_url"] or "", owner=result["owner"],
-        level=result["level"], result_offset=offset, payload=None, now_ms=now_ms,
+        level=result["level"], result_offset=offset, payload=None, now_ms=now_ms, traceparent=traceparent,
     )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def of_row(row_: Status, event: str, name: str, payload: bytes, *, now_ms: int) 
     """Begin the delivery of news."""
     return begun(
         row_["id"], event, name=name, url=row_["callback_url"] or "", owner=row_["owner"],
-        level=row_["level"], result_offset=None, payload=payload, now_ms=now_ms,
+        level=row_["level"], result_offset=None, payload=payload, now_ms=now_ms, traceparent=row_["traceparent"],
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ from dispatcher.webhooks.post import Poster
 from schemas import topics
 from schemas.codec import DELIVERY, RESULT, STATUS, SchemaError
 from schemas.framing import FramingError
-from schemas.headers import find
+from schemas.headers import find, traceparent_of
 from schemas.records import Delivery
 
 log = logging.getLogger(__name__)
@@ -205,7 +205,8 @@ class Sender:
         if not told or not records.wanted(result["state"], result["callback_events"]):
             taken.claims.settled(record.offset)
             return
-        delivery = records.of_result(result, record.offset, now_ms=epoch_ms())
+        parent = (traceparent_of(record.headers) or b"").decode() or None
+        delivery = records.of_result(result, record.offset, now_ms=epoch_ms(), traceparent=parent)
         if await self._known.delivered(taken, delivery):
             taken.claims.settled(record.offset)
             return

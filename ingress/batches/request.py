@@ -19,7 +19,8 @@ MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
 MAX_REPLACE = 32_768
 """Bytes: it stands in the batch's row, which is written again with every step of the batch."""
 MAX_ID = 128
-CALLBACK = "callback_url"
+CALLBACK, EXPIRES = "callback_url", "output_expires_after"
+MIN_EXPIRES_S, MAX_EXPIRES_S = 3_600, 2_592_000
 _WINDOW = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 
 
@@ -33,13 +34,13 @@ class Wanted(NamedTuple):
     metadata: dict[str, str]
     replace: bytes | None
     callback_url: str | None
+    output_expires_s: int | None = None
 
 
 def read_wanted(body: bytes, *, short_windows: bool, callbacks: Policy) -> Wanted:
     """Read the body of a create; raises InvalidRequest naming the member."""
     members = json_object(body)
     metadata = _metadata(members.get("metadata"))
-    _check_kept(members.get("output_expires_after"))
     window = _text(members, "completion_window")
     return Wanted(
         input_file_id=_text(members, "input_file_id"),
@@ -49,6 +50,7 @@ def read_wanted(body: bytes, *, short_windows: bool, callbacks: Policy) -> Wante
         metadata=metadata,
         replace=_replace(body, members),
         callback_url=_callback(metadata.get(CALLBACK), callbacks),
+        output_expires_s=_expires_s(members.get(EXPIRES)),
     )
 
 
@@ -118,18 +120,20 @@ def _callback(url: str | None, allowed: Policy) -> str | None:
     return url
 
 
-def _check_kept(value: object) -> None:
-    """Refuse a wrong output_expires_after; a right one changes nothing, for files go with their batch."""
+def _expires_s(value: object) -> int | None:
+    """Read for how long the files of the batch are kept after its end; raises InvalidRequest."""
     if value is None:
-        return
-    name = "output_expires_after"
-    seconds = value.get("seconds") if isinstance(value, dict) else None
-    anchored = isinstance(value, dict) and value.get("anchor") == "created_at"
-    whole = isinstance(seconds, int) and not isinstance(seconds, bool)
-    if not anchored or not whole or not 3_600 <= int(seconds or 0) <= 2_592_000:
+        return None
+    members = value if isinstance(value, dict) else {}
+    seconds = members.get("seconds")
+    anchored = members.get("anchor") == "created_at" and len(members) == 2
+    if not anchored or type(seconds) is not int or not MIN_EXPIRES_S <= seconds <= MAX_EXPIRES_S:
         raise InvalidRequest(
-            f"{name} must be an object with the anchor created_at and seconds from 3600 to 2592000", field=name
+            f"{EXPIRES} must be an object with the anchor created_at and seconds from {MIN_EXPIRES_S} to "
+            f"{MAX_EXPIRES_S}",
+            field=EXPIRES,
         )
+    return seconds
 
 
 def model_of(replace: bytes | None) -> str | None:

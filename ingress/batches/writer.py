@@ -15,7 +15,7 @@ from schemas.batches import Batch, File, not_begun
 from schemas.codec import BATCH, EVENT
 from schemas.events import change, event
 from schemas.headers import headers
-from schemas.ids import MODE_LETTERS, Serials, parse_batch
+from schemas.ids import MODE_LETTERS, Serials, TaskId, parse_batch
 from schemas.records import Event, Queue
 from schemas.slices import home_partition
 
@@ -34,19 +34,16 @@ class BatchWriter:
         self._topic = settings.topic(topics.events(LEVEL))
 
     async def create(
-        self, wanted: Wanted, file: File, *, owner: str, queue: str, traceparent: bytes | None = None
-    ) -> Batch:
+        self, wanted: Wanted, file: File, *, owner: str, queue: str, identity: TaskId | None = None,
+        traceparent: bytes | None = None,
+    ) -> Batch:  # fmt: skip
         """Write a new batch and return it as it was proposed; raises RequestError and Unavailable."""
-        known = self._queues.get(queue) or await self._register(queue, wanted.endpoint, owner)
+        known = await self.queue(queue, wanted.endpoint, owner)
         now_ms = time.time_ns() // 1_000_000
-        home = home_partition(
-            known["name"], next(self._spread), width=known["width"], partitions=self._settings.kafka.partitions
-        )
-        identity = self._serials.next(
-            queue_number=known["number"], level=LEVEL, mode=MODE_LETTERS["batch"], now_s=now_ms // 1000, partition=home
-        )
+        identity = identity or self._identity(known, now_s=now_ms // 1000)
         batch = proposed(wanted, file, batch_id=identity.batch(), owner=owner, queue=known, now_ms=now_ms)
         batch["callback_url"] = wanted.callback_url or self._settings.batches.callback_url or None
+        batch["traceparent"] = None if traceparent is None else traceparent.decode()
         made = event(
             "batch_created", at_ms=now_ms, task_id=batch["id"], owner=owner, queue=known["name"],
             change=change(batch=BATCH.encode(batch)),
@@ -77,7 +74,18 @@ class BatchWriter:
         record = Record(batch_id.encode(), EVENT.encode(made), described, made["at_ms"])
         await self._producer.send(self._topic, parse_batch(batch_id).partition, record)
 
-    async def _register(self, name: str, endpoint: str, owner: str) -> Queue:
+    def _identity(self, queue: Queue, *, now_s: int) -> TaskId:
+        home = home_partition(
+            queue["name"], next(self._spread), width=queue["width"], partitions=self._settings.kafka.partitions
+        )
+        return self._serials.next(
+            queue_number=queue["number"], level=LEVEL, mode=MODE_LETTERS["batch"], now_s=now_s, partition=home
+        )
+
+    async def queue(self, name: str, endpoint: str, owner: str) -> Queue:
+        """Return a queue, registered when it is new; raises RequestError and Unavailable."""
+        if (known := self._queues.get(name)) is not None:
+            return known
         if not self._settings.ingress.auto_register:
             raise InvalidRequest(f"queue {name} is not registered and ingress.auto_register is off", field="queue")
         return await self._queues.register(self._producer, name, endpoint=endpoint, owner=owner)
@@ -98,6 +106,8 @@ def proposed(wanted: Wanted, file: File, *, batch_id: str, owner: str, queue: Qu
         "metadata": wanted.metadata,
         "replace": wanted.replace,
         "callback_url": wanted.callback_url,
+        "output_expires_s": wanted.output_expires_s,
+        "traceparent": None,
         "stamp_s": now_ms // 1000,
         "created_ms": now_ms,
         "expires_ms": now_ms + wanted.window_s * 1000,

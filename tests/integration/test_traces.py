@@ -21,6 +21,7 @@ from core.kafka.tail import Records, Tail
 from schemas import topics
 from schemas.headers import find
 from tests.support.ports import free_port
+from tests.support.receiver import Receiver
 from tests.support.roles import running, settings_for
 from tests.support.spans import PARENT
 from tests.support.waiting import eventually_async
@@ -54,13 +55,15 @@ class Collector(RawServer):
         return sorted(found, key=lambda one: one[1].start_time_unix_nano)
 
 
-async def put(url: str) -> str:
+async def put(url: str, **members: str) -> str:
     """Put a task as soon as the ingress takes one; what it refuses is no span, for nothing is sent."""
     async with aiohttp.ClientSession() as session:
         give_up = time.monotonic() + 90
         while True:
             try:
-                async with session.post(f"{url}/v1/queue/put", data=json.dumps(BODY), headers=HEADERS) as answer:
+                async with session.post(
+                    f"{url}/v1/queue/put", data=json.dumps(BODY | members), headers=HEADERS
+                ) as answer:
                     said = await answer.json()
                     if answer.status == 200:
                         return str(said["data"])
@@ -72,7 +75,7 @@ async def put(url: str) -> str:
 
 @pytest.mark.timeout(400)
 async def test_a_collector_sees_one_trace_and_every_record_is_in_it(kafka: str, tmp_path: Path) -> None:
-    async with Simulator() as simulator, Collector() as collector:
+    async with Simulator() as simulator, Collector() as collector, Receiver() as receiver:
         settings, env = settings_for(
             kafka, tmp_path, f"traces-{time.time_ns()}.", upstream__urls=[simulator.url], streams__retry_base_s=0.1
         )
@@ -90,7 +93,7 @@ async def test_a_collector_sees_one_trace_and_every_record_is_in_it(kafka: str, 
         with ExitStack() as stack:
             for arguments in (("ingress", "--port", str(port)), ("streams", "--level", "online"), ("dispatcher",)):
                 stack.enter_context(running(*arguments, env=env, log=tmp_path / f"{arguments[0]}.log"))
-            task_id = await put(f"http://127.0.0.1:{port}")
+            task_id = await put(f"http://127.0.0.1:{port}", callback_url=f"{receiver.root}/200")
             tail = Tail(settings, name="traces", topics=[settings.topic(name) for name in names], handle=note)
             await tail.open()
             await eventually_async(lambda: settings.topic(topics.results(0)) in carried, within_s=90, what="a result")
@@ -98,6 +101,7 @@ async def test_a_collector_sees_one_trace_and_every_record_is_in_it(kafka: str, 
                 lambda: len(collector.named("chat")) == 2, within_s=60, what="the spans of both calls"
             )
             await eventually_async(lambda: len(collector.named("process")) == 2, within_s=60, what="both attempts")
+            await eventually_async(lambda: len(collector.named("POST")) == 1, within_s=60, what="the callback")
             await tail.close()
     [(sender, sent)] = collector.named("send")
     (worker, first), (_, second) = collector.named("process")
@@ -109,4 +113,7 @@ async def test_a_collector_sees_one_trace_and_every_record_is_in_it(kafka: str, 
     assert [call.parent_span_id for call in calls] == [first.span_id, second.span_id]
     assert {context and context[3:35] for contexts in carried.values() for context in contexts} == {PARENT[3:35]}
     assert simulator.stats.keys[task_id].arrivals == 2
+    [(caller, told)] = collector.named("POST")
+    assert (caller, told.parent_span_id) == ("headrace-dispatcher", second.span_id)
+    assert receiver.headers["traceparent"][36:52] == told.span_id.hex()
     assert simulator.recent[-1].headers["traceparent"][36:52] == calls[1].span_id.hex()

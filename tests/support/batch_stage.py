@@ -35,7 +35,8 @@ def batch_row(blob: Blob, **changes: Any) -> Batch:
     base: Batch = {
         "state": "validating", "id": BATCH.batch(), "owner": "key-1", "queue": "batch", "queue_number": 7,
         "endpoint": ENDPOINT, "input_file_id": "file-1", "input": blob, "completion_window": "24h", "metadata": {},
-        "replace": None, "callback_url": None, "stamp_s": 1_795_000_000, "created_ms": 1_795_000_000_000,
+        "replace": None, "callback_url": None, "output_expires_s": None, "traceparent": None,
+        "stamp_s": 1_795_000_000, "created_ms": 1_795_000_000_000,
         "expires_ms": 1_795_086_400_000, "in_progress_ms": None, "finalizing_ms": None, "completed_ms": None,
         "failed_ms": None, "expired_ms": None, "cancelling_ms": None, "cancelled_ms": None, "ending": None,
         "errors": [], "total": 0, "fed": 0, "completed": 0, "failed": 0, "ended": b"", "written": b"",

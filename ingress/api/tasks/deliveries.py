@@ -67,7 +67,7 @@ class DeliveryRoutes:
             raise Gone(f"the result of {reading.id} is not kept any more")
         return deliveries.begun(
             reading.id, name, name=name, url=reading.callback_url, owner=reading.owner, level=reading.level,
-            result_offset=row["result_offset"], payload=None, now_ms=0,
+            result_offset=row["result_offset"], payload=None, now_ms=0, traceparent=row["traceparent"],
         )  # fmt: skip
 
 

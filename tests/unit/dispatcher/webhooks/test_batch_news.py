@@ -13,12 +13,14 @@ from schemas.codec import BATCH, batch_state_of
 from schemas.ids import TaskId, parse_batch
 from tests.support.batch_rows import row_of
 
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOW_MS = 1_769_860_800_000
 BATCH_ID = TaskId(7, 1, "P", NOW_MS // 1000, 3, 9).batch()
 
 
 def encoded(**changes: Any) -> bytes:
-    row: Batch = {**row_of(BATCH_ID), "callback_url": "http://there/x", **changes}  # type: ignore[typeddict-item]
+    told = {"callback_url": "http://there/x", "traceparent": PARENT}
+    row: Batch = {**row_of(BATCH_ID), **told, **changes}  # type: ignore[typeddict-item]
     return BATCH.encode(row)
 
 
@@ -33,6 +35,7 @@ def test_only_an_end_is_told(state: Any) -> None:
     assert delivery is not None
     assert (delivery["task_id"], delivery["event"], delivery["level"]) == (BATCH_ID, f"batch.{state}", 1)
     assert delivery["id"] == f"{BATCH_ID}-batch.{state}"
+    assert delivery["traceparent"] == PARENT
     told = json.loads(delivery["payload"] or b"")
     assert told.pop("id").startswith("evt_")
     assert told == {
