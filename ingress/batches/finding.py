@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 
 from core.errors import NotFound, RequestError, Unavailable
 from core.kafka.lookup import Found
+from ingress.batches.keyed import may_be_keyed
 from ingress.services import Services
 from schemas import ids, topics
 from schemas.batches import Batch
@@ -43,7 +44,8 @@ async def find_batch(services: Services, text: str, *, owner: str) -> Batch:
         raise _unknown(text) from None
     directory = services.batches
     batch = directory.get(text)
-    if batch is None and _young(identity, services) and not directory.removed(text):
+    keyed = may_be_keyed(identity, window_s=services.settings.streams.idempotency_s)
+    if batch is None and (keyed or _young(identity, services)) and not directory.removed(text):
         _ = services.batch_writer  # without Kafka there is nothing to search
         batch = await directory.until(text, lambda _: True, seconds=OTHER_WAIT_S)
         if batch is None:
@@ -115,7 +117,8 @@ async def _from_event(services: Services, identity: TaskId) -> Batch | None:
         return None
     tp = services.topic_partition(topics.events(1), identity.partition)
     key = identity.batch().encode()
-    return _proposed(await services.lookup.find(tp, key, from_ms=identity.time_s * 1000 - CLOCK_SKEW_MS))
+    from_s = max(identity.time_s, int(time.time() - YOUNG_S))
+    return _proposed(await services.lookup.find(tp, key, from_ms=from_s * 1000 - CLOCK_SKEW_MS))
 
 
 def _proposed(found: Found | None) -> Batch | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import NamedTuple
 
 from core.errors import NotFound
 from ingress.batches.finding import find_batch
+from ingress.batches.kept import output_expires_ms, outputs_over
 from ingress.files.content import Content
 from ingress.services import Services
-from schemas.batches import BATCH_ENDED, Batch, File, Piece, output_file_id, pieces_of
+from schemas.batches import Batch, File, Piece, output_file_id, pieces_of
 
 OUTPUT = "batch_output"
 OCTETS, LINES = "application/octet-stream", "application/jsonl"
@@ -69,12 +71,11 @@ def of_upload(file: File) -> Entry:
 
 
 def of_batch(services: Services, batch: Batch, *, errors: bool) -> Entry | None:
-    """Describe a batch's output or error file; None when it has ended without a line for it."""
+    """Describe a batch's output or error file; None when it has ended without a line for it, or that has expired."""
     content = batch_content(batch, errors=errors)
-    ended_ms = ended_at(batch)
-    if ended_ms is not None and not content.size:
+    expires_ms = output_expires_ms(batch, retention_s=services.settings.batches.retention_s)
+    if expires_ms is not None and (not content.size or outputs_over(batch, now_ms=time.time_ns() // 1_000_000)):
         return None
-    expires_ms = None if ended_ms is None else ended_ms + services.settings.batches.retention_s * 1000
     file_id = output_file_id(batch["id"], errors=errors)
     return Entry(file_id, OUTPUT, content.name, batch["created_ms"], expires_ms, content, batch_id=batch["id"])
 
@@ -83,14 +84,6 @@ def batch_content(batch: Batch, *, errors: bool) -> Content:
     """Return what is in a batch's output or error file by now."""
     name = f"{batch['id']}_{'error' if errors else 'output'}.jsonl"
     return Content(name, LINES, pieces_of(batch, errors=errors))
-
-
-def ended_at(batch: Batch) -> int | None:
-    """Return when a batch ended."""
-    if batch["state"] not in BATCH_ENDED:
-        return None
-    times = (batch["completed_ms"], batch["failed_ms"], batch["expired_ms"], batch["cancelled_ms"])
-    return next((at for at in times if at is not None), batch["updated_ms"])
 
 
 def _unknown(file_id: str) -> NotFound:

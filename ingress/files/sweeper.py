@@ -1,4 +1,5 @@
-"""Remove what nobody needs of files: expired ones, bytes that never got a record, pieces of batches that are gone.
+"""Remove what nobody needs of files: expired ones, bytes that never got a record, pieces of batches that are gone, or
+whose files have expired.
 
 Every ingress sweeps; two that remove the same do no harm. What an ended batch's writer left is its own affair.
 """
@@ -14,6 +15,7 @@ from core.blobs import BlobStore, Stored
 from core.errors import HeadraceError
 from core.kafka.producer import Producer
 from ingress.batches.directory import BatchDirectory
+from ingress.batches.kept import outputs_over
 from ingress.files.book import BLOBS, FileBook
 from schemas.batches import PIECES
 
@@ -77,5 +79,7 @@ class FileSweeper:
         return now_ms - stored.modified_ms > ORPHAN_MS and not used
 
     def _abandoned(self, stored: Stored, now_ms: int) -> bool:
-        batch_id = stored.name.removeprefix(PIECES).partition("/")[0]
-        return now_ms - stored.modified_ms > PIECE_MS and self._batches.get(batch_id) is None
+        batch = self._batches.get(stored.name.removeprefix(PIECES).partition("/")[0])
+        if batch is None:
+            return now_ms - stored.modified_ms > PIECE_MS
+        return outputs_over(batch, now_ms=now_ms)

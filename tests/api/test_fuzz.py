@@ -55,7 +55,7 @@ class Queues:
         """Register a queue."""
         queue: Any = {
             "name": name, "number": queue_number(name), "created_ms": 0, "width": 0, "work_partitions": 4,
-            "paused": False, "concurrency": None, "retention_ms": None, **fields,
+            "paused": False, "concurrency": None, "retention_ms": None, "max_waiting": None, **fields,
         }  # fmt: skip
         return changes.applied(queue)
 
@@ -86,6 +86,7 @@ class Ingress:
         services.catalogue = Catalogue(services.settings, transport=models)
         services.queues = Queues()
         memory.answer = lambda task: [result_of(task["id"])]
+        memory.schedules = True
         write = memory.send
 
         async def send(topic: str, partition: int, record: Record) -> int:

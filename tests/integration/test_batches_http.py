@@ -82,6 +82,30 @@ async def test_what_one_has_accepted_the_other_knows_at_once(two: Two) -> None:
     await asked(two, 1, "GET", f"/v1/files/{file['id']}", status=404)
 
 
+async def test_a_key_is_one_batch_at_all_ingresses_and_across_their_restarts(two: Two) -> None:
+    file = await uploaded(two, 0, requests(1))
+    body = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    once = {"headers": {"Idempotency-Key": "nightly"}, "json": body}
+    both = await asyncio.gather(*(asked(two, number % 2, "POST", "/v1/batches", **once) for number in range(8)))
+    [batch_id] = {one["id"] for one in both}
+    done = await ended(two, 0, batch_id)
+    assert done["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
+    two.roles[1].kill()
+    two.roles[3].kill()  # the scheduler of batches, which comes back by itself
+    two.roles[3].start()
+    await two.again(1)
+    for at in (0, 1):
+        assert (await asked(two, at, "POST", "/v1/batches", **once))["id"] == batch_id
+        other = {**once, "json": {**body, "completion_window": "2d"}}
+        refused = await asked(two, at, "POST", "/v1/batches", status=422, **other)
+        assert (refused["error"]["code"], refused["data"]) == ("idempotency_conflict", "Idempotency-Key")
+    theirs = {"Authorization": "Bearer other", "Idempotency-Key": "nightly"}
+    foreign = await asked(two, 1, "POST", "/v1/batches", status=400, json=body, headers=theirs)
+    assert foreign["data"] == "input_file_id", "the key of another tenant is another key"
+    listed = (await asked(two, 1, "GET", "/v1/batches"))["data"]
+    assert [one["id"] for one in listed if one["input_file_id"] == file["id"]] == [batch_id]
+
+
 async def test_a_running_batch_is_cancelled_at_the_other_and_keeps_its_file(two: Two) -> None:
     file = await uploaded(two, 0, requests(latency_ms=60_000))
     batch = await created(two, 0, file["id"])

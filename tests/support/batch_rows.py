@@ -44,8 +44,8 @@ def events_of(memory: Memory) -> list[Event]:
 
 
 def proposed(memory: Memory, batch_id: str) -> Batch:
-    """Return the row that a create proposed."""
-    [change] = [event["change"] for event in events_of(memory) if event["id"] == batch_id and event["change"]]
+    """Return the row that a create proposed, the first one when a key was sent more than once."""
+    change, *_ = [event["change"] for event in events_of(memory) if event["id"] == batch_id and event["change"]]
     return BATCH.decode(change["batch"] or b"")
 
 
@@ -88,6 +88,6 @@ def row_of(batch_id: str) -> Batch:
     queue: Queue = {
         "name": "batch", "number": 7, "endpoint": None, "owner": None, "created_ms": 0, "width": 0,
         "work_partitions": 4, "served_by": "dispatcher", "explicit": False, "paused": False, "concurrency": None,
-        "retention_ms": None,
+        "retention_ms": None, "max_waiting": None,
     }  # fmt: skip
     return made(wanted, file, batch_id=batch_id, owner="acme", queue=queue, now_ms=1_769_860_800_000)

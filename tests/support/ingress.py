@@ -21,10 +21,11 @@ from ingress.app import create_app
 from ingress.batches.writer import BatchWriter
 from ingress.submit import Submitter
 from schemas import topics
-from schemas.codec import CHUNK, DELIVERY, RESULT, TASK
+from schemas.codec import BATCH, CHUNK, DELIVERY, EVENT, RESULT, TASK
 from schemas.ids import Serials
-from schemas.records import TERMINAL, Chunk, Delivery, Queue, Result, Status, Task
+from schemas.records import TERMINAL, Chunk, Delivery, Event, Queue, Result, State, Status, Task
 from schemas.slices import queue_number
+from streams.batch_rows import first_row, proposal
 from streams.outputs import status_record
 from tests.support.cluster import MemoryCluster
 from tests.support.waiting import eventually_async
@@ -44,6 +45,8 @@ class Memory:
         self._watching: dict[bytes, Callable[[Status], None]] = {}
         self.answer: Answer = lambda _: []
         self.broken = False
+        self.schedules = False
+        """Whether batches get their first row, as the scheduler makes it."""
         self.app: FastAPI = create_app(settings)
         self.services: Any = self.app.state.services
 
@@ -56,7 +59,16 @@ class Memory:
         self._fold(tp, record)
         if topic == self.settings.topic(topics.tasks(0)):
             asyncio.get_running_loop().call_soon(self._answer, TASK.decode(record.value or b""))
-        return len(self.log[tp]) - 1
+        offset = len(self.log[tp]) - 1
+        if self.schedules and topic == self.settings.topic(topics.events(1)):
+            await self._schedule(partition, offset, EVENT.decode(record.value or b""))
+        return offset
+
+    async def _schedule(self, partition: int, offset: int, event: Event) -> None:
+        if event["kind"] == "batch_created" and event["id"] not in self.services.batches._rows:
+            row = first_row(proposal(event, partition=partition), offset=offset, taken=lambda _: False)
+            record = Record(row["id"].encode(), BATCH.encode(row))
+            await self.send(self.settings.topic(topics.BATCHES), partition, record)
 
     def _fold(self, tp: TopicPartition, record: Record) -> None:
         """Let the directories of files and batches find a record."""
@@ -119,7 +131,7 @@ class Memory:
         queue: Queue = {
             "name": name, "number": queue_number(name), "endpoint": None, "owner": None, "created_ms": 0,
             "width": 0, "work_partitions": 4, "served_by": "dispatcher", "explicit": False, "paused": False,
-            "concurrency": None, "retention_ms": None,
+            "concurrency": None, "retention_ms": None, "max_waiting": None,
         }  # fmt: skip
         return queue
 
@@ -152,6 +164,10 @@ class Memory:
         with contextlib.suppress(AssertionError):
             await eventually_async(ended, within_s=seconds)
         return ended()
+
+    def state(self, key: bytes) -> State | None:
+        """Return the state of a row."""
+        return self.rows[key]["state"] if key in self.rows else None
 
     def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
         """Return the first of the rows, or of the entries of the order."""
@@ -199,6 +215,7 @@ async def ingress_in_memory(settings: Settings) -> AsyncIterator[tuple[Memory, h
     parts: Any = memory
     services._view = services.lookup = parts
     services.producer = services.deliveries = parts
+    services.backlog.follow(parts)
     services.cluster = MemoryCluster(memory)
     serials = Serials(7)
     services._submitter = Submitter(settings, producer=parts, queues=parts, blobs=services.blobs, serials=serials)

@@ -50,7 +50,11 @@ async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
         ({"replace": ["model"]}, "replace"),
         ({"replace": "m"}, "replace"),
         ({"replace": {"x": "y" * 33_000}}, "replace"),
-        ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, "output_expires_after"),
+        *(({"output_expires_after": value}, "output_expires_after") for value in (
+            5, [], {}, {"anchor": "created_at"}, {"seconds": 3600}, {"anchor": "ended_at", "seconds": 3600},
+            *({"anchor": "created_at", "seconds": seconds} for seconds in (1, 3599, 2_592_001, 3600.0, "3600", True)),
+            {"anchor": "created_at", "seconds": 3600, "minutes": 1},
+        )),
     ],
 )  # fmt: skip
 async def test_what_is_refused_at_once(ingress: Double, changes: dict[str, Any], member: str) -> None:

@@ -9,7 +9,8 @@ from ingress.api.batches.routes import DEFAULT_LIMIT, DIALECT, MAX_BODY, MAX_LIM
 from ingress.api.batches.wire import DIALECTS
 from ingress.api.files.openapi import FILE_ID, query, range_header, ranges, unsatisfiable
 from ingress.api.tasks.deliveries_openapi import DELIVERY, RESEND_TOO_LARGE, resend_body
-from ingress.batches.request import ENDPOINTS, MAX_PAIRS
+from ingress.batches.keyed import HEADER
+from ingress.batches.request import ENDPOINTS, EXPIRES, MAX_EXPIRES_S, MAX_PAIRS, MIN_EXPIRES_S
 from ingress.openapi_parts import COMPLETION, header
 from ingress.options import QUEUE
 
@@ -87,6 +88,7 @@ def schemas() -> dict[str, Any]:
         "completion_window": _TEXT | {"description": "Whole hours from 24h to 336h, or days from 1d to 14d."},
         "metadata": metadata,
         "replace": {"type": ["object", "null"], "description": "Merged into the body of every line; it wins."},
+        EXPIRES: _expires(),
     }
     counts = {name: {"type": "integer"} for name in ("total", "completed", "failed")}
     batch = {
@@ -127,11 +129,16 @@ def _create() -> dict[str, Any]:
             "The file is checked in the background: what is wrong with it is found by looking at the batch. Every "
             "line then becomes an ordinary offline task of the batch's queue."
         ),
-        "parameters": [*_dialect(), header(QUEUE, "Queue of its lines; `batches.queue` unless given.", 64)],
+        "parameters": [
+            *_dialect(),
+            header(QUEUE, "Queue of its lines; `batches.queue` unless given.", 64),
+            header(HEADER, "The same key and the same body within 24 h are the same batch.", 256),
+        ],
         "requestBody": {"required": True, "content": {"application/json": content}},
         "responses": {
             "200": _answer("Batch", "Accepted.", CREATED),
             "413": {"description": f"The body is larger than {MAX_BODY} bytes."},
+            "422": {"description": f"The {HEADER} was used with another body."},
             "429": {"description": "Too many submits."},
         },
     }
@@ -221,6 +228,17 @@ def _resend() -> dict[str, Any]:
             "404": _MISSING,
             "413": RESEND_TOO_LARGE,
         },
+    }
+
+
+def _expires() -> dict[str, Any]:
+    seconds = {"type": "integer", "minimum": MIN_EXPIRES_S, "maximum": MAX_EXPIRES_S}
+    return {
+        "type": ["object", "null"],
+        "required": ["anchor", "seconds"],
+        "additionalProperties": False,
+        "properties": {"anchor": {"const": "created_at"}, "seconds": seconds},
+        "description": "When output and error file expire, counted from the end of the batch; by default with it.",
     }
 
 

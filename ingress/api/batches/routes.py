@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import orjson
@@ -13,18 +14,19 @@ from starlette.routing import Route
 
 from core.callback_policy import callback_policy
 from core.deliveries import BATCH_OUTCOMES
-from core.errors import InvalidRequest, Unconfirmed
+from core.errors import InvalidRequest, NotFound, Unconfirmed
 from ingress.api.batches import problems
 from ingress.api.batches.wire import DIALECTS, Dialect, batch_object, list_object
 from ingress.api.openai import answers as openai
 from ingress.api.tasks.deliveries import delivery_object
 from ingress.batches.finding import cancel_batch, find_batch
+from ingress.batches.keyed import create_once
 from ingress.batches.request import read_wanted
 from ingress.batches.told import told_of_end
-from ingress.body import read_body, traceparent
+from ingress.body import idempotency_key, read_body, traceparent
 from ingress.dialects import Problem, Renderer
 from ingress.files.content import content_answer
-from ingress.files.finding import batch_content
+from ingress.files.finding import batch_content, of_batch
 from ingress.methods import route
 from ingress.options import NONE, QUEUE, read_options
 from ingress.resending import MAX_BODY as RESEND_BODY
@@ -87,12 +89,17 @@ class BatchRoutes:
             short_windows=self._settings.batches.allow_short_window,
             callbacks=self._callbacks,
         )
-        file = await self._input(wanted.input_file_id, owner=caller.owner)
+        find_input = partial(self._input, wanted.input_file_id, owner=caller.owner)
+        name, key, trace = options.queue or self._settings.batches.queue, idempotency_key(request), traceparent(request)
         try:
-            batch = await services.batch_writer.create(
-                wanted, file, owner=caller.owner, queue=options.queue or self._settings.batches.queue,
-                traceparent=traceparent(request),
-            )  # fmt: skip
+            if key is not None:
+                batch = await create_once(
+                    services, wanted, find_input, key=key, owner=caller.owner, name=name, traceparent=trace
+                )
+            else:
+                batch = await services.batch_writer.create(
+                    wanted, await find_input(), owner=caller.owner, queue=name, traceparent=trace
+                )
         except Unconfirmed as error:
             refused = RENDERERS[dialect](Problem(error.http_status, error.code, error.message))
             refused.headers.update(UNCONFIRMED)
@@ -147,7 +154,10 @@ class BatchRoutes:
 
     def _content(self, *, errors: bool) -> Handler:
         async def serve(request: Request, dialect: Dialect) -> Response:
-            content = batch_content(await self._find(request), errors=errors)
+            batch = await self._find(request)
+            content = batch_content(batch, errors=errors)
+            if content.size and of_batch(self._services, batch, errors=errors) is None:
+                raise NotFound(f"the output of {batch['id']} has expired")
             return await content_answer(request, self._services.blobs, content, refuse=RENDERERS[dialect])
 
         return serve

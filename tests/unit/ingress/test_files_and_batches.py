@@ -7,6 +7,7 @@ import time
 from itertools import accumulate
 from typing import Any
 
+import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,6 +148,19 @@ async def test_what_is_over_is_swept_and_nothing_else() -> None:
     assert f"files/{ids['borrowed']}" in left
     left, _ = await swept(blobs, files=files[:1] + files[2:], batches=[row, other], now_ms=now_ms + PIECE_MS + DAY_MS)
     assert {name.split("/")[1] for name in left if name.startswith("batches/")} == {BATCH_ID}
+
+
+@pytest.mark.parametrize(("asked_s", "kept"), [(None, True), (3_600, False), (2 * 86_400, True)])
+async def test_pieces_of_a_batch_go_when_its_files_have_expired(asked_s: int | None, *, kept: bool) -> None:
+    blobs, now_ms = open_blobs(Settings.model_validate({"storage": {"url": "memory:///"}})), int(time.time() * 1000)
+    part = {"end": 3, "token": "t", "output_bytes": 1, "error_bytes": 0, "output_lines": 1, "error_lines": 0}
+    base = {**row_of(BATCH_ID), "output_expires_s": asked_s, "parts": [part]}
+    for state, ended_ms, left in (("in_progress", None, True), ("completed", now_ms - DAY_MS, kept)):
+        row: Any = {**base, "state": state, "completed_ms": ended_ms}
+        [piece] = pieces_of(row, errors=False)
+        await blobs.put(b"x", name=piece.name, media_type="x")
+        names, _ = await swept(blobs, files=[], batches=[row], now_ms=now_ms)
+        assert (piece.name in names) is left
 
 
 async def test_a_row_is_waited_for_and_a_removed_batch_is_remembered() -> None:
