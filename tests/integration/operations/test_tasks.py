@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from core.kafka.producer import Record
@@ -69,6 +70,29 @@ async def test_a_dead_letter_that_has_become_valid_goes_through(site: Site) -> N
     purged = await site.run("dead-letters", "purge", "--up-to", str(letter["id"]), "--yes")
     assert "deleted" in purged.stdout
     assert await letters() == []
+
+
+async def test_a_task_that_was_written_as_json_runs_again(site: Site) -> None:
+    await site.run("queues", "register", "written")
+    data = {"model": "sim", "messages": [], "sim": {"key": "written"}, "stream": True}
+    value = {"queue": "written", "endpoint": "/v1/chat/completions", "data": data, "trace_id": "json", "owner": "acme"}
+    plain = Record(b"any", json.dumps({**value, "idempotency_key": "one"}).encode(), [])
+    event = {"specversion": "1.0", "id": "e", "source": "/shop", "type": "order"}
+    wrapped = Record(None, json.dumps({**event, "data": {**value, "data": json.dumps(data)}}).encode(), [])
+    topic, rows = site.settings.topic(topics.tasks(0)), site.probes[0].rows
+    for record in (plain, wrapped):
+        await site.probes[0].producer.send(topic, 0, record)
+
+    def ended() -> list[str]:
+        mine = [row for row in rows.values() if row and row["queue"] == "written" and row["replay_of"] is None]
+        return [row["id"] for row in mine if row["state"] == "completed"]
+
+    await eventually_async(lambda: len(ended()) == 2, within_s=LONG_S, what="the tasks of Kafka")
+    for first in ended():
+        again = await site.asked("tasks", "requeue", first, "--wait", "30")
+        assert (again["status"], again["replay_of"], again["owner"]) == ("completed", first, "acme")
+        assert (again["model_code"], again["trace_id"]) == ("sim", "json")
+    assert site.arrivals("written") == 4
 
 
 async def test_workers_show_what_they_read_and_run(site: Site) -> None:
