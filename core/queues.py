@@ -23,16 +23,20 @@ from schemas.slices import queue_number
 from schemas.validation import check_queue
 
 REGISTER_TIMEOUT_S = 10
-SETTINGS = ("width", "paused", "concurrency", "retention_ms")
+SETTINGS = ("width", "paused", "concurrency", "retention_ms", "max_waiting")
 
 
 class QueueChanges(NamedTuple):
-    """Settings of a queue as they shall be; None leaves one as it is, and 0 takes a limit back."""
+    """Settings of a queue as they shall be; None leaves one as it is, and 0 takes a limit back.
+
+    But a `max_waiting` of 0 says that there is none, also where the settings have one for queues that name none.
+    """
 
     width: int | None = None
     paused: bool | None = None
     concurrency: int | None = None
     retention_ms: int | None = None
+    max_waiting: int | None = None
 
     def applied(self, queue: Queue) -> Queue:
         """Return the queue with these settings."""
@@ -42,6 +46,7 @@ class QueueChanges(NamedTuple):
             "paused": queue["paused"] if self.paused is None else self.paused,
             "concurrency": queue["concurrency"] if self.concurrency is None else self.concurrency or None,
             "retention_ms": queue["retention_ms"] if self.retention_ms is None else self.retention_ms or None,
+            "max_waiting": queue["max_waiting"] if self.max_waiting is None else self.max_waiting,
         }
 
 
@@ -115,6 +120,7 @@ class QueueDirectory:
                 "paused": False,
                 "concurrency": None,
                 "retention_ms": None,
+                "max_waiting": None,
             }
             queue = changes.applied(queue)
             task = asyncio.create_task(self._register(producer, queue), name=f"register-{name}")
@@ -220,6 +226,7 @@ def _with_settings_of(known: Queue, new: Queue) -> Queue:
         "paused": known["paused"] or new["paused"],
         "concurrency": new["concurrency"] if known["concurrency"] is None else known["concurrency"],
         "retention_ms": new["retention_ms"] if known["retention_ms"] is None else known["retention_ms"],
+        "max_waiting": new["max_waiting"] if known["max_waiting"] is None else known["max_waiting"],
     }
 
 

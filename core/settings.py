@@ -58,6 +58,10 @@ class IngressSettings(Section):
     )
     max_connections: int = Field(30_000, ge=1, description="Open connections of clients; beyond it 503.")
     max_waiting: int = Field(20_000, ge=1, description="Blocking and streaming requests held at once; beyond it 503.")
+    queue_max_waiting: int = Field(
+        0, ge=0, le=1_000_000_000,
+        description="Most tasks of a level that may wait in a queue which names no limit; beyond it 429. 0: no limit.",
+    )  # fmt: skip
     keep_alive_s: float = Field(10, gt=0, description="Seconds between comment lines on a silent stream.")
     auto_register: bool = Field(True, description="Register a queue on its first use; false refuses unknown queues.")
     max_timeout_s: int = Field(600, ge=1, description="Longest time-out of a blocking or streaming put, seconds.")
@@ -230,6 +234,10 @@ class QueueSettings(Section):
     level: Literal[0, 1] = Field(0, description="Level of async tasks that name none: 0 online, 1 offline.")
     timeout_s: int | None = Field(None, ge=1, description="Time-out of tasks that name none, seconds.")
     model: str | None = Field(None, description="Model of requests that cannot name one, such as completion-messages.")
+    max_waiting: int | None = Field(
+        None, ge=0, le=1_000_000_000,
+        description="Most tasks of a level that may wait; beyond it 429. 0: any; unset: ingress.queue_max_waiting.",
+    )  # fmt: skip
     prompt: str | None = Field(
         None, description="Template of the prompt for completion-messages; {name} is filled from inputs."
     )

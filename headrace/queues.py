@@ -9,13 +9,14 @@ import click
 
 from headrace.batches import api_options
 from headrace.options import reported
-from headrace.remote import Api, json_option, named, show, show_table
+from headrace.remote import Api, json_option, named, show, show_members, show_table
 
 F = TypeVar("F", bound=Callable[..., Any])
 MOST = 10_000
 COLUMNS = {
     "queue": "name", "served by": "served_by", "paused": "paused", "online": "waiting.online",
-    "offline": "waiting.offline", "width": "width", "concurrency": "concurrency", "retention s": "result_retention_s",
+    "offline": "waiting.offline", "at most": "max_waiting",
+    "width": "width", "concurrency": "concurrency", "retention s": "result_retention_s",
     "endpoint": "endpoint", "owner": "owner",
 }  # fmt: skip
 
@@ -27,6 +28,7 @@ def settings_options(command: F) -> F:
             "--retention", type=click.IntRange(0), metavar="SECONDS", help="How long results are kept; 0: as usual."
         ),
         click.option("--concurrency", type=click.IntRange(0), help="Most calls at once per dispatcher; 0: no limit."),
+        click.option("--max-waiting", type=click.IntRange(0), help="Most tasks of a level that may wait; 0: no limit."),
         click.option("--width", type=click.IntRange(0), help="Partitions its tasks spread over; 0: all. Only grows."),
     ):
         command = option(command)
@@ -51,6 +53,16 @@ def list_(url: str, api_key: str, as_json: bool) -> None:
     show_table(found, COLUMNS, as_json=as_json, nothing="No queue is registered; the first task registers its own.")
 
 
+@queues.command(name="show")
+@click.argument("name")
+@json_option
+@api_options
+def show_(name: str, url: str, api_key: str, as_json: bool) -> None:
+    """Show a queue: its settings, what waits in it, and how much may."""
+    with reported(), Api(url, api_key) as api:
+        show_members(api.get(f"queues/{named(name)}"), as_json=as_json)
+
+
 @queues.command()
 @click.argument("name")
 @click.option("--endpoint", metavar="PATH", help="What its tasks call, such as /v1/chat/completions.")
@@ -61,12 +73,12 @@ def list_(url: str, api_key: str, as_json: bool) -> None:
 @api_options
 def register(
     name: str, endpoint: str | None, served_by: str | None, paused: bool, width: int | None, concurrency: int | None,
-    retention: int | None, url: str, api_key: str, as_json: bool,
+    retention: int | None, max_waiting: int | None, url: str, api_key: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Register a queue with settings; without this its first task does, with none."""
     body = {
         "name": name, "endpoint": endpoint, "served_by": served_by, "paused": paused or None, "width": width,
-        "concurrency": concurrency, "result_retention_s": retention,
+        "concurrency": concurrency, "result_retention_s": retention, "max_waiting": max_waiting,
     }  # fmt: skip
     with reported(), Api(url, api_key) as api:
         show(api.post("queues", body), as_json=as_json, sentence=f"Queue {name} is registered.")
@@ -96,12 +108,15 @@ def resume(name: str, url: str, api_key: str, as_json: bool) -> None:
 @json_option
 @api_options
 def set_(
-    name: str, width: int | None, concurrency: int | None, retention: int | None, url: str, api_key: str, as_json: bool
-) -> None:
+    name: str, width: int | None, concurrency: int | None, retention: int | None, max_waiting: int | None, url: str,
+    api_key: str, as_json: bool,
+) -> None:  # fmt: skip
     """Set the limits of a queue; those that are not named stay."""
-    settings = {"width": width, "concurrency": concurrency, "result_retention_s": retention}
+    settings = {
+        "width": width, "concurrency": concurrency, "result_retention_s": retention, "max_waiting": max_waiting,
+    }  # fmt: skip
     if not any(value is not None for value in settings.values()):
-        raise click.UsageError("name at least one of --width, --concurrency and --retention")
+        raise click.UsageError("name at least one of --width, --concurrency, --retention and --max-waiting")
     _change(name, settings, url, api_key, as_json, f"Queue {name} is set.")
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
-from core.errors import HeadraceError, Unconfirmed
+from core.errors import HeadraceError, Unavailable, Unconfirmed
 from core.kafka.producer import Record
 from core.spans import Span, describe, tracer
 from ingress.auth import Caller
@@ -50,11 +50,15 @@ class Door:
         self._look = look
 
     async def prepare(self, task: Task, *, caller: Caller, request: Request) -> Prepared:
-        """Give a task its id and owner; raises RequestError and Unavailable. Nothing is accepted yet."""
+        """Give a task its id and owner; raises RequestError and Unavailable. Nothing is accepted yet.
+
+        A task that its full queue refuses is not counted against what its key may submit.
+        """
         began = time.perf_counter()
         if task["mode"] in ("blocking", "streaming"):
             self._services.waiters.check_room()
             self._services.limits.check_room(caller)
+        await self._services.backlog.admit(task, owner=caller.owner)
         self._services.limits.submit(caller, request.scope)
         span = tracer().span("send", "producer", parent=traceparent(request))
         ticket, record = await self._services.submitter.prepare(task, owner=caller.owner, traceparent=span.traceparent)
@@ -102,10 +106,14 @@ class Door:
         with prepared.span as span:
             topic = self._services.settings.topic(topics.tasks(ticket.id.level))
             describe(span, "send", topic, key=ticket.text, partition=ticket.id.partition)
+            self._services.backlog.accepted(ticket.key)
             try:
                 offset = await self._services.submitter.send(ticket, prepared.record)
-            except Unconfirmed as error:
-                raise self._unconfirmed(ticket) from error
+            except Unavailable as error:
+                self._services.backlog.refused(ticket.key)
+                if isinstance(error, Unconfirmed):
+                    raise self._unconfirmed(ticket) from error
+                raise
             span.note({"messaging.kafka.offset": offset})
         self._services.remember(ticket, offset)
         self._services.metrics.accepted_by[ticket.id.level, ticket.id.mode].inc()

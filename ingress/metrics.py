@@ -31,12 +31,20 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.full = Counter(
+            "headrace_ingress_queue_full", "Tasks refused because enough of their queue waited.", ("level",),
+            registry=self.registry,
+        )  # fmt: skip
         # Looked up once: labels() costs more than the increment.
         self.accepted_by = {
             (level, letter): self.accepted.labels("offline" if level else "online", mode)
             for level in (0, 1)
             for mode, letter in MODE_LETTERS.items()
         }
+
+    def queue_full(self, level: int) -> None:
+        """Count a task that was refused because its queue was full."""
+        self.full.labels("offline" if level else "online").inc()
 
     def watch_waiting(self, waiting: Callable[[], int]) -> None:
         """Show how many requests are held."""

@@ -47,7 +47,8 @@ FORBIDDEN = Refusal(
     403, "forbidden", "The key lacks the scope.", "this needs a key with the scope {scope}; yours has none of it"
 )
 TOO_MANY = Refusal(
-    429, "too_many_requests", "The key has used its requests of this minute, or holds as many as it may at once.",
+    429, "too_many_requests",
+    "The key has used its requests of this minute, or holds as many as it may at once; or the queue is full.",
     "this key may submit 60 requests per minute; nothing was accepted, try again in 1 s",
     ("retry-after", *QUOTA_HEADERS),
 )  # fmt: skip

@@ -23,6 +23,7 @@ from core.kafka.producer import Producer
 from core.queues import QueueDirectory
 from core.settings import Settings
 from ingress.auth import Keys
+from ingress.backlog.keeper import BacklogKeeper
 from ingress.batches.directory import BatchDirectory
 from ingress.batches.writer import BatchWriter
 from ingress.catalogue import Catalogue
@@ -42,7 +43,7 @@ from ingress.waiters import Waiters
 from ingress.withdrawals import Withdrawals
 from schemas import topics
 from schemas.ids import Serials
-from schemas.records import Result
+from schemas.records import Queue, Result
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ class Services:
         self.metrics = Metrics()
         self.blobs: BlobStore = open_blobs(settings)
         self.producer = Producer(settings, name=self.name)
-        self.queues = QueueDirectory(settings, name=self.name)
+        self.backlog = BacklogKeeper(settings, queue=self._queue, on_refused=self.metrics.queue_full)
+        self.queues = QueueDirectory(settings, name=self.name, on_new=self.backlog.notice)
         self.lookup = Lookup(settings, name=self.name)
         self.cluster = Cluster(settings, name=self.name)
         self.waiters = Waiters(settings, name=self.name)
@@ -139,6 +141,10 @@ class Services:
         cluster = f"{cluster}/{settings.kafka.topic_prefix}"
         await view.open(self.lookup, cluster=cluster)
         self._view = view
+        self.backlog.follow(view)
+        self._stack.callback(self.backlog.close)
+        for queue in self.queues.all():
+            self.backlog.notice(queue)
         self._stack.push_async_callback(self.deliveries.close)
         await self.deliveries.open(self.lookup, folder=instance.folder, cluster=cluster)
         await self._open_files()
@@ -188,6 +194,9 @@ class Services:
         if result["body_ref"] is None:
             return result["body"]
         return await self.blobs.get(result["body_ref"])
+
+    def _queue(self, name: str) -> Queue | None:
+        return self.queues.get(name)
 
     def missing(self) -> list[str]:
         """Say in words what the path from here to a model lacks; an empty list means ready."""

@@ -25,7 +25,7 @@ from ingress import view_index
 from schemas import topics
 from schemas.codec import STATUS, SchemaError, state_of
 from schemas.framing import FramingError
-from schemas.records import TERMINAL, Status
+from schemas.records import TERMINAL, State, Status
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,11 @@ class View:
         """Return the row of a task, unless its record does not hold these bytes: a search decodes what may fit."""
         value = self._store.get(key) if self._store is not None else None
         return None if value is None or holding not in value else STATUS.decode(value)
+
+    def state(self, key: bytes) -> State | None:
+        """Return the state of a task without decoding its row."""
+        value = self._store.get(key) if self._store is not None else None
+        return None if value is None else state_of(value)
 
     def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
         """Return the first entries of the order from one key to another, which is not included."""

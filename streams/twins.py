@@ -9,15 +9,14 @@ What counts is the time of the twin's own record: one that is read again after a
 
 from __future__ import annotations
 
-from hashlib import blake2b, sha256
-
-import orjson
+from hashlib import sha256
 
 from core.errors import IdempotencyConflict
+from schemas import twins
 from schemas.records import Status, Task
 from streams.rows import request_digest
 
-PREFIX = "IDEM-"
+PREFIX = twins.PREFIX
 CONFLICT = IdempotencyConflict.code
 TWIN_MS = 600_000
 """How long a twin's own row is kept: its ingress reads it at once, a look-up by its id may come a little later."""
@@ -28,10 +27,7 @@ MARGIN_MS = 3_600_000
 def key_id(task: Task) -> str | None:
     """Return the id of the row that remembers a task's key; None when it has none."""
     key = task["idempotency_key"]
-    if key is None:
-        return None
-    scope = orjson.dumps([task["queue"], task["owner"], key])
-    return PREFIX + blake2b(scope, digest_size=16).hexdigest()
+    return None if key is None else twins.key_id(task["queue"], task["owner"], key)
 
 
 def digest(task: Task) -> str:

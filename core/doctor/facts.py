@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from core.backlog import Backlog
 from schemas.records import Queue
 
 
@@ -99,6 +100,8 @@ class Facts:
     skews: Sequence[Skew] = ()
     disks: Sequence[Disk] = ()
     pulled: Sequence[Pulled] = ()
+    backlogs: Sequence[Backlog] = ()
+    """Of the queues that have a limit."""
     ingress: Sequence[str] = ()
     """What an ingress says is wrong with itself."""
     watched_s: float = 0.0

@@ -25,7 +25,7 @@ def findings(facts: Facts) -> list[Finding]:
         return [*map(_itself, facts.ingress), _broker(facts), *_disks(facts)]
     found = [
         *map(_itself, facts.ingress), *_topics(facts), *_lanes(facts), *_dispatchers(facts), *_queues(facts),
-        *_pulled(facts), *_callbacks(facts), *_clocks(facts), *_disks(facts), *_letters(facts),
+        *_full(facts), *_pulled(facts), *_callbacks(facts), *_clocks(facts), *_disks(facts), *_letters(facts),
     ]  # fmt: skip
     return sorted(found, key=lambda one: one.weight != "problem")
 
@@ -152,6 +152,19 @@ def _queue(one: QueueFlow, limit: int | None, *, able: bool) -> Iterator[Finding
 
 def _stands_still(flow: Flow) -> bool:
     return flow.waiting > 0 and flow.read == 0 and (flow.oldest_ms or 0) > STILL_MS
+
+
+def _full(facts: Facts) -> Iterator[Finding]:
+    paused = {queue["name"] for queue in facts.queues if queue["paused"]}
+    for one in facts.backlogs:
+        if one.limit and one.waiting >= one.limit:
+            step = f"`headrace queues resume {one.queue}`" if one.queue in paused else "raise upstream capacity"
+            yield Finding(
+                "problem", "queue_full", one.queue,
+                f"queue {one.queue} ({level_name(one.level)}) is full: {one.waiting:,} of {one.limit:,} wait, and "
+                "further tasks are refused with 429",
+                f"{step}; `headrace queues set {one.queue} --max-waiting N` lets more wait",
+            )  # fmt: skip
 
 
 def _pulled(facts: Facts) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from aiokafka import TopicPartition
 
+from core.backlog import Backlog, limit_of
 from core.doctor.facts import Disk, Facts, Flow, Heard, QueueFlow, Skew, WorkerHeard
 from core.errors import Unavailable
 from core.kafka.cluster import Cluster, Lag, Member
@@ -106,6 +107,13 @@ async def _flows(
         facts.lanes[level] = _together([flows[group, topic] for topic in inputs if (group, topic) in flows])
     sender = settings.topic("webhooks")
     facts.callbacks = _together([flow for (group, _), flow in flows.items() if group == sender])
+    facts.backlogs = [
+        Backlog(queue["name"], level, flows[work, work].waiting, limit)
+        for queue in facts.queues
+        if queue["served_by"] != "workers" and (limit := limit_of(settings, queue["name"], queue))
+        for level in LEVELS
+        if (work := settings.topic(topics.work(queue["name"], level))) and (work, work) in flows
+    ]
     facts.work = [
         QueueFlow(queue["name"], level, flows[work, work], len(members.get(work, ())))
         for queue in facts.queues

@@ -14,9 +14,9 @@ from core.kafka.lookup import Found
 from core.kafka.producer import Record
 from core.settings import Settings
 from ingress.pulling.puller import Puller
-from schemas.codec import EVENT, STATUS, TASK
+from schemas.codec import EVENT, STATUS, TASK, state_of
 from schemas.ids import TaskId
-from schemas.records import Event, Status
+from schemas.records import Event, State, Status
 from schemas.slices import queue_number
 from streams import machine
 from streams.outputs import status_record
@@ -28,6 +28,8 @@ QUEUE = "chat"
 
 class View:
     """A read model that reads when it is told to, or at once."""
+
+    caught_up = True
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -49,6 +51,9 @@ class View:
 
     def get(self, key: bytes) -> Status | None:
         return STATUS.decode(self.rows[key]) if key in self.rows else None
+
+    def state(self, key: bytes) -> State | None:
+        return state_of(self.rows[key]) if key in self.rows else None
 
     def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
         return sorted((key, value) for key, value in self.rows.items() if begin <= key < end)[:limit]

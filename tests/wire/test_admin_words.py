@@ -62,6 +62,7 @@ def directory(ingress: Double) -> Directory:
         ("PATCH", f"{QUEUES}/chat", {"concurrency": True}, "concurrency"),
         ("PATCH", f"{QUEUES}/chat", {"concurrency": -1}, "concurrency"),
         ("PATCH", f"{QUEUES}/chat", {"result_retention_s": 604_801}, "result_retention_s"),
+        ("PATCH", f"{QUEUES}/chat", {"max_waiting": -1}, "max_waiting"),
         ("POST", f"{QUEUES}/chat/purge", {"level": "both"}, "level"),
         ("POST", f"{QUEUES}/chat/purge", {"level": []}, "level"),
         ("POST", f"{QUEUES}/chat/purge", {"wait_s": 61}, "wait_s"),
@@ -103,6 +104,8 @@ async def test_settings_change_and_show(ingress: Double, directory: Directory) -
     assert (shown["paused"], shown["concurrency"], shown["result_retention_s"]) == (True, 3, 60)
     back = (await client.patch(f"{QUEUES}/chat", json={"concurrency": 0, "result_retention_s": 0})).json()
     assert (back["paused"], back["concurrency"], back["result_retention_s"]) == (True, None, None)
+    assert (await client.patch(f"{QUEUES}/chat", json={"max_waiting": 9})).json()["max_waiting"] == 9
+    assert (await client.patch(f"{QUEUES}/chat", json={"max_waiting": 0})).json()["max_waiting"] is None
     made = await client.post(QUEUES, json={"name": "narrow", "width": 2, "paused": False})
     assert (made.status_code, made.json()["width"], made.json()["registered_by"]) == (201, 2, "name")
     assert (await client.patch(f"{QUEUES}/narrow", json={"width": 3})).json()["width"] == 3

@@ -43,7 +43,7 @@ class Directory:
     async def register(self, _: Any, name: str, **fields: Any) -> Queue:
         queue: Queue = {
             "name": name, "number": queue_number(name), "created_ms": 0, "width": 0, "work_partitions": 4,
-            "paused": False, **fields
+            "paused": False, "max_waiting": None, **fields
         }  # type: ignore[typeddict-item]  # fmt: skip
         return self.queues.setdefault(name, queue)
 

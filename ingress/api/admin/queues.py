@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from core import backlog
 from core.errors import InvalidRequest, NotFound, TooMany
 from core.kafka.cluster import Lag
 from core.queues import QueueChanges
@@ -22,9 +23,10 @@ from schemas.validation import Invalid, check_endpoint, check_queue
 
 MAX_CONCURRENCY = 100_000
 MAX_RETENTION_S = 604_800
+MAX_WAITING = 1_000_000_000
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 PURGE_WAIT_S = 10
-SETTINGS = ("paused", "width", "concurrency", "result_retention_s")
+SETTINGS = ("paused", "width", "concurrency", "result_retention_s", "max_waiting")
 
 
 class QueueAdmin:
@@ -58,7 +60,7 @@ class QueueAdmin:
         following = [one for one in self._services.queues.all() if one["name"] > query.get("after", "")]
         page = following[:limit]
         waiting = await self._waiting(page)
-        data = [queue_object(one, waiting.get(one["name"])) for one in page]
+        data = [self._object(one, waiting.get(one["name"])) for one in page]
         more = page[-1]["name"] if len(following) > limit else None
         return answer({"object": "list", "data": data, "has_more": more is not None, "next_cursor": more})
 
@@ -98,7 +100,7 @@ class QueueAdmin:
             raise InvalidRequest(error.message, field="name") from None
         if not queue["explicit"] or queue["owner"] != caller.owner:
             raise taken
-        return answer(queue_object(queue, None), status=201)
+        return answer(self._object(queue, None), status=201)
 
     async def change(self, request: Request) -> Response:
         """Change settings; those that are not named stay."""
@@ -137,13 +139,22 @@ class QueueAdmin:
             paused=given.boolean("paused"),
             concurrency=given.integer("concurrency", 0, MAX_CONCURRENCY),
             retention_ms=None if retention_s is None else retention_s * 1000,
+            max_waiting=given.integer("max_waiting", 0, MAX_WAITING),
         )
 
     def _wide(self, width: int) -> int:
         return width if 0 < width < self._partitions else self._partitions
 
     async def _shown(self, queue: Queue) -> Response:
-        return answer(queue_object(queue, (await self._waiting([queue])).get(queue["name"])))
+        return answer(self._object(queue, (await self._waiting([queue])).get(queue["name"])))
+
+    def _object(self, queue: Queue, lags: list[Lag] | None) -> dict[str, Any]:
+        """Render a queue; of one that workers serve it is known what waits where there is a limit for it."""
+        shown = queue_object(queue, lags, limit=backlog.limit_of(self._services.settings, queue["name"], queue))
+        if shown["waiting"] is None and queue["served_by"] == "workers":
+            known = {one.level: one.waiting for one in self._services.backlog.all() if one.queue == queue["name"]}
+            shown["waiting"] = dict(zip(topics.LEVELS, (known[0], known[1]), strict=True)) if len(known) == 2 else None
+        return shown
 
     async def _waiting(self, queues: list[Queue]) -> dict[str, list[Lag]]:
         """Return how far the dispatchers have read each queue, online and offline."""
@@ -160,7 +171,7 @@ class QueueAdmin:
         return found
 
 
-def queue_object(queue: Queue, lags: list[Lag] | None) -> dict[str, Any]:
+def queue_object(queue: Queue, lags: list[Lag] | None, *, limit: int) -> dict[str, Any]:
     """Render a queue; what waits is null where it is not known."""
     known = lags is not None and len(lags) == 2
     retention_ms = queue["retention_ms"]
@@ -177,5 +188,6 @@ def queue_object(queue: Queue, lags: list[Lag] | None) -> dict[str, Any]:
         "width": queue["width"],
         "concurrency": queue["concurrency"],
         "result_retention_s": None if retention_ms is None else retention_ms // 1000,
+        "max_waiting": limit or None,
         "waiting": dict(zip(topics.LEVELS, (one.waiting for one in lags or ()), strict=True)) if known else None,
     }

@@ -29,11 +29,14 @@ _SETTINGS = {
     | {"minimum": 0, "maximum": 100_000, "description": "Most calls at once per dispatcher; 0 for no limit."},
     "result_retention_s": WHOLE
     | {"minimum": 0, "maximum": 604_800, "description": "For tasks that name none; 0 for the general setting."},
+    "max_waiting": WHOLE
+    | {"minimum": 0, "maximum": 1_000_000_000, "description": "Tasks of a level that may wait; beyond it 429. 0: any."},
 }
 _EXAMPLE = {
     "object": "queue", "name": "chat", "number": 1827364554, "endpoint": "/v1/chat/completions", "owner": "default",
     "created_at": "2026-01-31T12:00:00Z", "registered_by": "name", "served_by": "dispatcher", "paused": False,
-    "width": 0, "concurrency": 8, "result_retention_s": None, "waiting": {"online": 3, "offline": 120},
+    "width": 0, "concurrency": 8, "result_retention_s": None, "max_waiting": 1000,
+    "waiting": {"online": 3, "offline": 120},
 }  # fmt: skip
 _SHOWN = {"schema": _QUEUE, "example": _EXAMPLE}
 _MISSING = error("There is no such queue.")
@@ -65,6 +68,7 @@ def schemas() -> dict[str, Any]:
         "width": WHOLE,
         "concurrency": {"type": ["integer", "null"]},
         "result_retention_s": {"type": ["integer", "null"]},
+        "max_waiting": {"type": ["integer", "null"], "description": "What counts, by the settings too; null for any."},
         "waiting": waiting,
     }
     return {"AdminQueue": {"type": "object", "properties": properties}}

@@ -110,6 +110,8 @@ class StateAdmin:
             facts.pulled = [
                 Pulled(one.queue, one.level, one.waiting, len(one.held), one.oldest_ms) for one in await self._lanes()
             ]
+            if facts.broker_error is None:  # what this ingress refuses by, tasks that wait for another attempt included
+                facts.backlogs = self._services.backlog.all()
         facts.ingress = own
         return facts
 

@@ -75,7 +75,7 @@ _ERRORS = {
     ),
     415: ("Files of this type are not taken.", "unsupported_file_type", "files of this type are not taken"),
     422: ("The Idempotency-Key was used for another request.", "idempotency_conflict", "this Idempotency-Key was used"),
-    429: ("The key has used up its requests.", "too_many_requests", "too many requests"),
+    429: ("The key has used up its requests, or the queue is full.", "too_many_requests", "too many requests"),
     503: ("Kafka cannot be reached, or too many wait.", "unavailable", "Kafka cannot be reached now"),
 }
 _TEXT = {"type": "string"}

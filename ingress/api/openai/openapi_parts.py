@@ -33,7 +33,7 @@ _ERRORS = {
     422: ("The Idempotency-Key was used for another request.",
           f"this Idempotency-Key was used for {TASK_TEXT} with another endpoint or body", "idempotency_conflict",
           "Idempotency-Key"),
-    429: ("The key's limit is reached; `Retry-After` is set when nothing was accepted.",
+    429: ("The key's limit is reached, or the queue is full; `Retry-After` is set when nothing was accepted.",
           "too many requests; try again later", "rate_limit_exceeded", None),
     502: ("The model server broke off its answer.", "the upstream broke off its answer", "upstream_cut", None),
     503: ("Kafka or every model server is away, or too many wait; `Retry-After` is set when nothing was accepted.",

@@ -13,7 +13,7 @@ def queue(**changes: Any) -> Queue:
     base: Queue = {
         "name": "q", "number": 1, "endpoint": "/v1/x", "owner": "key-1", "created_ms": 1, "width": 0,
         "work_partitions": 4, "served_by": "dispatcher", "explicit": False, "paused": False,
-            "concurrency": None, "retention_ms": None,
+        "concurrency": None, "retention_ms": None, "max_waiting": None,
     }  # fmt: skip
     return {**base, **changes}  # type: ignore[typeddict-item]
 
@@ -63,3 +63,12 @@ def test_changes_leave_what_they_do_not_name_and_zero_takes_a_limit_back() -> No
     known = queue(width=2, concurrency=3, retention_ms=5)
     assert QueueChanges(paused=True).applied(known) == {**known, "paused": True}
     assert QueueChanges(concurrency=0, retention_ms=0).applied(known) == queue(width=2)
+
+
+def test_no_limit_is_a_limit_that_was_named() -> None:
+    named = QueueChanges(max_waiting=7).applied(queue())
+    assert named == queue(max_waiting=7)
+    assert QueueChanges(max_waiting=0).applied(named) == queue(max_waiting=0)
+    assert QueueChanges(paused=False).applied(named) == named
+    by_name = queue(owner="key-2", created_ms=2, explicit=True)
+    assert fold(queue(), queue(max_waiting=0), by_name) == {**by_name, "max_waiting": 0}

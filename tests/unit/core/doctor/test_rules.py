@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core.backlog import Backlog
 from core.doctor.facts import Disk, Facts, Finding, Flow, Heard, Pulled, QueueFlow, Skew, WorkerHeard
 from core.doctor.rules import findings
 from tests.unit.core.test_queues import queue
@@ -51,6 +52,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ({"work": [QueueFlow("q", 0, Flow(9, 8, 2), 1)]}, "lag_growing", "8 came and 2 were taken"),
         ({"work": [QueueFlow("q", 0, SLOW, 1)]}, "queue_stands_still", "9 tasks of q (online) wait, the oldest for 90"),
         ({"pulled": [Pulled("q", 1, 2, 0, 7_300_000)]}, "no_worker", "2 tasks of q (offline) wait, the oldest for 2 h"),
+        ({"backlogs": [Backlog("q", 1, 1_000, 1_000)]}, "queue_full", "queue q (offline) is full: 1,000 of 1,000 wait"),
         ({"callbacks": Flow(2_000, 9, 1)}, "callbacks_behind", "2,000 results wait"),
         ({"skews": [Skew("w2", -60_000)]}, "clock_skew", "the clock of w2 is 60 s behind the one here"),
         ({"disks": [Disk("/d", 1 << 29, 100 << 30)]}, "disk_full", "0.5 of 100.0 GiB are free at /d"),
@@ -64,6 +66,13 @@ def test_each_trouble_has_its_name_and_a_next_step(changes: dict[str, Any], code
     assert (found.weight, found.code) == ("problem", code)
     assert words in found.what
     assert found.next_step
+
+
+def test_a_queue_with_room_is_not_full_and_a_paused_one_is_to_be_resumed() -> None:
+    assert of(backlogs=[Backlog("q", 0, 999, 1_000), Backlog("r", 0, 5, 0)]) == []
+    paused, full = of(queues=[queue(paused=True)], backlogs=[Backlog("q", 0, 7, 5)], work=[QueueFlow("q", 0, SLOW, 1)])
+    assert (paused.code, full.code) == ("queue_paused", "queue_full")
+    assert full.next_step.startswith("`headrace queues resume q`; `headrace queues set q --max-waiting N`")
 
 
 def test_what_is_not_stuck_is_a_note_and_comes_last() -> None:
