@@ -94,7 +94,8 @@ class BacklogKeeper:
         if not limit or self._view is None:
             return
         watched = self._watch(self._view, name, level)
-        await self._counted(self._view, watched)
+        if not (watched.whole and self._view.caught_up):
+            await self._counted(self._view, watched)
         waiting = watched.count.total()
         if waiting < limit or self._is_twin(self._view, task, owner):
             return
@@ -130,6 +131,7 @@ class BacklogKeeper:
         return watched
 
     async def _counted(self, view: View, watched: Watched) -> None:
+        """Wait until every row has been counted; raises Unavailable when that takes long."""
         try:
             async with asyncio.timeout(COUNTED_S):
                 while True:

@@ -65,6 +65,28 @@ async def test_a_full_queue_refuses_at_every_ingress_until_it_drains(site: Site,
     assert site.arrivals("full") >= MOST
 
 
+async def test_a_queue_that_workers_serve_has_room_again_when_they_take(site: Site) -> None:
+    headers = {"authorization": "Bearer sk-acme"}
+    async with aiohttp.ClientSession(site.url, headers=headers) as session:
+        body = {"queue": "pulled", "endpoint": ENDPOINT, "served_by": "workers"}
+        async with session.post("/v1/queue/register", json=body) as answer:
+            assert answer.status == 200, await answer.text()
+        assert (await site.asked("queues", "set", "pulled", "--max-waiting", "2"))["max_waiting"] == 2
+        ids = [(await put(site.url, "pulled"))[1] for _ in range(2)]
+        assert (await put(site.url, "pulled"))[0] == 429
+        await site.reached(ids, "queued")
+        shown = await site.asked("queues", "show", "pulled")
+        assert (shown["max_waiting"], shown["waiting"]) == (2, {"online": 2, "offline": 0})
+        taken: list[str] = []
+        while not taken:
+            async with session.post("/v1/queue/take", json={"queues": ["pulled:0"], "size": 1}) as answer:
+                taken += [one["task_id"] for tasks in (await answer.json()).values() for one in tasks]
+        assert (await put(site.url, "pulled"))[0] == 200, "what was taken is in the row before it is handed out"
+        assert (await put(site.url, "pulled"))[0] == 429
+        await site.run("queues", "set", "pulled", "--max-waiting", "0")
+        assert (await put(site.url, "pulled"))[0] == 200
+
+
 async def accepted(url: str) -> None:
     give_up = asyncio.get_running_loop().time() + LONG_S
     while True:
