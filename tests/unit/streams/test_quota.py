@@ -17,6 +17,7 @@ from ingress.keys.entry import from_document
 from streams.door import Door
 from streams.inputs import Poison, Submission
 from streams.quota import MOST_OWNERS, Quotas
+from tests.support.lane_log import Log
 from tests.unit.streams.test_door import NOW_S, OWNER, Fold, Queues, door, enter, message
 
 LIMIT = 2
@@ -88,6 +89,22 @@ async def test_what_has_its_row_is_not_judged_again() -> None:
     for _ in range(10):
         assert isinstance(await enter(made, message(), Rows(one.task_id), now_ms=NOW_MS), Submission)
     assert isinstance(await enter(made, message(), Rows(), now_ms=NOW_MS), Submission), "none of them was counted"
+
+
+async def test_a_batch_read_again_after_a_crash_comes_to_the_same_tasks() -> None:
+    made, log, offsets = limited(), Log(), range(LIMIT)
+    records = [message(trace_id=str(number)) for number in offsets]
+    for number, record in zip(offsets, records, strict=True):
+        record.offset = number
+    for _ in range(3):
+        fold = log.fold()
+        for number, record in zip(offsets, records, strict=True):
+            one = await enter(made, record, fold, now_ms=NOW_MS)
+            assert isinstance(one, Submission)
+            fold.submission(one, partition=0, offset=number)
+        log.keep(fold)
+    assert len(log.rows) == LIMIT
+    assert isinstance(await enter(made, message(), log.fold(), now_ms=NOW_MS), Poison), "the minute is used up"
 
 
 async def test_without_a_limit_nothing_is_counted() -> None:
