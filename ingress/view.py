@@ -101,9 +101,12 @@ class View:
         return None if value is None or holding not in value else STATUS.decode(value)
 
     def state(self, key: bytes) -> State | None:
-        """Return the state of a task without decoding its row."""
+        """Return the state of a task without decoding its row; None for what is no row."""
         value = self._store.get(key) if self._store is not None else None
-        return None if value is None else state_of(value)
+        try:
+            return None if value is None else state_of(value)
+        except IndexError:
+            return None
 
     def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
         """Return the first entries of the order from one key to another, which is not included."""

@@ -10,13 +10,20 @@ from typing import Any
 import pytest
 
 from core.errors import TooMany, Unavailable
+from core.kafka.producer import Record
 from core.settings import Settings
 from ingress.backlog import keeper
 from ingress.backlog.keeper import PAGE, BacklogKeeper
+from ingress.view import View
+from schemas.ids import TaskId
 from schemas.records import Queue
+from schemas.slices import queue_number
 from schemas.twins import key_id
+from streams.rows import Rules, fresh
 from tests.support.pull_cluster import QUEUE, Cluster
 from tests.support.records import task
+from tests.support.view import TP, open_view, record_of, removed
+from tests.support.waiting import eventually_async
 from tests.unit.core.test_queues import queue
 
 
@@ -72,6 +79,33 @@ async def test_rows_that_change_while_they_are_walked_are_counted_once(place: Pl
     waiting = sum(row["state"] == "queued" for row in place.cluster.rows.values())
     assert (online.waiting, online.limit) == (waiting, 3)
     assert (offline.waiting, offline.level) == (0, 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_real_store_tells_what_a_row_was_before(tmp_path: Path, seed: int) -> None:
+    chance, states = random.Random(seed), dict[str, str]()
+    ids = [str(TaskId(queue_number(QUEUE), 0, "C", 1_795_000_000, 0, number)) for number in range(40)]
+
+    def some(view: View) -> None:
+        records = []
+        for _ in range(chance.randint(1, 12)):
+            one, state = chance.choice(ids), chance.choice(("queued", "queued", "processing", "completed", "removed"))
+            states[one] = state
+            row: Any = fresh(task(queue=QUEUE), task_id=one, offset=0, created_ms=1, rules=Rules())
+            records.append(removed(one) if state == "removed" else record_of({**row, "state": state}))
+        view.feed(TP, records)
+
+    with open_view(tmp_path) as view:
+        some(view)
+        counting = BacklogKeeper(Settings(), queue=lambda _: None)
+        counting.follow(view)
+        counting.notice(queue(name=QUEUE, max_waiting=1))
+        for _ in range(20):
+            some(view)
+            if chance.random() < 0.3:
+                await asyncio.sleep(0)
+        await eventually_async(lambda: len(counting.all()) == 2)
+        assert min(counting.all()).waiting == sum(state == "queued" for state in states.values())
 
 
 async def test_a_full_queue_refuses_until_something_begins(place: Place) -> None:
@@ -137,6 +171,17 @@ async def test_a_limit_may_come_and_go(place: Place) -> None:
     await place.admit()
     assert place.keeper.all() == []
     place.keeper.accepted(b"TASK-1-0-C-x")
+
+
+async def test_a_stray_record_stops_nothing(place: Place) -> None:
+    place.follow()
+    [one, *_] = place.cluster.submit(1, 2)
+    place.view.catch_up()
+    for watcher in place.view.watchers:
+        watcher([Record(f"{one}0".encode(), value) for value in (b"", b"\x00", b"\x00\x00\x00\x00\x0c\xff", None)])
+        watcher([Record(None, b""), Record(b"-", b""), Record(b"TASK-", b"")])
+    await place.admit()
+    assert min(place.keeper.all()).waiting == 2
 
 
 async def test_before_everything_is_counted_nobody_is_let_in_or_refused_for_good(
