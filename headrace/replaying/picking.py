@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,10 +15,11 @@ from core.queues import QueueDirectory
 from core.settings import Settings
 from headrace.replaying.choice import Choice, Matcher
 from headrace.replaying.reading import beginnings, slices, stretch
-from headrace.replaying.refused import Place
+from headrace.replaying.refused import Refused
 from schemas import topics
 from schemas.codec import USAGE
 from schemas.headers import TYPE, find
+from schemas.ids import SERIALS
 from schemas.records import Task
 from schemas.slices import home_partition, stable_hash
 from streams.direct import FORWARDED
@@ -26,6 +27,7 @@ from streams.door import MAX_AROUND, believed_of
 from streams.inputs import Poison, Submission, read_task
 
 ENDED = TYPE + b"usage."
+NOTHING = Refused()
 
 
 class Used(NamedTuple):
@@ -54,7 +56,7 @@ class Picker:
     Args:
         used: how tasks have ended; None when nobody asks.
         widths: of the queues whose tasks live in some of the partitions only.
-        refused: where records lie that the scheduler took no task from.
+        refused: what the scheduler took no task from.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Picker:
         choice: Choice,
         used: Mapping[str, Used] | None,
         widths: Mapping[str, int],
-        refused: Collection[Place] = (),
+        refused: Refused = NOTHING,
     ) -> None:
         self._settings = settings
         self._widths = widths
@@ -72,6 +74,7 @@ class Picker:
         self._matcher = Matcher(choice)
         self._used = used
         self._refused = refused
+        self._lines: dict[str, bytearray] = defaultdict(bytearray)
         self.read = 0
         self.chosen = 0
         self.passed_over: Counter[str] = Counter()
@@ -83,7 +86,7 @@ class Picker:
             self.read += 1
             if not matcher.in_time(record.timestamp) or not matcher.by_headers(record.headers):
                 continue
-            if (level, record.partition, record.offset) in self._refused:
+            if (level, record.partition, record.offset) in self._refused.places:
                 self.passed_over["refused"] += 1
                 continue
             message: Any = _Message(record)
@@ -93,6 +96,9 @@ class Picker:
                 continue
             if found.direct and self._moved_on(found, record):
                 continue
+            if found.task["batch_id"] is not None and self._in_vain(found.task["batch_id"], found.task["batch_line"]):
+                self.passed_over["lines"] += 1
+                continue
             model = model_of(found.task)
             if not matcher.by_task(found.task_id, found.task, model=model):
                 continue
@@ -101,6 +107,16 @@ class Picker:
                 continue
             self.chosen += 1
             yield Pick(level, record.partition, record.offset, found.task_id, found.task, model, used)
+
+    def _in_vain(self, batch_id: str, line: int) -> bool:
+        """Tell whether a line was fed too late, or was fed before: after each change of a feeder some are."""
+        if not 0 <= line < self._refused.fed.get(batch_id, SERIALS):
+            return True
+        seen, (at, bit) = self._lines[batch_id], divmod(line, 8)
+        seen.extend(bytes(max(0, at + 1 - len(seen))))
+        again = bool(seen[at] >> bit & 1)
+        seen[at] |= 1 << bit
+        return again
 
     def _moved_on(self, one: Submission, record: Found) -> bool:
         """Tell whether the scheduler has written a direct record anew, to the home of its key: then that one counts."""

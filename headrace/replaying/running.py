@@ -54,6 +54,7 @@ async def opened(settings: Settings) -> AsyncIterator[Lookup]:
     names = [
         topics.USAGE,
         topics.DEAD_LETTERS,
+        topics.BATCHES,
         *(kind(level) for kind in (topics.tasks, topics.results) for level in (0, 1)),
     ]
     try:

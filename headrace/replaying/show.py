@@ -29,6 +29,7 @@ PROBLEMS = {
 }
 
 PASSED_OVER = {
+    "lines": "they are lines of batches that were fed a second time, or too late",
     "refused": "they are dead letters, and no task came of them",
     "unreadable": "they are no tasks by these settings",
 }

@@ -25,7 +25,7 @@ class Survey(NamedTuple):
 
     tally: Tally
     read: int
-    """Records read, those of the usage topic and dead letters included."""
+    """Records read, those that tell of outcomes and refusals included."""
     passed_over: Mapping[str, int]
     missing_ids: list[str]
     notes: list[str]

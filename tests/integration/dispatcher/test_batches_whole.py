@@ -12,6 +12,9 @@ from typing import NamedTuple
 import pytest
 
 from bench.simulator import Simulator
+from headrace.replaying.choice import Choice
+from headrace.replaying.running import opened
+from headrace.replaying.survey import surveyed
 from tests.support.batch_cluster import BatchBench, batch_bench, input_of
 from tests.support.roles import Role, running, settings_for
 from tests.support.waiting import eventually_async
@@ -45,6 +48,14 @@ async def roles(kafka: str, tmp_path: Path, sim: Simulator) -> AsyncIterator[Run
 
 def names(prefix: str, lines: range) -> list[str]:
     return sorted(f"{prefix}-{number}" for number in lines)
+
+
+async def counts_what_became_tasks(bench: BatchBench) -> None:
+    """Hold that a dry run of a replay counts the lines that became tasks, whatever else was fed."""
+    now_ms = time.time_ns() // 1_000_000
+    async with opened(bench.settings) as lookup:
+        found = await surveyed(bench.settings, lookup, Choice(levels=(1,)), now_ms=now_ms, on_read=lambda *_: None)
+    assert found.tally.total == sum(row["fed"] for row in bench.rows.values()), found.passed_over
 
 
 async def test_batches_end_with_every_line_in_one_of_their_files(roles: Running) -> None:
@@ -82,6 +93,7 @@ async def test_a_cancel_and_an_expiry_in_the_middle_leave_no_line_out(roles: Run
         assert row["completed"] == len(output) < 500
         codes = {line["error"]["code"] for line in await bench.lines(batch_id, errors=True)}
         assert codes == {f"batch_{state}"}
+    await counts_what_became_tasks(bench)
 
 
 @pytest.mark.timeout(240)
@@ -98,5 +110,6 @@ async def test_a_frozen_writer_is_not_heard_any_more(roles: Running) -> None:
     assert (row["total"], row["completed"], row["failed"]) == (total, total, 0)
     assert await bench.names(batch) == (names("c", range(total)), [])
     assert {len(times) for times in bench.results.values()} == {1}
+    await counts_what_became_tasks(bench)
     stored = {path.name for path in (roles.folder / "objects" / "batches" / batch / "output").iterdir()}
     assert {f"{part['end']:012d}-{part['token']}" for part in row["parts"]} <= stored

@@ -7,21 +7,25 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.kafka.deadletters import dead_letter
 from core.kafka.lookup import Found
 from core.settings import Settings
 from headrace.replaying.choice import Choice
 from headrace.replaying.picking import Pick, Picker, Used
-from headrace.replaying.refused import place_of
+from headrace.replaying.refused import Refused, place_of
 from schemas import topics
 from schemas.codec import TASK
 from schemas.headers import headers
-from schemas.slices import home_partition, stable_hash
+from schemas.ids import TaskId, line_id
+from schemas.slices import home_partition, queue_number, stable_hash
 from streams.direct import FORWARDED
 from tests.support.records import task, task_id
 
 AT_MS = 1_795_000_000_000
+BATCH = TaskId(7, 1, "P", AT_MS // 1000, 0, 5)
 PARTITIONS = 6
 
 
@@ -62,9 +66,32 @@ def test_what_the_scheduler_refused_is_passed_over_and_counted(settings: Setting
 
 def test_what_became_a_dead_letter_is_passed_over_where_its_record_does_not_tell(settings: Settings) -> None:
     records = [written()._replace(offset=offset) for offset in range(4)]
-    picker = Picker(settings, Choice(), None, {}, {(0, 0, 1), (1, 0, 2), (0, 5, 3)})
+    picker = Picker(settings, Choice(), None, {}, Refused({(0, 0, 1), (1, 0, 2), (0, 5, 3)}))
     assert [one.offset for one in picker.picks(0, records)] == [0, 2, 3]
     assert picker.passed_over == {"refused": 1}
+
+
+def line(number: int, batch_id: str = BATCH.batch()) -> Found:
+    """A line of a batch as its feeder writes it."""
+    one = str(line_id(BATCH, max(0, number) % 1_000, queue_number=queue_number("chat"), stamp_s=AT_MS // 1000))
+    described = headers(kind="task", ce_id=one, at_ms=AT_MS, queue="chat", level=1, owner="key-1")
+    made = task(id=one, level=1, mode="batch", batch_id=batch_id, batch_line=number, custom_id=f"c-{number}")
+    return found(TASK.encode(made), head=described)
+
+
+@given(
+    fed=st.none() | st.integers(0, 30),
+    runs=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=6),
+)
+def test_a_line_counts_once_and_only_if_it_became_a_task(fed: int | None, runs: list[tuple[int, int]]) -> None:
+    numbers = [number for begin, count in runs for number in range(begin, begin + count)]
+    judged = Refused(fed={} if fed is None else {BATCH.batch(): fed})
+    settings = Settings.model_validate({"auth": {"api_keys": ["one"]}})
+    picker = Picker(settings, Choice(), None, {}, judged)
+    records = [line(number) for number in numbers] + [line(0, "batch_other"), line(-1), line(1 << 30)]
+    chosen = [one.task["batch_line"] for one in picker.picks(1, records) if one.task["batch_id"] == BATCH.batch()]
+    assert sorted(chosen) == sorted({number for number in numbers if fed is None or number < fed})
+    assert picker.passed_over["lines"] == len(numbers) - len(chosen) + 2
 
 
 def letter(record: Found, **changes: Any) -> Found:
