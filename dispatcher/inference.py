@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from core.blobs import BlobStore
@@ -23,10 +24,13 @@ from dispatcher.outbox import Outbox
 from dispatcher.pace import Pace
 from dispatcher.pool import Pool
 from dispatcher.runner import Runner
+from dispatcher.said import Said
 from dispatcher.slots import Slots
+from dispatcher.spoken import Hearing, Spoken
 from dispatcher.ticker import Ticker
 from dispatcher.upstream import Upstream
 from dispatcher.worker import Worker
+from schemas import topics
 
 JOINED_POLL_S = 0.1
 NO_UPSTREAM = "no upstream takes calls now"
@@ -56,6 +60,8 @@ class Inference:
             on_change=self._upstreams_changed,
         )
         self._chunks = Producer(settings, name=f"{name}-chunks", durable=False)
+        self._said = Said(settings, name=name)
+        spoken = Spoken([Hearing(partial(self._said.read, level)) for level in range(len(topics.LEVELS))])
         bodies = Bodies(blobs, inline_bytes=settings.storage.inline_bytes)
         self._runner = Runner(
             settings,
@@ -65,6 +71,7 @@ class Inference:
             outbox=self._outbox,
             is_cancelled=self._controls.cancelled,
             has_outcome=rows.has_outcome,
+            is_spoken=spoken.__contains__,
             clock=epoch_ms,
         )
         self._heartbeat = Heartbeat(
@@ -84,6 +91,7 @@ class Inference:
             slots=self._slots,
             gate=self._gate,
             pace=self._pace,
+            spoken=spoken,
             runner=self._runner,
             ticker=self._ticker,
             producer=producer,
@@ -100,6 +108,7 @@ class Inference:
         self._heartbeat.start(self._crew)
         await self._controls.open(self._runner.cancel)
         await self._rows.open()
+        await self._said.open()
         self._ticker.start(self._crew)
         self._runner.progress.start(self._crew)
         await self._directory.open()
@@ -129,6 +138,7 @@ class Inference:
         await self._outbox.close(Deadline(deadline.left() / 2))
         await self._controls.close()
         await self._rows.close()
+        await self._said.close()
         await self._pool.close()
         await self._pace.close()
         await self._chunks.stop()

@@ -11,6 +11,7 @@ from core.kafka.producer import Producer
 from core.settings import Settings
 from dispatcher import metrics
 from dispatcher.allowance import Allowance
+from dispatcher.claims import Claims
 from dispatcher.clock import Deadline
 from dispatcher.crew import Crew
 from dispatcher.gate import Gate
@@ -19,6 +20,7 @@ from dispatcher.pace import Pace
 from dispatcher.reader import GroupReader, Taken
 from dispatcher.runner import Runner
 from dispatcher.slots import ONLINE, Draining, Slots
+from dispatcher.spoken import Spoken
 from dispatcher.ticker import Ticker
 from schemas import topics
 from schemas.records import Queue
@@ -43,6 +45,7 @@ class Lane:
         self._level = level
         self.idle = False
         """Whether somebody else serves the queue now: what is still in its topic is passed over."""
+        self._heard: dict[int, Claims] = {}
         topic = lanes.settings.topic(topics.work(queue, level))
         self.reader = GroupReader(
             lanes.settings,
@@ -77,13 +80,32 @@ class Lane:
 
     async def _taken(self, room: int) -> list[Item]:
         items: list[Item] = []
-        for taken in await self.reader.take(min(max(1, room), MAX_TAKE)):
+        for taken in await self._after_hearing(await self.reader.take(min(max(1, room), MAX_TAKE))):
             item = await self._admitted(taken)
             if item is not None:
                 items.append(item)
         if items and self._level == ONLINE:
             self._lanes.pace.online()
         return items
+
+    async def _after_hearing(self, records: list[Taken]) -> list[Taken]:
+        """Learn first what was said of the work of partitions that are newly ours.
+
+        What was revoked meanwhile is left out unsettled: whoever has it now reads it again.
+        """
+        fresh = [taken for taken in records if self._heard.get(taken.record.partition) is not taken.claims]
+        if not fresh:
+            return records
+        reader = self.reader
+        await self._lanes.spoken.heard(
+            self._level,
+            oldest_ms=min(taken.record.timestamp for taken in fresh),
+            given_ms=reader.given_ms,
+            given_at=reader.given_at,
+        )
+        ours = [taken for taken in records if reader.owns(taken)]
+        self._heard |= {taken.record.partition: taken.claims for taken in ours}
+        return ours
 
     async def _begin(self, item: Item) -> None:
         """Start an item once there is room for it, or give it back when its queue was paused meanwhile."""
@@ -146,6 +168,7 @@ class Lanes:
         slots: Slots,
         gate: Gate,
         pace: Pace,
+        spoken: Spoken,
         runner: Runner,
         ticker: Ticker,
         producer: Producer,
@@ -156,6 +179,7 @@ class Lanes:
         self.slots = slots
         self.gate = gate
         self.pace = pace
+        self.spoken = spoken
         self.runner = runner
         self.ticker = ticker
         self.producer = producer
@@ -196,6 +220,7 @@ class Lanes:
         for allowance in self._allowances.values():
             allowance.end()
         self.slots.close()
+        await self.spoken.close()
         tasks = [lane.task for lanes in self._lanes.values() for lane in lanes]
         if tasks:
             await asyncio.wait(tasks, timeout=deadline.left(1.0))

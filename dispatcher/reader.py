@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 from core.settings import Settings
 from dispatcher import metrics
 from dispatcher.claims import Claims
-from dispatcher.clock import Deadline
+from dispatcher.clock import Deadline, epoch_ms
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,9 @@ class GroupReader:
         self._claims: dict[TopicPartition, Claims] = {}
         self._failures = 0
         self._joined = False
+        self.given_ms = 0
+        """When partitions were assigned last, and below by the monotonic clock."""
+        self.given_at = 0.0
 
     @property
     def assigned(self) -> bool:
@@ -115,9 +119,14 @@ class GroupReader:
         if self._consumer is not None and tp in self._consumer.assignment():
             self._consumer.resume(tp)
 
+    @property
+    def to_commit(self) -> dict[TopicPartition, int]:
+        """Return what is safe and not committed yet."""
+        return {tp: point for tp, claims in self._claims.items() if (point := claims.to_commit()) is not None}
+
     async def commit(self, deadline: Deadline | None = None) -> bool:
         """Commit everything that is safe; False when it has to be tried again."""
-        points = {tp: point for tp, claims in self._claims.items() if (point := claims.to_commit()) is not None}
+        points = self.to_commit
         if not points or self._consumer is None:
             return True
         noted = {tp: self._claims[tp] for tp in points}
@@ -150,7 +159,13 @@ class GroupReader:
     def given(self, partitions: Iterable[TopicPartition]) -> None:
         """Begin the bookkeeping of newly assigned partitions."""
         self._claims = {tp: Claims() for tp in partitions}
+        self.given_ms, self.given_at = epoch_ms(), time.monotonic()
         self._joined = True
+
+    def owns(self, taken: Taken) -> bool:
+        """Tell whether the partition of a record is still the one that it was read from."""
+        record = taken.record
+        return self._claims.get(TopicPartition(record.topic, record.partition)) is taken.claims
 
     async def _joining(self) -> Any:
         consumer = AIOKafkaConsumer(

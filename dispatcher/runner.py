@@ -42,8 +42,10 @@ class Runner:
         outbox: Outbox,
         is_cancelled: Callable[[str], bool],
         has_outcome: Callable[[str], bool] = lambda _: False,
+        is_spoken: Callable[[Key], bool] = lambda _: False,
         clock: Clock,
     ) -> None:
+        """`is_spoken` tells of attempts that some worker has claimed, finished or given back already."""
         self._settings = settings
         self._name = name
         self._slots = slots
@@ -51,6 +53,7 @@ class Runner:
         self._outbox = outbox
         self._is_cancelled = is_cancelled
         self._has_outcome = has_outcome
+        self._is_spoken = is_spoken
         self._clock = clock
         self.progress = Progress(settings, name=name, outbox=outbox, clock=clock)
         self._items: dict[Key, Item] = {}
@@ -72,7 +75,7 @@ class Runner:
         known = self._items.get(item.key)
         if known is not None:
             known.at(taken.claims, record.offset)
-        if known is not None or item.key in self._over or self._has_outcome(item.work["id"]):
+        if known is not None or self._is_repeat(item):
             metrics.REPEATS.inc()
         elif self._is_cancelled(item.work["id"]):
             metrics.CANCELLED.inc()
@@ -83,6 +86,9 @@ class Runner:
         if known is None:
             item.settle()
         return None
+
+    def _is_repeat(self, item: Item) -> bool:
+        return item.key in self._over or self._has_outcome(item.work["id"]) or self._is_spoken(item.key)
 
     def start(self, item: Item) -> asyncio.Task[None] | None:
         """Run an item whose slot is held; the slot is freed when the call ends. None when there is no call."""

@@ -1,6 +1,7 @@
 """The commit tick: what still runs is claimed, then the offsets below it are committed.
 
-So an offset never waits for a model, and a kill -9 re-runs at most what was taken since the last tick.
+So an offset never waits for a model, and a kill -9 re-runs at most what was taken since the last tick. No claim
+waits for a commit: what is claimed is not run again, however late its offset is committed.
 """
 
 from __future__ import annotations
@@ -32,17 +33,19 @@ class Ticker:
         self._outbox = outbox
         self._readers = readers
         self._claiming = asyncio.Lock()
+        self._committing: dict[GroupReader, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self, crew: Crew) -> None:
         """Begin to tick."""
-        self._task = crew.spawn(self._run(), name="ticker")
+        self._task = crew.spawn(self._run(crew), name="ticker")
 
     async def close(self) -> None:
         """Stop ticking."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, *self._committing.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def tick(self, readers: Iterable[GroupReader], deadline: Deadline, *, last: bool = False) -> None:
         """Claim everything that runs, then commit these readers; with the time up, what is safe by then.
@@ -67,7 +70,17 @@ class Ticker:
                     item.streamed = happened["streamed"]
                     item.claim()
 
-    async def _run(self) -> None:
+    async def _run(self, crew: Crew) -> None:
         while True:
             await asyncio.sleep(self._settings.dispatcher.commit_interval_s)
-            await self.tick(list(self._readers()), Deadline(TICK_S))
+            await self._claim(Deadline(TICK_S))
+            for reader in self._readers():
+                if reader.to_commit and reader not in self._committing:
+                    self._committing[reader] = crew.spawn(self._commit(reader), name=f"commit-{reader.name}")
+
+    async def _commit(self, reader: GroupReader) -> None:
+        """Commit beside the ticks: one that hangs, as after a broker's return, holds up nobody but its own reader."""
+        try:
+            await reader.commit()
+        finally:
+            del self._committing[reader]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from bench.simulator import Simulator
 from core.blobs import open_blobs
 from core.settings import Settings
+from dispatcher.spoken import Spoken
 from schemas.parts import Blob
 from tests.support.waiting import eventually_async
 from tests.support.work import WorkProbe, dispatching
@@ -80,12 +83,13 @@ async def test_a_large_answer_is_found_again_with_its_usage(
 
 
 async def test_a_call_that_is_made_again_leaves_the_first_answer_as_it_was(
-    probe: WorkProbe, settings: Settings
+    probe: WorkProbe, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with dispatching(settings):
         task_id = await probe.submit(sim={"size": 700_000})
         first = await probe.outcome(task_id)
-    # A dispatcher that died before its commit: the next one reads the record again.
+    # The first was frozen before it spoke, say: the next one reads the record again and has heard nothing of it.
+    monkeypatch.setattr(Spoken, "__contains__", lambda *_: False)
     async with dispatching(settings):
         await probe.submit(sim={"size": 700_001}, task_id=task_id)
         await probe.ended_again(task_id)

@@ -1,0 +1,86 @@
+"""Work that was done and never committed: a kill -9 and a second dispatcher, which runs none of it again."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError
+
+from bench.simulator import Simulator
+from core.config import environment
+from core.settings import Settings
+from schemas import topics
+from tests.support.roles import running
+from tests.support.waiting import eventually_async
+from tests.support.work import QUEUE, WorkProbe, dispatching
+
+DONE = 200
+ONLINE = topics.work(QUEUE, 0)
+
+
+@pytest.fixture
+def env(settings: Settings) -> dict[str, str]:
+    """Return what makes a process of its own use the same settings."""
+    return environment(
+        {
+            "data_dir": str(settings.data_dir),
+            "kafka.bootstrap": settings.kafka.bootstrap,
+            "kafka.topic_prefix": settings.kafka.topic_prefix,
+            "kafka.partitions": settings.kafka.partitions,
+            "kafka.work_partitions": settings.kafka.work_partitions,
+            "upstream.urls": settings.upstream.urls,
+            "dispatcher.only": "inference",
+        }
+    )
+
+
+async def uncommit(settings: Settings) -> None:
+    """Take a group's commits back, as if they had hung, once Kafka has noticed that its last member is dead."""
+    name = settings.topic(ONLINE)
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, group_id=name, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(name, partition) for partition in range(settings.kafka.work_partitions)])
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await consumer.commit(dict.fromkeys(consumer.assignment(), 0))
+                except CommitFailedError:  # the group has a member still
+                    await asyncio.sleep(0.2)
+                else:
+                    return
+    finally:
+        await consumer.stop()
+
+
+@pytest.fixture
+async def killed(probe: WorkProbe, settings: Settings, env: dict[str, str], tmp_path: Path) -> list[str]:
+    """Have a dispatcher do work, kill it, and forget that it has committed any of it; the ids of what it did."""
+    with running("dispatcher", env=env, log=tmp_path / "killed.log") as role:
+        ids = [await probe.submit() for _ in range(DONE)]
+        await eventually_async(lambda: all(probe.finished(one) for one in ids), within_s=60, what="all outcomes")
+        role.kept = False
+        role.kill()
+    await uncommit(settings)
+    assert await probe.uncommitted(ONLINE, ONLINE) == DONE
+    return ids
+
+
+@pytest.mark.timeout(180)
+async def test_what_was_done_is_not_done_again(
+    probe: WorkProbe, settings: Settings, sim: Simulator, killed: list[str]
+) -> None:
+    again = [await probe.submit(task_id=one) for one in killed[:10]]
+    after = [await probe.submit() for _ in range(10)]
+    attempts = [await probe.submit(task_id=one, attempt=2) for one in killed[-10:]]
+    async with dispatching(settings):
+        for one in after:
+            await probe.ended(one, within_s=60)
+        for one in attempts:
+            await probe.ended_again(one)
+        await probe.committed(ONLINE, ONLINE, within_s=60)
+    assert sim.stats.arrivals == DONE + len(after) + len(attempts)
+    assert {one: sim.stats.keys[one].arrivals for one in again} == dict.fromkeys(again, 1)
