@@ -24,7 +24,7 @@ class Spool:
 
     def __init__(self, open_writer: Callable[[], BlobWriter], *, inline_bytes: int) -> None:
         self._open_writer = open_writer
-        self._inline_bytes = inline_bytes
+        self.inline_bytes = inline_bytes
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._writer: BlobWriter | None = None
@@ -33,14 +33,14 @@ class Spool:
     @property
     def text(self) -> bytes | None:
         """Return what was taken so far, while it fits a record."""
-        return b"".join(self._held) if self.size <= self._inline_bytes else None
+        return b"".join(self._held) if self.size <= self.inline_bytes else None
 
     async def take(self, data: bytes) -> None:
         """Append a piece; raises Unavailable."""
         self.size += len(data)
         self._held.append(data)
         self._held_bytes += len(data)
-        if self.size > self._inline_bytes and self._held_bytes >= PIECE_BYTES:
+        if self.size > self.inline_bytes and self._held_bytes >= PIECE_BYTES:
             await self._spill()
 
     async def finish(self) -> Spooled:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-import httpx
-
 from core.spans import tracer
 from dispatcher import spans
+from dispatcher.answer import Answer
 from dispatcher.bodies import Bodies, RequestBody
 from dispatcher.clock import Clock
 from dispatcher.items import Item
@@ -21,7 +20,10 @@ from schemas.records import Outcome
 class Attempt:
     """Call an upstream for one item; what was relayed until a failure stays readable."""
 
-    def __init__(self, item: Item, *, pool: Pool, relay: Relay, bodies: Bodies, limit_bytes: int, clock: Clock) -> None:
+    def __init__(
+        self, item: Item, *, pool: Pool, relay: Relay | None, bodies: Bodies, limit_bytes: int, clock: Clock
+    ) -> None:
+        """`relay` passes a stream on; None for a call that does not stream."""
         self._item = item
         self._pool = pool
         self._relay = relay
@@ -32,7 +34,6 @@ class Attempt:
         self._first_ms: int | None = None
         self._traceparent = item.traceparent
         self._upstream: str | None = None
-        self._streaming = item.work["mode"] == "streaming"
 
     async def call(self) -> Outcome:
         """Return the answer's outcome; raises CallError.
@@ -54,17 +55,10 @@ class Attempt:
 
     def failed(self, failure: Failure, detail: str = "") -> Outcome:
         """Build the outcome of a failure, with what of a stream had been delivered by then."""
-        chunks = self._relay.chunks
-        return failed(
-            failure,
-            started_ms=self._started_ms,
-            upstream=self._upstream,
-            detail=detail,
-            chunks=chunks,
-            body=self._relay.text if chunks else None,
-            usage=self._relay.usage,
-            first_token_ms=self._relay.first_token_ms,
-        )
+        outcome = failed(failure, started_ms=self._started_ms, upstream=self._upstream, detail=detail)
+        if (relay := self._relay) is None:
+            return outcome
+        return relay.delivered(outcome)
 
     async def _traced(self, upstream: Upstream, body: RequestBody) -> Outcome:
         """Call within a span, whose context the upstream is given."""
@@ -90,34 +84,35 @@ class Attempt:
 
     async def _call(self, upstream: Upstream, body: RequestBody) -> Outcome:
         content = await body.open()
-        async with upstream.post(self._item.work["endpoint"], content, self._headers(body.size)) as response:
-            status = response.status_code
-            if 300 <= status < 400:
-                raise CallError(Failure.REDIRECT, f"{status} to {response.headers.get('location', 'nowhere')}")
-            content_type = response.headers.get("content-type", "")
-            if self._streaming and status < 300:
-                if content_type.startswith(EVENT_STREAM):
-                    await self._relay.pump(response)
-                else:
-                    await self._relay.whole(await self._read(response, content_type))
-                return await self._streamed(status)
-            return await self._kept(response, upstream, content_type)
+        async with upstream.post(self._item.work["endpoint"], content, self._headers(body.size)) as answer:
+            if 300 <= answer.status < 400:
+                raise CallError(Failure.REDIRECT, f"{answer.status} to {answer.header('location') or 'nowhere'}")
+            content_type = answer.header("content-type") or ""
+            if self._relay is None or answer.status >= 300:
+                return await self._kept(answer, upstream, content_type)
+            if content_type.startswith(EVENT_STREAM):
+                await self._relay.pump(answer.pieces())
+            else:
+                await self._relay.whole(await self._read(answer, content_type))
+            return await self._streamed(self._relay, answer.status)
 
-    async def _kept(self, response: httpx.Response, upstream: Upstream, content_type: str) -> Outcome:
+    async def _kept(self, answer: Answer, upstream: Upstream, content_type: str) -> Outcome:
         """Take an answer in, as a stream to the object store when it is large."""
-        answer = self._bodies.answer(self._item.work, media_type=content_type or "application/octet-stream")
+        body = self._bodies.answer(self._item.work, media_type=content_type or "application/octet-stream")
         try:
-            async for data in response.aiter_bytes():
+            async for data in answer.pieces():
                 self._first_ms = self._first_ms or self._clock()
-                await answer.take(data)
-                self._check(answer.size)
-            kept = await answer.finish()
+                await body.take(data)
+                self._check(body.size)
+            kept = await body.finish()
         finally:
-            answer.drop()
-        if response.status_code < 300 and kept.body is not None and is_broken_json(content_type, kept.body):
+            body.drop()
+        # Token counts were read from the parsed text: what has them is JSON.
+        unsure = answer.status < 300 and kept.body is not None and kept.usage is None
+        if unsure and is_broken_json(content_type, kept.body or b""):
             raise CallError(Failure.NO_JSON)
         return answered(
-            response.status_code,
+            answer.status,
             body=kept.body,
             body_ref=kept.body_ref,
             content_type=content_type,
@@ -125,7 +120,7 @@ class Attempt:
             started_ms=self._started_ms,
             usage=kept.usage,
             first_token_ms=self._first_ms,
-            retry_after=self._retry_after(response, upstream),
+            retry_after=self._retry_after(answer, upstream),
         )
 
     def _headers(self, size: int) -> dict[str, str]:
@@ -134,15 +129,15 @@ class Attempt:
             "content-type": content_type,
             "content-length": str(size),  # known for a streamed body too: many model servers take no chunked ones
             # A form may ask for text, subtitles or JSON.
-            "accept": EVENT_STREAM if self._streaming else JSON if content_type == JSON else "*/*",
+            "accept": EVENT_STREAM if self._relay is not None else JSON if content_type == JSON else "*/*",
             "x-task-id": self._item.work["id"],
         }
         if self._traceparent is not None:
             headers["traceparent"] = self._traceparent.decode("latin-1")
         return headers
 
-    async def _streamed(self, status: int) -> Outcome:
-        text = await self._relay.finish()
+    async def _streamed(self, relay: Relay, status: int) -> Outcome:
+        text = await relay.finish()
         return answered(
             status,
             body=text.data,
@@ -150,29 +145,29 @@ class Attempt:
             content_type=EVENT_STREAM,
             upstream=self._upstream or "",
             started_ms=self._started_ms,
-            chunks=self._relay.chunks,
-            usage=self._relay.usage,
-            first_token_ms=self._relay.first_token_ms,
+            chunks=relay.chunks,
+            usage=relay.usage,
+            first_token_ms=relay.first_token_ms,
         )
 
-    def _retry_after(self, response: httpx.Response, upstream: Upstream) -> int | None:
+    def _retry_after(self, answer: Answer, upstream: Upstream) -> int | None:
         """Read Retry-After; from a busy upstream it holds for the whole pool."""
-        wait_ms = retry_after_ms(response.headers.get("retry-after"), now_ms=self._clock())
-        if wait_ms is not None and response.status_code in (429, 503):
+        wait_ms = retry_after_ms(answer.header("retry-after"), now_ms=self._clock())
+        if wait_ms is not None and answer.status in (429, 503):
             self._pool.leave_out(upstream, wait_ms / 1000)
         return wait_ms
 
-    async def _read(self, response: httpx.Response, content_type: str) -> bytes:
+    async def _read(self, answer: Answer, content_type: str) -> bytes:
         parts: list[bytes] = []
         size = 0
-        async for data in response.aiter_bytes():
+        async for data in answer.pieces():
             size += len(data)
             self._check(size)
             parts.append(data)
-        answer = b"".join(parts)
-        if is_broken_json(content_type, answer):
+        body = b"".join(parts)
+        if is_broken_json(content_type, body):
             raise CallError(Failure.NO_JSON)
-        return answer
+        return body
 
     def _check(self, size: int) -> None:
         if size > self._limit_bytes:

@@ -61,11 +61,11 @@ class Kept(NamedTuple):
 
 
 class AnswerBody:
-    """Takes an answer piece by piece, and looks for its token counts on the way."""
+    """Takes an answer piece by piece; in one too large to be held its token counts are looked for on the way."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._finder = UsageFinder()
+        self._finder: UsageFinder | None = None
 
     @property
     def size(self) -> int:
@@ -74,7 +74,11 @@ class AnswerBody:
 
     async def take(self, data: bytes) -> None:
         """Append a piece; raises CallError when the store does not take it."""
-        self._finder.feed(data)
+        if self._finder is None and self._spool.size + len(data) > self._spool.inline_bytes:
+            self._finder = UsageFinder()
+            self._finder.feed(self._spool.text or b"")
+        if self._finder is not None:
+            self._finder.feed(data)
         try:
             await self._spool.take(data)
         except Unavailable as error:
@@ -86,7 +90,7 @@ class AnswerBody:
             body, body_ref = await self._spool.finish()
         except Unavailable as error:
             raise CallError(Failure.STORAGE, error.message) from error
-        return Kept(body, body_ref, self._finder.usage if body is None else usage_of(body))
+        return Kept(body, body_ref, usage_of(body) if self._finder is None else self._finder.usage)
 
     def drop(self) -> None:
         """Forget it, unless it is finished."""

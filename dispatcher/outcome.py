@@ -57,34 +57,24 @@ class Failure(Enum):
         return self.value.status
 
 
-def failed(
-    failure: Failure,
-    *,
-    started_ms: int,
-    upstream: str | None = None,
-    detail: str = "",
-    chunks: int = 0,
-    body: bytes | None = None,
-    usage: Usage | None = None,
-    first_token_ms: int | None = None,
-) -> Outcome:
-    """Build the outcome of a failure; `body` is what of a stream had come by then."""
+def failed(failure: Failure, *, started_ms: int, upstream: str | None = None, detail: str = "") -> Outcome:
+    """Build the outcome of a failure; `Relay.delivered` adds what of a stream had come by then."""
     rule = failure.value
     message = f"{rule.message}: {detail}" if detail else rule.message
     return {
         "status_code": rule.status,
-        "body": body or None,
+        "body": None,
         "body_ref": None,
-        "content_type": EVENT_STREAM if body else JSON,
+        "content_type": JSON,
         "error_code": rule.code,
         "error_message": message[:MAX_MESSAGE].encode(errors="replace").decode(),
-        "retriable": rule.retriable and not chunks,
+        "retriable": rule.retriable,
         "retry_after_ms": None,
         "upstream": upstream,
-        "chunks": chunks,
-        "usage": usage,
+        "chunks": 0,
+        "usage": None,
         "started_ms": started_ms,
-        "first_token_ms": first_token_ms,
+        "first_token_ms": None,
     }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 
-import httpx
 import orjson
 
 from core.errors import Unavailable
@@ -66,6 +66,19 @@ class Relay:
         except Unavailable as error:
             raise CallError(Failure.STORAGE, error.message) from error
 
+    def delivered(self, outcome: Outcome) -> Outcome:
+        """Add to the outcome of a failure what of the stream had been delivered by then."""
+        chunks, text = self.chunks, self.text
+        return {
+            **outcome,
+            "chunks": chunks,
+            "retriable": outcome["retriable"] and not chunks,
+            "body": text or None if chunks else None,
+            "content_type": EVENT_STREAM if chunks and text else JSON,
+            "usage": self.usage,
+            "first_token_ms": self.first_token_ms,
+        }
+
     async def with_text(self, outcome: Outcome) -> Outcome:
         """Add what of a failed stream had come to its outcome, when it is too large to be there already."""
         if outcome["error_code"] is None or not outcome["chunks"] or self.text is not None:
@@ -85,12 +98,12 @@ class Relay:
         """Return the token counts of the last frame that had any."""
         return usage_of(self._with_usage)
 
-    async def pump(self, response: httpx.Response) -> None:
+    async def pump(self, pieces: AsyncIterator[bytes]) -> None:
         """Relay until the stream ends; a stream that was not complete raises CallError."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as patience:
-                async for data in response.aiter_bytes():
+                async for data in pieces:
                     await self._take(data)
                     if self._cutter.done and patience.when() is None:
                         patience.reschedule(loop.time() + LINGER_S)

@@ -44,29 +44,43 @@ class Worker:
             return outcome
 
     async def _run(self, item: Item) -> Outcome:
-        limit_bytes = self._settings.dispatcher.max_answer_bytes
+        left_s = (item.work["deadline_ms"] - self._clock()) / 1000
+        if item.work["mode"] == "streaming":
+            return await self._streamed(item, left_s)
+        return await _bounded(self._attempt(item, None), left_s)
+
+    async def _streamed(self, item: Item, left_s: float) -> Outcome:
         writer = ChunkWriter(
             self._settings, self._chunks, item.work, worker=self._name, home=item.home, clock=self._clock
         )
-        relay = Relay(writer, self._bodies.spool(item.work, media_type=EVENT_STREAM), limit_bytes=limit_bytes)
-        attempt = Attempt(
-            item, pool=self._pool, relay=relay, bodies=self._bodies, limit_bytes=limit_bytes, clock=self._clock
-        )
-        left_s = (item.work["deadline_ms"] - self._clock()) / 1000
-        if left_s <= 0:
-            return attempt.failed(Failure.TIMEOUT)
+        spool = self._bodies.spool(item.work, media_type=EVENT_STREAM)
+        relay = Relay(writer, spool, limit_bytes=self._settings.dispatcher.max_answer_bytes)
+        attempt = self._attempt(item, relay)
         item.delivered = relay.begun
         item.deltas = lambda: writer.frames
         item.interrupted = lambda: attempt.failed(Failure.STOPPED)
         try:
             async with writer:
-                try:
-                    async with asyncio.timeout(left_s):
-                        outcome = await attempt.call()
-                except TimeoutError:
-                    outcome = attempt.failed(Failure.TIMEOUT)
-                except CallError as error:
-                    outcome = attempt.failed(error.failure, error.detail)
+                outcome = await _bounded(attempt, left_s)
             return await relay.with_text(outcome)
         finally:
             relay.drop()
+
+    def _attempt(self, item: Item, relay: Relay | None) -> Attempt:
+        limit_bytes = self._settings.dispatcher.max_answer_bytes
+        return Attempt(
+            item, pool=self._pool, relay=relay, bodies=self._bodies, limit_bytes=limit_bytes, clock=self._clock
+        )
+
+
+async def _bounded(attempt: Attempt, left_s: float) -> Outcome:
+    """Call within the time that a task has left."""
+    if left_s <= 0:
+        return attempt.failed(Failure.TIMEOUT)
+    try:
+        async with asyncio.timeout(left_s):
+            return await attempt.call()
+    except TimeoutError:
+        return attempt.failed(Failure.TIMEOUT)
+    except CallError as error:
+        return attempt.failed(error.failure, error.detail)

@@ -17,7 +17,7 @@ from tests.integration.test_idempotency import until_ready
 from tests.support.lane import LaneProbe, lane_probe
 from tests.support.ports import free_port
 from tests.support.roles import Role, running, settings_for
-from tests.support.waiting import eventually_async
+from tests.support.waiting import POLL_S, eventually_async
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,12 @@ async def state(session: aiohttp.ClientSession, url: str, task_id: str) -> str:
         return str((await answer.json())["status"])
 
 
+async def judged(session: aiohttp.ClientSession, url: str, task_id: str) -> None:
+    async with asyncio.timeout(20):
+        while await state(session, url, task_id) != "cancelled":
+            await asyncio.sleep(POLL_S)
+
+
 async def runs_through(session: aiohttp.ClientSession, site: Site, name: str) -> None:
     """Return when a task that was put now has succeeded: whatever was before it has been read."""
     marker = await put(session, site.urls[0], name)
@@ -115,7 +121,8 @@ async def test_what_runs_is_closed_within_a_second(site: Site) -> None:
         await eventually_async(lambda: site.arrivals(name), what="the call")
         asked_ms, other = time.time_ns() / 1e6, site.urls[(number + 1) % 2]
         assert await cancel(session, other, task_id) == (202, task_id)
-        assert await state(session, other, task_id) == "cancelled", "what was answered is so"
+        # At once, unless everything is slow: after a second the answer comes without the judgement.
+        await judged(session, other, task_id)
         await eventually_async(lambda: site.closed_ms(name), within_s=5, what="the closing of the call")
         waits.append(site.closed_ms(name)[0] - asked_ms)
         return task_id

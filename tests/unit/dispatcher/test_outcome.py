@@ -47,7 +47,6 @@ def test_failures(failure: Failure, status: int, retriable: bool) -> None:
     outcome = failed(failure, started_ms=1, detail="x" * 1000)
     assert (outcome["status_code"], outcome["retriable"]) == (status, retriable)
     assert len(outcome["error_message"] or "") <= 500
-    assert failed(failure, started_ms=1, chunks=1)["retriable"] is False, "tokens were delivered"
 
 
 def test_every_failure_is_in_the_table() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-import httpx
+import aiohttp
 import pytest
 from obstore.store import MemoryStore
 
@@ -23,7 +23,7 @@ from tests.unit.dispatcher.doubles import Clock, MemoryProducer, work
 USAGE = b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}'
 
 
-class Script(httpx.AsyncByteStream):
+class Script:
     """Bytes as an upstream sends them; `then` is raised, or waited for, at the end."""
 
     def __init__(self, *parts: bytes, then: Exception | asyncio.Event | None = None) -> None:
@@ -54,7 +54,7 @@ class Stream:
 
     async def pump(self, script: Script) -> None:
         async with self.writer:
-            await self.relay.pump(httpx.Response(200, stream=script))
+            await self.relay.pump(aiter(script))
 
     @property
     def frames(self) -> list[bytes]:
@@ -95,8 +95,8 @@ async def test_without_either_the_stream_was_cut() -> None:
 
 async def test_a_broken_connection_keeps_what_had_come() -> None:
     stream = Stream()
-    with pytest.raises(httpx.ReadError):
-        await stream.pump(Script(b"data: 1\n\ndata: 2\n\n", then=httpx.ReadError("reset")))
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await stream.pump(Script(b"data: 1\n\ndata: 2\n\n", then=aiohttp.ClientPayloadError("reset")))
     assert stream.frames == [b"1", b"2"]
     assert stream.relay.chunks == len(stream.producer.written)
 
@@ -155,9 +155,8 @@ async def test_a_stream_that_broke_off_keeps_what_had_come(frames: int) -> None:
     stream = Stream()
     with pytest.raises(CallError):
         await stream.pump(Script(*[LARGE_FRAME] * frames))
-    outcome = failed(
-        Failure.CUT, started_ms=1, chunks=stream.relay.chunks, body=stream.relay.text if stream.relay.chunks else None
-    )
+    outcome = stream.relay.delivered(failed(Failure.CUT, started_ms=1))
+    assert not outcome["retriable"]
     outcome = await stream.relay.with_text(outcome)
     assert outcome["content_type"] == "text/event-stream"
     if frames == 1:
@@ -172,6 +171,7 @@ async def test_a_failure_before_the_first_frame_keeps_nothing() -> None:
     with pytest.raises(CallError):
         await stream.pump(Script(b": " + b"x" * 60_000))
     outcome = failed(Failure.CUT, started_ms=1)
+    assert stream.relay.delivered(outcome) == outcome
     assert await stream.relay.with_text(outcome) == outcome
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -49,13 +50,11 @@ async def upstream(how: Callable[[asyncio.StreamWriter], None], gone: asyncio.Ev
 
 async def read_late(one: Upstream, gone: asyncio.Event) -> AsyncIterator[bytes]:
     """Read an answer after its break has been noticed."""
-    async with one.post("/v1/chat/completions", b"{}", {}) as response:
+    async with one.post("/v1/chat/completions", b"{}", {}) as answer:
         await gone.wait()
-        reader: Any = response.stream
-        for name in ("_stream", "_reader"):
-            reader = getattr(reader, name)
+        reader: Any = answer._response.content
         await eventually_async(reader.exception, what="the break")
-        async for data in response.aiter_bytes():
+        async for data in answer.pieces():
             yield data
 
 
@@ -73,3 +72,52 @@ async def test_nothing_that_was_sent_before_a_break_is_lost(how: Callable[[async
             await collect(read_late(one, gone), got)
     assert caught.value.failure is Failure.CUT
     assert b"".join(got) == b"".join(FRAMES)
+
+
+@asynccontextmanager
+async def answering(head: bytes, body: bytes) -> AsyncIterator[Upstream]:
+    """Run an upstream that gives one answer, whatever it is asked."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n%b\r\ncontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        one = Upstream(Settings(), f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        yield one
+        await one.close()
+
+
+async def test_a_body_that_was_packed_unasked_is_unpacked() -> None:
+    packed = gzip.compress(b'{"a":1}')
+    async with (
+        answering(b"content-encoding: gzip", packed) as one,
+        one.post("/v1/chat/completions", b"{}", {}) as answer,
+    ):
+        assert b"".join([piece async for piece in answer.pieces()]) == b'{"a":1}'
+
+
+@pytest.mark.parametrize(("coding", "body"), [(b"gzip", b"no gzip"), (b"deflate", b"\xff\xff\xff")])
+async def test_a_body_that_cannot_be_unpacked_is_malformed(coding: bytes, body: bytes) -> None:
+    got: list[bytes] = []
+    async with answering(b"content-encoding: " + coding, body) as one:
+        with pytest.raises(CallError) as caught:
+            async with one.post("/v1/chat/completions", b"{}", {}) as answer:
+                await collect(answer.pieces(), got)
+    assert caught.value.failure is Failure.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"application/json", "application/json"),
+        ("text/plain; a=ü".encode(), "text/plain; a=ü"),
+        (b"text/plain; a=\xfc", "text/plain; a=ü"),
+    ],
+)
+async def test_whatever_a_header_holds_a_record_can_hold(raw: bytes, text: str) -> None:
+    async with answering(b"content-type: " + raw, b"") as one, one.post("/v1/images/edits", b"{}", {}) as answer:
+        assert answer.header("Content-Type") == text
+        assert answer.header("retry-after") is None
