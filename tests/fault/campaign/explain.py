@@ -12,6 +12,8 @@ from tests.fault.campaign.faults import Fault
 
 TICK_MS = 2_500
 """The commit interval of half a second, and what claim and commit may take on a busy machine."""
+SPOKEN_MS = 1_000
+"""What a worker said so shortly before a blow may not have been in the log yet when it fell."""
 CALL_MS = 15_000
 """A call that began this long before the kill of its dispatcher may still have run."""
 ARRIVAL_MS = 1_000
@@ -56,13 +58,21 @@ def explain(arrivals: Mapping[str, Sequence[int]], evidence: Evidence, faults: S
 def _cause(times: Sequence[int], spoken: Sequence[int | None], faults: Sequence[Fault]) -> str | None:
     """Name the blow that explains a repeat; the last call is the repeat itself.
 
+    None does of an attempt of which a worker had spoken, before the blow fell or before the repeat began: such work is
+    passed over. Only a dispatcher that was frozen begins with what it had read before.
+
     Args:
         spoken: for each attempt when its worker first spoke of it; None where it never did.
     """
     first = times[:-1]
+    faults = [one for one in faults if any(at is None or at >= one.at_ms - SPOKEN_MS for at in spoken)]
+    last = spoken[-1]
+    if last is not None and times[-1] > last + TICK_MS:
+        thawed = (one for one in faults if one.role == "dispatcher" and one.kind == "freeze")
+        begins = any(one.at_ms <= times[-1] <= (one.until_ms or 0) + TICK_MS for one in thawed)
+        return "dispatcher frozen" if begins else None
     for blow in (fault for fault in faults if fault.role == "dispatcher" and fault.kind == "kill"):
-        ran = any(blow.at_ms - CALL_MS <= at <= blow.at_ms + ARRIVAL_MS for at in first)
-        if ran and any(at is None or at >= blow.at_ms - TICK_MS for at in spoken):
+        if any(blow.at_ms - CALL_MS <= at <= blow.at_ms + ARRIVAL_MS for at in first):
             return "dispatcher killed"
     for cause, blows in (
         ("dispatcher frozen", [f for f in faults if f.role == "dispatcher" and f.kind == "freeze"]),
