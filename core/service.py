@@ -13,6 +13,7 @@ import uvloop
 
 from core.config import secrets
 from core.errors import HeadraceError
+from core.kafka.mended import mend_connections
 from core.logs import setup_logging
 from core.settings import Settings
 from core.tracing import tracing
@@ -30,6 +31,7 @@ def run_role(role: str, settings: Settings, main: Main) -> int:
     """
     setup_logging(settings.log, role, secrets=secrets(settings))
     logging.captureWarnings(True)
+    mend_connections()
     # What was imported stays for good. Walking its 110,000 objects stopped the loop for 60 ms at every full collection.
     gc.collect()
     gc.freeze()
