@@ -76,8 +76,10 @@ class Attempt:
     async def _timed(self, upstream: Upstream, body: RequestBody) -> Outcome:
         """Hold the call to its own clock, which does not run while no upstream can be reached."""
         run_ms = self._item.work["run_timeout_ms"]
+        if not run_ms:
+            return await self._call(upstream, body)
         try:
-            async with asyncio.timeout(run_ms / 1000 if run_ms else None):
+            async with asyncio.timeout(run_ms / 1000):
                 return await self._call(upstream, body)
         except TimeoutError:
             raise CallError(Failure.RUN_TIMEOUT, f"{run_ms / 1000:g} s") from None

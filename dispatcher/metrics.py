@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TypeVar
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from schemas.records import Outcome, Work
@@ -48,11 +51,20 @@ BATCH_PIECES_DROPPED = Counter("headrace_batch_pieces_dropped", "Pieces that ano
 BATCHES_OPEN = Gauge("headrace_batches_open", "Batches that have not ended, of the partitions of this process.")
 
 
+Metric = TypeVar("Metric", Counter, Gauge, Histogram)
+
+
+@cache
+def of(metric: Metric, *labels: str) -> Metric:
+    """Look up what a metric counts under these labels: labels() costs more than the increment."""
+    return metric.labels(*labels)
+
+
 def answered(work: Work, outcome: Outcome) -> None:
     """Count the tokens of an attempt, and how long a stream let its reader wait."""
     level = LEVELS[work["level"]]
     if usage := outcome["usage"]:
-        TOKENS.labels(level, "prompt").inc(usage["prompt_tokens"])
-        TOKENS.labels(level, "completion").inc(usage["completion_tokens"])
+        of(TOKENS, level, "prompt").inc(usage["prompt_tokens"])
+        of(TOKENS, level, "completion").inc(usage["completion_tokens"])
     if work["mode"] == "streaming" and (first_ms := outcome["first_token_ms"]) is not None:
-        FIRST_TOKEN_SECONDS.labels(level).observe(max(0, first_ms - outcome["started_ms"]) / 1000)
+        of(FIRST_TOKEN_SECONDS, level).observe(max(0, first_ms - outcome["started_ms"]) / 1000)

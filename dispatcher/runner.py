@@ -71,7 +71,7 @@ class Runner:
         record: Any = taken.record
         item = read(self._settings, record)
         item.at(taken.claims, record.offset)
-        metrics.TAKEN.labels(LEVELS[item.work["level"]]).inc()
+        metrics.of(metrics.TAKEN, LEVELS[item.work["level"]]).inc()
         known = self._items.get(item.key)
         if known is not None:
             known.at(taken.claims, record.offset)
@@ -153,7 +153,7 @@ class Runner:
     async def _run(self, item: Item) -> None:
         level = LEVELS[item.work["level"]]
         began = time.monotonic()
-        metrics.RUNNING.labels(level).inc()
+        metrics.of(metrics.RUNNING, level).inc()
         if item.work["mode"] == "streaming":
             self.progress.follow(item)
         try:
@@ -163,7 +163,7 @@ class Runner:
             outcome = failed(Failure.INTERNAL, started_ms=self._clock(), detail=type(error).__name__)
         finally:
             self.progress.forget(item)
-            metrics.RUNNING.labels(level).dec()
+            metrics.of(metrics.RUNNING, level).dec()
             metrics.CALL_SECONDS.observe(time.monotonic() - began)
             self._slots.release(item.work["level"])
         if item.phase is not Phase.ENDED:
@@ -171,7 +171,7 @@ class Runner:
 
     def _report(self, item: Item, outcome: Outcome) -> None:
         item.end()
-        metrics.OUTCOMES.labels(LEVELS[item.work["level"]], outcome["error_code"] or "none").inc()
+        metrics.of(metrics.OUTCOMES, LEVELS[item.work["level"]], outcome["error_code"] or "none").inc()
         self._put(item, self._event("finished", item, outcome=outcome))
 
     def _event(

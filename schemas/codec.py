@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import fastavro
 from fastavro.types import Schema
@@ -18,6 +18,7 @@ from fastavro.types import Schema
 from schemas import batches, records, usage
 from schemas.framing import HEADER, MAGIC, frame, unframe
 
+NAMESPACE = "headrace."
 AVSC = Path(__file__).parent / "avsc"
 R = TypeVar("R")
 
@@ -57,13 +58,14 @@ class Codec(Generic[R]):
         self.schema_id = latest(name)
         self._schema = parsed(self.schema_id)
         self._head = HEADER.pack(MAGIC, self.schema_id)
+        self._hints = _hints(json.loads(schema_text(self.schema_id)))
 
     def encode(self, record: R) -> bytes:
         """Return the framed bytes; a record that does not fit raises SchemaError."""
         out = io.BytesIO()
         out.write(self._head)
         try:
-            fastavro.schemaless_writer(out, self._schema, cast("dict[str, Any]", record))
+            fastavro.schemaless_writer(out, self._schema, _hinted(cast("dict[str, Any]", record), self._hints))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise SchemaError(f"no {self.name} record: {error}") from error
         return out.getvalue()
@@ -92,6 +94,38 @@ class Codec(Generic[R]):
         if entry is None or entry["name"] != self.name:
             raise SchemaError(f"schema id {schema_id} is not registered for {self.name}")
         return parsed(schema_id)
+
+
+class _Hint(NamedTuple):
+    """A member that may hold a record or null."""
+
+    member: str
+    name: str
+    within: tuple[_Hint, ...]
+
+
+def _hints(schema: Any, known: dict[str, Any] | None = None) -> tuple[_Hint, ...]:
+    """Find the members of a record that may hold another one, or null."""
+    known = {} if known is None else known
+    known[schema["name"]] = schema
+    found: list[_Hint] = []
+    for field in schema["fields"]:
+        kind = field["type"]
+        if not isinstance(kind, list) or len(kind) != 2 or kind[0] != "null":
+            continue
+        inner = known.get(kind[1].removeprefix(NAMESPACE)) if isinstance(kind[1], str) else kind[1]
+        if inner is not None and inner["type"] == "record":
+            found.append(_Hint(field["name"], NAMESPACE + inner["name"], _hints(inner, known)))
+    return tuple(found)
+
+
+def _hinted(record: dict[str, Any], hints: tuple[_Hint, ...]) -> dict[str, Any]:
+    """Name the records in a record: fastavro else tries them against each branch of their union, value by value."""
+    for hint in hints:
+        value = record.get(hint.member)
+        if value is not None:
+            record = {**record, hint.member: (hint.name, _hinted(value, hint.within))}
+    return record
 
 
 def state_of(row: bytes) -> records.State:
