@@ -117,7 +117,7 @@ class StreamsSettings(Section):
     retry_max_s: float = Field(60, gt=0, description="Longest wait between two attempts, seconds.")
     batch_records: int = Field(500, ge=1, le=5000, description="Most records folded in one durable batch.")
     online_linger_s: float = Field(0.001, ge=0, le=1, description="Seconds the online lane waits to fill a batch.")
-    offline_linger_s: float = Field(0.03, ge=0, le=1, description="Seconds the offline lane waits to fill a batch.")
+    offline_linger_s: float = Field(0.05, ge=0, le=1, description="Seconds the offline lane waits to fill a batch.")
     store: Literal["rocksdb", "memory"] = Field(
         "rocksdb", description="Where the state table is kept; memory is for tests."
     )
