@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
-from core.kafka.lookup import Lookup
+from core.kafka.lookup import LATEST, Lookup
 from core.settings import Settings
 from dispatcher.spoken import Positions, attempt_of
 from schemas import topics
@@ -39,18 +39,18 @@ class Said:
     async def read(self, level: int, since_ms: int, positions: Positions, add: Callable[[bytes], None]) -> None:
         """Add every attempt of which a worker speaks up to the end as it is now; raises Unavailable."""
         tps = [TopicPartition(self._topic(level), partition) for partition in range(self._settings.kafka.partitions)]
-        bounds = await self._lookup.bounds(tps)
         try:
             async with asyncio.timeout(TURN_S), asyncio.TaskGroup() as group:
                 for tp in tps:
-                    group.create_task(self._partition(tp, since_ms, bounds[tp][1], positions, add))
+                    group.create_task(self._partition(tp, since_ms, positions, add))
         except* (TimeoutError, KafkaError, OSError, Unavailable) as errors:
             log.warning("cannot read what was said: %s", errors, extra={"event": "said_unread"})
             raise Unavailable from errors
 
     async def _partition(
-        self, tp: TopicPartition, since_ms: int, end: int, positions: Positions, add: Callable[[bytes], None]
+        self, tp: TopicPartition, since_ms: int, positions: Positions, add: Callable[[bytes], None]
     ) -> None:
+        end = await self._lookup.offset_at(tp, LATEST) or 0
         if tp.partition not in positions:
             first = await self._lookup.offset_at(tp, since_ms)
             positions[tp.partition] = end if first is None else min(first, end)
