@@ -79,8 +79,11 @@ async def test_what_was_done_is_not_done_again(
     async with dispatching(settings):
         for one in after:
             await probe.ended(one, within_s=60)
-        for one in attempts:
-            await probe.ended_again(one)
+        await eventually_async(
+            lambda: all(any(event["attempt"] == 2 for event in probe.events[one]) for one in attempts),
+            within_s=60,
+            what="the second attempts",
+        )
         await probe.committed(ONLINE, ONLINE, within_s=60)
     assert sim.stats.arrivals == DONE + len(after) + len(attempts)
     assert {one: sim.stats.keys[one].arrivals for one in again} == dict.fromkeys(again, 1)
