@@ -128,3 +128,79 @@ async def test_the_consumer_runs_on_uvloop_in_its_thread(tmp_path: Path) -> None
     assert isinstance(thread.thread_loop, uvloop.Loop)
     assert thread._close_thread_loop_on_stop
     thread.thread_loop.close()
+
+
+def test_faust_waits_for_every_message_beside_a_rebalance() -> None:
+    """`QuickConsumer.wait_first` steps the first of these itself."""
+    source = inspect.getsource(Consumer._drain_messages)
+    assert "self.wait_first(\n                                callback(message), self.suspend_flow.wait()" in source
+
+
+async def waiting_first(app: LaneApp, first: Any, second: Any) -> Any:
+    consumer: Any = app.app.consumer
+    return await asyncio.wait_for(consumer.wait_first(first, second), 5)
+
+
+async def test_a_message_that_need_not_wait_makes_no_task(tmp_path: Path) -> None:
+    async def handed_on() -> str:
+        return "there"
+
+    before = len(asyncio.all_tasks())
+    seen: list[int] = []
+
+    async def counted() -> str:
+        seen.append(len(asyncio.all_tasks()))
+        return await handed_on()
+
+    never = asyncio.Event()
+    found = await waiting_first(lane(tmp_path, "memory"), counted(), never.wait())
+    assert (found.results, found.stopped) == (["there"], False)
+    assert seen == [before + 1], "the one of this test"
+
+
+async def test_a_message_that_waits_goes_on_in_its_own_time(tmp_path: Path) -> None:
+    room, never, order = asyncio.Event(), asyncio.Event(), []
+
+    async def handed_on() -> str:
+        for name in ("first", "second"):
+            order.append(name)
+            await room.wait()
+            await asyncio.sleep(0)
+        return "there"
+
+    waiting = asyncio.ensure_future(waiting_first(lane(tmp_path, "memory"), handed_on(), never.wait()))
+    await asyncio.sleep(0.05)
+    assert order == ["first"]
+    room.set()
+    assert (await waiting).results == ["there"]
+    assert order == ["first", "second"]
+
+
+async def test_a_rebalance_takes_a_waiting_message_back(tmp_path: Path) -> None:
+    suspended, ended = asyncio.Event(), asyncio.Event()
+
+    async def handed_on() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.set()
+            raise
+
+    waiting = asyncio.ensure_future(waiting_first(lane(tmp_path, "memory"), handed_on(), suspended.wait()))
+    await asyncio.sleep(0.05)
+    suspended.set()
+    assert (await waiting).results == [True]
+    await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_what_a_message_comes_to_grief_of_is_raised(tmp_path: Path) -> None:
+    async def handed_on() -> None:
+        raise ValueError("at once")
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("later")
+
+    for broken in (handed_on(), later()):
+        with pytest.raises(ValueError, match=r"at once|later"):
+            await waiting_first(lane(tmp_path, "memory"), broken, asyncio.Event().wait())
