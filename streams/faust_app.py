@@ -1,4 +1,6 @@
-"""Everything that leans on Faust, its private parts included; a canary test holds each of them.
+"""Everything that leans on Faust, its private parts included (the consumer's are in faust_consumer.py).
+
+A canary test holds each of them.
 
 Faust gives the consumer group, co-partitioned assignment, the state store and its recovery from the changelog. Its own
 produce path and batching helpers are not used (docs/adr/0003): table writes go to the store through `Rows` once our
@@ -8,23 +10,20 @@ packed changelog records are durable, and events are acknowledged one by one aft
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from functools import partial
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import faust
-import uvloop
-from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-from mode.services import WaitResults
 
 from core.settings import Settings
 from schemas import topics
 from schemas.topics import level_name
+from streams.faust_consumer import QuickConsumer, commit_only, mend_seek, note_heartbeats
 
 INBOX_LIMIT = 4096
 """Events read ahead of the fold; above it Faust's own bounded buffer fills and the fetcher pauses."""
@@ -119,6 +118,7 @@ class LaneApp:
         on_revoked: Callable[[], Awaitable[None]],
         committable: Callable[[tuple[str, int]], int | None],
     ) -> None:
+        self._heard_s = time.monotonic()
         self._inputs = (settings.topic(topics.tasks(level)), settings.topic(topics.events(level)))
         partitions = settings.kafka.partitions
         self.app = faust.App(
@@ -163,6 +163,8 @@ class LaneApp:
 
         async def ready(*_: Any, **__: Any) -> None:
             inputs = {tp for tp in self.app.assignor.assigned_actives() if tp.topic in self._inputs}
+            self._heard()
+            note_heartbeats(self.app.consumer, self._heard)
             mend_seek(self.app.consumer, inputs)
             commit_only(self.app.consumer, committable)
             await on_ready({tp.partition for tp in inputs})
@@ -187,6 +189,13 @@ class LaneApp:
         )
         return Rows(table, changelog)
 
+    def _heard(self) -> None:
+        self._heard_s = time.monotonic()
+
+    def silent_s(self) -> float:
+        """Return for how long the group has confirmed nothing: beyond the session somebody else may own everything."""
+        return time.monotonic() - self._heard_s
+
     def end(self, place: tuple[str, int]) -> int | None:
         """Return the end of a partition as the last fetch told it."""
         found: int | None = self.app.consumer.highwater(TP(*place))
@@ -205,87 +214,3 @@ class LaneApp:
         await self.app.wait_until_stopped()
         reason: BaseException | None = self.app.crash_reason
         return reason
-
-
-class QuickConsumer(driver.Consumer):
-    """Faust's consumer at less cost.
-
-    uvloop in its thread: asyncio's own loop there took 1.2 ms CPU more of every held call. And no tasks for a message
-    that is handed on at once.
-    """
-
-    async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:
-        """Wait for the first of several; Faust does so for every message, and for that makes four tasks.
-
-        They are needed when a message has to wait: for room, or for the end of a rebalance. Nearly none has.
-        """
-        first, *others = coros
-        if timeout is not None or not inspect.iscoroutine(first):
-            return await super().wait_first(*coros, timeout=timeout)
-        try:
-            awaited = first.send(None)
-        except BaseException as ended:
-            for other in others:
-                other.close()
-            if isinstance(ended, StopIteration):
-                return WaitResults([first], [ended.value], stopped=False)
-            raise
-        return await super().wait_first(_Begun(first, awaited), *others)
-
-    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
-        thread = driver.AIOKafkaConsumerThread(
-            self, loop=self.loop, beacon=self.beacon, thread_loop=uvloop.new_event_loop()
-        )
-        thread._close_thread_loop_on_stop = True  # noqa: SLF001
-        return thread
-
-
-class _Begun:
-    """A coroutine that has had its first step and is to go on in a task."""
-
-    def __init__(self, coro: Coroutine[Any, Any, Any], awaited: Any) -> None:
-        self._coro = coro
-        self._awaited = awaited
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        awaited = self._awaited
-        step: Callable[[], Any]
-        while True:
-            try:
-                sent = yield awaited
-            except BaseException as error:  # noqa: BLE001 - the coroutine is told, a cancel above all
-                step = partial(self._coro.throw, error)
-            else:
-                step = partial(self._coro.send, sent)
-            try:
-                awaited = step()
-            except StopIteration as done:
-                return done.value
-
-
-def mend_seek(consumer: Any, inputs: set[TP]) -> None:
-    """Make Faust's seek to the committed offsets cover partitions that have none, or 0.
-
-    While the table recovers, records of the inputs are read and thrown away; the seek afterwards brings them back. But
-    it leaves out partitions without a committed offset, so what was read of those would be lost (seen after a kill -9
-    within the first commit interval). They are set to their first record; below it, auto_offset_reset leads there.
-    """
-
-    async def seek_all() -> None:
-        await type(consumer).perform_seek(consumer)
-        for tp in inputs:
-            if not consumer._committed_offset.get(tp):  # noqa: SLF001
-                await consumer.seek(tp, 0)
-
-    consumer.perform_seek = seek_all
-
-
-def commit_only(consumer: Any, committable: Callable[[tuple[str, int]], int | None]) -> None:
-    """Let Faust commit what our own account says and nothing else (see streams/progress.py)."""
-
-    def new_offset(tp: TP) -> int | None:
-        consumer._acked[tp].clear()  # noqa: SLF001
-        consumer._acked_index[tp].clear()  # noqa: SLF001
-        return committable((tp.topic, tp.partition))
-
-    consumer._new_offset = new_offset  # noqa: SLF001

@@ -55,6 +55,7 @@ class Lane:
             index=self.index,
             rows=lambda: self.app.rows,
             batches=lambda: self.app.batches,
+            silent_s=lambda: self.app.silent_s(),  # noqa: PLW0108 - the app is made below
         )
         self.app = LaneApp(
             settings,

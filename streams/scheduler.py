@@ -41,6 +41,7 @@ from streams.shipping import Shipping
 
 log = logging.getLogger(__name__)
 
+HEARD_POLL_S = 0.05
 STUCK_S = 5.0
 """How long a partition may stand still below its end while nothing is being folded."""
 
@@ -59,8 +60,10 @@ class Scheduler:
         index: Index,
         rows: Callable[[], Rows],
         batches: Callable[[], Rows],
+        silent_s: Callable[[], float] = lambda: 0.0,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
+        """`silent_s` tells for how long the consumer group has not confirmed that this process is its member."""
         self._settings = settings
         self._level = level
         self._producer = producer
@@ -70,6 +73,7 @@ class Scheduler:
         self._rows = rows
         self._batches = batches
         self._shipping = Shipping(settings, level, producer=producer, index=index, rows=rows, batches=batches)
+        self._silent_s = silent_s
         self._now_ms = now_ms
         self._rules = rules_of(settings)
         self._lease_ms = int(settings.streams.lease_s * 1000)
@@ -138,6 +142,15 @@ class Scheduler:
         if asleep > self._settings.streams.session_timeout_s * 0.9:
             raise Frozen(f"the scheduler slept for {asleep:.1f} s, longer than its Kafka session")
 
+    async def _until_heard(self) -> None:
+        """Wait for the group's next word when its last is older than a session: others may own the partitions."""
+        session_s = self._settings.streams.session_timeout_s
+        give_up_s = time.monotonic() + session_s
+        while (silent_s := self._silent_s()) > session_s * 0.9:
+            if time.monotonic() > give_up_s:
+                raise Frozen(f"the consumer group has confirmed nothing for {silent_s:.1f} s, longer than its session")
+            await asyncio.sleep(HEARD_POLL_S)
+
     async def _fold(self, batch: list[Any]) -> None:
         decoded = [self._decode(event.message) for event in batch]
         await self.door.prepare(decoded)
@@ -161,6 +174,7 @@ class Scheduler:
         await self._bury_lost(fold)
         await self.door.reply(fold)
         self.check_freeze()
+        await self._until_heard()
         await self._shipping.ship(fold, now_ms)
         for event in folded:
             message = event.message

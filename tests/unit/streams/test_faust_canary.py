@@ -6,19 +6,25 @@ import asyncio
 import inspect
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import faust
 import pytest
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.transport.consumer import Consumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
-from core.kafka.producer import discard
+from core.errors import Frozen
+from core.kafka.producer import Producer, discard
 from core.settings import Settings
-from streams.faust_app import LaneApp, mend_seek
+from streams.faust_app import LaneApp
+from streams.faust_consumer import mend_seek, note_heartbeats
+from streams.index import Index
+from streams.scheduler import Scheduler
 
 
 async def nothing(*_: Any) -> None:
@@ -204,3 +210,48 @@ async def test_what_a_message_comes_to_grief_of_is_raised(tmp_path: Path) -> Non
     for broken in (handed_on(), later()):
         with pytest.raises(ValueError, match=r"at once|later"):
             await waiting_first(lane(tmp_path, "memory"), broken, asyncio.Event().wait())
+
+
+class Coordinator:
+    def __init__(self) -> None:
+        self.confirms = True
+
+    async def _do_heartbeat(self) -> bool:
+        return self.confirms
+
+
+async def test_only_confirmed_heartbeats_are_heard() -> None:
+    coordinator, heard = Coordinator(), []
+    consumer = SimpleNamespace(_thread=SimpleNamespace(_consumer=SimpleNamespace(_coordinator=coordinator)))
+    for _ in range(2):  # each assignment notes them anew
+        note_heartbeats(consumer, lambda: heard.append("heard"))
+    assert await coordinator._do_heartbeat()
+    assert heard == ["heard"]
+    coordinator.confirms = False
+    assert not await coordinator._do_heartbeat()
+    assert heard == ["heard"]
+
+
+def test_heartbeats_are_where_they_are_noted() -> None:
+    assert "await self._do_heartbeat()" in inspect.getsource(GroupCoordinator._heartbeat_routine)
+    assert "self._coordinator = GroupCoordinator(" in inspect.getsource(AIOKafkaConsumer.start)
+    assert "_consumer" in AIOKafkaConsumerThread.__annotations__
+
+
+async def test_a_member_that_was_not_heard_of_writes_nothing(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"data_dir": tmp_path})
+    short = settings.streams.model_copy(update={"session_timeout_s": 0.2})
+    settings = settings.model_copy(update={"streams": short})
+    silent: list[float] = [9.0]
+    nowhere: Any = None
+    scheduler = Scheduler(
+        settings, 0, producer=Producer(settings, name="none"), lookup=nowhere, queues=nowhere, index=Index(),
+        rows=nowhere, batches=nowhere, silent_s=lambda: silent[0],
+    )  # fmt: skip
+    with pytest.raises(Frozen, match="confirmed nothing for 9"):
+        await scheduler._until_heard()
+    waiting = asyncio.ensure_future(scheduler._until_heard())
+    await asyncio.sleep(0.06)
+    assert not waiting.done()
+    silent[0] = 0.0
+    await asyncio.wait_for(waiting, 5)
