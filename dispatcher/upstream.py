@@ -115,4 +115,6 @@ def _named(error: aiohttp.ClientError | OSError) -> CallError:
         failure = Failure.MALFORMED
     else:
         failure = Failure.CUT
-    return CallError(failure, str(error) or type(error).__name__)
+    # The text of a ClientResponseError goes on with a status that nobody sent and with the upstream's address.
+    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    return CallError(failure, text or type(error).__name__)
