@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TypeVar
-
 from prometheus_client import Counter, Gauge, Histogram
 
+from core.metrics import labelled
 from schemas.records import Outcome, Work
 from schemas.topics import LEVELS
 
@@ -51,20 +49,11 @@ BATCH_PIECES_DROPPED = Counter("headrace_batch_pieces_dropped", "Pieces that ano
 BATCHES_OPEN = Gauge("headrace_batches_open", "Batches that have not ended, of the partitions of this process.")
 
 
-Metric = TypeVar("Metric", Counter, Gauge, Histogram)
-
-
-@cache
-def of(metric: Metric, *labels: str) -> Metric:
-    """Look up what a metric counts under these labels: labels() costs more than the increment."""
-    return metric.labels(*labels)
-
-
 def answered(work: Work, outcome: Outcome) -> None:
     """Count the tokens of an attempt, and how long a stream let its reader wait."""
     level = LEVELS[work["level"]]
     if usage := outcome["usage"]:
-        of(TOKENS, level, "prompt").inc(usage["prompt_tokens"])
-        of(TOKENS, level, "completion").inc(usage["completion_tokens"])
+        labelled(TOKENS, level, "prompt").inc(usage["prompt_tokens"])
+        labelled(TOKENS, level, "completion").inc(usage["completion_tokens"])
     if work["mode"] == "streaming" and (first_ms := outcome["first_token_ms"]) is not None:
-        of(FIRST_TOKEN_SECONDS, level).observe(max(0, first_ms - outcome["started_ms"]) / 1000)
+        labelled(FIRST_TOKEN_SECONDS, level).observe(max(0, first_ms - outcome["started_ms"]) / 1000)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from core.metrics import labelled
 from core.settings import Settings
 from dispatcher import metrics
 from dispatcher.clock import Clock, Deadline
@@ -71,7 +72,7 @@ class Runner:
         record: Any = taken.record
         item = read(self._settings, record)
         item.at(taken.claims, record.offset)
-        metrics.of(metrics.TAKEN, LEVELS[item.work["level"]]).inc()
+        labelled(metrics.TAKEN, LEVELS[item.work["level"]]).inc()
         known = self._items.get(item.key)
         if known is not None:
             known.at(taken.claims, record.offset)
@@ -153,7 +154,7 @@ class Runner:
     async def _run(self, item: Item) -> None:
         level = LEVELS[item.work["level"]]
         began = time.monotonic()
-        metrics.of(metrics.RUNNING, level).inc()
+        labelled(metrics.RUNNING, level).inc()
         if item.work["mode"] == "streaming":
             self.progress.follow(item)
         try:
@@ -163,7 +164,7 @@ class Runner:
             outcome = failed(Failure.INTERNAL, started_ms=self._clock(), detail=type(error).__name__)
         finally:
             self.progress.forget(item)
-            metrics.of(metrics.RUNNING, level).dec()
+            labelled(metrics.RUNNING, level).dec()
             metrics.CALL_SECONDS.observe(time.monotonic() - began)
             self._slots.release(item.work["level"])
         if item.phase is not Phase.ENDED:
@@ -171,7 +172,7 @@ class Runner:
 
     def _report(self, item: Item, outcome: Outcome) -> None:
         item.end()
-        metrics.of(metrics.OUTCOMES, LEVELS[item.work["level"]], outcome["error_code"] or "none").inc()
+        labelled(metrics.OUTCOMES, LEVELS[item.work["level"]], outcome["error_code"] or "none").inc()
         self._put(item, self._event("finished", item, outcome=outcome))
 
     def _event(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from prometheus_client import Counter, Gauge, Histogram
 
+from core.metrics import labelled
 from schemas.records import Status
 
 ENDED = ("completed", "failed", "cancelled")
@@ -48,24 +47,12 @@ def entered(lane: str, before: Status | None, after: Status) -> None:
     """Count a task that has entered a state; at its end note how long everything took."""
     if after["duplicate_of"] is not None or (before is not None and before["state"] == after["state"]):
         return
-    _entries(lane, after["state"]).inc()
+    labelled(STATES, lane, after["state"]).inc()
     ended_ms, started_ms = after["finished_ms"], after["started_ms"]
     if after["state"] not in ENDED or ended_ms is None:
         return
     # Three machines' clocks: an answer that came at once may seem to have begun before its question.
-    whole, waited, ran = _times(lane)
-    whole.observe(max(0, ended_ms - after["created_ms"]) / 1000)
+    labelled(TASK_SECONDS, lane).observe(max(0, ended_ms - after["created_ms"]) / 1000)
     if started_ms is not None:
-        waited.observe(max(0, started_ms - after["created_ms"]) / 1000)
-        ran.observe(max(0, ended_ms - started_ms) / 1000)
-
-
-@cache
-def _entries(lane: str, state: str) -> Counter:
-    """Look up a counter once: labels() costs more than the increment."""
-    return STATES.labels(lane, state)
-
-
-@cache
-def _times(lane: str) -> tuple[Histogram, Histogram, Histogram]:
-    return TASK_SECONDS.labels(lane), QUEUE_SECONDS.labels(lane), RUN_SECONDS.labels(lane)
+        labelled(QUEUE_SECONDS, lane).observe(max(0, started_ms - after["created_ms"]) / 1000)
+        labelled(RUN_SECONDS, lane).observe(max(0, ended_ms - started_ms) / 1000)
