@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -93,19 +93,6 @@ class World:
         states = [self.rows[each["task_id"]]["state"] for each in begun]
         assert set(states) == {"delivered"}
         assert self.letters == []
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as made:
-        yield made
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    yield made
-    await made.poster.close()
 
 
 async def test_a_receiver_that_is_down_for_ten_minutes_gets_all_signed_and_without_a_herd(

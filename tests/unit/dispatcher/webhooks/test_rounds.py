@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from core.deliveries import again
 from dispatcher.webhooks import records
 from dispatcher.webhooks.rounds import Rounds, asked_for
@@ -13,19 +9,6 @@ from schemas.codec import DELIVERY
 from schemas.records import Delivery
 from tests.support.receiver import Receiver
 from tests.unit.dispatcher.webhooks.test_outages import World
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as made:
-        yield made
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    yield made
-    await made.poster.close()
 
 
 def resend(world: World, delivery: Delivery) -> Delivery:

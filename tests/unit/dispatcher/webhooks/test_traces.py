@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 from standardwebhooks import Webhook
 
@@ -20,19 +18,6 @@ from tests.support.spans import PARENT, context_of, kept_spans, parent_of
 from tests.unit.dispatcher.webhooks.test_news import row
 from tests.unit.dispatcher.webhooks.test_outages import SECRET, World
 from tests.unit.dispatcher.webhooks.test_payload import result
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as made:
-        yield made
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
-    yield made
-    await made.poster.close()
 
 
 def traced(world: World, url: str) -> Delivery:
