@@ -118,7 +118,7 @@ class LaneApp:
         on_revoked: Callable[[], Awaitable[None]],
         committable: Callable[[tuple[str, int]], int | None],
     ) -> None:
-        self._heard_s = time.monotonic()
+        self._heard_at = time.monotonic()
         self._inputs = (settings.topic(topics.tasks(level)), settings.topic(topics.events(level)))
         partitions = settings.kafka.partitions
         self.app = faust.App(
@@ -190,11 +190,11 @@ class LaneApp:
         return Rows(table, changelog)
 
     def _heard(self) -> None:
-        self._heard_s = time.monotonic()
+        self._heard_at = time.monotonic()
 
     def silent_s(self) -> float:
         """Return for how long the group has confirmed nothing: beyond the session somebody else may own everything."""
-        return time.monotonic() - self._heard_s
+        return time.monotonic() - self._heard_at
 
     def end(self, place: tuple[str, int]) -> int | None:
         """Return the end of a partition as the last fetch told it."""

@@ -28,18 +28,17 @@ class QuickConsumer(driver.Consumer):
 
         They are needed when a message has to wait: for room, or for the end of a rebalance. Nearly none has.
         """
-        first, *others = coros
-        if timeout is not None or not inspect.iscoroutine(first):
-            return await super().wait_first(*coros, timeout=timeout)
+        if timeout is not None or len(coros) != 2 or not all(map(inspect.iscoroutine, coros)):
+            return await super().wait_first(*coros, timeout=timeout)  # Faust waits for other things, too
+        message, rebalance = coros
         try:
-            awaited = first.send(None)
+            awaited = message.send(None)
         except BaseException as ended:
-            for other in others:
-                other.close()
+            rebalance.close()
             if isinstance(ended, StopIteration):
-                return WaitResults([first], [ended.value], stopped=False)
+                return WaitResults([message], [ended.value], stopped=False)
             raise
-        return await super().wait_first(_Begun(first, awaited), *others)
+        return await super().wait_first(_Begun(message, awaited), rebalance)
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         thread = driver.AIOKafkaConsumerThread(

@@ -25,6 +25,7 @@ from streams.faust_app import LaneApp
 from streams.faust_consumer import mend_seek, note_heartbeats
 from streams.index import Index
 from streams.scheduler import Scheduler
+from tests.support.waiting import eventually_async
 
 
 async def nothing(*_: Any) -> None:
@@ -175,17 +176,17 @@ async def test_a_message_that_waits_goes_on_in_its_own_time(tmp_path: Path) -> N
         return "there"
 
     waiting = asyncio.ensure_future(waiting_first(lane(tmp_path, "memory"), handed_on(), never.wait()))
-    await asyncio.sleep(0.05)
-    assert order == ["first"]
+    await eventually_async(lambda: order == ["first"], what="the first step")
     room.set()
     assert (await waiting).results == ["there"]
     assert order == ["first", "second"]
 
 
 async def test_a_rebalance_takes_a_waiting_message_back(tmp_path: Path) -> None:
-    suspended, ended = asyncio.Event(), asyncio.Event()
+    suspended, begun, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def handed_on() -> None:
+        begun.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -193,7 +194,7 @@ async def test_a_rebalance_takes_a_waiting_message_back(tmp_path: Path) -> None:
             raise
 
     waiting = asyncio.ensure_future(waiting_first(lane(tmp_path, "memory"), handed_on(), suspended.wait()))
-    await asyncio.sleep(0.05)
+    await begun.wait()
     suspended.set()
     assert (await waiting).results == [True]
     await asyncio.wait_for(ended.wait(), 5)
@@ -242,16 +243,31 @@ async def test_a_member_that_was_not_heard_of_writes_nothing(tmp_path: Path) -> 
     settings = Settings.model_validate({"data_dir": tmp_path})
     short = settings.streams.model_copy(update={"session_timeout_s": 0.2})
     settings = settings.model_copy(update={"streams": short})
-    silent: list[float] = [9.0]
+    silent, asked = [9.0], []
+
+    def silent_s() -> float:
+        asked.append(silent[0])
+        return silent[0]
+
     nowhere: Any = None
     scheduler = Scheduler(
         settings, 0, producer=Producer(settings, name="none"), lookup=nowhere, queues=nowhere, index=Index(),
-        rows=nowhere, batches=nowhere, silent_s=lambda: silent[0],
+        rows=nowhere, batches=nowhere, silent_s=silent_s,
     )  # fmt: skip
     with pytest.raises(Frozen, match="confirmed nothing for 9"):
         await scheduler._until_heard()
+    asked.clear()
     waiting = asyncio.ensure_future(scheduler._until_heard())
-    await asyncio.sleep(0.06)
+    await eventually_async(lambda: asked, what="the first look")
     assert not waiting.done()
     silent[0] = 0.0
     await asyncio.wait_for(waiting, 5)
+
+
+async def test_whatever_else_faust_waits_for_ends_with_its_service(tmp_path: Path) -> None:
+    consumer: Any = lane(tmp_path, "memory").app.consumer
+    consumer._stopped.set()
+    try:
+        assert (await consumer.wait(nothing())).stopped
+    finally:
+        consumer._stopped.clear()
