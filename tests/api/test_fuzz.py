@@ -26,11 +26,11 @@ from schemas import topics
 from schemas.codec import FILE, TASK
 from schemas.records import TERMINAL
 from schemas.slices import queue_number
-from tests.support.answers import result_of
 from tests.support.bella import BODY, PUT, row_of
-from tests.support.ingress import Memory, ingress_in_memory
-from tests.support.operations import Operation, operations
-from tests.support.requests import Sent, as_described, requests_of, with_each_member_wrong
+from tests.support.memory_ingress import Memory, ingress_in_memory
+from tests.support.openapi_operations import Operation, operations
+from tests.support.openapi_requests import Sent, as_described, requests_of, with_each_member_wrong
+from tests.support.results import result_of
 
 EXAMPLES = int(os.environ.get("HEADRACE_TEST_FUZZ_EXAMPLES", "0"))
 USUAL_EXAMPLES = 60

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bench.simulator import Simulator
 from tests.support.bella import BODY, PUT
-from tests.support.operations import Operation, operations
-from tests.support.requests import as_described, requests_of
+from tests.support.openapi_operations import Operation, operations
+from tests.support.openapi_requests import as_described, requests_of
 from tests.support.stack import KEY, Stack
 
 EXAMPLES = 4

@@ -23,7 +23,7 @@ import httpx
 import orjson
 
 from bench.simulator import Simulator
-from tests.support.batch_cluster import BatchBench, batch_bench, input_of
+from tests.support.batch_probe import BatchProbe, batch_probe, input_of
 from tests.support.kafka import kafka_for_tests
 from tests.support.ports import free_port
 from tests.support.roles import Role, running, settings_for
@@ -88,7 +88,7 @@ async def batch_campaign(
             streams__session_timeout_s=6, streams__lease_s=8, dispatcher__heartbeat_s=0.5, batches__dialect="openai",
         )  # fmt: skip
         with ExitStack() as stack:
-            async with batch_bench(settings) as bench:
+            async with batch_probe(settings) as bench:
                 roles = {
                     name: stack.enter_context(running(*arguments, env=env, log=folder / f"{name}.log"))
                     for name, arguments in ROLES.items()
@@ -130,7 +130,7 @@ async def _keep_up(roles: dict[str, Role]) -> None:
 
 
 async def _strike(
-    bench: BatchBench,
+    bench: BatchProbe,
     roles: dict[str, Role],
     batch_id: str,
     plan: list[tuple[int, str]],
@@ -148,7 +148,7 @@ async def _strike(
         report.kills.append(name)
 
 
-def _count(bench: BatchBench, sim: Simulator, report: Report) -> None:
+def _count(bench: BatchProbe, sim: Simulator, report: Report) -> None:
     report.results = Counter({task_id: len(times) for task_id, times in bench.results.items()})
     for task_id, (at_ms, *_) in bench.results.items():
         arrivals = sim.stats.keys[task_id].arrival_ms

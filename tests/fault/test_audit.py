@@ -17,8 +17,8 @@ from tests.fault.campaign.explain import explain
 from tests.fault.campaign.faults import Fault
 from tests.fault.campaign.ledger import Accepted, Answer, Ledger
 from tests.fault.campaign.report import Report
-from tests.support.answers import result_of
 from tests.support.records import task_id
+from tests.support.results import result_of
 from tests.support.roles import settings_for
 
 BLOW_MS = 1_000_000

@@ -15,9 +15,9 @@ import pytest
 
 from bench.simulator import Simulator
 from core.kafka.admin import apply_topics
-from tests.support.lane import LaneProbe, lane_probe
 from tests.support.ports import free_port
 from tests.support.roles import Role, running, settings_for
+from tests.support.scheduler_probe import SchedulerProbe, scheduler_probe
 from tests.support.waiting import eventually_async
 
 TASKS = 12
@@ -28,7 +28,7 @@ DROPPED = re.compile(r'headrace_scheduler_dropped_total\{level="online",reason="
 class Bench:
     """A scheduler, two dispatchers and the tests' view of the lane."""
 
-    def __init__(self, probe: LaneProbe, dispatchers: list[Role], metrics: str) -> None:
+    def __init__(self, probe: SchedulerProbe, dispatchers: list[Role], metrics: str) -> None:
         self.probe, self.dispatchers, self._metrics = probe, dispatchers, metrics
 
     def held(self, ids: list[str], role: Role) -> list[str]:
@@ -59,7 +59,7 @@ async def bench(kafka: str, tmp_path: Path, simulator: Simulator) -> AsyncIterat
     await apply_topics(settings)
     port = free_port()
     with ExitStack() as stack:
-        async with lane_probe(settings) as probe:
+        async with scheduler_probe(settings) as probe:
             measured = {**env, "HEADRACE_METRICS_PORT": str(port)}
             stack.enter_context(running("streams", "--level", "online", env=measured, log=tmp_path / "streams.log"))
             dispatchers = [

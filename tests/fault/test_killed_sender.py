@@ -17,9 +17,9 @@ from core.kafka.tail import Records, Tail
 from core.settings import Settings
 from schemas import topics
 from schemas.codec import DELIVERY
+from tests.support.dispatcher_probe import DispatcherProbe
 from tests.support.roles import Role, settings_for
 from tests.support.waiting import eventually_async
-from tests.support.work import WorkProbe
 
 TASKS, KILLS = 300, 5
 
@@ -67,7 +67,7 @@ async def test_kill_9_at_any_point_loses_no_delivery(kafka: str, tmp_path: Path)
         kafka, tmp_path, prefix, kafka__partitions=3, dispatcher__only="webhooks",
         webhooks__retry_delays=[0.2, 0.5, 1, 1, 6, *[0.5] * 60], webhooks__timeout_s=2,
     )  # fmt: skip
-    probe = WorkProbe(settings)
+    probe = DispatcherProbe(settings)
     await probe.open()
     sender = Role("dispatcher", env=env, log=tmp_path / "sender.log")
     dice = random.Random(4)
@@ -92,7 +92,7 @@ async def test_kill_9_at_any_point_loses_no_delivery(kafka: str, tmp_path: Path)
         await probe.close()
 
 
-async def put(probe: WorkProbe, root: str) -> list[str]:
+async def put(probe: DispatcherProbe, root: str) -> list[str]:
     """Write the results over some seconds, so that every kill meets some that are new."""
     ids = []
     for number in range(TASKS):

@@ -25,9 +25,9 @@ from schemas.parts import Usage
 from schemas.records import Result
 from schemas.usage import UsageRecord
 from streams.outputs import result_record
-from tests.support.answers import result_of
-from tests.support.lane import LaneProbe, lane_probe
+from tests.support.results import result_of
 from tests.support.roles import running, settings_for
+from tests.support.scheduler_probe import SchedulerProbe, scheduler_probe
 from tests.support.waiting import eventually_async
 
 TASKS = 400
@@ -83,7 +83,7 @@ async def test_usage_adds_up_under_kills(kafka: str, tmp_path: Path) -> None:
             streams__lease_s=3, dispatcher__heartbeat_s=1, streams__retry_base_s=0.2, streams__session_timeout_s=6,
         )  # fmt: skip
         env = {**env, "HEADRACE_MODELS": PRICES}
-        async with lane_probe(settings) as probe:
+        async with scheduler_probe(settings) as probe:
             with (
                 running("streams", "--level", "online", env=env, log=tmp_path / "streams.log") as streams,
                 running("dispatcher", "--only", "inference", env=env, log=tmp_path / "dispatcher.log") as dispatcher,
@@ -119,7 +119,7 @@ def assert_same(result: Result, usage: UsageRecord) -> None:
 async def test_a_result_whose_usage_a_crash_cut_off_gets_it_once(kafka: str, tmp_path: Path) -> None:
     """A scheduler dies between a result and its usage, another after both: each task has one record in the end."""
     settings, env = settings_for(kafka, tmp_path, f"usage-{time.time_ns()}.", streams__session_timeout_s=6)
-    async with lane_probe(settings) as probe:
+    async with scheduler_probe(settings) as probe:
         lacking, complete = await probe.submit(2)
         results = {one: result_of(one, finished_ms=time.time_ns() // 1_000_000) for one in (lacking, complete)}
         await write(probe, settings, results[lacking])
@@ -135,20 +135,20 @@ async def test_a_result_whose_usage_a_crash_cut_off_gets_it_once(kafka: str, tmp
     assert_same(results[lacking], probe.usage[lacking][0])
 
 
-async def write(probe: LaneProbe, settings: Settings, result: Result) -> None:
+async def write(probe: SchedulerProbe, settings: Settings, result: Result) -> None:
     """Write a result as a scheduler does that dies right after."""
     record = result_record(result, traceparent=None)
     assert RESULT.decode(record.value or b"")["id"] == result["id"]
     await send(probe, settings.topic(topics.results(0)), result, record)
 
 
-async def write_usage(probe: LaneProbe, settings: Settings, result: Result) -> None:
+async def write_usage(probe: SchedulerProbe, settings: Settings, result: Result) -> None:
     """Write its usage too."""
     from streams.accounting import usage_record
 
     await send(probe, settings.topic(topics.USAGE), result, usage_record(result))
 
 
-async def send(probe: LaneProbe, topic: str, result: Result, record: Record) -> None:
+async def send(probe: SchedulerProbe, topic: str, result: Result, record: Record) -> None:
     """Write a record to the home of its task."""
     await probe.producer.send(topic, ids.parse(result["id"]).partition, record)

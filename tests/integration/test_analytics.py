@@ -20,11 +20,11 @@ from core.settings import Settings
 from schemas import codec, ids, topics
 from schemas.records import Result
 from streams.accounting import usage_record
-from tests.support.answers import result_of
 from tests.support.markdown import blocks
+from tests.support.memory_server import served_in_memory
 from tests.support.records import task_id
+from tests.support.results import result_of
 from tests.support.roles import settings_for
-from tests.support.served import served_in_memory
 
 PAGE = (Path(__file__).parents[2] / "docs/analytics.md").read_text(encoding="utf-8")
 

@@ -16,7 +16,7 @@ from core.blobs import open_blobs
 from core.kafka.producer import Producer, Record
 from schemas import topics
 from schemas.codec import FILE
-from tests.support.backstage import ingress_running
+from tests.support.ingress_backend import ingress_running
 from tests.support.ports import free_port
 from tests.support.two_ingresses import Two, two_ingresses
 from tests.support.waiting import eventually_async

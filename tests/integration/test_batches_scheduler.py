@@ -20,10 +20,10 @@ from schemas.headers import headers
 from schemas.ids import parse_batch
 from schemas.records import Event
 from streams.batch_machine import line_task_id
-from tests.support.batch_log import QUEUE_NUMBER, batch_id, created, line, part, validated
-from tests.support.lane import QUEUE, LaneProbe, lane_probe
+from tests.support.memory_batch_log import QUEUE_NUMBER, batch_id, created, line, part, validated
 from tests.support.records import failure, finished, outcome
 from tests.support.roles import Role, running, settings_for
+from tests.support.scheduler_probe import QUEUE, SchedulerProbe, scheduler_probe
 from tests.support.waiting import eventually_async
 
 LINES = 300
@@ -34,7 +34,7 @@ USAGE = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}
 class Stage:
     """An offline scheduler process, and who feeds it, works and writes."""
 
-    def __init__(self, probe: LaneProbe, role: Role, folder: Path, env: dict[str, str]) -> None:
+    def __init__(self, probe: SchedulerProbe, role: Role, folder: Path, env: dict[str, str]) -> None:
         self.probe, self.role, self.folder, self.env = probe, role, folder, env
         self.rows: dict[str, list[Batch | None]] = {}
         self.now_ms = time.time_ns() // 1_000_000
@@ -96,7 +96,7 @@ async def stage(kafka: str, tmp_path: Path) -> AsyncIterator[Stage]:
     settings, env = settings_for(
         kafka, tmp_path, f"batch{time.time_ns()}.", streams__lease_s=60, streams__session_timeout_s=6
     )
-    async with lane_probe(settings, 1) as probe:
+    async with scheduler_probe(settings, 1) as probe:
         log = tmp_path / "streams.log"
         with running("streams", "--level", "offline", env=env, log=log) as role:
             made = Stage(probe, role, tmp_path, env)

@@ -14,9 +14,9 @@ import pytest
 
 from bench.simulator import Simulator
 from tests.integration.test_idempotency import until_ready
-from tests.support.lane import LaneProbe, lane_probe
 from tests.support.ports import free_port
 from tests.support.roles import Role, running, settings_for
+from tests.support.scheduler_probe import SchedulerProbe, scheduler_probe
 from tests.support.waiting import POLL_S, eventually_async
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ AT_ONCE = 40
 class Site:
     """Two ingresses, a scheduler and a dispatcher before a simulator, and a probe on their topics."""
 
-    def __init__(self, urls: list[str], roles: tuple[Role, Role], simulator: Simulator, probe: LaneProbe) -> None:
+    def __init__(self, urls: list[str], roles: tuple[Role, Role], simulator: Simulator, probe: SchedulerProbe) -> None:
         self.urls, (self.streams, self.dispatcher) = urls, roles
         self.stats, self.probe = simulator.stats, probe
 
@@ -56,7 +56,7 @@ async def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
             auth__api_keys=["key-of-mine", "key-of-theirs"],
         )
         ports = [free_port(), free_port()]
-        async with lane_probe(settings) as probe:
+        async with scheduler_probe(settings) as probe:
             with ExitStack() as stack:
 
                 def role(name: str, *arguments: str) -> Role:

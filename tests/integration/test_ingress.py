@@ -16,13 +16,13 @@ from core.blobs import open_blobs
 from core.settings import Settings
 from ingress import finding, streaming
 from schemas import ids, topics
-from tests.support.backstage import Backstage, backstage, ingress_running
 from tests.support.bella import BODY, PUT
+from tests.support.ingress_backend import IngressBackend, ingress_backend, ingress_running
 from tests.support.ports import free_port
 from tests.support.roles import settings_for
 from tests.support.waiting import eventually_async
 
-Stage = tuple[Backstage, httpx.AsyncClient]
+Stage = tuple[IngressBackend, httpx.AsyncClient]
 
 
 def ingress_settings(kafka: str, folder: Path, **changes: object) -> Settings:
@@ -35,7 +35,7 @@ def ingress_settings(kafka: str, folder: Path, **changes: object) -> Settings:
 @pytest.fixture(scope="module")
 async def shared(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     settings = ingress_settings(kafka, tmp_path_factory.mktemp("ingress"))
-    async with backstage(settings) as behind, ingress_running(settings) as client:
+    async with ingress_backend(settings) as behind, ingress_running(settings) as client:
         yield behind, client
 
 
@@ -247,7 +247,7 @@ async def test_get_before_any_row(stage: Stage, monkeypatch: pytest.MonkeyPatch)
 
 async def test_the_view_reads_on_after_a_restart_and_is_made_anew_when_deleted(kafka: str, tmp_path: Path) -> None:
     settings = ingress_settings(kafka, tmp_path)
-    async with backstage(settings) as behind:
+    async with ingress_backend(settings) as behind:
         async with ingress_running(settings) as client:
             first, second = [(await client.post(PUT, json=BODY)).json()["data"] for _ in range(2)]
             await behind.task(1)
@@ -268,7 +268,7 @@ async def test_the_view_reads_on_after_a_restart_and_is_made_anew_when_deleted(k
 
 async def test_the_view_may_be_deleted_while_it_is_used(kafka: str, tmp_path: Path) -> None:
     settings = ingress_settings(kafka, tmp_path)
-    async with backstage(settings) as behind:
+    async with ingress_backend(settings) as behind:
         async with ingress_running(settings) as client:
             first, second = [(await client.post(PUT, json=BODY)).json()["data"] for _ in range(2)]
             await behind.task(1)

@@ -16,8 +16,8 @@ from compose.local.broker import EmbeddedBroker
 from core.errors import ConfigError
 from core.settings import Settings
 from ingress.main import serve
-from tests.support.backstage import backstage, ingress_running
 from tests.support.bella import BODY, PUT
+from tests.support.ingress_backend import ingress_backend, ingress_running
 from tests.support.ports import free_port
 from tests.support.roles import settings_for
 
@@ -61,7 +61,7 @@ async def accepted_again(client: httpx.AsyncClient) -> str:
 
 async def test_a_broker_that_hangs_and_one_that_dies(broker: EmbeddedBroker, tmp_path: Path) -> None:
     settings = settings_on(broker.bootstrap, tmp_path / "data")
-    async with backstage(settings) as behind, ingress_running(settings) as client:
+    async with ingress_backend(settings) as behind, ingress_running(settings) as client:
         accepted = {await accepted_again(client)}
         assert broker.pid is not None
         os.kill(broker.pid, signal.SIGSTOP)

@@ -13,19 +13,19 @@ import pytest
 from aiohttp import web
 
 from tests.support.ports import free_port
-from tests.support.pullers import Yard, yard
+from tests.support.pull_workers import PullSite, yard
 
 ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "taken"}}]}
 TASKS = 500
 
 
 @pytest.fixture(scope="module")
-async def y(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Yard]:
+async def y(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PullSite]:
     async with yard(kafka, tmp_path_factory.mktemp("yard")) as opened:
         yield opened
 
 
-async def test_a_worker_takes_and_completes_and_the_producer_finds_the_result(y: Yard) -> None:
+async def test_a_worker_takes_and_completes_and_the_producer_finds_the_result(y: PullSite) -> None:
     queue = await y.queue()
     [task_id] = await y.put_many(queue, 1, trace_id="t-1", callback_url="http://127.0.0.1:9/done")
     [task] = await y.take_some(queue, process_timeout=60)
@@ -46,7 +46,7 @@ async def test_a_worker_takes_and_completes_and_the_producer_finds_the_result(y:
     assert task_id not in y.simulator.stats.keys, "a dispatcher called the model for it, too"
 
 
-async def test_a_blocking_caller_gets_the_workers_answer(y: Yard) -> None:
+async def test_a_blocking_caller_gets_the_workers_answer(y: PullSite) -> None:
     queue = await y.queue()
     for given, body in ((200, ANSWER), (429, {"error": {"message": "later"}}), ("408", {"late": True})):
         waiting = asyncio.create_task(y.put(queue, response_mode="blocking", timeout=60))
@@ -57,7 +57,7 @@ async def test_a_blocking_caller_gets_the_workers_answer(y: Yard) -> None:
         assert (shown["status"], shown["result"]["status_code"]) == ("succeeded", int(given))
 
 
-async def test_a_streaming_caller_gets_the_workers_answer_in_one_piece(y: Yard) -> None:
+async def test_a_streaming_caller_gets_the_workers_answer_in_one_piece(y: PullSite) -> None:
     queue = await y.queue()
     waiting = asyncio.create_task(y.stream(queue))
     [task] = await y.take_some(queue)
@@ -66,7 +66,7 @@ async def test_a_streaming_caller_gets_the_workers_answer_in_one_piece(y: Yard) 
     assert [json.loads(frames[0][6:]), *frames[1:]] == [ANSWER, b"data: [DONE]"]
 
 
-async def test_the_callback_gets_the_workers_answer(y: Yard) -> None:
+async def test_the_callback_gets_the_workers_answer(y: PullSite) -> None:
     queue, told = await y.queue(), asyncio.Queue[object]()
 
     async def receive(request: web.Request) -> web.Response:
@@ -88,7 +88,7 @@ async def test_the_callback_gets_the_workers_answer(y: Yard) -> None:
         await runner.cleanup()
 
 
-async def test_a_text_and_a_large_body_arrive_as_they_were(y: Yard) -> None:
+async def test_a_text_and_a_large_body_arrive_as_they_were(y: PullSite) -> None:
     queue = await y.queue()
     for body in ("just a text", {"text": "x" * 400_000}):
         [task_id] = await y.put_many(queue, 1)
@@ -97,7 +97,7 @@ async def test_a_text_and_a_large_body_arrive_as_they_were(y: Yard) -> None:
         assert (await y.ended(task_id))["result"]["body"] == body
 
 
-async def test_every_task_is_held_once_however_many_take(y: Yard) -> None:
+async def test_every_task_is_held_once_however_many_take(y: PullSite) -> None:
     queue = await y.queue()
     put = set(await y.put_many(queue, TASKS))
     held: Counter[str] = Counter()
@@ -120,7 +120,7 @@ async def test_every_task_is_held_once_however_many_take(y: Yard) -> None:
         assert await y.take(queue, at=at) == []
 
 
-async def test_a_task_of_a_dead_worker_comes_back_and_the_late_outcome_is_dropped(y: Yard) -> None:
+async def test_a_task_of_a_dead_worker_comes_back_and_the_late_outcome_is_dropped(y: PullSite) -> None:
     queue = await y.queue()
     [task_id] = await y.put_many(queue, 1)
     [first] = await y.take_some(queue, process_timeout=1, process_max_retries=1)
@@ -134,7 +134,7 @@ async def test_a_task_of_a_dead_worker_comes_back_and_the_late_outcome_is_droppe
     assert (await y.ended(task_id))["result"]["body"] == {"from": "the second"}
 
 
-async def test_a_lease_outlives_its_scheduler(y: Yard) -> None:
+async def test_a_lease_outlives_its_scheduler(y: PullSite) -> None:
     queue = await y.queue()
     [task_id, held] = await y.put_many(queue, 2)
     taken = [one["task_id"] for one in await y.take_some(queue, size=1, process_timeout=2)]
@@ -147,7 +147,7 @@ async def test_a_lease_outlives_its_scheduler(y: Yard) -> None:
     assert {(await y.ended(one))["status"] for one in (task_id, held)} == {"succeeded"}
 
 
-async def test_without_a_retry_left_the_task_times_out(y: Yard) -> None:
+async def test_without_a_retry_left_the_task_times_out(y: PullSite) -> None:
     queue = await y.queue()
     waiting = asyncio.create_task(y.put(queue, response_mode="blocking", timeout=100))
     [task] = await y.take_some(queue, process_timeout=1, process_max_retries=0)
@@ -156,7 +156,7 @@ async def test_without_a_retry_left_the_task_times_out(y: Yard) -> None:
     assert (await y.ended(task["task_id"]))["status"] == "timeout"
 
 
-async def test_a_cancelled_task_is_not_handed_out(y: Yard) -> None:
+async def test_a_cancelled_task_is_not_handed_out(y: PullSite) -> None:
     queue = await y.queue()
     ids = await y.put_many(queue, 2)
     assert (await y.call("POST", f"{ids[0]}/cancel", key="sk-producers"))[0] == 202
@@ -167,7 +167,7 @@ async def test_a_cancelled_task_is_not_handed_out(y: Yard) -> None:
     assert (await y.show(ids[1]))["status"] == "cancelled"
 
 
-async def test_fifo_gives_the_oldest_and_waits_for_age(y: Yard) -> None:
+async def test_fifo_gives_the_oldest_and_waits_for_age(y: PullSite) -> None:
     queue = await y.queue()
     ids = await y.put_many(queue, 6)
     await y.until_counted(queue, 6)
@@ -179,7 +179,7 @@ async def test_fifo_gives_the_oldest_and_waits_for_age(y: Yard) -> None:
     assert {task_id for _, task_id in got} == set(ids)
 
 
-async def test_active_passive_and_round_robin_keep_to_their_queues(y: Yard) -> None:
+async def test_active_passive_and_round_robin_keep_to_their_queues(y: PullSite) -> None:
     first, second = await y.queue(), await y.queue()
     for queue in (first, second):
         await y.put_many(queue, 4)
@@ -190,7 +190,7 @@ async def test_active_passive_and_round_robin_keep_to_their_queues(y: Yard) -> N
     assert in_order == {first: 2, second: 1}
 
 
-async def test_a_worker_may_serve_both_levels_and_each_answer_names_its_own(y: Yard) -> None:
+async def test_a_worker_may_serve_both_levels_and_each_answer_names_its_own(y: PullSite) -> None:
     queue = await y.queue()
     [online] = await y.put_many(queue, 1)
     [offline] = await y.put_many(queue, 1, level=1)
@@ -204,7 +204,7 @@ async def test_a_worker_may_serve_both_levels_and_each_answer_names_its_own(y: Y
         assert (await y.ended(one))["result"]["body"] == ANSWER
 
 
-async def test_sequential_holds_one_of_a_queue_at_a_time_in_the_whole_cluster(y: Yard) -> None:
+async def test_sequential_holds_one_of_a_queue_at_a_time_in_the_whole_cluster(y: PullSite) -> None:
     queue = await y.queue()
     count = 12
     await y.put_many(queue, count)
@@ -230,7 +230,7 @@ async def test_sequential_holds_one_of_a_queue_at_a_time_in_the_whole_cluster(y:
     assert (most, done) == (1, count)
 
 
-async def test_only_the_registrant_and_admins_take_and_complete(y: Yard) -> None:
+async def test_only_the_registrant_and_admins_take_and_complete(y: PullSite) -> None:
     queue = await y.queue()
     [task_id] = await y.put_many(queue, 1)
     take = {"queues": [f"{queue}:0"]}
@@ -243,7 +243,7 @@ async def test_only_the_registrant_and_admins_take_and_complete(y: Yard) -> None
     assert (await y.call("POST", "register", {"queue": queue, "endpoint": "/v1/x"}, at=1))[0] == 400
 
 
-async def test_a_queue_of_the_dispatcher_turns_to_workers_with_the_first_take(y: Yard) -> None:
+async def test_a_queue_of_the_dispatcher_turns_to_workers_with_the_first_take(y: PullSite) -> None:
     queue = await y.queue(served_by="dispatcher")
     before = y.simulator.stats.arrivals
     status, _ = await y.put(queue, response_mode="blocking")
@@ -261,7 +261,7 @@ async def test_a_queue_of_the_dispatcher_turns_to_workers_with_the_first_take(y:
     assert (await y.call("POST", "register", {"queue": queue, "endpoint": "/v1/x"}))[0] == 400
 
 
-async def test_what_the_dispatcher_has_not_begun_goes_to_the_workers(y: Yard) -> None:
+async def test_what_the_dispatcher_has_not_begun_goes_to_the_workers(y: PullSite) -> None:
     queue = await y.queue(served_by="dispatcher")
     before, count = y.simulator.stats.arrivals, 60
     data = {"model": "m", "messages": [], "sim": {"latency_ms": 1_500}}

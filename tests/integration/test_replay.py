@@ -17,8 +17,8 @@ from core.blobs import BlobMissing
 from core.kafka.producer import Record
 from schemas import topics
 from schemas.parts import Blob
-from tests.support.past import ROLES, Past, past
 from tests.support.ports import free_port
+from tests.support.replay_site import ROLES, ReplaySite, past
 from tests.support.waiting import eventually_async
 
 MANY = 10_000
@@ -29,7 +29,7 @@ def now_ms() -> int:
 
 
 @pytest.fixture(scope="module")
-async def p(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Past]:
+async def p(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ReplaySite]:
     port = free_port()
     async with past(kafka, tmp_path_factory.mktemp("past"), *ROLES, ("ingress", "--port", str(port))) as opened:
         opened.env["HEADRACE_URL"] = f"http://127.0.0.1:{port}"
@@ -37,7 +37,7 @@ async def p(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
 
 
 @pytest.mark.timeout(900)
-async def test_ten_thousand_tasks_into_a_shadow_queue_and_compared(p: Past, tmp_path: Path) -> None:
+async def test_ten_thousand_tasks_into_a_shadow_queue_and_compared(p: ReplaySite, tmp_path: Path) -> None:
     originals = await p.submit("whole", MANY)
     told = ("run", "--queue", "whole", "--queue-to", "whole-shadow", "--name", "whole", "--yes", "--json")
     assert (await p.run(*told)).json["written"] == MANY
@@ -55,7 +55,7 @@ async def test_ten_thousand_tasks_into_a_shadow_queue_and_compared(p: Past, tmp_
     assert again["written"] == MANY, "a replay that is done does nothing more"
 
 
-async def test_a_replay_that_is_killed_goes_on_and_doubles_nothing(p: Past) -> None:
+async def test_a_replay_that_is_killed_goes_on_and_doubles_nothing(p: ReplaySite) -> None:
     originals = await p.submit("killed", 400)
     told = ("run", "--queue", "killed", "--queue-to", "killed-shadow", "--name", "killed")
     process = await p.command(*told, "--rate", "40", "--yes")
@@ -81,7 +81,7 @@ async def test_a_replay_that_is_killed_goes_on_and_doubles_nothing(p: Past) -> N
     assert (await p.run("diff", "killed", "--json")).json["equal"] == 400
 
 
-async def test_stored_bodies_are_copied_and_what_cannot_be_repeated_is_named(p: Past) -> None:
+async def test_stored_bodies_are_copied_and_what_cannot_be_repeated_is_named(p: ReplaySite) -> None:
     big = orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 30_000}]})
     stored = [p.new("bodies", number, data=None) for number in range(3)]
     for task_id, one in stored:
@@ -118,7 +118,7 @@ async def test_stored_bodies_are_copied_and_what_cannot_be_repeated_is_named(p: 
         await p.blobs.get({**copy, "uri": f"tasks/{swept[0]}"})
 
 
-async def test_what_the_scheduler_refused_is_neither_counted_nor_repeated(p: Past) -> None:
+async def test_what_the_scheduler_refused_is_neither_counted_nor_repeated(p: ReplaySite) -> None:
     task_id, one = p.new("refused", 0)
     body = {"queue": "refused", "endpoint": one["endpoint"], "data": {"model": "m", "messages": []}, "id": task_id}
     letters = p.settings.topic(topics.DEAD_LETTERS)
@@ -136,7 +136,7 @@ async def test_what_the_scheduler_refused_is_neither_counted_nor_repeated(p: Pas
     await p.again([task_id])
 
 
-async def test_nothing_runs_again_before_somebody_says_yes(p: Past) -> None:
+async def test_nothing_runs_again_before_somebody_says_yes(p: ReplaySite) -> None:
     await p.submit("asked", 3)
     topic = p.settings.topic(topics.tasks(1))
     before = {name: end for name, end in (await p.offsets()).items() if name.startswith(topic)}
@@ -149,7 +149,7 @@ async def test_nothing_runs_again_before_somebody_says_yes(p: Past) -> None:
     assert {name: end for name, end in (await p.offsets()).items() if name.startswith(topic)} == before
 
 
-async def test_another_upstream_answers_a_shadow_queue(p: Past) -> None:
+async def test_another_upstream_answers_a_shadow_queue(p: ReplaySite) -> None:
     originals = await p.submit("compared", 30, body={"stream": True}, mode="callback")
     told = ("run", "--queue", "compared", "--queue-to", "elsewhere", "--by-workers", "--name", "elsewhere", "--yes")
     assert (await p.run(*told, "--json")).json["written"] == 30

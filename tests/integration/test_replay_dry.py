@@ -13,11 +13,11 @@ from headrace.replaying.choice import Choice
 from headrace.replaying.running import opened
 from headrace.replaying.survey import surveyed
 from schemas import topics
-from tests.support.past import Past, past
+from tests.support.replay_site import ReplaySite, past
 
 
 @pytest.fixture(scope="module")
-async def p(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Past]:
+async def p(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ReplaySite]:
     async with past(kafka, tmp_path_factory.mktemp("dry"), prefix="dry") as made_up:
         for queue, state, count in (("a", "completed", 30), ("a", "failed", 10), ("b", "cancelled", 5)):
             made = [made_up.new(queue, number) for number in range(count)]
@@ -34,7 +34,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-async def test_a_dry_run_counts_and_touches_nothing(p: Past) -> None:
+async def test_a_dry_run_counts_and_touches_nothing(p: ReplaySite) -> None:
     offsets, there = await p.offsets(), files(p.settings.data_dir)
     assert any("usage" in name for name in offsets)
     found = (await p.run("run", "--dry-run", "--json")).json
@@ -61,7 +61,7 @@ async def test_a_dry_run_counts_and_touches_nothing(p: Past) -> None:
     assert files(p.settings.data_dir) == there
 
 
-async def test_what_is_chosen(p: Past) -> None:
+async def test_what_is_chosen(p: ReplaySite) -> None:
     now_ms = time.time_ns() // 1_000_000
     hour_ms = 3_600_000
     nobody = "TASK-1-1-C-260101000000-0000-000000"

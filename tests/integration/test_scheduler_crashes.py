@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from schemas.events import event
-from tests.support.lane import LaneProbe
 from tests.support.records import claimed, failure, finished
 from tests.support.roles import running
 from tests.support.scheduler_bench import Bench, scheduler_bench
+from tests.support.scheduler_probe import SchedulerProbe
 from tests.support.waiting import eventually_async
 
 
@@ -76,7 +76,7 @@ async def test_what_workers_did_in_the_seam_of_a_crash_counts(bench: Bench) -> N
     assert not any(probe.work[one] for one in ids)  # whoever spoke of an attempt has it
 
 
-async def beat(probe: LaneProbe, worker: str) -> None:
+async def beat(probe: SchedulerProbe, worker: str) -> None:
     """Show life until cancelled."""
     while True:
         await probe.worker_says("heartbeat", worker)

@@ -11,12 +11,12 @@ import pytest
 
 from core.blobs import open_blobs
 from schemas.parts import Blob
-from tests.support.backstage import Backstage, backstage, ingress_running
 from tests.support.bella import BODY, PUT
+from tests.support.ingress_backend import IngressBackend, ingress_backend, ingress_running
 from tests.support.ports import free_port
 from tests.support.roles import settings_for
 
-Stage = tuple[Backstage, httpx.AsyncClient]
+Stage = tuple[IngressBackend, httpx.AsyncClient]
 LARGE = b'{"x":"' + b"y" * 5_000_000 + b'"}'
 BLOCKING = BODY | {"response_mode": "blocking"}
 
@@ -25,7 +25,7 @@ BLOCKING = BODY | {"response_mode": "blocking"}
 async def shared(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     folder, prefix = tmp_path_factory.mktemp("answers"), f"answers-{time.time_ns()}."
     settings, _ = settings_for(kafka, folder, prefix, ingress__port=free_port(), kafka__partitions=2)
-    async with backstage(settings) as behind, ingress_running(settings) as client:
+    async with ingress_backend(settings) as behind, ingress_running(settings) as client:
         yield behind, client
 
 
@@ -35,7 +35,7 @@ async def stage(shared: Stage) -> Stage:
     return shared
 
 
-async def stored(behind: Backstage, data: bytes = LARGE) -> Blob:
+async def stored(behind: IngressBackend, data: bytes = LARGE) -> Blob:
     return await open_blobs(behind.settings).put(data, name="results/one", media_type="application/json")
 
 

@@ -17,9 +17,9 @@ import pytest
 
 from ingress.openapi import document
 from tests.support.cli import parsed
+from tests.support.json_shape import ANYTHING, assert_alike
 from tests.support.markdown import Block, blocks, prose
 from tests.support.ports import free_port
-from tests.support.shape import ANYTHING, assert_alike
 from tests.support.stack import Stack, stack
 from tests.support.waiting import eventually
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 
 from schemas.records import ORDINARY, Chunk, Status, Task
-from tests.support.answers import result_of
-from tests.support.ingress import Memory
+from tests.support.memory_ingress import Memory
+from tests.support.results import result_of
 
 PUT = "/v1/queue/put"
 BODY = {"queue": "chat", "endpoint": "/v1/chat/completions", "data": {"model": "m", "messages": []}}

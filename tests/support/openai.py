@@ -10,7 +10,7 @@ import httpx
 from schemas import ids, topics
 from schemas.codec import TASK
 from schemas.records import Task
-from tests.support.ingress import Memory
+from tests.support.memory_ingress import Memory
 
 CHAT = "/v1/chat/completions"
 BODY = b'{"model": "m","messages":[{"role":"user","content":"\xc3\xa9 \\u00e9"}], "temperature": 0.10}'

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from core.settings import Settings
-from tests.support.lane import LaneProbe, lane_probe
 from tests.support.roles import Role, running, settings_for
+from tests.support.scheduler_probe import SchedulerProbe, scheduler_probe
 from tests.support.waiting import eventually_async
 
 PREFIXES = iter(range(10_000))
@@ -18,7 +18,9 @@ PREFIXES = iter(range(10_000))
 class Bench:
     """A probe and a scheduler process on the same topics."""
 
-    def __init__(self, probe: LaneProbe, role: Role, settings: Settings, env: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self, probe: SchedulerProbe, role: Role, settings: Settings, env: dict[str, str], folder: Path
+    ) -> None:
         self.probe, self.role, self.settings, self.env, self.folder = probe, role, settings, env, folder
 
 
@@ -29,7 +31,7 @@ async def scheduler_bench(kafka: str, tmp_path: Path) -> AsyncIterator[Bench]:
     settings, env = settings_for(
         kafka, tmp_path, prefix, streams__lease_s=2, streams__retry_base_s=0.2, streams__session_timeout_s=6
     )
-    async with lane_probe(settings) as probe:
+    async with scheduler_probe(settings) as probe:
         with running("streams", "--level", "online", env=env, log=tmp_path / "streams.log") as role:
             await eventually_async(lambda: probe.pulses, within_s=40, what="the first pulse")
             yield Bench(probe, role, settings, env, tmp_path)

@@ -10,8 +10,8 @@ from core.kafka.producer import Record
 from schemas import ids, topics
 from schemas.codec import RESULT, TASK
 from schemas.records import Task
-from tests.support.answers import result_of
 from tests.support.bella import BODY, PUT, Double, row_of
+from tests.support.results import result_of
 
 CREATED_MS = 1_769_860_800_250
 CREATED = "2026-01-31T12:00:00Z"

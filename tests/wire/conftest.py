@@ -9,7 +9,7 @@ import pytest
 
 from core.settings import IngressSettings, Settings, StorageSettings
 from tests.support.bella import Double
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_ingress import ingress_in_memory
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from core.kafka.producer import Record
 from schemas import topics
 from schemas.codec import TASK
 from tests.support.bella import BODY, PUT, Double, row_of
-from tests.support.cluster import bury
+from tests.support.memory_cluster import bury
 
 TASKS, LETTERS = "/v1/admin/tasks", "/v1/admin/dead-letters"
 

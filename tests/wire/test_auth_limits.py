@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from core.settings import AuthSettings, Settings
-from tests.support.answers import result_of
 from tests.support.bella import BODY, PUT, Double, answer, envelope
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_ingress import ingress_in_memory
+from tests.support.results import result_of
 from tests.support.waiting import eventually_async
 
 KEYS = """

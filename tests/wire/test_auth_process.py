@@ -14,7 +14,7 @@ import pytest
 from core.errors import ConfigError
 from core.settings import Settings
 from ingress.main import serve
-from tests.support.backstage import ingress_running
+from tests.support.ingress_backend import ingress_running
 from tests.support.ports import free_port
 from tests.support.roles import settings_for
 

@@ -13,8 +13,8 @@ from core.settings import AuthSettings, IngressSettings, QueueSettings, Settings
 from schemas import topics
 from schemas.codec import TASK
 from tests.support.bella import BODY, PUT, Double, row_of
-from tests.support.ingress import ingress_in_memory
-from tests.support.operations import Operation, in_dialect, operations
+from tests.support.memory_ingress import ingress_in_memory
+from tests.support.openapi_operations import Operation, in_dialect, operations
 
 KEYS = """
 [[tenants.acme.keys]]

@@ -13,9 +13,9 @@ from core.settings import Settings
 from schemas import topics
 from schemas.codec import DELIVERY
 from schemas.records import Delivery
-from tests.support.batch_rows import OPENAI, created, moved, refused
 from tests.support.bella import Double
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_batches import OPENAI, created, moved, refused
+from tests.support.memory_ingress import ingress_in_memory
 
 OTHER = {"authorization": "Bearer other"}
 NOW_MS = 1_769_860_800_000

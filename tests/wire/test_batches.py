@@ -11,9 +11,19 @@ import pytest
 
 from core.settings import Settings
 from schemas import ids, topics
-from tests.support.batch_rows import OPENAI, WANTED, created, events_of, moved, proposed, refused, stored_part, uploaded
 from tests.support.bella import Double
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_batches import (
+    OPENAI,
+    WANTED,
+    created,
+    events_of,
+    moved,
+    proposed,
+    refused,
+    stored_part,
+    uploaded,
+)
+from tests.support.memory_ingress import ingress_in_memory
 
 OTHER = {"authorization": "Bearer other"}
 MEMBERS = [

@@ -14,9 +14,9 @@ from core.config import load_settings
 from core.settings import Settings
 from headrace import batch_display as display
 from headrace.batches import INTERRUPTED, batches
-from tests.support.batch_rows import LINES, events_of, moved, proposed, stored_part
-from tests.support.ingress import Memory
-from tests.support.served import Served, served_in_memory
+from tests.support.memory_batches import LINES, events_of, moved, proposed, stored_part
+from tests.support.memory_ingress import Memory
+from tests.support.memory_server import Served, served_in_memory
 from tests.support.waiting import eventually_async
 
 

@@ -19,9 +19,19 @@ from ingress.batches import keyed
 from ingress.batches.keyed import SKEW_S, begins, keyed_id, may_be_keyed
 from schemas.ids import parse_batch
 from schemas.slices import home_partition
-from tests.support.batch_rows import OPENAI, WANTED, created, events_of, moved, proposed, refused, stored_part, uploaded
 from tests.support.bella import Double
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_batches import (
+    OPENAI,
+    WANTED,
+    created,
+    events_of,
+    moved,
+    proposed,
+    refused,
+    stored_part,
+    uploaded,
+)
+from tests.support.memory_ingress import ingress_in_memory
 
 OTHER = {"authorization": "Bearer other"}
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

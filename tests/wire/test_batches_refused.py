@@ -16,9 +16,9 @@ from ingress.app import create_app
 from ingress.files.book import new_file_id
 from schemas.batches import output_file_id
 from schemas.ids import TaskId
-from tests.support.batch_rows import OPENAI, WANTED, created, events_of, proposed, refused, uploaded
 from tests.support.bella import Double
-from tests.support.ingress import HEADERS, ingress_in_memory
+from tests.support.memory_batches import OPENAI, WANTED, created, events_of, proposed, refused, uploaded
+from tests.support.memory_ingress import HEADERS, ingress_in_memory
 
 OTHER = {"authorization": "Bearer other"}
 

@@ -9,7 +9,7 @@ import pytest
 from schemas import ids, topics
 from schemas.codec import EVENT
 from tests.support.bella import Double, envelope, row_of
-from tests.support.ingress import HEADERS
+from tests.support.memory_ingress import HEADERS
 from tests.wire.test_bella_get import put_one
 
 

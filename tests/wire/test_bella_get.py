@@ -10,8 +10,8 @@ from core.kafka.producer import Record
 from schemas import ids, topics
 from schemas.codec import RESULT, TASK
 from schemas.records import Result, Task
-from tests.support.answers import result_of
 from tests.support.bella import BODY, PUT, Double, envelope, row_of
+from tests.support.results import result_of
 
 
 async def put_one(ingress: Double, **members: Any) -> Task:

@@ -16,7 +16,7 @@ from schemas.codec import EVENT, TASK
 from schemas.headers import find
 from schemas.records import Chunk, Result, Task
 from tests.support.bella import BODY, ID, PUT, Double, answer, envelope
-from tests.support.ingress import HEADERS
+from tests.support.memory_ingress import HEADERS
 from tests.support.spans import PARENT, context_of, kept_spans, parent_of
 
 

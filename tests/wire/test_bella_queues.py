@@ -17,7 +17,7 @@ from schemas.codec import EVENT
 from schemas.records import Queue, Task
 from schemas.slices import queue_number
 from tests.support.bella import BODY, PUT, Double, envelope, row_of
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_ingress import ingress_in_memory
 from tests.wire.test_bella_get import put_one
 
 KEYS = """

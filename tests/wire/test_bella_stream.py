@@ -11,8 +11,8 @@ import pytest
 from schemas import topics
 from schemas.codec import EVENT, TASK
 from schemas.records import Chunk, Result, Task
-from tests.support.answers import result_of
 from tests.support.bella import BODY, ID, PUT, Double, answer, chunk
+from tests.support.results import result_of
 
 
 async def test_streaming(ingress: Double) -> None:

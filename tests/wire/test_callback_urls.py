@@ -11,8 +11,8 @@ from core.settings import Settings
 from schemas import topics
 from schemas.codec import TASK
 from tests.support.bella import BODY, PUT, Double
-from tests.support.ingress import ingress_in_memory
-from tests.unit.schemas.hostile_urls import ALWAYS, FINE, ODD_PORTS, PRIVATE
+from tests.support.hostile_urls import ALWAYS, FINE, ODD_PORTS, PRIVATE
+from tests.support.memory_ingress import ingress_in_memory
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from schemas import topics
 from tests.support.bella import Double, answer
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_ingress import ingress_in_memory
 from tests.wire.test_dify_messages import BODY, URL, completion, settings
 
 IMAGE = {"type": "image", "transfer_method": "remote_url", "url": "https://pictures.example/a.png"}

@@ -21,7 +21,7 @@ from core.blobs import open_blobs
 from core.settings import Settings, UploadSettings
 from ingress.api.dify.form import receive
 from tests.support.bella import Double, answer
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_ingress import ingress_in_memory
 from tests.wire.test_dify_errors import told
 from tests.wire.test_dify_messages import BODY, completion, settings, written
 

@@ -15,9 +15,9 @@ from core.settings import Settings
 from schemas import ids, topics
 from schemas.codec import EVENT, TASK
 from schemas.records import Chunk, Result, Task
-from tests.support.answers import result_of
 from tests.support.bella import Double, answer, chunk
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_ingress import ingress_in_memory
+from tests.support.results import result_of
 from tests.support.waiting import eventually_async
 
 URL = "/completion-messages"

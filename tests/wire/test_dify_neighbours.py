@@ -14,7 +14,7 @@ from schemas import ids, topics
 from schemas.codec import EVENT
 from schemas.records import Task
 from tests.support.bella import Double, answer, row_of
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_ingress import ingress_in_memory
 from tests.support.waiting import eventually_async
 from tests.wire.test_dify_errors import told
 from tests.wire.test_dify_messages import BODY, URL, completion, settings, written

@@ -17,7 +17,7 @@ from ingress.api.bella.wire import MODES, Limits, parse_put, state
 from ingress.openapi import document
 from ingress.reading import Reading
 from schemas.records import STATES
-from tests.support.ingress import Memory, ingress_in_memory
+from tests.support.memory_ingress import Memory, ingress_in_memory
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from starlette.requests import Request
 from core.blobs import open_blobs
 from core.settings import Settings
 from ingress.files.intake import receive_file
-from tests.support.batch_rows import uploaded
 from tests.support.bella import Double
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_batches import uploaded
+from tests.support.memory_ingress import ingress_in_memory
 from tests.support.openai import error
 
 EDGE = "multipart/form-data; boundary=edge"

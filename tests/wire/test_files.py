@@ -12,9 +12,9 @@ import pytest
 from core.settings import Settings
 from schemas import topics
 from schemas.codec import FILE
-from tests.support.batch_rows import LINES, created, moved, stored_part, uploaded
 from tests.support.bella import Double
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_batches import LINES, created, moved, stored_part, uploaded
+from tests.support.memory_ingress import ingress_in_memory
 from tests.support.openai import error
 
 MOST = 20_000

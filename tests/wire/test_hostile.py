@@ -13,7 +13,7 @@ from core.settings import IngressSettings, Settings
 from schemas import topics
 from schemas.codec import TASK
 from tests.support.bella import BODY, PUT
-from tests.support.served import Served, served_in_memory
+from tests.support.memory_server import Served, served_in_memory
 
 LIMIT = 100_000
 TEXT = json.dumps(BODY).encode()

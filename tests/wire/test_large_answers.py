@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from schemas.records import Chunk, Result, Task
-from tests.support.answers import result_of
 from tests.support.bella import Double, answer
-from tests.support.ingress import Memory
+from tests.support.memory_ingress import Memory
 from tests.support.openai import CHAT, written
+from tests.support.results import result_of
 
 LARGE_ANSWER = b'{"data":[{"b64_json":"' + b"A" * 900_000 + b'"}]}'
 

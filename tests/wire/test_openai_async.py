@@ -12,7 +12,7 @@ from schemas import ids, topics
 from schemas.codec import TASK
 from schemas.records import Chunk, Result, Status, Task
 from tests.support.bella import Double, answer, row_of
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_ingress import ingress_in_memory
 from tests.support.openai import BODY, CHAT, error, named, written
 from tests.support.waiting import eventually_async
 

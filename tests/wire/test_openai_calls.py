@@ -13,10 +13,10 @@ import pytest
 from core.settings import Settings
 from schemas import topics
 from schemas.codec import EVENT
-from tests.support.answers import result_of
 from tests.support.bella import Double, answer
-from tests.support.ingress import HEADERS, ingress_in_memory
+from tests.support.memory_ingress import HEADERS, ingress_in_memory
 from tests.support.openai import BODY, CHAT, ENDPOINTS, error, named, written
+from tests.support.results import result_of
 from tests.support.waiting import eventually_async
 
 

@@ -14,7 +14,7 @@ from schemas.codec import EVENT
 from schemas.parts import Blob
 from schemas.records import Chunk, Result, Task
 from tests.support.bella import Double, answer
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_ingress import ingress_in_memory
 from tests.support.openai import BODY, CHAT, error, named
 
 

@@ -14,10 +14,10 @@ from core.settings import IngressSettings, Settings, StorageSettings
 from schemas import topics
 from schemas.codec import TASK
 from schemas.records import Task
-from tests.support.answers import result_of
 from tests.support.bella import Double, answer, chunk
-from tests.support.ingress import Memory, ingress_in_memory
+from tests.support.memory_ingress import Memory, ingress_in_memory
 from tests.support.openai import error, named, written
+from tests.support.results import result_of
 
 SPEECH = "/v1/audio/transcriptions"
 TRANSLATE = "/v1/audio/translations"

@@ -13,10 +13,10 @@ from core.settings import IngressSettings, Settings
 from ingress.api.openai.openapi import CALLS
 from schemas import topics
 from schemas.records import Chunk, Result, Task
-from tests.support.answers import result_of
 from tests.support.bella import Double, answer, chunk
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_ingress import ingress_in_memory
 from tests.support.openai import CHAT, error, named, written
+from tests.support.results import result_of
 
 BODY = b'{"model":"m", "stream" : true}'
 EVENTS = "text/event-stream"

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from ingress.openapi import document
-from tests.support.operations import Operation, in_dialect, operations
+from tests.support.openapi_operations import Operation, in_dialect, operations
 
 ALL = list(operations())
 EMPTY = {("GET", "/v1/queue/{queue}/metadata")}

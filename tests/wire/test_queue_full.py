@@ -14,10 +14,10 @@ from schemas import topics
 from schemas.codec import TASK
 from schemas.records import Task
 from streams.outputs import status_record
-from tests.support.answers import result_of
 from tests.support.bella import BODY, PUT, Double, envelope, row_of
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_ingress import ingress_in_memory
 from tests.support.openai import CHAT, error
+from tests.support.results import result_of
 
 LONG = "x" * 5_000
 FORM: Any = {"data": {"model": "m"}, "files": [("file", ("a.mp3", b"\xff" * 5_000))]}

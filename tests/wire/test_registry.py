@@ -14,7 +14,7 @@ from core.settings import AuthSettings, IngressSettings, Settings
 from schemas.codec import RESULT, TASK, schema_text
 from schemas.records import Queue
 from tests.support.bella import Double
-from tests.support.ingress import ingress_in_memory
+from tests.support.memory_ingress import ingress_in_memory
 
 TASKS = "headrace.tasks.online-value"
 LOOSE = {"content-type": "application/vnd.schemaregistry.v1+json"}

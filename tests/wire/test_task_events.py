@@ -12,8 +12,8 @@ from ingress import sse
 from ingress.task_events.position import Run
 from schemas import ids
 from tests.support.bella import BODY, PUT, Double
-from tests.support.ingress import Memory
-from tests.support.task_story import FRAMES, TAG, TEXT, Story, frames, status, turns
+from tests.support.memory_ingress import Memory
+from tests.support.task_frames import FRAMES, TAG, TEXT, Story, frames, status, turns
 from tests.support.waiting import eventually_async
 
 

@@ -11,8 +11,8 @@ from ingress.task_events import hub
 from schemas import ids
 from tests.support import records
 from tests.support.bella import Double
-from tests.support.ingress import Memory
-from tests.support.task_story import Story, frames, status, turns
+from tests.support.memory_ingress import Memory
+from tests.support.task_frames import Story, frames, status, turns
 
 
 @pytest.fixture

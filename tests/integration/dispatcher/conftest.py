@@ -11,8 +11,8 @@ import pytest
 
 from bench.simulator import Simulator
 from core.settings import Settings
+from tests.support.dispatcher_probe import DispatcherProbe
 from tests.support.roles import settings_for
-from tests.support.work import WorkProbe
 
 _prefixes = itertools.count()
 
@@ -34,8 +34,8 @@ def settings(kafka: str, tmp_path: Path, sim: Simulator) -> Settings:
 
 
 @pytest.fixture
-async def probe(settings: Settings) -> AsyncIterator[WorkProbe]:
-    made = WorkProbe(settings)
+async def probe(settings: Settings) -> AsyncIterator[DispatcherProbe]:
+    made = DispatcherProbe(settings)
     await made.open()
     yield made
     await made.close()

@@ -11,11 +11,11 @@ import pytest
 from bench.simulator import Simulator
 from core.settings import Settings
 from schemas.records import Mode
+from tests.support.dispatcher_probe import DispatcherProbe, dispatching
 from tests.support.waiting import eventually_async
-from tests.support.work import WorkProbe, dispatching
 
 
-async def test_a_stream_becomes_numbered_chunks(probe: WorkProbe, settings: Settings) -> None:
+async def test_a_stream_becomes_numbered_chunks(probe: DispatcherProbe, settings: Settings) -> None:
     async with dispatching(settings):
         task_id = await probe.submit(mode="streaming", sim={"tokens": 40, "token_ms": 5})
         event = await probe.ended(task_id)
@@ -34,7 +34,7 @@ async def test_a_stream_becomes_numbered_chunks(probe: WorkProbe, settings: Sett
     assert outcome["error_code"] is None
 
 
-async def test_the_claim_of_a_stream_says_when_tokens_flow(probe: WorkProbe, settings: Settings) -> None:
+async def test_the_claim_of_a_stream_says_when_tokens_flow(probe: DispatcherProbe, settings: Settings) -> None:
     async with dispatching(settings):
         task_id = await probe.submit(mode="streaming", sim={"latency_ms": 1200, "tokens": 40, "token_ms": 60})
         await probe.ended(task_id)
@@ -72,7 +72,7 @@ BAD_STREAMS: list[tuple[dict[str, Any], int, str | None, bool]] = [
 
 @pytest.mark.parametrize(("mode", "table"), [("callback", BAD_ANSWERS), ("streaming", BAD_STREAMS)])
 async def test_how_a_bad_answer_ends(
-    probe: WorkProbe, settings: Settings, mode: Mode, table: list[tuple[dict[str, Any], int, str | None, bool]]
+    probe: DispatcherProbe, settings: Settings, mode: Mode, table: list[tuple[dict[str, Any], int, str | None, bool]]
 ) -> None:
     small = settings.model_copy(
         update={"dispatcher": settings.dispatcher.model_copy(update={"max_answer_bytes": 100_000})}
@@ -86,7 +86,9 @@ async def test_how_a_bad_answer_ends(
             assert (outcome["body"] is not None) == kept, sim_
 
 
-async def test_a_large_answer_goes_to_the_object_store(probe: WorkProbe, settings: Settings, tmp_path: Path) -> None:
+async def test_a_large_answer_goes_to_the_object_store(
+    probe: DispatcherProbe, settings: Settings, tmp_path: Path
+) -> None:
     async with dispatching(settings):
         outcome = await probe.outcome(await probe.submit(sim={"size": 700_000}))
     blob = outcome["body_ref"]
@@ -95,7 +97,7 @@ async def test_a_large_answer_goes_to_the_object_store(probe: WorkProbe, setting
     assert (tmp_path / "objects" / blob["uri"]).stat().st_size == blob["size"] == 700_000
 
 
-async def test_a_deadline_closes_the_call(probe: WorkProbe, settings: Settings, sim: Simulator) -> None:
+async def test_a_deadline_closes_the_call(probe: DispatcherProbe, settings: Settings, sim: Simulator) -> None:
     async with dispatching(settings):
         running = await probe.submit(sim={"fault": "hang"}, timeout_s=6)
         late = await probe.submit(timeout_s=-1)
@@ -107,7 +109,7 @@ async def test_a_deadline_closes_the_call(probe: WorkProbe, settings: Settings, 
 
 
 async def test_a_call_ends_at_its_run_timeout_and_may_be_tried_again(
-    probe: WorkProbe, settings: Settings, sim: Simulator
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
 ) -> None:
     async with dispatching(settings):
         began = time.monotonic()
@@ -121,7 +123,7 @@ async def test_a_call_ends_at_its_run_timeout_and_may_be_tried_again(
 
 
 async def test_a_busy_upstream_is_left_alone_for_as_long_as_it_asks(
-    probe: WorkProbe, settings: Settings, sim: Simulator
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
 ) -> None:
     async with dispatching(settings):
         first = await probe.outcome(await probe.submit(sim={"status": 429, "retry_after": 1.5}))
@@ -133,7 +135,9 @@ async def test_a_busy_upstream_is_left_alone_for_as_long_as_it_asks(
     assert second["outcome"]["status_code"] == 200
 
 
-async def test_work_is_held_while_no_upstream_answers(probe: WorkProbe, settings: Settings, sim: Simulator) -> None:
+async def test_work_is_held_while_no_upstream_answers(
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
+) -> None:
     await sim.close()
     async with dispatching(settings):
         await eventually_async(lambda: probe.alive, what="a heartbeat")

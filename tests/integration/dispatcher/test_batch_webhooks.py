@@ -21,11 +21,11 @@ from schemas import ids, topics
 from schemas.batches import Batch
 from schemas.codec import BATCH
 from schemas.ids import TaskId
-from tests.support.batch_rows import row_of
+from tests.support.dispatcher_probe import DispatcherProbe, dispatching
+from tests.support.memory_batches import row_of
 from tests.support.receiver import Receiver
 from tests.support.roles import settings_for
 from tests.support.waiting import eventually_async
-from tests.support.work import WorkProbe, dispatching
 
 _prefixes = itertools.count()
 _serials = itertools.count()
@@ -79,7 +79,9 @@ class Ends:
         return batch_id
 
 
-async def test_ends_are_told_once_and_tried_again(probe: WorkProbe, settings: Settings, receiver: Receiver) -> None:
+async def test_ends_are_told_once_and_tried_again(
+    probe: DispatcherProbe, settings: Settings, receiver: Receiver
+) -> None:
     producer = Producer(settings, name="ends")
     await producer.start()
     ends = Ends(settings, producer)

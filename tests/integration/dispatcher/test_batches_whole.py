@@ -15,7 +15,7 @@ from bench.simulator import Simulator
 from headrace.replaying.choice import Choice
 from headrace.replaying.running import opened
 from headrace.replaying.survey import surveyed
-from tests.support.batch_cluster import BatchBench, batch_bench, input_of
+from tests.support.batch_probe import BatchProbe, batch_probe, input_of
 from tests.support.roles import Role, running, settings_for
 from tests.support.waiting import eventually_async
 
@@ -23,7 +23,7 @@ from tests.support.waiting import eventually_async
 class Running(NamedTuple):
     """A bench with its roles, feeder and writer in one of their own."""
 
-    bench: BatchBench
+    bench: BatchProbe
     batches: Role
     env: dict[str, str]
     folder: Path
@@ -37,7 +37,7 @@ async def roles(kafka: str, tmp_path: Path, sim: Simulator) -> AsyncIterator[Run
         streams__retry_base_s=0.2, batches__window=200,
     )  # fmt: skip
     with ExitStack() as stack:
-        async with batch_bench(settings) as bench:
+        async with batch_probe(settings) as bench:
             stack.enter_context(running("streams", "--level", "offline", env=env, log=tmp_path / "streams.log"))
             stack.enter_context(running("dispatcher", "--only", "inference", env=env, log=tmp_path / "inference.log"))
             batches = stack.enter_context(
@@ -50,7 +50,7 @@ def names(prefix: str, lines: range) -> list[str]:
     return sorted(f"{prefix}-{number}" for number in lines)
 
 
-async def counts_what_became_tasks(bench: BatchBench) -> None:
+async def counts_what_became_tasks(bench: BatchProbe) -> None:
     """Hold that a dry run of a replay counts the lines that became tasks, whatever else was fed."""
     now_ms = time.time_ns() // 1_000_000
     async with opened(bench.settings) as lookup:

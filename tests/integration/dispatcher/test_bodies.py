@@ -12,8 +12,8 @@ from core.blobs import open_blobs
 from core.settings import Settings
 from dispatcher.spoken import Spoken
 from schemas.parts import Blob
+from tests.support.dispatcher_probe import DispatcherProbe, dispatching
 from tests.support.waiting import eventually_async
-from tests.support.work import WorkProbe, dispatching
 
 FORM = "multipart/form-data; boundary=edge"
 
@@ -36,7 +36,7 @@ def kept(folder: Path) -> list[str]:
 
 
 async def test_a_large_form_arrives_at_the_upstream_as_it_was_stored(
-    probe: WorkProbe, settings: Settings, sim: Simulator
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
 ) -> None:
     sent = form(bytes(range(256)) * 20_000, model="m", response_format="srt")
     form_work = {"data": None, "data_ref": await stored(settings, sent), "content_type": FORM}
@@ -55,7 +55,7 @@ async def test_a_large_form_arrives_at_the_upstream_as_it_was_stored(
 
 
 async def test_a_body_that_is_not_what_was_stored_is_never_sent_whole(
-    probe: WorkProbe, settings: Settings, sim: Simulator
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
 ) -> None:
     data = form(b"x" * 2_000_000, model="m")
     changed = await stored(settings, data, "tasks/changed")
@@ -70,7 +70,7 @@ async def test_a_body_that_is_not_what_was_stored_is_never_sent_whole(
 
 
 async def test_a_large_answer_is_found_again_with_its_usage(
-    probe: WorkProbe, settings: Settings, tmp_path: Path
+    probe: DispatcherProbe, settings: Settings, tmp_path: Path
 ) -> None:
     async with dispatching(settings):
         outcome = await probe.outcome(await probe.submit(sim={"size": 3_000_000}))
@@ -83,7 +83,7 @@ async def test_a_large_answer_is_found_again_with_its_usage(
 
 
 async def test_a_call_that_is_made_again_leaves_the_first_answer_as_it_was(
-    probe: WorkProbe, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    probe: DispatcherProbe, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with dispatching(settings):
         task_id = await probe.submit(sim={"size": 700_000})
@@ -98,7 +98,7 @@ async def test_a_call_that_is_made_again_leaves_the_first_answer_as_it_was(
 
 
 async def test_nothing_is_kept_of_an_answer_that_broke_off_or_is_too_large(
-    probe: WorkProbe, settings: Settings, tmp_path: Path
+    probe: DispatcherProbe, settings: Settings, tmp_path: Path
 ) -> None:
     small = settings.model_copy(
         update={"dispatcher": settings.dispatcher.model_copy(update={"max_answer_bytes": 1_000_000})}
@@ -112,7 +112,9 @@ async def test_nothing_is_kept_of_an_answer_that_broke_off_or_is_too_large(
     assert kept(tmp_path) == []
 
 
-async def test_the_text_of_a_large_stream_is_kept_whole(probe: WorkProbe, settings: Settings, sim: Simulator) -> None:
+async def test_the_text_of_a_large_stream_is_kept_whole(
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
+) -> None:
     async with dispatching(settings):
         task_id = await probe.submit(mode="streaming", sim={"size": 3_000_000, "tokens": 20})
         outcome = await probe.outcome(task_id)

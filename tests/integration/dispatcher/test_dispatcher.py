@@ -10,14 +10,16 @@ import orjson
 from bench.simulator import Simulator
 from core.settings import Settings
 from schemas import topics
+from tests.support.dispatcher_probe import QUEUE, DispatcherProbe, dispatching
 from tests.support.waiting import eventually_async
-from tests.support.work import QUEUE, WorkProbe, dispatching
 
 ONLINE = topics.work(QUEUE, 0)
 OFFLINE = topics.work(QUEUE, 1)
 
 
-async def test_an_instant_call_is_reported_and_committed(probe: WorkProbe, settings: Settings, sim: Simulator) -> None:
+async def test_an_instant_call_is_reported_and_committed(
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
+) -> None:
     async with dispatching(settings):
         ids = [await probe.submit(level=number % 2) for number in range(20)]
         for task_id in ids:
@@ -35,7 +37,7 @@ async def test_an_instant_call_is_reported_and_committed(probe: WorkProbe, setti
 
 
 async def test_a_slow_call_is_claimed_and_committed_while_it_runs(
-    probe: WorkProbe, settings: Settings, sim: Simulator
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
 ) -> None:
     async with dispatching(settings):
         task_id = await probe.submit(sim={"latency_ms": 4000})
@@ -47,7 +49,7 @@ async def test_a_slow_call_is_claimed_and_committed_while_it_runs(
     assert event["worker"] == probe.events[task_id][0]["worker"]
 
 
-async def test_heartbeats_reach_every_partition_until_the_goodbye(probe: WorkProbe, settings: Settings) -> None:
+async def test_heartbeats_reach_every_partition_until_the_goodbye(probe: DispatcherProbe, settings: Settings) -> None:
     async with dispatching(settings):
         await eventually_async(lambda: any(event["upstreams_up"] == 1 for event in probe.alive), what="an upstream")
         before = len(probe.alive)
@@ -57,7 +59,9 @@ async def test_heartbeats_reach_every_partition_until_the_goodbye(probe: WorkPro
     assert [event["kind"] for event in probe.alive[-4:]] == ["goodbye"] * 4
 
 
-async def test_a_cancel_closes_the_connection_at_once(probe: WorkProbe, settings: Settings, sim: Simulator) -> None:
+async def test_a_cancel_closes_the_connection_at_once(
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
+) -> None:
     async with dispatching(settings):
         task_id = await probe.submit(sim={"latency_ms": 30_000})
         streamed = await probe.submit(mode="streaming", sim={"tokens": 1000, "token_ms": 30})
@@ -71,7 +75,9 @@ async def test_a_cancel_closes_the_connection_at_once(probe: WorkProbe, settings
     assert "released" not in probe.kinds(task_id) + probe.kinds(streamed)
 
 
-async def test_a_cancel_from_before_the_start_is_known(probe: WorkProbe, settings: Settings, sim: Simulator) -> None:
+async def test_a_cancel_from_before_the_start_is_known(
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
+) -> None:
     cancelled = await probe.submit()
     await probe.cancel(cancelled)
     async with dispatching(settings):
@@ -81,7 +87,7 @@ async def test_a_cancel_from_before_the_start_is_known(probe: WorkProbe, setting
     assert probe.kinds(cancelled) == []
 
 
-async def test_a_new_queue_is_served_within_two_seconds(probe: WorkProbe, settings: Settings) -> None:
+async def test_a_new_queue_is_served_within_two_seconds(probe: DispatcherProbe, settings: Settings) -> None:
     async with dispatching(settings):
         await probe.ended(await probe.submit())
         await probe.directory.register(probe.producer, "fresh")
@@ -90,7 +96,7 @@ async def test_a_new_queue_is_served_within_two_seconds(probe: WorkProbe, settin
         assert time.monotonic() - began < 2
 
 
-async def test_poison_is_buried_and_its_partition_moves_on(probe: WorkProbe, settings: Settings) -> None:
+async def test_poison_is_buried_and_its_partition_moves_on(probe: DispatcherProbe, settings: Settings) -> None:
     async with dispatching(settings):
         partition, offset = await probe.put_work(QUEUE, 0, "poison", b"\x00garbage")
         bad_id = await probe.submit(task_id="TASK-7-0-C-261118110640-0077-000001")
@@ -111,7 +117,7 @@ async def test_poison_is_buried_and_its_partition_moves_on(probe: WorkProbe, set
 
 
 async def test_a_second_dispatcher_shares_the_work_and_runs_nothing_again(
-    probe: WorkProbe, settings: Settings, sim: Simulator
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
 ) -> None:
     async with dispatching(settings):
         slow = [await probe.submit(sim={"latency_ms": 6000}) for _ in range(6)]
@@ -130,7 +136,7 @@ async def test_a_second_dispatcher_shares_the_work_and_runs_nothing_again(
 
 
 async def test_a_stop_finishes_what_it_can_and_gives_the_rest_back(
-    probe: WorkProbe, settings: Settings, sim: Simulator
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
 ) -> None:
     async with dispatching(settings) as dispatcher:
         short = await probe.submit(sim={"latency_ms": 600})

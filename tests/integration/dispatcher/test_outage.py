@@ -15,9 +15,9 @@ from bench.simulator import Simulator
 from compose.local.broker import EmbeddedBroker
 from core.settings import Settings
 from schemas import topics
+from tests.support.dispatcher_probe import QUEUE, DispatcherProbe, dispatching
 from tests.support.roles import settings_for
 from tests.support.waiting import eventually_async
-from tests.support.work import QUEUE, WorkProbe, dispatching
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def settings(broker: EmbeddedBroker, tmp_path: Path, sim: Simulator) -> Settings
 
 @pytest.mark.parametrize("how", ["frozen", "killed"])
 async def test_outcomes_survive_an_outage_of_the_broker(
-    probe: WorkProbe,
+    probe: DispatcherProbe,
     settings: Settings,
     sim: Simulator,
     broker: EmbeddedBroker,

@@ -13,9 +13,9 @@ from bench.simulator import Simulator
 from core.config import environment
 from core.settings import Settings
 from schemas import topics
+from tests.support.dispatcher_probe import QUEUE, DispatcherProbe, dispatching
 from tests.support.roles import running
 from tests.support.waiting import eventually_async
-from tests.support.work import QUEUE, WorkProbe, dispatching
 
 DONE = 200
 ONLINE = topics.work(QUEUE, 0)
@@ -57,7 +57,7 @@ async def uncommit(settings: Settings) -> None:
 
 
 @pytest.fixture
-async def killed(probe: WorkProbe, settings: Settings, env: dict[str, str], tmp_path: Path) -> list[str]:
+async def killed(probe: DispatcherProbe, settings: Settings, env: dict[str, str], tmp_path: Path) -> list[str]:
     """Have a dispatcher do work, kill it, and forget that it has committed any of it; the ids of what it did."""
     with running("dispatcher", env=env, log=tmp_path / "killed.log") as role:
         ids = [await probe.submit() for _ in range(DONE)]
@@ -71,7 +71,7 @@ async def killed(probe: WorkProbe, settings: Settings, env: dict[str, str], tmp_
 
 @pytest.mark.timeout(180)
 async def test_what_was_done_is_not_done_again(
-    probe: WorkProbe, settings: Settings, sim: Simulator, killed: list[str]
+    probe: DispatcherProbe, settings: Settings, sim: Simulator, killed: list[str]
 ) -> None:
     again = [await probe.submit(task_id=one) for one in killed[:10]]
     after = [await probe.submit() for _ in range(10)]

@@ -11,15 +11,15 @@ from core.settings import Settings
 from schemas import topics
 from schemas.codec import WORK
 from schemas.headers import find
+from tests.support.dispatcher_doubles import work
+from tests.support.dispatcher_probe import QUEUE, DispatcherProbe, dispatching
 from tests.support.spans import PARENT, context_of, kept_spans, parent_of
 from tests.support.waiting import eventually_async
-from tests.support.work import QUEUE, WorkProbe, dispatching
-from tests.unit.dispatcher.doubles import work
 
 BODY = b'{"model":"m","messages":[{"role":"user","content":"a secret"}],"sim":%b}'
 
 
-async def put(probe: WorkProbe, settings: Settings, sim: bytes) -> str:
+async def put(probe: DispatcherProbe, settings: Settings, sim: bytes) -> str:
     """Write a work record with a trace context."""
     one = work(queue=QUEUE, data=BODY % sim, model="m", deadline_ms=1 << 50)
     record = Record(one["id"].encode(), WORK.encode(one), [("traceparent", PARENT)])
@@ -27,7 +27,7 @@ async def put(probe: WorkProbe, settings: Settings, sim: bytes) -> str:
     return one["id"]
 
 
-async def test_an_attempt_and_its_call_are_spans(probe: WorkProbe, settings: Settings, sim: Simulator) -> None:
+async def test_an_attempt_and_its_call_are_spans(probe: DispatcherProbe, settings: Settings, sim: Simulator) -> None:
     told: dict[str, bytes | None] = {}
 
     def note(_: TopicPartition, records: Records) -> None:
@@ -60,7 +60,7 @@ async def test_an_attempt_and_its_call_are_spans(probe: WorkProbe, settings: Set
 
 
 async def test_without_traces_the_context_reaches_the_upstream(
-    probe: WorkProbe, settings: Settings, sim: Simulator
+    probe: DispatcherProbe, settings: Settings, sim: Simulator
 ) -> None:
     async with dispatching(settings):
         await probe.ended(await put(probe, settings, b"{}"))

@@ -29,10 +29,10 @@ from schemas.codec import DELIVERY
 from schemas.records import Delivery, Status
 from streams.outputs import status_record
 from tests.support.bella import row_of
+from tests.support.dispatcher_probe import DispatcherProbe, dispatching, now_ms
 from tests.support.receiver import Receiver
 from tests.support.roles import settings_for
 from tests.support.waiting import eventually_async
-from tests.support.work import WorkProbe, dispatching, now_ms
 
 RESULTS = [topics.results(0), topics.results(1)]
 RETRIES = [topics.retry(delay_s) for delay_s in topics.RETRY_DELAYS_S]
@@ -82,7 +82,7 @@ class Rows:
 
 
 @pytest.fixture
-async def rows(probe: WorkProbe, settings: Settings) -> AsyncIterator[Rows]:
+async def rows(probe: DispatcherProbe, settings: Settings) -> AsyncIterator[Rows]:
     made = Rows(settings)
     await made.tail.open()
     yield made
@@ -96,14 +96,14 @@ async def command(env: dict[str, str], *arguments: str) -> str:
     return run.output
 
 
-async def settled(probe: WorkProbe) -> None:
+async def settled(probe: DispatcherProbe) -> None:
     """Wait until the sender has committed all it was given."""
     await probe.committed(GROUP, *RESULTS)
     await probe.committed(delays.GROUP, *RETRIES)
 
 
 async def test_every_attempt_is_signed_for_the_stock_verifier(
-    probe: WorkProbe, receiver: Receiver, settings: Settings
+    probe: DispatcherProbe, receiver: Receiver, settings: Settings
 ) -> None:
     async with dispatching(settings):
         ours = await probe.result(
@@ -129,7 +129,7 @@ async def test_every_attempt_is_signed_for_the_stock_verifier(
 
 
 async def test_every_attempt_is_in_the_row(
-    probe: WorkProbe, receiver: Receiver, settings: Settings, rows: Rows
+    probe: DispatcherProbe, receiver: Receiver, settings: Settings, rows: Rows
 ) -> None:
     async with dispatching(settings):
         task = await probe.result(f"{receiver.root}/500-then-busy-then-200")
@@ -143,7 +143,7 @@ async def test_every_attempt_is_in_the_row(
     assert row["attempts"][1]["at_ms"] - row["attempts"][0]["at_ms"] >= 100
 
 
-async def test_liars_and_babblers(probe: WorkProbe, receiver: Receiver, settings: Settings, rows: Rows) -> None:
+async def test_liars_and_babblers(probe: DispatcherProbe, receiver: Receiver, settings: Settings, rows: Rows) -> None:
     async with dispatching(settings):
         lie, flood = [await probe.result(f"{receiver.root}/{path}") for path in ("lie", "flood")]
         nonsense = await probe.result(f"{receiver.root}/nonsense-then-200")
@@ -153,7 +153,7 @@ async def test_liars_and_babblers(probe: WorkProbe, receiver: Receiver, settings
 
 
 async def test_410_switches_a_url_off_for_its_tenant_across_restarts_until_a_resend_goes_through(
-    probe: WorkProbe, receiver: Receiver, settings: Settings, rows: Rows, env: dict[str, str]
+    probe: DispatcherProbe, receiver: Receiver, settings: Settings, rows: Rows, env: dict[str, str]
 ) -> None:
     url = f"{receiver.root}/410-then-200"
     async with dispatching(settings):
@@ -176,7 +176,7 @@ async def test_410_switches_a_url_off_for_its_tenant_across_restarts_until_a_res
 
 
 async def test_what_was_given_up_can_be_redriven(
-    probe: WorkProbe, receiver: Receiver, settings: Settings, rows: Rows, env: dict[str, str]
+    probe: DispatcherProbe, receiver: Receiver, settings: Settings, rows: Rows, env: dict[str, str]
 ) -> None:
     async with dispatching(settings):
         by_command = await probe.result(f"{receiver.root}/404-then-200")
@@ -200,7 +200,7 @@ async def test_what_was_given_up_can_be_redriven(
     assert rows.of[f"{by_command}/completed"]["made"] == 2
 
 
-async def test_a_large_result_is_a_link(probe: WorkProbe, receiver: Receiver, settings: Settings) -> None:
+async def test_a_large_result_is_a_link(probe: DispatcherProbe, receiver: Receiver, settings: Settings) -> None:
     async with dispatching(settings):
         large = await probe.result(f"{receiver.root}/200", body=orjson.dumps("x" * 20_000))
         small = await probe.result(f"{receiver.root}/200", body=orjson.dumps("x" * 19_000))
@@ -217,7 +217,7 @@ async def test_a_large_result_is_a_link(probe: WorkProbe, receiver: Receiver, se
     assert receiver.got[small][0]["body"] == "x" * 19_000
 
 
-async def put_row(probe: WorkProbe, task_id: str, url: str, events: list[str], **changes: Any) -> None:
+async def put_row(probe: DispatcherProbe, task_id: str, url: str, events: list[str], **changes: Any) -> None:
     """Write what the scheduler writes when a task moves on."""
     task: Any = {
         "id": task_id, "queue": "chat", "endpoint": "/v1/x", "mode": "callback", "owner": "key-one", "model": None,
@@ -229,7 +229,7 @@ async def put_row(probe: WorkProbe, task_id: str, url: str, events: list[str], *
 
 
 async def test_those_who_ask_are_told_of_the_start_and_the_way(
-    probe: WorkProbe, receiver: Receiver, settings: Settings, rows: Rows
+    probe: DispatcherProbe, receiver: Receiver, settings: Settings, rows: Rows
 ) -> None:
     url, events = f"{receiver.root}/200", ["start", "progress", "expired"]
     asks, quiet = "TASK-7-0-C-261118110640-0001-000901", "TASK-7-0-C-261118110640-0001-000902"
@@ -261,7 +261,7 @@ async def test_those_who_ask_are_told_of_the_start_and_the_way(
 
 
 async def test_a_dead_host_is_left_alone_and_gets_everything_when_it_is_back(
-    probe: WorkProbe, receiver: Receiver, settings: Settings, rows: Rows
+    probe: DispatcherProbe, receiver: Receiver, settings: Settings, rows: Rows
 ) -> None:
     hooks = settings.webhooks.model_copy(update={"retry_delays": [0.5, 1, 5, 5, 10]})
     patient = settings.model_copy(update={"webhooks": hooks})
@@ -280,7 +280,9 @@ async def test_a_dead_host_is_left_alone_and_gets_everything_when_it_is_back(
     assert probe.letters == []
 
 
-async def test_a_wait_outlives_the_sender(probe: WorkProbe, receiver: Receiver, settings: Settings, rows: Rows) -> None:
+async def test_a_wait_outlives_the_sender(
+    probe: DispatcherProbe, receiver: Receiver, settings: Settings, rows: Rows
+) -> None:
     hooks = settings.webhooks.model_copy(update={"retry_delays": [7]})
     slow = settings.model_copy(update={"webhooks": hooks})
     async with dispatching(slow):

@@ -15,10 +15,10 @@ from core.settings import Settings
 from dispatcher.webhooks import resolve
 from dispatcher.webhooks.sender import GROUP
 from schemas import topics
+from tests.support.dispatcher_probe import DispatcherProbe, dispatching
 from tests.support.receiver import Receiver
 from tests.support.roles import settings_for
 from tests.support.waiting import eventually_async
-from tests.support.work import WorkProbe, dispatching
 
 RESULTS = [topics.results(0), topics.results(1)]
 _prefixes = itertools.count()
@@ -43,7 +43,7 @@ def settings(kafka: str, tmp_path: Path) -> Iterator[Settings]:
 
 
 async def test_the_callback_is_as_bella_clients_read_it(
-    probe: WorkProbe, settings: Settings, receiver: Receiver, tmp_path: Path
+    probe: DispatcherProbe, settings: Settings, receiver: Receiver, tmp_path: Path
 ) -> None:
     blob = await open_blobs(settings).put(b'{"large":true}', name="results/x", media_type="application/json")
     async with dispatching(settings):
@@ -66,7 +66,7 @@ async def test_the_callback_is_as_bella_clients_read_it(
     assert receiver.headers["content-type"] == "application/json; charset=utf-8"
 
 
-async def test_what_may_pass_is_tried_again(probe: WorkProbe, settings: Settings, receiver: Receiver) -> None:
+async def test_what_may_pass_is_tried_again(probe: DispatcherProbe, settings: Settings, receiver: Receiver) -> None:
     paths = ["500-then-200", "429-then-503-then-202", "reset-then-200", "hang-then-200"]
     async with dispatching(settings):
         ids = [await probe.result(f"{receiver.root}/{path}") for path in paths]
@@ -75,7 +75,7 @@ async def test_what_may_pass_is_tried_again(probe: WorkProbe, settings: Settings
     assert probe.letters == []
 
 
-async def test_what_is_final_is_buried(probe: WorkProbe, settings: Settings, receiver: Receiver) -> None:
+async def test_what_is_final_is_buried(probe: DispatcherProbe, settings: Settings, receiver: Receiver) -> None:
     paths = {"400": 1, "404": 1, "307": 1, "500": 3}
     async with dispatching(settings):
         ids = {path: await probe.result(f"{receiver.root}/{path}") for path in paths}
@@ -89,7 +89,7 @@ async def test_what_is_final_is_buried(probe: WorkProbe, settings: Settings, rec
     assert reasons[nobody]["x-topic"].decode() == settings.topic(topics.retry(0))
 
 
-async def test_a_dead_host_holds_up_nobody_else(probe: WorkProbe, settings: Settings, receiver: Receiver) -> None:
+async def test_a_dead_host_holds_up_nobody_else(probe: DispatcherProbe, settings: Settings, receiver: Receiver) -> None:
     async with Receiver() as dead, dispatching(settings):
         for _ in range(30):
             await probe.result(f"{dead.root}/hang")
@@ -102,7 +102,7 @@ async def test_a_dead_host_holds_up_nobody_else(probe: WorkProbe, settings: Sett
 
 
 async def test_an_unfinished_delivery_is_made_after_the_restart_and_what_was_delivered_behind_it_is_not(
-    probe: WorkProbe, settings: Settings, receiver: Receiver
+    probe: DispatcherProbe, settings: Settings, receiver: Receiver
 ) -> None:
     patient = settings.model_copy(update={"webhooks": settings.webhooks.model_copy(update={"timeout_s": 30})})
     async with dispatching(patient):
@@ -117,7 +117,7 @@ async def test_an_unfinished_delivery_is_made_after_the_restart_and_what_was_del
 
 
 async def test_a_private_address_is_refused_whatever_leads_there(
-    probe: WorkProbe, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    probe: DispatcherProbe, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names are judged by the address that is connected to: `rebound.example` was a public one at submit."""
     monkeypatch.setattr(resolve, "_look_up", lambda *_: [(socket.AF_INET, 6, "127.0.0.1")])
@@ -140,7 +140,7 @@ async def test_a_private_address_is_refused_whatever_leads_there(
 
 
 async def test_senders_share_the_work_and_hand_it_over_without_repeating_it(
-    probe: WorkProbe, settings: Settings, receiver: Receiver
+    probe: DispatcherProbe, settings: Settings, receiver: Receiver
 ) -> None:
     ids: list[str] = []
     async with dispatching(settings):

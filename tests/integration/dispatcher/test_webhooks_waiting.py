@@ -15,10 +15,10 @@ from dispatcher import metrics
 from dispatcher.webhooks import backlog
 from dispatcher.webhooks.sender import GROUP
 from schemas import topics
+from tests.support.dispatcher_probe import DispatcherProbe, dispatching, now_ms
 from tests.support.receiver import Receiver
 from tests.support.roles import settings_for
 from tests.support.waiting import eventually_async
-from tests.support.work import WorkProbe, dispatching, now_ms
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def superseded() -> int:
 
 
 async def test_what_waits_is_counted_across_a_restart_and_a_resend_ends_it(
-    probe: WorkProbe, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    probe: DispatcherProbe, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "LOOK_S", 0.5)
     url, began_ms = f"{receiver.root}/503-then-200-then-404", now_ms()

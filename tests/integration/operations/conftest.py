@@ -18,9 +18,9 @@ from bench.simulator import Simulator
 from core.settings import Settings
 from headrace.main import main
 from tests.integration.test_idempotency import until_ready
-from tests.support.lane import LaneProbe, lane_probe
 from tests.support.ports import free_port
 from tests.support.roles import Role, running, settings_for
+from tests.support.scheduler_probe import SchedulerProbe, scheduler_probe
 from tests.support.waiting import eventually_async
 
 KEYS = """
@@ -43,7 +43,7 @@ class Site:
     ) -> None:
         self.url, self.roles, self.simulator, self.settings = url, roles, simulator, settings
         self._env = {**env, "HEADRACE_URL": url, "HEADRACE_API_KEY": "sk-ops"}
-        self.probes: dict[int, LaneProbe] = {}
+        self.probes: dict[int, SchedulerProbe] = {}
         self._down: set[str] = set()
 
     def stop(self, name: str, *, kill: bool = False) -> None:
@@ -131,7 +131,7 @@ async def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
             auth__keys_file=str(folder / "keys.toml"), ingress__auto_register=False,
         )  # fmt: skip
         port = free_port()
-        async with lane_probe(settings, 0) as online, lane_probe(settings, 1) as offline:
+        async with scheduler_probe(settings, 0) as online, scheduler_probe(settings, 1) as offline:
             with ExitStack() as stack:
                 commands = {
                     "online": ("streams", "--level", "online"), "offline": ("streams", "--level", "offline"),

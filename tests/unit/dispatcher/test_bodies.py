@@ -13,7 +13,7 @@ from dispatcher.bodies import Bodies
 from dispatcher.outcome import Failure
 from dispatcher.upstream import CallError
 from schemas.parts import Blob
-from tests.unit.dispatcher.doubles import work
+from tests.support.dispatcher_doubles import work
 
 LARGE = b'{"usage":{"total_tokens":3}}' + b" " * 600_000
 

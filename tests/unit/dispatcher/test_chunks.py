@@ -13,8 +13,8 @@ from dispatcher import chunks as module
 from dispatcher.chunks import ChunkWriter, until_beat
 from schemas.codec import CHUNK
 from schemas.records import Chunk
+from tests.support.dispatcher_doubles import Clock, MemoryProducer, work
 from tests.support.waiting import eventually_async
-from tests.unit.dispatcher.doubles import Clock, MemoryProducer, work
 
 
 def writer(producer: MemoryProducer, *, window_s: float = 0.02) -> ChunkWriter:

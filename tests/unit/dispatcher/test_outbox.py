@@ -13,8 +13,8 @@ from dispatcher.clock import Deadline
 from dispatcher.crew import Crew
 from dispatcher.events import Address, Addressed
 from dispatcher.outbox import Outbox
+from tests.support.dispatcher_doubles import MemoryProducer
 from tests.support.waiting import eventually_async
-from tests.unit.dispatcher.doubles import MemoryProducer
 
 
 def letter(number: int, size: int = 1) -> Addressed:

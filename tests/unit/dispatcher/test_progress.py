@@ -14,7 +14,7 @@ from dispatcher.items import Item, Phase
 from dispatcher.outbox import Outbox
 from dispatcher.progress import Progress, token_limit
 from schemas.codec import EVENT
-from tests.unit.dispatcher.doubles import Clock, MemoryProducer, work
+from tests.support.dispatcher_doubles import Clock, MemoryProducer, work
 
 
 def body(**members: Any) -> bytes:

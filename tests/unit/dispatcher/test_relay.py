@@ -18,7 +18,7 @@ from dispatcher.outcome import Failure, failed
 from dispatcher.relay import Relay
 from dispatcher.upstream import CallError
 from schemas.codec import CHUNK
-from tests.unit.dispatcher.doubles import Clock, MemoryProducer, work
+from tests.support.dispatcher_doubles import Clock, MemoryProducer, work
 
 USAGE = b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}'
 

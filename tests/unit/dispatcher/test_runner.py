@@ -21,9 +21,9 @@ from dispatcher.slots import ONLINE, Slots
 from dispatcher.ticker import Ticker
 from schemas.codec import EVENT, WORK
 from schemas.records import Event, Outcome, Work
+from tests.support.dispatcher_doubles import Clock, MemoryProducer, work
 from tests.support.records import outcome
 from tests.support.waiting import eventually_async
-from tests.unit.dispatcher.doubles import Clock, MemoryProducer, work
 
 
 class Worker:

@@ -20,9 +20,9 @@ from schemas.codec import EVENT
 from schemas.events import event
 from schemas.headers import headers
 from schemas.records import EventKind, Outcome
+from tests.support.dispatcher_doubles import Clock, work
 from tests.support.records import outcome
 from tests.support.waiting import eventually_async
-from tests.unit.dispatcher.doubles import Clock, work
 
 SETTINGS = Settings()
 ONE = work(attempt=3)

@@ -22,7 +22,7 @@ from ingress.files.sweeper import ORPHAN_MS, PIECE_MS, FileSweeper
 from schemas.batches import Batch, File, Piece, pieces_of
 from schemas.codec import BATCH, FILE
 from schemas.ids import TaskId
-from tests.support.batch_rows import row_of
+from tests.support.memory_batches import row_of
 
 SETTINGS = Settings.model_validate({"storage": {"url": "memory:///"}})
 TP = TopicPartition("t", 0)

@@ -14,7 +14,7 @@ from ingress import sse
 from ingress.blocking import Ending
 from ingress.streaming import INTERRUPTED, Stream
 from schemas.records import Chunk, Result
-from tests.support.answers import result_of
+from tests.support.results import result_of
 
 FRAMES = [b"one", b"two", b"three", b"four"]
 

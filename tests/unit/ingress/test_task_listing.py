@@ -17,8 +17,8 @@ from ingress.view import View
 from ingress.view_index import Filters, Position
 from schemas.records import State, Status
 from streams.rows import Rules, fresh
+from tests.support.read_model import TP, open_view, record_of, removed
 from tests.support.records import task, task_id
-from tests.support.view import TP, open_view, record_of, removed
 
 IDS = [task_id(partition=number % 3) for number in range(12)]
 QUEUES, MODELS, STATES = ("a", "ab"), ("m", "mm"), ("queued", "completed")

@@ -13,8 +13,8 @@ from ingress import view_index
 from ingress.view import FORM, View
 from schemas.records import Status
 from streams.rows import Rules, cancel_early, fresh
+from tests.support.read_model import TP, open_view, record_of, removed
 from tests.support.records import event, task, task_id
-from tests.support.view import TP, open_view, record_of, removed
 
 IDS = [task_id(partition=number % 3) for number in range(6)]
 OWNERS = ["key-1", "key-2"]

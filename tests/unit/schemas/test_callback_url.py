@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.callback_url import OPEN, policy, problem
-from tests.unit.schemas.hostile_urls import ALWAYS, FINE, ODD_PORTS, PRIVATE
+from tests.support.hostile_urls import ALWAYS, FINE, ODD_PORTS, PRIVATE
 
 STRICT = policy(private=False, ports=())
 

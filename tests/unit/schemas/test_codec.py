@@ -16,7 +16,7 @@ from schemas.codec import SchemaError, registry, schema_text, state_of
 from schemas.events import event
 from schemas.framing import HEADER, FramingError, frame
 from schemas.records import STATES
-from tests.unit.schemas.generate import records
+from tests.support.avro_records import records
 
 CODECS: dict[str, codec.Codec[Any]] = {
     value.name: value for value in vars(codec).values() if isinstance(value, codec.Codec)

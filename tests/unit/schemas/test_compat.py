@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import AVSC, latest, registry, schema_text
 from schemas.compat import breaks, versions_breaking
-from tests.unit.schemas.generate import records
+from tests.support.avro_records import records
 
 
 def record(*fields: Any, name: str = "R", **more: Any) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from streams.accounting import missing, usage_record
 from streams.fold import Fold, Home
 from streams.inputs import Submission
 from streams.rows import Rules
-from tests.support.answers import result_of
-from tests.support.lane_log import Log
+from tests.support.memory_log import Log
 from tests.support.records import failure, finished, outcome, task, task_id
+from tests.support.results import result_of
 
 COUNTED: Usage = {"prompt_tokens": 1_000, "completion_tokens": 500, "total_tokens": 1_500}
 PRICED = {"m": ModelSettings.model_validate({"prompt_price": "0.001", "completion_price": "0.002", "currency": "EUR"})}

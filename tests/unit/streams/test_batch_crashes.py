@@ -16,7 +16,17 @@ from streams import batch_fold
 from streams.inputs import Submission
 from streams.progress import Place, Progress
 from streams.replay import SPOKEN_KINDS, Held, Replay
-from tests.support.batch_log import CREATED_MS, HOME, WINDOW_MS, BatchLog, Cut, batch_id, created, line, validated
+from tests.support.memory_batch_log import (
+    CREATED_MS,
+    HOME,
+    WINDOW_MS,
+    BatchLog,
+    Cut,
+    batch_id,
+    created,
+    line,
+    validated,
+)
 from tests.support.records import claimed, failure, finished, outcome
 
 ONE = batch_id()

@@ -17,7 +17,7 @@ from streams.inputs import Poison, read_event
 from streams.recovery import sweep_batches
 from streams.replay import Replay
 from streams.timers import Timers
-from tests.support.batch_log import (
+from tests.support.memory_batch_log import (
     CREATED_MS,
     HOME,
     QUEUE_NUMBER,

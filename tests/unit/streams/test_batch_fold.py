@@ -12,7 +12,7 @@ from schemas.headers import BATCH_ID, find
 from schemas.records import Event
 from streams import batch_fold
 from streams.inputs import Submission
-from tests.support.batch_log import (
+from tests.support.memory_batch_log import (
     CREATED_MS,
     HOME,
     RETENTION_MS,

@@ -15,7 +15,7 @@ from schemas.events import event
 from schemas.records import Event
 from streams import batch_machine
 from streams.batch_rows import MAX_PARTS, MAX_PROPOSAL_BYTES, due_ms, first_row
-from tests.support.batch_log import CREATED_MS, RETENTION_MS, batch_id, line, part, proposed, validated
+from tests.support.memory_batch_log import CREATED_MS, RETENTION_MS, batch_id, line, part, proposed, validated
 
 ONE = batch_id()
 TOTAL = 12

@@ -13,7 +13,16 @@ from schemas.records import Event
 from streams import batch_machine
 from streams.batch_machine import Step
 from streams.batch_rows import first_row
-from tests.support.batch_log import CREATED_MS, RETENTION_MS, WINDOW_MS, batch_id, line, part, proposed, validated
+from tests.support.memory_batch_log import (
+    CREATED_MS,
+    RETENTION_MS,
+    WINDOW_MS,
+    batch_id,
+    line,
+    part,
+    proposed,
+    validated,
+)
 
 PAGE = (Path(__file__).parents[3] / "docs/state_machine.md").read_text(encoding="utf-8")
 ONE = batch_id()

@@ -8,7 +8,7 @@ from schemas.codec import CONTROL, RESULT, WORK
 from schemas.events import event
 from schemas.slices import stable_hash
 from streams.inputs import Submission
-from tests.support.lane_log import Log
+from tests.support.memory_log import Log
 from tests.support.records import claimed, failure, finished, task, task_id
 
 

@@ -16,7 +16,7 @@ from schemas.slices import queue_number
 from streams import purging
 from streams.fold import Fold
 from streams.inputs import Submission
-from tests.support.lane_log import Log
+from tests.support.memory_log import Log
 from tests.support.records import claimed, task
 
 EVENTS = ("t.events.online", 0)

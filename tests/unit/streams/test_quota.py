@@ -17,7 +17,7 @@ from ingress.keys.entry import from_document
 from streams.door import Door
 from streams.inputs import Poison, Submission
 from streams.quota import MOST_OWNERS, Quotas
-from tests.support.lane_log import Log
+from tests.support.memory_log import Log
 from tests.unit.streams.test_door import NOW_S, OWNER, Fold, Queues, door, enter, message
 
 LIMIT = 2

@@ -10,7 +10,7 @@ from schemas.events import event
 from schemas.records import Task
 from streams import twins
 from streams.inputs import Submission
-from tests.support.lane_log import Log
+from tests.support.memory_log import Log
 from tests.support.records import finished, task, task_id
 
 DAY_MS = 86_400_000

@@ -10,7 +10,7 @@ import pytest
 from core.errors import Unavailable
 from core.kafka.deadletters import bury, partition_of
 from core.settings import Settings
-from tests.unit.dispatcher.doubles import MemoryProducer
+from tests.support.dispatcher_doubles import MemoryProducer
 
 
 def consumed(**changes: Any) -> Any:

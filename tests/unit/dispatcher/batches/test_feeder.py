@@ -14,7 +14,7 @@ import pytest
 from core.settings import Settings
 from dispatcher.batches.feeder import Feeder, Turns
 from schemas.events import event
-from tests.support.batch_stage import Stage, input_file, request_line
+from tests.support.batch_doubles import Stage, input_file, request_line
 from tests.support.waiting import eventually_async
 
 WINDOW = 50

@@ -9,8 +9,8 @@ import pytest
 
 from dispatcher.batches.forms import FormedLine, flat, line_of, never_run, without_answer
 from schemas.ids import TaskId
-from tests.support.answers import result_of
-from tests.support.batch_stage import batch_row
+from tests.support.batch_doubles import batch_row
+from tests.support.results import result_of
 
 ID = TaskId(7, 1, "P", 1_795_000_000, 3, 5)
 BLOB = {"uri": "results/x", "size": 9, "sha256": ""}

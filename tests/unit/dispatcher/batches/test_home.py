@@ -19,7 +19,7 @@ from dispatcher.batches.home import Home
 from dispatcher.batches.rows import Rows
 from schemas.batches import Batch
 from schemas.codec import BATCH
-from tests.support.batch_stage import HOME, Stage, input_file
+from tests.support.batch_doubles import HOME, Stage, input_file
 from tests.support.waiting import eventually_async
 
 

@@ -14,8 +14,8 @@ from schemas import bits
 from schemas.batches import Batch
 from schemas.codec import BATCH
 from schemas.ids import line_id
-from tests.support.batch_stage import BATCH as IDENTITY
-from tests.support.batch_stage import HOME, batch_row
+from tests.support.batch_doubles import BATCH as IDENTITY
+from tests.support.batch_doubles import HOME, batch_row
 
 BLOB: Any = {"uri": "files/1", "size": 1, "sha256": ""}
 PART = {"end": 9, "token": "t", "output_bytes": 5, "error_bytes": 0, "output_lines": 1, "error_lines": 0}

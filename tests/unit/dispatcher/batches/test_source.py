@@ -11,7 +11,7 @@ from obstore.store import LocalStore
 from core.blobs import BlobStore
 from dispatcher.batches.lines import Line
 from dispatcher.batches.source import SLICE_BYTES, TURN_BYTES, Source
-from tests.support.batch_stage import input_file
+from tests.support.batch_doubles import input_file
 
 
 async def source_of(folder: Path, content: bytes) -> Source:

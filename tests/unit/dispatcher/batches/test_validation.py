@@ -12,7 +12,7 @@ from core.batch_settings import BatchSettings
 from dispatcher.batches.lines import Splitter
 from dispatcher.batches.request_line import LONGEST_BYTES, MAX_CUSTOM_ID, body_of, custom_id_of, read
 from dispatcher.batches.validation import MAX_ERRORS, Validator
-from tests.support.batch_stage import ENDPOINT, input_file, request_line
+from tests.support.batch_doubles import ENDPOINT, input_file, request_line
 
 
 def judged(file: bytes, *, one_model: bool = False, **changes: Any) -> Validator:

@@ -15,7 +15,7 @@ from dispatcher.batches.writer import Writer
 from schemas import bits
 from schemas.batches import Batch
 from schemas.events import event
-from tests.support.batch_stage import HOME, Stage, input_file
+from tests.support.batch_doubles import HOME, Stage, input_file
 
 TOTAL = 40
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from core.settings import Settings
 from schemas import bits
 from schemas.events import event
-from tests.support.batch_stage import Stage
+from tests.support.batch_doubles import Stage
 from tests.unit.dispatcher.batches.test_writer import FAILED, TOTAL, Seconds, begun, ids, names, settle, writer_of
 
 

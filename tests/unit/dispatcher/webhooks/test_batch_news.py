@@ -11,7 +11,7 @@ from dispatcher.webhooks.batch_news import LATELY_MS, Once, of_batch_row
 from schemas.batches import BATCH_STATES, Batch
 from schemas.codec import BATCH, batch_state_of
 from schemas.ids import TaskId, parse_batch
-from tests.support.batch_rows import row_of
+from tests.support.memory_batches import row_of
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOW_MS = 1_769_860_800_000

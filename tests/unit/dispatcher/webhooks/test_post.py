@@ -14,8 +14,8 @@ from core.settings import Settings
 from dispatcher.webhooks.hosts import Health
 from dispatcher.webhooks.post import Poster, Verdict, judge
 from schemas.callback_url import Policy, policy
+from tests.support.hostile_urls import ALWAYS, FINE, ODD_PORTS, PRIVATE
 from tests.support.receiver import Receiver
-from tests.unit.schemas.hostile_urls import ALWAYS, FINE, ODD_PORTS, PRIVATE
 
 HOOKS = Settings.model_validate({"webhooks": {"timeout_s": 5}}).webhooks
 BODY = b'{"status_code":200,"request_id":"x","body":null}'

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from headrace.replaying.compare import Answer, Pair, answer_of, essence, grouped, judged, percentile
-from tests.support.answers import result_of
+from tests.support.results import result_of
 
 JSON = "application/json"
 SSE = "text/event-stream; charset=utf-8"

@@ -20,9 +20,9 @@ from schemas.records import Queue
 from schemas.slices import queue_number
 from schemas.twins import key_id
 from streams.rows import Rules, fresh
-from tests.support.pull_cluster import QUEUE, Cluster
+from tests.support.memory_pull import QUEUE, Cluster
+from tests.support.read_model import TP, open_view, record_of, removed
 from tests.support.records import task
-from tests.support.view import TP, open_view, record_of, removed
 from tests.support.waiting import eventually_async
 from tests.unit.core.test_queues import queue
 

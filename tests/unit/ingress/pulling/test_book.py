@@ -13,7 +13,7 @@ from core.settings import Settings
 from ingress.pulling.book import PAGE, Book
 from ingress.pulling.lane import LaneName
 from schemas.records import TERMINAL
-from tests.support.pull_cluster import QUEUE, Cluster
+from tests.support.memory_pull import QUEUE, Cluster
 
 LANE = LaneName(QUEUE, 0)
 

@@ -14,7 +14,7 @@ from ingress.pulling import holding, puller
 from ingress.pulling.lane import LaneName
 from ingress.pulling.order import Order
 from ingress.pulling.puller import Puller
-from tests.support.pull_cluster import QUEUE, Cluster
+from tests.support.memory_pull import QUEUE, Cluster
 
 LANE = LaneName(QUEUE, 0)
 

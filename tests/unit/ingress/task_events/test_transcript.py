@@ -13,7 +13,7 @@ from ingress import sse
 from ingress.task_events.position import Position, Run, parse
 from ingress.task_events.transcript import TAKE_BYTES, Transcript
 from schemas.records import Chunk, Result
-from tests.support.answers import result_of
+from tests.support.results import result_of
 
 FRAMES = [b"one", b"two", b"three\nlines", b"four", b"five"]
 RUN = Run(1, "w1")

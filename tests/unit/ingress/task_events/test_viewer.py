@@ -20,9 +20,9 @@ from schemas import topics
 from schemas.codec import RESULT
 from schemas.records import Status, Task
 from tests.support import records
-from tests.support.answers import result_of
 from tests.support.bella import chunk, row_of
-from tests.support.ingress import Memory, ingress_in_memory
+from tests.support.memory_ingress import Memory, ingress_in_memory
+from tests.support.results import result_of
 
 SIZE = 10_000
 WINDOW = 50_000

@@ -25,13 +25,13 @@ from schemas.headers import BATCH_ID, find, headers
 from schemas.ids import Serials, parse_batch
 from schemas.records import Event
 from schemas.slices import queue_number
-from tests.support.batch_stage import ENDPOINT, batch_row
+from tests.support.batch_doubles import ENDPOINT, batch_row
 from tests.support.waiting import eventually_async
 
 QUEUE = "batch"
 
 
-class BatchBench:
+class BatchProbe:
     """What a test sees of batches, and does to them."""
 
     def __init__(self, settings: Settings) -> None:
@@ -121,10 +121,10 @@ def input_of(count: int, *, prefix: str = "c", **sim: Any) -> bytes:
 
 
 @asynccontextmanager
-async def batch_bench(settings: Settings) -> AsyncIterator[BatchBench]:
+async def batch_probe(settings: Settings) -> AsyncIterator[BatchProbe]:
     """Make the topics and the queue, and follow the batches."""
     await apply_topics(settings)
-    bench = BatchBench(settings)
+    bench = BatchProbe(settings)
     await bench.producer.start()
     queues = QueueDirectory(settings, name="batch-bench")
     await queues.open()

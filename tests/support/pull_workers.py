@@ -31,7 +31,7 @@ scopes = ["submit", "read", "admin"]
 _names = itertools.count()
 
 
-class Yard:
+class PullSite:
     """Two ingresses over one scheduler per level and a dispatcher."""
 
     def __init__(
@@ -141,7 +141,7 @@ class Yard:
 
 
 @asynccontextmanager
-async def yard(kafka: str, folder: Path) -> AsyncIterator[Yard]:
+async def yard(kafka: str, folder: Path) -> AsyncIterator[PullSite]:
     """Start the roles and give the yard once they are ready."""
     (folder / "keys.toml").write_text(KEYS)
     async with Simulator() as simulator, aiohttp.ClientSession() as session:
@@ -164,7 +164,7 @@ async def yard(kafka: str, folder: Path) -> AsyncIterator[Yard]:
             urls = [f"http://127.0.0.1:{port}" for port in ports]
             for url in urls:
                 await until_ready(session, url)
-            yield Yard(urls, session, simulator, roles)
+            yield PullSite(urls, session, simulator, roles)
 
 
 async def until_ready(session: aiohttp.ClientSession, url: str) -> None:

@@ -12,7 +12,7 @@ import httpx
 from hypothesis import strategies as st
 
 from ingress.openapi import document
-from tests.support.operations import IDS, OTHERS, Operation, examples, in_dialect, is_file
+from tests.support.openapi_operations import IDS, OTHERS, Operation, examples, in_dialect, is_file
 
 HOSTILE = st.sampled_from(
     ["", " ", "\x00", "../..", "%00", "%2e%2e", "a\r\nx: y", "\u202e", "😀", "𐏿", "-1", "NaN", "1e999", "null", "true",

@@ -27,7 +27,7 @@ from tests.support.records import finished, task
 QUEUE = "chat"
 
 
-class LaneProbe:
+class SchedulerProbe:
     """All topics of one lane as the tests see them."""
 
     def __init__(self, settings: Settings, level: int = 0) -> None:
@@ -135,10 +135,10 @@ class LaneProbe:
 
 
 @asynccontextmanager
-async def lane_probe(settings: Settings, level: int = 0) -> AsyncIterator[LaneProbe]:
+async def scheduler_probe(settings: Settings, level: int = 0) -> AsyncIterator[SchedulerProbe]:
     """Create the topics and open a probe on them."""
     await apply_topics(settings)
-    probe = LaneProbe(settings, level)
+    probe = SchedulerProbe(settings, level)
     await probe.producer.start()
     await probe.queues.open()
     await probe.queues.register(probe.producer, QUEUE)

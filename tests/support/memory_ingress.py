@@ -27,7 +27,7 @@ from schemas.records import TERMINAL, Chunk, Delivery, Event, Queue, Result, Sta
 from schemas.slices import queue_number
 from streams.batch_rows import first_row, proposal
 from streams.outputs import status_record
-from tests.support.cluster import MemoryCluster
+from tests.support.memory_cluster import MemoryCluster
 from tests.support.waiting import eventually_async
 
 HEADERS = {"authorization": "Bearer hr-local"}

@@ -15,7 +15,7 @@ from core.settings import Settings
 from ingress.doors import DIALECTS
 from ingress.main import Server
 from ingress.protocol import LimitedHttp
-from tests.support.ingress import HEADERS, Memory, ingress_in_memory
+from tests.support.memory_ingress import HEADERS, Memory, ingress_in_memory
 from tests.support.waiting import eventually_async
 
 READ_S = 20

@@ -13,9 +13,9 @@ from schemas import ids, topics
 from schemas.codec import RESULT
 from schemas.records import Result, Task
 from tests.support import records
-from tests.support.answers import result_of
 from tests.support.bella import chunk, row_of
-from tests.support.ingress import Memory
+from tests.support.memory_ingress import Memory
+from tests.support.results import result_of
 from tests.support.waiting import eventually_async
 
 FRAMES = [b'{"n":1}', b'{"n": 2}', b'{"n":3,"text":"\xc3\xa9"}']

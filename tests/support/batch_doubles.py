@@ -21,8 +21,8 @@ from schemas.ids import TaskId
 from schemas.parts import Blob
 from schemas.records import Event, Result, Task
 from streams import batch_machine
-from tests.support.answers import result_of
-from tests.unit.dispatcher.doubles import MemoryProducer
+from tests.support.dispatcher_doubles import MemoryProducer
+from tests.support.results import result_of
 
 HOME = 3
 BATCH = TaskId(7, 1, "P", 1_795_000_000, HOME, 11)

@@ -20,23 +20,23 @@ from ingress.main import serve
 from schemas import ids, topics
 from schemas.codec import CHUNK, CONTROL, EVENT, RESULT, STATUS, TASK
 from schemas.records import Event, Task
-from tests.support.answers import result_of
 from tests.support.bella import row_of
-from tests.support.ingress import HEADERS
+from tests.support.memory_ingress import HEADERS
+from tests.support.results import result_of
 from tests.support.waiting import eventually_async
 
 
-class Backstage:
+class IngressBackend:
     """The tasks and events of one ingress, and the records that answer them."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.producer = Producer(settings, name="backstage")
+        self.producer = Producer(settings, name="ingress-backend")
         self.tasks: dict[str, Task] = {}
         self.offsets: dict[str, int] = {}
         self.events: dict[str, list[Event]] = defaultdict(list)
         watched = [settings.topic(name) for name in (topics.tasks(0), topics.tasks(1), topics.events(0))]
-        self.tail = Tail(settings, name="backstage", topics=watched, handle=self._on)
+        self.tail = Tail(settings, name="ingress-backend", topics=watched, handle=self._on)
 
     def _on(self, tp: TopicPartition, records: Records) -> None:
         for record in records:
@@ -110,10 +110,10 @@ class Backstage:
 
 
 @contextlib.asynccontextmanager
-async def backstage(settings: Settings) -> AsyncIterator[Backstage]:
-    """Create the topics and open a backstage."""
+async def ingress_backend(settings: Settings) -> AsyncIterator[IngressBackend]:
+    """Create the topics and open the backend."""
     await apply_topics(settings)
-    stage = Backstage(settings)
+    stage = IngressBackend(settings)
     await stage.producer.start()
     await stage.tail.open()
     try:

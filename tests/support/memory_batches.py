@@ -14,7 +14,7 @@ from schemas.batches import Batch, File, piece_name
 from schemas.codec import BATCH, EVENT
 from schemas.parts import BatchPart
 from schemas.records import Event, Queue
-from tests.support.ingress import Memory
+from tests.support.memory_ingress import Memory
 
 OPENAI = {"X-Headrace-Dialect": "openai"}
 LINES = b'{"custom_id":"a","body":{"model":"m","messages":[]}}\n'

@@ -32,8 +32,8 @@ from schemas.parts import Usage
 from schemas.records import Result, Task
 from schemas.slices import queue_number
 from streams.accounting import usage_record
-from tests.support.answers import result_of
 from tests.support.records import task
+from tests.support.results import result_of
 from tests.support.roles import running, settings_for
 from tests.support.waiting import eventually_async
 
@@ -55,7 +55,7 @@ class Said(NamedTuple):
         return orjson.loads(self.out)
 
 
-class Past:
+class ReplaySite:
     """The offline lane of one installation."""
 
     def __init__(self, settings: Settings, env: dict[str, str], simulator: Simulator) -> None:
@@ -170,7 +170,7 @@ class Past:
 
 
 @asynccontextmanager
-async def past(kafka: str, folder: Path, *roles: tuple[str, ...], prefix: str = "past") -> AsyncIterator[Past]:
+async def past(kafka: str, folder: Path, *roles: tuple[str, ...], prefix: str = "past") -> AsyncIterator[ReplaySite]:
     """Create the topics and run some roles."""
     async with Simulator() as simulator:
         settings, env = settings_for(
@@ -178,7 +178,7 @@ async def past(kafka: str, folder: Path, *roles: tuple[str, ...], prefix: str = 
             kafka__work_partitions=2, storage__inline_bytes=20_000,
         )  # fmt: skip
         await apply_topics(settings)
-        opened = Past(settings, {**env, "HEADRACE_MODELS": MODELS}, simulator)
+        opened = ReplaySite(settings, {**env, "HEADRACE_MODELS": MODELS}, simulator)
         await opened.producer.start()
         await opened.queues.open()
         await opened.tail.open()

@@ -35,7 +35,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class WorkProbe:
+class DispatcherProbe:
     """Plays the scheduler for dispatchers."""
 
     def __init__(self, settings: Settings) -> None:
