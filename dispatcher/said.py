@@ -10,7 +10,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
-from core.kafka.lookup import LATEST, Lookup
+from core.kafka.lookup import Lookup
+from core.kafka.offsets import LATEST
 from core.settings import Settings
 from dispatcher.spoken import Positions, attempt_of
 from schemas import topics

@@ -48,7 +48,7 @@ class Replies:
         if not asked:
             return
         async with admin(self._settings) as client:
-            there = await partition_counts(client)
+            there = await partition_counts(client, asked)
         if len(self._seen) > KNOWN_TOPICS:
             self._seen.clear()
         for topic in asked:

@@ -17,7 +17,8 @@ from core.backlog import Backlog, limit_of
 from core.doctor.facts import Disk, Facts, Flow, Heard, QueueFlow, Skew, WorkerHeard
 from core.errors import Unavailable
 from core.kafka.cluster import Cluster, Lag, Member
-from core.kafka.lookup import LATEST, Found, Lookup
+from core.kafka.lookup import Found, Lookup
+from core.kafka.offsets import LATEST
 from core.queues import merged
 from core.settings import Settings
 from schemas import topics
@@ -42,12 +43,9 @@ async def survey(settings: Settings, cluster: Cluster) -> Facts:
     """Look for some seconds; what cannot be reached is told in the facts and raises nothing."""
     facts = Facts(kafka=settings.kafka.bootstrap, partitions=settings.kafka.partitions, disks=_disks(settings))
     try:
-        there = await cluster.topics()
-        facts.missing_topics = [
-            name
-            for topic in topics.declared(partitions=settings.kafka.partitions)
-            if (name := settings.topic(topic.name)) not in there
-        ]
+        wanted = [settings.topic(topic.name) for topic in topics.declared(partitions=settings.kafka.partitions)]
+        there = await cluster.topics(wanted)
+        facts.missing_topics = [name for name in wanted if name not in there]
         if not facts.missing_topics:
             await _look(settings, cluster, facts)
     except Unavailable as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import NamedTuple
@@ -12,7 +12,15 @@ from typing import NamedTuple
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.protocol.metadata import MetadataRequest
 
 from core.errors import ConfigError, Unavailable
 from core.kafka.lookup import Lookup
@@ -21,6 +29,8 @@ from schemas.topics import Topic, declared
 
 POLL_S = 0.25
 LED_TRIES = 5
+ABSENT = (UnknownTopicOrPartitionError.errno, InvalidTopicError.errno)
+"""What a broker answers for a topic that does not exist, or that nobody could create."""
 
 
 class Change(NamedTuple):
@@ -73,13 +83,12 @@ async def wait_for_broker(settings: Settings, *, timeout_s: float = 60) -> None:
 
 async def wait_for_topics(settings: Settings, *, timeout_s: float = 60) -> None:
     """Return when every declared topic is there with the right partition count; raises ConfigError otherwise."""
+    wanted = {settings.topic(topic.name): topic for topic in declared(partitions=settings.kafka.partitions)}
     missing: list[str] = []
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s), admin(settings) as client:
             while True:
-                async with admin(settings) as client:
-                    there = await partition_counts(client)
-                wanted = {settings.topic(topic.name): topic for topic in declared(partitions=settings.kafka.partitions)}
+                there = await partition_counts(client, wanted)
                 missing = [name for name in wanted if name not in there]
                 if not missing:
                     break
@@ -94,56 +103,69 @@ async def wait_for_topics(settings: Settings, *, timeout_s: float = 60) -> None:
             )
 
 
-async def partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
-    """Return every topic's number of partitions."""
-    described = await client.describe_topics()
-    return {topic["topic"]: len(topic["partitions"]) for topic in described}
+async def partition_counts(client: AIOKafkaAdminClient, names: Iterable[str] | None = None) -> dict[str, int]:
+    """Return the number of partitions of those of some topics that exist; without names, of all that the broker has.
+
+    A broker may be shared: whatever knows the names it needs asks for these alone.
+    """
+    asked = None if names is None else list(names)
+    if asked == []:
+        return {}
+    # Not describe_topics: on a broker with auto.create.topics.enable that creates the topics it asks for.
+    request = MetadataRequest(asked, allow_auto_topic_creation=False)
+    response = await client._send_request(request)  # noqa: SLF001
+    found: dict[str, int] = {}
+    for topic in response.to_object()["topics"]:
+        if topic["error_code"] == TopicAuthorizationFailedError.errno:
+            raise TopicAuthorizationFailedError(topic["topic"])
+        if topic["error_code"] not in ABSENT:
+            found[topic["topic"]] = len(topic["partitions"])
+    return found
 
 
 async def ensure_topics(settings: Settings, topics: Sequence[Topic]) -> list[str]:
-    """Create those that are missing; returns their names. Twins that create the same one at once are fine."""
+    """Create those that are missing; returns their names. Two that create the same one at once are fine."""
     async with admin(settings) as client:
-        there = await partition_counts(client)
+        there = await partition_counts(client, [settings.topic(topic.name) for topic in topics])
         missing = [topic for topic in topics if settings.topic(topic.name) not in there]
-        if not missing:
-            return []
-        response = await client.create_topics(
-            [
-                NewTopic(
-                    settings.topic(topic.name),
-                    topic.partitions,
-                    settings.kafka.replication_factor,
-                    topic_configs=wanted_configs(settings, topic),
-                )
-                for topic in missing
-            ]
-        )
+        await _create(client, settings, missing)
+    return [settings.topic(topic.name) for topic in missing]
+
+
+async def _create(client: AIOKafkaAdminClient, settings: Settings, topics: Sequence[Topic]) -> None:
+    """Create topics and wait until they can be used."""
+    if not topics:
+        return
+    response = await client.create_topics(
+        [
+            NewTopic(
+                settings.topic(topic.name),
+                topic.partitions,
+                settings.kafka.replication_factor,
+                topic_configs=wanted_configs(settings, topic),
+            )
+            for topic in topics
+        ]
+    )
     for name, code, *rest in response.topic_errors:
         if code and code != TopicAlreadyExistsError.errno:
             raise Unavailable(f"topic {name} was not created: {(rest and rest[0]) or for_code(code).__name__}")
-    await _until_led(settings, missing)
-    return [settings.topic(topic.name) for topic in missing]
+    await _until_led(settings, topics)
 
 
 async def _until_led(settings: Settings, topics: Sequence[Topic]) -> None:
     """Wait until every partition answers: a broker names the leaders of a new topic before they are ready to serve."""
     lookup = Lookup(settings, name="headrace-admin")
-    names = {settings.topic(topic.name): topic.partitions for topic in topics}
+    tps = [TopicPartition(settings.topic(topic.name), number) for topic in topics for number in range(topic.partitions)]
     try:
-        await lookup.open([*names])
-        for name, wide in names.items():
-            await _answering(lookup, [TopicPartition(name, number) for number in range(wide)])
+        await lookup.open_patiently([settings.topic(topic.name) for topic in topics])
+        for _ in range(LED_TRIES - 1):  # a busy machine may need longer for all of them than one look-up may take
+            with suppress(Unavailable):
+                await lookup.bounds(tps)
+                return
+        await lookup.bounds(tps)
     finally:
         await lookup.close()
-
-
-async def _answering(lookup: Lookup, tps: Sequence[TopicPartition]) -> None:
-    """Ask for one topic at a time and more than once: a busy machine needs longer for all of them than one look-up."""
-    for _ in range(LED_TRIES - 1):
-        with suppress(Unavailable):
-            await lookup.bounds(tps)
-            return
-    await lookup.bounds(tps)
 
 
 def wanted_configs(settings: Settings, topic: Topic) -> dict[str, str]:
@@ -155,28 +177,41 @@ def wanted_configs(settings: Settings, topic: Topic) -> dict[str, str]:
 
 async def diff_topics(settings: Settings) -> list[Change]:
     """Compare the declared topics with the broker's."""
-    topics = list(declared(partitions=settings.kafka.partitions))
-    changes: list[Change] = []
     async with admin(settings) as client:
-        there = await partition_counts(client)
-        for topic in topics:
-            name = settings.topic(topic.name)
-            if name not in there:
-                changes.append(Change(name, "topic", "missing", f"{topic.partitions} partitions"))
-                continue
-            if there[name] != topic.partitions:
-                changes.append(Change(name, "partitions", str(there[name]), str(topic.partitions)))
-            current = await current_configs(client, name)
-            for key, wanted in sorted(wanted_configs(settings, topic).items()):
-                if current.get(key) != wanted:
-                    changes.append(Change(name, key, current.get(key, "unset"), wanted))
+        return await _diff(client, settings)
+
+
+async def _diff(client: AIOKafkaAdminClient, settings: Settings) -> list[Change]:
+    """Compare with two requests, however many topics there are."""
+    wanted = {settings.topic(topic.name): topic for topic in declared(partitions=settings.kafka.partitions)}
+    there = await partition_counts(client, wanted)
+    configs = await current_configs(client, [name for name in wanted if name in there])
+    changes: list[Change] = []
+    for name, topic in wanted.items():
+        if name not in there:
+            changes.append(Change(name, "topic", "missing", f"{topic.partitions} partitions"))
+            continue
+        if there[name] != topic.partitions:
+            changes.append(Change(name, "partitions", str(there[name]), str(topic.partitions)))
+        current = configs.get(name, {})
+        changes += [
+            Change(name, key, current.get(key, "unset"), value)
+            for key, value in sorted(wanted_configs(settings, topic).items())
+            if current.get(key) != value
+        ]
     return changes
 
 
-async def current_configs(client: AIOKafkaAdminClient, name: str) -> dict[str, str]:
-    """Return a topic's settings as the broker has them."""
-    responses = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
-    return {entry[0]: entry[1] for response in responses for resource in response.resources for entry in resource[4]}
+async def current_configs(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the settings of topics as the broker has them."""
+    if not names:
+        return {}
+    responses = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
+    return {
+        name: {entry[0]: entry[1] for entry in entries}
+        for response in responses
+        for _, _, _, name, entries in response.resources
+    }
 
 
 async def apply_topics(settings: Settings) -> list[Change]:
@@ -184,23 +219,25 @@ async def apply_topics(settings: Settings) -> list[Change]:
 
     Returns what was changed, once the broker shows it: it answers before it has applied a change.
     """
-    changes = await diff_topics(settings)
-    await ensure_topics(settings, list(declared(partitions=settings.kafka.partitions)))
-    differing = {change.topic for change in changes if change.what not in ("topic", "partitions")}
-    if differing:
-        by_name = {settings.topic(topic.name): topic for topic in declared(partitions=settings.kafka.partitions)}
-        async with admin(settings) as client:
-            for name in sorted(differing):
-                resource = ConfigResource(ConfigResourceType.TOPIC, name, wanted_configs(settings, by_name[name]))
-                for response in await client.alter_configs([resource]):
-                    _check_altered(response.resources)
-    give_up = monotonic() + settings.kafka.request_timeout_s
-    while changes and any(change.what != "partitions" for change in await diff_topics(settings)):
-        if monotonic() > give_up:
-            raise Unavailable(
-                "the topics were changed, but the broker does not show it yet; run `headrace topics diff`"
-            )
-        await asyncio.sleep(POLL_S)
+    by_name = {settings.topic(topic.name): topic for topic in declared(partitions=settings.kafka.partitions)}
+    async with admin(settings) as client:
+        changes = await _diff(client, settings)
+        await _create(client, settings, [by_name[change.topic] for change in changes if change.what == "topic"])
+        differing = sorted({change.topic for change in changes if change.what not in ("topic", "partitions")})
+        if differing:
+            resources = [
+                ConfigResource(ConfigResourceType.TOPIC, name, wanted_configs(settings, by_name[name]))
+                for name in differing
+            ]
+            for response in await client.alter_configs(resources):
+                _check_altered(response.resources)
+        give_up = monotonic() + settings.kafka.request_timeout_s
+        while changes and any(change.what != "partitions" for change in await _diff(client, settings)):
+            if monotonic() > give_up:
+                raise Unavailable(
+                    "the topics were changed, but the broker does not show it yet; run `headrace topics diff`"
+                )
+            await asyncio.sleep(POLL_S)
     return changes
 
 

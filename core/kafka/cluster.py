@@ -16,12 +16,11 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import LeaderNotAvailableError, for_code
 from aiokafka.protocol.admin import DescribeGroupsRequest, DescribeGroupsRequest_v2
-from aiokafka.protocol.offset import OffsetRequest
 
 from core.kafka.admin import admin, partition_counts
-from core.kafka.lookup import EARLIEST, LATEST, Lookup
+from core.kafka.lookup import Lookup
+from core.kafka.offsets import EARLIEST, LATEST, offsets_at
 from core.settings import Settings
 
 T = TypeVar("T")
@@ -65,17 +64,17 @@ class Cluster:
         self._settings = settings
         self._name = name
 
-    async def topics(self) -> dict[str, int]:
-        """Return every topic's number of partitions."""
+    async def topics(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the number of partitions of those of some topics that exist."""
         async with admin(self._settings) as client:
-            return await partition_counts(client)
+            return await partition_counts(client, names)
 
     async def lags(self, wanted: Sequence[tuple[str, str]]) -> list[Lag]:
         """Tell for pairs of group and topic how far one has read the other; a topic that is not there is left out."""
         if not wanted:
             return []
         async with admin(self._settings) as client:
-            there = await partition_counts(client)
+            there = await partition_counts(client, {topic for _, topic in wanted})
             wanted = [pair for pair in wanted if pair[1] in there]
             tps = [TopicPartition(topic, p) for topic in {topic for _, topic in wanted} for p in range(there[topic])]
             groups = list(dict.fromkeys(group for group, _ in wanted))
@@ -158,23 +157,9 @@ async def _offsets(client: AIOKafkaAdminClient, tps: Sequence[TopicPartition], a
     """Ask each leader once for all of its partitions."""
     if not tps:
         return {}
-    led: dict[int, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
-    await client._client.set_topics({tp.topic for tp in tps})  # noqa: SLF001 - it knows no leaders by itself
-    cluster = client._client.cluster  # noqa: SLF001 - the public call asks one partition at a time
-    for tp in tps:
-        leader = cluster.leader_for_partition(tp)
-        if leader is None or leader == -1:
-            raise LeaderNotAvailableError(str(tp))
-        led[leader][tp.topic].append((tp.partition, at))
-    found: dict[TopicPartition, int] = {}
-    for leader, topics in led.items():
-        response = await client._client.send(leader, OffsetRequest(-1, 0, list(topics.items())))  # noqa: SLF001
-        for topic, partitions in response.topics:
-            for partition, code, _, offset in partitions:
-                if code:
-                    raise for_code(code)
-                found[TopicPartition(topic, partition)] = max(0, offset)
-    return found
+    await client._client.set_topics({tp.topic for tp in tps})  # noqa: SLF001 - the public call asks one partition at a time
+    found = await offsets_at(client._client, tps, at)  # noqa: SLF001
+    return {tp: max(0, offset) for tp, offset in found.items()}
 
 
 def _member(_: str, client: str, host: str, __: bytes, assignment: bytes) -> Member:

@@ -139,7 +139,6 @@ class Letters:
     async def redrive(self, producer: Producer, ids: list[str], *, now_ms: Callable[[], int]) -> Redriven:
         """Write the original records of letters back to where they came from."""
         done = Redriven([], {})
-        there = await self._cluster.topics()
         async with self._cluster.reading([self._topic]) as lookup:
             for letter_id in ids:
                 try:
@@ -147,7 +146,7 @@ class Letters:
                 except NotFound as error:
                     done.skipped[letter_id] = error.message
                     continue
-                if (why := await self._send_back(producer, letter, there)) is not None:
+                if (why := await self._send_back(producer, letter)) is not None:
                     done.skipped[letter_id] = why
                     continue
                 mark = Record(letter_id.encode(), None, [(MARK, letter_id.encode())], now_ms())
@@ -176,11 +175,10 @@ class Letters:
                 found[tp.partition] = end if first is None else first
         return found
 
-    async def _send_back(self, producer: Producer, letter: Letter, there: dict[str, int]) -> str | None:
+    async def _send_back(self, producer: Producer, letter: Letter) -> str | None:
         """Send one back; returns why it was not."""
         topic, number = letter.said("x-topic") or "", letter.said("x-partition") or ""
-        known = topic.startswith(self._prefix) and topic in there and _is_number(number, 6)
-        if not known or int(number) >= there[topic]:
+        if not (_is_number(number, 6) and int(number) < await self._wide(topic)):
             return f"it came from {topic or 'nowhere'}, which is not there any more"
         key, value = letter.found.key, letter.found.value
         if letter.said("x-left-behind-bytes") is not None:
@@ -194,6 +192,10 @@ class Letters:
             kept.append((STAMP, b""))  # a letter proves nothing of who wrote it, and must not get our stamp on its way
         await producer.send(topic, int(number), Record(key, value, kept))
         return None
+
+    async def _wide(self, topic: str) -> int:
+        """Return how many partitions a topic of ours has, 0 when it is not there."""
+        return (await self._cluster.topics([topic])).get(topic, 0) if topic.startswith(self._prefix) else 0
 
     async def _left_behind(self, topic: str, number: int, letter: Letter) -> bytes | None:
         offset = letter.said("x-offset") or ""

@@ -16,10 +16,10 @@ from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, LeaderNotAvailableError, OffsetOutOfRangeError, for_code
 from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.memory_records import MemoryRecords
 
 from core.errors import Unavailable
+from core.kafka.offsets import EARLIEST, LATEST, offsets_at
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ OPEN_TRIES = 5
 ONE_BATCH_BYTES = 1
 """A broker sends at least the first batch, however small the limit is."""
 SCAN_BYTES = 262_144
-LATEST, EARLIEST = -1, -2
 
 
 class Found(NamedTuple):
@@ -129,7 +128,9 @@ class Lookup:
     async def bounds(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """Return the first and the next offset of partitions."""
         async with _bounded("ask for offsets"):
-            return {tp: (await self._offset(tp, EARLIEST) or 0, await self._offset(tp, LATEST) or 0) for tp in tps}
+            # In this order: what is deleted meanwhile must not put the first offset behind the next one.
+            begins, ends = await self._offsets(tps, EARLIEST), await self._offsets(tps, LATEST)
+        return {tp: (max(0, begins[tp]), max(0, ends[tp])) for tp in tps}
 
     async def _fetch(self, tp: TopicPartition, offset: int, limit: int) -> tuple[list[Found], int]:
         """Return the records of one fetch from an offset on, and the offset that follows them."""
@@ -145,26 +146,31 @@ class Lookup:
         return await self._led(tp, once)
 
     async def _offset(self, tp: TopicPartition, at_ms: int) -> int | None:
-        async def once(client: AIOKafkaClient, leader: int) -> int | None:
-            response = await client.send(leader, OffsetRequest(-1, 0, [(tp.topic, [(tp.partition, at_ms)])]))
-            ((_, ((_, code, _, offset),)),) = response.topics
-            if code:
-                raise for_code(code)
-            return int(offset) if offset >= 0 else None
+        offset = (await self._offsets([tp], at_ms))[tp]
+        return offset if offset >= 0 else None
 
-        return await self._led(tp, once)
+    async def _offsets(self, tps: Sequence[TopicPartition], at_ms: int) -> dict[TopicPartition, int]:
+        return await self._patiently(lambda client: offsets_at(client, tps, at_ms))
 
     async def _led(self, tp: TopicPartition, once: Callable[[AIOKafkaClient, int], Awaitable[T]]) -> T:
         """Ask the leader of a partition, again when it has moved; the caller bounds the time."""
+
+        async def ask(client: AIOKafkaClient) -> T:
+            leader = client.cluster.leader_for_partition(tp)
+            if leader is None or leader == -1:
+                raise LeaderNotAvailableError(str(tp))
+            return await once(client, leader)
+
+        return await self._patiently(ask)
+
+    async def _patiently(self, ask: Callable[[AIOKafkaClient], Awaitable[T]]) -> T:
+        """Repeat a question for as long as it fails with what passes by itself; the caller bounds the time."""
         client = self._client
         if client is None:
             raise Unavailable
         while True:
             try:
-                leader = client.cluster.leader_for_partition(tp)
-                if leader is None or leader == -1:
-                    raise LeaderNotAvailableError(str(tp))
-                return await once(client, leader)
+                return await ask(client)
             except KafkaError as error:
                 if not error.retriable:
                     raise

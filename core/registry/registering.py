@@ -52,7 +52,7 @@ async def lacking_schemas(settings: Settings, *, patience_s: float = PATIENCE_S)
 async def wanted_subjects(settings: Settings) -> dict[str, str]:
     """Return subject → record: the declared topics, and the work topics that are there now."""
     async with admin(settings) as client:
-        there = await partition_counts(client)
+        there = await partition_counts(client)  # all: patterns and queues name what nobody lists
     return subjects(prefix=settings.kafka.topic_prefix, there=there, reply_topics=settings.direct.reply_topics)
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from core.errors import Unavailable
-from core.kafka.lookup import LATEST
+from core.kafka.offsets import LATEST
 from ingress.pulling import records
 from ingress.pulling.order import Order, lease_ms
 from ingress.services import Services

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.client import AIOKafkaClient
 from click.testing import CliRunner, Result
 
 from headrace.topics import topics
@@ -69,3 +71,27 @@ def test_another_partition_count_is_shown_and_never_changed(environ: dict[str, s
     assert {(change["what"], change["was"], change["wanted"]) for change in json.loads(left.stdout)} == {
         ("partitions", "2", "3")
     }
+
+
+def test_only_topics_of_ours_are_asked_for_and_all_of_them_at_once(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shared broker may have thousands of others, and a request per topic makes a start slow on any."""
+    sent: list[tuple[str, list[str] | None]] = []
+    send = AIOKafkaClient.send
+
+    async def seen(self: AIOKafkaClient, node: int, request: Any, **named: Any) -> Any:
+        sent.append((type(request).__name__, getattr(request, "_topics", None)))
+        return await send(self, node, request, **named)
+
+    monkeypatch.setattr(AIOKafkaClient, "send", seen)
+    assert run(environ, "diff").exit_code == 1
+    assert [kind for kind, _ in sent] == ["MetadataRequest"]
+    assert run(environ, "apply").exit_code == 0
+    sent.clear()
+    assert run(environ, "diff").exit_code == 0
+    assert [kind for kind, _ in sent] == ["MetadataRequest", "DescribeConfigsRequest"]
+    ours = {environ["HEADRACE_KAFKA_TOPIC_PREFIX"] + topic.name for topic in declared(partitions=2)}
+    [asked] = [names for kind, names in sent if kind == "MetadataRequest"]
+    assert asked is not None
+    assert set(asked) == ours

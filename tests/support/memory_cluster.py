@@ -22,11 +22,12 @@ class MemoryCluster:
         self.there = False
         """Whether the topics are there; without them nobody looks for long."""
 
-    async def topics(self) -> dict[str, int]:
-        """Return the declared topics, or none."""
+    async def topics(self, names: Iterable[str]) -> dict[str, int]:
+        """Return those of some topics that are declared, or none."""
         settings = self._memory.settings
         wanted = declared(partitions=settings.kafka.partitions) if self.there else ()
-        return {settings.topic(topic.name): topic.partitions for topic in wanted}
+        there = {settings.topic(topic.name): topic.partitions for topic in wanted}
+        return {name: there[name] for name in names if name in there}
 
     async def lags(self, wanted: Sequence[tuple[str, str]]) -> list[Lag]:
         """Tell how far groups have read."""

@@ -157,9 +157,9 @@ class Cluster:
         monkeypatch.setattr(replies, "partition_counts", self._counts)
         monkeypatch.setattr(replies, "Producer", lambda *_, **__: self)
 
-    async def _counts(self, _: object) -> dict[str, int]:
+    async def _counts(self, _: object, names: list[str]) -> dict[str, int]:
         self.asked += 1
-        return dict(self.topics)
+        return {name: self.topics[name] for name in names if name in self.topics}
 
     async def __aenter__(self) -> Self:
         return self

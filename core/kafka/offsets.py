@@ -1,0 +1,39 @@
+"""Ask for the first or the next offset of many partitions: one request to each broker, not one per partition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection
+
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import LeaderNotAvailableError, for_code
+from aiokafka.protocol.offset import OffsetRequest
+
+LATEST, EARLIEST = -1, -2
+
+
+async def offsets_at(client: AIOKafkaClient, tps: Collection[TopicPartition], at_ms: int) -> dict[TopicPartition, int]:
+    """Return the first offset that is not older than a time, or LATEST or EARLIEST, of each partition.
+
+    The client has to know the topics (`set_topics`). -1 where all records are older. Raises the error of the first
+    partition that cannot be answered; what is retriable of them passes once the leaders are known and ready.
+    """
+    led: dict[int, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+    for tp in tps:
+        leader = client.cluster.leader_for_partition(tp)
+        if leader is None or leader == -1:
+            raise LeaderNotAvailableError(str(tp))
+        led[leader][tp.topic].append((tp.partition, at_ms))
+    responses = await asyncio.gather(
+        *(client.send(leader, OffsetRequest(-1, 0, list(topics.items()))) for leader, topics in led.items())
+    )
+    found: dict[TopicPartition, int] = {}
+    for response in responses:
+        for topic, partitions in response.topics:
+            for partition, code, _, offset in partitions:
+                if code:
+                    raise for_code(code)
+                found[TopicPartition(topic, partition)] = offset
+    return found
