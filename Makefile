@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := requirements/server.lock requirements/local.lock requirements/dev.lock
 STAMP := $(VENV)/.complete
+# Tests mostly wait, for Kafka and for each other's processes: more of them than cores keep the cores busy.
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fault test-batch bench lint lock clean
+.PHONY: help setup run test test-quick test-one test-fault test-batch bench lint lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +31,15 @@ $(STAMP): $(LOCKS) pyproject.toml
 run: setup ## Start the whole stack: broker, model, ingress, streams, dispatcher
 	$(BIN)/headrace up $(ARGS)
 
-test: setup ## Every test, against the embedded broker
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## Every test, against one embedded broker, in WORKERS processes (4)
+	$(BIN)/python -m pytest -n $(WORKERS) --durations=30 $(ARGS)
+
+test-quick: setup ## The tests that need no broker: unit and wire
+	HEADRACE_TEST_KAFKA=none $(BIN)/python -m pytest -n 2 --durations=10 tests/unit tests/wire $(ARGS)
+
+test-one: setup ## One test, module or folder: NAME=tests/wire/test_docs.py, or a part of a test's name
+	@test -n "$(NAME)" || { echo "make test-one NAME=<path, path::test, or a part of a test's name>" >&2; exit 2; }
+	$(BIN)/python -m pytest $(if $(findstring /,$(NAME)),'$(NAME)',-k '$(NAME)') $(ARGS)
 
 test-fault: setup ## 300 processes killed, frozen or restarted under load, then an audit; SEED=N repeats one
 	$(BIN)/python -m tests.fault.campaign $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist import is_xdist_controller
 
-from tests.support.kafka import kafka_for_tests
+from tests.support.distribution import Distribution
+from tests.support.kafka import VARIABLE, kafka_for_tests, kafka_wanted
 
 # A machine with other work pauses a test for longer than any bound on one example. Each run draws other examples, so
 # few of them keep the suite short and still find over the days what many would: HYPOTHESIS_PROFILE=thorough draws many.
@@ -17,9 +23,44 @@ settings.register_profile("any-machine", _PATIENT, max_examples=40)
 settings.register_profile("thorough", _PATIENT, max_examples=1_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "any-machine"))
 
+_STARTED = pytest.StashKey[tuple[ExitStack, str]]()
+
+
+@pytest.hookimpl(tryfirst=True)  # before the worker processes begin
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start the one broker that all worker processes use."""
+    if is_xdist_controller(session) and kafka_wanted():
+        stack = ExitStack()
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-tests-", ignore_cleanup_errors=True))
+        )
+        session.config.stash[_STARTED] = stack, stack.enter_context(kafka_for_tests(Path(folder)))
+
+
+def pytest_configure_node(node: Any) -> None:
+    """Hand the broker on to a worker process."""
+    if _STARTED in node.config.stash:
+        node.workerinput["kafka"] = node.config.stash[_STARTED][1]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop the broker; the workers are gone by now."""
+    if _STARTED in session.config.stash:
+        session.config.stash[_STARTED][0].close()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution:
+    """Share out whole modules, or what shares a set-up."""
+    return Distribution(config, log)
+
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap address of a broker for the whole session; give topics a prefix of your own."""
-    with kafka_for_tests(tmp_path_factory.mktemp("kafka")) as bootstrap:
-        yield bootstrap
+def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap address of the broker of this run; give topics a prefix of your own."""
+    if not kafka_wanted():
+        pytest.fail(f"this test needs a broker, and {VARIABLE} says that there is none")
+    if shared := getattr(request.config, "workerinput", {}).get("kafka"):
+        yield shared
+    else:
+        with kafka_for_tests(tmp_path_factory.mktemp("kafka")) as bootstrap:
+            yield bootstrap

@@ -1,4 +1,4 @@
-"""The Kafka that tests run on: one that was named, one in a container, or the embedded broker. Never none."""
+"""The Kafka that tests run on: one that was named, one in a container, or the embedded broker; and topics on it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from compose.local.broker import EmbeddedBroker
@@ -15,12 +15,21 @@ from compose.local.broker_config import Node, server_properties
 from compose.local.jars import KAFKA_VERSION
 from compose.local.ports import free_port
 from compose.local.probe import brokers_alive
+from core.kafka.admin import admin, apply_topics
+from core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 VARIABLE = "HEADRACE_TEST_KAFKA"
+NONE = "none"
+"""In place of an address: tests that need a broker fail instead of starting one."""
 HEAP_MB = 384
 CONTAINER_LIMIT_S = 60
+
+
+def kafka_wanted() -> bool:
+    """Tell whether tests may use a broker."""
+    return os.environ.get(VARIABLE) != NONE
 
 
 @contextmanager
@@ -41,6 +50,21 @@ def _embedded(data_dir: Path) -> Iterator[str]:
         yield broker.bootstrap
     finally:
         broker.stop()
+
+
+@asynccontextmanager
+async def declared_topics(settings: Settings) -> AsyncIterator[None]:
+    """Create the declared topics, and delete everything below their prefix at the end.
+
+    A broker that keeps the topics of hundreds of tests becomes slow for those that come after them.
+    """
+    await apply_topics(settings)
+    try:
+        yield
+    finally:
+        async with admin(settings) as client:
+            ours = [name for name in await client.list_topics() if name.startswith(settings.kafka.topic_prefix)]
+            await client.delete_topics(ours)
 
 
 def docker_answers() -> bool:

@@ -20,12 +20,15 @@ REVIVE_S = 0.2
 def settings_for(kafka: str, folder: Path, prefix: str, **changes: object) -> tuple[Settings, dict[str, str]]:
     """Return settings on a topic prefix of their own, and the environment that gives a process the same.
 
-    `changes` are dotted names with __ for the dot: streams__lease_s=2.
+    `changes` are dotted names with __ for the dot: streams__lease_s=2. Two partitions are enough to be several; a test
+    that is about many asks for them.
     """
     dotted: dict[str, object] = {
         "data_dir": str(folder),
         "kafka.bootstrap": kafka,
         "kafka.topic_prefix": prefix,
+        "kafka.partitions": 2,
+        "kafka.work_partitions": 2,
         **{name.replace("__", "."): value for name, value in changes.items()},
     }
     nested: dict[str, object] = {}
