@@ -64,3 +64,9 @@ def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     else:
         with kafka_for_tests(tmp_path_factory.mktemp("kafka")) as bootstrap:
             yield bootstrap
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder of its own, where no headrace.toml of the developer lies."""
+    monkeypatch.chdir(tmp_path)

@@ -13,11 +13,7 @@ from core.config import load_settings
 from core.errors import ConfigError
 from tests.support.ports import free_port
 
-
-@pytest.fixture(autouse=True)
-def _outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand where no headrace.toml is."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def plan_of(flags: Flags) -> Plan:

@@ -46,16 +46,6 @@ class MemoryProducer(Producer):
         self.written += records
 
 
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self, now_ms: int = 1_000_000) -> None:
-        self.now_ms = now_ms
-
-    def __call__(self) -> int:
-        return self.now_ms
-
-
 def work(**changes: Any) -> Work:
     """Build a work record."""
     base: Work = {

@@ -13,9 +13,16 @@ from schemas import ids, topics
 from schemas.batches import Batch, File, piece_name
 from schemas.codec import BATCH, EVENT
 from schemas.parts import BatchPart
-from schemas.records import Event, Queue
+from schemas.records import Event
 from tests.support.memory_ingress import Memory
+from tests.support.records import queue
 
+TWO_TENANTS: dict[str, Any] = {"auth": {"api_keys": ["hr-local", "other"]}}
+"""Settings of an ingress with one more tenant, whose key is in OTHER."""
+OTHER = {"authorization": "Bearer other"}
+MAX_BYTES = 20_000
+SMALL_FILES = TWO_TENANTS | {"batches": {"max_bytes": MAX_BYTES}}
+"""The same settings, with a low limit for the size of files."""
 OPENAI = {"X-Headrace-Dialect": "openai"}
 LINES = b'{"custom_id":"a","body":{"model":"m","messages":[]}}\n'
 WANTED: dict[str, Any] = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
@@ -85,9 +92,4 @@ def row_of(batch_id: str) -> Batch:
         "id": "file-x", "owner": "acme", "purpose": "batch", "filename": "x", "created_ms": 0, "expires_ms": None,
         "blob": {"uri": "files/file-x", "size": 1, "sha256": "0" * 64},
     }  # fmt: skip
-    queue: Queue = {
-        "name": "batch", "number": 7, "endpoint": None, "owner": None, "created_ms": 0, "width": 0,
-        "work_partitions": 4, "served_by": "dispatcher", "explicit": False, "paused": False, "concurrency": None,
-        "retention_ms": None, "max_waiting": None,
-    }  # fmt: skip
-    return made(wanted, file, batch_id=batch_id, owner="acme", queue=queue, now_ms=1_769_860_800_000)
+    return made(wanted, file, batch_id=batch_id, owner="acme", queue=queue("batch"), now_ms=1_769_860_800_000)

@@ -23,11 +23,11 @@ from ingress.submit import Submitter
 from schemas import topics
 from schemas.codec import BATCH, CHUNK, DELIVERY, EVENT, RESULT, TASK
 from schemas.ids import Serials
-from schemas.records import TERMINAL, Chunk, Delivery, Event, Queue, Result, State, Status, Task
-from schemas.slices import queue_number
+from schemas.records import TERMINAL, Chunk, Delivery, Event, Result, State, Status, Task
 from streams.batch_rows import first_row, proposal
 from streams.outputs import status_record
 from tests.support.memory_cluster import MemoryCluster
+from tests.support.records import queue
 from tests.support.waiting import eventually_async
 
 HEADERS = {"authorization": "Bearer hr-local"}
@@ -128,12 +128,7 @@ class Memory:
         """Return a queue by name, or a row by key."""
         if isinstance(name, bytes):
             return self.rows.get(name)
-        queue: Queue = {
-            "name": name, "number": queue_number(name), "endpoint": None, "owner": None, "created_ms": 0,
-            "width": 0, "work_partitions": 4, "served_by": "dispatcher", "explicit": False, "paused": False,
-            "concurrency": None, "retention_ms": None, "max_waiting": None,
-        }  # fmt: skip
-        return queue
+        return queue(name)
 
     def of(self, task_id: str) -> list[Delivery]:
         """Return the newest row of each delivery of a task."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from schemas.events import event
 from schemas.ids import TaskId
-from schemas.records import ORDINARY, Event, Outcome, Task
+from schemas.records import ORDINARY, Event, Outcome, Queue, Task
+from schemas.slices import queue_number
 
 _serial = itertools.count()
 
@@ -41,6 +42,26 @@ def task(**changes: Any) -> Task:
         "user": None,
         "callback_events": [],
         **ORDINARY,
+    }
+    return {**base, **changes}  # type: ignore[typeddict-item]
+
+
+def queue(name: str = "chat", **changes: Any) -> Queue:
+    """Build the record of a queue that its first task registered."""
+    base: Queue = {
+        "name": name,
+        "number": queue_number(name),
+        "endpoint": None,
+        "owner": None,
+        "created_ms": 0,
+        "width": 0,
+        "work_partitions": 4,
+        "served_by": "dispatcher",
+        "explicit": False,
+        "paused": False,
+        "concurrency": None,
+        "retention_ms": None,
+        "max_waiting": None,
     }
     return {**base, **changes}  # type: ignore[typeddict-item]
 

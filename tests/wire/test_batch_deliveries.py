@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.deliveries import begun, row
-from core.settings import Settings
 from schemas import topics
 from schemas.codec import DELIVERY
 from schemas.records import Delivery
 from tests.support.bella import Double
-from tests.support.memory_batches import OPENAI, created, moved, refused
-from tests.support.memory_ingress import ingress_in_memory
+from tests.support.memory_batches import OPENAI, OTHER, TWO_TENANTS, created, moved, refused
 
-OTHER = {"authorization": "Bearer other"}
 NOW_MS = 1_769_860_800_000
 URL = "http://there/x"
 
 
-@pytest.fixture
-async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
-    settings = Settings.model_validate({"data_dir": tmp_path, "auth": {"api_keys": ["hr-local", "other"]}})
-    async with ingress_in_memory(settings) as double:
-        yield double
+SETTINGS = TWO_TENANTS
 
 
 async def told(ingress: Double) -> tuple[str, Delivery]:

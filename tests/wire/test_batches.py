@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from core.settings import Settings
 from schemas import ids, topics
 from tests.support.bella import Double
 from tests.support.memory_batches import (
     OPENAI,
+    OTHER,
+    TWO_TENANTS,
     WANTED,
     created,
     events_of,
@@ -25,7 +24,6 @@ from tests.support.memory_batches import (
 )
 from tests.support.memory_ingress import ingress_in_memory
 
-OTHER = {"authorization": "Bearer other"}
 MEMBERS = [
     "id", "object", "endpoint", "model", "errors", "input_file_id", "completion_window", "status", "output_file_id",
     "error_file_id", "created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at", "failed_at",
@@ -33,11 +31,7 @@ MEMBERS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
-    settings = Settings.model_validate({"data_dir": tmp_path, "auth": {"api_keys": ["hr-local", "other"]}})
-    async with ingress_in_memory(settings) as double:
-        yield double
+SETTINGS = TWO_TENANTS
 
 
 async def test_what_is_written(ingress: Double) -> None:

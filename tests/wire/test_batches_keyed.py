@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +21,8 @@ from schemas.slices import home_partition
 from tests.support.bella import Double
 from tests.support.memory_batches import (
     OPENAI,
+    OTHER,
+    TWO_TENANTS,
     WANTED,
     created,
     events_of,
@@ -33,18 +34,18 @@ from tests.support.memory_batches import (
 )
 from tests.support.memory_ingress import ingress_in_memory
 
-OTHER = {"authorization": "Bearer other"}
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 KEY = {"Idempotency-Key": "nightly"}
 DAY_S = 86_400
 
 
-@pytest.fixture
-async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
-    settings = Settings.model_validate({"data_dir": tmp_path, "auth": {"api_keys": ["hr-local", "other"]}})
-    async with ingress_in_memory(settings) as double:
-        double[0].schedules = True
-        yield double
+SETTINGS = TWO_TENANTS
+
+
+@pytest.fixture(autouse=True)
+def scheduled(ingress: Double) -> None:
+    """Let batches get their first row, as the scheduler makes it."""
+    ingress[0].schedules = True
 
 
 async def wanted(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,20 @@ from ingress.files.book import new_file_id
 from schemas.batches import output_file_id
 from schemas.ids import TaskId
 from tests.support.bella import Double
-from tests.support.memory_batches import OPENAI, WANTED, created, events_of, proposed, refused, uploaded
+from tests.support.memory_batches import (
+    OPENAI,
+    OTHER,
+    TWO_TENANTS,
+    WANTED,
+    created,
+    events_of,
+    proposed,
+    refused,
+    uploaded,
+)
 from tests.support.memory_ingress import HEADERS, ingress_in_memory
 
-OTHER = {"authorization": "Bearer other"}
-
-
-@pytest.fixture
-async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
-    settings = Settings.model_validate({"data_dir": tmp_path, "auth": {"api_keys": ["hr-local", "other"]}})
-    async with ingress_in_memory(settings) as double:
-        yield double
+SETTINGS = TWO_TENANTS
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from schemas import ids, topics
 from schemas.codec import EVENT
 from tests.support.bella import Double, envelope, row_of
 from tests.support.memory_ingress import HEADERS
-from tests.wire.test_bella_get import put_one
+from tests.support.tasks import put_one
 
 
 async def test_cancel_is_asked_of_the_scheduler_in_the_home_of_the_task(ingress: Double) -> None:

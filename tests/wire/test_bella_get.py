@@ -8,16 +8,11 @@ import pytest
 
 from core.kafka.producer import Record
 from schemas import ids, topics
-from schemas.codec import RESULT, TASK
-from schemas.records import Result, Task
-from tests.support.bella import BODY, PUT, Double, envelope, row_of
+from schemas.codec import RESULT
+from schemas.records import Result
+from tests.support.bella import Double, envelope, row_of
 from tests.support.results import result_of
-
-
-async def put_one(ingress: Double, **members: Any) -> Task:
-    memory, client = ingress
-    await client.post(PUT, json=BODY | members)
-    return TASK.decode(memory.written(topics.tasks(0))[-1].value or b"")
+from tests.support.tasks import put_one
 
 
 async def test_get_right_after_put(ingress: Double) -> None:

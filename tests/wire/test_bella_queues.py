@@ -15,10 +15,10 @@ from core.settings import AuthSettings, Settings
 from schemas import ids, topics
 from schemas.codec import EVENT
 from schemas.records import Queue, Task
-from schemas.slices import queue_number
 from tests.support.bella import BODY, PUT, Double, envelope, row_of
 from tests.support.memory_ingress import ingress_in_memory
-from tests.wire.test_bella_get import put_one
+from tests.support.records import queue
+from tests.support.tasks import put_one
 
 KEYS = """
 [[tenants.workers.keys]]
@@ -41,11 +41,7 @@ class Directory:
         return self.queues.get(name)
 
     async def register(self, _: Any, name: str, **fields: Any) -> Queue:
-        queue: Queue = {
-            "name": name, "number": queue_number(name), "created_ms": 0, "width": 0, "work_partitions": 4,
-            "paused": False, "max_waiting": None, **fields
-        }  # type: ignore[typeddict-item]  # fmt: skip
-        return self.queues.setdefault(name, queue)
+        return self.queues.setdefault(name, queue(name, **fields))
 
 
 @pytest.fixture

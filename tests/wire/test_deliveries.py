@@ -11,7 +11,7 @@ from schemas import topics
 from schemas.codec import DELIVERY
 from schemas.records import Delivery, Task
 from tests.support.bella import Double, row_of
-from tests.wire.test_bella_get import put_one
+from tests.support.tasks import put_one
 
 NOW_MS = 1_769_860_800_000
 

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+from core.settings import Settings
 from schemas import topics
 from tests.support.bella import Double, answer
+from tests.support.dify import BODY, DIFY, URL, completion, error_of
 from tests.support.memory_ingress import ingress_in_memory
-from tests.wire.test_dify_messages import BODY, URL, completion, settings
 
 IMAGE = {"type": "image", "transfer_method": "remote_url", "url": "https://pictures.example/a.png"}
 
 
-@pytest.fixture
-async def dify(tmp_path: Path) -> AsyncIterator[Double]:
-    async with ingress_in_memory(settings(tmp_path)) as double:
-        yield double
-
-
-def told(response: httpx.Response) -> tuple[int, str, str | None]:
-    """Check the envelope; return status, code and the wrong member."""
-    body = response.json()
-    assert response.headers["content-type"] == "application/json"
-    assert body["status"] == response.status_code
-    assert set(body) <= {"code", "message", "status", "params"}
-    assert body["message"]
-    return body["status"], body["code"], body.get("params")
+SETTINGS = DIFY
 
 
 @pytest.mark.parametrize(
@@ -62,69 +48,69 @@ def told(response: httpx.Response) -> tuple[int, str, str | None]:
         ),
     ],
 )
-async def test_a_wrong_member_is_named(dify: Double, change: dict[str, Any], field: str) -> None:
-    memory, client = dify
+async def test_a_wrong_member_is_named(ingress: Double, change: dict[str, Any], field: str) -> None:
+    memory, client = ingress
     response = await client.post(URL, json=BODY | change)
-    assert told(response) == (400, "invalid_param", field)
+    assert error_of(response) == (400, "invalid_param", field)
     assert memory.written(topics.tasks(0)) == []
 
 
-async def test_too_many_files(dify: Double) -> None:
-    response = await dify[1].post(URL, json=BODY | {"files": [IMAGE] * 11})
-    assert told(response) == (400, "too_many_files", "files")
+async def test_too_many_files(ingress: Double) -> None:
+    response = await ingress[1].post(URL, json=BODY | {"files": [IMAGE] * 11})
+    assert error_of(response) == (400, "too_many_files", "files")
 
 
-async def test_absent_members_have_defaults(dify: Double) -> None:
-    memory, client = dify
+async def test_absent_members_have_defaults(ingress: Double) -> None:
+    memory, client = ingress
     memory.answer = answer(body=completion())
     nothing = {"query": None, "response_mode": None, "user": None, "files": None}
     for body in ({"inputs": {"query": "x"}}, {"inputs": {"query": "x"}, **nothing}):
         assert (await client.post(URL, json=body)).json()["event"] == "message"
 
 
-async def test_broken_json_says_where(dify: Double) -> None:
-    response = await dify[1].post(URL, content=b'{"inputs": {"query": "x",}}')
-    assert told(response) == (400, "invalid_param", "body")
+async def test_broken_json_says_where(ingress: Double) -> None:
+    response = await ingress[1].post(URL, content=b'{"inputs": {"query": "x",}}')
+    assert error_of(response) == (400, "invalid_param", "body")
     assert "line 1 column" in response.json()["message"]
 
 
 @pytest.mark.parametrize("path", [URL, f"/v1{URL}", f"{URL}/x/stop", "/files/upload", "/v1/messages/x/feedbacks"])
 @pytest.mark.parametrize("authorization", ["", "Bearer wrong", "Basic aHI6bG9jYWw="])
-async def test_without_a_key(dify: Double, path: str, authorization: str) -> None:
-    response = await dify[1].post(path, json=BODY, headers={"authorization": authorization})
-    assert told(response)[:2] == (401, "unauthorized")
+async def test_without_a_key(ingress: Double, path: str, authorization: str) -> None:
+    response = await ingress[1].post(path, json=BODY, headers={"authorization": authorization})
+    assert error_of(response)[:2] == (401, "unauthorized")
     assert response.headers["www-authenticate"] == 'Bearer realm="api"'
 
 
 @pytest.mark.parametrize("path", ["/parameters", "/v1/info", "/meta"])
-async def test_neighbours_need_a_key_too(dify: Double, path: str) -> None:
-    assert told(await dify[1].get(path, headers={"authorization": ""}))[:2] == (401, "unauthorized")
+async def test_neighbours_need_a_key_too(ingress: Double, path: str) -> None:
+    assert error_of(await ingress[1].get(path, headers={"authorization": ""}))[:2] == (401, "unauthorized")
 
 
-async def test_method_and_size(dify: Double) -> None:
-    memory, client = dify
+async def test_method_and_size(ingress: Double) -> None:
+    memory, client = ingress
     response = await client.get(URL)
-    assert told(response)[:2] == (405, "method_not_allowed")
+    assert error_of(response)[:2] == (405, "method_not_allowed")
     assert response.headers["allow"] == "POST"
-    assert told(await client.post(f"{URL}/nothing"))[:2] == (404, "not_found")
+    assert error_of(await client.post(f"{URL}/nothing"))[:2] == (404, "not_found")
     response = await client.post(URL, json=BODY | {"query": "x" * 30_000})
-    assert told(response)[:2] == (413, "file_too_large")
+    assert error_of(response)[:2] == (413, "file_too_large")
     memory.broken = True
     response = await client.post(URL, json=BODY)
-    assert told(response)[:2] == (503, "unavailable")
+    assert error_of(response)[:2] == (503, "unavailable")
     assert response.headers["retry-after"]
 
 
-async def test_a_queue_without_a_model_names_the_setting(dify: Double) -> None:
-    response = await dify[1].post(URL, json=BODY, headers={"x-headrace-queue": "other"})
-    assert told(response)[:2] == (400, "app_unavailable")
+async def test_a_queue_without_a_model_names_the_setting(ingress: Double) -> None:
+    response = await ingress[1].post(URL, json=BODY, headers={"x-headrace-queue": "other"})
+    assert error_of(response)[:2] == (400, "app_unavailable")
     assert "[queues.other]" in response.json()["message"]
 
 
 async def test_a_queue_without_a_model_takes_the_first_that_is_served(
-    dify: Double, monkeypatch: pytest.MonkeyPatch
+    ingress: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory, client = dify
+    memory, client = ingress
 
     async def models() -> list[dict[str, Any]]:
         return [{"id": "first"}, {"id": "second"}]
@@ -136,13 +122,13 @@ async def test_a_queue_without_a_model_takes_the_first_that_is_served(
 
 
 @pytest.mark.parametrize("value", ["a b", "x" * 65])
-async def test_a_wrong_queue_header_is_named(dify: Double, value: str) -> None:
-    response = await dify[1].post(URL, json=BODY, headers={"x-headrace-queue": value})
-    assert told(response) == (400, "invalid_param", "X-Headrace-Queue")
+async def test_a_wrong_queue_header_is_named(ingress: Double, value: str) -> None:
+    response = await ingress[1].post(URL, json=BODY, headers={"x-headrace-queue": value})
+    assert error_of(response) == (400, "invalid_param", "X-Headrace-Queue")
 
 
 async def test_a_user_can_be_required(tmp_path: Path) -> None:
-    strict = settings(tmp_path, ingress={"require_user": True})
+    strict = Settings.model_validate({"data_dir": tmp_path, **DIFY, "ingress": {"require_user": True}})
     async with ingress_in_memory(strict) as (_, client):
         response = await client.post(URL, json={"inputs": {"query": "x"}})
     assert response.content == (
@@ -161,8 +147,8 @@ async def test_a_user_can_be_required(tmp_path: Path) -> None:
         (404, {"message": "m", "code": "model_not_found"}, "model_currently_not_support"),
     ],
 )
-async def test_the_upstreams_failures(dify: Double, status: int, error: dict[str, str], code: str) -> None:
-    memory, client = dify
+async def test_the_upstreams_failures(ingress: Double, status: int, error: dict[str, str], code: str) -> None:
+    memory, client = ingress
     body = json.dumps({"error": error}).encode()
     failed = {"state": "failed", "status_code": status, "error_code": "upstream_error", "body": body}
     memory.answer = answer(**failed)
@@ -182,10 +168,10 @@ async def test_the_upstreams_failures(dify: Double, status: int, error: dict[str
         {"body": None},
     ],
 )
-async def test_what_is_no_answer_is_a_failed_call(dify: Double, result: dict[str, Any]) -> None:
-    memory, client = dify
+async def test_what_is_no_answer_is_a_failed_call(ingress: Double, result: dict[str, Any]) -> None:
+    memory, client = ingress
     memory.answer = answer(**{"body": None, **result})
-    assert told(await client.post(URL, json=BODY))[:2] == (400, "completion_request_error")
+    assert error_of(await client.post(URL, json=BODY))[:2] == (400, "completion_request_error")
 
 
 @pytest.mark.parametrize(
@@ -196,8 +182,8 @@ async def test_what_is_no_answer_is_a_failed_call(dify: Double, result: dict[str
         (None, ""),
     ],
 )
-async def test_the_text_of_an_answer(dify: Double, content: Any, text: str) -> None:
-    memory, client = dify
+async def test_the_text_of_an_answer(ingress: Double, content: Any, text: str) -> None:
+    memory, client = ingress
     body = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
     memory.answer = answer(body=body)
     said = (await client.post(URL, json=BODY)).json()
@@ -206,11 +192,11 @@ async def test_the_text_of_an_answer(dify: Double, content: Any, text: str) -> N
 
 
 async def test_the_limits_of_a_key_hold_for_files_too(tmp_path: Path) -> None:
-    limited = settings(tmp_path, auth={"requests_per_minute": 2})
+    limited = Settings.model_validate({"data_dir": tmp_path, **DIFY, "auth": {"requests_per_minute": 2}})
     async with ingress_in_memory(limited) as (_, client):
         files = {"file": ("a.txt", b"x")}
         answers = [await client.post("/files/upload", files=files) for _ in range(3)]
         assert [one.status_code for one in answers] == [201, 201, 429]
         for response in (answers[2], await client.post(URL, json=BODY)):
-            assert told(response)[:2] == (429, "too_many_requests")
+            assert error_of(response)[:2] == (429, "too_many_requests")
             assert int(response.headers["retry-after"]) > 0

@@ -6,7 +6,6 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
-from starlette.requests import Request
 
 from core.blobs import open_blobs
 from core.settings import Settings, UploadSettings
 from ingress.api.dify.form import receive
 from tests.support.bella import Double, answer
+from tests.support.dify import BODY, DIFY, completion, error_of, written
+from tests.support.forms import EDGE, form_in_pieces
 from tests.support.memory_ingress import ingress_in_memory
-from tests.wire.test_dify_errors import told
-from tests.wire.test_dify_messages import BODY, completion, settings, written
 
 UPLOAD = "/files/upload"
 LIMITS = {"image_bytes": 1000, "audio_bytes": 2000, "video_bytes": 3000, "other_bytes": 4000}
-EDGE = "multipart/form-data; boundary=edge"
 
 
-@pytest.fixture
-async def dify(tmp_path: Path) -> AsyncIterator[Double]:
-    async with ingress_in_memory(settings(tmp_path, uploads=LIMITS)) as double:
-        yield double
+SETTINGS = DIFY | {"uploads": LIMITS}
 
 
 def stored(folder: Path) -> list[str]:
@@ -49,8 +43,8 @@ async def put(client: httpx.AsyncClient, name: str, content: bytes, **changes: A
 
 
 @pytest.mark.parametrize("path", [UPLOAD, f"/v1{UPLOAD}"])
-async def test_upload(dify: Double, tmp_path: Path, path: str) -> None:
-    _, client = dify
+async def test_upload(ingress: Double, tmp_path: Path, path: str) -> None:
+    _, client = ingress
     began = int(time.time())
     response = await client.post(path, files={"file": ("a/b\\Mill.PNG", b"picture")}, data={"user": "abc-123"})
     assert response.status_code == 201
@@ -76,8 +70,8 @@ async def test_upload(dify: Double, tmp_path: Path, path: str) -> None:
     assert (tmp_path / "objects/uploads" / file_id).read_bytes() == b"picture"
 
 
-async def test_the_user_may_come_after_the_file_or_not_at_all(dify: Double) -> None:
-    _, client = dify
+async def test_the_user_may_come_after_the_file_or_not_at_all(ingress: Double) -> None:
+    _, client = ingress
     body = (
         b"--edge\r\nContent-Disposition: form-data; name=\"file\"; filename*=UTF-8''%c3%a9.txt\r\n\r\n\r\n"
         b'--edge\r\nContent-Disposition: form-data; name="user"\r\n\r\nlate\r\n--edge--\r\n'
@@ -90,12 +84,12 @@ async def test_the_user_may_come_after_the_file_or_not_at_all(dify: Double) -> N
 @pytest.mark.parametrize(
     ("name", "largest"), [("a.png", 1000), ("a.mp3", 2000), ("a.mp4", 3000), ("a.pdf", 4000), ("a.TXT", 4000)]
 )
-async def test_each_kind_has_its_limit(dify: Double, tmp_path: Path, name: str, largest: int) -> None:
-    _, client = dify
+async def test_each_kind_has_its_limit(ingress: Double, tmp_path: Path, name: str, largest: int) -> None:
+    _, client = ingress
     assert (await put(client, name, bytes(largest))).status_code == 201
     before = stored(tmp_path)
     response = await put(client, name, bytes(largest + 1))
-    assert told(response) == (413, "file_too_large", "file")
+    assert error_of(response) == (413, "file_too_large", "file")
     assert stored(tmp_path) == before
 
 
@@ -104,15 +98,15 @@ async def test_each_kind_has_its_limit(dify: Double, tmp_path: Path, name: str, 
     [("picture", "image/png", "png"), ("notes", "text/plain; charset=utf-8", "txt"), (".png", "audio/mpeg", "mp3")],
 )
 async def test_without_an_extension_the_media_type_counts(
-    dify: Double, name: str, content_type: str, extension: str
+    ingress: Double, name: str, content_type: str, extension: str
 ) -> None:
-    response = await put(dify[1], name, b"x", files={"file": (name, b"x", content_type)})
+    response = await put(ingress[1], name, b"x", files={"file": (name, b"x", content_type)})
     assert response.json()["extension"] == extension
 
 
 @pytest.mark.parametrize("name", ["a.exe", "a.png.sh", "program", "a."])
-async def test_other_types_are_refused(dify: Double, tmp_path: Path, name: str) -> None:
-    assert told(await put(dify[1], name, b"x")) == (415, "unsupported_file_type", "file")
+async def test_other_types_are_refused(ingress: Double, tmp_path: Path, name: str) -> None:
+    assert error_of(await put(ingress[1], name, b"x")) == (415, "unsupported_file_type", "file")
     assert stored(tmp_path) == []
 
 
@@ -149,30 +143,30 @@ END = b"--edge--\r\n"
     ],
 )  # fmt: skip
 async def test_broken_forms(
-    dify: Double, tmp_path: Path, body: bytes, content_type: str, code: str | None, field: str | None
+    ingress: Double, tmp_path: Path, body: bytes, content_type: str, code: str | None, field: str | None
 ) -> None:
-    response = await dify[1].post(UPLOAD, content=body, headers={"content-type": content_type})
+    response = await ingress[1].post(UPLOAD, content=body, headers={"content-type": content_type})
     if code is None:
         assert response.status_code == 201
         return
-    assert told(response)[1:] == (code, field)
+    assert error_of(response)[1:] == (code, field)
     assert stored(tmp_path) == []
 
 
-async def test_junk_beside_the_file_is_bounded(dify: Double, tmp_path: Path) -> None:
+async def test_junk_beside_the_file_is_bounded(ingress: Double, tmp_path: Path) -> None:
     async def endless() -> AsyncIterator[bytes]:
         yield FILE + b'--edge\r\nContent-Disposition: form-data; name="other"\r\n\r\n'
         for _ in range(100):
             yield bytes(10_000)
         raise AssertionError("nobody stops it")
 
-    response = await dify[1].post(UPLOAD, content=endless(), headers={"content-type": EDGE})
-    assert told(response) == (400, "invalid_param", "body")
+    response = await ingress[1].post(UPLOAD, content=endless(), headers={"content-type": EDGE})
+    assert error_of(response) == (400, "invalid_param", "body")
     assert stored(tmp_path) == []
 
 
-async def test_a_file_is_its_users_own(dify: Double, tmp_path: Path) -> None:
-    memory, client = dify
+async def test_a_file_is_its_users_own(ingress: Double, tmp_path: Path) -> None:
+    memory, client = ingress
     memory.answer = answer(body=completion())
     file_id = (await put(client, "a.jpg", b"picture")).json()["id"]
     note_id = (await put(client, "a.txt", b"text")).json()["id"]
@@ -187,38 +181,38 @@ async def test_a_file_is_its_users_own(dify: Double, tmp_path: Path) -> None:
     assert parts[1]["image_url"]["url"] == f"data:image/jpeg;base64,{base64.b64encode(b'picture').decode()}"
     unknown = "6f1c7a52-8f0e-4d0b-9a64-0c8a3f2f9b11"
     for response in (await ask(file_id, user="somebody-else"), await ask(unknown), await ask(f"{file_id}.json")):
-        assert told(response) == (400, "invalid_param", "files[0]")
+        assert error_of(response) == (400, "invalid_param", "files[0]")
         assert "names no file of this user" in response.json()["message"]
     for wrong in (note_id, drawing_id):
         assert "no image that models read" in (await ask(wrong)).json()["message"]
     beside = tmp_path / "objects/uploads" / f"{file_id}.json"
     kept = json.loads(beside.read_text())
     beside.write_text(json.dumps(kept | {"owner": "key-of-another"}))
-    assert told(await ask(file_id)) == (400, "invalid_param", "files[0]")
+    assert error_of(await ask(file_id)) == (400, "invalid_param", "files[0]")
     beside.write_text(json.dumps(kept | {"created_at": kept["created_at"] - 604_800}))
-    assert told(await ask(file_id)) == (400, "invalid_param", "files[0]")
+    assert error_of(await ask(file_id)) == (400, "invalid_param", "files[0]")
 
 
 async def test_images_of_a_request_are_bounded_together(tmp_path: Path) -> None:
-    async with ingress_in_memory(settings(tmp_path)) as (_, client):
+    async with ingress_in_memory(Settings.model_validate({"data_dir": tmp_path, **DIFY})) as (_, client):
         file_id = (await put(client, "a.png", bytes(8_000))).json()["id"]
         file = {"type": "image", "transfer_method": "local_file", "upload_file_id": file_id}
         response = await client.post("/completion-messages", json=BODY | {"files": [file, file]})
-    assert told(response) == (413, "file_too_large", "files")
+    assert error_of(response) == (413, "file_too_large", "files")
 
 
 async def test_what_cannot_be_described_is_not_kept(
-    dify: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ingress: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from core.errors import Unavailable
 
-    memory, client = dify
+    memory, client = ingress
 
     async def away(*_: Any, **__: Any) -> None:
         raise Unavailable("the object store is away")
 
     monkeypatch.setattr(memory.services.blobs, "put", away)
-    assert told(await put(client, "a.png", b"x"))[:2] == (503, "unavailable")
+    assert error_of(await put(client, "a.png", b"x"))[:2] == (503, "unavailable")
     assert stored(tmp_path) == []
 
 
@@ -228,15 +222,7 @@ async def test_any_cut_of_a_form_gives_the_same_file(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, cuts: list[int]
 ) -> None:
     body = FILE.replace(b"\r\n\r\nx\r\n", b"\r\n\r\n" + data + b"\r\n") + END
-    edges = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
-    messages = [{"type": "http.request", "body": body[a:b], "more_body": True} for a, b in pairwise(edges)]
-    messages.append({"type": "http.request", "body": b"", "more_body": False})
-
-    async def next_message() -> Any:
-        return messages.pop(0)
-
     blobs = open_blobs(Settings.model_validate({"storage": {"url": "memory:///"}}))
-    request = Request({"type": "http", "headers": [(b"content-type", EDGE.encode())]}, next_message)
-    received = await receive(request, blobs=blobs, name="uploads/x", settings=UploadSettings())
+    received = await receive(form_in_pieces(body, cuts), blobs=blobs, name="uploads/x", settings=UploadSettings())
     assert await blobs.get(received.blob) == data
     assert received.blob["size"] == len(data)

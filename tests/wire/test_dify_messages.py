@@ -5,23 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.settings import Settings
 from schemas import ids, topics
-from schemas.codec import EVENT, TASK
+from schemas.codec import EVENT
 from schemas.records import Chunk, Result, Task
 from tests.support.bella import Double, answer, chunk
-from tests.support.memory_ingress import ingress_in_memory
+from tests.support.dify import BODY, DIFY, URL, completion, written
 from tests.support.results import result_of
 from tests.support.waiting import eventually_async
 
-URL = "/completion-messages"
-BODY = {"inputs": {"query": "Hello, world!"}, "response_mode": "blocking", "user": "abc-123"}
 USAGE = {"prompt_tokens": 1033, "completion_tokens": 128, "total_tokens": 1161}
 PRICED = (
     b'{"prompt_tokens":1033,"prompt_unit_price":"0.001","prompt_price_unit":"0.001","prompt_price":"0.0010330",'
@@ -30,40 +25,12 @@ PRICED = (
 )
 
 
-def settings(folder: Path, **changes: Any) -> Settings:
-    return Settings.model_validate(
-        {
-            "data_dir": folder,
-            "ingress": {"max_body_bytes": 20_000, "max_waiting": 2, "keep_alive_s": 0.05},
-            "models": {"priced": {"prompt_price": 0.001, "completion_price": 0.002}},
-            "queues": {
-                "default": {"model": "m"},
-                "priced": {"model": "priced"},
-                "template": {"model": "m", "prompt": "Translate into {language}: {query}"},
-            },
-            **changes,
-        }
-    )
-
-
-@pytest.fixture
-async def dify(tmp_path: Path) -> AsyncIterator[Double]:
-    async with ingress_in_memory(settings(tmp_path)) as double:
-        yield double
-
-
-def completion(text: str = "Hi there.", **members: Any) -> bytes:
-    message = {"role": "assistant", "content": text}
-    return json.dumps({"object": "chat.completion", "choices": [{"index": 0, "message": message}], **members}).encode()
+SETTINGS = DIFY
 
 
 def delta(text: str | None, **members: Any) -> bytes:
     choice = {"index": 0, "delta": {"content": text}}
     return json.dumps({"object": "chat.completion.chunk", "choices": [choice], **members}).encode()
-
-
-def written(memory: Any) -> Task:
-    return TASK.decode(memory.written(topics.tasks(0))[-1].value or b"")
 
 
 def streamed(*frames: bytes, **changes: Any) -> Any:
@@ -75,8 +42,8 @@ def streamed(*frames: bytes, **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("path", [URL, f"/v1{URL}"])
-async def test_blocking(dify: Double, path: str) -> None:
-    memory, client = dify
+async def test_blocking(ingress: Double, path: str) -> None:
+    memory, client = ingress
     memory.answer = answer(body=completion(), usage=USAGE)
     response = await client.post(path, json=BODY, headers={"x-headrace-queue": "priced"})
     assert response.status_code == 200
@@ -96,8 +63,8 @@ async def test_blocking(dify: Double, path: str) -> None:
     }
 
 
-async def test_an_unknown_price_is_zero(dify: Double) -> None:
-    memory, client = dify
+async def test_an_unknown_price_is_zero(ingress: Double) -> None:
+    memory, client = ingress
     memory.answer = answer(body=completion(), usage=USAGE)
     usage = (await client.post(URL, json=BODY)).json()["metadata"]["usage"]
     prices = {name: usage[name] for name in usage if "price" in name or name == "currency"}
@@ -106,8 +73,8 @@ async def test_an_unknown_price_is_zero(dify: Double) -> None:
     assert len(prices) == 7
 
 
-async def test_streaming(dify: Double) -> None:
-    memory, client = dify
+async def test_streaming(ingress: Double) -> None:
+    memory, client = ingress
     memory.answer = streamed(
         delta(""), delta("Hel"), delta("lo ✓"), delta(None), json.dumps({"choices": [], "usage": USAGE}).encode()
     )
@@ -127,8 +94,8 @@ async def test_streaming(dify: Double) -> None:
     assert json.loads(written(memory)["data"] or b"")["stream_options"] == {"include_usage": True}
 
 
-async def test_a_stopped_stream_ends_with_the_usage_of_its_text(dify: Double) -> None:
-    memory, client = dify
+async def test_a_stopped_stream_ends_with_the_usage_of_its_text(ingress: Double) -> None:
+    memory, client = ingress
     cancelled = {"state": "cancelled", "status_code": 499, "error_code": "cancelled", "body": None, "chunks": 0}
     memory.answer = streamed(delta("one"), delta(" two"), **cancelled)
     response = await client.post(URL, json=BODY | {"response_mode": "streaming"})
@@ -138,8 +105,8 @@ async def test_a_stopped_stream_ends_with_the_usage_of_its_text(dify: Double) ->
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (4, 2, 6)
 
 
-async def test_a_stream_that_fails_ends_with_an_error_event(dify: Double) -> None:
-    memory, client = dify
+async def test_a_stream_that_fails_ends_with_an_error_event(ingress: Double) -> None:
+    memory, client = ingress
     failure = {
         "state": "failed",
         "status_code": 500,
@@ -158,9 +125,9 @@ async def test_a_stream_that_fails_ends_with_an_error_event(dify: Double) -> Non
     ]
 
 
-async def test_pings_while_the_model_is_silent(dify: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pings_while_the_model_is_silent(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingress.blocking.GRACE_S", 0.0)
-    memory, client = dify
+    memory, client = ingress
     memory.answer = lambda task: [chunk(task, 0, delta("one"))]
     headers = {"x-headrace-timeout": "1"}
     response = await client.post(URL, json=BODY | {"response_mode": "streaming"}, headers=headers)
@@ -173,8 +140,8 @@ async def test_pings_while_the_model_is_silent(dify: Double, monkeypatch: pytest
     assert EVENT.decode(memory.written(topics.events(0))[0].value or b"")["kind"] == "cancel"
 
 
-async def test_an_answer_in_one_piece_is_one_message(dify: Double) -> None:
-    memory, client = dify
+async def test_an_answer_in_one_piece_is_one_message(ingress: Double) -> None:
+    memory, client = ingress
     memory.answer = streamed(completion("All at once.", usage=USAGE))
     response = await client.post(URL, json=BODY | {"response_mode": "streaming"})
     events = [json.loads(frame.removeprefix("data: ")) for frame in response.text.strip().split("\n\n")]
@@ -184,8 +151,8 @@ async def test_an_answer_in_one_piece_is_one_message(dify: Double) -> None:
 
 
 @pytest.mark.parametrize("state", ["failed", "completed"])
-async def test_an_error_that_the_upstream_says_in_its_stream(dify: Double, state: str) -> None:
-    memory, client = dify
+async def test_an_error_that_the_upstream_says_in_its_stream(ingress: Double, state: str) -> None:
+    memory, client = ingress
     error = b'{"error":{"message":"out of memory","code":"oom"}}'
     failure = {"status_code": 502, "error_code": "upstream_error", "error_message": "said so"}
     memory.answer = streamed(delta("one"), error, **({"state": state, **failure} if state == "failed" else {}))
@@ -195,8 +162,8 @@ async def test_an_error_that_the_upstream_says_in_its_stream(dify: Double, state
     assert "task_id" not in last
 
 
-async def test_a_model_that_thinks_for_long_is_pinged_over(dify: Double) -> None:
-    memory, client = dify
+async def test_a_model_that_thinks_for_long_is_pinged_over(ingress: Double) -> None:
+    memory, client = ingress
     thought = json.dumps({"choices": [{"index": 0, "delta": {"reasoning_content": "hm"}}]}).encode()
 
     def tell(task: Task) -> list[Chunk | Result]:
@@ -221,8 +188,8 @@ async def test_a_model_that_thinks_for_long_is_pinged_over(dify: Double) -> None
     ]
 
 
-async def test_a_shutdown_ends_streams_and_blocking_calls(dify: Double) -> None:
-    memory, client = dify
+async def test_a_shutdown_ends_streams_and_blocking_calls(ingress: Double) -> None:
+    memory, client = ingress
     body = BODY | {"response_mode": "streaming"}
     memory.answer = lambda task: [chunk(task, 0, delta("one"))] if task["mode"] == "streaming" else []
     asking = [asyncio.create_task(client.post(URL, json=one)) for one in (body, BODY)]

@@ -14,24 +14,19 @@ from schemas import ids, topics
 from schemas.codec import EVENT
 from schemas.records import Task
 from tests.support.bella import Double, answer, row_of
-from tests.support.memory_ingress import ingress_in_memory
+from tests.support.dify import BODY, DIFY, URL, completion, error_of, written
 from tests.support.waiting import eventually_async
-from tests.wire.test_dify_errors import told
-from tests.wire.test_dify_messages import BODY, URL, completion, settings, written
 
 STREAMING = BODY | {"response_mode": "streaming"}
 
 
-@pytest.fixture
-async def dify(tmp_path: Path) -> AsyncIterator[Double]:
-    async with ingress_in_memory(settings(tmp_path)) as double:
-        yield double
+SETTINGS = DIFY
 
 
 @pytest.fixture
-async def task(dify: Double) -> AsyncIterator[Task]:
+async def task(ingress: Double) -> AsyncIterator[Task]:
     """Give the task of an open stream; its row is there."""
-    memory, client = dify
+    memory, client = ingress
     streaming = asyncio.create_task(client.post(URL, json=STREAMING))
     await eventually_async(lambda: memory.written(topics.tasks(0)), what="the task")
     begun = written(memory)
@@ -46,8 +41,8 @@ def uuid_of(task: Task) -> str:
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
-async def test_stop_asks_for_the_cancel(dify: Double, task: Task, prefix: str) -> None:
-    memory, client = dify
+async def test_stop_asks_for_the_cancel(ingress: Double, task: Task, prefix: str) -> None:
+    memory, client = ingress
     response = await client.post(f"{prefix}{URL}/{uuid_of(task)}/stop", json={"user": "abc-123"})
     assert (response.status_code, response.content) == (200, b'{"result":"success"}')
     [record] = memory.written(topics.events(0))
@@ -67,8 +62,8 @@ async def test_stop_asks_for_the_cancel(dify: Double, task: Task, prefix: str) -
         ({"user": None}, {"user": "abc-123"}),
     ],
 )
-async def test_stop_leaves_anything_else_alone(dify: Double, task: Task, change: Any, body: Any) -> None:
-    memory, client = dify
+async def test_stop_leaves_anything_else_alone(ingress: Double, task: Task, change: Any, body: Any) -> None:
+    memory, client = ingress
     key = (task["id"] or "").encode()
     memory.rows[key] = {**memory.rows[key], **change}
     for text in (uuid_of(task), "6f1c7a52-8f0e-4d0b-9a64-0c8a3f2f9b11", "nonsense"):
@@ -77,17 +72,21 @@ async def test_stop_leaves_anything_else_alone(dify: Double, task: Task, change:
     assert memory.written(topics.events(0)) == []
 
 
-async def test_a_stop_that_cannot_be_read_is_refused(dify: Double, task: Task) -> None:
-    client = dify[1]
-    assert told(await client.post(f"{URL}/{uuid_of(task)}/stop", json={"user": 3})) == (400, "invalid_param", "user")
-    assert told(await client.post(f"{URL}/{uuid_of(task)}/stop", content=b"no")) == (400, "invalid_param", "body")
+async def test_a_stop_that_cannot_be_read_is_refused(ingress: Double, task: Task) -> None:
+    client = ingress[1]
+    assert error_of(await client.post(f"{URL}/{uuid_of(task)}/stop", json={"user": 3})) == (
+        400,
+        "invalid_param",
+        "user",
+    )
+    assert error_of(await client.post(f"{URL}/{uuid_of(task)}/stop", content=b"no")) == (400, "invalid_param", "body")
 
 
 @pytest.mark.parametrize(
     "said", [{"rating": "like"}, {"rating": "dislike", "content": "too short"}, {"rating": None}, {}]
 )
-async def test_feedback_is_kept(dify: Double, task: Task, tmp_path: Path, said: dict[str, Any]) -> None:
-    response = await dify[1].post(f"/messages/{uuid_of(task)}/feedbacks", json={"user": "abc-123", **said})
+async def test_feedback_is_kept(ingress: Double, task: Task, tmp_path: Path, said: dict[str, Any]) -> None:
+    response = await ingress[1].post(f"/messages/{uuid_of(task)}/feedbacks", json={"user": "abc-123", **said})
     assert (response.status_code, response.content) == (200, b'{"result":"success"}')
     kept = json.loads((tmp_path / f"objects/feedbacks/{task['id']}.json").read_text())
     assert kept.pop("at_ms")
@@ -104,20 +103,20 @@ async def test_feedback_is_kept(dify: Double, task: Task, tmp_path: Path, said: 
     ],
 )
 async def test_feedback_that_is_refused(
-    dify: Double, task: Task, tmp_path: Path, body: dict[str, Any], error: tuple[int, str, str | None]
+    ingress: Double, task: Task, tmp_path: Path, body: dict[str, Any], error: tuple[int, str, str | None]
 ) -> None:
-    memory, client = dify
-    assert told(await client.post(f"/messages/{uuid_of(task)}/feedbacks", json=body)) == error
+    memory, client = ingress
+    assert error_of(await client.post(f"/messages/{uuid_of(task)}/feedbacks", json=body)) == error
     key = (task["id"] or "").encode()
     memory.rows[key] = {**memory.rows[key], "owner": "key-somebody"}
     if error[0] == 404:
         fine = {"rating": "like", "user": "abc-123"}
-        assert told(await client.post(f"/v1/messages/{uuid_of(task)}/feedbacks", json=fine)) == error
+        assert error_of(await client.post(f"/v1/messages/{uuid_of(task)}/feedbacks", json=fine)) == error
     assert not (tmp_path / "objects/feedbacks").exists()
 
 
-async def test_what_the_application_asks_for(dify: Double) -> None:
-    client = dify[1]
+async def test_what_the_application_asks_for(ingress: Double) -> None:
+    client = ingress[1]
     plain = (await client.get("/parameters")).json()
     assert [field["paragraph"]["variable"] for field in plain["user_input_form"]] == ["query"]
     assert plain["file_upload"]["image"]["enabled"] is True
@@ -136,8 +135,8 @@ async def test_what_the_application_asks_for(dify: Double) -> None:
     assert (await client.get("/v1/meta")).json() == {"tool_icons": {}}
 
 
-async def test_the_template_of_a_queue(dify: Double) -> None:
-    memory, client = dify
+async def test_the_template_of_a_queue(ingress: Double) -> None:
+    memory, client = ingress
     memory.answer = answer(body=completion())
     headers = {"x-headrace-queue": "template"}
     body = {"inputs": {"language": "French", "query": "Hello"}}
@@ -145,11 +144,11 @@ async def test_the_template_of_a_queue(dify: Double) -> None:
     sent = json.loads(written(memory)["data"] or b"")["messages"]
     assert sent == [{"role": "user", "content": "Translate into French: Hello"}]
     refused = await client.post(URL, json={"inputs": {"query": "Hello"}}, headers=headers)
-    assert told(refused) == (400, "invalid_param", "inputs.language")
+    assert error_of(refused) == (400, "invalid_param", "inputs.language")
 
 
-async def test_the_clocks_of_a_task(dify: Double) -> None:
-    memory, client = dify
+async def test_the_clocks_of_a_task(ingress: Double) -> None:
+    memory, client = ingress
     memory.answer = answer(body=completion())
     await client.post(URL, json=BODY)
     assert written(memory)["timeout_ms"] == 300_000
@@ -164,4 +163,4 @@ async def test_the_clocks_of_a_task(dify: Double) -> None:
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     wrong = await client.post(URL, json=BODY, headers={"x-headrace-timeout": "soon"})
-    assert told(wrong) == (400, "invalid_param", "X-Headrace-Timeout")
+    assert error_of(wrong) == (400, "invalid_param", "X-Headrace-Timeout")

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import pytest
 from starlette.routing import Route
 
-from core.settings import Settings
 from ingress.api.bella.wire import MODES, Limits, parse_put, state
 from ingress.openapi import document
 from ingress.reading import Reading
 from schemas.records import STATES
-from tests.support.memory_ingress import Memory, ingress_in_memory
+from tests.support.memory_ingress import Memory
 
-
-@pytest.fixture
-async def ingress(tmp_path: Path) -> AsyncIterator[tuple[Memory, httpx.AsyncClient]]:
-    async with ingress_in_memory(Settings(data_dir=tmp_path)) as double:
-        yield double
+SETTINGS: dict[str, Any] = {}
 
 
 def references(value: Any) -> Iterator[str]:

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
-from starlette.requests import Request
 
 from core.blobs import open_blobs
 from core.settings import Settings
 from ingress.files.intake import receive_file
 from tests.support.bella import Double
-from tests.support.memory_batches import uploaded
-from tests.support.memory_ingress import ingress_in_memory
+from tests.support.forms import END, HEAD, PURPOSE, form_in_pieces
+from tests.support.memory_batches import SMALL_FILES, uploaded
 from tests.support.openai import error
 
-EDGE = "multipart/form-data; boundary=edge"
-HEAD = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
-PURPOSE = b'--edge\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
-END = b"--edge--\r\n"
-
-
-@pytest.fixture
-async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
-    settings = Settings.model_validate(
-        {"data_dir": tmp_path, "auth": {"api_keys": ["hr-local", "other"]}, "batches": {"max_bytes": 20_000}}
-    )
-    async with ingress_in_memory(settings) as double:
-        yield double
+SETTINGS = SMALL_FILES
 
 
 @pytest.mark.parametrize(
@@ -84,15 +66,7 @@ async def test_a_condition_on_another_version_gives_the_whole(ingress: Double) -
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 600), max_size=20))
 async def test_any_cut_of_a_form_gives_the_same_file(data: bytes, cuts: list[int]) -> None:
     body = PURPOSE + HEAD + data + b"\r\n" + END
-    edges = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
-    messages = [{"type": "http.request", "body": body[a:b], "more_body": True} for a, b in pairwise(edges)]
-    messages.append({"type": "http.request", "body": b"", "more_body": False})
-
-    async def next_message() -> Any:
-        return messages.pop(0)
-
     blobs = open_blobs(Settings.model_validate({"storage": {"url": "memory:///"}}))
-    request = Request({"type": "http", "headers": [(b"content-type", EDGE.encode())]}, next_message)
-    file = await receive_file(request, blobs, owner="acme", most_bytes=1_000)
+    file = await receive_file(form_in_pieces(body, cuts), blobs, owner="acme", most_bytes=1_000)
     assert await blobs.get(file["blob"]) == data
     assert (file["purpose"], file["filename"], file["owner"]) == ("batch", "a.jsonl", "acme")

@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.settings import Settings
 from schemas import topics
 from schemas.codec import FILE
 from tests.support.bella import Double
-from tests.support.memory_batches import LINES, created, moved, stored_part, uploaded
-from tests.support.memory_ingress import ingress_in_memory
+from tests.support.forms import EDGE, END, HEAD, PURPOSE
+from tests.support.memory_batches import LINES, MAX_BYTES, OTHER, SMALL_FILES, created, moved, stored_part, uploaded
 from tests.support.openai import error
 
-MOST = 20_000
-OTHER = {"authorization": "Bearer other"}
-EDGE = "multipart/form-data; boundary=edge"
-HEAD = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
-PURPOSE = b'--edge\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
-END = b"--edge--\r\n"
-
-
-@pytest.fixture
-async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
-    settings = Settings.model_validate(
-        {"data_dir": tmp_path, "auth": {"api_keys": ["hr-local", "other"]}, "batches": {"max_bytes": MOST}}
-    )
-    async with ingress_in_memory(settings) as double:
-        yield double
+SETTINGS = SMALL_FILES
 
 
 def stored(folder: Path) -> list[str]:
@@ -73,9 +57,9 @@ async def test_an_empty_file_is_for_the_validation_to_judge(ingress: Double) -> 
 
 async def test_the_limit_is_exact_and_nothing_stays_of_what_is_beyond(ingress: Double, tmp_path: Path) -> None:
     _, client = ingress
-    assert (await uploaded(client, b"x" * MOST))["bytes"] == MOST
+    assert (await uploaded(client, b"x" * MAX_BYTES))["bytes"] == MAX_BYTES
     before = stored(tmp_path)
-    refused = await client.post("/v1/files", files={"file": ("a", b"x" * (MOST + 1))}, data={"purpose": "batch"})
+    refused = await client.post("/v1/files", files={"file": ("a", b"x" * (MAX_BYTES + 1))}, data={"purpose": "batch"})
     found = error(refused, 413)
     assert (found["param"], "batches.max_bytes" in found["message"]) == ("file", True)
     assert stored(tmp_path) == before

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from core.errors import TooMany
-from core.settings import IngressSettings, Settings, StorageSettings
 from schemas import topics
 from schemas.codec import TASK
 from schemas.records import Task
 from tests.support.bella import Double, answer, chunk
-from tests.support.memory_ingress import Memory, ingress_in_memory
+from tests.support.memory_ingress import Memory
 from tests.support.openai import error, named, written
 from tests.support.results import result_of
 
@@ -26,15 +24,10 @@ INLINE, MOST = 4_096, 100_000
 SMALL, LARGE = b"\0\r\n--\xff" * 100, bytes(range(256)) * 300
 
 
-@pytest.fixture
-async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
-    settings = Settings(
-        data_dir=tmp_path,
-        ingress=IngressSettings(max_upload_bytes=MOST, keep_alive_s=0.05),
-        storage=StorageSettings(inline_bytes=INLINE),
-    )
-    async with ingress_in_memory(settings) as double:
-        yield double
+SETTINGS = {
+    "ingress": {"max_upload_bytes": MOST, "keep_alive_s": 0.05},
+    "storage": {"inline_bytes": INLINE},
+}
 
 
 def form(path: str = SPEECH, content: bytes = SMALL, **fields: Any) -> dict[str, Any]:

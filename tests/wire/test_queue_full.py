@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
 
-from core.settings import Settings
 from schemas import topics
 from schemas.codec import TASK
 from schemas.records import Task
 from streams.outputs import status_record
 from tests.support.bella import BODY, PUT, Double, envelope, row_of
-from tests.support.memory_ingress import ingress_in_memory
 from tests.support.openai import CHAT, error
 from tests.support.results import result_of
 
@@ -26,19 +22,12 @@ SAYS = "queue default is full: 2 online tasks wait, and its limit is 2; nothing 
 DATA = {"model": "m", "messages": MESSAGES}
 
 
-@pytest.fixture
-async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
-    settings = Settings.model_validate(
-        {
-            "data_dir": tmp_path,
-            "ingress": {"queue_max_waiting": 2, "keep_alive_s": 0.05},
-            "auth": {"requests_per_minute": 1_000},
-            "storage": {"inline_bytes": 4_096},
-            "queues": {"default": {"model": "m"}, "wide": {"max_waiting": 0}, "narrow": {"max_waiting": 1}},
-        }
-    )
-    async with ingress_in_memory(settings) as double:
-        yield double
+SETTINGS = {
+    "ingress": {"queue_max_waiting": 2, "keep_alive_s": 0.05},
+    "auth": {"requests_per_minute": 1_000},
+    "storage": {"inline_bytes": 4_096},
+    "queues": {"default": {"model": "m"}, "wide": {"max_waiting": 0}, "narrow": {"max_waiting": 1}},
+}
 
 
 async def put(ingress: Double, queue: str = "default", **members: Any) -> Any:

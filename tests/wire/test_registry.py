@@ -12,9 +12,9 @@ import pytest
 
 from core.settings import AuthSettings, IngressSettings, Settings
 from schemas.codec import RESULT, TASK, schema_text
-from schemas.records import Queue
 from tests.support.bella import Double
 from tests.support.memory_ingress import ingress_in_memory
+from tests.support.records import queue
 
 TASKS = "headrace.tasks.online-value"
 LOOSE = {"content-type": "application/vnd.schemaregistry.v1+json"}
@@ -26,14 +26,6 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     async with ingress_in_memory(settings) as (_, made):
         made.headers.pop("authorization")
         yield made
-
-
-def queue(name: str, owner: str | None) -> Queue:
-    return {
-        "name": name, "number": 1, "endpoint": None, "owner": owner, "created_ms": 0, "width": 0, "work_partitions": 4,
-        "served_by": "dispatcher", "explicit": False, "paused": False, "concurrency": None, "retention_ms": None,
-        "max_waiting": None,
-    }  # fmt: skip
 
 
 async def test_every_topic_with_a_schema_is_a_subject(client: httpx.AsyncClient) -> None:
@@ -148,7 +140,7 @@ async def test_beyond_loopback_a_key_is_the_password(tmp_path: Path) -> None:
         services = memory.services
         mine, other = (key.owner for key in services.keys.entries())
         for name, owner in (("mine", mine), ("theirs", other), ("old", None)):
-            services.queues._queues[name] = queue(name, owner)
+            services.queues._queues[name] = queue(name, owner=owner)
         client.headers.pop("authorization")
         for wrong in ({}, basic("sk-none"), {"authorization": "Basic !"}, {"authorization": "Basic c2s="}):
             refused = await client.get("/subjects", headers=wrong)

@@ -17,11 +17,6 @@ from tests.support.task_frames import FRAMES, TAG, TEXT, Story, frames, status, 
 from tests.support.waiting import eventually_async
 
 
-@pytest.fixture
-def story(ingress: Double) -> Story:
-    return Story(*ingress)
-
-
 async def test_a_task_that_has_ended(story: Story) -> None:
     story.end()
     expected = frames() + status(story, "completed", progress=100) + b"data: [DONE]\n\n"

@@ -10,14 +10,8 @@ import pytest
 from ingress.task_events import hub
 from schemas import ids
 from tests.support import records
-from tests.support.bella import Double
 from tests.support.memory_ingress import Memory
 from tests.support.task_frames import Story, frames, status, turns
-
-
-@pytest.fixture
-def story(ingress: Double) -> Story:
-    return Story(*ingress)
 
 
 async def test_a_process_that_ends_says_so_and_does_not_say_done(story: Story) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from core.backlog import LEAST_RETRY_S, MOST_RETRY_S, NOTHING_S, UNKNOWN_RETRY_S, Drain, limit_of, retry_after_s
 from core.settings import Settings
-from tests.unit.core.test_queues import queue
+from tests.support.records import queue
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_what_was_set_goes_before_the_file_and_that_before_the_usual(
 ) -> None:
     given = {"ingress": {"queue_max_waiting": usual}, "queues": {"q": {"max_waiting": listed}}}
     settings = Settings.model_validate(given)
-    assert limit_of(settings, "q", queue(max_waiting=own)) == limit
+    assert limit_of(settings, "q", queue("q", max_waiting=own)) == limit
     assert limit_of(settings, "other", None) == usual
 
 

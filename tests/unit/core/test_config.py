@@ -13,15 +13,13 @@ from core.config import LOCAL_KEY, api_keys, as_toml, environment, is_loopback, 
 from core.errors import ConfigError
 from core.settings import Settings
 from core.variables import Variable, plain
+from tests.support.config import refusal
 
 SECRET = "sk-very-secret-1"
 SETTINGS = variables()
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run where no headrace.toml of the developer lies."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def value_of(settings: Settings, dotted: str) -> Any:
@@ -53,14 +51,6 @@ FITTING = {
     **dict.fromkeys(("webhooks.public_url", "batches.callback_url", "kafka.registry_url"), "https://headrace.example"),
 }
 """Settings of which another value fits only with another setting, or in one form."""
-
-
-def refusal(**arguments: Any) -> str:
-    with pytest.raises(ConfigError) as refused:
-        load_settings(**{"environ": {}} | arguments)
-    sentence = str(refused.value)
-    assert "\n" not in sentence
-    return sentence
 
 
 def test_nothing_given_means_the_defaults() -> None:

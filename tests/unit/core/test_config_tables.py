@@ -7,13 +7,9 @@ from pathlib import Path
 import pytest
 
 from core.config import load_settings
-from tests.unit.core.test_config import refusal
+from tests.support.config import refusal
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run where no headrace.toml of the developer lies."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def test_tables_come_from_the_file_or_as_json(tmp_path: Path) -> None:

@@ -7,20 +7,17 @@ from typing import Any
 
 from core.queues import QueueChanges, merged
 from schemas.records import Queue
+from tests.support import records
 
 
 def queue(**changes: Any) -> Queue:
-    base: Queue = {
-        "name": "q", "number": 1, "endpoint": "/v1/x", "owner": "key-1", "created_ms": 1, "width": 0,
-        "work_partitions": 4, "served_by": "dispatcher", "explicit": False, "paused": False,
-        "concurrency": None, "retention_ms": None, "max_waiting": None,
-    }  # fmt: skip
-    return {**base, **changes}  # type: ignore[typeddict-item]
+    """Build what the first task of key-1 registered."""
+    return records.queue("q", **{"owner": "key-1", "created_ms": 1, **changes})
 
 
-def fold(*records: Queue) -> Queue | None:
+def fold(*given: Queue) -> Queue | None:
     known = None
-    for record in records:
+    for record in given:
         known = merged(known, record)
     return known
 

@@ -13,13 +13,14 @@ from dispatcher import chunks as module
 from dispatcher.chunks import ChunkWriter, until_beat
 from schemas.codec import CHUNK
 from schemas.records import Chunk
-from tests.support.dispatcher_doubles import Clock, MemoryProducer, work
+from tests.support.clocks import MillisecondClock
+from tests.support.dispatcher_doubles import MemoryProducer, work
 from tests.support.waiting import eventually_async
 
 
 def writer(producer: MemoryProducer, *, window_s: float = 0.02) -> ChunkWriter:
     settings = Settings.model_validate({"dispatcher": {"chunk_window_s": window_s}})
-    return ChunkWriter(settings, producer, work(), worker="w1", home=3, clock=Clock())
+    return ChunkWriter(settings, producer, work(), worker="w1", home=3, clock=MillisecondClock())
 
 
 def written(producer: MemoryProducer) -> list[Chunk]:

@@ -7,17 +7,11 @@ from hypothesis import strategies as st
 
 from dispatcher.pace import LATE_S, LEAST, RECENT_S, Pace
 from dispatcher.slots import OFFLINE, Rules, Slots
-
-
-class Clock:
-    now_s = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.support.clocks import SecondClock
 
 
 def test_a_late_process_makes_room_and_takes_it_back() -> None:
-    slots, clock = Slots(share=0.1, capacity=64), Clock()
+    slots, clock = Slots(share=0.1, capacity=64), SecondClock()
     pace = Pace(slots, monotonic=clock)
     pace.look(LATE_S * 5)
     assert slots.offline_most is None  # nobody to make room for
@@ -34,7 +28,7 @@ def test_a_late_process_makes_room_and_takes_it_back() -> None:
 
 
 def test_without_online_tasks_the_bound_goes() -> None:
-    slots, clock = Slots(share=0.1, capacity=64), Clock()
+    slots, clock = Slots(share=0.1, capacity=64), SecondClock()
     pace = Pace(slots, monotonic=clock)
     pace.online()
     pace.look(1)

@@ -14,7 +14,8 @@ from dispatcher.items import Item, Phase
 from dispatcher.outbox import Outbox
 from dispatcher.progress import Progress, token_limit
 from schemas.codec import EVENT
-from tests.support.dispatcher_doubles import Clock, MemoryProducer, work
+from tests.support.clocks import MillisecondClock
+from tests.support.dispatcher_doubles import MemoryProducer, work
 
 
 def body(**members: Any) -> bytes:
@@ -27,7 +28,7 @@ class World:
     def __init__(self) -> None:
         self.producer = MemoryProducer()
         self.outbox = Outbox(self.producer)
-        self.progress = Progress(Settings(), name="w1", outbox=self.outbox, clock=Clock())
+        self.progress = Progress(Settings(), name="w1", outbox=self.outbox, clock=MillisecondClock())
         self.outbox.start(Crew())
         self.deltas = 0
 

@@ -18,7 +18,8 @@ from dispatcher.outcome import Failure, failed
 from dispatcher.relay import Relay
 from dispatcher.upstream import CallError
 from schemas.codec import CHUNK
-from tests.support.dispatcher_doubles import Clock, MemoryProducer, work
+from tests.support.clocks import MillisecondClock
+from tests.support.dispatcher_doubles import MemoryProducer, work
 
 USAGE = b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}'
 
@@ -45,7 +46,7 @@ class Stream:
 
     def __init__(self, *, limit_bytes: int = 100_000) -> None:
         self.producer = MemoryProducer()
-        self.clock = Clock(now_ms=5_000)
+        self.clock = MillisecondClock(now_ms=5_000)
         writer = ChunkWriter(Settings(), self.producer, work(), worker="w", home=0, clock=self.clock)
         self.writer = writer
         self.blobs = BlobStore(MemoryStore())

@@ -21,7 +21,8 @@ from dispatcher.slots import ONLINE, Slots
 from dispatcher.ticker import Ticker
 from schemas.codec import EVENT, WORK
 from schemas.records import Event, Outcome, Work
-from tests.support.dispatcher_doubles import Clock, MemoryProducer, work
+from tests.support.clocks import MillisecondClock
+from tests.support.dispatcher_doubles import MemoryProducer, work
 from tests.support.records import outcome
 from tests.support.waiting import eventually_async
 
@@ -53,7 +54,7 @@ class World:
         worker: Any = self.worker
         self.runner = Runner(
             Settings(), name="w1", slots=self.slots, worker=worker, outbox=self.outbox,
-            is_cancelled=self.cancelled.__contains__, has_outcome=self.over.__contains__, clock=Clock(),
+            is_cancelled=self.cancelled.__contains__, has_outcome=self.over.__contains__, clock=MillisecondClock(),
         )  # fmt: skip
         self.ticker = Ticker(Settings(), runner=self.runner, outbox=self.outbox, readers=list)
 

@@ -20,7 +20,8 @@ from schemas.codec import EVENT
 from schemas.events import event
 from schemas.headers import headers
 from schemas.records import EventKind, Outcome
-from tests.support.dispatcher_doubles import Clock, work
+from tests.support.clocks import MillisecondClock
+from tests.support.dispatcher_doubles import work
 from tests.support.records import outcome
 from tests.support.waiting import eventually_async
 
@@ -175,7 +176,7 @@ async def test_it_is_forgotten_and_read_anew(topic: Topic) -> None:
 
 
 async def test_only_what_others_may_have_taken_is_waited_for(topic: Topic, hearing: Hearing) -> None:
-    clock = Clock(1_000_000_000)
+    clock = MillisecondClock(1_000_000_000)
     spoken = Spoken([hearing], clock=clock)
     now_ms = clock()
     given_at = time.monotonic()

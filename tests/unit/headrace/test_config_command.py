@@ -12,11 +12,7 @@ from core.variables import documented
 from headrace.config import config
 from headrace.topics import topics
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run where no headrace.toml of the developer lies."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def test_print_shows_the_effective_settings_without_secrets(tmp_path: Path) -> None:

@@ -12,11 +12,7 @@ from headrace.keys import keys
 from ingress.auth import Keys
 from ingress.keys.file import read_keys
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run where no headrace.toml of the developer lies."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def run(*arguments: str, stdin: str | None = None, **environ: str) -> Result:

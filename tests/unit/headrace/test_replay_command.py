@@ -14,11 +14,7 @@ from click.testing import CliRunner, Result
 from headrace.options import settings_here
 from headrace.replay import replay
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run where no headrace.toml of the developer lies."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def run(*arguments: str) -> Result:

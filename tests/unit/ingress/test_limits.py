@@ -11,13 +11,7 @@ from core.errors import TooMany
 from ingress.auth import Caller
 from ingress.keys.entry import SCOPES, Limits
 from ingress.limits import SCOPE_KEY, KeyLimits
-
-
-class Clock:
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.support.clocks import SecondClock
 
 
 def caller(name: str = "acme/a", *, per_minute: int = 0, concurrency: int = 0) -> Caller:
@@ -32,7 +26,7 @@ def submit(limits: KeyLimits, who: Caller) -> dict[str, str]:
 
 
 def test_a_minutes_worth_at_once_and_then_evenly() -> None:
-    clock = Clock()
+    clock = SecondClock()
     limits, who = KeyLimits(clock=clock), caller(per_minute=3)
     assert [submit(limits, who)["x-ratelimit-remaining-requests"] for _ in range(3)] == ["2", "1", "0"]
     with pytest.raises(TooMany, match="3 requests per minute") as refused:
@@ -55,7 +49,7 @@ def test_a_minutes_worth_at_once_and_then_evenly() -> None:
 
 
 def test_a_refusal_tells_what_is_left() -> None:
-    limits, who = KeyLimits(clock=Clock()), caller(per_minute=1)
+    limits, who = KeyLimits(clock=SecondClock()), caller(per_minute=1)
     submit(limits, who)
     scope: dict[str, Any] = {}
     with pytest.raises(TooMany):
@@ -64,7 +58,7 @@ def test_a_refusal_tells_what_is_left() -> None:
 
 
 def test_keys_have_their_own_count_and_a_new_limit_counts_at_once() -> None:
-    limits = KeyLimits(clock=Clock())
+    limits = KeyLimits(clock=SecondClock())
     submit(limits, caller("acme/a", per_minute=1))
     submit(limits, caller("acme/b", per_minute=1))
     submit(limits, caller("acme/a", per_minute=2))

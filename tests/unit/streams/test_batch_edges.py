@@ -11,12 +11,13 @@ from schemas.codec import BATCH, EVENT
 from schemas.events import change, event
 from schemas.records import Event
 from streams.batch_rows import MAX_PROPOSAL_BYTES
-from streams.faust_app import LaneApp, NoRows
+from streams.faust_app import NoRows
 from streams.index import HORIZON_MS, Due
 from streams.inputs import Poison, read_event
 from streams.recovery import sweep_batches
 from streams.replay import Replay
 from streams.timers import Timers
+from tests.support.lane_app import lane_app
 from tests.support.memory_batch_log import (
     CREATED_MS,
     HOME,
@@ -30,7 +31,6 @@ from tests.support.memory_batch_log import (
     proposed,
 )  # fmt: skip
 from tests.support.waiting import eventually_async
-from tests.unit.streams.test_faust_canary import nothing
 
 ONE = batch_id()
 
@@ -130,13 +130,7 @@ async def test_timers_write_what_is_due_for_a_batch() -> None:
 async def test_only_the_offline_lane_has_batches(tmp_path: Any) -> None:
     log = BatchLog()
 
-    def lane(level: int) -> LaneApp:
-        return LaneApp(
-            log.settings, level, folder=tmp_path, instance=0, on_event=nothing, on_ready=nothing, on_revoked=nothing,
-            committable=lambda _: None,
-        )  # fmt: skip
-
-    online, offline = lane(0), lane(1)
+    online, offline = (lane_app(log.settings, level, folder=tmp_path) for level in (0, 1))
     assert isinstance(online.batches, NoRows)
     assert (online.batches.get(0, b"x"), list(online.batches.scan(0))) == (None, [])
     names = {table.changelog_topic.get_topic_name() for table in offline.app.tables.values()}

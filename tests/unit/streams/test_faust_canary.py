@@ -25,25 +25,13 @@ from streams.faust_app import LaneApp
 from streams.faust_consumer import mend_seek, note_heartbeats
 from streams.index import Index
 from streams.scheduler import Scheduler
+from tests.support.lane_app import lane_app
 from tests.support.waiting import eventually_async
-
-
-async def nothing(*_: Any) -> None:
-    """Do nothing."""
 
 
 def lane(folder: Path, store: str) -> LaneApp:
     settings = Settings.model_validate({"data_dir": folder, "streams": {"store": store}})
-    return LaneApp(
-        settings,
-        0,
-        folder=folder,
-        instance=0,
-        on_event=nothing,
-        on_ready=nothing,
-        on_revoked=nothing,
-        committable=lambda _: None,
-    )
+    return lane_app(settings, 0, folder=folder)
 
 
 @pytest.mark.parametrize("store", ["rocksdb", "memory"])
@@ -268,6 +256,6 @@ async def test_whatever_else_faust_waits_for_ends_with_its_service(tmp_path: Pat
     consumer: Any = lane(tmp_path, "memory").app.consumer
     consumer._stopped.set()
     try:
-        assert (await consumer.wait(nothing())).stopped
+        assert (await consumer.wait(asyncio.sleep(0))).stopped
     finally:
         consumer._stopped.clear()

@@ -17,8 +17,8 @@ from ingress.keys.entry import from_document
 from streams.door import Door
 from streams.inputs import Poison, Submission
 from streams.quota import MOST_OWNERS, Quotas
+from tests.support.intake import NOW_S, OWNER, FoldDouble, QueueRegistry, admit, intake, message
 from tests.support.memory_log import Log
-from tests.unit.streams.test_door import NOW_S, OWNER, Fold, Queues, door, enter, message
 
 LIMIT = 2
 NOW_MS = int(NOW_S * 1000)
@@ -50,7 +50,7 @@ def test_names_without_end_do_not_fill_the_memory() -> None:
     assert len(quotas._buckets) <= MOST_OWNERS
 
 
-class Rows(Fold):
+class Rows(FoldDouble):
     """A fold that knows some tasks already."""
 
     def __init__(self, *known: str) -> None:
@@ -63,32 +63,32 @@ class Rows(Fold):
 
 def limited(**direct: Any) -> Door:
     owners: dict[str, Any] = {"owners": ["*"], "owner": OWNER}
-    return door(Queues("chat"), direct={**owners, "tasks_per_minute": LIMIT, **direct})
+    return intake(QueueRegistry("chat"), direct={**owners, "tasks_per_minute": LIMIT, **direct})
 
 
 async def test_one_too_many_becomes_a_dead_letter_and_others_are_let_in() -> None:
     made, fold = limited(), Rows()
     for _ in range(LIMIT):
-        assert isinstance(await enter(made, message(), fold, now_ms=NOW_MS), Submission)
-    found = await enter(made, message(), fold, now_ms=NOW_MS)
+        assert isinstance(await admit(made, message(), fold, now_ms=NOW_MS), Submission)
+    found = await admit(made, message(), fold, now_ms=NOW_MS)
     assert isinstance(found, Poison)
     assert (found.field, found.reason) == (
         "owner", f"more than the 2 tasks per minute that {OWNER} may write here (direct.tasks_per_minute)"
     )  # fmt: skip
     named = message(headers=[("x-owner", OWNER.encode())])
-    assert (await enter(made, named, fold, now_ms=NOW_MS)) == Poison(found.reason, "x-owner")
-    assert isinstance(await enter(made, message(owner="other"), fold, now_ms=NOW_MS), Submission)
-    assert isinstance(await enter(made, message(), fold, now_ms=NOW_MS + 30_000), Submission)
+    assert (await admit(made, named, fold, now_ms=NOW_MS)) == Poison(found.reason, "x-owner")
+    assert isinstance(await admit(made, message(owner="other"), fold, now_ms=NOW_MS), Submission)
+    assert isinstance(await admit(made, message(), fold, now_ms=NOW_MS + 30_000), Submission)
     assert fold.notes["over_quota"] == 2
 
 
 async def test_what_has_its_row_is_not_judged_again() -> None:
     made = limited()
-    one = await enter(made, message(), Rows(), now_ms=NOW_MS)
+    one = await admit(made, message(), Rows(), now_ms=NOW_MS)
     assert isinstance(one, Submission)
     for _ in range(10):
-        assert isinstance(await enter(made, message(), Rows(one.task_id), now_ms=NOW_MS), Submission)
-    assert isinstance(await enter(made, message(), Rows(), now_ms=NOW_MS), Submission), "none of them was counted"
+        assert isinstance(await admit(made, message(), Rows(one.task_id), now_ms=NOW_MS), Submission)
+    assert isinstance(await admit(made, message(), Rows(), now_ms=NOW_MS), Submission), "none of them was counted"
 
 
 async def test_a_batch_read_again_after_a_crash_comes_to_the_same_tasks() -> None:
@@ -99,18 +99,18 @@ async def test_a_batch_read_again_after_a_crash_comes_to_the_same_tasks() -> Non
     for _ in range(3):
         fold = log.fold()
         for number, record in zip(offsets, records, strict=True):
-            one = await enter(made, record, fold, now_ms=NOW_MS)
+            one = await admit(made, record, fold, now_ms=NOW_MS)
             assert isinstance(one, Submission)
             fold.submission(one, partition=0, offset=number)
         log.keep(fold)
     assert len(log.rows) == LIMIT
-    assert isinstance(await enter(made, message(), log.fold(), now_ms=NOW_MS), Poison), "the minute is used up"
+    assert isinstance(await admit(made, message(), log.fold(), now_ms=NOW_MS), Poison), "the minute is used up"
 
 
 async def test_without_a_limit_nothing_is_counted() -> None:
     made = limited(tasks_per_minute=0)
     assert made._quotas is None
-    assert isinstance(await enter(made, message(), Fold(), now_ms=NOW_MS), Submission)
+    assert isinstance(await admit(made, message(), FoldDouble(), now_ms=NOW_MS), Submission)
 
 
 def test_a_tenant_may_have_a_limit_of_its_own(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import pytest
 from core.backlog import Backlog
 from core.doctor.facts import Disk, Facts, Finding, Flow, Heard, Pulled, QueueFlow, Skew, WorkerHeard
 from core.doctor.rules import findings
-from tests.unit.core.test_queues import queue
+from tests.support.records import queue
 
 WORKER = WorkerHeard("w1", 0, 1, None)
 SLOW = Flow(waiting=9, oldest_ms=90_000)
 WELL = Facts(
     kafka="k:9092",
     partitions=2,
-    queues=[queue()],
+    queues=[queue("q")],
     work=[QueueFlow("q", level, Flow(), 1) for level in (0, 1)],
     lanes={0: Flow(), 1: Flow()},
     schedulers=[Heard("s0", 0, (0, 1)), Heard("s1", 1, (0,)), Heard("s2", 1, (1,))],
@@ -57,7 +57,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ({"skews": [Skew("w2", -60_000)]}, "clock_skew", "the clock of w2 is 60 s behind the one here"),
         ({"disks": [Disk("/d", 1 << 29, 100 << 30)]}, "disk_full", "0.5 of 100.0 GiB are free at /d"),
         ({"ingress": ["the read model has not caught up yet"]}, "ingress", "the read model has not caught up yet"),
-        ({"queues": [queue(paused=True)], "work": [QueueFlow("q", 0, SLOW, 1)]}, "queue_paused", "9 tasks wait"),
+        ({"queues": [queue("q", paused=True)], "work": [QueueFlow("q", 0, SLOW, 1)]}, "queue_paused", "9 tasks wait"),
     ],
     ids=str,
 )
@@ -70,13 +70,15 @@ def test_each_trouble_has_its_name_and_a_next_step(changes: dict[str, Any], code
 
 def test_a_queue_with_room_is_not_full_and_a_paused_one_is_to_be_resumed() -> None:
     assert of(backlogs=[Backlog("q", 0, 999, 1_000), Backlog("r", 0, 5, 0)]) == []
-    paused, full = of(queues=[queue(paused=True)], backlogs=[Backlog("q", 0, 7, 5)], work=[QueueFlow("q", 0, SLOW, 1)])
+    paused, full = of(
+        queues=[queue("q", paused=True)], backlogs=[Backlog("q", 0, 7, 5)], work=[QueueFlow("q", 0, SLOW, 1)]
+    )
     assert (paused.code, full.code) == ("queue_paused", "queue_full")
     assert full.next_step.startswith("`headrace queues resume q`; `headrace queues set q --max-waiting N`")
 
 
 def test_what_is_not_stuck_is_a_note_and_comes_last() -> None:
-    assert [(one.weight, one.code) for one in of(queues=[queue(paused=True)])] == [("note", "queue_paused")]
+    assert [(one.weight, one.code) for one in of(queues=[queue("q", paused=True)])] == [("note", "queue_paused")]
     found = of(dead_letters=1, schedulers=[])
     assert [one.weight for one in found] == ["problem", "problem", "note"]
     assert found[-1].what == "1 record buried within the last hour"

@@ -10,7 +10,8 @@ from core.settings import Settings
 from schemas import bits
 from schemas.events import event
 from tests.support.batch_doubles import Stage
-from tests.unit.dispatcher.batches.test_writer import FAILED, TOTAL, Seconds, begun, ids, names, settle, writer_of
+from tests.support.batch_writer import FAILED, TOTAL, create_batch, custom_ids, ids_of, run_to_the_end, writer_of
+from tests.support.clocks import SecondClock
 
 
 @given(
@@ -24,9 +25,9 @@ from tests.unit.dispatcher.batches.test_writer import FAILED, TOTAL, Seconds, be
 async def test_whatever_happens_in_whatever_order_the_sum_holds(
     tmp_path_factory: pytest.TempPathFactory, story: list[str]
 ) -> None:
-    stage, seconds = Stage(tmp_path_factory.mktemp("story"), Settings()), Seconds()
-    row = await begun(stage, fed=30)
-    writers = [writer_of(stage, seconds), writer_of(stage, seconds)]
+    stage, clock = Stage(tmp_path_factory.mktemp("story"), Settings()), SecondClock()
+    row = await create_batch(stage, fed=30)
+    writers = [writer_of(stage, clock), writer_of(stage, clock)]
     following = 0
     for what in story:
         assert stage.row is not None
@@ -37,9 +38,9 @@ async def test_whatever_happens_in_whatever_order_the_sum_holds(
                 following += 1
             case "step":
                 await writers[0].step()
-                seconds.now += 0.7
+                clock.now_s += 0.7
             case "late":
-                seconds.now += 31
+                clock.now_s += 31
             case "swap":
                 writers.reverse()
             case "judge":
@@ -50,9 +51,9 @@ async def test_whatever_happens_in_whatever_order_the_sum_holds(
                 following = 30
     stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
     stage.end(range(following, 30), state="cancelled", error_code="batch_cancelled", status_code=499)
-    await settle(stage, writers[1], seconds)
-    output, errors = await ids(stage)
-    assert sorted(output + errors) == sorted(names(range(TOTAL)))
+    await run_to_the_end(stage, writers[1], clock)
+    output, errors = await custom_ids(stage)
+    assert sorted(output + errors) == sorted(ids_of(range(TOTAL)))
     assert stage.row is not None
     assert bits.count(stage.row["written"]) == TOTAL
     assert sum(part["output_lines"] for part in stage.row["parts"]) == len(output)

@@ -1,4 +1,4 @@
-"""The courier with a world around it, and a receiver of its callbacks."""
+"""A webhook sender, and a receiver of its calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.receiver import Receiver
-from tests.unit.dispatcher.webhooks.test_outages import World
+from tests.support.webhook_bench import WebhookBench
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = World()
+async def bench() -> AsyncIterator[WebhookBench]:
+    made = WebhookBench()
     yield made
     await made.poster.close()

@@ -7,25 +7,16 @@ import asyncio
 import pytest
 
 from dispatcher.webhooks.hosts import CLOSED_MAX_S, KNOWN, TRIP, Health, HostClosed, Hosts
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clocks import SecondClock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> SecondClock:
+    return SecondClock()
 
 
 @pytest.fixture
-def hosts(clock: Clock) -> Hosts:
+def hosts(clock: SecondClock) -> Hosts:
     return Hosts(4, clock=clock)
 
 
@@ -76,7 +67,7 @@ async def test_a_cancelled_wait_gives_its_turn_on(hosts: Hosts) -> None:
         pass
 
 
-async def test_a_host_that_only_fails_is_closed_and_opened_by_one_call(hosts: Hosts, clock: Clock) -> None:
+async def test_a_host_that_only_fails_is_closed_and_opened_by_one_call(hosts: Hosts, clock: SecondClock) -> None:
     fail(hosts, times=TRIP - 1)
     assert hosts.closed_s("a") == 0
     fail(hosts, times=1)
@@ -85,7 +76,7 @@ async def test_a_host_that_only_fails_is_closed_and_opened_by_one_call(hosts: Ho
     assert hosts.closed_s("b") == 0
     fail(hosts, times=5)
     assert hosts.closed_s("a") == 1, "calls that were under way make it no worse"
-    clock.now += 1
+    clock.now_s += 1
     running: list[int] = []
     go = asyncio.Event()
 
@@ -103,15 +94,15 @@ async def test_a_host_that_only_fails_is_closed_and_opened_by_one_call(hosts: Ho
     await asyncio.gather(*calls)
 
 
-async def test_the_time_doubles_with_every_probe_that_fails(hosts: Hosts, clock: Clock) -> None:
+async def test_the_time_doubles_with_every_probe_that_fails(hosts: Hosts, clock: SecondClock) -> None:
     fail(hosts)
     waits = []
     for _ in range(9):
         waits.append(hosts.closed_s("a"))
-        clock.now += waits[-1]
+        clock.now_s += waits[-1]
         fail(hosts, times=1)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, CLOSED_MAX_S]
-    clock.now += 60
+    clock.now_s += 60
     hosts.report("a", Health.GOOD)
     fail(hosts, times=TRIP - 1)
     assert hosts.closed_s("a") == 0
@@ -145,7 +136,7 @@ async def test_a_busy_host_is_called_less_and_not_closed(hosts: Hosts) -> None:
                 pass
 
 
-async def test_the_line_of_a_slow_host_is_bounded_by_time(hosts: Hosts, clock: Clock) -> None:
+async def test_the_line_of_a_slow_host_is_bounded_by_time(hosts: Hosts, clock: SecondClock) -> None:
     go = asyncio.Semaphore(0)
 
     async def call() -> None:
@@ -154,7 +145,7 @@ async def test_the_line_of_a_slow_host_is_bounded_by_time(hosts: Hosts, clock: C
 
     async def end(number: int, *, each_s: float) -> None:
         for _ in range(number):
-            clock.now += each_s
+            clock.now_s += each_s
             go.release()
             for _ in range(4):
                 await asyncio.sleep(0)
@@ -169,7 +160,7 @@ async def test_the_line_of_a_slow_host_is_bounded_by_time(hosts: Hosts, clock: C
     assert hosts.crowded("a"), "one of 350 at half a second each is"
     await end(300, each_s=0.01)
     assert not hosts.crowded("a")
-    clock.now += 2
+    clock.now_s += 2
     assert hosts.crowded("a"), "nothing has ended for two seconds"
     assert not hosts.crowded("b")
     await end(60, each_s=0.0)

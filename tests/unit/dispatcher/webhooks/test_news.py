@@ -10,18 +10,7 @@ from dispatcher.webhooks.news import EVERY_MS, HEADER, REMEMBERED, News
 from schemas.headers import find
 from schemas.records import Status
 from streams.outputs import status_record
-from tests.support.bella import row_of
-
-ALL = ["start", "progress", "expired"]
-
-
-def row(number: int = 1, **changes: Any) -> Status:
-    task: Any = {
-        "id": f"TASK-7-0-C-261118110640-0001-{number:06d}", "queue": "chat", "endpoint": "/v1/x", "mode": "callback",
-        "owner": "key-one", "model": None, "callback_url": "http://there/", "trace_id": None, "created_ms": 0,
-        "timeout_ms": 60_000,
-    }  # fmt: skip
-    return row_of(task, 0, **{"callback_events": ALL, "state": "processing", "started_ms": 10, **changes})
+from tests.support.webhook_bench import row
 
 
 def told(news: News, row_: Status, now_ms: int = 0) -> list[str]:

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 import pytest
 
 from dispatcher.webhooks.payload import payload
-from schemas.records import ORDINARY, Result
-
-
-def result(**changes: Any) -> Result:
-    base: Result = {
-        "id": "TASK-1-0-C-261118110640-0001-000001", "state": "completed", "queue": "chat", "level": 0,
-        "endpoint": "/v1/chat/completions", "mode": "callback", "owner": None, "model": None,
-        "callback_url": "http://there/", "trace_id": None, "attempt": 1, "worker": None, "upstream": None,
-        "status_code": 200, "body": None, "body_ref": None, "content_type": "application/json", "error_code": None,
-        "error_message": None, "usage": None, "chunks": 0, "created_ms": 1, "started_ms": None, "finished_ms": 2,
-        "callback_events": [],
-        **ORDINARY, "request_digest": None, "lost_workers": 0, "first_token_ms": None, "cost": None, "currency": None,
-    }  # fmt: skip
-    return {**base, **changes}  # type: ignore[typeddict-item]
+from tests.support.webhook_bench import result
 
 
 def test_json_goes_in_as_it_came() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -41,12 +40,6 @@ class Rebinding(AbstractResolver):
 
     async def close(self) -> None:
         """Close nothing."""
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as made:
-        yield made
 
 
 @pytest.fixture

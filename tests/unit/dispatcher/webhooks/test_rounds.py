@@ -8,56 +8,58 @@ from dispatcher.webhooks.rounds import Rounds, asked_for
 from schemas.codec import DELIVERY
 from schemas.records import Delivery
 from tests.support.receiver import Receiver
-from tests.unit.dispatcher.webhooks.test_outages import World
+from tests.support.webhook_bench import WebhookBench
 
 
-def resend(world: World, delivery: Delivery) -> Delivery:
-    world.now_ms += 1_000
-    return again(world.rows[delivery["task_id"]], now_ms=world.now_ms)
+def resend(bench: WebhookBench, delivery: Delivery) -> Delivery:
+    bench.now_ms += 1_000
+    return again(bench.rows[delivery["task_id"]], now_ms=bench.now_ms)
 
 
-async def test_a_resend_ends_the_round_that_waits(world: World, receiver: Receiver) -> None:
-    first = world.new(f"{receiver.root}/503-then-200-then-404")
-    await world.courier.deliver(first)
-    assert len(world.waiting) == 1
-    await world.courier.deliver(resend(world, first))
-    await world.go()
+async def test_a_resend_ends_the_round_that_waits(bench: WebhookBench, receiver: Receiver) -> None:
+    first = bench.new(f"{receiver.root}/503-then-200-then-404")
+    await bench.courier.deliver(first)
+    assert len(bench.waiting) == 1
+    await bench.courier.deliver(resend(bench, first))
+    await bench.run()
     assert len(receiver.got[first["task_id"]]) == 2, "what was delivered is not posted again"
-    assert world.rows[first["task_id"]]["state"] == "delivered"
-    assert (world.waiting, world.letters) == ([], [])
+    assert bench.rows[first["task_id"]]["state"] == "delivered"
+    assert (bench.waiting, bench.dead_letters) == ([], [])
 
 
-async def test_the_later_round_has_its_own_ladder_and_a_third_one_may_follow(world: World, receiver: Receiver) -> None:
-    first = world.new(f"{receiver.root}/503-then-503-then-404-then-200")
-    await world.courier.deliver(first)
-    await world.courier.deliver(resend(world, first))
-    assert len(world.waiting) == 2
-    await world.go()
-    assert world.rows[first["task_id"]]["state"] == "failed"
+async def test_the_later_round_has_its_own_ladder_and_a_third_one_may_follow(
+    bench: WebhookBench, receiver: Receiver
+) -> None:
+    first = bench.new(f"{receiver.root}/503-then-503-then-404-then-200")
+    await bench.courier.deliver(first)
+    await bench.courier.deliver(resend(bench, first))
+    assert len(bench.waiting) == 2
+    await bench.run()
+    assert bench.rows[first["task_id"]]["state"] == "failed"
     assert len(receiver.got[first["task_id"]]) == 3
-    await world.courier.deliver(resend(world, first))
-    assert world.rows[first["task_id"]]["state"] == "delivered"
+    await bench.courier.deliver(resend(bench, first))
+    assert bench.rows[first["task_id"]]["state"] == "delivered"
 
 
 async def test_an_attempt_under_way_when_a_resend_comes_changes_its_row_no_more(
-    world: World, receiver: Receiver
+    bench: WebhookBench, receiver: Receiver
 ) -> None:
-    first = world.new(f"{receiver.root}/404")
-    render = world.of
+    first = bench.new(f"{receiver.root}/404")
+    render = bench.of
 
     async def overtaken(delivery: Delivery, result: None) -> bytes:
         later = again(first, now_ms=first["created_ms"] + 1)
-        await world.put_all([records.round_mark(world.settings, later, now_ms=world.now_ms)])
+        await bench.put_all([records.round_mark(bench.settings, later, now_ms=bench.now_ms)])
         return await render(delivery, result)
 
-    world.of = overtaken  # type: ignore[method-assign,assignment]  # a hook at the moment of the attempt
-    await world.courier.deliver(first)
+    bench.of = overtaken  # type: ignore[method-assign,assignment]  # a hook at the moment of the attempt
+    await bench.courier.deliver(first)
     assert len(receiver.got[first["task_id"]]) == 1
-    assert (world.rows, world.letters, world.waiting) == ({}, [], [])
+    assert (bench.rows, bench.dead_letters, bench.waiting) == ({}, [], [])
 
 
-def test_when_in_doubt_it_is_posted(world: World) -> None:
-    rounds, first = Rounds(most=2), world.new("http://there/x")
+def test_when_in_doubt_it_is_posted(bench: WebhookBench) -> None:
+    rounds, first = Rounds(most=2), bench.new("http://there/x")
     later = again(first, now_ms=first["created_ms"] + 5)
     assert not rounds.overtaken(first), "no mark is known"
     rounds.fold(later)
@@ -72,18 +74,18 @@ def test_when_in_doubt_it_is_posted(world: World) -> None:
     assert not rounds.overtaken({**behind, "due_ms": behind["created_ms"] + 9})
     assert not rounds.overtaken({**first, "id": f"{first['task_id']}-start"}), "other news of the same task"
     for _ in range(2):
-        rounds.fold(again(world.new("http://there/x"), now_ms=0))
+        rounds.fold(again(bench.new("http://there/x"), now_ms=0))
     assert len(rounds) == 2
     assert not rounds.overtaken(first), "forgotten"
 
 
-def test_marks_of_rounds_and_of_urls_share_a_topic_and_nothing_else(world: World) -> None:
-    first = world.new("http://there/x")
+def test_marks_of_rounds_and_of_urls_share_a_topic_and_nothing_else(bench: WebhookBench) -> None:
+    first = bench.new("http://there/x")
     later = again(first, now_ms=first["created_ms"] + 5)
-    mark = records.round_mark(world.settings, later, now_ms=1)
-    gone = records.disabled(world.settings, first, until_ms=world.now_ms * 2, now_ms=1)
+    mark = records.round_mark(bench.settings, later, now_ms=1)
+    gone = records.disabled(bench.settings, first, until_ms=bench.now_ms * 2, now_ms=1)
     assert mark.address == gone.address
     assert b"/" not in (mark.record.key or b"/")
     assert DELIVERY.decode(mark.record.value or b"")["due_ms"] is None, "a sender that knows no rounds passes it over"
-    world.disabled.fold(None, [mark.record, gone.record])  # type: ignore[arg-type,list-item]
-    assert len(world.disabled) == len(world.disabled.rounds) == 1
+    bench.disabled.fold(None, [mark.record, gone.record])  # type: ignore[arg-type,list-item]
+    assert len(bench.disabled) == len(bench.disabled.rounds) == 1

@@ -11,7 +11,7 @@ import pytest
 from dispatcher.webhooks.hosts import Health, Hosts, Standing
 from dispatcher.webhooks.post import Answer, Verdict
 from dispatcher.webhooks.slots import Slots
-from tests.unit.dispatcher.webhooks.test_outages import World
+from tests.support.webhook_bench import WebhookBench
 
 GOOD = "http://good.example/x"
 
@@ -41,8 +41,8 @@ class Poster:
 
 
 @pytest.fixture
-async def world() -> World:
-    made = World(concurrency=16)
+async def bench() -> WebhookBench:
+    made = WebhookBench(concurrency=16)
     await made.poster.close()
     return made
 
@@ -52,34 +52,34 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def test_six_hundred_hosts_that_hang_do_not_hold_up_one_that_answers(world: World) -> None:
+async def test_six_hundred_hosts_that_hang_do_not_hold_up_one_that_answers(bench: WebhookBench) -> None:
     poster = Poster()
-    world.courier._poster = poster  # type: ignore[assignment]
-    await world.courier.deliver(world.new(GOOD))
+    bench.courier._poster = poster  # type: ignore[assignment]
+    await bench.courier.deliver(bench.new(GOOD))
     hanging = [
-        asyncio.create_task(world.courier.deliver(world.new(f"http://dead-{number}.example/x")))
+        asyncio.create_task(bench.courier.deliver(bench.new(f"http://dead-{number}.example/x")))
         for number in range(600)
     ]
     await turn()
     assert poster.under_way.total() == 12, "three quarters for those that have not answered yet"
-    await asyncio.gather(*(world.courier.deliver(world.new(GOOD)) for _ in range(50)))
+    await asyncio.gather(*(bench.courier.deliver(bench.new(GOOD)) for _ in range(50)))
     assert poster.accepted == 51
     poster.go.set()
     await asyncio.gather(*hanging)
-    assert len(world.waiting) == 600
+    assert len(bench.waiting) == 600
 
 
-async def test_those_that_are_known_to_hang_leave_room_for_new_ones(world: World) -> None:
+async def test_those_that_are_known_to_hang_leave_room_for_new_ones(bench: WebhookBench) -> None:
     poster = Poster()
-    world.courier._poster = poster  # type: ignore[assignment]
+    bench.courier._poster = poster  # type: ignore[assignment]
     for number in range(30):
-        world.courier._hosts.report(f"dead-{number}.example", Health.AWAY)
+        bench.courier._hosts.report(f"dead-{number}.example", Health.AWAY)
     hanging = [
-        asyncio.create_task(world.courier.deliver(world.new(f"http://dead-{number}.example/x"))) for number in range(30)
+        asyncio.create_task(bench.courier.deliver(bench.new(f"http://dead-{number}.example/x"))) for number in range(30)
     ]
     await turn()
     assert poster.under_way.total() == 8
-    await world.courier.deliver(world.new(GOOD))
+    await bench.courier.deliver(bench.new(GOOD))
     assert poster.accepted == 1
     poster.go.set()
     await asyncio.gather(*hanging)

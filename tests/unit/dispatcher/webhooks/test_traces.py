@@ -15,19 +15,19 @@ from schemas.headers import find
 from schemas.records import Delivery
 from tests.support.receiver import Receiver
 from tests.support.spans import PARENT, context_of, kept_spans, parent_of
-from tests.unit.dispatcher.webhooks.test_news import row
-from tests.unit.dispatcher.webhooks.test_outages import SECRET, World
-from tests.unit.dispatcher.webhooks.test_payload import result
+from tests.support.webhook_bench import SECRET, WebhookBench, result, row
 
 
-def traced(world: World, url: str) -> Delivery:
-    return {**world.new(url), "traceparent": PARENT.decode()}
+def traced(bench: WebhookBench, url: str) -> Delivery:
+    return {**bench.new(url), "traceparent": PARENT.decode()}
 
 
-async def test_every_attempt_carries_the_trace_and_its_signature_stands(world: World, receiver: Receiver) -> None:
-    one = traced(world, f"{receiver.root}/500-then-200")
-    await world.courier.deliver(one)
-    await world.all_delivered([one])
+async def test_every_attempt_carries_the_trace_and_its_signature_stands(
+    bench: WebhookBench, receiver: Receiver
+) -> None:
+    one = traced(bench, f"{receiver.root}/500-then-200")
+    await bench.courier.deliver(one)
+    await bench.all_delivered([one])
     calls = receiver.calls[one["task_id"]]
     assert [call.headers["traceparent"] for call in calls] == [PARENT.decode()] * 2
     for call in calls:
@@ -35,18 +35,20 @@ async def test_every_attempt_carries_the_trace_and_its_signature_stands(world: W
         assert call.headers["webhook-signature"] == Webhook(SECRET).sign(one["id"], stamp, call.body.decode())
 
 
-async def test_without_a_trace_none_is_sent(world: World, receiver: Receiver) -> None:
-    one = world.new(f"{receiver.root}/200")
-    await world.courier.deliver(one)
+async def test_without_a_trace_none_is_sent(bench: WebhookBench, receiver: Receiver) -> None:
+    one = bench.new(f"{receiver.root}/200")
+    await bench.courier.deliver(one)
     [call] = receiver.calls[one["task_id"]]
     assert "traceparent" not in call.headers
 
 
-async def test_each_attempt_is_a_span_whose_context_the_receiver_is_given(world: World, receiver: Receiver) -> None:
-    one = traced(world, f"{receiver.root}/503-then-200?secret=1")
+async def test_each_attempt_is_a_span_whose_context_the_receiver_is_given(
+    bench: WebhookBench, receiver: Receiver
+) -> None:
+    one = traced(bench, f"{receiver.root}/503-then-200?secret=1")
     with kept_spans() as spans:
-        await world.courier.deliver(one)
-        await world.go()
+        await bench.courier.deliver(one)
+        await bench.run()
     first, second = spans.all()
     calls = receiver.calls[one["task_id"]]
     assert [call.headers["traceparent"] for call in calls] == [context_of(span) for span in (first, second)]
@@ -64,11 +66,11 @@ async def test_each_attempt_is_a_span_whose_context_the_receiver_is_given(world:
     assert "error.type" not in about[1]
 
 
-async def test_a_receiver_that_is_away_is_told_by_its_kind(world: World, receiver: Receiver) -> None:
+async def test_a_receiver_that_is_away_is_told_by_its_kind(bench: WebhookBench, receiver: Receiver) -> None:
     receiver.down = True
-    one = traced(world, f"{receiver.root}/200")
+    one = traced(bench, f"{receiver.root}/200")
     with kept_spans() as spans:
-        await world.courier.deliver(one)
+        await bench.courier.deliver(one)
     about: Any = spans.one("POST").attributes
     assert about["error.type"] == "network"
     assert "http.response.status_code" not in about

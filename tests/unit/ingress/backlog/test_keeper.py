@@ -22,9 +22,8 @@ from schemas.twins import key_id
 from streams.rows import Rules, fresh
 from tests.support.memory_pull import QUEUE, Cluster
 from tests.support.read_model import TP, open_view, record_of, removed
-from tests.support.records import task
+from tests.support.records import queue, task
 from tests.support.waiting import eventually_async
-from tests.unit.core.test_queues import queue
 
 
 class Place:
@@ -33,7 +32,7 @@ class Place:
     def __init__(self, folder: Path, **sections: Any) -> None:
         self.cluster = Cluster(Settings.model_validate({"data_dir": folder, **sections}))
         _, self.view = self.cluster.ingress()
-        self.queue: Queue | None = queue(name=QUEUE, max_waiting=3)
+        self.queue: Queue | None = queue(QUEUE, max_waiting=3)
         self.refused: list[int] = []
         self.now_s = 0.0
         self.keeper = BacklogKeeper(
@@ -99,7 +98,7 @@ async def test_the_real_store_tells_what_a_row_was_before(tmp_path: Path, seed: 
         some(view)
         counting = BacklogKeeper(Settings(), queue=lambda _: None)
         counting.follow(view)
-        counting.notice(queue(name=QUEUE, max_waiting=1))
+        counting.notice(queue(QUEUE, max_waiting=1))
         for _ in range(20):
             some(view)
             if chance.random() < 0.3:
@@ -162,11 +161,11 @@ async def test_a_limit_may_come_and_go(place: Place) -> None:
     place.view.catch_up()
     await place.admit()
     assert place.keeper.all() == []
-    place.queue = queue(name=QUEUE, max_waiting=2)
+    place.queue = queue(QUEUE, max_waiting=2)
     place.keeper.notice(place.queue)
     with pytest.raises(TooMany, match="its limit is 2"):
         await place.admit()
-    place.queue = queue(name=QUEUE, max_waiting=0)
+    place.queue = queue(QUEUE, max_waiting=0)
     place.keeper.notice(place.queue)
     await place.admit()
     assert place.keeper.all() == []

@@ -1,0 +1,23 @@
+"""Clocks that a test moves."""
+
+from __future__ import annotations
+
+
+class MillisecondClock:
+    """The time of day in whole milliseconds."""
+
+    def __init__(self, now_ms: int = 1_000_000) -> None:
+        self.now_ms = now_ms
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+class SecondClock:
+    """A monotonic clock in seconds."""
+
+    def __init__(self, now_s: float = 1_000.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s

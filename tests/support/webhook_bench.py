@@ -1,0 +1,107 @@
+"""One webhook sender at work: its calls are real, Kafka and time are in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable
+from itertools import count
+from typing import Any
+
+from core.settings import Settings
+from dispatcher.events import Addressed
+from dispatcher.webhooks.courier import Courier
+from dispatcher.webhooks.disabled import Disabled
+from dispatcher.webhooks.hands import Idle
+from dispatcher.webhooks.hosts import Hosts
+from dispatcher.webhooks.post import Poster
+from dispatcher.webhooks.records import of_result
+from schemas import topics
+from schemas.callback_url import Policy
+from schemas.codec import DELIVERY
+from schemas.records import Delivery, Result, Status
+from tests.support.bella import row_of
+from tests.support.results import result_of
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+EVENTS = ["start", "progress", "expired"]
+_ids = count()
+
+
+def result(**changes: Any) -> Result:
+    """Build the result of a task that wants a callback."""
+    usual: dict[str, Any] = {"mode": "callback", "callback_url": "http://there/", "owner": None, "body": None}
+    return result_of("TASK-1-0-C-261118110640-0001-000001", **usual | changes)
+
+
+def row(number: int = 1, **changes: Any) -> Status:
+    """Build the row of a task that runs and wants to be told of more than its outcome."""
+    task: Any = {
+        "id": f"TASK-7-0-C-261118110640-0001-{number:06d}", "queue": "chat", "endpoint": "/v1/x", "mode": "callback",
+        "owner": "key-one", "model": None, "callback_url": "http://there/", "trace_id": None, "created_ms": 0,
+        "timeout_ms": 60_000,
+    }  # fmt: skip
+    return row_of(task, 0, **{"callback_events": EVENTS, "state": "processing", "started_ms": 10, **changes})
+
+
+class WebhookBench:
+    """Kafka and time, in memory: records are kept by topic, and time goes on to when the next delivery is due."""
+
+    def __init__(self, **hooks: Any) -> None:
+        self.settings = Settings.model_validate({"webhooks": {"secret": [SECRET], "timeout_s": 0.5, **hooks}})
+        self.now_ms = 1_800_000_000_000
+        self.waiting: list[Delivery] = []
+        self.rows: dict[str, Delivery] = {}
+        self.dead_letters: list[bytes] = []
+        dice = random.Random(5)
+        self.poster = Poster(self.settings.webhooks, Policy(private=True))
+        self.disabled = Disabled(self.settings, name="test")
+        self.courier = Courier(
+            self.settings, poster=self.poster, bodies=self, disabled=self.disabled, outbox=self,  # type: ignore[arg-type]
+            hosts=Hosts(self.settings.webhooks.per_host, clock=lambda: self.now_ms / 1000), idle=Idle(),
+            clock=lambda: self.now_ms, dice=dice.random,
+        )  # fmt: skip
+
+    async def of(self, delivery: Delivery, _: Result | None) -> bytes:
+        """Stand in for the stored result."""
+        return b'{"status_code":200,"request_id":"%b","body":{}}' % delivery["task_id"].encode()
+
+    async def put_all(self, items: Iterable[Addressed]) -> bool:
+        """Stand in for Kafka."""
+        for item in items:
+            name = item.address.topic.removeprefix(self.settings.kafka.topic_prefix)
+            if name.startswith("webhooks.retry."):
+                self.waiting.append(DELIVERY.decode(item.record.value or b""))
+            elif name == topics.DELIVERIES:
+                row = DELIVERY.decode(item.record.value or b"")
+                self.rows[row["task_id"]] = row
+            elif name == topics.DISABLED:
+                marks: Any = [item.record]
+                self.disabled.fold(None, marks)  # type: ignore[arg-type]
+            else:
+                self.dead_letters.append(item.record.key or b"")
+        return True
+
+    def new(self, url: str, **changes: Any) -> Delivery:
+        """Begin a delivery."""
+        task_id = f"TASK-1-0-C-261118110640-0001-{next(_ids):06d}"
+        return of_result(result(id=task_id, callback_url=url, **changes), 0, now_ms=self.now_ms)
+
+    async def run(self, *, until_ms: int | None = None) -> None:
+        """Let everything that is due be delivered, and time go on, until nothing waits or a time has come."""
+        while self.waiting:
+            next_ms = min(each["due_ms"] or 0 for each in self.waiting)
+            if until_ms is not None and next_ms > until_ms:
+                self.now_ms = until_ms
+                return
+            self.now_ms = max(self.now_ms, next_ms)
+            due = [each for each in self.waiting if (each["due_ms"] or 0) <= self.now_ms + 100]
+            self.waiting = [each for each in self.waiting if each not in due]
+            await asyncio.gather(*(self.courier.deliver(each) for each in due))
+
+    async def all_delivered(self, begun: list[Delivery]) -> None:
+        """Go on to the end, and hold that every one has been accepted."""
+        await self.run()
+        states = [self.rows[each["task_id"]]["state"] for each in begun]
+        assert set(states) == {"delivered"}
+        assert self.dead_letters == []
