@@ -8,10 +8,10 @@ STAMP := $(VENV)/.complete
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick test-one test-fault test-batch bench lint lock clean
+.PHONY: help setup run test test-quick test-one test-fault test-batch test-mutations bench lint lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv from the lock files (quick when done)
 
@@ -46,6 +46,9 @@ test-fault: setup ## 300 processes killed, frozen or restarted under load, then 
 
 test-batch: setup ## A batch of 50,000 lines while its roles are killed, then an audit; SEED=N repeats one
 	$(BIN)/python -m tests.fault.batch_campaign $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+test-mutations: setup ## Take out one protection after the other and see that a test fails each time (not in CI)
+	$(BIN)/python -m tests.mutations $(ARGS)
 
 bench: setup ## The figures of the README, measured on this machine
 	$(BIN)/python -m bench $(ARGS)

@@ -1,0 +1,208 @@
+"""The protections that promises stand on, each with a change that takes it out and the tests that must then fail.
+
+A change is a text of one source file and what replaces it. The text has to occur once (`tests/unit/test_mutations.py`
+holds that), so code that moves takes its entry along. Tests are found by their names alone, wherever they stand.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """One protection taken out."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    """Names of test functions. At least one of them has to fail."""
+
+
+MUTATIONS = (
+    Mutation(
+        "silent workers are not suspected",
+        "streams/index.py",
+        "                    found.append((partition, worker))\n",
+        "",
+        ("test_a_silent_worker_loses_its_task_to_the_next_attempt",),
+    ),
+    Mutation(
+        "a late outcome of an old attempt counts",
+        "streams/machine.py",
+        """outcome is None or event["attempt"] != row["attempt"] or row["not_before_ms"] is not None:""",
+        "outcome is None:",
+        ("test_late_outcomes_of_old_attempts_are_dropped",),
+    ),
+    Mutation(
+        "a task goes on after its third lost worker",
+        "streams/machine.py",
+        "    if lost and count >= rules.max_lost_workers:\n",
+        "    if lost and count > 1_000:\n",
+        ("test_three_lost_workers_make_a_dead_letter",),
+    ),
+    Mutation(
+        "nothing is retried",
+        "streams/machine.py",
+        """        if row["attempt"] < rules.max_attempts and now_ms""",
+        """        if row["attempt"] < 0 and now_ms""",
+        ("test_a_retriable_failure_comes_back_with_its_body",),
+    ),
+    Mutation(
+        "a stream is retried after its first token",
+        "streams/machine.py",
+        """ and outcome["chunks"] == 0 and not row["streamed"]:""",
+        ":",
+        ("test_a_failure_that_cannot_be_tried_again_is_the_end",),
+    ),
+    Mutation(
+        "Retry-After is ignored",
+        "streams/machine.py",
+        """outcome["retry_after_ms"] or 0)""",
+        "0)",
+        ("test_retry_after_is_honoured",),
+    ),
+    Mutation(
+        "a restart forgets the retries that wait",
+        "streams/recovery.py",
+        """            row = STATUS.decode(value)
+            if rebuild:
+""",
+        """            row = STATUS.decode(value)
+            if rebuild and row["not_before_ms"] is not None:
+                continue
+            if rebuild:
+""",
+        ("test_a_retry_that_waits_outlives_the_scheduler",),
+    ),
+    Mutation(
+        "deadlines end nothing",
+        "streams/machine.py",
+        """    if now_ms < next_deadline_ms(row):
+        return None
+""",
+        """    if now_ms:
+        return None
+""",
+        ("test_a_deadline_ends_a_task_that_nobody_runs",),
+    ),
+    Mutation(
+        "results never expire",
+        "streams/machine.py",
+        """    if row["expires_ms"] is None or now_ms < row["expires_ms"]:""",
+        """    if row["expires_ms"] is None or now_ms:""",
+        ("test_each_task_has_its_own_retention",),
+    ),
+    Mutation(
+        "a cancelled call goes on",
+        "dispatcher/runner.py",
+        """        if item.task is not None:
+            item.task.cancel()
+""",
+        "",
+        ("test_a_cancel_closes_the_connection_at_once",),
+    ),
+    Mutation(
+        "what was cancelled while it waited is begun",
+        "dispatcher/runner.py",
+        """        elif self._is_cancelled(item.work["id"]):""",
+        """        elif self._is_cancelled(""):""",
+        ("test_a_cancel_from_before_the_start_is_known",),
+    ),
+    Mutation(
+        "a client that leaves cancels nothing",
+        "ingress/door.py",
+        "        if ended is Ending.GONE and not counts.keyed:",
+        "        if ended is Ending.GONE and counts is None:",
+        ("test_a_client_that_goes_away_cancels",),
+    ),
+    Mutation(
+        "every duplicate under one Idempotency-Key runs",
+        "streams/twins.py",
+        """    return key is not None and key["duplicate_of"] != task_id and""",
+        """    return key is not None and key["duplicate_of"] == "" and""",
+        ("test_a_thousand_twins_over_three_ingresses_are_one_task",),
+    ),
+    Mutation(
+        "poison makes no dead letter",
+        "streams/scheduler.py",
+        """            fold.records[topic, place].append(letter)
+            fold.notes["poison"] += 1
+""",
+        """            fold.notes["poison"] += 1
+""",
+        ("test_poison_is_buried_and_the_neighbours_go_on",),
+    ),
+    Mutation(
+        "a failed producer is not rebuilt",
+        "core/kafka/producer.py",
+        """        self._rebuilding = asyncio.create_task(self._rebuild(producer), name=f"rebuild-{self._name}")
+""",
+        "",
+        ("test_a_broker_that_hangs_and_one_that_dies",),
+    ),
+    Mutation(
+        "a broken connection raises what aiokafka does not expect",
+        "core/kafka/mended.py",
+        "    except RuntimeError as error:\n",
+        "    except ZeroDivisionError as error:\n",
+        ("test_a_break_is_an_error_of_kafka",),
+    ),
+    Mutation(
+        "partitions without a commit are not read again after the recovery",
+        "streams/faust_consumer.py",
+        "    consumer.perform_seek = seek_all\n",
+        "",
+        ("test_partitions_without_a_commit_are_set_to_their_first_record",),
+    ),
+    Mutation(
+        "a scheduler without a confirmed heartbeat writes",
+        "streams/scheduler.py",
+        "        await self._until_heard()\n",
+        "",
+        ("test_a_member_that_was_not_heard_of_writes_nothing",),
+    ),
+    Mutation(
+        "a stopping dispatcher gives nothing back",
+        "dispatcher/inference.py",
+        """        self._runner.release()
+""",
+        "",
+        ("test_a_stop_finishes_what_it_can_and_gives_the_rest_back",),
+    ),
+    Mutation(
+        "offsets are committed over work that nobody has claimed",
+        "dispatcher/claims.py",
+        "        point = next(iter(self._open), self._next)\n",
+        "        point = self._next\n",
+        ("test_the_commit_is_always_below_everything_unsafe",),
+    ),
+    Mutation(
+        "a result that a crash left without its row is written again",
+        "streams/fold.py",
+        "        if known := self._known_results.get(home):\n",
+        """        if known := self._known_results.get((-1, "")):\n""",
+        ("test_a_result_without_its_row_is_adopted_and_not_written_again",),
+    ),
+    Mutation(
+        "an attempt that a worker has claimed or finished is run again",
+        "dispatcher/runner.py",
+        """ or self._is_spoken(item.key)""",
+        "",
+        ("test_what_was_done_is_not_done_again",),
+    ),
+    Mutation(
+        "rows are written before the outputs that they tell of",
+        "streams/shipping.py",
+        """            await self._write_outputs(fold)
+            await self._write_batches(fold, now_ms)
+            await self._write_rows(fold, now_ms)
+""",
+        """            await self._write_rows(fold, now_ms)
+            await self._write_batches(fold, now_ms)
+            await self._write_outputs(fold)
+""",
+        ("test_a_task_goes_through_and_its_row_points_to_its_result",),
+    ),
+)
