@@ -31,6 +31,16 @@ def answer(**changes: Any) -> Any:
     return lambda task: [result_of(task["id"], **changes)]
 
 
+def shutting_down(memory: Memory) -> Any:
+    """Begin the shutdown of the ingress when a task comes, and give no answer."""
+
+    def answer_nothing(_: Task) -> list[Any]:
+        memory.services.waiters.shut_down()
+        return []
+
+    return answer_nothing
+
+
 def chunk(task: Task, seq: int, *frames: bytes, **changes: Any) -> Chunk:
     """Build a chunk."""
     base: Chunk = {"id": task["id"] or "", "attempt": 1, "worker": "w1", "seq": seq, "frames": list(frames)}

@@ -1,6 +1,13 @@
-"""Clocks that a test moves."""
+"""The time, and clocks that a test moves."""
 
 from __future__ import annotations
+
+import time
+
+
+def now_ms() -> int:
+    """Return the time of day."""
+    return time.time_ns() // 1_000_000
 
 
 class MillisecondClock:

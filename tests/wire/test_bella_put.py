@@ -14,8 +14,7 @@ from ingress.blocking import BlockingWaiter
 from schemas import ids, topics
 from schemas.codec import EVENT, TASK
 from schemas.headers import find
-from schemas.records import Chunk, Result, Task
-from tests.support.bella import BODY, ID, PUT, Double, answer, envelope
+from tests.support.bella import BODY, ID, PUT, Double, answer, envelope, shutting_down
 from tests.support.memory_ingress import HEADERS
 from tests.support.spans import PARENT, context_of, kept_spans, parent_of
 
@@ -179,12 +178,7 @@ async def test_without_kafka(ingress: Double, mode: str) -> None:
 
 async def test_at_shutdown_those_who_wait_are_told(ingress: Double) -> None:
     memory, client = ingress
-
-    def tell(_: Task) -> list[Chunk | Result]:
-        memory.services.waiters.shut_down()
-        return []
-
-    memory.answer = tell
+    memory.answer = shutting_down(memory)
     response = await client.post(PUT, json=BODY | {"response_mode": "blocking"})
     assert response.headers["x-should-retry"] == "false"
     assert ID.fullmatch(response.headers["x-task-id"])

@@ -12,8 +12,7 @@ from core.settings import IngressSettings, Settings
 from schemas import topics
 from schemas.codec import EVENT
 from schemas.parts import Blob
-from schemas.records import Chunk, Result, Task
-from tests.support.bella import Double, answer
+from tests.support.bella import Double, answer, shutting_down
 from tests.support.memory_ingress import ingress_in_memory
 from tests.support.openai import BODY, CHAT, error, named
 
@@ -73,12 +72,7 @@ async def test_a_task_that_is_overdue_is_cancelled(ingress: Double, monkeypatch:
 
 async def test_at_shutdown_those_who_wait_are_told(ingress: Double) -> None:
     memory, client = ingress
-
-    def tell(_: Task) -> list[Chunk | Result]:
-        memory.services.waiters.shut_down()
-        return []
-
-    memory.answer = tell
+    memory.answer = shutting_down(memory)
     response = await client.post(CHAT, content=BODY)
     assert error(response, 503)["code"] == "server_shutdown"
     assert response.headers["x-should-retry"] == "false"

@@ -8,35 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.callback_url import MAX_URL
-from schemas.records import ORDINARY, Task
 from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_callback, check_endpoint, check_queue, check_task
-
-
-def a_task(**members: Any) -> Task:
-    task: dict[str, Any] = {
-        "queue": "default",
-        "level": 0,
-        "endpoint": "/v1/chat/completions",
-        "data": b"{}",
-        "id": None,
-        "mode": "callback",
-        "data_ref": None,
-        "model": None,
-        "owner": None,
-        "callback_url": None,
-        "trace_id": None,
-        "idempotency_key": None,
-        "created_ms": 0,
-        "timeout_ms": 0,
-        "start_timeout_ms": 0,
-        "run_timeout_ms": 0,
-        "retention_ms": 0,
-        "content_type": "application/json",
-        "user": None,
-        "callback_events": [],
-        **ORDINARY,
-    }
-    return task | members  # type: ignore[return-value]
+from tests.support.records import task
 
 
 @pytest.mark.parametrize(
@@ -57,7 +30,7 @@ def a_task(**members: Any) -> Task:
     ],
 )
 def test_a_good_task_passes(members: dict[str, Any]) -> None:
-    check_task(a_task(**members))
+    check_task(task(**members))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +65,7 @@ def test_a_good_task_passes(members: dict[str, Any]) -> None:
 )
 def test_a_bad_task_is_refused_by_the_name_of_its_field(field: str, members: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as refused:
-        check_task(a_task(**members))
+        check_task(task(**members))
     assert refused.value.field == field
     assert field in refused.value.message
 

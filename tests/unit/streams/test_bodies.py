@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from schemas.records import Status
 from schemas.topics import DAY_MS
 from streams.bodies import ARRIVING_MS, BodySweeper, is_over, read_name
 from streams.rows import NO_OFFSET, Rules, fresh
+from tests.support.clocks import now_ms
 from tests.support.records import task
 
 ID = "TASK-7-0-C-261121044308-0002-000005"
@@ -112,10 +112,6 @@ async def left(blobs: BlobStore) -> set[str]:
         async for batch in blobs.listed(prefix)
         for one in batch
     }
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 async def test_a_sweep_deletes_what_is_over_and_nothing_else(tmp_path: Path) -> None:

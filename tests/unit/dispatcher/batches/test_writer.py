@@ -18,11 +18,6 @@ from tests.support.clocks import SecondClock
 
 
 @pytest.fixture
-def clock() -> SecondClock:
-    return SecondClock()
-
-
-@pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path, Settings())
 

@@ -11,11 +11,6 @@ from tests.support.clocks import SecondClock
 
 
 @pytest.fixture
-def clock() -> SecondClock:
-    return SecondClock()
-
-
-@pytest.fixture
 def hosts(clock: SecondClock) -> Hosts:
     return Hosts(4, clock=clock)
 

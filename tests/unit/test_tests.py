@@ -1,0 +1,109 @@
+"""The shape of the tests: what several of them need is in tests/support/ or in a conftest, and there once."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+MODULES = sorted(str(path.relative_to(TESTS)) for path in TESTS.rglob("*.py"))
+FEW_NODES = 40
+"""Smaller helpers are an expression or two, which it costs more to share than it saves."""
+STILL_IMPORTING = {
+    "integration/operations/conftest.py",
+    "integration/operations/test_doctor.py",
+    "integration/operations/test_limits.py",
+    "integration/operations/test_queues.py",
+    "integration/operations/test_tasks.py",
+    "integration/test_async_tasks.py",
+    "integration/test_cancel.py",
+}
+"""Modules to be mended yet."""
+STILL_REPEATED: set[str] = {
+    "api/conftest.py::simulator",
+    "api/test_dify_client.py::simulator",
+    "fault/test_any_role.py::simulator",
+    "integration/test_media.py::simulator",
+    "api/test_batches_sdk.py::ran",
+    "api/test_openai_media.py::ran",
+    "integration/dispatcher/test_batch_webhooks.py::receiver",
+    "integration/dispatcher/test_webhook_rounds.py::receiver",
+    "integration/dispatcher/test_webhooks.py::receiver",
+    "integration/dispatcher/test_webhooks_waiting.py::receiver",
+    "integration/test_scheduler.py::bench",
+    "integration/test_scheduler_crashes.py::bench",
+    "integration/test_ingress.py::stage",
+    "integration/test_stored_answers.py::stage",
+    "integration/test_idempotency.py::until_ready",
+    "integration/test_two_of_each.py::_until_ready",
+}
+"""Definitions that stand more than once yet."""
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+@cache
+def parsed(module: str) -> ast.Module:
+    return ast.parse((TESTS / module).read_text())
+
+
+def imported(module: str) -> Iterator[str]:
+    """Yield the name of every module of the tests that this one may import from."""
+    for node in ast.walk(parsed(module)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (name.rpartition(".")[2] for name in names if name.startswith("tests."))
+
+
+def definitions(module: str) -> Iterator[Definition]:
+    """Yield the fixtures and helpers of a module."""
+    for node in parsed(module).body:
+        if isinstance(node, Definition) and not node.name.startswith(("test_", "Test")):
+            yield node
+
+
+def is_fixture(node: Definition) -> bool:
+    return any("fixture" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+def content(node: Definition) -> str:
+    """Return what a definition takes and does, without its name, its docstring and its types."""
+    statements = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    arguments = (
+        [] if isinstance(node, ast.ClassDef) else [one.arg for one in ast.walk(node.args) if isinstance(one, ast.arg)]
+    )
+    return "\n".join([", ".join(arguments), *map(ast.unparse, statements)])
+
+
+def repeated(*, fixtures: bool) -> list[set[str]]:
+    """List the definitions that stand more than once, each as the set of its places."""
+    places = defaultdict(set)
+    for module in MODULES:
+        for node in definitions(module):
+            if is_fixture(node) == fixtures and (fixtures or sum(1 for _ in ast.walk(node)) > FEW_NODES):
+                places[node.name if fixtures else "", content(node)].add(f"{module}::{node.name}")
+    return [found - STILL_REPEATED for found in places.values() if len(found - STILL_REPEATED) > 1]
+
+
+def test_nothing_is_imported_from_a_test_module_or_a_conftest() -> None:
+    wrong = {
+        f"{module} imports {name}"
+        for module in MODULES
+        for name in imported(module)
+        if (name == "conftest" or name.startswith("test_")) and module not in STILL_IMPORTING
+    }
+    assert wrong == set()
+
+
+def test_no_fixture_stands_twice() -> None:
+    assert repeated(fixtures=True) == []
+
+
+def test_no_helper_stands_twice() -> None:
+    assert repeated(fixtures=False) == []
