@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+from tests.support.distribution import SECONDS, SHARED_SETUP
+from tests.support.markdown import links
+
 TESTS = Path(__file__).parents[1]
 MODULES = sorted(str(path.relative_to(TESTS)) for path in TESTS.rglob("*.py"))
 FEW_NODES = 40
@@ -107,3 +112,15 @@ def test_no_fixture_stands_twice() -> None:
 
 def test_no_helper_stands_twice() -> None:
     assert repeated(fixtures=False) == []
+
+
+def test_the_page_about_the_tests_names_every_folder() -> None:
+    page = (TESTS / "README.md").read_text(encoding="utf-8")
+    folders = {path.name for path in TESTS.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
+    assert folders <= set(links(page)), folders - set(links(page))
+
+
+@pytest.mark.parametrize("unit", [*SHARED_SETUP, *SECONDS])
+def test_the_units_that_are_shared_out_exist(unit: str) -> None:
+    path = TESTS.parent / unit
+    assert path.is_dir() if unit.endswith("/") else path.is_file()

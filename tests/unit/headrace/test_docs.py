@@ -12,7 +12,7 @@ from headrace import docs
 from tests.support.markdown import anchors, links, prose
 
 ROOT = Path(__file__).parents[3]
-ALL_PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+ALL_PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests/README.md"])
 CODE = "".join(
     path.read_text(encoding="utf-8")
     for package in ("core", "ingress", "streams", "dispatcher", "compose", "headrace")
