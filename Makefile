@@ -6,6 +6,8 @@ LOCKS := requirements/server.lock requirements/local.lock requirements/dev.lock
 STAMP := $(VENV)/.complete
 # Tests mostly wait, for Kafka and for each other's processes: more of them than cores keep the cores busy.
 WORKERS ?= 4
+# Compiled modules are kept, whatever the environment says: or every process that a test starts compiles ours anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-quick test-one test-fault test-batch test-mutations bench lint lock clean
