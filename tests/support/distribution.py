@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 SHARED_SETUP = ("tests/api/", "tests/integration/operations/")
 """Folders whose modules share a stack or a site; any other module is a unit of its own."""
@@ -36,12 +37,20 @@ def unit_of(nodeid: str) -> str:
 
 
 class Distribution(LoadScopeScheduling):
-    """Hands whole units to workers, the long ones first."""
+    """Hands whole units to workers, the long ones first.
+
+    A worker runs a test only once it knows the next, so it is given a unit before it is done with the last: one that is
+    still at a long unit is given the shortest, which then waits for the least time behind it.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         return unit_of(nodeid)
 
-    def _assign_work_unit(self, node: object) -> None:
-        first = max(self.workqueue, key=lambda unit: SECONDS.get(unit, 0))  # of equals the first, as they were shuffled
-        self.workqueue.move_to_end(first, last=False)
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        pending = [unit for unit, tests in self.assigned_work[node].items() if not all(tests.values())]
+        choose = min if any(unit in SECONDS for unit in pending) else max
+        chosen = choose(
+            self.workqueue, key=lambda unit: SECONDS.get(unit, 0)
+        )  # of equals the first: they were shuffled
+        self.workqueue.move_to_end(chosen, last=False)
         super()._assign_work_unit(node)
