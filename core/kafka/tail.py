@@ -124,9 +124,11 @@ class Tail:
         for topic in self._topics:
             partitions = await self._partitions(consumer, topic)
             assigned += [TopicPartition(topic, partition) for partition in sorted(partitions)]
-        consumer.assign(assigned)
+        # Before the assignment: it makes the consumer fetch at once, and a broker answers the requests of a connection
+        # one by one, so these would wait until that fetch has found nothing for FETCH_WAIT_MS.
         ends = await consumer.end_offsets(assigned)
         beginnings = await consumer.beginning_offsets(assigned)
+        consumer.assign(assigned)
         for tp in assigned:
             offset = self._begin.get(tp, ends[tp] if self._start == "latest" else beginnings[tp])
             offset = min(max(offset, beginnings[tp]), ends[tp])

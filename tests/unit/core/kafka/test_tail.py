@@ -57,6 +57,7 @@ class Scripted:
 
     def __init__(self) -> None:
         self.given = 0
+        self.asked: list[str] = []
         self._client = SimpleNamespace(force_metadata_update=self._known, _wait_on_metadata=self._known)
 
     async def _known(self, *_: object) -> None:
@@ -69,7 +70,7 @@ class Scripted:
         """Close."""
 
     def assign(self, _: object) -> None:
-        """Take what is given."""
+        self.asked.append("assign")
 
     def seek(self, *_: object) -> None:
         """Begin there."""
@@ -78,9 +79,11 @@ class Scripted:
         return {PLACE.partition}
 
     async def beginning_offsets(self, _: object) -> dict[TopicPartition, int]:
+        self.asked.append("beginning_offsets")
         return {PLACE: 0}
 
     async def end_offsets(self, _: object) -> dict[TopicPartition, int]:
+        self.asked.append("end_offsets")
         return {PLACE: 2}
 
     async def getmany(self, **_: int) -> dict[TopicPartition, list[SimpleNamespace]]:
@@ -103,6 +106,13 @@ def resting() -> Tail:
 async def turns(count: int = 100) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+async def test_the_bounds_are_asked_for_before_a_fetch_could_hold_them_up(scripted: Scripted) -> None:
+    tail = resting()
+    await tail.open()
+    assert scripted.asked == ["end_offsets", "beginning_offsets", "assign"]
+    await tail.close()
 
 
 async def test_a_tail_rests_only_once_it_has_read_what_was_there(scripted: Scripted) -> None:
