@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 
 from aiokafka import TopicPartition
 
@@ -32,6 +32,8 @@ _ID = re.compile(r"file-([0-9a-f]{8})[0-9a-f]{24}")
 YOUNG_S = 60.0
 """A file that was uploaded this lately may not have come to this process yet."""
 OTHER_WAIT_S = 2.0
+MAX_REMOVED = 10_000
+"""Files remembered as removed: the newest, for only young ones are asked about."""
 SEEN_S = 5.0
 """How long an answer waits for the directory to show what was written; with a Kafka that works milliseconds."""
 
@@ -55,6 +57,7 @@ class FileBook:
         self._tp = TopicPartition(self._topic, 0)
         self._files: dict[str, File] = {}
         self._by_owner: dict[str, set[str]] = defaultdict(set)
+        self._removed: OrderedDict[str, None] = OrderedDict()
         self._come = asyncio.Event()
         self.tail = Tail(settings, name=f"{name}-files", topics=[self._topic], handle=self.feed)
         self.read_at: float | None = None
@@ -82,10 +85,10 @@ class FileBook:
 
     async def find(self, file_id: str, *, owner: str) -> File | None:
         """Return a file of a tenant, waiting a moment for one that may be on its way; raises Unavailable."""
-        if file_id not in self._files and is_young(file_id, now_s=time.time()):
+        if file_id not in self._files and file_id not in self._removed and is_young(file_id, now_s=time.time()):
             try:
                 async with asyncio.timeout(OTHER_WAIT_S):
-                    while file_id not in self._files:
+                    while file_id not in self._files and file_id not in self._removed:
                         self._come.clear()
                         await self._come.wait()
             except TimeoutError:
@@ -132,6 +135,7 @@ class FileBook:
             if before is not None:
                 self._by_owner[before["owner"]].discard(file_id)
             if record.value is None:
+                self._note_removed(file_id)
                 continue
             try:
                 file = FILE.decode(record.value)
@@ -141,6 +145,11 @@ class FileBook:
             self._by_owner[file["owner"]].add(file_id)
         self.read_at = time.monotonic()
         self._come.set()
+
+    def _note_removed(self, file_id: str) -> None:
+        self._removed[file_id] = None
+        if len(self._removed) > MAX_REMOVED:
+            self._removed.popitem(last=False)
 
 
 def _over(file: File) -> bool:

@@ -16,6 +16,7 @@ from core.blobs import BlobStore, open_blobs
 from core.kafka.producer import Record
 from core.settings import Settings
 from ingress.batches.directory import BatchDirectory
+from ingress.files import book as book_module
 from ingress.files.book import FileBook, is_young, new_file_id
 from ingress.files.content import Span, joined, span_of
 from ingress.files.sweeper import ORPHAN_MS, PIECE_MS, FileSweeper
@@ -97,6 +98,27 @@ async def test_a_file_of_another_process_is_waited_for() -> None:
     found = await waiting
     assert found is not None
     assert await book.find(file_id, owner="other") is None
+
+
+async def test_a_file_that_was_removed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book_module, "OTHER_WAIT_S", 3_600)
+    book = FileBook(SETTINGS, name="t")
+    book.tail.positions[TP] = 0
+    file_id = new_file_id(now_s=int(time.time()))
+    waiting = asyncio.create_task(book.find(file_id, owner="acme"))
+    await asyncio.sleep(0)
+    book.feed(TP, [consumed(file_id, FILE.encode(file_of(file_id))), consumed(file_id, None)])
+    assert await waiting is None
+    assert await book.find(file_id, owner="acme") is None
+    book.feed(TP, [consumed(file_id, FILE.encode(file_of(file_id)))])
+    assert await book.find(file_id, owner="acme") == file_of(file_id)
+
+
+def test_only_the_newest_removals_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book_module, "MAX_REMOVED", 3)
+    book = FileBook(SETTINGS, name="t")
+    book.feed(TP, [consumed(f"file-{number}", None) for number in range(5)])
+    assert list(book._removed) == ["file-2", "file-3", "file-4"]
 
 
 async def swept(blobs: BlobStore, *, files: list[File], batches: list[Batch], now_ms: int) -> tuple[set[str], FileBook]:
