@@ -28,3 +28,16 @@ class SecondClock:
 
     def __call__(self) -> float:
         return self.now_s
+
+
+class SteppingClock:
+    """A monotonic clock that goes on by a step whenever it is read."""
+
+    def __init__(self, step_s: float) -> None:
+        self.now_s = 1_000.0
+        self._step_s = step_s
+
+    def monotonic(self) -> float:
+        """Return the time, as the module `time` does."""
+        self.now_s += self._step_s
+        return self.now_s

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from core.settings import Settings
 from schemas import ids, topics
 from tests.support.bella import Double
@@ -153,7 +155,8 @@ async def test_pages_of_the_list(ingress: Double) -> None:
         refused(await client.get("/v1/batches", params={name: value}), 400, name)
 
 
-async def test_cancel(ingress: Double) -> None:
+async def test_cancel(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingress.batches.finding.JUDGED_S", 0.05)  # nobody folds the cancel
     memory, client = ingress
     batch_id = (await created(client))["id"]
     path = f"/v1/batches/{batch_id}/cancel"
@@ -175,7 +178,10 @@ async def test_cancel(ingress: Double) -> None:
     assert len(events_of(memory)) == 2
 
 
-async def test_a_batch_of_another_ingress_is_found_before_its_row(ingress: Double) -> None:
+async def test_a_batch_of_another_ingress_is_found_before_its_row(
+    ingress: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingress.batches.finding.OTHER_WAIT_S", 0.05)  # its row does not come
     memory, client = ingress
     batch_id = (await created(client))["id"]
     memory.services.batches._fresh.clear()

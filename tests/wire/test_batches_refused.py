@@ -186,7 +186,8 @@ async def test_bodies_that_are_no_request(ingress: Double) -> None:
     refused(await client.post("/v1/batches", json={}, headers={"X-Headrace-Queue": "a b"}), 400, "X-Headrace-Queue")
 
 
-async def test_before_kafka_is_reached_every_route_says_so(tmp_path: Path) -> None:
+async def test_before_kafka_is_reached_every_route_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingress.files.book.OTHER_WAIT_S", 0.05)  # no file comes
     app = create_app(Settings(data_dir=tmp_path))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     batch_id, file_id = TaskId(1, 1, "P", int(time.time()), 0, 1).batch(), new_file_id(now_s=int(time.time()))

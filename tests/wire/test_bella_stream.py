@@ -12,6 +12,7 @@ from schemas import topics
 from schemas.codec import EVENT, TASK
 from schemas.records import Chunk, Result, Task
 from tests.support.bella import BODY, ID, PUT, Double, answer, chunk
+from tests.support.clocks import SteppingClock
 from tests.support.results import result_of
 
 
@@ -74,10 +75,10 @@ async def test_streaming_that_fails(ingress: Double, result: dict[str, Any], fra
 
 
 async def test_streaming_that_times_out(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.blocking.GRACE_S", 0.0)
+    monkeypatch.setattr("ingress.streaming.time", SteppingClock(20))  # three silences to the minute
     memory, client = ingress
     memory.answer = lambda task: [chunk(task, 0, b"{}")]
-    response = await client.post(PUT, json=BODY | {"response_mode": "streaming", "timeout": 1})
+    response = await client.post(PUT, json=BODY | {"response_mode": "streaming", "timeout": 60})
     parts = response.content.split(b"\n\n")
     assert parts[0] == b"data: {}"
     assert set(parts[1:-2]) == {b": keep-alive"}

@@ -13,6 +13,7 @@ from schemas import ids, topics
 from schemas.codec import EVENT
 from schemas.records import Chunk, Result, Task
 from tests.support.bella import Double, answer, chunk
+from tests.support.clocks import SteppingClock
 from tests.support.dify import BODY, DIFY, URL, completion, written
 from tests.support.results import result_of
 from tests.support.waiting import eventually_async
@@ -126,10 +127,10 @@ async def test_a_stream_that_fails_ends_with_an_error_event(ingress: Double) -> 
 
 
 async def test_pings_while_the_model_is_silent(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.blocking.GRACE_S", 0.0)
+    monkeypatch.setattr("ingress.streaming.time", SteppingClock(20))  # three silences to the minute
     memory, client = ingress
     memory.answer = lambda task: [chunk(task, 0, delta("one"))]
-    headers = {"x-headrace-timeout": "1"}
+    headers = {"x-headrace-timeout": "60"}
     response = await client.post(URL, json=BODY | {"response_mode": "streaming"}, headers=headers)
     first, *pings, error, end = response.content.split(b"\n\n")
     assert json.loads(first.removeprefix(b"data: "))["answer"] == "one"

@@ -14,6 +14,7 @@ from ingress.api.openai.openapi import CALLS
 from schemas import topics
 from schemas.records import Chunk, Result, Task
 from tests.support.bella import Double, answer, chunk
+from tests.support.clocks import SteppingClock
 from tests.support.memory_ingress import ingress_in_memory
 from tests.support.openai import CHAT, error, named, written
 from tests.support.results import result_of
@@ -58,11 +59,12 @@ async def test_events_of_an_image_stream_have_their_names(ingress: Double) -> No
     )
 
 
-async def test_silence_is_filled_with_comments_alone(tmp_path: Path) -> None:
+async def test_silence_is_filled_with_comments_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingress.streaming.time", SteppingClock(20))  # three silences to the minute
     settings = Settings(data_dir=tmp_path, ingress=IngressSettings(keep_alive_s=0.02))
     async with ingress_in_memory(settings) as (memory, client):
         memory.answer = lambda task: [chunk(task, 0, b"{}")]
-        response = await client.post(CHAT, content=BODY, headers={"X-Headrace-Wait": "1"})
+        response = await client.post(CHAT, content=BODY, headers={"X-Headrace-Wait": "60"})
         first, *comments, last, end = response.content.split(b"\n\n")
         assert (first, set(comments), end) == (b"data: {}", {b": keep-alive"}, b"")
         found = json.loads(last.removeprefix(b"data: "))["error"]
@@ -83,9 +85,12 @@ async def test_a_stream_that_moves_is_not_cut_at_the_longest_hold(tmp_path: Path
         assert (await client.post(CHAT, content=BODY)).content == b"data: {}\n\ndata: [DONE]\n\n"
 
 
-async def test_a_wait_that_is_over_before_the_first_frame_is_a_504(tmp_path: Path) -> None:
+async def test_a_wait_that_is_over_before_the_first_frame_is_a_504(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingress.streaming.time", SteppingClock(60))
     async with ingress_in_memory(Settings(data_dir=tmp_path)) as (memory, client):
-        response = await client.post(CHAT, content=BODY, headers={"X-Headrace-Wait": "1"})
+        response = await client.post(CHAT, content=BODY, headers={"X-Headrace-Wait": "60"})
         assert error(response, 504)["code"] == "wait_exceeded"
         assert response.headers["x-should-retry"] == "false"
         named(response)

@@ -13,6 +13,18 @@ from tests.support.tasks import ended, polls_of, shown, with_row
 from tests.support.waiting import eventually_async
 
 
+def waits_that_are_over(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let every wait for the end of a task be over at once; how long each was asked to be is noted."""
+    waits: list[float] = []
+
+    async def over(_: bytes, *, seconds: float) -> bool:
+        waits.append(seconds)
+        return False
+
+    monkeypatch.setattr(ingress[0], "until_ended", over)
+    return waits
+
+
 async def test_a_wait_ends_with_the_task(ingress: Double) -> None:
     task = await with_row(ingress, state="processing")
     looking = asyncio.create_task(shown(ingress, task, prefer="respond-async, wait=30"))
@@ -36,8 +48,10 @@ async def test_looks_at_a_running_task_read_nothing_from_kafka(
 
     monkeypatch.setattr(ingress[0], "read", read)
     monkeypatch.setattr(ingress[0], "find", read)
+    waits = waits_that_are_over(ingress, monkeypatch)
     await shown(ingress, task)
     await shown(ingress, task, prefer="wait=1")
+    assert waits == [1]
 
 
 async def test_all_whom_the_end_wakes_share_one_look_up(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,10 +75,14 @@ async def test_all_whom_the_end_wakes_share_one_look_up(ingress: Double, monkeyp
     assert len(reads) == 1
 
 
-async def test_a_wait_that_is_over_shows_the_task_as_it_stands(ingress: Double) -> None:
+async def test_a_wait_that_is_over_shows_the_task_as_it_stands(
+    ingress: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = await with_row(ingress, state="processing")
-    response = await shown(ingress, task, prefer="wait=1")
-    assert (response.json()["status"], response.headers["preference-applied"]) == ("processing", "wait=1")
+    waits = waits_that_are_over(ingress, monkeypatch)
+    response = await shown(ingress, task, prefer="wait=7")
+    assert (response.json()["status"], response.headers["preference-applied"]) == ("processing", "wait=7")
+    assert waits == [7]
 
 
 async def test_a_task_that_has_ended_is_shown_at_once(ingress: Double) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import avro.io
@@ -24,23 +25,28 @@ CODECS: dict[str, codec.Codec[Any]] = {
 every_codec = pytest.mark.parametrize("name", sorted(CODECS))
 
 
-def schema_of(name: str) -> Any:
-    return json.loads(schema_text(CODECS[name].schema_id))
+@cache
+def records_of(name: str) -> st.SearchStrategy[Any]:
+    """Return the strategy for records of a codec; to build one takes longer than to draw from it."""
+    return records(json.loads(schema_text(CODECS[name].schema_id)))
+
+
+@cache
+def reference_schema(name: str) -> avro.schema.Schema:
+    return avro.schema.parse(schema_text(CODECS[name].schema_id))
 
 
 def reference_bytes(name: str, record: Any) -> bytes:
     """Write a record with avro-python3."""
     out = io.BytesIO()
     out.write(HEADER.pack(0, CODECS[name].schema_id))
-    schema = avro.schema.parse(schema_text(CODECS[name].schema_id))
-    avro.io.DatumWriter(schema).write(record, avro.io.BinaryEncoder(out))
+    avro.io.DatumWriter(reference_schema(name)).write(record, avro.io.BinaryEncoder(out))
     return out.getvalue()
 
 
 def reference_record(name: str, data: bytes) -> Any:
     """Read a record with avro-python3."""
-    schema = avro.schema.parse(schema_text(CODECS[name].schema_id))
-    return avro.io.DatumReader(schema).read(avro.io.BinaryDecoder(io.BytesIO(data[HEADER.size :])))
+    return avro.io.DatumReader(reference_schema(name)).read(avro.io.BinaryDecoder(io.BytesIO(data[HEADER.size :])))
 
 
 def test_every_registered_schema_has_a_codec() -> None:
@@ -50,7 +56,7 @@ def test_every_registered_schema_has_a_codec() -> None:
 @every_codec
 @given(data=st.data())
 def test_both_libraries_write_the_same_bytes_and_read_them(name: str, data: st.DataObject) -> None:
-    record = data.draw(records(schema_of(name)))
+    record = data.draw(records_of(name))
     ours = CODECS[name].encode(record)
     assert ours == reference_bytes(name, record)
     assert reference_record(name, ours) == record
@@ -60,7 +66,7 @@ def test_both_libraries_write_the_same_bytes_and_read_them(name: str, data: st.D
 @every_codec
 @given(data=st.data())
 def test_truncated_bytes_are_refused(name: str, data: st.DataObject) -> None:
-    whole = CODECS[name].encode(data.draw(records(schema_of(name))))
+    whole = CODECS[name].encode(data.draw(records_of(name)))
     cut = data.draw(st.integers(0, len(whole) - 1))
     with pytest.raises((FramingError, SchemaError)):
         CODECS[name].decode(whole[:cut])
@@ -74,7 +80,7 @@ def test_a_record_that_ends_too_early_is_said_in_words() -> None:
 @every_codec
 @given(data=st.data(), more=st.binary(min_size=1, max_size=8))
 def test_bytes_after_the_record_are_refused(name: str, data: st.DataObject, more: bytes) -> None:
-    whole = CODECS[name].encode(data.draw(records(schema_of(name))))
+    whole = CODECS[name].encode(data.draw(records_of(name)))
     with pytest.raises(SchemaError, match=f"{len(more)} bytes follow"):
         CODECS[name].decode(whole + more)
 
@@ -90,7 +96,7 @@ def test_garbage_raises_only_our_errors(name: str, garbage: bytes, framed: bool)
 @every_codec
 @given(data=st.data())
 def test_flipped_bytes_raise_only_our_errors(name: str, data: st.DataObject) -> None:
-    whole = bytearray(CODECS[name].encode(data.draw(records(schema_of(name)))))
+    whole = bytearray(CODECS[name].encode(data.draw(records_of(name))))
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     with suppress(FramingError, SchemaError):
@@ -132,7 +138,7 @@ def test_what_a_direct_producer_leaves_out_gets_its_default() -> None:
 
 @given(data=st.data(), state=st.sampled_from(STATES))
 def test_the_state_of_a_row_is_read_without_decoding(data: st.DataObject, state: str) -> None:
-    row = data.draw(records(schema_of("status"))) | {"state": state}
+    row = data.draw(records_of("status")) | {"state": state}
     assert state_of(codec.STATUS.encode(row)) == state
 
 
