@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-POLL_S = 0.02
+FIRST_POLL_S, POLL_S = 0.001, 0.02
+STANDSTILL_S = 1.0
+"""Of the time between two looks no more counts: the machine stood still for the rest of it."""
 
 
 def eventually(condition: Callable[[], object], *, within_s: float = 20, what: str = "the condition") -> None:
     """Return when the condition is true; fail the test when it is not in time."""
-    give_up = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < give_up, f"{what} was not true within {within_s:g} s"
-        time.sleep(POLL_S)
+    for pause_s in _pauses(within_s):
+        if condition():
+            return
+        time.sleep(pause_s)
+    assert condition(), f"{what} was not true within {within_s:g} s"
 
 
 async def eventually_async(
     condition: Callable[[], object], *, within_s: float = 20, what: str = "the condition"
 ) -> None:
     """Do the same without holding the event loop."""
-    give_up = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < give_up, f"{what} was not true within {within_s:g} s"
-        await asyncio.sleep(POLL_S)
+    for pause_s in _pauses(within_s):
+        if condition():
+            return
+        await asyncio.sleep(pause_s)
+    assert condition(), f"{what} was not true within {within_s:g} s"
+
+
+def _pauses(within_s: float) -> Iterator[float]:
+    """Yield how long to pause after each look, until the time is used up."""
+    waited_s, pause_s, looked_s = 0.0, FIRST_POLL_S, time.monotonic()
+    while waited_s < within_s:
+        yield pause_s
+        pause_s = min(2 * pause_s, POLL_S)
+        now_s = time.monotonic()
+        waited_s += min(now_s - looked_s, STANDSTILL_S)
+        looked_s = now_s
 
 
 def is_alive(pid: int) -> bool:

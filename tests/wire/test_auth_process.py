@@ -27,9 +27,7 @@ def settings_on(folder: Path, **changes: object) -> Settings:
     )[0]  # fmt: skip
 
 
-async def test_a_key_is_let_in_and_shut_out_without_a_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_key_is_let_in_and_shut_out_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingress.keys.file.POLL_S", 0.02)
     keys = tmp_path / "keys.toml"
     keys.write_text(ENTRY.format("sk-old"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pytest
@@ -17,7 +16,7 @@ from ingress.view import View
 from ingress.view_index import Filters, Position
 from schemas.records import State, Status
 from streams.rows import Rules, fresh
-from tests.support.read_model import TP, open_view, record_of, removed
+from tests.support.read_model import TP, emptied, open_view, record_of, removed
 from tests.support.records import task, task_id
 
 IDS = [task_id(partition=number % 3) for number in range(12)]
@@ -107,10 +106,11 @@ async def walk(
 )
 @settings(max_examples=120, deadline=None)
 def test_pages_are_complete_and_without_repeats(
-    tasks: list[Made], query: Query, happenings: list[Between], scan: int
+    shared_view: View, tasks: list[Made], query: Query, happenings: list[Between], scan: int
 ) -> None:
     rows = dict(enumerate(tasks))
-    with TemporaryDirectory() as folder, open_view(Path(folder)) as view, pytest.MonkeyPatch.context() as patch:
+    view = emptied(shared_view)
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(listing, "SCAN_ENTRIES", scan)
         patch.setattr(listing, "SLICE_ENTRIES", 2)
         view.feed(TP, [record_of(row_of(number, one)) for number, one in rows.items()])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +12,7 @@ from ingress import view_index
 from ingress.view import FORM, View
 from schemas.records import Status
 from streams.rows import Rules, cancel_early, fresh
-from tests.support.read_model import TP, open_view, record_of, removed
+from tests.support.read_model import TP, emptied, open_view, record_of, removed
 from tests.support.records import event, task, task_id
 
 IDS = [task_id(partition=number % 3) for number in range(6)]
@@ -43,25 +42,25 @@ changes = st.tuples(st.integers(0, 5), st.sampled_from(["queued", "processing", 
 
 @given(batches=st.lists(st.lists(changes, min_size=1, max_size=6), max_size=6))
 @settings(max_examples=60, deadline=None)
-def test_the_order_follows_the_rows(batches: list[list[tuple[int, str]]]) -> None:
+def test_the_order_follows_the_rows(shared_view: View, batches: list[list[tuple[int, str]]]) -> None:
     rows: dict[int, Status] = {}
-    with TemporaryDirectory() as folder, open_view(Path(folder)) as view:
-        for batch in batches:
-            records = []
-            for number, what in batch:
-                if what == "removed":
-                    rows.pop(number, None)
-                    records.append(removed(IDS[number]))
-                elif what == "early" and number not in rows:
-                    early = event("cancel", at_ms=1, task_id=IDS[number], owner=OWNERS[number % 2])
-                    records.append(record_of(cancel_early(early, now_ms=7_000)))
-                elif what != "early":
-                    rows[number] = row_of(number, what)
-                    records.append(record_of(rows[number]))
-            if records:
-                view.feed(TP, records)
-        for owner in OWNERS:
-            assert listed(view, owner) == model(rows, owner)
+    view = emptied(shared_view)
+    for batch in batches:
+        records = []
+        for number, what in batch:
+            if what == "removed":
+                rows.pop(number, None)
+                records.append(removed(IDS[number]))
+            elif what == "early" and number not in rows:
+                early = event("cancel", at_ms=1, task_id=IDS[number], owner=OWNERS[number % 2])
+                records.append(record_of(cancel_early(early, now_ms=7_000)))
+            elif what != "early":
+                rows[number] = row_of(number, what)
+                records.append(record_of(rows[number]))
+        if records:
+            view.feed(TP, records)
+    for owner in OWNERS:
+        assert listed(view, owner) == model(rows, owner)
 
 
 def test_a_scan_is_bounded_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
