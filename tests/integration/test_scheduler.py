@@ -1,11 +1,11 @@
-"""One scheduler process on a real broker: what it writes and when."""
+"""One scheduler process on a real broker: what it writes and when. Each test has tasks and workers of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,10 +16,13 @@ from tests.support.records import claimed, failure, finished
 from tests.support.scheduler_bench import Bench, scheduler_bench
 from tests.support.waiting import eventually_async
 
+LEASE_S = 2
+TRIES = 10
 
-@pytest.fixture
-async def bench(kafka: str, tmp_path: Path) -> AsyncIterator[Bench]:
-    async with scheduler_bench(kafka, tmp_path) as running:
+
+@pytest.fixture(scope="module")
+async def bench(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    async with scheduler_bench(kafka, tmp_path_factory.mktemp("scheduler"), streams__lease_s=LEASE_S) as running:
         yield running
 
 
@@ -38,42 +41,66 @@ async def test_a_task_goes_through_and_its_row_points_to_its_result(bench: Bench
 
 async def test_a_silent_worker_loses_its_task_to_the_next_attempt(bench: Bench) -> None:
     [one] = await bench.probe.submit()
-    await bench.probe.worker_says("heartbeat", "w1")
+    await bench.probe.worker_says("heartbeat", "silent")
     await eventually_async(lambda: bench.probe.work[one])
-    await bench.probe.tell(claimed(one, worker="w1"))
-    await eventually_async(lambda: len(bench.probe.work[one]) == 2, within_s=15)
+    await bench.probe.tell(claimed(one, worker="silent"))
+    await eventually_async(lambda: len(bench.probe.work[one]) == 2)
     assert bench.probe.work[one][1]["attempt"] == 2
     assert bench.probe.work[one][1]["data"] == bench.probe.work[one][0]["data"]
-    await bench.probe.tell(finished(one, attempt=1, worker="w1"), finished(one, attempt=2, worker="w2"))
+    await bench.probe.tell(finished(one, attempt=1, worker="silent"), finished(one, attempt=2, worker="another"))
     await eventually_async(lambda: bench.probe.results[one])
     assert [result["attempt"] for result in bench.probe.results[one]] == [2]
 
 
-async def test_a_worker_that_beats_keeps_its_task(bench: Bench) -> None:
-    [one] = await bench.probe.submit()
-    await eventually_async(lambda: bench.probe.work[one])
-    await bench.probe.tell(claimed(one, worker="w1"))
-    give_up = time.monotonic() + 4
-    while time.monotonic() < give_up:
-        await bench.probe.worker_says("heartbeat", "w1", upstreams_up=1)
-        await asyncio.sleep(0.3)
+async def test_a_worker_that_sends_heartbeats_keeps_its_task(bench: Bench) -> None:
+    for number in range(TRIES):
+        worker = f"alive-{number}"
+        [one] = await bench.probe.submit()
+        await eventually_async(lambda: bench.probe.work[one])  # noqa: B023
+        if await works(bench, one, worker, for_s=2 * LEASE_S):
+            break
+    else:
+        pytest.fail(f"this process stood still in each of {TRIES} tries")
     assert len(bench.probe.work[one]) == 1
-    assert bench.probe.pulses[-1]["workers"][0]["upstreams_up"] == 1
-    await bench.probe.worker_says("goodbye", "w1")
+    found = [known for pulse in bench.probe.pulses for known in pulse["workers"] if known["name"] == worker]
+    assert found[-1]["upstreams_up"] == 1
+    await bench.probe.worker_says("goodbye", worker)
     await eventually_async(lambda: len(bench.probe.work[one]) == 2)
+
+
+async def works(bench: Bench, task_id: str, worker: str, *, for_s: float) -> bool:
+    """Claim a task and send heartbeats for a while; False when this process was too slow for the lease."""
+    began = last = time.monotonic()
+    await bench.probe.tell(claimed(task_id, worker=worker))
+    while last - began < for_s:
+        await bench.probe.worker_says("heartbeat", worker, upstreams_up=1)
+        before, last = last, time.monotonic()
+        if last - before > LEASE_S / 2:
+            return False
+        await asyncio.sleep(0.2)
+    return True
 
 
 async def test_three_lost_workers_make_a_dead_letter(bench: Bench) -> None:
     [one] = await bench.probe.submit()
     for attempt in (1, 2, 3):
-        await eventually_async(lambda: len(bench.probe.work[one]) == attempt, within_s=15)  # noqa: B023
-        await bench.probe.tell(claimed(one, attempt=attempt, worker=f"w{attempt}"))
-    await eventually_async(lambda: bench.probe.results[one], within_s=15)
+        await eventually_async(lambda: len(bench.probe.work[one]) == attempt)  # noqa: B023
+        await bench.probe.tell(claimed(one, attempt=attempt, worker=f"lost-{attempt}"))
+    await eventually_async(lambda: bench.probe.results[one])
     assert bench.probe.results[one][0]["error_code"] == "worker_lost"
-    await eventually_async(lambda: bench.probe.letters)
-    headers = dict(bench.probe.letters[0].headers)
+    [letter] = await dead_letters(bench, one.encode(), 1)
+    headers = dict(letter.headers)
     assert (headers["x-reason"], headers["x-attempt"]) == (b"worker_lost", b"3")
-    assert bench.probe.letters[0].key == one.encode()
+
+
+async def dead_letters(bench: Bench, key: bytes, count: int) -> list[Any]:
+    """Wait for so many dead letters of a key, and return all there are."""
+
+    def found() -> list[Any]:
+        return [letter for letter in bench.probe.letters if letter.key == key]
+
+    await eventually_async(lambda: len(found()) >= count, what=f"{count} dead letters")
+    return found()
 
 
 async def test_a_retriable_failure_comes_back_with_its_body(bench: Bench) -> None:
@@ -88,27 +115,33 @@ async def test_what_a_stopping_worker_releases_comes_back_at_once(bench: Bench) 
     [one] = await bench.probe.submit()
     await eventually_async(lambda: bench.probe.work[one])
     await bench.probe.tell(event("released", at_ms=1, task_id=one, attempt=1, worker="w1"))
-    await eventually_async(lambda: len(bench.probe.work[one]) == 2, within_s=5)
+    await eventually_async(lambda: len(bench.probe.work[one]) == 2)
 
 
 async def test_a_deadline_ends_a_task_that_nobody_runs(bench: Bench) -> None:
     [one] = await bench.probe.submit(timeout_ms=700)
-    await eventually_async(lambda: bench.probe.results[one], within_s=10)
+    await eventually_async(lambda: bench.probe.results[one])
     [result] = bench.probe.results[one]
     assert (result["error_code"], result["status_code"]) == ("timeout", 408)
     await eventually_async(lambda: one in bench.probe.cancels)
 
 
 async def test_a_task_that_nobody_begins_ends_at_its_start_timeout(bench: Bench) -> None:
-    [idle] = await bench.probe.submit(start_timeout_ms=700)
-    [begun] = await bench.probe.submit(start_timeout_ms=700, run_timeout_ms=9_000)
-    await eventually_async(lambda: bench.probe.work[begun])
-    assert bench.probe.work[begun][0]["run_timeout_ms"] == 9_000
-    await bench.probe.tell(claimed(begun))
-    await eventually_async(lambda: bench.probe.results[idle], within_s=10)
+    for number in range(TRIES):
+        start_s = 0.7 * 2**number
+        began = time.monotonic()
+        [begun] = await bench.probe.submit(start_timeout_ms=int(start_s * 1000), run_timeout_ms=600_000)
+        await eventually_async(lambda: bench.probe.work[begun])  # noqa: B023
+        await bench.probe.tell(claimed(begun, worker="prompt"))
+        if time.monotonic() - began < start_s / 2:
+            break  # else this machine is too slow just now: the claim may have come too late
+    [idle] = await bench.probe.submit(start_timeout_ms=int(start_s * 1000))
+    assert bench.probe.work[begun][0]["run_timeout_ms"] == 600_000
+    await eventually_async(lambda: bench.probe.results[idle])
     [result] = bench.probe.results[idle]
     assert (result["error_code"], result["status_code"]) == ("start_timeout", 408)
-    await bench.probe.tell(finished(begun))
+    assert not bench.probe.results[begun]
+    await bench.probe.tell(finished(begun, worker="prompt"))
     await eventually_async(lambda: bench.probe.results[begun])
     assert bench.probe.results[begun][0]["state"] == "completed"
 
@@ -116,8 +149,8 @@ async def test_a_task_that_nobody_begins_ends_at_its_start_timeout(bench: Bench)
 async def test_each_task_has_its_own_retention(bench: Bench) -> None:
     short, long = *(await bench.probe.submit(retention_ms=300)), *(await bench.probe.submit())
     await eventually_async(lambda: bench.probe.work[short] and bench.probe.work[long])
-    await bench.probe.finish_pending()
-    await eventually_async(lambda: bench.probe.row_states[short][-1:] == ["expired"], within_s=10)
+    await bench.probe.tell(finished(short), finished(long))
+    await eventually_async(lambda: "expired" in bench.probe.row_states[short])
     assert bench.probe.row_states[long][-1:] == ["completed"]
 
 
@@ -136,20 +169,21 @@ async def test_cancel_ends_a_task_and_nothing_follows(bench: Bench) -> None:
     assert one in bench.probe.cancels
 
 
-async def test_poison_is_buried_and_the_neighbours_go_on(bench: Bench) -> None:
+async def test_records_that_cannot_be_read_become_dead_letters_and_their_neighbours_go_on(bench: Bench) -> None:
     tasks, events = (bench.settings.topic(name(0)) for name in (topics.tasks, topics.events))
     await bench.probe.producer.send_all(
         [
-            (tasks, 0, Record(b"k", b"garbage", [("mine", b"1")])),
-            (tasks, 0, Record(b"k", b"\0\0\0\0\1")),
-            (tasks, 0, Record(b"k", None)),
-            (events, 0, Record(b"k", b"\0\0\0\0\x63xx")),
+            (tasks, 0, Record(b"broken", b"garbage", [("mine", b"1")])),
+            (tasks, 0, Record(b"broken", b"\0\0\0\0\1")),
+            (tasks, 0, Record(b"broken", None)),
+            (events, 0, Record(b"broken", b"\0\0\0\0\x63xx")),
         ]
     )
     [one] = await bench.probe.submit()
     await eventually_async(lambda: bench.probe.work[one])
-    await eventually_async(lambda: len(bench.probe.letters) == 4)
-    found = {(dict(letter.headers)["x-topic"], letter.value) for letter in bench.probe.letters}
+    letters = await dead_letters(bench, b"broken", 4)
+    assert len(letters) == 4
+    found = {(dict(letter.headers)["x-topic"], letter.value) for letter in letters}
     assert (tasks.encode(), b"garbage") in found
     assert (events.encode(), b"\0\0\0\0\x63xx") in found
-    assert all(dict(letter.headers)["x-reason"] for letter in bench.probe.letters)
+    assert all(dict(letter.headers)["x-reason"] for letter in letters)

@@ -132,7 +132,7 @@ MUTATIONS = (
 """,
         """            fold.notes["poison"] += 1
 """,
-        ("test_poison_is_buried_and_the_neighbours_go_on",),
+        ("test_records_that_cannot_be_read_become_dead_letters_and_their_neighbours_go_on",),
     ),
     Mutation(
         "a failed producer is not rebuilt",

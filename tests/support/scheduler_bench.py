@@ -25,13 +25,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def scheduler_bench(kafka: str, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Run both on topics of their own."""
+async def scheduler_bench(kafka: str, folder: Path, **changes: object) -> AsyncIterator[Bench]:
+    """Run both on topics of their own, with a retry after 0.2 s and other settings as named."""
     prefix = f"sched{next(PREFIXES)}-{time.time_ns()}."
-    settings, env = settings_for(
-        kafka, tmp_path, prefix, streams__lease_s=2, streams__retry_base_s=0.2, streams__session_timeout_s=6
-    )
+    settings, env = settings_for(kafka, folder, prefix, streams__retry_base_s=0.2, **changes)
     async with scheduler_probe(settings) as probe:
-        with running("streams", "--level", "online", env=env, log=tmp_path / "streams.log") as role:
-            await eventually_async(lambda: probe.pulses, within_s=40, what="the first pulse")
-            yield Bench(probe, role, settings, env, tmp_path)
+        with running("streams", "--level", "online", env=env, log=folder / "streams.log") as role:
+            await eventually_async(lambda: probe.pulses, within_s=90, what="the first heartbeat")
+            yield Bench(probe, role, settings, env, folder)

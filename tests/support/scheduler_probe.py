@@ -10,7 +10,6 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from core.kafka.admin import apply_topics
 from core.kafka.producer import Producer, Record
 from core.kafka.tail import Records, Tail
 from core.queues import QueueDirectory
@@ -22,6 +21,7 @@ from schemas.headers import headers
 from schemas.records import Control, Event, Result, Status, Work
 from schemas.slices import queue_number
 from schemas.usage import UsageRecord
+from tests.support.kafka import declared_topics
 from tests.support.records import finished, task
 
 QUEUE = "chat"
@@ -44,7 +44,6 @@ class SchedulerProbe:
         self.cancels: list[str] = []
         self.pulses: list[Control] = []
         self.letters: list[Any] = []
-        self.finish_at_once = False
         self.worker = "probe-worker"
         self._serials = ids.Serials(int(time.time()) % 1000)
         self._todo: list[Work] = []
@@ -136,25 +135,25 @@ class SchedulerProbe:
 
 @asynccontextmanager
 async def scheduler_probe(settings: Settings, level: int = 0) -> AsyncIterator[SchedulerProbe]:
-    """Create the topics and open a probe on them."""
-    await apply_topics(settings)
-    probe = SchedulerProbe(settings, level)
-    await probe.producer.start()
-    await probe.queues.open()
-    await probe.queues.register(probe.producer, QUEUE)
-    names = [
-        topics.work(QUEUE, level),
-        topics.results(level),
-        topics.status(level),
-        topics.CONTROLS,
-        topics.USAGE,
-        topics.DEAD_LETTERS,
-    ]
-    tail = Tail(settings, name="probe", topics=[settings.topic(name) for name in names], handle=probe._on)
-    await tail.open()
-    try:
-        yield probe
-    finally:
-        await tail.close()
-        await probe.queues.close()
-        await probe.producer.stop()
+    """Create the topics and open a probe on them; at the end, when the roles have ended, the topics are deleted."""
+    async with declared_topics(settings):
+        probe = SchedulerProbe(settings, level)
+        await probe.producer.start()
+        await probe.queues.open()
+        await probe.queues.register(probe.producer, QUEUE)
+        names = [
+            topics.work(QUEUE, level),
+            topics.results(level),
+            topics.status(level),
+            topics.CONTROLS,
+            topics.USAGE,
+            topics.DEAD_LETTERS,
+        ]
+        tail = Tail(settings, name="probe", topics=[settings.topic(name) for name in names], handle=probe._on)
+        await tail.open()
+        try:
+            yield probe
+        finally:
+            await tail.close()
+            await probe.queues.close()
+            await probe.producer.stop()

@@ -11,7 +11,7 @@ STANDSTILL_S = 1.0
 """Of the time between two looks no more counts: the machine stood still for the rest of it."""
 
 
-def eventually(condition: Callable[[], object], *, within_s: float = 20, what: str = "the condition") -> None:
+def eventually(condition: Callable[[], object], *, within_s: float = 60, what: str = "the condition") -> None:
     """Return when the condition is true; fail the test when it is not in time."""
     for pause_s in _pauses(within_s):
         if condition():
@@ -21,7 +21,7 @@ def eventually(condition: Callable[[], object], *, within_s: float = 20, what: s
 
 
 async def eventually_async(
-    condition: Callable[[], object], *, within_s: float = 20, what: str = "the condition"
+    condition: Callable[[], object], *, within_s: float = 60, what: str = "the condition"
 ) -> None:
     """Do the same without holding the event loop."""
     for pause_s in _pauses(within_s):

@@ -38,8 +38,6 @@ STILL_REPEATED: set[str] = {
     "integration/dispatcher/test_webhook_rounds.py::receiver",
     "integration/dispatcher/test_webhooks.py::receiver",
     "integration/dispatcher/test_webhooks_waiting.py::receiver",
-    "integration/test_scheduler.py::bench",
-    "integration/test_scheduler_crashes.py::bench",
     "integration/test_ingress.py::stage",
     "integration/test_stored_answers.py::stage",
     "integration/test_idempotency.py::until_ready",
