@@ -271,7 +271,7 @@ class RawServer(ABC):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def until(self, condition: Callable[[], object], *, timeout_s: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object], *, timeout_s: float = 60.0) -> None:
         """Wait until the condition holds; raise TimeoutError when it does not in time."""
         deadline = time.monotonic() + timeout_s
         while not condition():

@@ -19,6 +19,6 @@ async def sim() -> AsyncIterator[Simulator]:
 
 @pytest.fixture
 async def client(sim: Simulator) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the simulator that gives up soon."""
-    async with httpx.AsyncClient(base_url=sim.root, timeout=10.0) as running:
+    """A client of the simulator."""
+    async with httpx.AsyncClient(base_url=sim.root, timeout=60.0) as running:
         yield running

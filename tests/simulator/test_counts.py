@@ -21,7 +21,9 @@ async def test_arrivals_and_ends_add_up(client: httpx.AsyncClient, sim: Simulato
     with pytest.raises(httpx.TransportError):
         await client.post(PATH, json={**CHAT, "sim": {"fault": "reset", "key": "b"}})
     with pytest.raises(httpx.ReadTimeout):
-        await client.post(PATH, json={**CHAT, "sim": {"fault": "hang", "key": "c"}}, timeout=0.1)
+        await client.post(
+            PATH, json={**CHAT, "sim": {"fault": "hang", "key": "c"}}, timeout=httpx.Timeout(60, read=0.1)
+        )
     await client.get("/v1/models")
     await sim.until(lambda: sim.stats.disconnects == 1)
     stats = (await client.get("/sim/stats")).json()

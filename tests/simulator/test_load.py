@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -41,8 +42,9 @@ async def test_each_request_is_sent_once_and_answered(sim: Simulator) -> None:
 
 async def test_a_duration_ends_the_load(sim: Simulator) -> None:
     started = time.monotonic()
-    result = await run_load(sim.url, lambda _: chat(sim), connections=2, duration_s=0.2)
-    assert 0.2 <= time.monotonic() - started < 5
+    async with asyncio.timeout(60):
+        result = await run_load(sim.url, lambda _: chat(sim), connections=2, duration_s=0.2)
+    assert time.monotonic() - started >= 0.2
     assert result.answered == sim.stats.arrivals > 0
     with pytest.raises(ValueError, match="total"):
         await run_load(sim.url, chat(sim), connections=1)

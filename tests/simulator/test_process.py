@@ -32,7 +32,7 @@ def running(module: str, port_file: Path) -> Iterator[tuple[subprocess.Popen[str
 def test_a_server_tells_its_port_and_stops_on_sigterm(module: str, tmp_path: Path) -> None:
     port_file = tmp_path / "port"
     with running(module, port_file) as (process, port):
-        stats = httpx.get(f"http://127.0.0.1:{port}/sim/stats").json()
+        stats = httpx.get(f"http://127.0.0.1:{port}/sim/stats", timeout=60).json()
         assert stats["arrivals"] == 0
         assert int(port_file.read_text()) == port
         taken = subprocess.run(
@@ -41,7 +41,7 @@ def test_a_server_tells_its_port_and_stops_on_sigterm(module: str, tmp_path: Pat
         assert taken.returncode == 1
         assert taken.stderr.startswith("Cannot listen on 127.0.0.1:")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_the_load_prints_its_figures(tmp_path: Path) -> None:

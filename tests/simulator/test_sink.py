@@ -21,7 +21,7 @@ async def sink() -> AsyncIterator[Sink]:
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     """A sender of callbacks."""
-    async with httpx.AsyncClient(timeout=5.0) as running:
+    async with httpx.AsyncClient(timeout=60.0) as running:
         yield running
 
 
@@ -53,7 +53,7 @@ async def test_it_refuses_first(sink: Sink, client: httpx.AsyncClient) -> None:
 
 async def test_it_hangs_and_redirects(sink: Sink, client: httpx.AsyncClient) -> None:
     with pytest.raises(httpx.ReadTimeout):
-        await client.post(sink.url_for(fault="hang"), json=callback("TASK-1"), timeout=0.1)
+        await client.post(sink.url_for(fault="hang"), json=callback("TASK-1"), timeout=httpx.Timeout(60, read=0.1))
     await sink.until(lambda: sink.stats.disconnects == 1)
     elsewhere = await client.post(sink.url_for(fault="redirect", location="http://10.0.0.1/"), json=callback("TASK-1"))
     assert (elsewhere.status_code, elsewhere.headers["location"]) == (307, "http://10.0.0.1/")

@@ -69,12 +69,6 @@ class Story:
         await eventually_async(there, what="the viewers")
 
 
-async def turns() -> None:
-    """Let everybody do what there is to do: nothing here waits for a network."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 def status(story: Story, state: str, *, attempt: int = 1, progress: int = 0, more: str = "") -> bytes:
     task = ids.parse(story.id).task()
     told = f'{{"id":"{task}","status":"{state}","attempt":{attempt},"progress":{progress}{more}}}'

@@ -42,6 +42,12 @@ def _pauses(within_s: float) -> Iterator[float]:
         looked_s = now_s
 
 
+async def turns(count: int = 20) -> None:
+    """Let everybody do what there is to do, where nothing waits for a network or for time."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 def is_alive(pid: int) -> bool:
     """Tell whether a process runs; one that has ended but was not yet awaited by its parent does not."""
     import psutil

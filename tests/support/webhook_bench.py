@@ -48,7 +48,7 @@ class WebhookBench:
     """Kafka and time, in memory: records are kept by topic, and time goes on to when the next delivery is due."""
 
     def __init__(self, **hooks: Any) -> None:
-        self.settings = Settings.model_validate({"webhooks": {"secret": [SECRET], "timeout_s": 0.5, **hooks}})
+        self.settings = Settings.model_validate({"webhooks": {"secret": [SECRET], "timeout_s": 300, **hooks}})
         self.now_ms = 1_800_000_000_000
         self.waiting: list[Delivery] = []
         self.rows: dict[str, Delivery] = {}

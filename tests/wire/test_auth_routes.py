@@ -15,8 +15,7 @@ from schemas.codec import TASK
 from tests.support.bella import BODY, PUT, Double, row_of
 from tests.support.memory_ingress import ingress_in_memory
 from tests.support.openapi_operations import Operation, in_dialect, operations
-from tests.support.task_frames import turns
-from tests.support.waiting import eventually_async
+from tests.support.waiting import eventually_async, turns
 
 KEYS = """
 [[tenants.acme.keys]]

@@ -13,8 +13,8 @@ from ingress.task_events.position import Run
 from schemas import ids
 from tests.support.bella import BODY, PUT, Double
 from tests.support.memory_ingress import Memory
-from tests.support.task_frames import FRAMES, TAG, TEXT, Story, frames, status, turns
-from tests.support.waiting import eventually_async
+from tests.support.task_frames import FRAMES, TAG, TEXT, Story, frames, status
+from tests.support.waiting import eventually_async, turns
 
 
 async def test_a_task_that_has_ended(story: Story) -> None:

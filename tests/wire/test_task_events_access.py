@@ -11,7 +11,8 @@ from ingress.task_events import hub
 from schemas import ids
 from tests.support import records
 from tests.support.memory_ingress import Memory
-from tests.support.task_frames import Story, frames, status, turns
+from tests.support.task_frames import Story, frames, status
+from tests.support.waiting import turns
 
 
 async def test_a_process_that_ends_says_so_and_does_not_say_done(story: Story) -> None:

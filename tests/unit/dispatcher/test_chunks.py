@@ -18,6 +18,12 @@ from tests.support.dispatcher_doubles import MemoryProducer, work
 from tests.support.waiting import eventually_async
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the end of a stream wait longer than any machine stands still."""
+    monkeypatch.setattr(module, "FLUSH_S", 60.0)
+
+
 def writer(producer: MemoryProducer, *, window_s: float = 0.02) -> ChunkWriter:
     settings = Settings.model_validate({"dispatcher": {"chunk_window_s": window_s}})
     return ChunkWriter(settings, producer, work(), worker="w1", home=3, clock=MillisecondClock())
@@ -32,7 +38,7 @@ async def test_the_first_token_goes_at_once_and_the_rest_in_windows(monkeypatch:
     producer = MemoryProducer()
     async with writer(producer) as chunks:
         chunks.add([b"1"])
-        await eventually_async(lambda: producer.written, within_s=0.5)
+        await eventually_async(lambda: producer.written)
         for number in b"2345":
             chunks.add([bytes([number])])
             await asyncio.sleep(0)

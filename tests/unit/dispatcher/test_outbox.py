@@ -37,7 +37,7 @@ async def outbox(producer: MemoryProducer, rooms: list[bool]) -> AsyncIterator[O
     box.start(Crew())
     yield box
     producer.blocked, producer.hold = False, None
-    await box.close(Deadline(5))
+    await box.close(Deadline(60))
 
 
 async def test_what_comes_during_a_write_goes_with_the_next(outbox: Outbox, producer: MemoryProducer) -> None:
@@ -54,8 +54,9 @@ async def test_what_comes_during_a_write_goes_with_the_next(outbox: Outbox, prod
 
 
 async def test_a_refused_write_is_repeated_until_it_is_taken(
-    outbox: Outbox, producer: MemoryProducer, rooms: list[bool]
+    outbox: Outbox, producer: MemoryProducer, rooms: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
     producer.blocked = True
     futures = [outbox.put(letter(number)) for number in range(3)]
     await eventually_async(lambda: producer.writes >= 2)
@@ -77,7 +78,7 @@ async def test_the_memory_is_bounded(outbox: Outbox, producer: MemoryProducer, m
     outbox.put(letter(1, size=100))
     assert not outbox.room
     producer.hold.set()
-    assert await outbox.drained(Deadline(5))
+    assert await outbox.drained(Deadline(60))
     assert outbox.room
 
 
@@ -85,7 +86,7 @@ async def test_one_write_is_bounded_too(
     outbox: Outbox, producer: MemoryProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_WRITE_BYTES", 250)
-    assert await outbox.put_all((letter(number, size=100) for number in range(10)), Deadline(5))
+    assert await outbox.put_all((letter(number, size=100) for number in range(10)), Deadline(60))
     assert producer.writes == 5
 
 
@@ -94,7 +95,7 @@ async def test_a_deadline_ends_the_wait_but_keeps_the_letter(outbox: Outbox, pro
     assert not await outbox.put_all([letter(1)], Deadline(0.05))
     assert not await outbox.drained(Deadline(0.05))
     producer.blocked = False
-    assert await outbox.drained(Deadline(5))
+    assert await outbox.drained(Deadline(60))
     assert len(producer.written) == 1
 
 

@@ -42,7 +42,7 @@ class World:
     async def told(self) -> list[int]:
         """Report, and return what has been written so far."""
         self.progress.report()
-        await self.outbox.drained(Deadline(5))
+        await self.outbox.drained(Deadline(60))
         events = [EVENT.decode(record.value or b"") for _, _, record in self.producer.written]
         assert {(event["kind"], event["worker"], event["attempt"]) for event in events} <= {("progress", "w1", 1)}
         return [event["progress"] for event in events]

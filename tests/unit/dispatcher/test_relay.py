@@ -113,7 +113,7 @@ async def test_an_error_inside_the_stream_is_named() -> None:
 async def test_an_upstream_that_never_closes_does_not_hold_a_finished_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LINGER_S", 0.05)
     stream = Stream()
-    await asyncio.wait_for(stream.pump(Script(b"data: 1\n\ndata: [DONE]\n\n", then=asyncio.Event())), 5)
+    await asyncio.wait_for(stream.pump(Script(b"data: 1\n\ndata: [DONE]\n\n", then=asyncio.Event())), 60)
     assert stream.frames == [b"1"]
 
 

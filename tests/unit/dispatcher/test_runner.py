@@ -83,7 +83,7 @@ async def world() -> AsyncIterator[World]:
     yield world
     world.runner.release()
     world.producer.blocked = False
-    await world.outbox.close(Deadline(5))
+    await world.outbox.close(Deadline(60))
 
 
 async def test_an_outcome_is_reported_and_then_safe(world: World) -> None:
@@ -106,13 +106,13 @@ async def test_an_outcome_is_reported_and_then_safe(world: World) -> None:
 
 async def test_what_still_runs_is_claimed_once_at_the_tick(world: World) -> None:
     item = await world.begin(work())
-    await world.ticker.tick([], Deadline(5))
+    await world.ticker.tick([], Deadline(60))
     assert world.claims.to_commit() == 1
-    await world.ticker.tick([], Deadline(5))
+    await world.ticker.tick([], Deadline(60))
     assert len(world.events("claimed")) == 1
     item.delivered = lambda: True
-    await world.ticker.tick([], Deadline(5))
-    await world.ticker.tick([], Deadline(5))
+    await world.ticker.tick([], Deadline(60))
+    await world.ticker.tick([], Deadline(60))
     assert [event["streamed"] for event in world.events("claimed")] == [False, True]
 
 
@@ -128,7 +128,7 @@ async def test_a_repeat_is_not_run_and_is_as_safe_as_the_first(world: World) -> 
     await world.begin(one)
     assert world.runner.admit(world.take(one)) is None
     assert world.claims.to_commit() == 0
-    await world.ticker.tick([], Deadline(5))
+    await world.ticker.tick([], Deadline(60))
     assert world.claims.to_commit() == 2
     assert world.runner.admit(world.take(one)) is None
     assert world.claims.to_commit() == 3, "a repeat of what is claimed is safe at once"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.slots import OFFLINE, ONLINE, Draining, Rules, Slots
-from tests.support.waiting import eventually_async
+from tests.support.waiting import eventually_async, turns
 
 levels = st.sampled_from([ONLINE, OFFLINE])
 
@@ -41,17 +41,12 @@ def test_the_choice(
     assert 0 <= rules.room(level, capacity, used) <= max(0, free)
 
 
-async def settle() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
 async def test_online_finds_a_slot_amid_an_offline_flood() -> None:
     slots = Slots(share=0.1, capacity=20)
     flood = [asyncio.create_task(slots.acquire(OFFLINE)) for _ in range(100)]
-    await settle()
+    await turns()
     assert slots.used == (0, 18)
-    await asyncio.wait_for(slots.acquire(ONLINE), 1)
+    await asyncio.wait_for(slots.acquire(ONLINE), 60)
     assert slots.room(OFFLINE) == 0
     for task in flood:
         task.cancel()
@@ -61,9 +56,9 @@ async def test_online_finds_a_slot_amid_an_offline_flood() -> None:
 async def test_offline_gets_its_share_while_online_floods() -> None:
     slots = Slots(share=0.1, capacity=20)
     tasks = [asyncio.create_task(slots.acquire(ONLINE)) for _ in range(200)]
-    await settle()
+    await turns()
     tasks += [asyncio.create_task(slots.acquire(OFFLINE)) for _ in range(10)]
-    await settle()
+    await turns()
     assert slots.used == (20, 0)
     for _ in range(30):
         slots.release(ONLINE)
@@ -95,7 +90,7 @@ async def test_a_smaller_capacity_gives_nothing_until_enough_has_ended() -> None
     slots.resize(1)
     third = asyncio.create_task(slots.acquire(ONLINE))
     slots.release(ONLINE)
-    await settle()
+    await turns()
     assert not third.done()
     slots.release(ONLINE)
     await third
@@ -105,7 +100,7 @@ async def test_a_smaller_capacity_gives_nothing_until_enough_has_ended() -> None
 async def test_closing_sends_those_who_wait_away() -> None:
     slots = Slots(share=0.1)
     waiting = asyncio.create_task(slots.acquire(OFFLINE))
-    await settle()
+    await turns()
     slots.close()
     with pytest.raises(Draining):
         await waiting

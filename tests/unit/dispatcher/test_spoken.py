@@ -141,7 +141,8 @@ async def test_what_is_known_is_not_read_again(topic: Topic, hearing: Hearing) -
     assert b"new/1" in hearing.keys
 
 
-async def test_it_waits_for_kafka(topic: Topic, hearing: Hearing) -> None:
+async def test_it_waits_for_kafka(topic: Topic, hearing: Hearing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.spoken.RETRY_S", 0.01)
     topic.away, topic.events = True, [b"a/1"]
     asked = asyncio.create_task(hearing.heard(1, after=time.monotonic()))
     await eventually_async(lambda: len(topic.asked) >= 2, what="a second try")

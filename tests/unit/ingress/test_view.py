@@ -101,7 +101,7 @@ async def test_waiting_for_an_end_passes_over_everything_else(tmp_path: Path) ->
             await asyncio.sleep(0)
         assert not any(one.done() for one in waiting)
         view.feed(TP, [record_of(row_of(0, "failed"))])
-        assert await asyncio.wait_for(asyncio.gather(*waiting), 10) == [True] * 3
+        assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [True] * 3
         assert view._awaited == {}
         assert not await view.until_ended(IDS[2].encode(), seconds=0.01)
         assert view._awaited == {}

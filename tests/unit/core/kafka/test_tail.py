@@ -11,6 +11,7 @@ from aiokafka import TopicPartition
 from core.kafka import tail as module
 from core.kafka.tail import Tail
 from core.settings import Settings
+from tests.support.waiting import turns
 
 
 class CancellingConsumer:
@@ -103,11 +104,6 @@ def resting() -> Tail:
     return Tail(Settings(), name="tail", topics=[PLACE.topic], handle=lambda *_: None, rest_s=LONG_S)
 
 
-async def turns(count: int = 100) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
 async def test_the_bounds_are_asked_for_before_a_fetch_could_hold_them_up(scripted: Scripted) -> None:
     tail = resting()
     await tail.open()
@@ -119,7 +115,7 @@ async def test_a_tail_rests_only_once_it_has_read_what_was_there(scripted: Scrip
     tail = resting()
     await tail.open()
     await tail.wait_caught_up()
-    await turns()
+    await turns(100)
     assert scripted.given == 2
     await tail.close()
 
@@ -128,18 +124,18 @@ async def test_no_rest_is_taken_while_somebody_waits(scripted: Scripted) -> None
     tail = resting()
     await tail.open()
     await tail.wait_caught_up()
-    await turns()
-    async with asyncio.timeout(30):
+    await turns(100)
+    async with asyncio.timeout(60):
         await tail.passed(PLACE, 9)
-    await turns()
+    await turns(100)
     # The rest begins anew with the batch after that: the reader was on its way already.
     assert 10 <= scripted.given <= 11
     with tail.hurrying():
-        await turns()
+        await turns(100)
         assert scripted.given > 12
-    await turns()
+    await turns(100)
     given = scripted.given
-    await turns()
+    await turns(100)
     assert scripted.given == given
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await tail.close()

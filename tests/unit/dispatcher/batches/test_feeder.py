@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from core.settings import Settings
+from dispatcher.batches import feeder as feeder_module
 from dispatcher.batches.feeder import Feeder, Turns
 from schemas.events import event
 from tests.support.batch_doubles import Stage, input_file, request_line
@@ -47,7 +48,7 @@ async def feeding(
     tasks = [asyncio.create_task(feeder.run()), asyncio.create_task(judge())]
 
     async def over() -> None:
-        await asyncio.wait_for(asyncio.shield(tasks[0]), 30)
+        await asyncio.wait_for(asyncio.shield(tasks[0]), 60)
 
     try:
         yield over, uncountable
@@ -142,7 +143,8 @@ async def test_a_batch_that_is_stopped_is_fed_no_more(stage: Stage) -> None:
     assert stage.notes == []
 
 
-async def test_kafka_that_is_away_is_waited_for(stage: Stage) -> None:
+async def test_kafka_that_is_away_is_waited_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeder_module, "AGAIN_S", 0.01)
     await stage.create(input_file(10))
     stage.producer.blocked = True
     async with feeding(stage) as (over, _):

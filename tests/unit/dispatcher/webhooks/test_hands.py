@@ -11,6 +11,7 @@ from dispatcher.claims import Claims
 from dispatcher.reader import Taken
 from dispatcher.webhooks.hands import Hands, Idle
 from schemas.records import Delivery
+from tests.support.waiting import turns
 
 
 class Record:
@@ -43,19 +44,14 @@ class Desk:
             await asyncio.Event().wait()
 
 
-async def turn() -> None:
-    for _ in range(4):
-        await asyncio.sleep(0)
-
-
 async def test_a_claim_is_settled_when_the_work_is_over_and_not_before() -> None:
     desk, go = Desk(), asyncio.Event()
     desk.take(0, go.wait())
-    await turn()
+    await turns(4)
     assert desk.claims.to_commit() == 0
     assert desk.hands.oldest_ms() == 100
     go.set()
-    await turn()
+    await turns(4)
     assert desk.claims.to_commit() == 1
     assert (len(desk.hands), desk.hands.oldest_ms()) == (0, None)
 
@@ -64,9 +60,9 @@ async def test_what_waits_is_dropped_unsettled_and_what_is_under_way_is_finished
     desk, go = Desk(), asyncio.Event()
     desk.take(0, desk.waits())
     desk.take(1, go.wait())
-    await turn()
+    await turns(4)
     letting_go = asyncio.create_task(desk.hands.let_go(5))
-    await turn()
+    await turns(4)
     assert not letting_go.done()
     go.set()
     await letting_go
@@ -78,7 +74,7 @@ async def test_what_waits_is_dropped_unsettled_and_what_is_under_way_is_finished
 async def test_what_takes_too_long_is_dropped_too() -> None:
     desk = Desk()
     desk.take(0, asyncio.Event().wait())
-    await turn()
+    await turns(4)
     await desk.hands.let_go(0.01)
     assert (len(desk.hands), desk.claims.unsafe()) == (0, 1)
 
@@ -90,7 +86,7 @@ async def test_a_crash_is_put_aside_and_holds_nothing_up(caplog: pytest.LogCaptu
         raise ZeroDivisionError("oh")
 
     desk.take(0, crash())
-    await turn()
+    await turns(4)
     assert desk.crashes == ["unexpected error: oh"]
     assert desk.claims.to_commit() == 1
     assert "callback_crashed" in {getattr(record, "event", None) for record in caplog.records}
@@ -101,7 +97,7 @@ async def test_room_is_bounded_by_records_and_by_bytes() -> None:
     assert await desk.hands.room() == 2
     desk.take(0, go.wait(), size=101)
     asking = asyncio.create_task(desk.hands.room())
-    await turn()
+    await turns(4)
     assert not asking.done()
     go.set()
     assert await asking == 2
@@ -109,7 +105,7 @@ async def test_room_is_bounded_by_records_and_by_bytes() -> None:
     desk.take(1, go.wait())
     desk.take(2, go.wait())
     asking = asyncio.create_task(desk.hands.room())
-    await turn()
+    await turns(4)
     assert not asking.done()
     desk.hands.stop()
     assert await asking == 1, "a reader that stops is not left waiting"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
 
-from dispatcher.webhooks.news import EVERY_MS, HEADER, REMEMBERED, News
+from dispatcher.webhooks.news import EVERY_MS, HEADER, News
 from schemas.headers import find
 from schemas.records import Status
 from streams.outputs import status_record
@@ -63,13 +64,14 @@ def test_nobody_is_told_what_was_not_asked_for() -> None:
     assert told(News(), row(callback_url=None)) == []
 
 
-def test_memory_is_bounded() -> None:
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.webhooks.news.REMEMBERED", 100)
     news = News()
-    for number in range(REMEMBERED + 10):
+    for number in range(110):
         news.of(row(number), now_ms=0)
-    assert len(news._told) == REMEMBERED
-    news.of(row(REMEMBERED + 5, state="completed", finished_ms=20), now_ms=0)
-    assert len(news._told) == REMEMBERED - 1
+    assert len(news._told) == 100
+    news.of(row(105, state="completed", finished_ms=20), now_ms=0)
+    assert len(news._told) == 99
 
 
 def test_only_rows_that_tell_news_carry_the_header() -> None:

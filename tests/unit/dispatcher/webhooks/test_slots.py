@@ -11,6 +11,7 @@ import pytest
 from dispatcher.webhooks.hosts import Health, Hosts, Standing
 from dispatcher.webhooks.post import Answer, Verdict
 from dispatcher.webhooks.slots import Slots
+from tests.support.waiting import turns
 from tests.support.webhook_bench import WebhookBench
 
 GOOD = "http://good.example/x"
@@ -47,11 +48,6 @@ async def bench() -> WebhookBench:
     return made
 
 
-async def turn() -> None:
-    for _ in range(40):
-        await asyncio.sleep(0)
-
-
 async def test_six_hundred_hosts_that_hang_do_not_hold_up_one_that_answers(bench: WebhookBench) -> None:
     poster = Poster()
     bench.courier._poster = poster  # type: ignore[assignment]
@@ -60,7 +56,7 @@ async def test_six_hundred_hosts_that_hang_do_not_hold_up_one_that_answers(bench
         asyncio.create_task(bench.courier.deliver(bench.new(f"http://dead-{number}.example/x")))
         for number in range(600)
     ]
-    await turn()
+    await turns(40)
     assert poster.under_way.total() == 12, "three quarters for those that have not answered yet"
     await asyncio.gather(*(bench.courier.deliver(bench.new(GOOD)) for _ in range(50)))
     assert poster.accepted == 51
@@ -77,7 +73,7 @@ async def test_those_that_are_known_to_hang_leave_room_for_new_ones(bench: Webho
     hanging = [
         asyncio.create_task(bench.courier.deliver(bench.new(f"http://dead-{number}.example/x"))) for number in range(30)
     ]
-    await turn()
+    await turns(40)
     assert poster.under_way.total() == 8
     await bench.courier.deliver(bench.new(GOOD))
     assert poster.accepted == 1
@@ -106,16 +102,16 @@ async def test_a_wait_that_is_cancelled_gives_everything_back() -> None:
             await asyncio.Event().wait()
 
     held = [asyncio.create_task(hold(each)) for each in (Standing.ANSWERS, Standing.SILENT, Standing.SILENT)]
-    await turn()
+    await turns(40)
     for task in reversed(held):
         task.cancel()
     await asyncio.gather(*held, return_exceptions=True)
-    async with asyncio.timeout(30), slots.slot(Standing.SILENT), slots.slot(Standing.ANSWERS):
+    async with asyncio.timeout(60), slots.slot(Standing.SILENT), slots.slot(Standing.ANSWERS):
         pass
 
 
 async def test_a_single_slot_is_for_everybody() -> None:
     slots = Slots(1)
     for standing in Standing:
-        async with asyncio.timeout(30), slots.slot(standing):
+        async with asyncio.timeout(60), slots.slot(standing):
             pass

@@ -69,7 +69,7 @@ async def test_a_claim_that_nobody_judges_is_given_back(cluster: Cluster, monkey
     monkeypatch.setattr(puller, "LOOK_S", 0.05)
     one, _ = cluster.ingress()
     [put] = cluster.submit(1)
-    assert await one.watch(LANE).counted(5)
+    assert await one.watch(LANE).counted(60)
     cluster.judging = False
     assert await ids(one, lease_ms=1_000_000, retries=0) == []
     cluster.judge()
@@ -84,7 +84,7 @@ async def test_a_claim_that_nobody_judges_is_given_back(cluster: Cluster, monkey
 async def test_without_kafka_nothing_is_handed_out(cluster: Cluster) -> None:
     one, _ = cluster.ingress()
     cluster.submit(1)
-    await one.watch(LANE).counted(5)
+    await one.watch(LANE).counted(60)
     cluster.down = True
     with pytest.raises(Unavailable):
         await ids(one)
@@ -96,7 +96,7 @@ async def test_sequential_is_one_at_a_time_where_views_lag(cluster: Cluster) -> 
     second, view = cluster.ingress()
     [younger] = cluster.submit(20)
     for one in (first, second):
-        await one.watch(LANE).counted(5)
+        await one.watch(LANE).counted(60)
     view.paused = True
     [older] = cluster.submit(10)
     await asyncio.sleep(0)

@@ -50,7 +50,7 @@ def numbers(data: bytes) -> list[int]:
 async def take(following: AsyncGenerator[bytes], upto: int) -> list[int]:
     got: list[int] = []
     while not got or got[-1] < upto:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             got += numbers(await anext(following))
     return got
 
