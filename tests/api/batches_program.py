@@ -1,15 +1,12 @@
-"""A program that runs batches with the stock OpenAI SDK, whichever version it finds.
+"""Scenarios in which the stock OpenAI SDK, whichever version is found, runs batches; sdk_main.py runs them.
 
-`python batches_program.py ROOT KEY` prints a JSON object: scenario → null, or the trace of what went wrong. Answers in
-OpenAI's dialect are held to the SDK's strict validation.
+Answers in OpenAI's dialect are held to the SDK's strict validation.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -154,24 +151,10 @@ def siliconflow(client: openai.OpenAI) -> None:
 SCENARIOS: Mapping[str, Callable[[openai.OpenAI], None]] = {
     one.__name__: one for one in (whole, bad_lines, invalid_file, cancelled, pages, refused, siliconflow)
 }
+PREFIXES = ("/v1",)
 
 
-def main(root: str, key: str) -> None:
-    """Run everything."""
-    report: dict[str, str | None] = {}
+def client_of(base_url: str, key: str) -> openai.OpenAI:
+    """Make the client that the scenarios get."""
     headers = {"X-Headrace-Dialect": "openai"}
-    with openai.OpenAI(
-        api_key=key, base_url=f"{root}/v1", default_headers=headers, _strict_response_validation=True
-    ) as client:
-        for name, scenario in SCENARIOS.items():
-            try:
-                scenario(client)
-            except Exception:  # noqa: BLE001 - the test shows it
-                report[name] = traceback.format_exc()
-            else:
-                report[name] = None
-    sys.stdout.write(json.dumps({"version": openai.__version__, "report": report}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return openai.OpenAI(api_key=key, base_url=base_url, default_headers=headers, _strict_response_validation=True)

@@ -1,11 +1,9 @@
-"""A program that sends forms with the stock OpenAI SDK, whichever version it finds; used as openai_program.py is."""
+"""Scenarios in which the stock OpenAI SDK, whichever version is found, sends forms; sdk_main.py runs them."""
 
 from __future__ import annotations
 
 import io
 import json
-import sys
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -116,22 +114,6 @@ SCENARIOS: Mapping[str, Callable[[openai.OpenAI], None]] = {
 PREFIXES = ("/queue", "/v1")
 
 
-def main(root: str, key: str) -> None:
-    """Run everything."""
-    report: dict[str, str | None] = {}
-    for prefix in PREFIXES:
-        with openai.OpenAI(
-            api_key=key, base_url=root + prefix, max_retries=0, _strict_response_validation=True
-        ) as client:
-            for name, scenario in SCENARIOS.items():
-                try:
-                    scenario(client)
-                except Exception:  # noqa: BLE001 - the test shows it
-                    report[f"{prefix} {name}"] = traceback.format_exc()
-                else:
-                    report[f"{prefix} {name}"] = None
-    sys.stdout.write(json.dumps({"version": openai.__version__, "report": report}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def client_of(base_url: str, key: str) -> openai.OpenAI:
+    """Make the client that the scenarios get."""
+    return openai.OpenAI(api_key=key, base_url=base_url, max_retries=0, _strict_response_validation=True)

@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
 from bench.simulator import Simulator
-from tests.support.stack import KEY, Stack
+from tests.support.stack import KEY, Stack, call_of
 
 TOOL = {
     "type": "function",
@@ -89,12 +89,12 @@ async def test_a_body_of_the_sdk_comes_back_as_its_type(whole: Stack, simulator:
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
         async with session.post(f"{whole.url}/v1/queue/put", json=put) as answer:
             assert answer.status == 200, await answer.text()
-            through = await answer.read()
+            through, sent = await answer.read(), call_of(simulator, answer.headers["x-task-id"])
         async with session.post(f"{simulator.root}{path}", json=body) as direct:
             assert through == await direct.read()
     kind.model_validate_json(through)
-    assert json.loads(simulator.recent[-2].body) == body
-    assert simulator.recent[-2].path == path
+    assert json.loads(sent.body) == body
+    assert sent.path == path
 
 
 async def test_a_stream_comes_back_as_the_chunks_of_the_sdk(whole: Stack) -> None:

@@ -8,6 +8,9 @@ from xdist.workermanage import WorkerController
 SHARED_SETUP = ("tests/api/", "tests/integration/operations/")
 """Folders whose modules share a stack or a site; any other module is a unit of its own."""
 
+ALONE = ("tests/api/test_fuzz.py",)
+"""Modules in such folders that start nothing."""
+
 SECONDS = {
     "tests/integration/test_replay.py": 100,
     "tests/integration/test_batches_scheduler.py": 80,
@@ -33,6 +36,8 @@ SECONDS = {
 def unit_of(nodeid: str) -> str:
     """Return the unit of a test: the folder where that shares its set-up, else the module."""
     module = nodeid.partition("::")[0]
+    if module in ALONE:
+        return module
     return next((folder for folder in SHARED_SETUP if module.startswith(folder)), module)
 
 

@@ -15,11 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.simulator import Simulator
+from bench.wire import Request
 from core.config import environment
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 KEY = "hr-local"
+READY_S = 120
+STOP_S = 60
 
 
 class Stack:
@@ -43,11 +47,11 @@ class Stack:
         """Return the process id of a role."""
         return int(self.described["roles"][role]["pid"])
 
-    def kill(self, role: str) -> None:
-        """Kill -9 a role and wait until the supervisor has started it anew."""
+    def kill(self, role: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Kill -9 a role, or end it by another signal, and wait until the supervisor has started it anew."""
         before = self.pid(role)
-        os.kill(before, signal.SIGKILL)
-        eventually(lambda: self.pid(role) != before, within_s=20, what=f"a new {role}")
+        os.kill(before, number)
+        eventually(lambda: self.pid(role) != before, what=f"a new {role}")
 
     def ready(self) -> bool:
         """Ask /readyz."""
@@ -77,13 +81,20 @@ def stack(folder: Path, *flags: str, **settings: object) -> Iterator[Stack]:
         began = time.monotonic()
         while not running.ready():
             assert process.poll() is None, f"headrace up ended: {Path(log.name).read_text()[-2000:]}"
-            assert time.monotonic() - began < 90, f"not ready: {Path(log.name).read_text()[-2000:]}\n{running.logs()}"
+            late = time.monotonic() - began > READY_S
+            assert not late, f"not ready: {Path(log.name).read_text()[-2000:]}\n{running.logs()}"
             time.sleep(0.1)
         yield running
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def call_of(simulator: Simulator, task_id: str) -> Request:
+    """Return the one call that the model server has had of a task; there may have been calls of others since."""
+    [call] = (call for call in simulator.recent if call.headers.get("x-task-id") == task_id)
+    return call

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import signal
 import socket
 import threading
 import time
@@ -15,32 +17,27 @@ import psutil
 import pytest
 
 from bench.simulator import Simulator
-from tests.support.stack import KEY, Stack, stack
+from tests.support.stack import KEY, READY_S, Stack, call_of
 from tests.support.waiting import eventually_async
 
 MB = 1_000_000
 SPEECH = "/v1/audio/transcriptions"
+PATIENCE_S = 60
 AUTH = {"Authorization": f"Bearer {KEY}"}
 
 
 @pytest.fixture(scope="module")
-async def simulator() -> AsyncIterator[Simulator]:
-    async with Simulator() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def whole(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    folder = tmp_path_factory.mktemp("media") / "data"
-    folder.mkdir()
-    running = stack(folder, "--upstream", simulator.url, storage__sweep_s=0.5)
-    yield await asyncio.to_thread(running.__enter__)
-    await asyncio.to_thread(running.__exit__, None, None, None)
+async def fresh(whole: Stack) -> Stack:
+    """Start ingress and dispatcher again: one that has held large bodies may have room left for more."""
+    for role in ("ingress", "dispatcher"):
+        await asyncio.to_thread(whole.kill, role, signal.SIGTERM)
+    await eventually_async(whole.ready, within_s=READY_S, what="a ready stack")
+    return whole
 
 
 @pytest.fixture
 async def client(whole: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=whole.url, headers=AUTH, timeout=60) as made:
+    async with httpx.AsyncClient(base_url=whole.url, headers=AUTH, timeout=PATIENCE_S) as made:
         yield made
 
 
@@ -80,22 +77,23 @@ def form(size: int, **fields: str) -> dict[str, object]:
 
 
 async def test_a_25_mb_upload_costs_no_role_its_memory(
-    whole: Stack, simulator: Simulator, client: httpx.AsyncClient
+    fresh: Stack, simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     for size in (300_000, 2 * MB):  # code is loaded, connections and caches are there
         assert (await client.post(SPEECH, **form(size))).status_code == 200  # type: ignore[arg-type]
-    with Peak(whole.pid("ingress")) as ingress, Peak(whole.pid("dispatcher")) as dispatcher:
+    with Peak(fresh.pid("ingress")) as ingress, Peak(fresh.pid("dispatcher")) as dispatcher:
         response = await client.post(SPEECH, **form(25 * MB))  # type: ignore[arg-type]
     assert response.status_code == 200, response.text
-    assert simulator.recent[-1].headers["content-length"] == str(len(simulator.recent[-1].body))
+    call = call_of(simulator, response.headers["x-task-id"])
+    assert call.headers["content-length"] == str(len(call.body))
     assert ingress.bytes < 10 * MB
     assert dispatcher.bytes < 10 * MB
 
 
-async def test_a_large_answer_costs_no_role_its_memory(whole: Stack, client: httpx.AsyncClient) -> None:
+async def test_a_large_answer_costs_no_role_its_memory(fresh: Stack, client: httpx.AsyncClient) -> None:
     ask = {"model": "sim-instant", "messages": [{"role": "user", "content": "x"}]}
     await client.post("/v1/chat/completions", json=ask | {"sim": {"size": MB}})
-    with Peak(whole.pid("ingress")) as ingress, Peak(whole.pid("dispatcher")) as dispatcher:
+    with Peak(fresh.pid("ingress")) as ingress, Peak(fresh.pid("dispatcher")) as dispatcher:
         async with client.stream("POST", "/v1/chat/completions", json=ask | {"sim": {"size": 40 * MB}}) as response:
             digest = hashlib.sha256()
             size = 0
@@ -124,7 +122,7 @@ def refused(whole: Stack, path: str, size: int) -> bytes:
         f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: {kind}\r\n"
         f"Content-Length: {size}\r\n\r\n"
     )
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
         connection.sendall(head.encode())
         for _ in range(size // MB):
             connection.sendall(b"x" * MB)
@@ -152,7 +150,7 @@ async def test_a_client_that_asks_first_is_refused_before_it_sends(whole: Stack)
         f"POST {SPEECH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nExpect: 100-continue\r\n"
         f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {40 * MB}\r\n\r\n".encode()
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
     writer.close()
 
@@ -179,17 +177,17 @@ async def test_a_form_that_is_sent_again_with_its_key_is_one_task(
     whole: Stack, simulator: Simulator, client: httpx.AsyncClient
 ) -> None:
     """Each sending has a boundary of its own, as every client makes one anew."""
-    headers, before = {"Idempotency-Key": "media"}, set(stored(whole))
-    first = await client.post(SPEECH, **form(MB), headers=headers)  # type: ignore[arg-type]
-    arrivals = simulator.stats.arrivals
-    again = await client.post(SPEECH, **form(MB), headers=headers)  # type: ignore[arg-type]
-    other = await client.post(SPEECH, **form(MB, language="de"), headers=headers)  # type: ignore[arg-type]
+    key, before = f"media {time.time_ns()}", set(stored(whole))
+    headers, sim = {"Idempotency-Key": key}, json.dumps({"key": key})
+    first = await client.post(SPEECH, **form(MB, sim=sim), headers=headers)  # type: ignore[arg-type]
+    again = await client.post(SPEECH, **form(MB, sim=sim), headers=headers)  # type: ignore[arg-type]
+    other = await client.post(SPEECH, **form(MB, sim=sim, language="de"), headers=headers)  # type: ignore[arg-type]
     assert (again.status_code, again.content) == (200, first.content)
     assert again.headers["x-task-id"] == first.headers["x-task-id"]
     assert other.status_code == 422
-    assert simulator.stats.arrivals == arrivals
+    assert simulator.stats.keys[key].arrivals == 1
     kept = f"tasks/{first.headers['x-task-id']}"
-    await eventually_async(lambda: set(stored(whole)) - before == {kept}, what="the end of the twins' bodies")
+    await eventually_async(lambda: set(stored(whole)) - before == {kept}, what="the end of the duplicates' bodies")
 
 
 async def test_bodies_go_when_their_task_has_expired(whole: Stack, client: httpx.AsyncClient) -> None:
@@ -199,9 +197,7 @@ async def test_bodies_go_when_their_task_has_expired(whole: Stack, client: httpx
     assert (kept.status_code, gone.status_code) == (200, 200)
     kept_id, gone_id = kept.headers["x-task-id"], gone.headers["x-task-id"]
     assert len([name for name in stored(whole) if kept_id in name]) == 2
-    await eventually_async(
-        lambda: not [name for name in stored(whole) if gone_id in name], within_s=30, what="the sweep"
-    )
+    await eventually_async(lambda: not [name for name in stored(whole) if gone_id in name], what="the sweep")
     assert len([name for name in stored(whole) if kept_id in name]) == 2
 
 
@@ -209,9 +205,8 @@ async def test_the_sweep_goes_on_after_kill_9(whole: Stack, client: httpx.AsyncC
     headers = {"X-Headrace-Result-Retention": "3"}
     answer = await client.post(SPEECH, **form(MB), headers=headers)  # type: ignore[arg-type]
     task_id = answer.headers["x-task-id"]
-    began = time.monotonic()
     await asyncio.to_thread(whole.kill, "streams-online")
     await eventually_async(
-        lambda: not [name for name in stored(whole) if task_id in name], within_s=60, what="the sweep"
+        lambda: not [name for name in stored(whole) if task_id in name], within_s=90, what="the sweep"
     )
-    assert time.monotonic() - began < 60
+    await eventually_async(whole.ready, within_s=READY_S, what="a ready stack for the tests after this one")
