@@ -13,20 +13,20 @@ from headrace.replaying.choice import Choice
 from headrace.replaying.running import opened
 from headrace.replaying.survey import surveyed
 from schemas import topics
-from tests.support.replay_site import ReplaySite, past
+from tests.support.replay_site import ReplaySite, replay_site
 
 
 @pytest.fixture(scope="module")
-async def p(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ReplaySite]:
-    async with past(kafka, tmp_path_factory.mktemp("dry"), prefix="dry") as made_up:
+async def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ReplaySite]:
+    async with replay_site(kafka, tmp_path_factory.mktemp("dry")) as site:
         for queue, state, count in (("a", "completed", 30), ("a", "failed", 10), ("b", "cancelled", 5)):
-            made = [made_up.new(queue, number) for number in range(count)]
-            await made_up.write(made)
-            await made_up.used(made, state, tokens=100 if state == "completed" else 0)
-        await made_up.write([made_up.new("b", 0, owner="other", model=None), made_up.new("a", 1, replay_of="TASK-1")])
-        poison = Record(b"poison", b"\x00\x00\x00\x00\x01broken", [], 1_795_000_000_000)
-        await made_up.producer.send(made_up.settings.topic(topics.tasks(1)), 0, poison)
-        yield made_up
+            made = [site.new(queue, number) for number in range(count)]
+            await site.write(made)
+            await site.write_usage(made, state, tokens=100 if state == "completed" else 0)
+        await site.write([site.new("b", 0, owner="other", model=None), site.new("a", 1, replay_of="TASK-1")])
+        broken = Record(b"broken", b"\x00\x00\x00\x00\x01broken", [], 1_795_000_000_000)
+        await site.producer.send(site.settings.topic(topics.tasks(1)), 0, broken)
+        yield site
 
 
 def files(folder: Path) -> set[str]:
@@ -34,10 +34,10 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-async def test_a_dry_run_counts_and_touches_nothing(p: ReplaySite) -> None:
-    offsets, there = await p.offsets(), files(p.settings.data_dir)
+async def test_a_dry_run_counts_and_touches_nothing(site: ReplaySite) -> None:
+    offsets, there = await site.ends_of(), files(site.settings.data_dir)
     assert any("usage" in name for name in offsets)
-    found = (await p.run("run", "--dry-run", "--json")).json
+    found = (await site.run("run", "--dry-run", "--json")).json
     assert found["tasks"] == 46
     assert found["groups"] == [
         {"queue": "a", "level": "offline", "model": "m", "ending": "completed", "tasks": 30},
@@ -53,19 +53,19 @@ async def test_a_dry_run_counts_and_touches_nothing(p: ReplaySite) -> None:
     assert found["passed_over"] == {"unreadable": 1}
     assert found["read"] == 46 + 1 + 1 + 45
     assert any("15 days" in note for note in found["notes"])
-    table = await p.run("run", "--dry-run", "--queue-to", "shadow", "--model-to", "unpriced", "--from", "-2h")
+    table = await site.run("run", "--dry-run", "--queue-to", "shadow", "--model-to", "unpriced", "--from", "-2h")
     assert table.code == 0
     assert "m as unpriced" in table.out
     assert "no price" in table.out
-    assert await p.offsets() == offsets
-    assert files(p.settings.data_dir) == there
+    assert await site.ends_of() == offsets
+    assert files(site.settings.data_dir) == there
 
 
-async def test_what_is_chosen(p: ReplaySite) -> None:
+async def test_what_is_chosen(site: ReplaySite) -> None:
     now_ms = time.time_ns() // 1_000_000
     hour_ms = 3_600_000
     nobody = "TASK-1-1-C-260101000000-0000-000000"
-    for choice, count in (
+    choices = (
         (Choice(queues=("a",)), 40),
         (Choice(queues=("a", "b")), 46),
         (Choice(queues=("a",), endings=("completed",)), 30),
@@ -78,8 +78,9 @@ async def test_what_is_chosen(p: ReplaySite) -> None:
         (Choice(from_ms=now_ms - hour_ms, to_ms=now_ms + hour_ms), 46),
         (Choice(replays=True), 47),
         (Choice(ids=(nobody,)), 0),
-    ):
-        async with opened(p.settings) as lookup:
-            found = await surveyed(p.settings, lookup, choice, now_ms=now_ms, on_read=lambda *_: None)
-        assert found.tally.total == count, choice
-        assert found.missing_ids == [*choice.ids]
+    )
+    async with opened(site.settings) as lookup:
+        for choice, count in choices:
+            found = await surveyed(site.settings, lookup, choice, now_ms=now_ms, on_read=lambda *_: None)
+            assert found.tally.total == count, choice
+            assert found.missing_ids == [*choice.ids]

@@ -12,7 +12,8 @@ ALONE = ("tests/api/test_fuzz.py",)
 """Modules in such folders that start nothing."""
 
 SECONDS = {
-    "tests/integration/test_replay.py": 100,
+    "tests/integration/test_replay_large.py": 60,
+    "tests/integration/test_replay.py": 40,
     "tests/integration/test_batches_scheduler.py": 80,
     "tests/integration/operations/": 100,
     "tests/api/": 100,
@@ -22,8 +23,8 @@ SECONDS = {
     "tests/fault/test_campaign.py": 90,
     "tests/fault/test_killed_sender.py": 50,
     "tests/integration/test_batches_http.py": 60,
-    "tests/integration/test_scheduler_crashes.py": 60,
-    "tests/integration/test_scheduler.py": 50,
+    "tests/integration/test_scheduler_crashes.py": 50,
+    "tests/integration/test_scheduler.py": 30,
     "tests/local/test_whole.py": 50,
     "tests/local/test_launch.py": 40,
     "tests/fault/test_three_brokers.py": 40,

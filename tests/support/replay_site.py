@@ -1,4 +1,4 @@
-"""A past to replay: a lane with real roles before a simulated model, tasks written as a door writes them."""
+"""Something to replay: the offline level before a simulated model, with tasks written as an ingress writes them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from click.testing import CliRunner
 
 from bench.simulator import Simulator
+from bench.simulator.answers import chat, whole
+from bench.simulator.behaviour import INSTANT
 from core.blobs import BlobStore, open_blobs
-from core.kafka.admin import apply_topics
+from core.kafka.admin import admin, partition_counts
 from core.kafka.lookup import Lookup
 from core.kafka.producer import Producer, Record
 from core.kafka.tail import Records, Tail
 from core.queues import QueueDirectory
 from core.settings import Settings
+from core.usage import usage_of
+from headrace.main import main
+from headrace.replaying.reading import patient
 from schemas import topics
 from schemas.codec import RESULT, TASK
 from schemas.headers import headers
@@ -32,16 +37,20 @@ from schemas.parts import Usage
 from schemas.records import Result, Task
 from schemas.slices import queue_number
 from streams.accounting import usage_record
+from streams.outputs import result_record
+from tests.support.dispatcher_probe import dispatching
+from tests.support.kafka import declared_topics
+from tests.support.ports import free_port
 from tests.support.records import task
 from tests.support.results import result_of
 from tests.support.roles import running, settings_for
 from tests.support.waiting import eventually_async
 
-ROLES = (("streams", "--level", "offline"), ("dispatcher",))
 MODELS = '{"m": {"prompt_price": "2", "completion_price": "4", "price_unit": "0.001"}}'
+NamedTask = tuple[str, Task]
 
 
-class Said(NamedTuple):
+class CommandResult(NamedTuple):
     """How a command ended."""
 
     code: int
@@ -56,20 +65,23 @@ class Said(NamedTuple):
 
 
 class ReplaySite:
-    """The offline lane of one installation."""
+    """The topics of one installation, and what happens at its offline level."""
 
     def __init__(self, settings: Settings, env: dict[str, str], simulator: Simulator) -> None:
-        self.settings, self.env, self.simulator = settings, env, simulator
-        self.producer = Producer(settings, name="past")
-        self.queues = QueueDirectory(settings, name="past")
+        self.settings, self.simulator = settings, simulator
+        self.env = {**env, "HEADRACE_URL": f"http://127.0.0.1:{settings.ingress.port}", "HEADRACE_MODELS": MODELS}
+        self.producer = Producer(settings, name="replay-site")
+        self.queues = QueueDirectory(settings, name="replay-site")
         self.blobs: BlobStore = open_blobs(settings)
         self.results: dict[str, Result] = {}
         self.repeated: Counter[str] = Counter()
         """Results by the task that they repeat."""
-        self.tail = Tail(settings, name="past", topics=[settings.topic(topics.results(1))], handle=self._ended)
+        self.tail = Tail(
+            settings, name="replay-site", topics=[settings.topic(topics.results(1))], handle=self._on_results
+        )
         self._serials = Serials(77)
 
-    def _ended(self, _: TopicPartition, records: Records) -> None:
+    def _on_results(self, _: TopicPartition, records: Records) -> None:
         for record in records:
             result = RESULT.decode(record.value or b"")
             assert result["id"] not in self.results, "two results of one task"
@@ -77,7 +89,7 @@ class ReplaySite:
             if result["replay_of"]:
                 self.repeated[result["replay_of"]] += 1
 
-    def new(self, queue: str, number: int, **changes: Any) -> tuple[str, Task]:
+    def new(self, queue: str, number: int, **changes: Any) -> NamedTask:
         """Make a task with a body of its own."""
         home = number % self.settings.kafka.partitions
         now_ms = time.time_ns() // 1_000_000
@@ -89,105 +101,156 @@ class ReplaySite:
         base = {"data": body, "owner": "acme", "created_ms": now_ms}
         return str(made), task(id=str(made), queue=queue, level=1, **{**base, **changes})
 
-    async def write(self, tasks: Sequence[tuple[str, Task]]) -> list[str]:
+    async def write(self, tasks: Sequence[NamedTask]) -> list[str]:
         """Write tasks as an ingress does; returns their ids."""
         by_home: dict[tuple[str, int], list[Record]] = {}
         for task_id, one in tasks:
             described = headers(
                 kind="task", ce_id=task_id, at_ms=one["created_ms"], queue=one["queue"], level=1, owner=one["owner"]
             )
-            home = int(task_id.split("-")[5])
             record = Record(task_id.encode(), TASK.encode(one), described, one["created_ms"])
-            by_home.setdefault((self.settings.topic(topics.tasks(1)), home), []).append(record)
+            by_home.setdefault((self.settings.topic(topics.tasks(1)), _home(task_id)), []).append(record)
         await self.producer.ship(by_home)
         return [task_id for task_id, _ in tasks]
 
-    async def used(self, tasks: Sequence[tuple[str, Task]], state: str, *, tokens: int) -> None:
-        """Write how tasks ended, where no scheduler runs that would."""
+    async def write_past(self, tasks: Sequence[NamedTask]) -> list[str]:
+        """Write tasks with what the simulator answers to them, as if they had run long ago; returns their ids.
+
+        Before a scheduler starts: it begins to read behind them, so 10,000 cost the seconds of their encoding.
+        """
+        by_home: dict[tuple[str, int], list[Record]] = {}
         for task_id, one in tasks:
-            usage: Usage = {"prompt_tokens": tokens, "completion_tokens": tokens, "total_tokens": 2 * tokens}
-            ended = result_of(
+            body = whole(chat(orjson.loads(one["data"] or b""), INSTANT))
+            times = dict.fromkeys(("created_ms", "started_ms", "finished_ms"), one["created_ms"])
+            result = result_of(
+                task_id, mode=one["mode"], owner=one["owner"], queue=one["queue"], level=1, model=one["model"],
+                upstream=self.simulator.url, body=body, usage=usage_of(body), **times,
+            )  # fmt: skip
+            record = result_record(result, traceparent=None)
+            by_home.setdefault((self.settings.topic(topics.results(1)), _home(task_id)), []).append(record)
+        await self.producer.ship(by_home)
+        made = await self.write(tasks)
+        await self._commit_inputs()
+        return made
+
+    async def _commit_inputs(self) -> None:
+        """Commit everything that is written as read by the schedulers."""
+        ends = await self._ends([self.settings.topic(name(1)) for name in (topics.tasks, topics.events)])
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.settings.kafka.bootstrap, group_id=self.settings.topic("scheduler.offline")
+        )
+        await consumer.start()
+        try:
+            consumer.assign([*ends])
+            await consumer.commit(ends)
+        finally:
+            await consumer.stop()
+
+    async def write_usage(self, tasks: Sequence[NamedTask], state: str, *, tokens: int) -> None:
+        """Write how tasks ended, where no scheduler runs that would."""
+        usage: Usage = {"prompt_tokens": tokens, "completion_tokens": tokens, "total_tokens": 2 * tokens}
+        records = []
+        for task_id, one in tasks:
+            result = result_of(
                 task_id, mode="callback", owner=one["owner"], state=state, queue=one["queue"], level=1,
                 model=one["model"], usage=usage, finished_ms=one["created_ms"] + 10,
             )  # fmt: skip
-            home = int(task_id.split("-")[5])
-            await self.producer.send(self.settings.topic(topics.USAGE), home, usage_record(ended))
+            records.append((self.settings.topic(topics.USAGE), _home(task_id), usage_record(result)))
+        await self.producer.send_all(records)
 
     async def submit(self, queue: str, count: int, **changes: Any) -> list[str]:
-        """Write so many tasks into a queue and wait for their outcomes."""
+        """Write so many tasks into a queue and wait for their results."""
         await self.queues.register(self.producer, queue)
         made = await self.write([self.new(queue, number, **changes) for number in range(count)])
-        await self.ended(made)
+        await self.wait_for_results(made)
         return made
 
-    async def ended(self, task_ids: Sequence[str], *, within_s: float = 300) -> None:
-        """Wait for the outcomes of tasks."""
-        await eventually_async(
-            lambda: all(one in self.results for one in task_ids), within_s=within_s, what=f"{len(task_ids)} outcomes"
-        )
+    async def wait_for_results(self, task_ids: Sequence[str], *, within_s: float = 300) -> None:
+        """Wait for the results of tasks."""
+        await self._wait_for(task_ids, self.results.__contains__, within_s=within_s, what="results")
 
-    async def again(self, task_ids: Sequence[str], *, within_s: float = 300) -> None:
-        """Wait for an outcome of the repetition of each of these."""
-        await eventually_async(
-            lambda: all(self.repeated[one] for one in task_ids), within_s=within_s, what=f"{len(task_ids)} repetitions"
-        )
+    async def wait_for_repetitions(self, task_ids: Sequence[str], *, within_s: float = 300) -> None:
+        """Wait for a result of the repetition of each of these."""
+        await self._wait_for(task_ids, self.repeated.__contains__, within_s=within_s, what="repetitions")
 
-    def command(self, *arguments: str) -> Any:
+    async def _wait_for(self, task_ids: Iterable[str], there: Any, *, within_s: float, what: str) -> None:
+        missing = list(task_ids)
+
+        def complete() -> bool:
+            while missing and there(missing[-1]):
+                missing.pop()
+            return not missing
+
+        await eventually_async(complete, within_s=within_s, what=f"all of the {len(missing)} {what}")
+
+    def start(self, *arguments: str) -> Any:
         """Begin `headrace replay …` as a process."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
         pipe = asyncio.subprocess.PIPE
         return asyncio.create_subprocess_exec(
             sys.executable, "-m", "headrace.main", "replay", *arguments,
-            env={**clean, **self.env, "COLUMNS": "200"}, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe,
+            env={**clean, **self.env}, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe,
         )  # fmt: skip
 
-    async def run(self, *arguments: str) -> Said:
-        """Run `headrace replay …` to its end."""
-        process = await self.command(*arguments)
-        out, err = await process.communicate()
-        return Said(process.returncode, out.decode(), err.decode())
+    async def run(self, *arguments: str) -> CommandResult:
+        """Run `headrace replay …` to its end, in a thread of this process."""
+        foreign = {name: None for name in os.environ if name.startswith("HEADRACE_")}
+        env = {**foreign, **self.env, "COLUMNS": "200"}
+        result = await asyncio.to_thread(CliRunner().invoke, main, ["replay", *arguments], env=env)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return CommandResult(result.exit_code, result.stdout, result.stderr)
 
-    async def offsets(self) -> dict[str, int]:
-        """Return the next offset of every partition of every topic of this installation."""
-        client = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka.bootstrap)
-        await client.start()
+    async def ends_of(self, *names: str) -> dict[str, int]:
+        """Return the next offset of every partition of some topics, or of all that this installation has."""
+        wanted = [self.settings.topic(name) for name in names]
+        if not names:
+            async with admin(self.settings) as client:
+                there = await client.list_topics()
+            wanted = [name for name in there if name.startswith(self.settings.kafka.topic_prefix)]
+        return {f"{tp.topic}/{tp.partition}": end for tp, end in (await self._ends(wanted)).items()}
+
+    async def _ends(self, names: Sequence[str]) -> dict[TopicPartition, int]:
+        async with admin(self.settings) as client:
+            counts = await partition_counts(client, names)
+        tps = [TopicPartition(name, number) for name in names for number in range(counts[name])]
+        lookup = Lookup(self.settings, name="replay-site-ends")
         try:
-            described = await client.describe_topics()
-        finally:
-            await client.close()
-        ours = [one for one in described if one["topic"].startswith(self.settings.kafka.topic_prefix)]
-        lookup = Lookup(self.settings, name="past-offsets")
-        try:
-            await lookup.open([one["topic"] for one in ours])
-            found: dict[str, int] = {}
-            for one in ours:
-                tps = [TopicPartition(one["topic"], part["partition"]) for part in one["partitions"]]
-                bounds = await lookup.bounds(tps)
-                found |= {f"{tp.topic}/{tp.partition}": end for tp, (_, end) in bounds.items()}
+            await lookup.open_patiently(names)
+            bounds = await patient(lambda: lookup.bounds(tps))
         finally:
             await lookup.close()
-        return found
+        return {tp: end for tp, (_, end) in bounds.items()}
+
+
+def _home(task_id: str) -> int:
+    return int(task_id.split("-")[5])
 
 
 @asynccontextmanager
-async def past(kafka: str, folder: Path, *roles: tuple[str, ...], prefix: str = "past") -> AsyncIterator[ReplaySite]:
-    """Create the topics and run some roles."""
+async def replay_site(kafka: str, folder: Path) -> AsyncIterator[ReplaySite]:
+    """Create the topics; no role runs."""
     async with Simulator() as simulator:
         settings, env = settings_for(
-            kafka, folder, f"{prefix}-{time.time_ns()}.", upstream__urls=[simulator.url], kafka__partitions=2,
-            kafka__work_partitions=2, storage__inline_bytes=20_000,
+            kafka, folder, f"{folder.name}-{time.time_ns()}.", upstream__urls=[simulator.url],
+            ingress__port=free_port(), storage__inline_bytes=20_000, dispatcher__grace_s=1,
         )  # fmt: skip
-        await apply_topics(settings)
-        opened = ReplaySite(settings, {**env, "HEADRACE_MODELS": MODELS}, simulator)
-        await opened.producer.start()
-        await opened.queues.open()
-        await opened.tail.open()
-        with ExitStack() as stack:
-            for number, arguments in enumerate(roles):
-                stack.enter_context(running(*arguments, env=env, log=folder / f"{number}.log"))
+        async with declared_topics(settings):
+            site = ReplaySite(settings, env, simulator)
+            await site.producer.start()
+            await site.queues.open()
+            await site.tail.open()
             try:
-                yield opened
+                yield site
             finally:
-                await opened.tail.close()
-                await opened.queues.close()
-                await opened.producer.stop()
+                await site.tail.close()
+                await site.queues.close()
+                await site.producer.stop()
+
+
+@asynccontextmanager
+async def working(site: ReplaySite, folder: Path) -> AsyncIterator[None]:
+    """Run a scheduler of the offline level as a process, and a dispatcher in this one."""
+    with running("streams", "--level", "offline", env=site.env, log=folder / "streams.log"):
+        async with dispatching(site.settings):
+            yield
