@@ -13,13 +13,10 @@ import orjson
 import pytest
 
 from bench.wire import Exchange, RawServer, head
-from core.kafka.tail import Records, Tail
-from core.settings import Settings
-from schemas import topics
-from schemas.codec import DELIVERY
-from tests.support.dispatcher_probe import DispatcherProbe
+from tests.support.dispatcher_probe import DispatcherProbe, dispatcher_probe
 from tests.support.roles import Role, settings_for
 from tests.support.waiting import eventually_async
+from tests.support.webhook_probe import DeliveryRows
 
 TASKS, KILLS = 300, 5
 
@@ -64,20 +61,20 @@ class Flapping(RawServer):
 async def test_kill_9_at_any_point_loses_no_delivery(kafka: str, tmp_path: Path) -> None:
     prefix = f"killed-sender-{time.time_ns()}."
     settings, env = settings_for(
-        kafka, tmp_path, prefix, kafka__partitions=3, dispatcher__only="webhooks",
-        webhooks__retry_delays=[0.2, 0.5, 1, 1, 6, *[0.5] * 60], webhooks__timeout_s=2,
+        kafka, tmp_path, prefix, dispatcher__only="webhooks",
+        webhooks__retry_delays=[0.2, 0.5, 1, 1, 6, *[0.5] * 60],
     )  # fmt: skip
-    probe = DispatcherProbe(settings)
-    await probe.open()
     sender = Role("dispatcher", env=env, log=tmp_path / "sender.log")
     dice = random.Random(4)
-    try:
-        async with Flapping() as receiver:
+    async with dispatcher_probe(settings) as probe, Flapping() as receiver:
+        rows = DeliveryRows(settings)
+        await rows.tail.open()
+        try:
             sender.start()
             load = asyncio.create_task(put(probe, receiver.root))
             for number in range(KILLS):
                 calls = receiver.calls
-                await eventually_async(partial(receiver.called_since, calls), within_s=60, what="a call of the new one")
+                await eventually_async(partial(receiver.called_since, calls), what="a call of the new one")
                 await asyncio.sleep(dice.uniform(0, 2) if number % 2 else dice.uniform(0, 0.2))
                 await asyncio.to_thread(sender.kill)
                 sender.start()
@@ -85,11 +82,11 @@ async def test_kill_9_at_any_point_loses_no_delivery(kafka: str, tmp_path: Path)
             await eventually_async(
                 lambda: all(receiver.accepted[one] for one in ids), within_s=120, what="every delivery"
             )
-            await every_row_says_so(settings, ids)
-        assert probe.letters == []
-    finally:
-        await asyncio.to_thread(sender.kill)
-        await probe.close()
+            await eventually_async(lambda: all(rows.state(one) == "delivered" for one in ids), what="every row")
+        finally:
+            await asyncio.to_thread(sender.kill)
+            await rows.tail.close()
+        assert probe.dead_letters == {}
 
 
 async def put(probe: DispatcherProbe, root: str) -> list[str]:
@@ -100,22 +97,3 @@ async def put(probe: DispatcherProbe, root: str) -> list[str]:
         if number % 20 == 0:
             await asyncio.sleep(0.3)
     return ids
-
-
-async def every_row_says_so(settings: Settings, ids: list[str]) -> None:
-    """Wait until the row of every delivery is the last one."""
-    states: dict[str, str] = {}
-
-    def take(_: object, records: Records) -> None:
-        for record in records:
-            row = DELIVERY.decode(record.value or b"")
-            states[row["task_id"]] = row["state"]
-
-    tail = Tail(settings, name="rows", topics=[settings.topic(topics.DELIVERIES)], handle=take)
-    await tail.open()
-    try:
-        await eventually_async(
-            lambda: all(states.get(one) == "delivered" for one in ids), within_s=60, what="every row"
-        )
-    finally:
-        await tail.close()

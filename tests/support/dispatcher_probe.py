@@ -6,14 +6,14 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from core.kafka.admin import apply_topics
+from core.kafka.cluster import Cluster
 from core.kafka.producer import Producer, Record
 from core.kafka.tail import Records, Tail
 from core.queues import QueueDirectory
@@ -21,12 +21,16 @@ from core.settings import Settings
 from dispatcher.main import serve
 from schemas import topics
 from schemas.codec import CHUNK, CONTROL, EVENT, RESULT, WORK
+from schemas.headers import find
 from schemas.ids import TaskId
-from schemas.records import ORDINARY, Chunk, Control, Event, Mode, Outcome, Result, Work
+from schemas.records import ORDINARY, Chunk, Control, Event, Mode, Outcome, Queue, Result, Work
 from schemas.slices import stable_hash
+from tests.support.kafka import declared_topics
 from tests.support.waiting import eventually_async
 
 QUEUE = "chat"
+WITHIN_S = 60.0
+GROUP_POLL_S = 0.1
 _serials = itertools.count()
 
 
@@ -36,53 +40,60 @@ def now_ms() -> int:
 
 
 class DispatcherProbe:
-    """Plays the scheduler for dispatchers."""
+    """Plays the scheduler for dispatchers. Tests share it: whatever one asserts is about its own task ids."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.queue = QUEUE
+        """Where `submit` writes unless told otherwise."""
         self.events: dict[str, list[Event]] = defaultdict(list)
-        self.alive: list[Event] = []
+        self.heartbeats: dict[str, dict[TopicPartition, list[Event]]] = defaultdict(lambda: defaultdict(list))
+        """Heartbeats and goodbyes of each worker, by the partition that they were written to."""
         self.chunks: dict[str, list[Chunk]] = defaultdict(list)
-        self.letters: list[Any] = []
+        self.dead_letters: dict[str, list[Any]] = {}
+        """By the key of the record."""
+        self.traceparents: dict[str, bytes | None] = {}
+        """The trace context of the newest event of each task."""
         self.producer = Producer(settings, name="probe")
         self.directory = QueueDirectory(settings, name="probe")
+        self._cluster = Cluster(settings, name="probe")
         events = self._names(topics.events(0), topics.events(1))
         self._tails = [
             Tail(settings, name="probe-events", topics=events, handle=self._event),
             Tail(settings, name="probe-chunks", topics=self._names(topics.CHUNKS), handle=self._chunk),
-            Tail(settings, name="probe-letters", topics=self._names(topics.DEAD_LETTERS), handle=self._letter),
+            Tail(settings, name="probe-dead", topics=self._names(topics.DEAD_LETTERS), handle=self._dead_letter),
         ]  # fmt: skip
 
     async def open(self) -> None:
-        """Create the topics and follow what comes out."""
-        await apply_topics(self.settings)
+        """Follow what comes out."""
         await self.producer.start()
-        await self.directory.open()
-        for tail in self._tails:
-            await tail.open()
-        await self.directory.register(self.producer, QUEUE)
+        await asyncio.gather(self.directory.open(), *(tail.open() for tail in self._tails))
 
     async def close(self) -> None:
         """Stop following."""
-        for tail in self._tails:
-            await tail.close()
-        await self.directory.close()
+        await asyncio.gather(self.directory.close(), *(tail.close() for tail in self._tails))
         await self.producer.stop()
+
+    async def use_queue(self, name: str = QUEUE) -> Queue:
+        """Register a queue, and write to it from now on."""
+        self.queue = name
+        return await self.directory.register(self.producer, name)
 
     async def submit(
         self,
         *,
         level: int = 0,
-        queue: str = QUEUE,
+        queue: str | None = None,
         mode: Mode = "callback",
         attempt: int = 1,
         timeout_s: float = 60,
         task_id: str | None = None,
         sim: dict[str, Any] | None = None,
+        traceparent: bytes | None = None,
         **changes: Any,
     ) -> str:
         """Write one work record; `sim` says how the upstream behaves."""
-        number = next(_serials)
+        number, queue = next(_serials), queue or self.queue
         home = number % self.settings.kafka.partitions
         task_id = task_id or str(TaskId(7, level, mode[0].upper(), 1_795_000_000, home, number))
         body = {"model": "m", "messages": [{"role": "user", "content": task_id}], "stream": mode == "streaming"}
@@ -94,14 +105,17 @@ class DispatcherProbe:
             "content_type": "application/json",
         }  # fmt: skip
         work = {**work, **changes}  # type: ignore[typeddict-item]
-        await self.put_work(queue, level, task_id, WORK.encode(work))
+        headers = [("traceparent", traceparent)] if traceparent else []
+        await self.put_work(queue, level, task_id, WORK.encode(work), headers)
         return task_id
 
-    async def put_work(self, queue: str, level: int, key: str, value: bytes) -> tuple[int, int]:
+    async def put_work(
+        self, queue: str, level: int, key: str, value: bytes, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> tuple[int, int]:
         """Write any bytes as a work record; returns partition and offset."""
         partition = stable_hash(key) % self.settings.kafka.work_partitions
         topic = self.settings.topic(topics.work(queue, level))
-        return partition, await self.producer.send(topic, partition, Record(key.encode(), value))
+        return partition, await self.producer.send(topic, partition, Record(key.encode(), value, [*headers]))
 
     async def cancel(self, task_id: str) -> None:
         """Write the control record of a task that was ended."""
@@ -139,9 +153,9 @@ class DispatcherProbe:
         """Return the first finished event of a task."""
         return next((event for event in self.events[task_id] if event["kind"] == "finished"), None)
 
-    async def ended(self, task_id: str, *, within_s: float = 20) -> Event:
+    async def ended(self, task_id: str) -> Event:
         """Wait for the finished event of a task."""
-        await eventually_async(lambda: self.finished(task_id), within_s=within_s, what=f"the end of {task_id}")
+        await eventually_async(lambda: self.finished(task_id), what=f"the end of {task_id}")
         event = self.finished(task_id)
         assert event is not None
         return event
@@ -156,47 +170,78 @@ class DispatcherProbe:
         assert outcome is not None
         return outcome
 
-    async def committed(self, group: str, *names: str, within_s: float = 30) -> None:
+    async def new_worker(self, known: Collection[str]) -> str:
+        """Wait for the first heartbeat of a worker beside the known ones; returns its name."""
+        await eventually_async(lambda: {*self.heartbeats} - {*known}, what="a heartbeat")
+        [name] = {*self.heartbeats} - {*known}
+        return name
+
+    def last_heartbeats(self, worker: str) -> list[Event]:
+        """Return the newest heartbeat or goodbye of a worker in each partition."""
+        return [events[-1] for events in self.heartbeats[worker].values()]
+
+    async def left(self) -> None:
+        """Wait until no dispatcher is a member of the groups of the queue."""
+        groups = [self.settings.topic(topics.work(self.queue, level)) for level in range(len(topics.LEVELS))]
+        give_up = time.monotonic() + WITHIN_S
+        while any((await self._cluster.members(groups)).values()):
+            assert time.monotonic() < give_up, "the dispatcher did not leave its groups"
+            await asyncio.sleep(GROUP_POLL_S)
+
+    async def uncommitted_work(self) -> int:
+        """Count the work of the queue that no dispatcher has committed."""
+        work = [topics.work(self.queue, level) for level in range(len(topics.LEVELS))]
+        return sum([await self.uncommitted(topic, topic) for topic in work])
+
+    async def work_committed(self, level: int = 0) -> None:
+        """Wait until the dispatchers have committed all work of the queue."""
+        await self.committed(topics.work(self.queue, level), topics.work(self.queue, level))
+
+    async def committed(self, group: str, *names: str) -> None:
         """Wait until a group has committed everything in these topics."""
-        give_up = time.monotonic() + within_s
+        give_up = time.monotonic() + WITHIN_S
         while await self.uncommitted(group, *names):
             assert time.monotonic() < give_up, f"{group} did not commit its offsets"
+            await asyncio.sleep(GROUP_POLL_S)
 
     async def uncommitted(self, group: str, *names: str) -> int:
         """Count the records of these topics that a group has not committed."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.settings.kafka.bootstrap, group_id=self.settings.topic(group)
-        )
-        await consumer.start()
-        left = 0
-        try:
-            for name in self._names(*names):
-                await consumer._client._wait_on_metadata(name)
-                tps = [TopicPartition(name, partition) for partition in consumer.partitions_for_topic(name) or ()]
-                for tp, end in (await consumer.end_offsets(tps)).items():
-                    left += end - (await consumer.committed(tp) or 0)
-        finally:
-            await consumer.stop()
-        return left
+        lags = await self._cluster.lags([(self.settings.topic(group), name) for name in self._names(*names)])
+        assert len(lags) == len(names)
+        return sum(lag.waiting for lag in lags)
 
     def _names(self, *names: str) -> list[str]:
         return [self.settings.topic(name) for name in names]
 
-    def _event(self, _: TopicPartition, records: Records) -> None:
+    def _event(self, tp: TopicPartition, records: Records) -> None:
         for record in records:
             event = EVENT.decode(record.value or b"")
             if event["id"]:
                 self.events[event["id"]].append(event)
+                self.traceparents[event["id"]] = find(record.headers, "traceparent")
             else:
-                self.alive.append(event)
+                self.heartbeats[event["worker"] or ""][tp].append(event)
 
     def _chunk(self, _: TopicPartition, records: Records) -> None:
         for record in records:
             chunk = CHUNK.decode(record.value or b"")
             self.chunks[chunk["id"]].append(chunk)
 
-    def _letter(self, _: TopicPartition, records: Records) -> None:
-        self.letters += records
+    def _dead_letter(self, _: TopicPartition, records: Records) -> None:
+        for record in records:
+            self.dead_letters.setdefault((record.key or b"").decode(), []).append(record)
+
+
+@asynccontextmanager
+async def dispatcher_probe(settings: Settings) -> AsyncIterator[DispatcherProbe]:
+    """Create the topics, and open a probe on them; they are deleted at the end."""
+    probe = DispatcherProbe(settings)
+    async with declared_topics(settings):
+        await probe.open()
+        try:
+            yield probe
+        finally:
+            await probe.close()
 
 
 class Dispatcher:

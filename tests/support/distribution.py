@@ -29,7 +29,7 @@ SECONDS = {
     "tests/local/test_launch.py": 40,
     "tests/fault/test_three_brokers.py": 40,
     "tests/integration/dispatcher/test_batches_whole.py": 50,
-    "tests/integration/dispatcher/test_webhook_rounds.py": 50,
+    "tests/integration/dispatcher/test_webhook_restarts.py": 35,
 }
 """About how long the units take that take longest, from `--durations=0`: one that came last would hold up the end."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import orjson
+import pytest
 
 from bench.wire import Exchange, RawServer, head
 
@@ -21,7 +23,8 @@ class Call(NamedTuple):
 class Receiver(RawServer):
     """Answers by path: /200, /500-then-200, /hang and so on; keeps what it was sent.
 
-    `down` makes it break every connection off, as a host does whose process is away.
+    What hangs is answered once `go_on` is set. `down` makes it break every connection off, as a host does whose process
+    is away.
     """
 
     def __init__(self, *, port: int = 0) -> None:
@@ -30,6 +33,8 @@ class Receiver(RawServer):
         self.calls: dict[str, list[Call]] = defaultdict(list)
         self.headers: dict[str, str] = {}
         self.holding = 0
+        """How many calls have hung."""
+        self.go_on = asyncio.Event()
         self.broken_off = 0
         self.down = False
 
@@ -51,7 +56,7 @@ class Receiver(RawServer):
         match answer:
             case "hang":
                 self.holding += 1
-                exchange.spawn(asyncio.Event().wait(), name="hang")  # type: ignore[arg-type]
+                exchange.spawn(self._hang(exchange), name="hang")
             case "reset":
                 exchange.reset()
             case "nonsense":
@@ -67,9 +72,20 @@ class Receiver(RawServer):
                 extra = f"location: {self.root}/200\r\n" if answer.startswith("3") else ""
                 exchange.finish(head(int(answer), "text/plain", 2, extra=extra) + b"ok")
 
+    async def _hang(self, exchange: Exchange) -> None:
+        await self.go_on.wait()
+        exchange.finish(head(200, "text/plain", 2) + b"ok")
+
 
 async def _flood(exchange: Exchange) -> None:
     exchange.write(head(200, "text/plain", 10_000_000_000))
     while True:
         exchange.write(b"x" * 65_536)
         await exchange.drain()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Run a receiver: a host of its own for each test."""
+    async with Receiver() as made:
+        yield made

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from core.config import environment
 from core.kafka.producer import Producer, Record
 from core.settings import Settings
 from dispatcher.webhooks.sender import BATCH_GROUP
-from headrace.webhooks import webhooks
 from schemas import ids, topics
 from schemas.batches import Batch
 from schemas.codec import BATCH
@@ -24,35 +18,20 @@ from schemas.ids import TaskId
 from tests.support.dispatcher_probe import DispatcherProbe, dispatching
 from tests.support.memory_batches import row_of
 from tests.support.receiver import Receiver
-from tests.support.roles import settings_for
 from tests.support.waiting import eventually_async
+from tests.support.webhook_probe import webhooks_command
 
-_prefixes = itertools.count()
 _serials = itertools.count()
 
 
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as made:
-        yield made
-
-
-@pytest.fixture
-def settings(kafka: str, tmp_path: Path) -> Settings:
-    prefix = f"ends{next(_prefixes)}-{time.time_ns()}."
-    made, _ = settings_for(
-        kafka, tmp_path, prefix, kafka__partitions=2, kafka__work_partitions=1, dispatcher__grace_s=1,
-        dispatcher__only="webhooks", webhooks__retry_delays=[0.05, 0.05], webhooks__timeout_s=1,
-    )  # fmt: skip
-    return made
-
-
-def dotted(settings: Settings) -> dict[str, object]:
-    """Return what a process needs to find the same topics."""
+@pytest.fixture(scope="module")
+def changes() -> dict[str, object]:
+    """Try again soon."""
     return {
-        "kafka.bootstrap": settings.kafka.bootstrap,
-        "kafka.topic_prefix": settings.kafka.topic_prefix,
-        "kafka.partitions": settings.kafka.partitions,
+        "dispatcher__only": "webhooks",
+        "dispatcher__grace_s": 1,
+        "dispatcher__commit_interval_s": 0.2,
+        "webhooks__retry_delays": [0.05, 0.05],
     }
 
 
@@ -80,33 +59,25 @@ class Ends:
 
 
 async def test_ends_are_told_once_and_tried_again(
-    probe: DispatcherProbe, settings: Settings, receiver: Receiver
+    probe: DispatcherProbe, settings: Settings, receiver: Receiver, env: dict[str, str]
 ) -> None:
-    producer = Producer(settings, name="ends")
-    await producer.start()
-    ends = Ends(settings, producer)
-    try:
-        async with dispatching(settings):
-            paths = {"completed": "200", "failed": "500-then-200", "expired": "200", "cancelled": "200"}
-            told = {state: await ends.ended(f"{receiver.root}/{path}", state) for state, path in paths.items()}
-            given_up = await ends.ended(f"{receiver.root}/400", "completed")
-            await ends.write(TaskId(7, 1, "P", int(time.time()), 0, 999).batch(), state="completed")
-            await eventually_async(
-                lambda: [len(receiver.got[one]) for one in told.values()] == [1, 2, 1, 1], what="the events"
-            )
-            await eventually_async(lambda: probe.letters, what="the dead letter")
-            await probe.committed(BATCH_GROUP, topics.BATCHES)
-        async with dispatching(settings):  # what is told stays told over a restart
-            last = await ends.ended(f"{receiver.root}/200", "completed")
-            await eventually_async(lambda: receiver.got[last], what="the next event")
-            await probe.committed(BATCH_GROUP, topics.BATCHES)
-            ran = await asyncio.to_thread(
-                CliRunner().invoke, webhooks, ["resend", told["completed"]], env=environment(dotted(settings))
-            )
-            assert ran.exit_code == 0, ran.output
-            await eventually_async(lambda: len(receiver.got[told["completed"]]) == 2, what="the event once more")
-    finally:
-        await producer.stop()
+    ends = Ends(settings, probe.producer)
+    async with dispatching(settings):
+        paths = {"completed": "200", "failed": "500-then-200", "expired": "200", "cancelled": "200"}
+        told = {state: await ends.ended(f"{receiver.root}/{path}", state) for state, path in paths.items()}
+        given_up = await ends.ended(f"{receiver.root}/400", "completed")
+        await ends.write(TaskId(7, 1, "P", int(time.time()), 0, 999).batch(), state="completed")
+        await eventually_async(
+            lambda: [len(receiver.got[one]) for one in told.values()] == [1, 2, 1, 1], what="the events",
+        )  # fmt: skip
+        await eventually_async(lambda: probe.dead_letters, what="the dead letter")
+        await probe.committed(BATCH_GROUP, topics.BATCHES)
+    async with dispatching(settings):  # what is told stays told over a restart
+        last = await ends.ended(f"{receiver.root}/200", "completed")
+        await eventually_async(lambda: receiver.got[last], what="the next event")
+        await probe.committed(BATCH_GROUP, topics.BATCHES)
+        await webhooks_command(env, "resend", told["completed"])
+        await eventually_async(lambda: len(receiver.got[told["completed"]]) == 2, what="the event once more")
     assert [len(receiver.got[one]) for one in told.values()] == [2, 2, 1, 1]
     for state, batch_id in told.items():
         [event, *_] = receiver.got[batch_id]
@@ -117,5 +88,4 @@ async def test_ends_are_told_once_and_tried_again(
     assert [call.headers["webhook-id"] for call in receiver.calls[told["failed"]]] == [
         f"{told['failed']}-batch.failed"
     ] * 2
-    [letter] = probe.letters
-    assert letter.key.decode() == given_up
+    assert {key: len(letters) for key, letters in probe.dead_letters.items()} == {given_up: 1}

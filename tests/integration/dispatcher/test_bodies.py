@@ -7,15 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from bench.simulator import Simulator
 from core.blobs import open_blobs
 from core.settings import Settings
-from dispatcher.spoken import Spoken
 from schemas.parts import Blob
-from tests.support.dispatcher_probe import DispatcherProbe, dispatching
+from tests.support.dispatcher_probe import DispatcherProbe
+from tests.support.held_upstream import HeldUpstream
 from tests.support.waiting import eventually_async
 
 FORM = "multipart/form-data; boundary=edge"
+LARGEST = 4_000_000
+
+pytestmark = pytest.mark.usefixtures("dispatcher")
+
+
+@pytest.fixture(scope="module")
+def changes(changes: dict[str, object]) -> dict[str, object]:
+    """Allow no larger answers than a test can make."""
+    return {**changes, "dispatcher__max_answer_bytes": LARGEST}
 
 
 def form(content: bytes, **fields: str) -> bytes:
@@ -31,17 +39,16 @@ async def stored(settings: Settings, data: bytes, name: str = "tasks/one") -> Bl
     return await open_blobs(settings).put(data, name=name, media_type=FORM)
 
 
-def kept(folder: Path) -> list[str]:
-    return [path.name for path in (folder / "objects" / "results").glob("*")]
+def stored_answers(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "objects" / "results").glob("*")}
 
 
 async def test_a_large_form_arrives_at_the_upstream_as_it_was_stored(
-    probe: DispatcherProbe, settings: Settings, sim: Simulator
+    probe: DispatcherProbe, settings: Settings, sim: HeldUpstream
 ) -> None:
     sent = form(bytes(range(256)) * 20_000, model="m", response_format="srt")
     form_work = {"data": None, "data_ref": await stored(settings, sent), "content_type": FORM}
-    async with dispatching(settings):
-        outcome = await probe.outcome(await probe.submit(endpoint="/v1/audio/transcriptions", **form_work))
+    outcome = await probe.outcome(await probe.submit(endpoint="/v1/audio/transcriptions", **form_work))
     assert outcome["status_code"] == 200
     assert outcome["content_type"].startswith("text/plain")
     assert outcome["body"] is not None
@@ -55,70 +62,50 @@ async def test_a_large_form_arrives_at_the_upstream_as_it_was_stored(
 
 
 async def test_a_body_that_is_not_what_was_stored_is_never_sent_whole(
-    probe: DispatcherProbe, settings: Settings, sim: Simulator
+    probe: DispatcherProbe, settings: Settings, sim: HeldUpstream
 ) -> None:
     data = form(b"x" * 2_000_000, model="m")
     changed = await stored(settings, data, "tasks/changed")
     await stored(settings, data.replace(b"xx", b"xy", 1), "tasks/changed")
     gone = {**await stored(settings, data), "uri": "tasks/gone"}
-    async with dispatching(settings):
-        for reference in (changed, gone):
-            work = {"data": None, "data_ref": reference, "content_type": FORM, "timeout_s": 15}
-            outcome = await probe.outcome(await probe.submit(endpoint="/v1/audio/transcriptions", **work))
-            assert (outcome["error_code"], outcome["retriable"]) == ("body_missing", False)
+    for reference in (changed, gone):
+        work = {"data": None, "data_ref": reference, "content_type": FORM}
+        outcome = await probe.outcome(await probe.submit(endpoint="/v1/audio/transcriptions", **work))
+        assert (outcome["error_code"], outcome["retriable"]) == ("body_missing", False)
     assert sim.stats.arrivals == 0
 
 
-async def test_a_large_answer_is_found_again_with_its_usage(
-    probe: DispatcherProbe, settings: Settings, tmp_path: Path
+async def test_a_large_answer_goes_to_the_object_store_and_is_found_again_with_its_usage(
+    probe: DispatcherProbe, settings: Settings, folder: Path
 ) -> None:
-    async with dispatching(settings):
-        outcome = await probe.outcome(await probe.submit(sim={"size": 3_000_000}))
-    assert outcome["body_ref"] is not None
+    before = stored_answers(folder)
+    outcome = await probe.outcome(await probe.submit(sim={"size": 3_000_000}))
+    blob = outcome["body_ref"]
+    assert blob is not None
+    assert outcome["body"] is None
     assert outcome["usage"] is not None
     assert outcome["usage"]["total_tokens"] > 0
-    answer = await open_blobs(settings).get(outcome["body_ref"])
-    assert len(answer) == 3_000_000
-    assert len(kept(tmp_path)) == 1
+    assert len(await open_blobs(settings).get(blob)) == 3_000_000
+    assert (folder / "objects" / blob["uri"]).stat().st_size == blob["size"] == 3_000_000
+    assert len(stored_answers(folder) - before) == 1
 
 
-async def test_a_call_that_is_made_again_leaves_the_first_answer_as_it_was(
-    probe: DispatcherProbe, settings: Settings, monkeypatch: pytest.MonkeyPatch
+async def test_nothing_is_stored_of_an_answer_that_broke_off_or_is_too_large(
+    probe: DispatcherProbe, folder: Path
 ) -> None:
-    async with dispatching(settings):
-        task_id = await probe.submit(sim={"size": 700_000})
-        first = await probe.outcome(task_id)
-    # The first was frozen before it spoke, say: the next one reads the record again and has heard nothing of it.
-    monkeypatch.setattr(Spoken, "__contains__", lambda *_: False)
-    async with dispatching(settings):
-        await probe.submit(sim={"size": 700_001}, task_id=task_id)
-        await probe.ended_again(task_id)
-    assert first["body_ref"] is not None
-    assert len(await open_blobs(settings).get(first["body_ref"])) == 700_000
+    before = stored_answers(folder)
+    for sim, code in (
+        ({"size": 2 * LARGEST}, "answer_too_large"),
+        ({"size": 900_000, "fault": "half_body"}, "upstream_cut"),
+    ):
+        assert (await probe.outcome(await probe.submit(sim=sim)))["error_code"] == code
+    assert stored_answers(folder) == before
 
 
-async def test_nothing_is_kept_of_an_answer_that_broke_off_or_is_too_large(
-    probe: DispatcherProbe, settings: Settings, tmp_path: Path
-) -> None:
-    small = settings.model_copy(
-        update={"dispatcher": settings.dispatcher.model_copy(update={"max_answer_bytes": 1_000_000})}
-    )
-    async with dispatching(small):
-        for sim, code in (
-            ({"size": 2_000_000}, "answer_too_large"),
-            ({"size": 900_000, "fault": "half_body"}, "upstream_cut"),
-        ):
-            assert (await probe.outcome(await probe.submit(sim=sim)))["error_code"] == code
-    assert kept(tmp_path) == []
-
-
-async def test_the_text_of_a_large_stream_is_kept_whole(
-    probe: DispatcherProbe, settings: Settings, sim: Simulator
-) -> None:
-    async with dispatching(settings):
-        task_id = await probe.submit(mode="streaming", sim={"size": 3_000_000, "tokens": 20})
-        outcome = await probe.outcome(task_id)
-        await eventually_async(lambda: len(probe.chunks[task_id]) == outcome["chunks"], what="all chunks")
+async def test_the_text_of_a_large_stream_is_stored_whole(probe: DispatcherProbe, settings: Settings) -> None:
+    task_id = await probe.submit(mode="streaming", sim={"size": 3_000_000, "tokens": 20})
+    outcome = await probe.outcome(task_id)
+    await eventually_async(lambda: len(probe.chunks[task_id]) == outcome["chunks"], what="all chunks")
     assert outcome["body_ref"] is not None
     frames = [frame for chunk in probe.chunks[task_id] for frame in chunk["frames"]]
     text = b"".join(b"data: %b\n\n" % frame for frame in frames) + b"data: [DONE]\n\n"

@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from bench.simulator import Simulator
 from compose.local.broker import EmbeddedBroker
 from core.settings import Settings
-from schemas import topics
-from tests.support.dispatcher_probe import QUEUE, DispatcherProbe, dispatching
-from tests.support.roles import settings_for
+from tests.support.dispatcher_probe import DispatcherProbe, dispatching
+from tests.support.held_upstream import HELD, HeldUpstream
 from tests.support.waiting import eventually_async
 
 
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
-    made = EmbeddedBroker(tmp_path / "kafka", heap_mb=256, jvm_options=["-XX:TieredStopAtLevel=1"])
+@pytest.fixture(scope="module")
+async def broker(folder: Path) -> AsyncIterator[EmbeddedBroker]:
+    made = EmbeddedBroker(folder / "kafka", heap_mb=256, jvm_options=["-XX:TieredStopAtLevel=1"])
     made.start()
     await asyncio.to_thread(made.wait_ready)
     yield made
@@ -31,41 +28,46 @@ async def broker(tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
     await asyncio.to_thread(made.stop)
 
 
-@pytest.fixture
-def settings(broker: EmbeddedBroker, tmp_path: Path, sim: Simulator) -> Settings:
-    made, _ = settings_for(
-        broker.bootstrap, tmp_path, f"outage-{time.time_ns()}.", upstream__urls=[f"{sim.root}/v1"],
-        kafka__partitions=2, kafka__work_partitions=2, kafka__request_timeout_s=3, dispatcher__heartbeat_s=0.5,
-        dispatcher__only="inference",
-    )  # fmt: skip
-    return made
+@pytest.fixture(scope="module")
+def kafka(broker: EmbeddedBroker) -> str:
+    """Return the address of the broker that the tests may freeze and kill."""
+    return broker.bootstrap
+
+
+@pytest.fixture(scope="module")
+def changes(changes: dict[str, object]) -> dict[str, object]:
+    """Give a write up soon."""
+    return {**changes, "kafka__request_timeout_s": 3}
 
 
 @pytest.mark.parametrize("how", ["frozen", "killed"])
 async def test_outcomes_survive_an_outage_of_the_broker(
     probe: DispatcherProbe,
     settings: Settings,
-    sim: Simulator,
+    sim: HeldUpstream,
     broker: EmbeddedBroker,
     how: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    await probe.use_queue()
     async with dispatching(settings):
-        ids = [await probe.submit(sim={"latency_ms": 1500 + 20 * number}) for number in range(40)]
+        ids = [await probe.submit(sim=HELD) for _ in range(40)]
         await eventually_async(lambda: sim.stats.current == 40, what="all calls")
         assert broker.pid is not None
         os.kill(broker.pid, signal.SIGSTOP if how == "frozen" else signal.SIGKILL)
+        for one in ids:
+            sim.answer(one)
         await eventually_async(lambda: sim.stats.completed == 40, what="the end of all calls")
         assert not any(probe.finished(one) for one in ids)
         if how == "killed":
-            await eventually_async(lambda: not broker.is_running())
+            await eventually_async(lambda: not broker.is_running(), what="the end of the broker")
             broker.start()
             await asyncio.to_thread(broker.wait_ready)
         else:
             await eventually_async(lambda: "Kafka takes no events now" in caplog.text, what="a write given up")
             os.kill(broker.pid, signal.SIGCONT)
-        await eventually_async(lambda: all(probe.finished(one) for one in ids), within_s=60, what="all outcomes")
+        await eventually_async(lambda: all(probe.finished(one) for one in ids), what="all outcomes")
         after = await probe.submit()
-        await eventually_async(lambda: probe.finished(after), within_s=60, what="new work")
-        await probe.committed(topics.work(QUEUE, 0), topics.work(QUEUE, 0), within_s=30)
+        await eventually_async(lambda: probe.finished(after), what="new work")
+        await probe.work_committed()
     assert sim.stats.arrivals == 41, "nothing was called twice"

@@ -9,32 +9,15 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError
 
-from bench.simulator import Simulator
-from core.config import environment
 from core.settings import Settings
 from schemas import topics
-from tests.support.dispatcher_probe import QUEUE, DispatcherProbe, dispatching
+from tests.support.dispatcher_probe import QUEUE, WITHIN_S, DispatcherProbe, dispatching
+from tests.support.held_upstream import HeldUpstream
 from tests.support.roles import running
 from tests.support.waiting import eventually_async
 
 DONE = 200
 ONLINE = topics.work(QUEUE, 0)
-
-
-@pytest.fixture
-def env(settings: Settings) -> dict[str, str]:
-    """Return what makes a process of its own use the same settings."""
-    return environment(
-        {
-            "data_dir": str(settings.data_dir),
-            "kafka.bootstrap": settings.kafka.bootstrap,
-            "kafka.topic_prefix": settings.kafka.topic_prefix,
-            "kafka.partitions": settings.kafka.partitions,
-            "kafka.work_partitions": settings.kafka.work_partitions,
-            "upstream.urls": settings.upstream.urls,
-            "dispatcher.only": "inference",
-        }
-    )
 
 
 async def uncommit(settings: Settings) -> None:
@@ -44,7 +27,7 @@ async def uncommit(settings: Settings) -> None:
     await consumer.start()
     try:
         consumer.assign([TopicPartition(name, partition) for partition in range(settings.kafka.work_partitions)])
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WITHIN_S):
             while True:
                 try:
                     await consumer.commit(dict.fromkeys(consumer.assignment(), 0))
@@ -57,11 +40,12 @@ async def uncommit(settings: Settings) -> None:
 
 
 @pytest.fixture
-async def killed(probe: DispatcherProbe, settings: Settings, env: dict[str, str], tmp_path: Path) -> list[str]:
+async def killed(probe: DispatcherProbe, settings: Settings, env: dict[str, str], folder: Path) -> list[str]:
     """Have a dispatcher do work, kill it, and forget that it has committed any of it; the ids of what it did."""
-    with running("dispatcher", env=env, log=tmp_path / "killed.log") as role:
+    await probe.use_queue(QUEUE)
+    with running("dispatcher", env=env, log=folder / "killed.log") as role:
         ids = [await probe.submit() for _ in range(DONE)]
-        await eventually_async(lambda: all(probe.finished(one) for one in ids), within_s=60, what="all outcomes")
+        await eventually_async(lambda: all(probe.finished(one) for one in ids), what="all outcomes")
         role.kept = False
         role.kill()
     await uncommit(settings)
@@ -69,21 +53,19 @@ async def killed(probe: DispatcherProbe, settings: Settings, env: dict[str, str]
     return ids
 
 
-@pytest.mark.timeout(180)
 async def test_what_was_done_is_not_done_again(
-    probe: DispatcherProbe, settings: Settings, sim: Simulator, killed: list[str]
+    probe: DispatcherProbe, settings: Settings, sim: HeldUpstream, killed: list[str]
 ) -> None:
     again = [await probe.submit(task_id=one) for one in killed[:10]]
     after = [await probe.submit() for _ in range(10)]
     attempts = [await probe.submit(task_id=one, attempt=2) for one in killed[-10:]]
     async with dispatching(settings):
         for one in after:
-            await probe.ended(one, within_s=60)
+            await probe.ended(one)
         await eventually_async(
             lambda: all(any(event["attempt"] == 2 for event in probe.events[one]) for one in attempts),
-            within_s=60,
             what="the second attempts",
         )
-        await probe.committed(ONLINE, ONLINE, within_s=60)
+        await probe.work_committed()
     assert sim.stats.arrivals == DONE + len(after) + len(attempts)
     assert {one: sim.stats.keys[one].arrivals for one in again} == dict.fromkeys(again, 1)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -14,26 +11,21 @@ from core.settings import Settings
 from dispatcher import metrics
 from dispatcher.webhooks import backlog
 from dispatcher.webhooks.sender import GROUP
-from schemas import topics
-from tests.support.dispatcher_probe import DispatcherProbe, dispatching, now_ms
+from tests.support.dispatcher_probe import WITHIN_S, DispatcherProbe, dispatching, now_ms
 from tests.support.receiver import Receiver
-from tests.support.roles import settings_for
 from tests.support.waiting import eventually_async
+from tests.support.webhook_probe import RESULTS
 
 
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as made:
-        yield made
-
-
-@pytest.fixture
-def settings(kafka: str, tmp_path: Path) -> Settings:
-    made, _ = settings_for(
-        kafka, tmp_path, f"waiting-{time.time_ns()}.", kafka__partitions=2, kafka__work_partitions=1,
-        dispatcher__grace_s=1, dispatcher__only="webhooks", webhooks__retry_delays=[300], webhooks__timeout_s=1,
-    )  # fmt: skip
-    return made
+@pytest.fixture(scope="module")
+def changes() -> dict[str, object]:
+    """Have a failed delivery wait for longer than the test."""
+    return {
+        "dispatcher__only": "webhooks",
+        "dispatcher__grace_s": 1,
+        "dispatcher__commit_interval_s": 0.2,
+        "webhooks__retry_delays": [300],
+    }
 
 
 def waiting() -> int:
@@ -52,12 +44,12 @@ async def test_what_waits_is_counted_across_a_restart_and_a_resend_ends_it(
     async with dispatching(settings):
         task = await probe.result(url)
         await eventually_async(lambda: receiver.got[task], what="the first attempt")
-        await eventually_async(lambda: waiting() == 1, within_s=60, what="the delivery that waits")
-        await probe.committed(GROUP, topics.results(0), topics.results(1))
+        await eventually_async(lambda: waiting() == 1, what="the delivery that waits")
+        await probe.committed(GROUP, *RESULTS)
     metrics.WEBHOOK_PENDING.set(0)
     metrics.WEBHOOK_OLDEST.set(0)
     async with dispatching(settings):
-        await eventually_async(lambda: waiting() == 1, within_s=60, what="what waited before the start")
+        await eventually_async(lambda: waiting() == 1, what="what waited before the start")
         assert 0 < metrics.WEBHOOK_OLDEST._value.get() <= (now_ms() - began_ms) / 1000 + 1
         first = deliveries.begun(
             task, "completed", name="completed", url=url, owner="key-one", level=0, result_offset=0, payload=None,
@@ -68,7 +60,7 @@ async def test_what_waits_is_counted_across_a_restart_and_a_resend_ends_it(
         await eventually_async(lambda: len(receiver.got[task]) == 2, what="the resend")
         before = superseded()
         due = deliveries.waiting(settings, {**first, "due_ms": began_ms + 1, "step": 1}, delay_s=0, now_ms=now_ms())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WITHIN_S):
             while superseded() == before:
                 # Its mark comes back to the sender within some ms; until then the old round would be posted.
                 await probe.producer.send(*due)

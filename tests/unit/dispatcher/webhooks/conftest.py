@@ -6,14 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.receiver import Receiver
+from tests.support.receiver import receiver
 from tests.support.webhook_bench import WebhookBench
 
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as made:
-        yield made
+__all__ = ["receiver"]
 
 
 @pytest.fixture
