@@ -74,15 +74,21 @@ def own_imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
 
 
 ALL = modules(*BELOW)
-WITH_TESTS = modules(*OURS)
-every_module = pytest.mark.parametrize("name", sorted(ALL))
 
 
-@every_module
-def test_imports_go_down_only(name: str) -> None:
+def packages_used(name: str) -> set[str]:
+    """Return the packages that a module imports from, others' and ours."""
+    return {imported.partition(".")[0] for imported in imports(ALL[name]) if imported != "uuid.UUID"}
+
+
+def packages_above(name: str) -> set[str]:
+    """Return the packages of ours that a module imports from and must not."""
     package = name.partition(".")[0]
-    used = {imported.partition(".")[0] for imported in imports(ALL[name])} & OURS
-    assert used - {package} <= BELOW[package]
+    return (packages_used(name) & OURS) - BELOW[package] - {package}
+
+
+def test_imports_go_down_only() -> None:
+    assert {name: above for name in ALL if (above := packages_above(name))} == {}
 
 
 def test_there_are_no_cycles() -> None:
@@ -93,15 +99,15 @@ def test_there_are_no_cycles() -> None:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
-@pytest.mark.parametrize("name", sorted({*modules("schemas"), "streams.machine"} & set(ALL)))
-def test_pure_modules_know_no_kafka_http_or_clock(name: str) -> None:
-    used = {imported.partition(".")[0] for imported in imports(ALL[name]) if imported != "uuid.UUID"}
-    assert used & IMPURE == set()
+def test_pure_modules_know_no_kafka_http_or_clock() -> None:
+    pure = (*modules("schemas"), "streams.machine")
+    assert {name: impure for name in pure if (impure := packages_used(name) & IMPURE)} == {}
 
 
-@pytest.mark.parametrize("name", sorted(WITH_TESTS))
-def test_modules_are_short(name: str) -> None:
-    assert len(WITH_TESTS[name].read_text().splitlines()) <= LONGEST
+def test_modules_are_short() -> None:
+    lengths = {name: len(path.read_text().splitlines()) for name, path in modules(*OURS).items()}
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
 
 
 def test_every_package_is_installed() -> None:
