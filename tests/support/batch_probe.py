@@ -12,7 +12,6 @@ import orjson
 from aiokafka import TopicPartition
 
 from core.blobs import open_blobs
-from core.kafka.admin import apply_topics
 from core.kafka.producer import Producer, Record
 from core.kafka.tail import Records, Tail
 from core.queues import QueueDirectory
@@ -26,6 +25,7 @@ from schemas.ids import Serials, parse_batch
 from schemas.records import Event
 from schemas.slices import queue_number
 from tests.support.batch_doubles import ENDPOINT, batch_row
+from tests.support.kafka import declared_topics
 from tests.support.waiting import eventually_async
 
 QUEUE = "batch"
@@ -76,7 +76,7 @@ class BatchProbe:
         row = self.rows.get(batch_id)
         return row["completed"] + row["failed"] if row is not None else 0
 
-    async def until(self, batch_id: str, state: str, *, within_s: float = 90) -> Batch:
+    async def until(self, batch_id: str, state: str, *, within_s: float = 120) -> Batch:
         """Wait for a state that a batch ends in."""
         await eventually_async(lambda: self.ended(batch_id), within_s=within_s, what=f"the end of {batch_id}")
         row = self.rows[batch_id]
@@ -122,19 +122,19 @@ def input_of(count: int, *, prefix: str = "c", **sim: Any) -> bytes:
 
 @asynccontextmanager
 async def batch_probe(settings: Settings) -> AsyncIterator[BatchProbe]:
-    """Make the topics and the queue, and follow the batches."""
-    await apply_topics(settings)
+    """Make the topics and the queue, and follow the batches; the topics go at the end, when the roles have ended."""
     bench = BatchProbe(settings)
-    await bench.producer.start()
     queues = QueueDirectory(settings, name="batch-bench")
-    await queues.open()
-    await queues.register(bench.producer, QUEUE)
-    await queues.close()
     followed = [settings.topic(topics.BATCHES), settings.topic(topics.results(1))]
     tail = Tail(settings, name="batch-bench", topics=followed, handle=bench.fold)
-    await tail.open()
-    try:
-        yield bench
-    finally:
-        await tail.close()
-        await bench.producer.stop()
+    async with declared_topics(settings):
+        await bench.producer.start()
+        try:
+            await queues.open()
+            await queues.register(bench.producer, QUEUE)
+            await queues.close()
+            await tail.open()
+            yield bench
+        finally:
+            await tail.close()
+            await bench.producer.stop()

@@ -27,6 +27,11 @@ class HeldUpstream(Simulator):
         if behaviour.fault is Fault.HANG and exchange.key is not None:
             self._held[exchange.key] = exchange, answer
 
+    @property
+    def held(self) -> list[str]:
+        """The tasks whose calls hang, the oldest first."""
+        return [task_id for task_id, (exchange, _) in self._held.items() if exchange.outcome is None]
+
     def token(self, task_id: str) -> None:
         """Send the next frame of a stream, and its head with the first."""
         exchange, answer = self._held[task_id]

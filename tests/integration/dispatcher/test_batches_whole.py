@@ -1,49 +1,56 @@
-"""Batches on a real broker, with scheduler and dispatcher as processes: fed, written, stopped, frozen."""
+"""Batches on a real broker and a scheduler process: fed, written, cancelled, expired, and a writer that is frozen."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from bench.simulator import Simulator
+from core.errors import Unavailable
+from core.kafka.cluster import Cluster
+from core.settings import Settings
+from dispatcher.batches.part import GROUP
 from headrace.replaying.choice import Choice
 from headrace.replaying.running import opened
 from headrace.replaying.survey import surveyed
+from streams.batch_machine import line_task_id
 from tests.support.batch_probe import BatchProbe, batch_probe, input_of
-from tests.support.roles import Role, running, settings_for
+from tests.support.dispatcher_probe import dispatching
+from tests.support.held_upstream import HELD, HeldUpstream
+from tests.support.roles import running
 from tests.support.waiting import eventually_async
 
-
-class Running(NamedTuple):
-    """A bench with its roles, feeder and writer in one of their own."""
-
-    bench: BatchProbe
-    batches: Role
-    env: dict[str, str]
-    folder: Path
+ANSWERED = 60
 
 
-@pytest.fixture
-async def roles(kafka: str, tmp_path: Path, sim: Simulator) -> AsyncIterator[Running]:
-    settings, env = settings_for(
-        kafka, tmp_path, f"batches-{time.time_ns()}.", upstream__urls=[sim.url], kafka__partitions=2,
-        kafka__work_partitions=2, streams__session_timeout_s=6, streams__lease_s=8, dispatcher__heartbeat_s=0.5,
-        streams__retry_base_s=0.2, batches__window=200,
-    )  # fmt: skip
-    with ExitStack() as stack:
-        async with batch_probe(settings) as bench:
-            stack.enter_context(running("streams", "--level", "offline", env=env, log=tmp_path / "streams.log"))
-            stack.enter_context(running("dispatcher", "--only", "inference", env=env, log=tmp_path / "inference.log"))
-            batches = stack.enter_context(
-                running("dispatcher", "--only", "batches", env=env, log=tmp_path / "batches.log")
-            )
-            yield Running(bench, batches, env, tmp_path)
+@pytest.fixture(scope="module")
+def changes(changes: dict[str, object]) -> dict[str, object]:
+    """Have enough slots for all lines that may be out."""
+    return {
+        **changes,
+        "dispatcher__only": "all",
+        "dispatcher__concurrency": 512,
+        "streams__session_timeout_s": 6,
+        "streams__lease_s": 8,
+        "streams__retry_base_s": 0.2,
+        "batches__window": 200,
+    }
+
+
+@pytest.fixture(scope="module")
+async def bench(settings: Settings, env: dict[str, str], folder: Path) -> AsyncIterator[BatchProbe]:
+    """Run a scheduler as a process, and in this one what calls the upstream, and what feeds and writes batches."""
+    async with batch_probe(settings) as made, AsyncExitStack() as stack:
+        stack.enter_context(running("streams", "--level", "offline", env=env, log=folder / "streams.log"))
+        for only in ("inference", "batches"):
+            part = settings.model_copy(update={"dispatcher": settings.dispatcher.model_copy(update={"only": only})})
+            await stack.enter_async_context(dispatching(part))
+        yield made
 
 
 def names(prefix: str, lines: range) -> list[str]:
@@ -58,12 +65,11 @@ async def counts_what_became_tasks(bench: BatchProbe) -> None:
     assert found.tally.total == sum(row["fed"] for row in bench.rows.values()), found.passed_over
 
 
-async def test_batches_end_with_every_line_in_one_of_their_files(roles: Running) -> None:
-    bench = roles.bench
+async def test_batches_end_with_every_line_in_one_of_their_files(bench: BatchProbe) -> None:
     good = await bench.create(input_of(300), home=0)
     bad = await bench.create(input_of(60, prefix="b", status=400), home=1)
     broken = await bench.create(b'{"custom_id":"x"}\nnonsense\n', home=1)
-    row = await bench.until(good, "completed", within_s=120)
+    row = await bench.until(good, "completed")
     assert (row["total"], row["completed"], row["failed"]) == (300, 300, 0)
     assert row["usage"]["total_tokens"] > 0
     assert await bench.names(good) == (names("c", range(300)), [])
@@ -79,12 +85,30 @@ async def test_batches_end_with_every_line_in_one_of_their_files(roles: Running)
     assert {len(times) for times in bench.results.values()} == {1}
 
 
-async def test_a_cancel_and_an_expiry_in_the_middle_leave_no_line_out(roles: Running) -> None:
-    bench = roles.bench
-    cancelled = await bench.create(input_of(500, latency_ms=1_000), home=0)
-    expired = await bench.create(input_of(500, prefix="e", latency_ms=2_000), home=1, window_s=15)
-    await eventually_async(lambda: bench.count(cancelled) > 50, within_s=90, what="some answers")
+async def answered(bench: BatchProbe, sim: HeldUpstream, batches: list[str], until: str) -> None:
+    """Have so many lines of each batch answered, until they are or one of the batches has ended."""
+    sent = {batch_id: bench.count(batch_id) for batch_id in batches}
+    lines = {batch_id: {line_task_id(bench.rows[batch_id], number) for number in range(500)} for batch_id in batches}
+
+    def enough() -> bool:
+        for task_id in sim.held:
+            for batch_id in batches:
+                if task_id in lines[batch_id] and sent[batch_id] < ANSWERED:
+                    sim.answer(task_id)
+                    sent[batch_id] += 1
+        return bench.count(until) >= ANSWERED or bench.ended(until)
+
+    await eventually_async(enough, within_s=120, what=f"{ANSWERED} answers")
+
+
+async def test_a_cancel_and_an_expiry_in_the_middle_leave_no_line_out(bench: BatchProbe, sim: HeldUpstream) -> None:
+    cancelled = await bench.create(input_of(500, **HELD), home=0)
+    expired = await bench.create(input_of(500, prefix="e", **HELD), home=1, window_s=10)
+    both = [cancelled, expired]
+    await eventually_async(lambda: {*both} <= {*bench.rows}, what="the batches")
+    await answered(bench, sim, both, until=cancelled)
     await bench.cancel(cancelled)
+    await answered(bench, sim, [expired], until=expired)
     for batch_id, prefix, state in ((cancelled, "c", "cancelled"), (expired, "e", "expired")):
         row = await bench.until(batch_id, state)
         output, errors = await bench.names(batch_id)
@@ -93,23 +117,39 @@ async def test_a_cancel_and_an_expiry_in_the_middle_leave_no_line_out(roles: Run
         assert row["completed"] == len(output) < 500
         codes = {line["error"]["code"] for line in await bench.lines(batch_id, errors=True)}
         assert codes == {f"batch_{state}"}
+    assert bench.rows[cancelled]["completed"] == ANSWERED
     await counts_what_became_tasks(bench)
 
 
-@pytest.mark.timeout(240)
-async def test_a_frozen_writer_is_not_heard_any_more(roles: Running) -> None:
-    bench, total = roles.bench, 1_200
-    log = roles.folder / "second.log"
-    with running("dispatcher", "--only", "batches", env=roles.env, log=log):
-        batch = await bench.create(input_of(total, latency_ms=300))
-        await eventually_async(lambda: bench.count(batch) >= 200, within_s=90, what="200 ends")
-        roles.batches.send(signal.SIGSTOP)
-        await eventually_async(lambda: bench.count(batch) >= 900, within_s=90, what="900 ends")
-        roles.batches.send(signal.SIGCONT)
-        row = await bench.until(batch, "completed", within_s=120)
+async def test_a_frozen_writer_is_not_heard_any_more(
+    bench: BatchProbe, settings: Settings, env: dict[str, str], folder: Path
+) -> None:
+    total = 800
+    with running("dispatcher", "--only", "batches", env=env, log=folder / "frozen.log") as role:
+        batch = await bench.create(input_of(total, latency_ms=300), home=await home_of(settings, role.pid))
+        await eventually_async(lambda: bench.count(batch) >= 150, within_s=120, what="150 ends")
+        role.send(signal.SIGSTOP)
+        # More than it had fed: the other one works for its partition now.
+        await eventually_async(lambda: bench.count(batch) >= 550, within_s=120, what="550 ends")
+        role.send(signal.SIGCONT)
+        row = await bench.until(batch, "completed")
     assert (row["total"], row["completed"], row["failed"]) == (total, total, 0)
     assert await bench.names(batch) == (names("c", range(total)), [])
     assert {len(times) for times in bench.results.values()} == {1}
     await counts_what_became_tasks(bench)
-    stored = {path.name for path in (roles.folder / "objects" / "batches" / batch / "output").iterdir()}
+    stored = {path.name for path in (folder / "objects" / "batches" / batch / "output").iterdir()}
     assert {f"{part['end']:012d}-{part['token']}" for part in row["parts"]} <= stored
+
+
+async def home_of(settings: Settings, pid: int) -> int:
+    """Wait until two share the batches, and return the partition of the one with a process id."""
+    group, cluster = settings.topic(GROUP), Cluster(settings, name="test")
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(Unavailable):  # before the first group of a new broker
+                members = (await cluster.members([group]))[group]
+                shares = {member.client: member.partitions for member in members}
+                if len(shares) == 2 and all(shares.values()):
+                    [share] = [share for client, share in shares.items() if f"-{pid}-" in client]
+                    return share[0].partition
+            await asyncio.sleep(0.1)
