@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from core.kafka.admin import apply_topics
+from core.kafka.admin import ensure_topics
 from core.kafka.producer import Producer
 from core.settings import Settings
 from schemas import codec, ids, topics
 from schemas.records import Result
 from streams.accounting import usage_record
+from tests.support.kafka import own_prefix
 from tests.support.markdown import blocks
 from tests.support.memory_server import served_in_memory
 from tests.support.records import task_id
@@ -48,7 +49,6 @@ def results() -> list[Result]:
 
 
 async def write(settings: Settings) -> None:
-    await apply_topics(settings)
     producer = Producer(settings, name="analytics")
     await producer.start()
     records = [(ids.parse(one["id"]).partition, usage_record(one)) for one in results()]
@@ -58,11 +58,13 @@ async def write(settings: Settings) -> None:
 
 async def test_the_example_answers_its_question(kafka: str, tmp_path: Path) -> None:
     settings, _ = settings_for(kafka, tmp_path, f"analytics-{time.time_ns()}.")
-    await write(settings)
     example, shown = (block.text for block in blocks(PAGE)[-2:])
     assert '"headrace.usage"' in example
     example = example.replace("headrace.usage", settings.topic(topics.USAGE))
-    async with served_in_memory(Settings(data_dir=tmp_path)) as served:
+    async with own_prefix(settings), served_in_memory(Settings(data_dir=tmp_path)) as served:
+        [usage] = [topic for topic in topics.declared(partitions=2) if topic.name == topics.USAGE]
+        await ensure_topics(settings, [usage])
+        await write(settings)
         env = {**os.environ, "HEADRACE_KAFKA_BOOTSTRAP": kafka, "HEADRACE_URL": f"http://127.0.0.1:{served.port}"}
         ran = await asyncio.to_thread(
             subprocess.run, [sys.executable, "-c", example], env=env, cwd=tmp_path, capture_output=True, text=True,

@@ -23,20 +23,24 @@ from tests.support.roles import settings_for
 from tests.support.waiting import eventually_async
 
 Stage = tuple[IngressBackend, httpx.AsyncClient]
-
-
-def ingress_settings(kafka: str, folder: Path, **changes: object) -> Settings:
-    prefix = f"ing-{time.time_ns()}."
-    return settings_for(
-        kafka, folder, prefix, ingress__port=free_port(), ingress__keep_alive_s=0.3, kafka__partitions=3, **changes
-    )[0]
+KEEP_ALIVE = b": keep-alive\n\n"
+WITHIN_S = 60
 
 
 @pytest.fixture(scope="module")
 async def shared(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    settings = ingress_settings(kafka, tmp_path_factory.mktemp("ingress"))
+    settings, _ = settings_for(
+        kafka, tmp_path_factory.mktemp("ingress"), f"ing-{time.time_ns()}.", ingress__port=free_port(),
+        ingress__keep_alive_s=0.3, kafka__partitions=3,
+    )  # fmt: skip
     async with ingress_backend(settings) as behind, ingress_running(settings) as client:
         yield behind, client
+
+
+def another(behind: IngressBackend, **changes: object) -> Settings:
+    """Return the settings of a further ingress on the same topics."""
+    server = behind.settings.ingress.model_copy(update={"port": free_port()})
+    return behind.settings.model_copy(update={"ingress": server, **changes})
 
 
 @pytest.fixture
@@ -104,12 +108,12 @@ async def test_streaming_frame_by_frame(stage: Stage) -> None:
         await behind.chunk(task, 0, b'{"n":0}')
         got = b""
         while b"data" not in got:
-            got = await anext(parts)
-        assert got == b'data: {"n":0}\n\n'
-        assert await anext(parts) == b": keep-alive\n\n"
+            got += await anext(parts)
+        assert got.replace(KEEP_ALIVE, b"") == b'data: {"n":0}\n\n'
+        assert (await anext(parts)).startswith(KEEP_ALIVE)
         await behind.chunk(task, 1, b'{"n":1}', b'{"n":2}')
         await behind.end(task, chunks=2, content_type="text/event-stream", body=b"")
-        rest = b"".join([part async for part in parts]).replace(b": keep-alive\n\n", b"")
+        rest = b"".join([part async for part in parts]).replace(KEEP_ALIVE, b"")
         assert rest == b'data: {"n":1}\n\ndata: {"n":2}\n\ndata: [DONE]\n\n'
 
 
@@ -120,7 +124,7 @@ async def test_an_outcome_without_its_chunks(stage: Stage, monkeypatch: pytest.M
     task = await behind.task()
     text = b'data: {"n":0}\n\ndata: {"n":1}\n\ndata: [DONE]\n\n'
     await behind.end(task, chunks=2, content_type="text/event-stream", body=text)
-    assert (await asking).content.replace(b": keep-alive\n\n", b"") == text
+    assert (await asking).content.replace(KEEP_ALIVE, b"") == text
 
 
 async def test_streaming_error_frame(stage: Stage) -> None:
@@ -128,7 +132,7 @@ async def test_streaming_error_frame(stage: Stage) -> None:
     asking = asyncio.create_task(client.post(PUT, json=BODY | {"response_mode": "streaming"}))
     task = await behind.task()
     await behind.end(task, state="failed", status_code=502, error_code="broken", error_message="it broke", body=None)
-    frame = (await asking).content.replace(b": keep-alive\n\n", b"")
+    frame = (await asking).content.replace(KEEP_ALIVE, b"")
     assert json.loads(frame.removeprefix(b"data: "))["error"] == {
         "message": "it broke",
         "type": "server_error",
@@ -165,7 +169,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody(stage: Stage) -> None
     await behind.end(lazy, chunks=60, content_type="text/event-stream", body=None, body_ref=ref)
     received = await reader.read()
     writer.close()
-    assert unchunked(received).replace(b": keep-alive\n\n", b"") == ref_text
+    assert unchunked(received).replace(KEEP_ALIVE, b"") == ref_text
 
 
 def unchunked(raw: bytes) -> bytes:
@@ -211,7 +215,7 @@ async def test_get_follows_the_rows(stage: Stage) -> None:
 
 
 async def reaches(client: httpx.AsyncClient, task_id: str, status: str) -> dict[str, object]:
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + WITHIN_S
     while time.monotonic() < give_up:
         answer = (await client.get(f"/v1/queue/{task_id}")).json()
         if answer.get("status") == status:
@@ -221,7 +225,7 @@ async def reaches(client: httpx.AsyncClient, task_id: str, status: str) -> dict[
 
 
 async def gone(client: httpx.AsyncClient, task_id: str) -> None:
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + WITHIN_S
     while (await client.get(f"/v1/queue/{task_id}")).status_code != 404:
         assert time.monotonic() < give_up
         await asyncio.sleep(0.02)
@@ -233,10 +237,7 @@ async def test_get_before_any_row(stage: Stage, monkeypatch: pytest.MonkeyPatch)
     behind, client = stage
     for _ in range(5):
         task_id = (await client.post(PUT, json=BODY)).json()["data"]
-    elsewhere = behind.settings.model_copy(
-        update={"ingress": behind.settings.ingress.model_copy(update={"port": free_port()})}
-    )
-    async with ingress_running(elsewhere) as other:
+    async with ingress_running(another(behind)) as other:
         for one in (client, other):
             answer = await one.get(f"/v1/queue/{task_id}")
             assert (answer.status_code, answer.json()["status"]) == (200, "waiting")
@@ -245,51 +246,51 @@ async def test_get_before_any_row(stage: Stage, monkeypatch: pytest.MonkeyPatch)
     assert (await client.get(f"/v1/queue/{never}")).status_code == 404
 
 
-async def test_the_view_reads_on_after_a_restart_and_is_made_anew_when_deleted(kafka: str, tmp_path: Path) -> None:
-    settings = ingress_settings(kafka, tmp_path)
-    async with ingress_backend(settings) as behind:
-        async with ingress_running(settings) as client:
-            first, second = [(await client.post(PUT, json=BODY)).json()["data"] for _ in range(2)]
-            await behind.task(1)
-            await behind.end(behind.tasks[first])
-            await reaches(client, first, "succeeded")
-        await behind.end(behind.tasks[second])
-        async with ingress_running(settings) as client:
-            for task_id in (first, second):
-                await reaches(client, task_id, "succeeded")
+async def test_the_view_reads_on_after_a_restart_and_is_made_anew_when_deleted(stage: Stage, tmp_path: Path) -> None:
+    behind = stage[0]
+    settings = another(behind, data_dir=tmp_path)
+    async with ingress_running(settings) as client:
+        first, second = [(await client.post(PUT, json=BODY)).json()["data"] for _ in range(2)]
+        await behind.task(1)
+        await behind.end(behind.tasks[first])
+        await reaches(client, first, "succeeded")
+    await behind.end(behind.tasks[second])
+    async with ingress_running(settings) as client:
+        for task_id in (first, second):
+            await reaches(client, task_id, "succeeded")
+    shutil.rmtree(tmp_path / "ingress")
+    async with ingress_running(settings) as client:
+        for task_id in (first, second):
+            await reaches(client, task_id, "succeeded")
+        await behind.write(topics.status(0), first, None)
+        # Without its row a task of the last minutes is looked up in the log, where it still waits.
+        await reaches(client, first, "waiting")
+
+
+async def test_the_view_may_be_deleted_while_it_is_used(stage: Stage, tmp_path: Path) -> None:
+    behind = stage[0]
+    settings = another(behind, data_dir=tmp_path)
+    async with ingress_running(settings) as client:
+        first, second = [(await client.post(PUT, json=BODY)).json()["data"] for _ in range(2)]
+        await behind.task(1)
+        await behind.end(behind.tasks[first])
+        await reaches(client, first, "succeeded")
         shutil.rmtree(tmp_path / "ingress")
-        async with ingress_running(settings) as client:
-            for task_id in (first, second):
-                await reaches(client, task_id, "succeeded")
-            await behind.write(topics.status(0), first, None)
-            # Without its row a task of the last minutes is looked up in the log, where it still waits.
-            await reaches(client, first, "waiting")
-
-
-async def test_the_view_may_be_deleted_while_it_is_used(kafka: str, tmp_path: Path) -> None:
-    settings = ingress_settings(kafka, tmp_path)
-    async with ingress_backend(settings) as behind:
-        async with ingress_running(settings) as client:
-            first, second = [(await client.post(PUT, json=BODY)).json()["data"] for _ in range(2)]
-            await behind.task(1)
-            await behind.end(behind.tasks[first])
-            await reaches(client, first, "succeeded")
-            shutil.rmtree(tmp_path / "ingress")
-            await behind.end(behind.tasks[second])
-            for task_id in (first, second):
-                await reaches(client, task_id, "succeeded")
-        async with ingress_running(settings) as client:
-            for task_id in (first, second):
-                await reaches(client, task_id, "succeeded")
+        await behind.end(behind.tasks[second])
+        for task_id in (first, second):
+            await reaches(client, task_id, "succeeded")
+    async with ingress_running(settings) as client:
+        for task_id in (first, second):
+            await reaches(client, task_id, "succeeded")
 
 
 async def test_ready_when_the_whole_path_works(stage: Stage) -> None:
     behind, client = stage
     assert (await client.get("/readyz")).status_code == 503
-    await behind.pulse(0, upstreams_up=0)
-    await behind.pulse(1)
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + WITHIN_S
     while (answer := await client.get("/readyz")).status_code != 200:
         assert time.monotonic() < give_up, answer.text
+        await behind.pulse(0, upstreams_up=0)
+        await behind.pulse(1)
         await asyncio.sleep(0.02)
     assert answer.json() == {"ready": True, "missing": []}

@@ -4,39 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from aiokafka import TopicPartition
 
+from core.kafka import lookup as lookup_module
 from core.kafka.admin import ensure_topics
 from core.kafka.lookup import Lookup
 from core.kafka.producer import Producer, Record
 from schemas import topics
+from tests.support.kafka import own_prefix
 from tests.support.roles import settings_for
 
 COUNT = 40
 
 
-@pytest.fixture
-async def filled(kafka: str, tmp_path: Path) -> AsyncIterator[tuple[Lookup, TopicPartition]]:
+@pytest.fixture(autouse=True, scope="module")
+def patient() -> Iterator[None]:
+    """Wait for an answer longer than a machine stands still."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lookup_module, "TIMEOUT_S", 60)
+        yield
+
+
+@pytest.fixture(scope="module")
+async def filled(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Lookup, TopicPartition]]:
     """A partition of some records, written in batches of different size."""
-    settings, _ = settings_for(kafka, tmp_path, f"lookup-{time.time_ns()}.", kafka__partitions=1)
+    settings, _ = settings_for(
+        kafka, tmp_path_factory.mktemp("lookup"), f"lookup-{time.time_ns()}.", kafka__partitions=1
+    )
     declared = {topic.name: topic for topic in topics.declared(partitions=1)}
-    await ensure_topics(settings, [declared[topics.TASKS + ".online"]])
     tp = TopicPartition(settings.topic(topics.tasks(0)), 0)
     producer, lookup = Producer(settings, name="test"), Lookup(settings, name="test")
-    await producer.start()
-    records = [Record(b"%d" % n, b"v" * n * 100, [], 1_000 + n) for n in range(COUNT)]
-    for begin, end in ((0, 1), (1, 30), (30, COUNT)):
-        await producer.ship({(tp.topic, 0): records[begin:end]})
-    await lookup.open([tp.topic])
-    try:
-        yield lookup, tp
-    finally:
-        await lookup.close()
+    async with own_prefix(settings):
+        await ensure_topics(settings, [declared[topics.TASKS + ".online"]])
+        await producer.start()
+        records = [Record(b"%d" % n, b"v" * n * 100, [], 1_000 + n) for n in range(COUNT)]
+        for begin, end in ((0, 1), (1, 30), (30, COUNT)):
+            await producer.ship({(tp.topic, 0): records[begin:end]})
         await producer.stop()
+        await lookup.open([tp.topic])
+        try:
+            yield lookup, tp
+        finally:
+            await lookup.close()
 
 
 async def test_look_ups_side_by_side(filled: tuple[Lookup, TopicPartition]) -> None:

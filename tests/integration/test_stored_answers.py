@@ -22,17 +22,11 @@ BLOCKING = BODY | {"response_mode": "blocking"}
 
 
 @pytest.fixture(scope="module")
-async def shared(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+async def stage(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     folder, prefix = tmp_path_factory.mktemp("answers"), f"answers-{time.time_ns()}."
-    settings, _ = settings_for(kafka, folder, prefix, ingress__port=free_port(), kafka__partitions=2)
+    settings, _ = settings_for(kafka, folder, prefix, ingress__port=free_port())
     async with ingress_backend(settings) as behind, ingress_running(settings) as client:
         yield behind, client
-
-
-@pytest.fixture
-async def stage(shared: Stage) -> Stage:
-    await shared[0].begin()
-    return shared
 
 
 async def stored(behind: IngressBackend, data: bytes = LARGE) -> Blob:
@@ -54,6 +48,7 @@ async def test_a_large_answer_arrives_whole_and_the_connection_stays(stage: Stag
 
 async def test_a_wrong_answer_never_arrives_whole(stage: Stage) -> None:
     behind, client = stage
+    await behind.begin()
     asking = asyncio.create_task(client.post(PUT, json=BLOCKING))
     task = await behind.task()
     blob = await stored(behind)

@@ -1,9 +1,13 @@
+"""`headrace topics` on a real broker: what it creates, what it shows, and how much it asks for."""
+
 from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -11,18 +15,31 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
 from click.testing import CliRunner, Result
 
+from core.settings import Settings
 from headrace.topics import topics
 from schemas.topics import declared
+from tests.support.kafka import declared_topics, own_prefix
+from tests.support.roles import settings_for
 from tests.support.waiting import eventually
 
 
 @pytest.fixture
-def environ(kafka: str) -> dict[str, str]:
-    return {
-        "HEADRACE_KAFKA_BOOTSTRAP": kafka,
-        "HEADRACE_KAFKA_TOPIC_PREFIX": f"topics-{uuid4().hex[:8]}.",
-        "HEADRACE_KAFKA_PARTITIONS": "2",
-    }
+async def environ(kafka: str, tmp_path: Path) -> AsyncIterator[dict[str, str]]:
+    settings, environ = on_topics_of_its_own(kafka, tmp_path)
+    async with own_prefix(settings):
+        yield environ
+
+
+@pytest.fixture(scope="module")
+async def applied(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str]]:
+    """An installation whose topics are there, to be left as it was found."""
+    settings, environ = on_topics_of_its_own(kafka, tmp_path_factory.mktemp("topics"))
+    async with declared_topics(settings):
+        yield environ
+
+
+def on_topics_of_its_own(kafka: str, folder: Path) -> tuple[Settings, dict[str, str]]:
+    return settings_for(kafka, folder, f"topics-{time.time_ns()}.", kafka__request_timeout_s=30)
 
 
 def run(environ: dict[str, str], *arguments: str) -> Result:
@@ -51,20 +68,18 @@ async def change_by_hand(bootstrap: str, topic: str, settings: dict[str, str]) -
         await client.close()
 
 
-def test_a_setting_changed_by_hand_is_shown_and_corrected(environ: dict[str, str]) -> None:
-    assert run(environ, "apply").exit_code == 0
-    name = environ["HEADRACE_KAFKA_TOPIC_PREFIX"] + "chunks"
-    asyncio.run(change_by_hand(environ["HEADRACE_KAFKA_BOOTSTRAP"], name, {"retention.ms": "1234567"}))
-    eventually(lambda: run(environ, "diff").exit_code == 1, what="the difference")
-    changes = {change["what"]: change for change in json.loads(run(environ, "diff", "--json").stdout)}
+def test_a_setting_changed_by_hand_is_shown_and_corrected(applied: dict[str, str]) -> None:
+    name = applied["HEADRACE_KAFKA_TOPIC_PREFIX"] + "chunks"
+    asyncio.run(change_by_hand(applied["HEADRACE_KAFKA_BOOTSTRAP"], name, {"retention.ms": "1234567"}))
+    eventually(lambda: run(applied, "diff").exit_code == 1, what="the difference")
+    changes = {change["what"]: change for change in json.loads(run(applied, "diff", "--json").stdout)}
     assert changes["retention.ms"] == {"topic": name, "what": "retention.ms", "was": "1234567", "wanted": "3600000"}
-    assert run(environ, "apply").exit_code == 0
-    assert run(environ, "diff").exit_code == 0
+    assert run(applied, "apply").exit_code == 0
+    assert run(applied, "diff").exit_code == 0
 
 
-def test_another_partition_count_is_shown_and_never_changed(environ: dict[str, str]) -> None:
-    assert run(environ, "apply").exit_code == 0
-    more = environ | {"HEADRACE_KAFKA_PARTITIONS": "3"}
+def test_another_partition_count_is_shown_and_never_changed(applied: dict[str, str]) -> None:
+    more = applied | {"HEADRACE_KAFKA_PARTITIONS": "3"}
     assert run(more, "apply").exit_code == 0
     left = run(more, "diff", "--json")
     assert left.exit_code == 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from uuid import uuid4
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,7 +13,9 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 
 from headrace.topics import topics
 from schemas.codec import registry
+from tests.support.kafka import own_prefix
 from tests.support.ports import free_port
+from tests.support.roles import settings_for
 from tests.support.schema_registry import RegistryDouble, schema_registry
 
 
@@ -24,15 +27,13 @@ def there() -> Iterator[RegistryDouble]:
 
 
 @pytest.fixture
-def environ(kafka: str, there: RegistryDouble) -> dict[str, str]:
-    return {
-        "HEADRACE_KAFKA_BOOTSTRAP": kafka,
-        "HEADRACE_KAFKA_TOPIC_PREFIX": f"registry-{uuid4().hex[:8]}.",
-        "HEADRACE_KAFKA_PARTITIONS": "1",
-        "HEADRACE_KAFKA_REGISTRY_URL": there.url,
-        "HEADRACE_KAFKA_REGISTRY_USER": "headrace",
-        "HEADRACE_KAFKA_REGISTRY_PASSWORD": "sesame-7",
-    }
+async def environ(kafka: str, tmp_path: Path, there: RegistryDouble) -> AsyncIterator[dict[str, str]]:
+    settings, environ = settings_for(
+        kafka, tmp_path, f"registry-{time.time_ns()}.", kafka__partitions=1, kafka__request_timeout_s=30,
+        kafka__registry_url=there.url, kafka__registry_user="headrace", kafka__registry_password="sesame-7",
+    )  # fmt: skip
+    async with own_prefix(settings):
+        yield environ
 
 
 def run(environ: dict[str, str], *arguments: str) -> Result:

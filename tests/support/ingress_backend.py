@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 from aiokafka import TopicPartition
 
-from core.kafka.admin import apply_topics
 from core.kafka.producer import Producer, Record
 from core.kafka.tail import Records, Tail
 from core.settings import Settings
@@ -21,6 +20,7 @@ from schemas import ids, topics
 from schemas.codec import CHUNK, CONTROL, EVENT, RESULT, STATUS, TASK
 from schemas.records import Event, Task
 from tests.support.bella import row_of
+from tests.support.kafka import declared_topics
 from tests.support.memory_ingress import HEADERS
 from tests.support.results import result_of
 from tests.support.waiting import eventually_async
@@ -54,13 +54,15 @@ class IngressBackend:
 
     async def begin(self) -> None:
         """Read what earlier tests have left and forget it."""
-        for tp in list(self.tail.positions):
-            offset = await self.producer.send(tp.topic, tp.partition, Record(b"mark", None))
-            async with asyncio.timeout(10):
-                await self.tail.passed(tp, offset)
+        await asyncio.gather(*map(self._read_up_to_now, self.tail.positions))
         self.tasks.clear()
         self.offsets.clear()
         self.events.clear()
+
+    async def _read_up_to_now(self, tp: TopicPartition) -> None:
+        offset = await self.producer.send(tp.topic, tp.partition, Record(b"mark", None))
+        async with asyncio.timeout(60):
+            await self.tail.passed(tp, offset)
 
     async def task(self, number: int = 0) -> Task:
         """Return the task that was submitted as the nth."""
@@ -112,15 +114,15 @@ class IngressBackend:
 @contextlib.asynccontextmanager
 async def ingress_backend(settings: Settings) -> AsyncIterator[IngressBackend]:
     """Create the topics and open the backend."""
-    await apply_topics(settings)
-    stage = IngressBackend(settings)
-    await stage.producer.start()
-    await stage.tail.open()
-    try:
-        yield stage
-    finally:
-        await stage.tail.close()
-        await stage.producer.stop()
+    async with declared_topics(settings):
+        backend = IngressBackend(settings)
+        await backend.producer.start()
+        await backend.tail.open()
+        try:
+            yield backend
+        finally:
+            await backend.tail.close()
+            await backend.producer.stop()
 
 
 @contextlib.asynccontextmanager
@@ -130,7 +132,7 @@ async def ingress_running(settings: Settings, *, reached: bool = True) -> AsyncI
     role = asyncio.create_task(serve(settings, stop), name="ingress-under-test")
     base = f"http://{settings.ingress.host}:{settings.ingress.port}"
     try:
-        async with httpx.AsyncClient(base_url=base, headers=HEADERS, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=base, headers=HEADERS, timeout=60) as client:
             await listening(client, role, reached=reached)
             yield client
     finally:
@@ -140,7 +142,7 @@ async def ingress_running(settings: Settings, *, reached: bool = True) -> AsyncI
 
 async def listening(client: httpx.AsyncClient, role: asyncio.Task[None], *, reached: bool) -> None:
     """Return when the process answers, and has found Kafka."""
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + 60
     while time.monotonic() < give_up and not role.done():
         with contextlib.suppress(httpx.TransportError):
             missing = (await client.get("/readyz")).json()["missing"]

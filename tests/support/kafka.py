@@ -58,7 +58,14 @@ async def declared_topics(settings: Settings) -> AsyncIterator[None]:
 
     A broker that keeps the topics of hundreds of tests becomes slow for those that come after them.
     """
-    await apply_topics(settings)
+    async with own_prefix(settings):
+        await apply_topics(settings)
+        yield
+
+
+@asynccontextmanager
+async def own_prefix(settings: Settings) -> AsyncIterator[None]:
+    """Delete every topic below a prefix at the end."""
     try:
         yield
     finally:

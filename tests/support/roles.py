@@ -86,7 +86,7 @@ class Role:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, *, within_s: float = 15) -> int:
+    def stop(self, *, within_s: float = 60) -> int:
         """Stop with SIGTERM and return the exit code."""
         assert self.process is not None
         self._stopping = True

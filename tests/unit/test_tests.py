@@ -34,8 +34,6 @@ STILL_REPEATED: set[str] = {
     "integration/test_media.py::simulator",
     "api/test_batches_sdk.py::ran",
     "api/test_openai_media.py::ran",
-    "integration/test_ingress.py::stage",
-    "integration/test_stored_answers.py::stage",
     "integration/test_idempotency.py::until_ready",
     "integration/test_two_of_each.py::_until_ready",
 }
