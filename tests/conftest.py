@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist import is_xdist_controller
 
-from tests.support.distribution import Distribution
+from tests.support.distribution import Distribution, unit_of
 from tests.support.kafka import VARIABLE, kafka_for_tests, kafka_wanted
 
 # A machine with other work pauses a test for longer than any bound on one example. Each run draws other examples, so
@@ -52,6 +52,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution:
     """Share out whole modules, or what shares a set-up."""
     return Distribution(config, log)
+
+
+@pytest.hookimpl(trylast=True)  # after the shuffle
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a unit together, so that a set-up which they share is made once in one process, too."""
+    first: dict[str, int] = {}
+    for number, item in enumerate(items):
+        first.setdefault(unit_of(item.nodeid), number)
+    items.sort(key=lambda item: first[unit_of(item.nodeid)])
 
 
 @pytest.fixture(scope="session")

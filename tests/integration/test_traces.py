@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-import aiohttp
-import pytest
 from aiokafka import TopicPartition
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from bench.simulator import Simulator
 from bench.wire import Exchange, RawServer, head
-from core.kafka.admin import apply_topics
 from core.kafka.tail import Records, Tail
 from schemas import topics
 from schemas.headers import find
-from tests.support.ports import free_port
 from tests.support.receiver import Receiver
-from tests.support.roles import running, settings_for
+from tests.support.site import Client, keys_file, running_site
 from tests.support.spans import PARENT
 from tests.support.waiting import eventually_async
-
-BODY = {
-    "queue": "traced",
-    "endpoint": "/v1/chat/completions",
-    "data": {"model": "m", "messages": [], "sim": {"fail_times": 1}},
-}
-HEADERS = {"Authorization": "Bearer hr-local", "traceparent": PARENT.decode()}
 
 
 class Collector(RawServer):
@@ -55,32 +40,17 @@ class Collector(RawServer):
         return sorted(found, key=lambda one: one[1].start_time_unix_nano)
 
 
-async def put(url: str, **members: str) -> str:
-    """Put a task as soon as the ingress takes one; what it refuses is no span, for nothing is sent."""
-    async with aiohttp.ClientSession() as session:
-        give_up = time.monotonic() + 90
-        while True:
-            try:
-                async with session.post(
-                    f"{url}/v1/queue/put", data=json.dumps(BODY | members), headers=HEADERS
-                ) as answer:
-                    said = await answer.json()
-                    if answer.status == 200:
-                        return str(said["data"])
-            except aiohttp.ClientError as error:
-                said = error
-            assert time.monotonic() < give_up, said
-            await asyncio.sleep(0.2)
-
-
-@pytest.mark.timeout(400)
 async def test_a_collector_sees_one_trace_and_every_record_is_in_it(kafka: str, tmp_path: Path) -> None:
-    async with Simulator() as simulator, Collector() as collector, Receiver() as receiver:
-        settings, env = settings_for(
-            kafka, tmp_path, f"traces-{time.time_ns()}.", upstream__urls=[simulator.url], streams__retry_base_s=0.1
-        )
-        env = {**env, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.root, "OTEL_BSP_SCHEDULE_DELAY": "200"}
-        await apply_topics(settings)
+    async with AsyncExitStack() as stack:
+        collector = await stack.enter_async_context(Collector())
+        receiver = await stack.enter_async_context(Receiver())
+        exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.root, "OTEL_BSP_SCHEDULE_DELAY": "200"}
+        site = await stack.enter_async_context(
+            running_site(
+                kafka, tmp_path, ingresses=1, levels=["online"], env=exporting, keys=keys_file("traced"),
+                streams__retry_base_s=0.1,
+            )
+        )  # fmt: skip
         carried: dict[str, set[bytes | None]] = {}
 
         def note(tp: TopicPartition, records: Records) -> None:
@@ -89,20 +59,19 @@ async def test_a_collector_sees_one_trace_and_every_record_is_in_it(kafka: str, 
                     carried.setdefault(tp.topic, set()).add(find(record.headers, "traceparent"))
 
         names = [topics.tasks(0), topics.events(0), topics.results(0), topics.work("traced", 0)]
-        port = free_port()
-        with ExitStack() as stack:
-            for arguments in (("ingress", "--port", str(port)), ("streams", "--level", "online"), ("dispatcher",)):
-                stack.enter_context(running(*arguments, env=env, log=tmp_path / f"{arguments[0]}.log"))
-            task_id = await put(f"http://127.0.0.1:{port}", callback_url=f"{receiver.root}/200")
-            tail = Tail(settings, name="traces", topics=[settings.topic(name) for name in names], handle=note)
-            await tail.open()
-            await eventually_async(lambda: settings.topic(topics.results(0)) in carried, within_s=90, what="a result")
-            await eventually_async(
-                lambda: len(collector.named("chat")) == 2, within_s=60, what="the spans of both calls"
-            )
-            await eventually_async(lambda: len(collector.named("process")) == 2, within_s=60, what="both attempts")
-            await eventually_async(lambda: len(collector.named("POST")) == 1, within_s=60, what="the callback")
-            await tail.close()
+        client = Client(site, "traced")
+        answer = await client.put(
+            headers={"traceparent": PARENT.decode()}, fail_times=1, members={"callback_url": f"{receiver.root}/200"}
+        )
+        assert answer.status == 200, answer.body
+        topic_names = [site.settings.topic(name) for name in names]
+        tail = Tail(site.settings, name="traces", topics=topic_names, handle=note)
+        await tail.open()
+        await eventually_async(lambda: site.settings.topic(topics.results(0)) in carried, what="a result")
+        await eventually_async(lambda: len(collector.named("chat")) == 2, what="the spans of both calls")
+        await eventually_async(lambda: len(collector.named("process")) == 2, what="both attempts")
+        await eventually_async(lambda: len(collector.named("POST")) == 1, what="the callback")
+        await tail.close()
     [(sender, sent)] = collector.named("send")
     (worker, first), (_, second) = collector.named("process")
     calls = [span for _, span in collector.named("chat")]
@@ -112,8 +81,8 @@ async def test_a_collector_sees_one_trace_and_every_record_is_in_it(kafka: str, 
     assert first.parent_span_id == sent.span_id
     assert [call.parent_span_id for call in calls] == [first.span_id, second.span_id]
     assert {context and context[3:35] for contexts in carried.values() for context in contexts} == {PARENT[3:35]}
-    assert simulator.stats.keys[task_id].arrivals == 2
+    assert site.arrivals(answer.task_id) == 2
     [(caller, told)] = collector.named("POST")
     assert (caller, told.parent_span_id) == ("headrace-dispatcher", second.span_id)
     assert receiver.headers["traceparent"][36:52] == told.span_id.hex()
-    assert simulator.recent[-1].headers["traceparent"][36:52] == calls[1].span_id.hex()
+    assert site.simulator.recent[-1].headers["traceparent"][36:52] == calls[1].span_id.hex()

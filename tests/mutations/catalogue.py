@@ -122,7 +122,7 @@ MUTATIONS = (
         "streams/twins.py",
         """    return key is not None and key["duplicate_of"] != task_id and""",
         """    return key is not None and key["duplicate_of"] == "" and""",
-        ("test_a_thousand_twins_over_three_ingresses_are_one_task",),
+        ("test_a_thousand_duplicates_over_three_ingresses_are_one_task",),
     ),
     Mutation(
         "poison makes no dead letter",

@@ -5,7 +5,12 @@ from __future__ import annotations
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-SHARED_SETUP = ("tests/api/", "tests/integration/operations/")
+SHARED_SETUP = (
+    "tests/api/",
+    "tests/integration/operations/",
+    "tests/integration/restarts/",
+    "tests/integration/site/",
+)
 """Folders whose modules share a stack or a site; any other module is a unit of its own."""
 
 ALONE = ("tests/api/test_fuzz.py",)
@@ -15,14 +20,15 @@ SECONDS = {
     "tests/integration/test_replay_large.py": 60,
     "tests/integration/test_replay.py": 40,
     "tests/integration/test_batches_scheduler.py": 80,
-    "tests/integration/operations/": 100,
+    "tests/integration/operations/": 80,
+    "tests/integration/restarts/": 90,
+    "tests/integration/site/": 90,
     "tests/api/": 100,
     "tests/fault/test_any_role.py": 60,
     "tests/fault/test_usage.py": 60,
     "tests/fault/test_batch_killed.py": 60,
     "tests/fault/test_campaign.py": 90,
     "tests/fault/test_killed_sender.py": 50,
-    "tests/integration/test_batches_http.py": 60,
     "tests/integration/test_scheduler_crashes.py": 50,
     "tests/integration/test_scheduler.py": 30,
     "tests/local/test_whole.py": 50,

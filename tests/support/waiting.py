@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 FIRST_POLL_S, POLL_S = 0.001, 0.02
 STANDSTILL_S = 1.0
@@ -29,6 +32,19 @@ async def eventually_async(
             return
         await asyncio.sleep(pause_s)
     assert condition(), f"{what} was not true within {within_s:g} s"
+
+
+async def until(
+    look: Callable[[], Awaitable[T]], wanted: Callable[[T], object] = bool, *, within_s: float = 60, poll_s: float = 0
+) -> T:
+    """Look, for example over HTTP, until what is found is as wanted, and return it."""
+    for pause_s in _pauses(within_s):
+        if wanted(found := await look()):
+            return found
+        await asyncio.sleep(max(poll_s, pause_s))
+    found = await look()
+    assert wanted(found), f"after {within_s:g} s it is still {found!r}"
+    return found
 
 
 def _pauses(within_s: float) -> Iterator[float]:

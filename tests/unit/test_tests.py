@@ -17,16 +17,6 @@ TESTS = Path(__file__).parents[1]
 MODULES = sorted(str(path.relative_to(TESTS)) for path in TESTS.rglob("*.py"))
 FEW_NODES = 40
 """Smaller helpers are an expression or two, which it costs more to share than it saves."""
-STILL_IMPORTING = {
-    "integration/operations/conftest.py",
-    "integration/operations/test_doctor.py",
-    "integration/operations/test_limits.py",
-    "integration/operations/test_queues.py",
-    "integration/operations/test_tasks.py",
-    "integration/test_async_tasks.py",
-    "integration/test_cancel.py",
-}
-"""Modules to be mended yet."""
 STILL_REPEATED: set[str] = {
     "api/conftest.py::simulator",
     "api/test_dify_client.py::simulator",
@@ -34,8 +24,6 @@ STILL_REPEATED: set[str] = {
     "integration/test_media.py::simulator",
     "api/test_batches_sdk.py::ran",
     "api/test_openai_media.py::ran",
-    "integration/test_idempotency.py::until_ready",
-    "integration/test_two_of_each.py::_until_ready",
 }
 """Definitions that stand more than once yet."""
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -93,7 +81,7 @@ def test_nothing_is_imported_from_a_test_module_or_a_conftest() -> None:
         f"{module} imports {name}"
         for module in MODULES
         for name in imported(module)
-        if (name == "conftest" or name.startswith("test_")) and module not in STILL_IMPORTING
+        if (name == "conftest" or name.startswith("test_"))
     }
     assert wrong == set()
 

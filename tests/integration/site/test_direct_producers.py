@@ -8,51 +8,55 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from bench.simulator import Simulator
-from core.kafka.admin import apply_topics
-from core.settings import Settings
 from schemas.codec import TASK
 from schemas.framing import frame
 from tests.support.markdown import blocks
-from tests.support.ports import free_port
 from tests.support.records import task, task_id
-from tests.support.roles import Role, running, settings_for
-from tests.support.waiting import eventually_async
+from tests.support.site import Client, Site
+from tests.support.waiting import until
 
 EACH = 1_000
+REPLIES = 20
 WITHIN_S = 150
-EVERY = 1_000_000
-HEADERS = {"Authorization": "Bearer hr-local"}
 BODY = {"queue": "direct", "endpoint": "/v1/chat/completions"}
-REPLIES = "replies-of-shop"
-Letter = tuple[bytes | None, bytes | None, dict[str, bytes]]
+DeadLetter = tuple[bytes | None, bytes | None, dict[str, bytes]]
 
 
 class Shop:
     """A producer of its own, and what it can see."""
 
-    def __init__(self, settings: Settings, url: str, scheduler: Role, simulator: Simulator) -> None:
-        self.settings, self.url, self.scheduler, self.simulator = settings, url, scheduler, simulator
-        self.tasks, self.results = settings.topic("tasks.offline"), settings.topic("results.offline")
-        self.registry = SchemaRegistryClient({"url": url})
-        broker = {"bootstrap.servers": settings.kafka.bootstrap, "log_level": 0}
-        self.producer = Producer({**broker, "linger.ms": 5, "message.max.bytes": 2_000_000})
+    def __init__(self, site: Site, client: Client) -> None:
+        self.site, self.client, self.settings = site, client, site.settings
+        self.tasks, self.results = self.settings.topic("tasks.offline"), self.settings.topic("results.offline")
+        self.replies = f"replies-{self.settings.kafka.topic_prefix}shop"
+        self.registry = SchemaRegistryClient({"url": site.urls[0]})
+        self._broker = {"bootstrap.servers": self.settings.kafka.bootstrap, "log_level": 0}
+        self.producer = Producer({**self._broker, "linger.ms": 5, "message.max.bytes": 2_000_000})
         conf = {"auto.register.schemas": False, "use.latest.version": True}
         self.serialize = AvroSerializer(self.registry, conf=conf)
         self.deserialize = AvroDeserializer(self.registry)
+
+    @contextmanager
+    def reply_topic(self) -> Iterator[None]:
+        """Have a topic for replies."""
+        admin = AdminClient(self._broker)
+        admin.create_topics([NewTopic(self.replies, 2)])[self.replies].result(30)
+        try:
+            yield
+        finally:
+            admin.delete_topics([self.replies])[self.replies].result(30)
 
     def avro(self, **members: Any) -> bytes:
         """Write a task with Confluent's serializer."""
@@ -60,16 +64,27 @@ class Shop:
         assert isinstance(value, bytes)
         return value
 
-    def read(self, topic: str, count: int, *, marks: Sequence[bytes] = (b"",), within_s: float = WITHIN_S) -> list[Any]:
-        """Return a topic's first records that hold one of these marks, at least so many."""
-        conf = {"bootstrap.servers": self.settings.kafka.bootstrap, "log_level": 0, "enable.auto.commit": False}
-        consumer = Consumer({**conf, "group.id": f"shop-{time.time_ns()}", "auto.offset.reset": "earliest"})
+    def write(self, *values: bytes, **given: Any) -> None:
+        """Write records into the tasks topic."""
+        for value in values:
+            self.producer.produce(self.tasks, value, **given)
+        assert self.producer.flush(60) == 0
+
+    def read(self, topic: str, *, marks: Sequence[bytes] = (b"",), count: int | None = None) -> list[Any]:
+        """Return a topic's records that hold one of these marks: so many, or all that are there now."""
+        conf = {**self._broker, "enable.auto.commit": False, "group.id": f"shop-{time.time_ns()}"}
+        consumer = Consumer(conf)
         found: list[Any] = []
         try:
-            consumer.subscribe([topic])
-            give_up = time.monotonic() + within_s
-            while len(found) < count and time.monotonic() < give_up:
-                came = [one for one in consumer.consume(500, timeout=0.5) if one.error() is None]
+            partitions = consumer.list_topics(topic, 60).topics[topic].partitions
+            ends = {
+                number: consumer.get_watermark_offsets(TopicPartition(topic, number), 60)[1] for number in partitions
+            }
+            consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
+            give_up = time.monotonic() + WITHIN_S
+            while len(found) < count if count is not None else not self._at(consumer, topic, ends):
+                assert time.monotonic() < give_up, f"{len(found)} of {count} records in {topic}"
+                came = [one for one in consumer.consume(500, timeout=0.1) if one.error() is None]
                 found += [
                     one for one in came if any(mark in (one.key() or b"") + (one.value() or b"") for mark in marks)
                 ]
@@ -77,46 +92,27 @@ class Shop:
             consumer.close()
         return found
 
-    def outcomes(self, topic: str, count: int, **named: Any) -> list[dict[str, Any]]:
-        """Read results as Confluent's deserializer does."""
+    def _at(self, consumer: Consumer, topic: str, ends: Mapping[int, int]) -> bool:
+        places = consumer.position([TopicPartition(topic, number) for number in ends])
+        return all(place.offset >= ends[place.partition] or not ends[place.partition] for place in places)
+
+    def outcomes(self, topic: str, **named: Any) -> list[dict[str, Any]]:
+        """Read results or rows as Confluent's deserializer does."""
         context = SerializationContext(topic, MessageField.VALUE)
-        found = [self.deserialize(one.value(), context) for one in self.read(topic, count, **named)]
+        found = [self.deserialize(one.value(), context) for one in self.read(topic, **named)]
         return [dict(one) for one in found if one is not None]
 
-    def letters(self, count: int) -> list[Letter]:
+    def dead_letters(self, count: int) -> list[DeadLetter]:
         """Read dead letters."""
-        found = self.read(self.settings.topic("dead-letters"), count, marks=[b"bad-"])
+        found = self.read(self.settings.topic("dead-letters"), count=count, marks=[b"bad-"])
         return [(one.key(), one.value(), dict(one.headers() or [])) for one in found]
 
 
 @pytest.fixture(scope="module")
-async def shop(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    folder: Path = tmp_path_factory.mktemp("direct")
-    async with Simulator() as simulator:
-        settings, env = settings_for(
-            kafka, folder, f"direct-{time.time_ns()}.", upstream__urls=[simulator.url],
-            direct__reply_topics=["replies-*"], direct__secrets=["0123456789abcdef"], streams__session_timeout_s=12,
-        )  # fmt: skip
-        await apply_topics(settings)
-        admin = AdminClient({"bootstrap.servers": kafka})
-        with ExitStack() as stack:
-            port = free_port()
-            roles = [("ingress", "--port", str(port)), ("streams", "--level", "offline"), ("dispatcher",)]
-            started = [
-                stack.enter_context(running(*arguments, env=env, log=folder / f"{arguments[0]}.log"))
-                for arguments in roles
-            ]
-            url = f"http://127.0.0.1:{port}"
-            await asyncio.to_thread(admin.create_topics([NewTopic(REPLIES, 2)])[REPLIES].result, 30)
-            await eventually_async(lambda: answers(f"{url}/subjects"), within_s=60, what="the registry")
-            yield Shop(settings, url, started[1], simulator)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
+def shop(site: Site) -> Iterator[Shop]:
+    opened = Shop(site, Client(site, "direct"))
+    with opened.reply_topic():
+        yield opened
 
 
 class Bad(NamedTuple):
@@ -169,7 +165,7 @@ async def test_a_stock_client_writes_tasks_and_reads_their_results(shop: Shop) -
     def write() -> None:
         for number in range(EACH):
             data = {"model": "sim", "messages": [{"role": "user", "content": f"q {number}"}]}
-            named = {"trace_id": f"json-{number}", **({"reply_topic": REPLIES} if number < 20 else {})}
+            named = {"trace_id": f"json-{number}", **({"reply_topic": shop.replies} if number < REPLIES else {})}
             shop.producer.produce(
                 shop.tasks, json.dumps({**BODY, "data": data, **named}).encode(), key=f"customer-{number % 7}"
             )
@@ -182,15 +178,16 @@ async def test_a_stock_client_writes_tasks_and_reads_their_results(shop: Shop) -
         assert shop.producer.flush(60) == 0
 
     await asyncio.to_thread(write)
-    ours = await asyncio.to_thread(shop.outcomes, shop.results, 2 * EACH, marks=[b"json-", b"avro-"])
-    assert Counter(one["state"] for one in ours) == {"completed": 2 * EACH}, shop.scheduler.log[-2_000:]
+    ours = await asyncio.to_thread(shop.outcomes, shop.results, count=2 * EACH, marks=[b"json-", b"avro-"])
+    scheduler = shop.site.roles["offline"]
+    assert Counter(one["state"] for one in ours) == {"completed": 2 * EACH}, scheduler.log[-2_000:]
     assert len({one["id"] for one in ours}) == len({one["trace_id"] for one in ours}) == 2 * EACH
     assert {one["id"].split("-")[3] for one in ours} == {"K"}
     assert {one["status_code"] for one in ours} == {200}
 
-    letters = await asyncio.to_thread(shop.letters, len(bads))
-    found = {(key or b"").decode(): (value, told) for key, value, told in letters}
-    assert len(found) == len(bads) == len(letters)
+    dead_letters = await asyncio.to_thread(shop.dead_letters, len(bads))
+    found = {(key or b"").decode(): (value, told) for key, value, told in dead_letters}
+    assert len(found) == len(bads) == len(dead_letters)
     for at, one in enumerate(bads):
         value, told = found[f"bad-{at}"]
         assert value == one.value or told["x-left-behind-bytes"] == b"%d" % len(one.value or b""), one
@@ -199,8 +196,8 @@ async def test_a_stock_client_writes_tasks_and_reads_their_results(shop: Shop) -
         assert told["x-partition"].isdigit()
         assert told["x-offset"].isdigit()
 
-    replies = await asyncio.to_thread(shop.outcomes, REPLIES, 20)
-    assert {one["trace_id"] for one in replies} == {f"json-{number}" for number in range(20)}
+    replies = await asyncio.to_thread(shop.outcomes, shop.replies, count=REPLIES)
+    assert {one["trace_id"] for one in replies} == {f"json-{number}" for number in range(REPLIES)}
     assert {one["id"] for one in replies} <= {one["id"] for one in ours}
 
 
@@ -209,82 +206,71 @@ async def test_a_task_of_kafka_is_seen_over_http_like_any_other(shop: Shop) -> N
         **BODY, "data": '{"model":"sim","messages":[],"sim":{"key":"seen","fail_times":1}}', "trace_id": "seen",
         "timeout": 600,
     }}  # fmt: skip
-    await asyncio.to_thread(write_one, shop, json.dumps(event).encode())
-    async with httpx.AsyncClient(base_url=shop.url, headers=HEADERS, timeout=30) as client:
-        put = {**BODY, "data": {"model": "sim", "messages": []}, "level": 1, "trace_id": "put"}
-        give_up = time.monotonic() + 60
-        while (await client.post("/v1/queue/put", json=put)).status_code == 503:  # it has not reached Kafka yet
-            assert time.monotonic() < give_up
-            await asyncio.sleep(0.1)
-        while True:
-            listed = (await client.get("/v1/tasks", params={"limit": 100})).json()
-            mine = [one for one in listed.get("data", ()) if one.get("trace_id") in ("put", "seen")]
-            mine.sort(key=lambda one: str(one["trace_id"]), reverse=True)
-            if {one["trace_id"]: one["status"] for one in mine} == {"seen": "completed", "put": "completed"}:
-                break
-            assert time.monotonic() < give_up, listed
-            await asyncio.sleep(0.1)
-        whole = (await client.get(f"/v1/queue/{mine[0]['id']}")).json()
+    await asyncio.to_thread(shop.write, json.dumps(event).encode())
+    await shop.client.submit(level=1, members={"trace_id": "put"})
+
+    async def seen() -> dict[str, dict[str, Any]]:
+        async with shop.client.call("GET", "/v1/tasks?limit=100") as answer:
+            listed = await answer.json()
+        return {one["trace_id"]: one for one in listed["data"] if one["trace_id"] in ("put", "seen")}
+
+    mine = await until(
+        seen,
+        lambda found: {name: one["status"] for name, one in found.items()} == {"seen": "completed", "put": "completed"},
+    )
+    whole = await shop.client.show(mine["seen"]["id"])
     assert (whole["status"], whole["response_mode"], whole["queue"]) == ("succeeded", "callback", "direct")
     assert whole["expire_time"] - whole["start_time"] == 600_000
     assert whole["data"]["sim"]["key"] == "seen"
-    assert shop.simulator.stats.keys["seen"].arrivals == 2  # the second time with the body out of the same record
+    assert shop.site.arrivals("seen") == 2  # the second time with the body out of the same record
 
 
-async def test_twins_meet_whatever_partition_they_were_written_to(shop: Shop) -> None:
-    value = json.dumps({**BODY, "data": {"model": "sim", "messages": []}, "trace_id": "twin"}).encode()
+async def test_duplicates_meet_whatever_partition_they_were_written_to(shop: Shop) -> None:
+    value = json.dumps({**BODY, "data": {"model": "sim", "messages": []}, "trace_id": "duplicate"}).encode()
+    count = shop.settings.kafka.partitions
 
     def write() -> None:
-        for partition in range(shop.settings.kafka.partitions):
+        for partition in range(count):
             shop.producer.produce(shop.tasks, value, partition=partition, headers=[("idempotency-key", b"one")])
         assert shop.producer.flush(60) == 0
 
+    async def rows() -> list[dict[str, Any]]:
+        found = await asyncio.to_thread(shop.outcomes, shop.settings.topic("status.offline"), marks=[b"duplicate"])
+        return list({one["id"]: one for one in found if one["trace_id"] == "duplicate"}.values())
+
     await asyncio.to_thread(write)
-    row = shop.settings.topic("status.offline")
-    twins: dict[str, Any] = {}
-    give_up = time.monotonic() + 60
-    while len(twins) < shop.settings.kafka.partitions or not any(one["state"] == "completed" for one in twins.values()):
-        assert time.monotonic() < give_up, twins
-        rows = await asyncio.to_thread(shop.outcomes, row, EVERY, within_s=6)
-        twins = {one["id"]: one for one in rows if one["trace_id"] == "twin"}
-    firsts = [one["id"] for one in twins.values() if one["duplicate_of"] is None]
+    found = await until(rows, lambda rows: len(rows) == count and "completed" in {one["state"] for one in rows})
+    firsts = [one["id"] for one in found if one["duplicate_of"] is None]
     assert len(firsts) == 1
-    assert {one["duplicate_of"] for one in twins.values()} == {None, firsts[0]}
+    assert {one["duplicate_of"] for one in found} == {None, firsts[0]}
 
 
 async def test_an_id_is_taken_once(shop: Shop) -> None:
-    one = task_id(partition=2, level=1)
+    partition = shop.settings.kafka.partitions - 1
+    one = task_id(partition=partition, level=1)
     value = json.dumps({**BODY, "data": {"model": "sim", "messages": []}, "trace_id": "given", "id": one}).encode()
 
     def write() -> None:
         for key in (b"first", b"second"):
-            shop.producer.produce(shop.tasks, value, key=key, partition=2)
+            shop.producer.produce(shop.tasks, value, key=key, partition=partition)
         assert shop.producer.flush(60) == 0
 
+    async def refused() -> list[Any]:
+        found = await asyncio.to_thread(shop.read, shop.settings.topic("dead-letters"))
+        return [letter for letter in found if letter.value() == value]
+
     await asyncio.to_thread(write)
-    give_up = time.monotonic() + 60
-    while True:
-        letters = await asyncio.to_thread(shop.read, shop.settings.topic("dead-letters"), EVERY, within_s=6)
-        mine = [letter for letter in letters if letter.value() == value]
-        if mine:
-            break
-        assert time.monotonic() < give_up
-    [letter] = mine
-    assert letter.key() == b"second"
-    assert dict(letter.headers())["x-field"] == b"id"
-
-
-def write_one(shop: Shop, value: bytes) -> None:
-    shop.producer.produce(shop.tasks, value)
-    assert shop.producer.flush(60) == 0
+    [dead_letter] = await until(refused)
+    assert dead_letter.key() == b"second"
+    assert dict(dead_letter.headers())["x-field"] == b"id"
 
 
 async def test_the_examples_of_the_page_work(shop: Shop) -> None:
-    page = (Path(__file__).parents[2] / "docs/kafka.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/kafka.md").read_text(encoding="utf-8")
     program = "\n".join(block.text for block in blocks(page) if block.language == "python")
     for shown, real in (
         ("127.0.0.1:9092", shop.settings.kafka.bootstrap),
-        ("http://127.0.0.1:8080", shop.url),
+        ("http://127.0.0.1:8080", shop.site.urls[0]),
         ('"headrace.', f'"{shop.settings.kafka.topic_prefix}'),
     ):
         assert shown in program
