@@ -1,17 +1,22 @@
-"""The scheduler's side of batches on a real broker: exact counts whatever dies, and both tables come back."""
+"""The scheduler's side of batches on a real broker: exact counts whatever dies, and both tables come back.
+
+The tests share one scheduler, and each leaves one that runs. Their batches are their own.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import time
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from core.kafka.producer import Record
-from core.kafka.tail import Tail
+from core.kafka.tail import Records, Tail
 from schemas import bits, topics
 from schemas.batches import Batch
 from schemas.codec import BATCH, EVENT, TASK
@@ -34,10 +39,30 @@ USAGE = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}
 class Stage:
     """An offline scheduler process, and who feeds it, works and writes."""
 
-    def __init__(self, probe: SchedulerProbe, role: Role, folder: Path, env: dict[str, str]) -> None:
-        self.probe, self.role, self.folder, self.env = probe, role, folder, env
+    def __init__(self, probe: SchedulerProbe, folder: Path, env: dict[str, str]) -> None:
+        self.probe, self.folder = probe, folder
+        self._env = env
+        self._roles = ExitStack()
+        self._count = itertools.count()
+        self._serials = itertools.count(1)
         self.rows: dict[str, list[Batch | None]] = {}
         self.now_ms = time.time_ns() // 1_000_000
+        self.role = self.another()
+
+    def another(self) -> Role:
+        """Start a scheduler."""
+        log = self.folder / f"streams-{next(self._count)}.log"
+        return self._roles.enter_context(running("streams", "--level", "offline", env=self._env, log=log))
+
+    def close(self) -> None:
+        """End the schedulers."""
+        self._roles.close()
+
+    def see(self, _: object, records: Records) -> None:
+        """Take what is written about batches."""
+        for record in records:
+            row = BATCH.decode(record.value) if record.value else None
+            self.rows.setdefault((record.key or b"").decode(), []).append(row)
 
     def row(self, one: str) -> Batch:
         """Return the newest row of a batch."""
@@ -62,9 +87,9 @@ class Stage:
         homes = [parse_batch(one["id"]).partition for one in said]
         await self.probe.producer.send_all([(topic, home, record) for home, record in zip(homes, records, strict=True)])
 
-    async def create(self, serial: int, total: int, *, home: int = 1, window_ms: int = 86_400_000) -> Batch:
+    async def create(self, total: int, *, home: int = 1, window_ms: int = 86_400_000) -> Batch:
         """Create a batch and wait until it is in progress."""
-        one = batch_id(serial, home=home, created_ms=self.now_ms)
+        one = batch_id(next(self._serials), home=home, created_ms=self.now_ms)
         wanted = {"queue": QUEUE, "created_ms": self.now_ms, "expires_ms": self.now_ms + window_ms}
         await self.tell(created(one, **wanted), validated(one, total))
         await self.until(one, "in_progress")
@@ -91,37 +116,40 @@ class Stage:
         await self.probe.tell(*answers)
 
 
-@pytest.fixture
-async def stage(kafka: str, tmp_path: Path) -> AsyncIterator[Stage]:
+@pytest.fixture(scope="module")
+async def shared(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """Run the scheduler of all tests."""
+    folder = tmp_path_factory.mktemp("streams")
     settings, env = settings_for(
-        kafka, tmp_path, f"batch{time.time_ns()}.", streams__lease_s=60, streams__session_timeout_s=6
+        kafka, folder, f"batch{time.time_ns()}.", streams__lease_s=60, streams__session_timeout_s=6
     )
     async with scheduler_probe(settings, 1) as probe:
-        log = tmp_path / "streams.log"
-        with running("streams", "--level", "offline", env=env, log=log) as role:
-            made = Stage(probe, role, tmp_path, env)
-
-            def see(_: object, records: object) -> None:
-                for record in records:  # type: ignore[attr-defined]  # a Tail gives a sequence of records
-                    row = BATCH.decode(record.value) if record.value else None
-                    made.rows.setdefault(record.key.decode(), []).append(row)
-
-            tail = Tail(settings, name="batches", topics=[settings.topic(topics.BATCHES)], handle=see)
+        made = Stage(probe, folder, env)
+        tail = Tail(settings, name="batches", topics=[settings.topic(topics.BATCHES)], handle=made.see)
+        try:
             await tail.open()
-            try:
-                await eventually_async(lambda: probe.pulses, within_s=WITHIN_S, what="the first pulse")
-                yield made
-            finally:
-                await tail.close()
+            await eventually_async(lambda: probe.pulses, within_s=WITHIN_S, what="the first heartbeat")
+            yield made
+        finally:
+            await asyncio.to_thread(made.close)
+            await tail.close()
+
+
+@pytest.fixture
+def stage(shared: Stage) -> Stage:
+    """Return the stage as if nothing had been handed out yet."""
+    shared.now_ms = time.time_ns() // 1_000_000
+    shared.probe._todo.clear()
+    return shared
 
 
 async def test_kill_9_in_the_middle_of_a_batch_leaves_exact_counts(stage: Stage) -> None:
-    batch = await stage.create(1, LINES)
+    batch = await stage.create(LINES)
     one, probe = batch["id"], stage.probe
     await stage.feed(batch, 0, 100)
     for reached in (30, 150):
         await _worked(stage, one, reached)
-        stage.role.kill()
+        await asyncio.to_thread(stage.role.kill)
         await stage.feed(batch, 40, 200)  # some of it once more, as a feeder does that begins anew
         stage.role.start()
     await stage.feed(batch, 200, LINES)
@@ -150,14 +178,14 @@ async def test_kill_9_in_the_middle_of_a_batch_leaves_exact_counts(stage: Stage)
 
 async def test_both_tables_come_back_and_a_stop_ends_what_runs(stage: Stage) -> None:
     probe = stage.probe
-    cancelled = await stage.create(1, 20)
-    expired = await stage.create(2, 20, window_ms=20_000)
+    cancelled = await stage.create(20)
+    expired = await stage.create(20, window_ms=15_000)
     assert expired["stamp_s"] == cancelled["stamp_s"] + 1
     for batch in (cancelled, expired):
         await stage.feed(batch, 0, 10)
     ids = [line_task_id(batch, number) for batch in (cancelled, expired) for number in range(10)]
     await eventually_async(lambda: all(probe.work[task_id] for task_id in ids), within_s=WITHIN_S)
-    stage.role.kill()
+    await asyncio.to_thread(stage.role.kill)
     shutil.rmtree(stage.folder / "streams-offline")
     stage.role.start()
     one = cancelled["id"]
@@ -176,7 +204,7 @@ async def test_both_tables_come_back_and_a_stop_ends_what_runs(stage: Stage) -> 
         assert [[found["error_code"] for found in result] for result in results] == [[code]] * 10
     assert set(ids) <= set(probe.cancels)
     assert (row["queue_number"], row["ending"]) == (QUEUE_NUMBER, "expired")
-    third = await stage.create(3, 1)
+    third = await stage.create(1)
     assert third["stamp_s"] == cancelled["stamp_s"] + 2  # the table says which seconds are taken
     await stage.feed(third, 0, 1)
     await eventually_async(lambda: probe.work[line_task_id(third, 0)], within_s=WITHIN_S)
@@ -186,24 +214,25 @@ async def test_both_tables_come_back_and_a_stop_ends_what_runs(stage: Stage) -> 
 
 async def test_batches_go_on_when_schedulers_come_and_go(stage: Stage) -> None:
     homes = range(stage.probe.settings.kafka.partitions)
-    batches = [await stage.create(home, 20, home=home) for home in homes]
+    batches = [await stage.create(20, home=home) for home in homes]
     for batch in batches:
         await stage.feed(batch, 0, 10)
-    with running("streams", "--level", "offline", env=stage.env, log=stage.folder / "second.log"):
-        names = {pulse["scheduler"] for pulse in stage.probe.pulses}
+    names = {pulse["scheduler"] for pulse in stage.probe.pulses}
+    second = stage.another()
 
-        def shared() -> bool:
-            told = {pulse["scheduler"]: pulse["partitions"] for pulse in stage.probe.pulses}
-            return len(told) > len(names) and all(told.values())
+    def shared() -> bool:
+        told = {pulse["scheduler"]: pulse["partitions"] for pulse in stage.probe.pulses}
+        return len(told) > len(names) and all(told.values())
 
-        await eventually_async(shared, within_s=WITHIN_S, what="partitions for both")
-        for batch in batches:
-            await _worked(stage, batch["id"], 10)
-            await stage.feed(batch, 10, 20)
-        stage.role.kill()
-        for batch in batches:
-            await _worked(stage, batch["id"], 20)
-            await stage.until(batch["id"], "finalizing")
+    await eventually_async(shared, within_s=WITHIN_S, what="partitions for both")
+    for batch in batches:
+        await _worked(stage, batch["id"], 10)
+        await stage.feed(batch, 10, 20)
+    await asyncio.to_thread(stage.role.kill)
+    stage.role = second
+    for batch in batches:
+        await _worked(stage, batch["id"], 20)
+        await stage.until(batch["id"], "finalizing")
     for batch in batches:
         row = stage.row(batch["id"])
         assert (row["completed"], row["failed"], bits.count(row["ended"])) == (18, 2, 20)
