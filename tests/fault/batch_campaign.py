@@ -87,8 +87,8 @@ async def batch_campaign(
             kafka, folder, f"batch-campaign-{time.time_ns()}.", upstream__urls=[sim.url], ingress__port=port,
             streams__session_timeout_s=6, streams__lease_s=8, dispatcher__heartbeat_s=0.5, batches__dialect="openai",
         )  # fmt: skip
-        with ExitStack() as stack:
-            async with batch_probe(settings) as bench:
+        async with batch_probe(settings) as bench:
+            with ExitStack() as stack:
                 roles = {
                     name: stack.enter_context(running(*arguments, env=env, log=folder / f"{name}.log"))
                     for name, arguments in ROLES.items()
@@ -98,12 +98,8 @@ async def batch_campaign(
                 ) as client:
                     batch_id = await _create(client, lines)
                     began = time.monotonic()
-                    keeping = asyncio.create_task(_keep_up(roles), name="keep-up")
-                    try:
-                        await _strike(bench, roles, batch_id, _plan(dice, lines, kills), report, say)
-                        row = await bench.until(batch_id, "completed", within_s=STUCK_S + lines / SLOWEST)
-                    finally:
-                        keeping.cancel()
+                    await _strike(bench, roles, batch_id, _plan(dice, lines, kills), report, say)
+                    row = await bench.until(batch_id, "completed", within_s=STUCK_S + lines / SLOWEST)
                     report.seconds = time.monotonic() - began
                     report.row = dict(row)
                     output, errors = await bench.names(batch_id)
@@ -118,15 +114,6 @@ def _plan(dice: random.Random, lines: int, kills: int) -> list[tuple[int, str]]:
     names = [[*ROLES][number % len(ROLES)] for number in range(kills)]
     dice.shuffle(names)
     return sorted(zip((dice.randrange(lines * 9 // 10) for _ in names), names, strict=True))
-
-
-async def _keep_up(roles: dict[str, Role]) -> None:
-    """Start again what has ended by itself, as a supervisor does: a scheduler ends when Kafka takes nothing."""
-    while True:
-        await asyncio.sleep(0.5)
-        for role in roles.values():
-            if role.process is not None and role.process.poll() is not None:
-                role.start()
 
 
 async def _strike(

@@ -48,7 +48,9 @@ class Role:
         self._arguments = arguments
         self._env = {**{k: v for k, v in os.environ.items() if not k.startswith("HEADRACE_")}, **env}
         self._log = log
-        self._stopping = False
+        self._lock = threading.Lock()
+        self._ended = False
+        """By us: nobody starts it again but who ended it."""
         self.kept = True
         """Whether `running` starts it again when it ends itself, as every supervisor does.
 
@@ -58,8 +60,13 @@ class Role:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, again after its death too."""
-        self._stopping = False
+        """Start it, again after its death too; nothing happens when it runs."""
+        with self._lock:
+            self._ended = False
+            if self.process is None or self.process.poll() is not None:
+                self._spawn()
+
+    def _spawn(self) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "headrace.main", *self._arguments], env=self._env, stdout=log, stderr=log
@@ -82,22 +89,26 @@ class Role:
 
     def kill(self) -> None:
         """Kill -9 and reap."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+        with self._lock:
+            assert self.process is not None
+            self._ended = True
+            self.process.kill()
+            self.process.wait()
 
     def stop(self, *, within_s: float = 60) -> int:
         """Stop with SIGTERM and return the exit code."""
-        assert self.process is not None
-        self._stopping = True
-        self.process.terminate()
+        with self._lock:
+            assert self.process is not None
+            self._ended = True
+            self.process.terminate()
         return self.process.wait(within_s)
 
     def revive(self, over: threading.Event) -> None:
         """Start it again whenever it has ended itself with an error, until told that it is over."""
         while not over.wait(REVIVE_S):
-            if self.kept and not self._stopping and self.process is not None and self.process.poll() == 1:
-                self.start()
+            with self._lock:
+                if self.kept and not self._ended and self.process is not None and self.process.poll() == 1:
+                    self._spawn()
 
 
 @contextmanager
