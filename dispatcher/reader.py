@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
+from core.kafka.heartbeats import on_heartbeat
 from core.settings import Settings
 from dispatcher import metrics
 from dispatcher.claims import Claims
@@ -26,6 +27,9 @@ POLL_MS = 200
 SESSION_MS = 6_000
 """As long as a killed dispatcher's partitions are read by nobody, and as its successor waits to join; Kafka allows no
 less. Measured by killing one at random moments: new work after up to 17 s with 10 s here."""
+SILENT_S = SESSION_MS / 1000 * 0.9
+"""For so long the group may confirm nothing before its other members can have been given the partitions."""
+CONFIRM_POLL_S = 0.05
 HEARTBEAT_MS = 1_500
 REBALANCE_MS = 15_000
 """Above what a revoke may take: the others wait this long for a member that still commits."""
@@ -68,6 +72,7 @@ class GroupReader:
         self._claims: dict[TopicPartition, Claims] = {}
         self._failures = 0
         self._joined = False
+        self._confirmed_at = 0.0
         self.given_ms = 0
         """When partitions were assigned last, and below by the monotonic clock."""
         self.given_at = 0.0
@@ -107,7 +112,22 @@ class GroupReader:
             for record in records:
                 claims.take(record.offset)
                 taken.append(Taken(record, claims))
-        return taken
+        return await self._ours(taken)
+
+    async def _ours(self, taken: list[Taken]) -> list[Taken]:
+        """Leave out what another member has by now; whoever was frozen reads on until the group tells it so.
+
+        Frozen for longer than its session, a dispatcher began the work that others had been given meanwhile, in one of
+        four tries.
+        """
+        give_up = time.monotonic() + SESSION_MS / 1000
+        while taken and self._consumer is not None and time.monotonic() - self._confirmed_at > SILENT_S:
+            if time.monotonic() > give_up:
+                log.warning("reading %s: its group is silent", self.name, extra={"event": "reader_silent"})
+                await self._replace()
+                break
+            await asyncio.sleep(CONFIRM_POLL_S)
+        return [one for one in taken if self.owns(one)]
 
     def hold(self, tp: TopicPartition) -> None:
         """Read nothing more of a partition until it is released, or assigned anew."""
@@ -160,7 +180,11 @@ class GroupReader:
         """Begin the bookkeeping of newly assigned partitions."""
         self._claims = {tp: Claims() for tp in partitions}
         self.given_ms, self.given_at = epoch_ms(), time.monotonic()
+        self._confirmed()
         self._joined = True
+
+    def _confirmed(self) -> None:
+        self._confirmed_at = time.monotonic()
 
     def owns(self, taken: Taken) -> bool:
         """Tell whether the partition of a record is still the one that it was read from."""
@@ -183,6 +207,7 @@ class GroupReader:
         )
         try:
             await consumer.start()
+            on_heartbeat(consumer, self._confirmed)
             for topic in self._topics:
                 # A topic made a moment ago is not in the first metadata, and a member that joins without it is
                 # given nothing until the metadata is refreshed minutes later.
@@ -196,12 +221,16 @@ class GroupReader:
     async def _failed(self, error: BaseException) -> None:
         self._failures += 1
         log.warning("reading %s: %s", self.name, str(error) or type(error).__name__, extra={"event": "reader_failed"})
-        if self._consumer is not None and self._failures % FAILURES == 0:
-            # What was read and not committed is read again; repeats are known by task and attempt.
-            consumer, self._consumer = self._consumer, None
-            self._claims, self._joined = {}, False
-            await _stop(consumer, COMMIT_S)
+        if self._failures % FAILURES == 0:
+            await self._replace()
         await asyncio.sleep(BACKOFF_S)
+
+    async def _replace(self) -> None:
+        """Join anew at the next take: what is not committed is read again; repeats are known by task and attempt."""
+        consumer, self._consumer = self._consumer, None
+        self._claims, self._joined = {}, False
+        if consumer is not None:
+            await _stop(consumer, COMMIT_S)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types

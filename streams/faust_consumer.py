@@ -15,6 +15,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.services import WaitResults
 
+from core.kafka.heartbeats import on_heartbeat
+
 
 class QuickConsumer(driver.Consumer):
     """Faust's consumer at less cost.
@@ -105,16 +107,4 @@ def note_heartbeats(consumer: Any, heard: Callable[[], None]) -> None:
     Called in the consumer's thread. When a heartbeat task dies without a word, as one did, the group gives the
     partitions to another member, and this process would go on with them.
     """
-    coordinator = consumer._thread._consumer._coordinator  # noqa: SLF001
-    beat = coordinator._do_heartbeat  # noqa: SLF001
-    if getattr(beat, "noted", False):
-        return
-
-    async def noting() -> bool:
-        confirmed: bool = await beat()
-        if confirmed:
-            heard()
-        return confirmed
-
-    noting.noted = True  # type: ignore[attr-defined]  # a mark of ours
-    coordinator._do_heartbeat = noting  # noqa: SLF001
+    on_heartbeat(consumer._thread._consumer, heard)  # noqa: SLF001
