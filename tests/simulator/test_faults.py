@@ -129,7 +129,7 @@ async def test_endless(client: httpx.AsyncClient, sim: Simulator, stream: bool) 
             if seen > 20_000:
                 break
     await sim.until(lambda: sim.stats.disconnects == 1)
-    assert not sim.tasks
+    await sim.until(lambda: not sim.tasks)
 
 
 async def test_stream_without_done(client: httpx.AsyncClient, sim: Simulator) -> None:

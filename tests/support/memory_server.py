@@ -18,7 +18,7 @@ from ingress.protocol import LimitedHttp
 from tests.support.memory_ingress import HEADERS, Memory, ingress_in_memory
 from tests.support.waiting import eventually_async
 
-READ_S = 20
+READ_S = 60
 
 
 class Served:

@@ -14,6 +14,7 @@ from schemas.records import Chunk, Result, Task
 from tests.support.bella import BODY, ID, PUT, Double, answer, chunk
 from tests.support.clocks import SteppingClock
 from tests.support.results import result_of
+from tests.support.waiting import eventually_async
 
 
 async def test_streaming(ingress: Double) -> None:
@@ -89,13 +90,12 @@ async def test_streaming_that_times_out(ingress: Double, monkeypatch: pytest.Mon
 async def test_an_interrupted_stream_is_cancelled(ingress: Double) -> None:
     memory, client = ingress
 
-    def tell(task: Task) -> list[Chunk | Result]:
-        # The second run speaks once the first was delivered.
-        asyncio.get_running_loop().call_later(0.02, memory.tell, [chunk(task, 0, b"{}", attempt=2)])
-        return [chunk(task, 0, b'{"n":1}')]
-
-    memory.answer = tell
-    response = await client.post(PUT, json=BODY | {"response_mode": "streaming"})
+    memory.answer = lambda task: [chunk(task, 0, b'{"n":1}')]
+    asking = asyncio.create_task(client.post(PUT, json=BODY | {"response_mode": "streaming"}))
+    waiting = memory.services.waiters._by_key
+    await eventually_async(lambda: any(stream._delivered for stream in waiting.values()), what="the first delivery")
+    memory.tell([chunk(TASK.decode(memory.written(topics.tasks(0))[0].value or b""), 0, b"{}", attempt=2)])
+    response = await asking
     first, error, end = response.content.split(b"\n\n")
     assert (first, end) == (b'data: {"n":1}', b"")
     assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == "stream_interrupted"

@@ -42,7 +42,7 @@ async def test_any_rendering_of_the_id_and_no_other_owner(story: Story) -> None:
 
 async def test_a_request_for_the_head_alone_does_not_wait(story: Story) -> None:
     story.row()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         answer = await story.client.head(story.path)
     assert (answer.status_code, answer.content, answer.headers["x-task-id"]) == (200, b"", story.id)
 

@@ -32,7 +32,7 @@ async def test_a_wait_ends_with_the_task(ingress: Double) -> None:
     await eventually_async(lambda: len(polls) == 1, what="the held look")
     assert b"\nheadrace_ingress_polls 1.0\n" in (await ingress[1].get("/metrics")).content
     ingress[0].rows[(task["id"] or "").encode()]["state"] = "cancelled"
-    response = await asyncio.wait_for(looking, 10)
+    response = await asyncio.wait_for(looking, 30)
     assert response.json()["status"] == "cancelled"
     assert response.headers["preference-applied"] == "wait=30"
     assert len(polls) == 0
@@ -70,7 +70,7 @@ async def test_all_whom_the_end_wakes_share_one_look_up(ingress: Double, monkeyp
 
     monkeypatch.setattr(memory, "read", counted)
     memory.rows[key] = row
-    found = await asyncio.wait_for(asyncio.gather(*held), 10)
+    found = await asyncio.wait_for(asyncio.gather(*held), 30)
     assert [one.json()["result"] for one in found] == [{"ok": True}] * 2
     assert len(reads) == 1
 
@@ -87,7 +87,7 @@ async def test_a_wait_that_is_over_shows_the_task_as_it_stands(
 
 async def test_a_task_that_has_ended_is_shown_at_once(ingress: Double) -> None:
     task = await ended(ingress)
-    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 10)
+    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 30)
     assert response.headers["preference-applied"] == "wait=60"
 
 
@@ -96,8 +96,8 @@ async def test_a_shutdown_answers_those_who_wait(ingress: Double) -> None:
     looking = asyncio.create_task(shown(ingress, task, prefer="wait=60"))
     await eventually_async(lambda: len(polls_of(ingress)) == 1, what="the held look")
     ingress[0].services.waiters.shut_down()
-    assert (await asyncio.wait_for(looking, 10)).json()["status"] == "processing"
-    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 10)
+    assert (await asyncio.wait_for(looking, 30)).json()["status"] == "processing"
+    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 30)
     assert "preference-applied" not in response.headers
 
 
@@ -106,10 +106,10 @@ async def test_beyond_the_limit_a_look_does_not_wait(ingress: Double) -> None:
     limit = ingress[0].settings.ingress.max_waiting
     held = [asyncio.create_task(shown(ingress, task, prefer="wait=60")) for _ in range(limit)]
     await eventually_async(lambda: len(polls_of(ingress)) == limit, what="the held looks")
-    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 10)
+    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 30)
     assert "preference-applied" not in response.headers
     ingress[0].services.waiters.shut_down()
-    await asyncio.wait_for(asyncio.gather(*held), 10)
+    await asyncio.wait_for(asyncio.gather(*held), 30)
 
 
 async def test_beyond_the_limit_of_its_key_a_look_does_not_wait(
@@ -121,14 +121,14 @@ async def test_beyond_the_limit_of_its_key_a_look_does_not_wait(
     monkeypatch.setattr(services.keys, "caller", lambda *_, **__: caller)
     held = asyncio.create_task(shown(ingress, task, prefer="wait=60"))
     await eventually_async(lambda: len(polls_of(ingress)) == 1, what="the held look")
-    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 10)
+    response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 30)
     assert "preference-applied" not in response.headers
     services.waiters.shut_down()
-    assert (await asyncio.wait_for(held, 10)).headers["preference-applied"] == "wait=60"
+    assert (await asyncio.wait_for(held, 30)).headers["preference-applied"] == "wait=60"
 
 
 async def test_a_head_does_not_wait(ingress: Double) -> None:
     task = await with_row(ingress, state="processing")
-    head = await asyncio.wait_for(ingress[1].head(f"/v1/tasks/{task['id']}", headers={"prefer": "wait=60"}), 10)
+    head = await asyncio.wait_for(ingress[1].head(f"/v1/tasks/{task['id']}", headers={"prefer": "wait=60"}), 30)
     assert head.status_code == 200
     assert "preference-applied" not in head.headers
