@@ -19,11 +19,7 @@ FEW_NODES = 40
 """Smaller helpers are an expression or two, which it costs more to share than it saves."""
 STILL_REPEATED: set[str] = {
     "api/conftest.py::simulator",
-    "api/test_dify_client.py::simulator",
     "fault/test_any_role.py::simulator",
-    "integration/test_media.py::simulator",
-    "api/test_batches_sdk.py::ran",
-    "api/test_openai_media.py::ran",
 }
 """Definitions that stand more than once yet."""
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
