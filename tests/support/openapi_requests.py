@@ -90,7 +90,8 @@ def requests_of(draw: st.DrawFn, operation: Operation, *, task_ids: Sequence[str
     described = operation.described
     wrong = draw(st.sampled_from(["nothing", "path", "query", "headers", "body", "body", "body", "body", "all"]))
     made_up = "{" in operation.path and wrong in ("path", "all")
-    values = {name: _segment(draw, made_up, task_ids, name) for name in (*IDS, *OTHERS)}
+    named = [name for name in (*IDS, *OTHERS) if f"{{{name}}}" in operation.path]
+    values = {name: _segment(draw, made_up, task_ids, name) for name in named}
     parameters = described.get("parameters", ())
     query = draw(_some([one for one in parameters if one["in"] == "query"], TEXT, broken=wrong in ("query", "all")))
     headers = draw(
