@@ -91,7 +91,6 @@ async def put_all(whole: Stack, accepted: list[str]) -> None:
         await asyncio.gather(*(sender(session) for _ in range(CONNECTIONS)))
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("role", ["ingress", "streams-online", "dispatcher", "broker"])
 async def test_kill_9_under_load(whole: Stack, seen: Seen, role: str) -> None:
     accepted: list[str] = []

@@ -13,7 +13,7 @@ SEED = 20261121
 FAULTS = 32
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_nothing_is_lost_or_doubled_while_everything_is_killed(tmp_path: Path) -> None:
     report = await campaign(SEED, FAULTS, tmp_path)
     (tmp_path / "report.json").write_text(json.dumps(report.as_json(), indent=1))

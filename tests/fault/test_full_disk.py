@@ -33,7 +33,6 @@ async def whole(tmp_path: Path) -> AsyncIterator[Stack]:
             await asyncio.to_thread(manager.__exit__, None, None, None)
 
 
-@pytest.mark.timeout(180)
 async def test_a_full_disk_gives_503_and_loses_nothing(whole: Stack) -> None:
     task = {"queue": "disk", "endpoint": "/v1/chat/completions", "data": DATA}
     accepted: list[str] = []

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import orjson
-import pytest
 
 from bench.wire import Exchange, RawServer, head
 from tests.support.dispatcher_probe import DispatcherProbe, dispatcher_probe
@@ -57,7 +56,6 @@ class Flapping(RawServer):
         self._accept(exchange)
 
 
-@pytest.mark.timeout(240)
 async def test_kill_9_at_any_point_loses_no_delivery(kafka: str, tmp_path: Path) -> None:
     prefix = f"killed-sender-{time.time_ns()}."
     settings, env = settings_for(

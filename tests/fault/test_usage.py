@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
 
 from bench.simulator import Simulator
 from bench.simulator.answers import Answer
@@ -75,7 +74,6 @@ def request(number: int) -> dict[str, Any]:
     return {"data": orjson.dumps(body), "model": "sim", "mode": "streaming" if streamed else "callback"}
 
 
-@pytest.mark.timeout(240)
 async def test_usage_adds_up_under_kills(kafka: str, tmp_path: Path) -> None:
     async with Counting() as simulator:
         settings, env = settings_for(

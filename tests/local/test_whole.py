@@ -100,7 +100,7 @@ def started(folder: Path, port: int, *arguments: str) -> Iterator[Stack]:
         stack.stop(signal.SIGKILL)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_starts_serves_restarts_and_stops(tmp_path: Path) -> None:
     folder, port = tmp_path / "data", free_port()
     with started(folder, port) as stack:

@@ -24,7 +24,7 @@ from tests.support.waiting import eventually, eventually_async
 
 Kind = Literal["kill", "freeze", "restart"]
 BROKER = "broker"
-START_S = 90.0
+START_S = 240.0
 STOP_S = 20.0
 KEEP_S = 0.05
 LIMITS = {

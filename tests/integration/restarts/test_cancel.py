@@ -12,7 +12,7 @@ from tests.support.waiting import eventually_async
 async def test_what_waits_never_reaches_the_model_server(site: Site, log: TaskLog) -> None:
     client = Client(site, "cancel")
     site.roles["dispatcher"].kill()
-    names = [f"waits-{number}" for number in range(30)]
+    names = [f"cancelled-{number}" for number in range(30)]
     ids = [await client.submit(key=name) for name in names]
     for number, task_id in enumerate(ids):
         assert await client.cancel(task_id, at=number) == (202, task_id)
