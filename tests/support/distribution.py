@@ -19,14 +19,14 @@ ALONE = ("tests/api/test_fuzz.py",)
 SECONDS = {
     "tests/integration/test_replay_large.py": 60,
     "tests/integration/test_replay.py": 40,
-    "tests/integration/test_batches_scheduler.py": 80,
+    "tests/integration/test_batches_scheduler.py": 50,
     "tests/integration/operations/": 80,
     "tests/integration/restarts/": 90,
     "tests/integration/site/": 90,
     "tests/api/": 100,
     "tests/fault/test_any_role.py": 60,
-    "tests/fault/test_usage.py": 60,
-    "tests/fault/test_batch_killed.py": 60,
+    "tests/fault/test_usage.py": 30,
+    "tests/fault/test_batch_killed.py": 40,
     "tests/fault/test_campaign.py": 90,
     "tests/fault/test_killed_sender.py": 50,
     "tests/integration/test_scheduler_crashes.py": 50,
@@ -34,7 +34,7 @@ SECONDS = {
     "tests/local/test_whole.py": 50,
     "tests/local/test_launch.py": 40,
     "tests/fault/test_three_brokers.py": 40,
-    "tests/integration/dispatcher/test_batches_whole.py": 50,
+    "tests/integration/dispatcher/test_batches_whole.py": 30,
     "tests/integration/dispatcher/test_webhook_restarts.py": 35,
 }
 """About how long the units take that take longest, from `--durations=0`: one that came last would hold up the end."""
