@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from core.config import environment
 from core.settings import Settings
+from tests.support.forking import ForkedProcess
 
 REVIVE_S = 0.2
 
@@ -57,7 +56,7 @@ class Role:
         A scheduler that was not run for longer than its Kafka session ends itself; on a machine that stands still for
         seconds that happens in any test.
         """
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: ForkedProcess | None = None
 
     def start(self) -> None:
         """Start it, again after its death too; nothing happens when it runs."""
@@ -67,10 +66,7 @@ class Role:
                 self._spawn()
 
     def _spawn(self) -> None:
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "headrace.main", *self._arguments], env=self._env, stdout=log, stderr=log
-            )
+        self.process = ForkedProcess(self._arguments, env=self._env, log=self._log)
 
     @property
     def pid(self) -> int:
