@@ -115,7 +115,7 @@ class Stage:
             finished(one["id"], attempt=one["attempt"], result=bad if int(one["id"][-6:]) % 10 == 0 else good)
             for one in todo
         ]
-        await self.probe.tell(*answers)
+        await self.probe.send_events(*answers)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ async def shared(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
         tail = Tail(settings, name="batches", topics=[settings.topic(topics.BATCHES)], handle=made.see)
         try:
             await tail.open()
-            await eventually_async(lambda: probe.pulses, within_s=WITHIN_S, what="the first heartbeat")
+            await eventually_async(lambda: probe.heartbeats, within_s=WITHIN_S, what="the first heartbeat")
             yield made
         finally:
             await asyncio.to_thread(made.close)
@@ -219,11 +219,11 @@ async def test_batches_go_on_when_schedulers_come_and_go(stage: Stage) -> None:
     batches = [await stage.create(20, home=home) for home in homes]
     for batch in batches:
         await stage.feed(batch, 0, 10)
-    names = {pulse["scheduler"] for pulse in stage.probe.pulses}
+    names = {pulse["scheduler"] for pulse in stage.probe.heartbeats}
     second = stage.another()
 
     def shared() -> bool:
-        told = {pulse["scheduler"]: pulse["partitions"] for pulse in stage.probe.pulses}
+        told = {pulse["scheduler"]: pulse["partitions"] for pulse in stage.probe.heartbeats}
         return len(told) > len(names) and all(told.values())
 
     await eventually_async(shared, within_s=WITHIN_S, what="partitions for both")

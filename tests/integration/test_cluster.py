@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,17 @@ from core.kafka.admin import ensure_topics
 from core.kafka.cluster import Cluster
 from core.kafka.producer import Producer, Record
 from schemas.topics import work_topic
-from tests.support.kafka import own_prefix
+from tests.support.kafka import own_prefix, patient_lookups
 from tests.support.roles import settings_for
 
 
-async def test_lags_members_and_the_deletion_of_records(
-    kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("core.kafka.lookup.TIMEOUT_S", 60)  # longer than a machine stands still
+@pytest.fixture(autouse=True)
+def patient() -> Iterator[None]:
+    with patient_lookups():
+        yield
+
+
+async def test_lags_members_and_the_deletion_of_records(kafka: str, tmp_path: Path) -> None:
     settings, _ = settings_for(kafka, tmp_path, f"cluster-{time.time_ns()}.", kafka__request_timeout_s=60)
     async with own_prefix(settings):
         await ensure_topics(settings, [work_topic("q", level, partitions=2) for level in (0, 1)])

@@ -18,13 +18,13 @@ from ingress import finding, streaming
 from schemas import ids, topics
 from tests.support.bella import BODY, PUT
 from tests.support.ingress_backend import IngressBackend, ingress_backend, ingress_running
+from tests.support.kafka import patient_lookups
 from tests.support.ports import free_port
 from tests.support.roles import settings_for
-from tests.support.waiting import eventually_async
+from tests.support.waiting import eventually_async, until
 
 Stage = tuple[IngressBackend, httpx.AsyncClient]
 KEEP_ALIVE = b": keep-alive\n\n"
-WITHIN_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,8 @@ async def shared(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
         ingress__keep_alive_s=0.3, kafka__partitions=3,
     )  # fmt: skip
     async with ingress_backend(settings) as behind, ingress_running(settings) as client:
-        yield behind, client
+        with patient_lookups():
+            yield behind, client
 
 
 def another(behind: IngressBackend, **changes: object) -> Settings:
@@ -211,24 +212,14 @@ async def test_get_follows_the_rows(stage: Stage) -> None:
     assert (done["running_time"], done["completed_time"]) == (7, 9)
     foreign = behind.tasks[task_id] | {"owner": "key-somebody"}
     await behind.row(foreign, state="completed")  # type: ignore[arg-type]
-    await gone(client, task_id)
+    await until(lambda: client.get(f"/v1/queue/{task_id}"), lambda answer: answer.status_code == 404)
 
 
 async def reaches(client: httpx.AsyncClient, task_id: str, status: str) -> dict[str, object]:
-    give_up = time.monotonic() + WITHIN_S
-    while time.monotonic() < give_up:
-        answer = (await client.get(f"/v1/queue/{task_id}")).json()
-        if answer.get("status") == status:
-            return dict(answer)
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"{task_id} did not become {status}")
+    async def look() -> dict[str, object]:
+        return dict((await client.get(f"/v1/queue/{task_id}")).json())
 
-
-async def gone(client: httpx.AsyncClient, task_id: str) -> None:
-    give_up = time.monotonic() + WITHIN_S
-    while (await client.get(f"/v1/queue/{task_id}")).status_code != 404:
-        assert time.monotonic() < give_up
-        await asyncio.sleep(0.02)
+    return await until(look, lambda found: found.get("status") == status)
 
 
 async def test_get_before_any_row(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,10 +278,11 @@ async def test_the_view_may_be_deleted_while_it_is_used(stage: Stage, tmp_path: 
 async def test_ready_when_the_whole_path_works(stage: Stage) -> None:
     behind, client = stage
     assert (await client.get("/readyz")).status_code == 503
-    give_up = time.monotonic() + WITHIN_S
-    while (answer := await client.get("/readyz")).status_code != 200:
-        assert time.monotonic() < give_up, answer.text
+
+    async def look() -> httpx.Response:
         await behind.pulse(0, upstreams_up=0)
         await behind.pulse(1)
-        await asyncio.sleep(0.02)
+        return await client.get("/readyz")
+
+    answer = await until(look, lambda answer: answer.status_code == 200)
     assert answer.json() == {"ready": True, "missing": []}

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka import TopicPartition
 
-from core.kafka import lookup as lookup_module
 from core.kafka.admin import ensure_topics
 from core.kafka.lookup import Lookup
 from core.kafka.producer import Producer, Record
 from schemas import topics
-from tests.support.kafka import own_prefix
+from tests.support.kafka import own_prefix, patient_lookups
 from tests.support.roles import settings_for
 
 COUNT = 40
-
-
-@pytest.fixture(autouse=True, scope="module")
-def patient() -> Iterator[None]:
-    """Wait for an answer longer than a machine stands still."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(lookup_module, "TIMEOUT_S", 60)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +35,9 @@ async def filled(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
         for begin, end in ((0, 1), (1, 30), (30, COUNT)):
             await producer.ship({(tp.topic, 0): records[begin:end]})
         await producer.stop()
-        await lookup.open([tp.topic])
-        try:
+        with patient_lookups():
+            await lookup.open([tp.topic])
             yield lookup, tp
-        finally:
             await lookup.close()
 
 

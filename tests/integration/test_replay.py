@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from hashlib import sha256
@@ -17,7 +16,7 @@ from schemas import topics
 from schemas.parts import Blob
 from tests.support.ingress_backend import ingress_running
 from tests.support.replay_site import ReplaySite, replay_site, working
-from tests.support.waiting import POLL_S, eventually_async
+from tests.support.waiting import eventually_async, until
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +97,7 @@ async def test_what_the_scheduler_refused_is_neither_counted_nor_repeated(site: 
         record = Record(b"mine-%d" % number, orjson.dumps(body), [], time.time_ns() // 1_000_000)
         await site.producer.send(site.settings.topic(topics.tasks(1)), 0, record)
     await site.wait_for_results([task_id])
-    give_up = time.monotonic() + 120
-    while sum((await site.ends_of(topics.DEAD_LETTERS)).values()) < 2:
-        assert time.monotonic() < give_up, "no dead letters"
-        await asyncio.sleep(POLL_S)
+    await until(lambda: site.ends_of(topics.DEAD_LETTERS), lambda ends: sum(ends.values()) >= 2)
     dry = (await site.run("run", "--queue", "refused", "--dry-run", "--json")).json
     assert (dry["tasks"], dry["passed_over"]) == (1, {"refused": 2})
     assert (await site.run("run", "--queue", "refused", "--queue-to", "again", "--yes", "--json")).json["written"] == 1

@@ -30,7 +30,7 @@ async def test_a_task_goes_through_and_its_row_points_to_its_result(bench: Bench
     [one] = await bench.probe.submit()
     await eventually_async(lambda: bench.probe.work[one])
     assert bench.probe.work[one][0]["attempt"] == 1
-    await bench.probe.tell(claimed(one), finished(one))
+    await bench.probe.send_events(claimed(one), finished(one))
     await eventually_async(lambda: bench.probe.row_states[one][-1:] == ["completed"])
     [result] = bench.probe.results[one]
     assert (result["state"], result["body"]) == ("completed", b'{"ok":true}')
@@ -41,13 +41,13 @@ async def test_a_task_goes_through_and_its_row_points_to_its_result(bench: Bench
 
 async def test_a_silent_worker_loses_its_task_to_the_next_attempt(bench: Bench) -> None:
     [one] = await bench.probe.submit()
-    await bench.probe.worker_says("heartbeat", "silent")
+    await bench.probe.send_worker_event("heartbeat", "silent")
     await eventually_async(lambda: bench.probe.work[one])
-    await bench.probe.tell(claimed(one, worker="silent"))
+    await bench.probe.send_events(claimed(one, worker="silent"))
     await eventually_async(lambda: len(bench.probe.work[one]) == 2)
     assert bench.probe.work[one][1]["attempt"] == 2
     assert bench.probe.work[one][1]["data"] == bench.probe.work[one][0]["data"]
-    await bench.probe.tell(finished(one, attempt=1, worker="silent"), finished(one, attempt=2, worker="another"))
+    await bench.probe.send_events(finished(one, attempt=1, worker="silent"), finished(one, attempt=2, worker="another"))
     await eventually_async(lambda: bench.probe.results[one])
     assert [result["attempt"] for result in bench.probe.results[one]] == [2]
 
@@ -62,18 +62,18 @@ async def test_a_worker_that_sends_heartbeats_keeps_its_task(bench: Bench) -> No
     else:
         pytest.fail(f"this process stood still in each of {TRIES} tries")
     assert len(bench.probe.work[one]) == 1
-    found = [known for pulse in bench.probe.pulses for known in pulse["workers"] if known["name"] == worker]
+    found = [known for heartbeat in bench.probe.heartbeats for known in heartbeat["workers"] if known["name"] == worker]
     assert found[-1]["upstreams_up"] == 1
-    await bench.probe.worker_says("goodbye", worker)
+    await bench.probe.send_worker_event("goodbye", worker)
     await eventually_async(lambda: len(bench.probe.work[one]) == 2)
 
 
 async def works(bench: Bench, task_id: str, worker: str, *, for_s: float) -> bool:
     """Claim a task and send heartbeats for a while; False when this process was too slow for the lease."""
     began = last = time.monotonic()
-    await bench.probe.tell(claimed(task_id, worker=worker))
+    await bench.probe.send_events(claimed(task_id, worker=worker))
     while last - began < for_s:
-        await bench.probe.worker_says("heartbeat", worker, upstreams_up=1)
+        await bench.probe.send_worker_event("heartbeat", worker, upstreams_up=1)
         before, last = last, time.monotonic()
         if last - before > LEASE_S / 2:
             return False
@@ -85,7 +85,7 @@ async def test_three_lost_workers_make_a_dead_letter(bench: Bench) -> None:
     [one] = await bench.probe.submit()
     for attempt in (1, 2, 3):
         await eventually_async(lambda: len(bench.probe.work[one]) == attempt)  # noqa: B023
-        await bench.probe.tell(claimed(one, attempt=attempt, worker=f"lost-{attempt}"))
+        await bench.probe.send_events(claimed(one, attempt=attempt, worker=f"lost-{attempt}"))
     await eventually_async(lambda: bench.probe.results[one])
     assert bench.probe.results[one][0]["error_code"] == "worker_lost"
     [letter] = await dead_letters(bench, one.encode(), 1)
@@ -97,7 +97,7 @@ async def dead_letters(bench: Bench, key: bytes, count: int) -> list[Any]:
     """Wait for so many dead letters of a key, and return all there are."""
 
     def found() -> list[Any]:
-        return [letter for letter in bench.probe.letters if letter.key == key]
+        return [letter for letter in bench.probe.dead_letters if letter.key == key]
 
     await eventually_async(lambda: len(found()) >= count, what=f"{count} dead letters")
     return found()
@@ -106,7 +106,7 @@ async def dead_letters(bench: Bench, key: bytes, count: int) -> list[Any]:
 async def test_a_retriable_failure_comes_back_with_its_body(bench: Bench) -> None:
     [one] = await bench.probe.submit()
     await eventually_async(lambda: bench.probe.work[one])
-    await bench.probe.tell(finished(one, result=failure()))
+    await bench.probe.send_events(finished(one, result=failure()))
     await eventually_async(lambda: len(bench.probe.work[one]) == 2)
     assert bench.probe.work[one][1]["data"] == bench.probe.work[one][0]["data"]
 
@@ -114,7 +114,7 @@ async def test_a_retriable_failure_comes_back_with_its_body(bench: Bench) -> Non
 async def test_what_a_stopping_worker_releases_comes_back_at_once(bench: Bench) -> None:
     [one] = await bench.probe.submit()
     await eventually_async(lambda: bench.probe.work[one])
-    await bench.probe.tell(event("released", at_ms=1, task_id=one, attempt=1, worker="w1"))
+    await bench.probe.send_events(event("released", at_ms=1, task_id=one, attempt=1, worker="w1"))
     await eventually_async(lambda: len(bench.probe.work[one]) == 2)
 
 
@@ -132,7 +132,7 @@ async def test_a_task_that_nobody_begins_ends_at_its_start_timeout(bench: Bench)
         began = time.monotonic()
         [begun] = await bench.probe.submit(start_timeout_ms=int(start_s * 1000), run_timeout_ms=600_000)
         await eventually_async(lambda: bench.probe.work[begun])  # noqa: B023
-        await bench.probe.tell(claimed(begun, worker="prompt"))
+        await bench.probe.send_events(claimed(begun, worker="prompt"))
         if time.monotonic() - began < start_s / 2:
             break  # else this machine is too slow just now: the claim may have come too late
     [idle] = await bench.probe.submit(start_timeout_ms=int(start_s * 1000))
@@ -141,7 +141,7 @@ async def test_a_task_that_nobody_begins_ends_at_its_start_timeout(bench: Bench)
     [result] = bench.probe.results[idle]
     assert (result["error_code"], result["status_code"]) == ("start_timeout", 408)
     assert not bench.probe.results[begun]
-    await bench.probe.tell(finished(begun, worker="prompt"))
+    await bench.probe.send_events(finished(begun, worker="prompt"))
     await eventually_async(lambda: bench.probe.results[begun])
     assert bench.probe.results[begun][0]["state"] == "completed"
 
@@ -149,7 +149,7 @@ async def test_a_task_that_nobody_begins_ends_at_its_start_timeout(bench: Bench)
 async def test_each_task_has_its_own_retention(bench: Bench) -> None:
     short, long = *(await bench.probe.submit(retention_ms=300)), *(await bench.probe.submit())
     await eventually_async(lambda: bench.probe.work[short] and bench.probe.work[long])
-    await bench.probe.tell(finished(short), finished(long))
+    await bench.probe.send_events(finished(short), finished(long))
     await eventually_async(lambda: "expired" in bench.probe.row_states[short])
     assert bench.probe.row_states[long][-1:] == ["completed"]
 
@@ -157,12 +157,12 @@ async def test_each_task_has_its_own_retention(bench: Bench) -> None:
 async def test_cancel_ends_a_task_and_nothing_follows(bench: Bench) -> None:
     [one] = await bench.probe.submit()
     await eventually_async(lambda: bench.probe.work[one])
-    await bench.probe.tell(
+    await bench.probe.send_events(
         event("cancel", at_ms=1, task_id=one, owner="somebody else"),
         event("cancel", at_ms=1, task_id=one, owner="key-1"),
     )
     await eventually_async(lambda: bench.probe.results[one])
-    await bench.probe.tell(finished(one))
+    await bench.probe.send_events(finished(one))
     [marker] = await bench.probe.submit(timeout_ms=1)
     await eventually_async(lambda: bench.probe.results[marker])
     assert [result["state"] for result in bench.probe.results[one]] == ["cancelled"]

@@ -13,6 +13,7 @@ from core.blobs import open_blobs
 from schemas.parts import Blob
 from tests.support.bella import BODY, PUT
 from tests.support.ingress_backend import IngressBackend, ingress_backend, ingress_running
+from tests.support.kafka import patient_lookups
 from tests.support.ports import free_port
 from tests.support.roles import settings_for
 
@@ -26,7 +27,8 @@ async def stage(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
     folder, prefix = tmp_path_factory.mktemp("answers"), f"answers-{time.time_ns()}."
     settings, _ = settings_for(kafka, folder, prefix, ingress__port=free_port())
     async with ingress_backend(settings) as behind, ingress_running(settings) as client:
-        yield behind, client
+        with patient_lookups():
+            yield behind, client
 
 
 async def stored(behind: IngressBackend, data: bytes = LARGE) -> Blob:

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
+import pytest
+
 from compose.local.broker import EmbeddedBroker
 from compose.local.broker_config import Node, server_properties
 from compose.local.jars import KAFKA_VERSION
@@ -50,6 +52,14 @@ def _embedded(data_dir: Path) -> Iterator[str]:
         yield broker.bootstrap
     finally:
         broker.stop()
+
+
+@contextmanager
+def patient_lookups() -> Iterator[None]:
+    """Let look-ups of this process wait for longer than a machine stands still; theirs are three seconds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("core.kafka.lookup.TIMEOUT_S", 60)
+        yield
 
 
 @asynccontextmanager

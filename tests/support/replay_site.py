@@ -39,7 +39,7 @@ from schemas.slices import queue_number
 from streams.accounting import usage_record
 from streams.outputs import result_record
 from tests.support.dispatcher_probe import dispatching
-from tests.support.kafka import declared_topics
+from tests.support.kafka import declared_topics, patient_lookups
 from tests.support.ports import free_port
 from tests.support.records import task
 from tests.support.results import result_of
@@ -241,7 +241,8 @@ async def replay_site(kafka: str, folder: Path) -> AsyncIterator[ReplaySite]:
             await site.queues.open()
             await site.tail.open()
             try:
-                yield site
+                with patient_lookups():
+                    yield site
             finally:
                 await site.tail.close()
                 await site.queues.close()

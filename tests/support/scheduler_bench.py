@@ -31,5 +31,5 @@ async def scheduler_bench(kafka: str, folder: Path, **changes: object) -> AsyncI
     settings, env = settings_for(kafka, folder, prefix, streams__retry_base_s=0.2, **changes)
     async with scheduler_probe(settings) as probe:
         with running("streams", "--level", "online", env=env, log=folder / "streams.log") as role:
-            await eventually_async(lambda: probe.pulses, within_s=90, what="the first heartbeat")
+            await eventually_async(lambda: probe.heartbeats, within_s=90, what="the first heartbeat")
             yield Bench(probe, role, settings, env, folder)

@@ -42,8 +42,8 @@ class SchedulerProbe:
         self.rows: dict[str, Status | None] = {}
         self.row_states: dict[str, list[str]] = defaultdict(list)
         self.cancels: list[str] = []
-        self.pulses: list[Control] = []
-        self.letters: list[Any] = []
+        self.heartbeats: list[Control] = []
+        self.dead_letters: list[Any] = []
         self.worker = "probe-worker"
         self._serials = ids.Serials(int(time.time()) % 1000)
         self._todo: list[Work] = []
@@ -77,7 +77,7 @@ class SchedulerProbe:
         await self.producer.send_all(records)
         return made
 
-    async def tell(self, *events: Event) -> None:
+    async def send_events(self, *events: Event) -> None:
         """Write events to the homes of their tasks."""
         await self.producer.send_all(
             [
@@ -94,7 +94,7 @@ class SchedulerProbe:
             ]
         )
 
-    async def worker_says(self, kind: str, worker: str, **changes: Any) -> None:
+    async def send_worker_event(self, kind: str, worker: str, **changes: Any) -> None:
         """Write a heartbeat or goodbye to every partition."""
         what = event(kind, at_ms=time.time_ns() // 1_000_000, worker=worker, **changes)  # type: ignore[arg-type]
         topic = self.settings.topic(topics.events(self.level))
@@ -105,7 +105,7 @@ class SchedulerProbe:
     async def finish_pending(self) -> int:
         """Answer every work record seen so far, as a dispatcher would."""
         todo, self._todo = self._todo, []
-        await self.tell(*(finished(work["id"], attempt=work["attempt"], worker=self.worker) for work in todo))
+        await self.send_events(*(finished(work["id"], attempt=work["attempt"], worker=self.worker) for work in todo))
         return len(todo)
 
     def _on(self, tp: TopicPartition, records: Records) -> None:
@@ -113,10 +113,10 @@ class SchedulerProbe:
         for record in records:
             value: Any = record.value
             if name == topics.DEAD_LETTERS:
-                self.letters.append(record)
+                self.dead_letters.append(record)
             elif name == topics.CONTROLS:
                 control = CONTROL.decode(value)
-                (self.cancels.append(control["id"]) if control["kind"] == "cancel" else self.pulses.append(control))
+                (self.cancels.append(control["id"]) if control["kind"] == "cancel" else self.heartbeats.append(control))
             elif name == topics.results(self.level):
                 result = RESULT.decode(value)
                 self.results[result["id"]].append(result)
