@@ -99,7 +99,8 @@ class Home:
         if ended:
             batch_id, kept = next(iter(ended.items()))
             await tidy(self._blobs, batch_id, kept)
-            ended.pop(batch_id, None)
+            if ended.get(batch_id) == kept:  # else the batch's row has gone meanwhile, and its last pieces go, too
+                del ended[batch_id]
         return bool(ended)
 
     def _feed(self) -> None:

@@ -88,7 +88,8 @@ async def test_a_retry_that_waits_outlives_the_scheduler(bench: Bench) -> None:
         await eventually_async(lambda: bench.probe.work[one])  # noqa: B023
         due_s = time.monotonic() + 1.5 * 2**number
         await bench.probe.send_events(finished(one, result=failure(retry_after_ms=1_500 * 2**number)))
-        await eventually_async(lambda: (bench.probe.rows[one] or {}).get("not_before_ms") or bench.probe.work[one][1:])  # noqa: B023
+        rows, work = bench.probe.rows, bench.probe.work[one]
+        await eventually_async(lambda: (rows.get(one) or {}).get("not_before_ms") or work[1:])  # noqa: B023
         bench.role.kill()
         died_s = time.monotonic()
         bench.role.start()

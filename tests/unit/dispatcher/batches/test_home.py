@@ -88,6 +88,27 @@ async def test_pieces_that_do_not_count_go_when_the_batch_ends_and_the_rest_with
     await eventually_async(lambda: stage.stored() == {other})
 
 
+async def test_a_row_that_goes_while_its_pieces_are_sorted_out_takes_the_last_along(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = partition.stage
+    part = {"end": 4, "token": "t", "output_bytes": 2, "error_bytes": 0, "output_lines": 1, "error_lines": 0}
+    row = await stage.create(input_file(1), state="completed", parts=[part])
+    counts, late = (f"batches/{row['id']}/output/000000000004-{token}" for token in ("t", "late"))
+    for name in (counts, late):
+        await stage.blobs.put(b"{}", name=name, media_type="application/jsonl")
+    remove = stage.blobs.remove
+
+    async def removed(name: str) -> None:
+        await remove(name)
+        if name == late:
+            partition.tell(None, row["id"])
+
+    monkeypatch.setattr(stage.blobs, "remove", removed)
+    partition.tell(row)
+    await eventually_async(lambda: not stage.stored(), what="an empty store")
+
+
 async def test_an_error_of_ours_ends_nothing(partition: Partition, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(home_module, "CRASHED_S", 0.05)
     stage = partition.stage
