@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -210,8 +209,8 @@ def read_model(config: Path | None) -> None:
 def _memory(settings: Settings, name: str | None, path: Path | None, *, now_ms: int) -> tuple[str, Path, State | None]:
     """Return a replay's name, where its state is, and the state when it was begun before."""
     if name is None:
-        moment = datetime.fromtimestamp(now_ms / 1000, UTC)
-        name = path.stem if path is not None and states.NAME.fullmatch(path.stem) else f"{moment:replay-%Y%m%d-%H%M%S}"
+        named = path is not None and states.NAME.fullmatch(path.stem)
+        name = path.stem if path is not None and named else states.new_name(now_ms)
     by_name = states.file_of(settings.data_dir, name)
     path = path or by_name
     known = states.load(path)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,11 @@ from headrace.replaying.reading import Span
 VERSION = 1
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 SHOWN_IDS = 20
+
+
+def new_name(now_ms: int) -> str:
+    """Name a replay after the moment and a few random digits: two of one second must not share their state."""
+    return f"{datetime.fromtimestamp(now_ms / 1000, UTC):replay-%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from headrace.replaying import state as states
 from headrace.replaying.choice import Choice
 from headrace.replaying.reading import Span
 from headrace.replaying.readmodel import drop_read_models
-from headrace.replaying.state import State, Target
+from headrace.replaying.state import NAME, State, Target, new_name
 
 
 def state() -> State:
@@ -36,6 +36,12 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [again.position(span) for span in again.spans] == [10, 77]
     states.save(path, again)
     assert [one.name for one in path.parent.iterdir()] == ["r.json"]
+
+
+def test_two_replays_of_one_moment_have_names_of_their_own() -> None:
+    made = {new_name(1_795_000_000_000) for _ in range(20)}
+    assert len(made) == 20
+    assert all(NAME.fullmatch(name) and name.startswith("replay-20261118-110640-") for name in made), made
 
 
 def test_problems_are_counted_and_the_first_are_named() -> None:
