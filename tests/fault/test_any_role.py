@@ -25,19 +25,14 @@ CONNECTIONS = 32
 
 
 @pytest.fixture(scope="module")
-async def simulator() -> AsyncIterator[Simulator]:
-    async with Simulator() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def whole(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+async def whole(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     folder = tmp_path_factory.mktemp("any-role") / "data"
     folder.mkdir()
-    # In a thread: the simulator answers from this loop, and the stack is not ready without it.
-    running = stack(folder, "--upstream", simulator.url)
-    yield await asyncio.to_thread(running.__enter__)
-    await asyncio.to_thread(running.__exit__, None, None, None)
+    async with Simulator() as simulator:
+        # In a thread: the simulator answers from this loop, and the stack is not ready without it.
+        running = stack(folder, "--upstream", simulator.url)
+        yield await asyncio.to_thread(running.__enter__)
+        await asyncio.to_thread(running.__exit__, None, None, None)
 
 
 class Seen:

@@ -17,11 +17,6 @@ TESTS = Path(__file__).parents[1]
 MODULES = sorted(str(path.relative_to(TESTS)) for path in TESTS.rglob("*.py"))
 FEW_NODES = 40
 """Smaller helpers are an expression or two, which it costs more to share than it saves."""
-STILL_REPEATED: set[str] = {
-    "api/conftest.py::simulator",
-    "fault/test_any_role.py::simulator",
-}
-"""Definitions that stand more than once yet."""
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -69,7 +64,7 @@ def repeated(*, fixtures: bool) -> list[set[str]]:
         for node in definitions(module):
             if is_fixture(node) == fixtures and (fixtures or sum(1 for _ in ast.walk(node)) > FEW_NODES):
                 places[node.name if fixtures else "", content(node)].add(f"{module}::{node.name}")
-    return [found - STILL_REPEATED for found in places.values() if len(found - STILL_REPEATED) > 1]
+    return [found for found in places.values() if len(found) > 1]
 
 
 def test_nothing_is_imported_from_a_test_module_or_a_conftest() -> None:
