@@ -19,8 +19,8 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.protocol.admin import DescribeGroupsRequest, DescribeGroupsRequest_v2
 
 from core.kafka.admin import admin, partition_counts
-from core.kafka.lookup import Lookup
-from core.kafka.offsets import EARLIEST, LATEST, offsets_at
+from core.kafka.lookup import TIMEOUT_S, Lookup
+from core.kafka.offsets import EARLIEST, LATEST, offsets_at, retried
 from core.settings import Settings
 
 T = TypeVar("T")
@@ -158,7 +158,8 @@ async def _offsets(client: AIOKafkaAdminClient, tps: Sequence[TopicPartition], a
     if not tps:
         return {}
     await client._client.set_topics({tp.topic for tp in tps})  # noqa: SLF001 - the public call asks one partition at a time
-    found = await offsets_at(client._client, tps, at)  # noqa: SLF001
+    async with asyncio.timeout(TIMEOUT_S):
+        found = await retried(client._client, lambda connected: offsets_at(connected, tps, at))  # noqa: SLF001
     return {tp: max(0, offset) for tp, offset in found.items()}
 
 

@@ -19,7 +19,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.memory_records import MemoryRecords
 
 from core.errors import Unavailable
-from core.kafka.offsets import EARLIEST, LATEST, offsets_at
+from core.kafka.offsets import EARLIEST, LATEST, offsets_at, retried
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ T = TypeVar("T")
 
 TIMEOUT_S = 3.0
 """A client waits for the answer; a broker that needs longer is as good as away."""
-RETRY_S = 0.1
 FETCH_WAIT_MS = 50
 OPEN_TRIES = 5
 ONE_BATCH_BYTES = 1
@@ -164,18 +163,10 @@ class Lookup:
         return await self._patiently(ask)
 
     async def _patiently(self, ask: Callable[[AIOKafkaClient], Awaitable[T]]) -> T:
-        """Repeat a question for as long as it fails with what passes by itself; the caller bounds the time."""
-        client = self._client
-        if client is None:
+        """Ask, again while leaders move; the caller bounds the time."""
+        if self._client is None:
             raise Unavailable
-        while True:
-            try:
-                return await ask(client)
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-                client.force_metadata_update()
-                await asyncio.sleep(RETRY_S)
+        return await retried(self._client, ask)
 
 
 def _records(tp: TopicPartition, raw: Any, begin: int) -> tuple[list[Found], int]:

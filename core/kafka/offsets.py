@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from typing import TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import LeaderNotAvailableError, for_code
+from aiokafka.errors import KafkaError, LeaderNotAvailableError, for_code
 from aiokafka.protocol.offset import OffsetRequest
 
+T = TypeVar("T")
+
 LATEST, EARLIEST = -1, -2
+RETRY_S = 0.1
+
+
+async def retried(client: AIOKafkaClient, ask: Callable[[AIOKafkaClient], Awaitable[T]]) -> T:
+    """Repeat a question while it fails with what passes by itself, as when a leader moves; the caller bounds it."""
+    while True:
+        try:
+            return await ask(client)
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            client.force_metadata_update()
+            await asyncio.sleep(RETRY_S)
 
 
 async def offsets_at(client: AIOKafkaClient, tps: Collection[TopicPartition], at_ms: int) -> dict[TopicPartition, int]:

@@ -229,6 +229,7 @@ def test_heartbeats_are_where_they_are_noted() -> None:
 
 async def test_a_member_that_was_not_heard_of_writes_nothing(tmp_path: Path) -> None:
     silent, asked = [9_000.0], []
+    stored: Any = {}
 
     def silent_s() -> float:
         asked.append(silent[0])
@@ -240,11 +241,11 @@ async def test_a_member_that_was_not_heard_of_writes_nothing(tmp_path: Path) -> 
         settings = settings.model_copy(update={"streams": streams})
         return Scheduler(
             settings, 0, producer=Producer(settings, name="none"), lookup=nowhere, queues=nowhere, index=Index(),
-            rows=nowhere, batches=nowhere, silent_s=silent_s,
+            rows=lambda: stored, batches=lambda: stored, silent_s=silent_s,
         )  # fmt: skip
 
     with pytest.raises(Frozen, match="confirmed nothing for 9000"):
-        await scheduler(0.1)._until_heard()
+        await scheduler(0.1)._fold([])
     asked.clear()
     waiting = asyncio.ensure_future(scheduler(3_600)._until_heard())
     await eventually_async(lambda: asked, what="the first look")
