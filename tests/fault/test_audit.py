@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -136,6 +138,8 @@ def fault(member: str, kind: str = "kill", *, until_ms: int = BLOW_MS + 5_000) -
         (fault("broker"), BLOW_MS + 1_000, BLOW_MS + 8_000, "broker killed"),
         (fault("broker"), BLOW_MS + 1_000, BLOW_MS, None),
         (fault("broker"), BLOW_MS + 1_000, BLOW_MS - 2_000, None),
+        (fault("machine", "freeze"), BLOW_MS + 1_000, BLOW_MS + 8_000, "machine frozen"),
+        (fault("machine", "freeze"), BLOW_MS + 1_000, BLOW_MS - 2_000, None),
         (fault("online-0"), BLOW_MS - 300, None, None),
     ],
 )
@@ -149,6 +153,21 @@ def test_a_call_made_again_needs_a_cause(
     assert repeats.total == 1
     assert [*repeats.causes] == ([cause] if cause else [])
     assert len(repeats.unexplained) == (cause is None)
+
+
+def test_a_standstill_of_the_machine_is_noted_as_a_fault() -> None:
+    program = (
+        "import os, signal, subprocess, time\n"
+        "from tests.fault.campaign.standstills import standstills\n"
+        "with standstills() as found:\n"
+        "    time.sleep(0.5)\n"
+        "    subprocess.Popen(['sh', '-c', f'sleep 2; kill -CONT {os.getpid()}'])\n"
+        "    os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "    time.sleep(0.5)\n"
+        "print([one.role for one in found if one.freeze_s > 1.5])\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "machine" in told.stdout
 
 
 def test_one_call_per_attempt_needs_none(evidence: Evidence, ledger: Ledger) -> None:

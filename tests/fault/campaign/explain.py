@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from tests.fault.campaign.cluster import BROKER
 from tests.fault.campaign.evidence import Evidence
 from tests.fault.campaign.faults import Fault
+from tests.fault.campaign.standstills import MACHINE
 
 TICK_MS = 2_500
 """The commit interval of half a second, and what claim and commit may take on a busy machine."""
@@ -68,15 +69,16 @@ def _cause(times: Sequence[int], spoken: Sequence[int | None], faults: Sequence[
     faults = [one for one in faults if any(at is None or at >= one.at_ms - SPOKEN_MS for at in spoken)]
     last = spoken[-1]
     if last is not None and times[-1] > last + TICK_MS:
-        thawed = (one for one in faults if one.role == "dispatcher" and one.kind == "freeze")
+        thawed = [one for one in faults if one.role in ("dispatcher", MACHINE) and one.kind == "freeze"]
         begins = any(one.at_ms <= times[-1] <= (one.until_ms or 0) + TICK_MS for one in thawed)
-        return "dispatcher frozen" if begins else None
+        return f"{thawed[0].role} frozen" if begins else None
     for blow in (fault for fault in faults if fault.role == "dispatcher" and fault.kind == "kill"):
         if any(blow.at_ms - CALL_MS <= at <= blow.at_ms + ARRIVAL_MS for at in first):
             return "dispatcher killed"
     for cause, blows in (
         ("dispatcher frozen", [f for f in faults if f.role == "dispatcher" and f.kind == "freeze"]),
         ("broker killed", [f for f in faults if f.role == BROKER]),
+        ("machine frozen", [f for f in faults if f.role == MACHINE]),
     ):
         for blow in blows:
             if any(blow.at_ms - TICK_MS <= at <= (blow.until_ms or 0) + REJOIN_MS for at in first):

@@ -29,6 +29,7 @@ class Report:
     findings: Findings
     repeats: Repeats
     unasked: int
+    standstills: Sequence[Fault] = ()
 
     @property
     def unrecovered(self) -> list[Fault]:
@@ -47,6 +48,7 @@ class Report:
         rows = [
             ("seed, faults, time", f"{self.seed}, {len(self.faults)}, {self.seconds:.0f} s"),
             ("faults by kind", ", ".join(f"{count} × {kind}" for kind, count in sorted(kinds.items()))),
+            ("standstills of the machine", quantiles([f.freeze_s for f in self.standstills])),
             ("acknowledged tasks", f"{len(self.ledger.accepted)}"),
             ("result records", f"{self.results}"),
             ("outcomes", ", ".join(f"{count} {state}" for state, count in self.states.most_common())),
@@ -86,6 +88,7 @@ class Report:
             "processes_ended_unasked": self.unasked,
             "repeats": dict(self.repeats.causes),
             "problems": self.problems(),
+            "standstills": [dataclasses.asdict(fault) for fault in self.standstills],
             "faults": [dataclasses.asdict(fault) for fault in self.faults],
         }
 

@@ -20,6 +20,7 @@ from tests.fault.campaign.ledger import Ledger
 from tests.fault.campaign.load import Load
 from tests.fault.campaign.probe import LIMIT_S, Prober
 from tests.fault.campaign.report import Report
+from tests.fault.campaign.standstills import standstills
 from tests.support.waiting import eventually_async
 
 WARM_UP = 50
@@ -41,7 +42,8 @@ async def campaign(
     ledger = Ledger()
     async with cluster(folder) as running:
         say(f"cluster ready after {time.monotonic() - began:.0f} s; logs in {folder}")
-        struck = await _strike(running, ledger, seed=seed, faults=faults, limit_s=limit_s, say=say)
+        with standstills() as stalls:
+            struck = await _strike(running, ledger, seed=seed, faults=faults, limit_s=limit_s, say=say)
         say(f"{len(ledger.accepted)} tasks acknowledged; reading from the first offset on")
         evidence = Evidence(running.settings)
         if not await evidence.read(set(ledger.accepted)):
@@ -50,7 +52,7 @@ async def campaign(
         await running.until_ready()
         known = [one for one in ledger.accepted if one in evidence.results]
         findings.readers = await ask_readers(running.urls(), evidence, known, seed=seed)
-        repeats = explain(await _arrivals(running), evidence, struck.done)
+        repeats = explain(await _arrivals(running), evidence, [*struck.done, *stalls])
         return Report(
             seed=seed,
             seconds=time.monotonic() - began,
@@ -62,6 +64,7 @@ async def campaign(
             findings=findings,
             repeats=repeats,
             unasked=running.unasked,
+            standstills=stalls,
         )
 
 
