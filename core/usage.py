@@ -6,8 +6,7 @@ import json
 import re
 from typing import Any
 
-import orjson
-
+from core import lenient_json
 from schemas.parts import Usage
 
 MAX_OBJECT_BYTES = 8_192
@@ -21,10 +20,7 @@ def usage_of(body: bytes | None) -> Usage | None:
     """Read the token counts of a JSON body, when it has any."""
     if body is None or b'"usage"' not in body:
         return None
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
+    document = lenient_json.document(body)
     return _counted(document.get("usage")) if isinstance(document, dict) else None
 
 

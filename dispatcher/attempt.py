@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from core.spans import tracer
+from core.upstream_errors import reason_in
 from dispatcher import spans
 from dispatcher.answer import Answer
 from dispatcher.bodies import Bodies, RequestBody
 from dispatcher.clock import Clock
 from dispatcher.items import Item
-from dispatcher.outcome import EVENT_STREAM, JSON, Failure, answered, failed, is_broken_json, retry_after_ms
+from dispatcher.outcome import EVENT_STREAM, JSON, Failure, Report, answered, failed, retry_after_ms
 from dispatcher.pool import Pool
 from dispatcher.relay import Relay
+from dispatcher.sniff import peeked
 from dispatcher.upstream import CallError, Upstream
+from dispatcher.verdict import check_answer
 from schemas.records import Outcome
 
 
@@ -53,9 +57,9 @@ class Attempt:
             finally:
                 self._pool.put_back(upstream)
 
-    def failed(self, failure: Failure, detail: str = "") -> Outcome:
+    def failed(self, failure: Failure, detail: str = "", report: Report | None = None) -> Outcome:
         """Build the outcome of a failure, with what of a stream had been delivered by then."""
-        outcome = failed(failure, started_ms=self._started_ms, upstream=self._upstream, detail=detail)
+        outcome = failed(failure, started_ms=self._started_ms, upstream=self._upstream, detail=detail, report=report)
         if (relay := self._relay) is None:
             return outcome
         return relay.delivered(outcome)
@@ -90,29 +94,29 @@ class Attempt:
             if 300 <= answer.status < 400:
                 raise CallError(Failure.REDIRECT, f"{answer.status} to {answer.header('location') or 'nowhere'}")
             content_type = answer.header("content-type") or ""
-            if self._relay is None or answer.status >= 300:
-                return await self._kept(answer, upstream, content_type)
-            if content_type.startswith(EVENT_STREAM):
-                await self._relay.pump(answer.pieces())
-            else:
-                await self._relay.whole(await self._read(answer, content_type))
-            return await self._streamed(self._relay, answer.status)
+            pieces = answer.pieces()
+            if self._relay is not None and answer.status < 300:
+                is_stream, pieces = await peeked(pieces, content_type)
+                if is_stream:
+                    await self._relay.pump(pieces)
+                    return await self._streamed(self._relay, answer.status)
+            return await self._kept(answer, pieces, upstream, content_type)
 
-    async def _kept(self, answer: Answer, upstream: Upstream, content_type: str) -> Outcome:
+    async def _kept(
+        self, answer: Answer, pieces: AsyncIterator[bytes], upstream: Upstream, content_type: str
+    ) -> Outcome:
         """Take an answer in, as a stream to the object store when it is large."""
         body = self._bodies.answer(self._item.work, media_type=content_type or "application/octet-stream")
         try:
-            async for data in answer.pieces():
+            async for data in pieces:
                 self._first_ms = self._first_ms or self._clock()
                 await body.take(data)
                 self._check(body.size)
             kept = await body.finish()
         finally:
             body.drop()
-        # Token counts were read from the parsed text: what has them is JSON.
-        unsure = answer.status < 300 and kept.body is not None and kept.usage is None
-        if unsure and is_broken_json(content_type, kept.body or b""):
-            raise CallError(Failure.NO_JSON)
+        if answer.status < 300 and kept.body_ref is None:
+            check_answer(answer.status, kept.body or b"", content_type, has_usage=kept.usage is not None)
         return answered(
             answer.status,
             body=kept.body,
@@ -123,6 +127,7 @@ class Attempt:
             usage=kept.usage,
             first_token_ms=self._first_ms,
             retry_after=self._retry_after(answer, upstream),
+            reason=reason_in(kept.body, content_type) if answer.status >= 300 else None,
         )
 
     def _headers(self, size: int) -> dict[str, str]:
@@ -158,18 +163,6 @@ class Attempt:
         if wait_ms is not None and answer.status in (429, 503):
             self._pool.leave_out(upstream, wait_ms / 1000)
         return wait_ms
-
-    async def _read(self, answer: Answer, content_type: str) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        async for data in answer.pieces():
-            size += len(data)
-            self._check(size)
-            parts.append(data)
-        body = b"".join(parts)
-        if is_broken_json(content_type, body):
-            raise CallError(Failure.NO_JSON)
-        return body
 
     def _check(self, size: int) -> None:
         if size > self._limit_bytes:

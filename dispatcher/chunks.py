@@ -15,6 +15,7 @@ from typing import Any, Self
 from core.errors import Unavailable
 from core.kafka.producer import Producer, Record
 from core.settings import Settings
+from core.sse import event_of
 from dispatcher import metrics
 from dispatcher.clock import Clock
 from schemas import topics
@@ -123,7 +124,17 @@ class ChunkWriter:
         described = headers(
             kind="chunk", ce_id=f"{task_id}/{attempt}/{seq}", at_ms=now_ms, level=self._work["level"], attempt=attempt
         )
-        value = CHUNK.encode({"id": task_id, "attempt": attempt, "worker": self._worker, "seq": seq, "frames": frames})
+        events = [event_of(frame) for frame in frames]
+        value = CHUNK.encode(
+            {
+                "id": task_id,
+                "attempt": attempt,
+                "worker": self._worker,
+                "seq": seq,
+                "frames": frames,
+                "events": events if any(events) else [],
+            }
+        )
         try:
             future = await self._producer.enqueue(
                 self._topic, self._home, Record(task_id.encode(), value, described, now_ms)

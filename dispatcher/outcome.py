@@ -6,25 +6,30 @@ store did not answer. It cannot help after any other answer, and must not be mad
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import NamedTuple
 
-import orjson
-
+from core import lenient_json
+from core.embedding import is_json
+from core.upstream_errors import hidden, without_addresses
 from schemas.parts import Blob, Usage
 from schemas.records import Outcome
 
-_JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
 RETRIABLE = frozenset((408, 429, 500, 502, 503, 504))
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 MAX_MESSAGE = 500
 MAX_RETRY_AFTER_MS = 86_400_000
+
+
+class Report(NamedTuple):
+    """An error that the upstream sent with status 200: the status that it stands for, and its JSON."""
+
+    status: int
+    body: bytes | None
 
 
 class _Rule(NamedTuple):
@@ -43,7 +48,8 @@ class Failure(Enum):
     NO_JSON = _Rule(502, "upstream_malformed", False, "the upstream's answer says it is JSON and is not")
     REDIRECT = _Rule(502, "upstream_redirect", False, "the upstream sent a redirect, which is not followed")
     TOO_LARGE = _Rule(502, "answer_too_large", False, "the upstream's answer is larger than is allowed")
-    REPORTED = _Rule(502, "upstream_error", False, "the upstream reported an error inside its stream")
+    REPORTED = _Rule(502, "upstream_error", True, "the upstream reported an error")
+    EMPTY = _Rule(502, "upstream_empty", True, "the upstream ended its answer without any content")
     TIMEOUT = _Rule(408, "timeout", False, "the task's deadline passed")
     RUN_TIMEOUT = _Rule(408, "timeout", True, "the call took longer than its run_timeout")
     BODY_LOST = _Rule(500, "body_missing", False, "the stored request body cannot be used")
@@ -57,18 +63,25 @@ class Failure(Enum):
         return self.value.status
 
 
-def failed(failure: Failure, *, started_ms: int, upstream: str | None = None, detail: str = "") -> Outcome:
+def failed(
+    failure: Failure,
+    *,
+    started_ms: int,
+    upstream: str | None = None,
+    detail: str = "",
+    report: Report | None = None,
+) -> Outcome:
     """Build the outcome of a failure; `Relay.delivered` adds what of a stream had come by then."""
     rule = failure.value
-    message = f"{rule.message}: {detail}" if detail else rule.message
+    message = f"{rule.message}: {hidden(detail, own=upstream)}" if detail else rule.message
     return {
-        "status_code": rule.status,
-        "body": None,
+        "status_code": report.status if report is not None else rule.status,
+        "body": without_addresses(report.body, own=upstream) if report is not None else None,
         "body_ref": None,
         "content_type": JSON,
         "error_code": rule.code,
-        "error_message": message[:MAX_MESSAGE].encode(errors="replace").decode(),
-        "retriable": rule.retriable,
+        "error_message": _bounded(message),
+        "retriable": rule.retriable if report is None else report.status in RETRIABLE,
         "retry_after_ms": None,
         "upstream": upstream,
         "chunks": 0,
@@ -90,16 +103,18 @@ def answered(
     usage: Usage | None = None,
     retry_after: int | None = None,
     first_token_ms: int | None = None,
+    reason: str | None = None,
 ) -> Outcome:
-    """Build the outcome of an answer: completed below 300, else an error whose body and status are kept."""
+    """Build the outcome of an answer: completed below 300, else an error whose body, status and reason are kept."""
     bad = status >= 300
+    said = f": {hidden(reason, own=upstream)}" if reason else ""
     return {
         "status_code": status,
-        "body": body,
+        "body": without_addresses(body, own=upstream) if bad else body,
         "body_ref": body_ref,
         "content_type": content_type or "application/octet-stream",
         "error_code": "upstream_error" if bad else None,
-        "error_message": f"the upstream answered {status}" if bad else None,
+        "error_message": _bounded(f"the upstream answered {status}{said}") if bad else None,
         "retriable": status in RETRIABLE and not chunks,
         "retry_after_ms": retry_after if bad else None,
         "upstream": upstream,
@@ -119,27 +134,28 @@ def retry_after_ms(value: str | None, *, now_ms: int) -> int | None:
     except ValueError:
         try:
             moment = parsedate_to_datetime(value)
-        except ValueError:
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
+            wait = moment.timestamp() * 1000 - now_ms
+        except (ValueError, TypeError, OverflowError):  # a year or a time zone that no calendar holds
             return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        wait = int(moment.timestamp() * 1000) - now_ms
     else:
         if not math.isfinite(seconds):
             return None
-        wait = int(seconds * 1000)
-    return min(max(0, wait), MAX_RETRY_AFTER_MS)
+        wait = seconds * 1000
+    return int(min(max(0.0, wait), MAX_RETRY_AFTER_MS))
 
 
 def is_broken_json(content_type: str, body: bytes) -> bool:
-    """Tell whether an answer says it is JSON and is not; NaN and lone surrogates, which some servers write, pass."""
-    if not _JSON_TYPE.match(content_type):
+    """Tell whether an answer says it is JSON and is not, even for a lenient reader."""
+    if not is_json(content_type):
         return False
     try:
-        orjson.loads(body)
-    except orjson.JSONDecodeError:
-        try:
-            json.loads(body)
-        except (ValueError, RecursionError):
-            return True
+        lenient_json.loads(body)
+    except ValueError:
+        return True
     return False
+
+
+def _bounded(message: str) -> str:
+    return message[:MAX_MESSAGE].encode(errors="replace").decode()

@@ -6,14 +6,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 
-import orjson
-
+from core import lenient_json
 from core.errors import Unavailable
 from core.spool import Spool, Spooled
+from core.sse import Cutter
+from core.upstream_errors import reported_in_frame
 from core.usage import usage_of
 from dispatcher.chunks import ChunkWriter
-from dispatcher.outcome import EVENT_STREAM, JSON, Failure, is_broken_json
-from dispatcher.sse import DONE, Cutter
+from dispatcher.outcome import EVENT_STREAM, JSON, Failure, Report, is_broken_json
 from dispatcher.upstream import CallError
 from schemas.parts import Usage
 from schemas.records import Outcome
@@ -38,7 +38,6 @@ class Relay:
         self._cutter = Cutter()
         self._finished = False
         self._with_usage: bytes | None = None
-        self._last = b""
 
     @property
     def chunks(self) -> int:
@@ -73,7 +72,7 @@ class Relay:
             **outcome,
             "chunks": chunks,
             "retriable": outcome["retriable"] and not chunks,
-            "body": text or None if chunks else None,
+            "body": (text or None) if chunks else outcome["body"],
             "content_type": EVENT_STREAM if chunks and text else JSON,
             "usage": self.usage,
             "first_token_ms": self.first_token_ms,
@@ -99,7 +98,18 @@ class Relay:
         return usage_of(self._with_usage)
 
     async def pump(self, pieces: AsyncIterator[bytes]) -> None:
-        """Relay until the stream ends; a stream that was not complete raises CallError."""
+        """Relay until the stream ends; a stream that was not complete, or held an error, raises CallError."""
+        try:
+            await self._until_end(pieces)
+            self._pass_on(self._cutter.close())
+        finally:
+            await self._writer.flush()
+        if not self._cutter.done and not self._finished:
+            raise CallError(Failure.CUT, "the stream ended without its end mark")
+        if not self._writer.frames:
+            raise CallError(Failure.EMPTY)
+
+    async def _until_end(self, pieces: AsyncIterator[bytes]) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as patience:
@@ -110,21 +120,6 @@ class Relay:
         except TimeoutError:
             if not patience.expired():
                 raise
-        except Exception:
-            await self._writer.flush()
-            raise
-        self._pass_on(self._cutter.close())
-        await self._writer.flush()
-        if not self._cutter.done and not self._finished:
-            raise self._cut()
-
-    async def whole(self, body: bytes) -> None:
-        """Relay an answer that came in one piece although a stream was asked for."""
-        frame = _one_line(body)
-        await self._keep(b"data: " + frame + b"\n\ndata: " + DONE + b"\n\n")
-        self._with_usage = body
-        self._writer.add([frame])
-        await self._writer.flush()
 
     async def _take(self, data: bytes) -> None:
         if self._spool.size + len(data) > self._limit:
@@ -143,38 +138,13 @@ class Relay:
             if is_broken_json(JSON, frame):
                 self._writer.add(frames[:number])
                 raise CallError(Failure.NO_JSON)
-            self._last = frame
+            if (error := reported_in_frame(frame)) is not None:
+                # An error in place of the text is kept back: the call may be made again. After some text it is the end.
+                if number or self._writer.frames:
+                    self._writer.add(frames[: number + 1])
+                raise CallError(Failure.REPORTED, error.reason, report=Report(error.status, lenient_json.strict(frame)))
             if _USAGE.search(frame):
                 self._with_usage = frame
             if not self._finished and _FINISHED.search(frame):
                 self._finished = True
         self._writer.add(frames)
-
-    def _cut(self) -> CallError:
-        reported = _error_in(self._last)
-        if reported is not None:
-            return CallError(Failure.REPORTED, reported)
-        return CallError(Failure.CUT, "the stream ended without its end mark")
-
-
-def _one_line(body: bytes) -> bytes:
-    """Bring a JSON body into one line, as a frame has to be."""
-    if b"\n" not in body and b"\r" not in body:
-        return body
-    try:
-        return orjson.dumps(orjson.loads(body))
-    except orjson.JSONDecodeError:
-        return b" ".join(body.splitlines())
-
-
-def _error_in(frame: bytes) -> str | None:
-    if b'"error"' not in frame:
-        return None
-    try:
-        document = orjson.loads(frame)
-    except orjson.JSONDecodeError:
-        return None
-    error = document.get("error") if isinstance(document, dict) else None
-    if isinstance(error, dict):
-        return str(error.get("message") or error.get("code") or "no message")
-    return str(error) if error else None

@@ -16,7 +16,7 @@ from aiohttp.http_exceptions import ContentEncodingError
 
 from core.settings import Settings
 from dispatcher.answer import Answer
-from dispatcher.outcome import Failure
+from dispatcher.outcome import Failure, Report
 
 KEEP_ALIVE_S = 4.0
 """Below the five seconds after which common servers close an idle connection: a call must not meet a dead one."""
@@ -27,10 +27,12 @@ READ_BYTES = 262_144
 class CallError(Exception):
     """A call did not come to an answer."""
 
-    def __init__(self, failure: Failure, detail: str = "") -> None:
+    def __init__(self, failure: Failure, detail: str = "", *, report: Report | None = None) -> None:
+        """`report` is what the upstream itself said in place of an answer."""
         super().__init__(detail)
         self.failure = failure
         self.detail = detail
+        self.report = report
 
 
 class Upstream:

@@ -83,4 +83,4 @@ async def _bounded(attempt: Attempt, left_s: float) -> Outcome:
     except TimeoutError:
         return attempt.failed(Failure.TIMEOUT)
     except CallError as error:
-        return attempt.failed(error.failure, error.detail)
+        return attempt.failed(error.failure, error.detail, error.report)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import httpx
-import orjson
 
+from core import lenient_json
 from core.errors import ModelNotFound, Unavailable
 from core.settings import Settings
 
@@ -185,7 +185,7 @@ def _described(model: Model, queue: str) -> Model:
 
 def read_list(body: bytes) -> tuple[list[Model], bool]:
     """Read an upstream's list: its models, and whether it is whole; raises ValueError when it is no list."""
-    document = orjson.loads(body)
+    document = lenient_json.loads(lenient_json.strict(body) or body)
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list):
         raise ValueError("its answer is no list of models")

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from core import lenient_json
 from schemas.records import Result
 
 _TYPES = {429: "rate_limit_error"}
@@ -24,10 +25,7 @@ def error_frame(result: Result | None, *, message: str, kind: str, code: str | N
     """Render the payload of a stream's error frame; an error object that the upstream sent is kept as it is."""
     error: dict[str, Any] = {"message": message, "type": kind, "param": None, "code": code}
     if result is not None and result["body"]:
-        try:
-            body = orjson.loads(result["body"])
-        except orjson.JSONDecodeError:
-            body = None
+        body = lenient_json.document(result["body"])
         if isinstance(body, dict) and isinstance(body.get("error"), dict):
             error |= body["error"]
     return orjson.dumps({"error": error})

@@ -13,7 +13,9 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NamedTuple
 
+from core.embedding import embedded_frame
 from core.errors import HeadraceError
+from core.sse import named
 from ingress import sse
 from ingress.blocking import Ending, seconds_left
 from schemas.records import Chunk, Result
@@ -76,7 +78,7 @@ class Stream:
         if self._complete and self._buffered + size > self._limit and self._buffer:
             self._complete = False
         if self._complete:
-            self._buffer += chunk["frames"]
+            self._buffer += named(chunk["frames"], chunk["events"])
             self._buffered += size
         self._wake.set()
 
@@ -169,10 +171,10 @@ class Stream:
                 self.failure = INTERRUPTED
             return
         if not result["content_type"].startswith(sse.MEDIA_TYPE):
-            if not self._delivered and text:
-                yield [text]  # the upstream answered a request for a stream in one piece
+            if not self._delivered and text:  # the upstream answered a request for a stream in one piece
+                yield [embedded_frame(text, result["content_type"])]
             return
-        payloads = list(sse.payloads(text))
+        payloads = sse.payloads(text)
         if len(payloads) < self._delivered:
             self.failure = INTERRUPTED
         elif len(payloads) > self._delivered:

@@ -230,6 +230,7 @@ class Chunk(TypedDict):
     worker: str
     seq: int
     frames: list[bytes]
+    events: list[str]
 
 
 class Worker(TypedDict):

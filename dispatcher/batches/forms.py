@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
+from base64 import b64encode
 from typing import NamedTuple
 
 import orjson
 
+from core.embedding import json_of, one_line, text_of
 from schemas import ids
 from schemas.batches import Batch
 from schemas.parts import Blob
@@ -22,8 +23,6 @@ NAMES = {"timeout": "request_timeout", "start_timeout": "request_timeout"}
 UPSTREAM_ERROR = "upstream_error"
 LINE_BYTES = 400
 """About what a line holds beside its body and its custom_id."""
-_BREAKS = re.compile(rb"[\r\n]")
-_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
 
 
 class FormedLine(NamedTuple):
@@ -33,6 +32,7 @@ class FormedLine(NamedTuple):
     body: bytes
     stored: Blob | None
     """Where the body is when it is too large for a record; `body` is empty then."""
+    content_type: str
     tail: bytes
     good: bool
     """Whether it belongs into the output file."""
@@ -54,10 +54,11 @@ def line_of(result: Result) -> FormedLine:
         return without_answer(custom_id, code, message, task_id=ids.parse(result["id"]))
     head = _head(ids.parse(result["id"]), custom_id)
     opened = b'%b{"status_code":%d,"request_id":"%b","body":' % (head, result["status_code"], result["id"].encode())
-    closed = b'},"error":null}\n'
-    if result["body_ref"] is not None and _JSON.match(result["content_type"]):
-        return FormedLine(opened, b"", result["body_ref"], closed, good, custom_id)
-    return FormedLine(opened, json_of(result["body"]), None, closed, good, custom_id)
+    closed, content_type = b'},"error":null}\n', result["content_type"]
+    if result["body_ref"] is not None:
+        return FormedLine(opened, b"", result["body_ref"], content_type, closed, good, custom_id)
+    body, about = body_members(result["body"], content_type)
+    return FormedLine(opened, body, None, content_type, about + closed, good, custom_id)
 
 
 def never_run(batch: Batch, custom_id: str | None, *, task_id: ids.TaskId) -> FormedLine:
@@ -69,23 +70,23 @@ def never_run(batch: Batch, custom_id: str | None, *, task_id: ids.TaskId) -> Fo
 def without_answer(custom_id: str | None, code: str, message: str, *, task_id: ids.TaskId) -> FormedLine:
     """Render a line to which nothing was answered."""
     tail = b',"error":%b}\n' % orjson.dumps({"code": code, "message": message})
-    return FormedLine(_head(task_id, custom_id), b"null", None, tail, good=False, custom_id=custom_id)
+    return FormedLine(_head(task_id, custom_id), b"null", None, "", tail, good=False, custom_id=custom_id)
 
 
-def json_of(body: bytes | None) -> bytes:
-    """Return an answer as JSON on one line: what is none becomes a string, and nothing becomes null."""
+def body_members(body: bytes | None, content_type: str) -> tuple[bytes, bytes]:
+    """Return an answer as JSON on one line, and the members that say how to read one that is no text."""
     if not body:
-        return b"null"
-    try:
-        orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return orjson.dumps(body.decode(errors="replace"))
-    return flat(body)
+        return b"null", b""
+    if (document := json_of(body, content_type)) is not None:
+        return one_line(document), b""
+    if (text := text_of(body, content_type)) is not None:
+        return orjson.dumps(text), b""
+    return b'"%b"' % b64encode(body), about_bytes(content_type)
 
 
-def flat(json_text: bytes) -> bytes:
-    """Return JSON without line breaks: between its values they are white space, inside of them they are written \\n."""
-    return _BREAKS.sub(b" ", json_text) if b"\n" in json_text or b"\r" in json_text else json_text
+def about_bytes(content_type: str) -> bytes:
+    """Return the members that stand beside a body in base64."""
+    return b',"result_content_type":%b,"result_encoding":"base64"' % orjson.dumps(content_type)
 
 
 def _head(task_id: ids.TaskId, custom_id: str | None) -> bytes:

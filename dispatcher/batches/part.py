@@ -85,11 +85,11 @@ class Batches:
     async def close(self, deadline: Deadline) -> None:
         """Stop where it is: whoever comes next goes on from the rows."""
         self._stopping = True
-        await self._let_go(set(self._homes))
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=deadline.left(1.0))
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._let_go(set(self._homes))
         await self._assignment.close(deadline)
         await self._rows.close()
         await self._lookup.close()
@@ -103,8 +103,10 @@ class Batches:
         }
 
     async def _run(self) -> None:
-        while not self._stopping:
+        while True:
             await self._assignment.take(1)
+            if self._stopping:
+                return
             owned = self._assignment.owned if self._assignment.assigned else frozenset()
             await self._let_go(set(self._homes) - owned)
             for number in owned - set(self._homes):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 
 from core.blobs import BlobCorrupt, BlobMissing, BlobStore, BlobWriter
-from dispatcher.batches.forms import FormedLine, flat, json_of
+from core.embedding import is_json, one_line
+from dispatcher.batches.forms import FormedLine, about_bytes, body_members
 from schemas.batches import PIECES, Batch, pieces_of
 from schemas.parts import Blob
 
@@ -14,7 +16,7 @@ log = logging.getLogger(__name__)
 
 WRITE_BYTES = 262_144
 WHOLE_BYTES = 4_194_304
-"""Stored answers up to this size are checked to be JSON; a larger one is passed on a bit at a time as it is."""
+"""Stored answers up to this size are looked at; a larger one is passed on a bit at a time as what its type says."""
 
 
 class BodyLost(Exception):
@@ -41,7 +43,7 @@ async def store(blobs: BlobStore, name: str, lines: Mapping[int, FormedLine]) ->
                 await buffer.add(line.body)
             else:
                 try:
-                    await _add_stored(buffer, blobs, line.stored)
+                    await _add_stored(buffer, blobs, line.stored, line.content_type)
                 except (BlobMissing, BlobCorrupt) as error:
                     raise BodyLost(request, error.code) from error
             await buffer.add(line.tail)
@@ -70,12 +72,31 @@ def names_of(batch: Batch) -> frozenset[str]:
     return frozenset(piece.name for errors in (False, True) for piece in pieces_of(batch, errors=errors))
 
 
-async def _add_stored(buffer: _Buffer, blobs: BlobStore, blob: Blob) -> None:
+async def _add_stored(buffer: _Buffer, blobs: BlobStore, blob: Blob, content_type: str) -> None:
     if blob["size"] <= WHOLE_BYTES:
-        await buffer.add(json_of(await blobs.get(blob)))
+        for part in body_members(await blobs.get(blob), content_type):
+            await buffer.add(part)
         return
-    async for piece in await blobs.open(blob):
-        await buffer.add(flat(piece))
+    pieces = await blobs.open(blob)
+    if is_json(content_type):
+        async for piece in pieces:
+            await buffer.add(one_line(piece))
+        return
+    await buffer.add(b'"')
+    async for piece in _in_base64(pieces):
+        await buffer.add(piece)
+    await buffer.add(b'"' + about_bytes(content_type))
+
+
+async def _in_base64(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Encode as a whole what comes in pieces: three bytes become four characters."""
+    rest = b""
+    async for piece in pieces:
+        data = rest + piece
+        whole = len(data) - len(data) % 3
+        rest = data[whole:]
+        yield b64encode(data[:whole])
+    yield b64encode(rest)
 
 
 class _Buffer:

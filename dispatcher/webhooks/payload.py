@@ -6,14 +6,15 @@ from typing import Any
 
 import orjson
 
+from core.embedding import described
 from schemas.records import Result
 
 NEWS_STATUS = {"start": 202, "progress": 202, "expired": 410}
 
 
 def payload(result: Result, body: bytes | None) -> bytes:
-    """Render an outcome; its body goes in as it came when it is JSON, else as a string."""
-    return orjson.dumps({"status_code": result["status_code"], "request_id": result["id"], "body": _body(result, body)})
+    """Render an outcome; its body goes in as it came when it is JSON, text as a string, anything else in base64."""
+    return orjson.dumps({"status_code": result["status_code"], "request_id": result["id"], **_body(result, body)})
 
 
 def linked(result: Result, *, size: int, base: str) -> bytes:
@@ -34,14 +35,10 @@ def news(task_id: str, event: str, told: dict[str, Any]) -> bytes:
     return orjson.dumps({"status_code": NEWS_STATUS[event], "request_id": task_id, "event": event, "body": told})
 
 
-def _body(result: Result, body: bytes | None) -> Any:
+def _body(result: Result, body: bytes | None) -> dict[str, Any]:
     if not body:
-        return _error(result) if result["error_code"] is not None else None
-    try:
-        orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return body.decode(errors="replace")
-    return orjson.Fragment(body)
+        return {"body": _error(result) if result["error_code"] is not None else None}
+    return described(body, result["content_type"], name="body", types="result")
 
 
 def _error(result: Result) -> dict[str, dict[str, str | None]]:

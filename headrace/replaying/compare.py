@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from core import lenient_json
+from core.sse import payloads
 from schemas.parts import Usage
 from schemas.records import Result
 
@@ -86,10 +88,11 @@ def essence(body: bytes, content_type: str) -> bytes:
         if content_type.partition(";")[0].strip().lower() == EVENT_STREAM:
             said = _said(_frames(body))
         else:
-            said = _lasting(orjson.loads(body))
-    except (orjson.JSONDecodeError, RecursionError):
+            said = _lasting(lenient_json.loads(body))
+        text = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
+    except (ValueError, TypeError, RecursionError):  # no JSON, or such that it cannot be written again
         return blake2b(body, digest_size=16).digest()
-    return blake2b(orjson.dumps(said, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
+    return blake2b(text, digest_size=16).digest()
 
 
 def judged(original: Answer | None, replay: Answer) -> Verdict:
@@ -159,9 +162,8 @@ def _lasting(value: Any) -> Any:
 
 
 def _frames(body: bytes) -> Iterable[Any]:
-    for line in body.splitlines():
-        if line.startswith(b"data:") and (data := line[5:].strip()) not in (b"", b"[DONE]"):
-            yield _lasting(orjson.loads(data))
+    for payload in payloads(body):
+        yield _lasting(lenient_json.loads(payload))
 
 
 def _said(frames: Iterable[Any]) -> Any:

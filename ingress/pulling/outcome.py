@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.upstream_errors import reason_in
 from schemas.parts import Blob, Usage
 from schemas.records import Outcome
 
@@ -20,13 +21,14 @@ def reported(
 ) -> Outcome:
     """Build the outcome that a worker reports, good below 400. It is final: the worker itself decides on repeats."""
     bad = status_code >= 400
+    reason = reason_in(body, content_type) if bad else None
     return {
         "status_code": status_code,
         "body": body,
         "body_ref": body_ref,
         "content_type": content_type,
         "error_code": WORKER_ERROR if bad else None,
-        "error_message": f"the worker reported {status_code}" if bad else None,
+        "error_message": f"the worker reported {status_code}" + (f": {reason}" if reason else "") if bad else None,
         "retriable": False,
         "retry_after_ms": None,
         "upstream": None,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from typing import NamedTuple
 
 from core.blobs import BlobCorrupt, BlobMissing
+from core.embedding import embedded_frame
 from core.errors import Unavailable
 from ingress import sse
 from ingress.services import Services
@@ -21,7 +21,6 @@ from schemas.records import Result, Status
 log = logging.getLogger(__name__)
 
 READ_AGAIN_S = 0.5
-_TEXT = re.compile(r"text/|application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
 
 
 class Outcome(NamedTuple):
@@ -55,13 +54,13 @@ async def read_outcome(services: Services, row: Status) -> Outcome:
 
 
 def frames_of(result: Result, body: bytes | None) -> list[bytes] | None:
-    """Return the payloads that an outcome holds; a body that is no text is not shown."""
+    """Return the payloads that an outcome holds; a whole answer is one of them."""
     if result["content_type"].startswith(sse.MEDIA_TYPE):
-        return None if body is None else list(sse.payloads(body))
+        return None if body is None else sse.payloads(body)
     completed = result["state"] == "completed"
     if result["chunks"] or (body is None and not completed):
         return None
-    return [body] if completed and body and _is_text(body, result["content_type"]) else []
+    return [embedded_frame(body, result["content_type"])] if completed and body else []
 
 
 async def _read(services: Services, row: Status) -> Outcome:
@@ -81,13 +80,3 @@ async def _read(services: Services, row: Status) -> Outcome:
     except (BlobMissing, BlobCorrupt):
         return Outcome(row, result, None)
     return Outcome(row, result, frames_of(result, body))
-
-
-def _is_text(body: bytes, content_type: str) -> bool:
-    if not _TEXT.match(content_type):
-        return False
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from core.sse import named
 from ingress import sse
 from ingress.task_events.position import Run
 from schemas.records import Chunk, Result
@@ -77,7 +78,7 @@ class Transcript:
         if self.settled or (run != self.run and not self._turn_to(run)):
             return False
         if chunk["seq"] >= self._next_seq and len(self._early) < EARLY:
-            self._early[chunk["seq"]] = (chunk["frames"], offset)
+            self._early[chunk["seq"]] = (named(chunk["frames"], chunk["events"]), offset)
         before = self.end
         while (early := self._early.pop(self._next_seq, None)) is not None:
             self._append(*early)

@@ -43,7 +43,14 @@ def shutting_down(memory: Memory) -> Any:
 
 def chunk(task: Task, seq: int, *frames: bytes, **changes: Any) -> Chunk:
     """Build a chunk."""
-    base: Chunk = {"id": task["id"] or "", "attempt": 1, "worker": "w1", "seq": seq, "frames": list(frames)}
+    base: Chunk = {
+        "id": task["id"] or "",
+        "attempt": 1,
+        "worker": "w1",
+        "seq": seq,
+        "frames": list(frames),
+        "events": [],
+    }
     return {**base, **changes}  # type: ignore[typeddict-item]
 
 

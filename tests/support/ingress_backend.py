@@ -77,7 +77,9 @@ class IngressBackend:
     async def chunk(self, task: Task, seq: int, *frames: bytes, attempt: int = 1, worker: str = "w1") -> None:
         """Write a piece of a stream."""
         task_id = task["id"] or ""
-        piece = CHUNK.encode({"id": task_id, "attempt": attempt, "worker": worker, "seq": seq, "frames": list(frames)})
+        piece = CHUNK.encode(
+            {"id": task_id, "attempt": attempt, "worker": worker, "seq": seq, "frames": list(frames), "events": []}
+        )
         await self.write(topics.CHUNKS, task_id, piece)
 
     async def row(self, task: Task, **changes: Any) -> None:

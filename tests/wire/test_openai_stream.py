@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ BODY = b'{"model":"m", "stream" : true}'
 EVENTS = "text/event-stream"
 
 
-def telling(*frames: bytes, **result: Any) -> Any:
-    """Answer with one chunk of frames and an outcome."""
+def telling(*frames: bytes, events: Sequence[str] = (), **result: Any) -> Any:
+    """Answer with one chunk of frames, with the names of their events, and an outcome."""
 
     def tell(task: Task) -> list[Chunk | Result]:
         ended = {"mode": "streaming", "chunks": 1, "content_type": EVENTS, "body": b""} | result
-        return [chunk(task, 0, *frames), result_of(task["id"] or "", **ended)]
+        return [chunk(task, 0, *frames, events=list(events)), result_of(task["id"] or "", **ended)]
 
     return tell
 
@@ -50,7 +51,8 @@ async def test_events_of_an_image_stream_have_their_names(ingress: Double) -> No
     memory, client = ingress
     partial = b'{"type":"image_generation.partial_image","b64_json":"aGk="}'
     done = b'{"b64_json": "aGk=", "type": "image_generation.completed"}'
-    memory.answer = telling(partial, done, b'{"other":1}')
+    names = ["image_generation.partial_image", "image_generation.completed", ""]
+    memory.answer = telling(partial, done, b'{"other":1}', events=names)
     response = await client.post("/v1/images/generations", content=BODY)
     assert response.content == (
         b"event: image_generation.partial_image\ndata: " + partial + b"\n\n"

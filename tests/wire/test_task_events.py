@@ -183,15 +183,19 @@ async def test_a_task_that_does_not_stream_gives_its_answer_as_one_frame(ingress
     await story.opened()
     story.end(body=b'{"answer":\n42}')
     assert await viewing == (
-        status(story, "queued") + b"id: " + TAG + b'-1\ndata: {"answer":\ndata: 42}\n\n'
+        status(story, "queued") + b"id: " + TAG + b'-1\ndata: {"answer": 42}\n\n'
         + status(story, "completed", progress=100) + b"data: [DONE]\n\n"
     )  # fmt: skip
 
 
-async def test_a_body_that_is_no_text_is_left_to_get(ingress: Double) -> None:
+async def test_a_body_that_is_no_text_is_base64_with_its_media_type(ingress: Double) -> None:
     story = Story(*ingress, mode="blocking")
     story.end(body=b"\xff\xfb\x90", content_type="audio/mpeg")
-    assert await story.open() == status(story, "completed", progress=100) + b"data: [DONE]\n\n"
+    shown = b'{"result":"//uQ","result_content_type":"audio/mpeg","result_encoding":"base64"}'
+    assert await story.open() == (
+        b"id: " + TAG + b"-1\ndata: " + shown + b"\n\n"
+        + status(story, "completed", progress=100) + b"data: [DONE]\n\n"
+    )  # fmt: skip
 
 
 async def test_a_failure(story: Story) -> None:

@@ -82,7 +82,7 @@ async def test_results_that_are_no_json(
         (b'{"error":{"message":"no such model"}}', "no such model"),
         (b'{"error":"no such model"}', "no such model"),
         (b'{"error":{"message":7}}', "the upstream answered 404"),
-        (b"nothing", "the upstream answered 404"),
+        (b"nothing", "nothing"),
         (b"[]", "the upstream answered 404"),
     ],
 )

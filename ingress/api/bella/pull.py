@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from core.errors import InvalidRequest
-from ingress.api.bella.wire import embedded
+from ingress.api.bella.wire import request_members
 from ingress.json_body import changed_json, json_object
 from ingress.pulling.lane import LaneName, PullLane
 from ingress.pulling.order import Order, Taken
@@ -153,7 +153,7 @@ def _task(one: Taken) -> dict[str, Any]:
         "endpoint": row["endpoint"],
         "queue": row["queue"],
         "level": row["level"],
-        "data": embedded(one.data, row["content_type"]),
+        **request_members(one.data, row["content_type"]),
         "status": "queued",
         "instance_id": _shard(row["id"]),
         "start_time": row["created_ms"],

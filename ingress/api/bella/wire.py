@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
 
+from core.embedding import described
 from core.errors import InvalidRequest
 from ingress.json_body import changed_json, json_object
 from ingress.pulling.outcome import WORKER_ERROR
@@ -26,7 +26,6 @@ WORDS: dict[State, str] = {
 }
 JSON = "application/json"
 DEFAULT_TIMEOUT_S: dict[Mode, int] = {"callback": 86_400, "blocking": 300, "streaming": 300}
-_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
 
 
 class Limits(NamedTuple):
@@ -175,7 +174,7 @@ def task_object(reading: Reading) -> bytes:
         "endpoint": reading.endpoint,
         "queue": reading.queue,
         "level": reading.level,
-        "data": embedded(reading.data, reading.request_type),
+        **request_members(reading.data, reading.request_type),
         "status": state(reading),
         "start_time": reading.created_ms,
         "expire_time": reading.deadline_ms,
@@ -211,21 +210,14 @@ def _result(reading: Reading) -> dict[str, Any] | None:
         return None
     result: dict[str, Any] = {"status_code": reading.status_code, "request_id": reading.id}
     if reading.body is not None:
-        result["body"] = embedded(reading.body, reading.content_type)
+        result |= described(reading.body, reading.content_type, name="body", types="result")
     elif reading.error_message is not None:
         result["body"] = {"error": {"message": reading.error_message, "code": reading.error_code}}
     return result
 
 
-def embedded(body: bytes | str | None, content_type: str) -> Any:
-    """Return a body for embedding into JSON: JSON byte for byte as it is, anything else as a string."""
-    if body is None:
-        return None
-    raw = body.encode() if isinstance(body, str) else body
-    if _JSON.match(content_type):
-        try:
-            orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            return raw.decode(errors="replace")
-        return orjson.Fragment(raw)
-    return raw.decode(errors="replace")
+def request_members(data: bytes | str | None, content_type: str) -> dict[str, Any]:
+    """Return the member `data`, and what it takes to read one that is no text, as a form is none."""
+    if data is None:
+        return {}
+    return described(data.encode() if isinstance(data, str) else data, content_type, name="data")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from core.lenient_json import ends_in_half
 from core.settings import ModelSettings
 from ingress.api.dify import wire
 from ingress.api.dify.prices import usage_object
@@ -47,6 +48,8 @@ class CompletionStream(EventStream):
         self._prices = prices
         self._prompt_tokens = prompt_tokens
         self._pieces = 0
+        self._half = ""
+        """The first half of a character whose other half comes with the next piece."""
         self._usage: Usage | None = None
         self._error: Mapping[str, Any] | None = None
 
@@ -60,9 +63,11 @@ class CompletionStream(EventStream):
         for part in filter(None, map(wire.read_part, payloads)):
             self._usage = part.usage or self._usage
             self._error = part.error or self._error
-            if part.text:
+            text = self._half + part.text
+            self._half = text[-1:] if ends_in_half(text) else ""
+            if text := text.removesuffix(self._half):
                 self._pieces += 1
-                frames.append(self._message.piece(part.text))
+                frames.append(self._message.piece(text))
         now = time.monotonic()
         if not frames and now - self._spoken >= self.silence_s():
             frames.append(self.keep_alive)

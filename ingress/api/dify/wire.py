@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from core import lenient_json
 from core.errors import InvalidRequest
+from core.upstream_errors import reason_of, reported
 from ingress.dialects import Problem
 from ingress.sse import frame
 from schemas.ids import TaskId
@@ -39,7 +41,7 @@ class Message(NamedTuple):
                 "id": self.id,
                 "message_id": self.id,
                 "mode": "completion",
-                "answer": answer,
+                "answer": lenient_json.joined(answer),
                 "metadata": {"usage": usage, "retriever_resources": []},
                 "created_at": self.created_at,
             }
@@ -47,7 +49,7 @@ class Message(NamedTuple):
 
     def piece(self, text: str) -> bytes:
         """Render a piece of the answer as a frame."""
-        return frame(orjson.dumps({"event": "message", **self._common(), "answer": text}))
+        return frame(orjson.dumps({"event": "message", **self._common(), "answer": lenient_json.joined(text)}))
 
     def end(self, usage: Mapping[str, Any]) -> bytes:
         """Render the last frame of a stream that ended well."""
@@ -96,14 +98,11 @@ def upstream_body(model: str, prompt: str, images: Sequence[str], *, streaming: 
 
 
 def read_part(body: bytes) -> Part | None:
-    """Read a chat completion or one chunk of it; None when it is neither."""
-    try:
-        members = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
+    """Read a chat completion or one chunk of it; None when it is neither. Its text may end in half a character."""
+    members = lenient_json.document(body)
     if not isinstance(members, dict):
         return None
-    if members.get("error"):
+    if reported(members) is not None:
         return Part("", None, error_of(body))
     choices = members.get("choices")
     if not isinstance(choices, list):
@@ -114,13 +113,12 @@ def read_part(body: bytes) -> Part | None:
 
 
 def error_of(body: bytes | None) -> Mapping[str, Any] | None:
-    """Return the error object of an upstream's body."""
-    try:
-        members = orjson.loads(body or b"")
-    except orjson.JSONDecodeError:
+    """Return the error object of an upstream's body, its reason as the member `message`; None when there is none."""
+    members = lenient_json.document(body)
+    if (reason := reason_of(members)) is None:
         return None
     error = members.get("error") if isinstance(members, dict) else None
-    return {"message": error} if isinstance(error, str) else error if isinstance(error, dict) else None
+    return {**(error if isinstance(error, dict) else {}), "message": reason}
 
 
 def failed(result: Result | None, error: Mapping[str, Any] | None, message: str) -> Problem:

@@ -5,8 +5,6 @@ No `id:` and no `retry:` lines: the SDKs remember an id, and then take the empty
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from typing import ClassVar
 
 from starlette.responses import Response
@@ -22,9 +20,6 @@ from ingress.streaming import Failure
 from ingress.submit import Ticket
 
 DONE = sse.frame(sse.DONE)
-NAMED = {"/v1/images/generations", "/v1/images/edits"}
-"""Endpoints whose streams name their events: a chunk holds the payload alone, and its member `type` is that name."""
-_EVENT = re.compile(rb'"type"\s*:\s*"(image_[a-z_.]+)"')
 
 
 class OpenAIStream(EventStream):
@@ -42,12 +37,6 @@ class OpenAIStream(EventStream):
     def answered_by(self, ticket: Ticket) -> None:
         """Take over the headers of the task that answers."""
         self.headers.update(task_headers(ticket))
-
-    def framed(self, payloads: Sequence[bytes]) -> bytes:
-        """Return the frames, with the names of events where the API has them."""
-        if self.route not in NAMED:
-            return sse.frames(payloads)
-        return b"".join(map(_named, payloads))
 
     async def instead(self, ending: Ending | None, failure: Failure | None) -> Response | None:
         """Answer as a held call while no frame has gone out: a refused request keeps its status and body."""
@@ -71,8 +60,3 @@ class OpenAIStream(EventStream):
             return b""
         payload = error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code)
         return sse.frame(payload)
-
-
-def _named(payload: bytes) -> bytes:
-    found = _EVENT.search(payload)
-    return (b"event: " + found[1] + b"\n" if found else b"") + sse.frame(payload)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
+from core.embedding import described, json_of
+from core.upstream_errors import reason_in
 from ingress.reading import Reading
+from ingress.sse import MEDIA_TYPE
 from schemas import ids
 from schemas.ids import TaskId
 from schemas.records import TERMINAL
@@ -20,7 +22,6 @@ RETRY_AFTER_S = 3
 """What a client that polls is asked to wait."""
 MAX_WAIT_S = 60
 """The longest wait of one look; proxies cut a connection that is silent for longer."""
-_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
 _WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
 
 
@@ -93,7 +94,7 @@ def _ended(reading: Reading) -> dict[str, Any]:
         "status_code": reading.status_code,
         "usage": usage and {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"]},
         "error_code": reading.error_code,
-        "error_message": None if word == "completed" else _upstream_message(reading) or reading.error_message,
+        "error_message": None if word == "completed" else _reason(reading) or reading.error_message,
         **(_result(reading) if word == "completed" else {}),
     }
 
@@ -107,40 +108,19 @@ def ended_as(reading: Reading) -> str:
 
 def _result(reading: Reading) -> dict[str, Any]:
     """Build the result: JSON as it came, text as a string, anything else in base64."""
-    body = reading.body
-    if body is None:
+    if reading.body is None:
         return {}
-    if _JSON.match(reading.content_type) and _is_json(body):
-        return {"result": orjson.Fragment(body)}
-    try:
-        return {"result": body.decode(), "result_content_type": reading.content_type}
-    except UnicodeDecodeError:
-        return {
-            "result": b64encode(body).decode(),
-            "result_content_type": reading.content_type,
-            "result_encoding": "base64",
-        }
+    members = described(reading.body, reading.content_type, name="result")
+    if json_of(reading.body, reading.content_type) is None:
+        members["result_content_type"] = reading.content_type
+    return members
 
 
-def _upstream_message(reading: Reading) -> str | None:
-    """Return the sentence of the upstream's own error body, when it has one."""
-    if reading.body is None or not _JSON.match(reading.content_type):
+def _reason(reading: Reading) -> str | None:
+    """Return what the upstream itself says, unless its body is what had come of a stream."""
+    if reading.content_type.startswith(MEDIA_TYPE):
         return None
-    try:
-        body = orjson.loads(reading.body)
-    except orjson.JSONDecodeError:
-        return None
-    error = body.get("error") if isinstance(body, dict) else None
-    message = error.get("message") if isinstance(error, dict) else error
-    return message if isinstance(message, str) and message else None
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return False
-    return True
+    return reason_in(reading.body, reading.content_type)
 
 
 def _progress(reading: Reading) -> int:

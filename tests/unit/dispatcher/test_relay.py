@@ -12,9 +12,10 @@ from obstore.store import MemoryStore
 from core.blobs import BlobStore
 from core.settings import Settings
 from core.spool import Spool
+from core.sse import event_of, named
 from dispatcher import relay as module
 from dispatcher.chunks import ChunkWriter
-from dispatcher.outcome import Failure, failed
+from dispatcher.outcome import Failure, Report, failed
 from dispatcher.relay import Relay
 from dispatcher.upstream import CallError
 from schemas.codec import CHUNK
@@ -59,7 +60,8 @@ class Stream:
 
     @property
     def frames(self) -> list[bytes]:
-        return [f for _, _, record in self.producer.written for f in CHUNK.decode(record.value or b"")["frames"]]
+        chunks = [CHUNK.decode(record.value or b"") for _, _, record in self.producer.written]
+        return [frame for chunk in chunks for frame in named(chunk["frames"], chunk["events"])]
 
 
 async def test_a_whole_stream() -> None:
@@ -102,12 +104,52 @@ async def test_a_broken_connection_keeps_what_had_come() -> None:
     assert stream.relay.chunks == len(stream.producer.written)
 
 
-async def test_an_error_inside_the_stream_is_named() -> None:
+ERROR = b'{"error":{"message":"too many","type":"rate_limit_error"}}'
+END = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"data: " + ERROR + b"\n\n",
+        b"data: " + ERROR + b"\n\n" + END,
+        b": hi\n\ndata:\n\ndata: " + ERROR + b"\n\n" + END,
+    ],
+)
+async def test_an_error_in_place_of_the_text_is_not_delivered(text: bytes) -> None:
     stream = Stream()
-    with pytest.raises(CallError, match="overloaded") as caught:
-        await stream.pump(Script(b'data: {"error":{"message":"overloaded"}}\n\n'))
+    with pytest.raises(CallError, match="too many") as caught:
+        await stream.pump(Script(text))
     assert caught.value.failure is Failure.REPORTED
-    assert stream.frames == [b'{"error":{"message":"overloaded"}}']
+    assert caught.value.report == Report(429, ERROR)
+    assert not stream.relay.begun()
+
+
+async def test_an_error_after_some_text_is_passed_on_as_the_end() -> None:
+    stream = Stream()
+    with pytest.raises(CallError, match="too many"):
+        await stream.pump(Script(b"data: 1\n\ndata: " + ERROR + b"\n\ndata: 2\n\n" + END))
+    assert stream.frames == [b"1", ERROR]
+    kept = stream.relay.delivered(failed(Failure.REPORTED, started_ms=1, report=Report(429, ERROR)))
+    assert (kept["status_code"], kept["retriable"], kept["error_code"]) == (429, False, "upstream_error")
+
+
+@pytest.mark.parametrize("text", [END, b"\n\n: hi\n\n" + END, b"data:\n\ndata: \n\n" + END])
+async def test_an_end_mark_alone_is_no_answer(text: bytes) -> None:
+    stream = Stream()
+    with pytest.raises(CallError) as caught:
+        await stream.pump(Script(text))
+    assert caught.value.failure is Failure.EMPTY
+    assert not stream.relay.begun()
+
+
+async def test_names_of_events_and_strange_json_are_passed_on() -> None:
+    stream = Stream()
+    half, nan = b'{"text":"\\ud83d"}', b'{"logprob":-Infinity}'
+    text = b"event: a\r\ndata: " + half + b"\r\n\r\ndata: " + nan + b"\r\n\r\n" + END
+    await stream.pump(Script(text[:30], text[30:]))
+    assert stream.frames == [half, nan]
+    assert [event_of(frame) for frame in stream.frames] == ["a", ""]
 
 
 async def test_an_upstream_that_never_closes_does_not_hold_a_finished_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,18 +165,6 @@ async def test_a_stream_is_bounded() -> None:
         await stream.pump(Script(*[b"data: 1234567890\n\n"] * 10))
     assert caught.value.failure is Failure.TOO_LARGE
     assert stream.frames == [b"1234567890"] * 2
-
-
-@pytest.mark.parametrize(
-    ("body", "frame"),
-    [(b'{"a": 1}', b'{"a": 1}'), (b'{\n "a": 1\n}', b'{"a":1}'), (b"no\njson", b"no json"), (b"", b"")],
-)
-async def test_a_plain_answer_becomes_one_frame(body: bytes, frame: bytes) -> None:
-    stream = Stream()
-    async with stream.writer:
-        await stream.relay.whole(body)
-    assert stream.frames == [frame]
-    assert stream.relay.text == b"data: " + frame + b"\n\ndata: [DONE]\n\n"
 
 
 LARGE_FRAME = b'data: {"b64_json":"' + b"A" * 30_000 + b'"}\n\n'

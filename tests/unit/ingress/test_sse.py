@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher.sse import Cutter
+from core.sse import Payload, event_of
 from ingress.sse import frame, frames, is_error, payloads
 
 
@@ -42,17 +42,15 @@ def test_payloads(text: bytes, expected: list[bytes]) -> None:
 
 
 @settings(deadline=None)  # the machine may be busy
-@given(st.lists(st.sampled_from([b"data", b":", b" ", b"\n", b"\r", b"x", b"[DONE]", b"\xef\xbb\xbf", b"data: "])))
-def test_stored_text_is_cut_as_the_dispatcher_cuts_the_stream(pieces: list[bytes]) -> None:
-    text = b"".join(pieces)
-    cutter = Cutter()
-    assert list(payloads(text)) == cutter.feed(text) + cutter.close()
-
-
-@settings(deadline=None)  # the machine may be busy
-@given(st.lists(st.binary().filter(lambda data: not set(data) & set(b"\r\n") and data.strip() != b"[DONE]")))
+@given(st.lists(st.binary().filter(lambda data: not set(data) & set(b"\r\n") and data.strip() not in (b"", b"[DONE]"))))
 def test_what_was_framed_is_read_back(sent: list[bytes]) -> None:
     assert list(payloads(frames(sent))) == sent
+
+
+def test_a_frame_has_the_name_of_its_event() -> None:
+    text = frame(Payload.named(b'{"a":1}', "image_edit.completed"))
+    assert text == b'event: image_edit.completed\ndata: {"a":1}\n\n'
+    assert [event_of(one) for one in payloads(text + b"data: 2\n\n")] == ["image_edit.completed", ""]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def chunk(seq: int, *, attempt: int = 1, worker: str = "w1", frames: list[bytes]
         "worker": worker,
         "seq": seq,
         "frames": [FRAMES[seq]] if frames is None else frames,
+        "events": [],
     }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import Any
 
 import orjson
 import pytest
 
-from dispatcher.batches.forms import FormedLine, flat, line_of, never_run, without_answer
+from dispatcher.batches.forms import FormedLine, line_of, never_run, without_answer
 from schemas.ids import TaskId
 from tests.support.batch_doubles import batch_row
 from tests.support.results import result_of
@@ -42,7 +43,7 @@ def test_a_good_answer_is_passed_on_as_it_came() -> None:
 
 @pytest.mark.parametrize(
     ("body", "shown"),
-    [(b'{"error":{"code":"x"}}', {"error": {"code": "x"}}), (b"Bad\nGateway \xff", "Bad\nGateway �"), (None, None)],
+    [(b'{"error":{"code":"x"}}', {"error": {"code": "x"}}), (b"Bad\nGateway", "Bad\nGateway"), (None, None)],
 )
 def test_a_bad_answer_is_shown_without_an_error(body: bytes | None, shown: object) -> None:
     line = formed(state="failed", status_code=400, error_code="upstream_error", error_message="no", body=body)
@@ -78,7 +79,7 @@ def test_a_stored_answer_stays_where_it_is_until_it_is_written() -> None:
     line = formed(body=None, body_ref=BLOB)
     assert line.stored == BLOB
     assert orjson.loads(line.head + b"7" + line.tail)["response"]["body"] == 7
-    assert formed(body=None, body_ref=BLOB, content_type="audio/wav").stored is None
+    assert formed(body=None, body_ref=BLOB, content_type="audio/wav").stored == BLOB
 
 
 @pytest.mark.parametrize(("ending", "code"), [("expired", "batch_expired"), ("cancelled", "batch_cancelled")])
@@ -89,6 +90,11 @@ def test_a_line_that_never_ran_says_why(ending: str, code: str) -> None:
     assert whole(without_answer(None, "x", "y", task_id=ID))["custom_id"] is None
 
 
-def test_only_breaks_are_taken_out() -> None:
-    assert flat(b'{"a": "b"}') == b'{"a": "b"}'
-    assert flat(b"[1,\r\n\t2]") == b"[1,  \t2]"
+def test_bytes_are_base64_beside_their_media_type() -> None:
+    response = whole(formed(body=bytes(range(256)), content_type="audio/mpeg"))["response"]
+    assert b64decode(response["body"]) == bytes(range(256))
+    assert (response["result_content_type"], response["result_encoding"]) == ("audio/mpeg", "base64")
+
+
+def test_a_text_stays_a_text_though_it_looks_like_a_number() -> None:
+    assert whole(formed(body=b"42", content_type="text/plain; charset=utf-8"))["response"]["body"] == "42"

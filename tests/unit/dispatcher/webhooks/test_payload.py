@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
+
 import orjson
 import pytest
 
@@ -17,10 +19,29 @@ def test_json_goes_in_as_it_came() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "text"), [(b"plain", "plain"), (b'{"half', '{"half'), (b"\xff!", "\ufffd!"), (b"NaN", "NaN")]
+    ("content_type", "body", "text"),
+    [
+        ("text/plain", b"plain", "plain"),
+        ("text/plain", b"42", "42"),
+        ("application/json", b'{"half', '{"half'),
+    ],
 )
-def test_anything_else_is_a_string(body: bytes, text: str) -> None:
-    assert orjson.loads(payload(result(), body))["body"] == text
+def test_text_is_a_string(content_type: str, body: bytes, text: str) -> None:
+    shown = orjson.loads(payload(result(content_type=content_type), body))
+    assert shown["body"] == text
+    assert "result_encoding" not in shown
+
+
+@pytest.mark.parametrize("content_type", ["audio/mpeg", "application/octet-stream", "text/plain"])
+def test_bytes_are_base64_with_their_media_type(content_type: str) -> None:
+    shown = orjson.loads(payload(result(content_type=content_type), bytes(range(256))))
+    assert b64decode(shown["body"]) == bytes(range(256))
+    assert (shown["result_content_type"], shown["result_encoding"]) == (content_type, "base64")
+
+
+def test_json_that_strict_parsers_refuse_is_mended() -> None:
+    shown = payload(result(), b'{"logprob":-Infinity,"text":"half \\ud83d","n":12345678901234567890123}')
+    assert b'{"logprob":null,"text":"half \\ufffd","n":12345678901234567890123}' in shown
 
 
 def test_a_failure_without_a_body_names_itself() -> None:

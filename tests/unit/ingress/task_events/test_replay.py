@@ -32,7 +32,7 @@ class Log:
 
     def _record(self, offset: int) -> Found:
         task = f"T{offset % TASKS}"
-        chunk: Chunk = {"id": task, "attempt": 1, "worker": "w", "seq": offset // TASKS, "frames": [b"x"]}
+        chunk: Chunk = {"id": task, "attempt": 1, "worker": "w", "seq": offset // TASKS, "frames": [b"x"], "events": []}
         return Found(TP.topic, TP.partition, offset, 0, task.encode(), CHUNK.encode(chunk))
 
     async def between(self, _: TopicPartition, begin: int, end: int) -> AsyncIterator[Found]:

@@ -26,6 +26,7 @@ def chunk(seq: int, *frames: bytes, attempt: int = 1, worker: str = "w1") -> Chu
         "worker": worker,
         "seq": seq,
         "frames": list(frames or FRAMES[seq : seq + 1]),
+        "events": [],
     }
 
 

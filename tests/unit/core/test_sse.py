@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.sse import Cutter
+from core.sse import Cutter
 
 
 def cut(stream: bytes, at: list[int] | None = None) -> tuple[list[bytes], bool]:
@@ -27,7 +27,8 @@ def cut(stream: bytes, at: list[int] | None = None) -> tuple[list[bytes], bool]:
         (b": hello\nid: 3\nevent: message\nretry: 5\ndata: a\n\n", [b"a"], False),
         (b"data: a\ndata: b\n\n", [b"a\nb"], False),
         (b"data:  two blanks\n\n", [b" two blanks"], False),
-        (b"data\n\n", [b""], False),
+        (b"data\n\n", [], False),
+        (b"data:\n\ndata:  \n\ndata: a\n\n", [b"a"], False),
         (b"database: x\n\n", [], False),
         (b"\xef\xbb\xbfdata: a\n\n", [b"a"], False),
         (b"data: a\n", [b"a"], False),

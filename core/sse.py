@@ -1,18 +1,51 @@
-"""Cut a server-sent event stream into the payloads of its data lines, wherever the network cut the bytes."""
+"""Cut a server-sent event stream into the payloads of its data lines, wherever the network cut the bytes. Pure."""
 
 from __future__ import annotations
 
+from typing import Self
+
 DONE = b"[DONE]"
+MAX_EVENT = 128
+"""A longer name of an event is left out: no API has one."""
 _MARK = b"\xef\xbb\xbf"
 
 
+class Payload(bytes):
+    """The payload of an event that has a name; of one without it is plain bytes."""
+
+    event: str
+
+    @classmethod
+    def named(cls, data: bytes, event: str) -> Self:
+        """Name a payload."""
+        payload = cls(data)
+        payload.event = event
+        return payload
+
+
+def event_of(payload: bytes) -> str:
+    """Return the name of the event that a payload came with, empty for most."""
+    return payload.event if isinstance(payload, Payload) else ""
+
+
+def named(payloads: list[bytes], events: list[str]) -> list[bytes]:
+    """Give payloads the names that were kept beside them; no list stands for none that has one."""
+    if not events:
+        return payloads
+    return [Payload.named(data, event) if event else data for data, event in zip(payloads, events, strict=True)]
+
+
 class Cutter:
-    """Feed bytes as they come, take whole payloads; `done` once the stream said [DONE], which is no payload."""
+    """Feed bytes as they come, take whole payloads; `done` once the stream said [DONE], which is no payload.
+
+    Events without data are left out: browsers do not see them either, and servers send them to keep a connection open.
+    """
 
     def __init__(self) -> None:
         self.done = False
         self._parts: list[bytes] = []
         self._data: list[bytes] = []
+        self._event = ""
         self._after_cr = False
         self._begun = False
 
@@ -55,15 +88,26 @@ class Cutter:
             value = _value(line)
             if value is not None:
                 self._data.append(value)
+            elif line.startswith(b"event:"):
+                self._event = line[6:].decode(errors="replace").strip()
             return None
+        event, self._event = self._event, ""
         if not self._data:
             return None
         payload = b"\n".join(self._data)
         self._data.clear()
-        if payload.strip() == DONE:
+        meant = payload.strip()
+        if meant == DONE:
             self.done = True
+        if not meant or meant == DONE:
             return None
-        return payload
+        return Payload.named(payload, event) if event and len(event) <= MAX_EVENT else payload
+
+
+def payloads(text: bytes) -> list[bytes]:
+    """Read the payloads out of a whole stream, [DONE] left out."""
+    cutter = Cutter()
+    return cutter.feed(text) + cutter.close()
 
 
 def _value(line: bytes) -> bytes | None:

@@ -1,0 +1,81 @@
+"""JSON as model servers write it: read whatever any of them sends, and pass it on so that every parser can read it.
+
+Beside JSON it takes NaN and infinite numbers, lone surrogates, bare control characters in strings, a byte order mark
+and bytes that are not UTF-8. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+_MARK = "\ufeff"
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(?<![\w.])-?(?:NaN|Infinity)(?![\w.])', re.DOTALL)
+_PAIR, _HALF = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}", r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+_SURROGATES = re.compile(rf"{_PAIR}|{_HALF}|\\.", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f]")
+
+
+def loads(text: bytes) -> Any:
+    """Read a document; raises ValueError. A half of a surrogate pair stays one, for its other half may follow."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(text.decode(errors="replace").removeprefix(_MARK), strict=False)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def document(text: bytes | None) -> Any:
+    """Read a document; None for what is none."""
+    try:
+        return loads(text or b"")
+    except ValueError:
+        return None
+
+
+def strict(text: bytes) -> bytes | None:
+    """Return the document so that every parser can read it; None for what is none.
+
+    What is JSON comes back byte for byte. In what is not quite, the numbers that JSON lacks become null, and what is
+    no Unicode becomes U+FFFD; all other numbers and members stay as they are written.
+    """
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        mended = _TOKEN.sub(_mended, text.decode(errors="replace").removeprefix(_MARK)).encode()
+        try:
+            orjson.loads(mended)
+        except orjson.JSONDecodeError:
+            return None
+        return mended
+    return text
+
+
+def joined(text: str) -> str:
+    """Return a text with the halves of surrogate pairs put together; one without its other half becomes U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def ends_in_half(text: str) -> bool:
+    """Tell whether the last character is the first half of a pair."""
+    return "\ud800" <= text[-1:] <= "\udbff"
+
+
+def _mended(token: re.Match[str]) -> str:
+    text = token[0]
+    if not text.startswith('"'):
+        return "null"
+    text = _SURROGATES.sub(lambda found: "\\ufffd" if _is_half(found[0]) else found[0], text)
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _is_half(escape: str) -> bool:
+    return len(escape) == len("\\ud800") and escape[1] == "u"

@@ -1,0 +1,64 @@
+"""What came in place of a stream: told by its first bytes, for the media types of model servers say little. Pure.
+
+Some send streams as text/plain, or without a type; some answer a request for a stream with one JSON document, often an
+error, and still say text/event-stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from core.errors import HeadraceError
+
+_MARK = b"\xef\xbb\xbf"
+_FIELDS = (b"data", b"event", b"id", b"retry")
+_BINARY = ("audio/", "image/", "video/")
+NAME_BYTES = 16
+MOST_BLANKS = 65_536
+"""Some proxies send blanks until the answer comes; longer ones are taken for what the media type says."""
+
+
+class NeedsMore(HeadraceError):
+    """The bytes so far may still become either."""
+
+
+def is_event_stream(head: bytes, content_type: str, *, whole: bool = False) -> bool:
+    """Tell by its beginning whether an answer is an event stream; raises NeedsMore, unless that is the whole answer."""
+    media_type = content_type.lower().strip()
+    if media_type.startswith(_BINARY):
+        return False
+    said = media_type.startswith("text/event-stream")
+    text = head.removeprefix(_MARK).lstrip()
+    if not text or (head and _MARK.startswith(head)):
+        if whole or len(head) >= MOST_BLANKS:
+            return said
+        raise NeedsMore
+    if said:
+        return text[:1] not in (b"{", b"[")
+    if text[:1] == b":":
+        return True
+    name, colon, _ = text[:NAME_BYTES].partition(b":")
+    if colon:
+        return name in _FIELDS
+    if not whole and any(field.startswith(name) for field in _FIELDS):
+        raise NeedsMore
+    return False
+
+
+async def peeked(pieces: AsyncGenerator[bytes, None], content_type: str) -> tuple[bool, AsyncGenerator[bytes, None]]:
+    """Read until it is known whether an answer is an event stream; returns that, and all of its pieces."""
+    head = b""
+    async for piece in pieces:
+        head += piece
+        try:
+            return is_event_stream(head, content_type), _again(head, pieces)
+        except NeedsMore:
+            continue
+    return is_event_stream(head, content_type, whole=True), _again(head, pieces)
+
+
+async def _again(head: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    if head:
+        yield head
+    async for piece in rest:
+        yield piece
