@@ -179,6 +179,7 @@ def test_no_member_of_another_kind_is_answered_with_a_fault(ingress: Ingress, op
 def check(ingress: Ingress, operation: Operation, sent: Sent) -> None:
     """Send a request and look at its answer."""
     response = ingress.send(operation, sent)
-    # Nobody works here, and to say so is no fault.
-    assert response.status_code < 500 or operation.path == "/readyz", (sent, response.text)
+    # Nobody works here, and to say so is no fault; nor is that a wait was too short for a slow machine.
+    said = operation.path == "/readyz" or (response.status_code == 504 and "wait_exceeded" in response.text)
+    assert response.status_code < 500 or said, (sent, response.text)
     as_described(operation, sent, response)
