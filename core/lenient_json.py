@@ -39,22 +39,28 @@ def document(text: bytes | None) -> Any:
         return None
 
 
-def strict(text: bytes) -> bytes | None:
+def strict(text: bytes, *, keep_halves: bool = False) -> bytes | None:
     """Return the document so that every parser can read it; None for what is none.
 
     What is JSON comes back byte for byte. In what is not quite, the numbers that JSON lacks become null, and what is
     no Unicode becomes U+FFFD; all other numbers and members stay as they are written.
+
+    Args:
+        keep_halves: leave halves of surrogate pairs, whose other halves may come with the next piece of a stream.
     """
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError:
-        mended = _TOKEN.sub(_mended, text.decode(errors="replace").removeprefix(_MARK)).encode()
-        try:
-            orjson.loads(mended)
-        except orjson.JSONDecodeError:
-            return None
-        return mended
-    return text
+        pass
+    else:
+        return text
+    mend = _with_halves if keep_halves else _whole
+    mended = _TOKEN.sub(mend, text.decode(errors="replace").removeprefix(_MARK))
+    try:
+        json.loads(mended)
+    except (ValueError, RecursionError):
+        return None
+    return mended.encode()
 
 
 def joined(text: str) -> str:
@@ -69,12 +75,15 @@ def ends_in_half(text: str) -> bool:
     return "\ud800" <= text[-1:] <= "\udbff"
 
 
-def _mended(token: re.Match[str]) -> str:
+def _with_halves(token: re.Match[str]) -> str:
     text = token[0]
     if not text.startswith('"'):
         return "null"
-    text = _SURROGATES.sub(lambda found: "\\ufffd" if _is_half(found[0]) else found[0], text)
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _whole(token: re.Match[str]) -> str:
+    return _SURROGATES.sub(lambda found: "\\ufffd" if _is_half(found[0]) else found[0], _with_halves(token))
 
 
 def _is_half(escape: str) -> bool:

@@ -17,7 +17,7 @@ from dispatcher.pool import Pool
 from dispatcher.relay import Relay
 from dispatcher.sniff import peeked
 from dispatcher.upstream import CallError, Upstream
-from dispatcher.verdict import check_answer
+from dispatcher.verdict import checked
 from schemas.records import Outcome
 
 
@@ -100,26 +100,29 @@ class Attempt:
                 if is_stream:
                     await self._relay.pump(pieces)
                     return await self._streamed(self._relay, answer.status)
+                if content_type.lower().startswith(EVENT_STREAM):
+                    content_type = JSON  # what it said was wrong
             return await self._kept(answer, pieces, upstream, content_type)
 
     async def _kept(
         self, answer: Answer, pieces: AsyncIterator[bytes], upstream: Upstream, content_type: str
     ) -> Outcome:
         """Take an answer in, as a stream to the object store when it is large."""
-        body = self._bodies.answer(self._item.work, media_type=content_type or "application/octet-stream")
+        place = self._bodies.answer(self._item.work, media_type=content_type or "application/octet-stream")
         try:
             async for data in pieces:
                 self._first_ms = self._first_ms or self._clock()
-                await body.take(data)
-                self._check(body.size)
-            kept = await body.finish()
+                await place.take(data)
+                self._check(place.size)
+            kept = await place.finish()
         finally:
-            body.drop()
+            place.drop()
+        body = kept.body
         if answer.status < 300 and kept.body_ref is None:
-            check_answer(answer.status, kept.body or b"", content_type, has_usage=kept.usage is not None)
+            body = checked(answer.status, kept.body or b"", content_type)
         return answered(
             answer.status,
-            body=kept.body,
+            body=body,
             body_ref=kept.body_ref,
             content_type=content_type,
             upstream=upstream.base,

@@ -12,8 +12,6 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import NamedTuple
 
-from core import lenient_json
-from core.embedding import is_json
 from core.upstream_errors import hidden, without_addresses
 from schemas.parts import Blob, Usage
 from schemas.records import Outcome
@@ -144,17 +142,6 @@ def retry_after_ms(value: str | None, *, now_ms: int) -> int | None:
             return None
         wait = seconds * 1000
     return int(min(max(0.0, wait), MAX_RETRY_AFTER_MS))
-
-
-def is_broken_json(content_type: str, body: bytes) -> bool:
-    """Tell whether an answer says it is JSON and is not, even for a lenient reader."""
-    if not is_json(content_type):
-        return False
-    try:
-        lenient_json.loads(body)
-    except ValueError:
-        return True
-    return False
 
 
 def _bounded(message: str) -> str:

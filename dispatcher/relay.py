@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from core import lenient_json
 from core.errors import Unavailable
 from core.spool import Spool, Spooled
-from core.sse import Cutter
+from core.sse import Cutter, Payload, event_of
 from core.upstream_errors import reported_in_frame
 from core.usage import usage_of
 from dispatcher.chunks import ChunkWriter
-from dispatcher.outcome import EVENT_STREAM, JSON, Failure, Report, is_broken_json
+from dispatcher.outcome import EVENT_STREAM, JSON, Failure, Report
 from dispatcher.upstream import CallError
 from schemas.parts import Usage
 from schemas.records import Outcome
@@ -135,14 +135,17 @@ class Relay:
 
     def _pass_on(self, frames: list[bytes]) -> None:
         for number, frame in enumerate(frames):
-            if is_broken_json(JSON, frame):
-                self._writer.add(frames[:number])
-                raise CallError(Failure.NO_JSON)
             if (error := reported_in_frame(frame)) is not None:
                 # An error in place of the text is kept back: the call may be made again. After some text it is the end.
                 if number or self._writer.frames:
                     self._writer.add(frames[: number + 1])
                 raise CallError(Failure.REPORTED, error.reason, report=Report(error.status, lenient_json.strict(frame)))
+            mended = lenient_json.strict(frame, keep_halves=True)
+            if mended is None:
+                self._writer.add(frames[:number])
+                raise CallError(Failure.NO_JSON)
+            if mended is not frame:
+                frames[number] = Payload.named(mended, event_of(frame))
             if _USAGE.search(frame):
                 self._with_usage = frame
             if not self._finished and _FINISHED.search(frame):

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from core import lenient_json
+from core.embedding import is_json
 from core.sse import payloads
 from core.upstream_errors import Reported, reported, reported_in_frame
-from dispatcher.outcome import EVENT_STREAM, Failure, Report, is_broken_json
+from dispatcher.outcome import EVENT_STREAM, Failure, Report
 from dispatcher.upstream import CallError
 
 NO_CONTENT = 204
 
 
-def check_answer(status: int, body: bytes, content_type: str, *, has_usage: bool) -> None:
-    """Judge a whole answer with a status below 300; raises CallError when it is an error, broken or nothing.
+def checked(status: int, body: bytes, content_type: str) -> bytes:
+    """Return a whole answer with a status below 300, JSON so that every parser can read it.
 
-    `has_usage` says that token counts were found in it, so that it is JSON.
+    Raises CallError when it is an error, broken or nothing.
     """
     if not body.strip():
         if status != NO_CONTENT:
             raise CallError(Failure.EMPTY)
-        return
+        return body
     if content_type.lower().startswith(EVENT_STREAM):
         for payload in payloads(body):
             _check(reported_in_frame(payload), payload)
-        return
+        return body
     if b'"error"' in body:
         _check(reported(lenient_json.document(body)), body)
-    if not has_usage and is_broken_json(content_type, body):
+    if not is_json(content_type):
+        return body
+    if (document := lenient_json.strict(body)) is None:
         raise CallError(Failure.NO_JSON)
+    return document
 
 
 def _check(error: Reported | None, body: bytes) -> None:

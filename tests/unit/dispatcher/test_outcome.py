@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.outcome import MAX_RETRY_AFTER_MS, Failure, answered, failed, is_broken_json, retry_after_ms
+from dispatcher.outcome import MAX_RETRY_AFTER_MS, Failure, answered, failed, retry_after_ms
 from schemas.codec import EVENT
 from schemas.events import event
 
@@ -93,21 +93,3 @@ def test_retry_after(value: str | None, expected: int | None) -> None:
 def test_no_retry_after_is_too_strange(value: str) -> None:
     wait = retry_after_ms(value, now_ms=10_000)
     assert wait is None or 0 <= wait <= MAX_RETRY_AFTER_MS
-
-
-@pytest.mark.parametrize(
-    ("content_type", "body", "broken"),
-    [
-        ("application/json", b'{"a": 1}', False),
-        ("application/json; charset=utf-8", b'{"a": ', True),
-        ("application/problem+json", b"<html>", True),
-        ("application/json", b'{"a": "\xff"}', False),
-        ("application/json", b'{"logprob": -Infinity}', False),
-        ("application/json", b'{"a": "\\ud800"}', False),
-        ("application/json", b"", True),
-        ("text/plain", b"<html>", False),
-        ("", b"<html>", False),
-    ],
-)
-def test_an_answer_that_says_it_is_json_must_be(content_type: str, body: bytes, broken: bool) -> None:
-    assert is_broken_json(content_type, body) is broken

@@ -148,7 +148,7 @@ async def test_names_of_events_and_strange_json_are_passed_on() -> None:
     half, nan = b'{"text":"\\ud83d"}', b'{"logprob":-Infinity}'
     text = b"event: a\r\ndata: " + half + b"\r\n\r\ndata: " + nan + b"\r\n\r\n" + END
     await stream.pump(Script(text[:30], text[30:]))
-    assert stream.frames == [half, nan]
+    assert stream.frames == [half, b'{"logprob":null}']
     assert [event_of(frame) for frame in stream.frames] == ["a", ""]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from dispatcher.outcome import Failure, Report
 from dispatcher.upstream import CallError
-from dispatcher.verdict import check_answer
+from dispatcher.verdict import checked
 
 JSON = "application/json"
 FRAME = b'{"error":{"message":"busy","code":503}}'
@@ -22,11 +22,13 @@ FRAME = b'{"error":{"message":"busy","code":503}}'
         (b"", JSON, Failure.EMPTY),
         (b" \n", "", Failure.EMPTY),
         (b"<html>", JSON, Failure.NO_JSON),
+        (b'{"a": ', "application/json; charset=utf-8", Failure.NO_JSON),
+        (b"<html>", "application/problem+json", Failure.NO_JSON),
     ],
 )
 def test_errors_and_nothing_are_no_success(body: bytes, content_type: str, failure: Failure) -> None:
     with pytest.raises(CallError) as caught:
-        check_answer(200, body, content_type, has_usage=False)
+        checked(200, body, content_type)
     assert caught.value.failure is failure
     if failure is Failure.REPORTED:
         assert caught.value.detail == "busy"
@@ -37,12 +39,18 @@ def test_errors_and_nothing_are_no_success(body: bytes, content_type: str, failu
 @pytest.mark.parametrize(
     ("status", "body", "content_type"),
     [
-        (200, b'{"choices":[],"error":null}', JSON),
-        (200, b'{"logprob":-Infinity}', JSON),
+        (200, b'{"choices":[],"error":null, "n": 1.50}', JSON),
+        (200, b"<html>", "text/plain"),
         (200, b"data: 1\n\ndata: [DONE]\n\n", "text/event-stream"),
         (200, b"\xff\xfb", "audio/mpeg"),
         (204, b"", ""),
     ],
 )
 def test_answers_pass(status: int, body: bytes, content_type: str) -> None:
-    check_answer(status, body, content_type, has_usage=False)
+    assert checked(status, body, content_type) is body
+
+
+def test_json_of_servers_is_mended_for_strict_parsers() -> None:
+    assert checked(200, b'{"logprob":-Infinity,"text":"\xff\\ud800"}', JSON) == (
+        b'{"logprob":null,"text":"\xef\xbf\xbd\\ufffd"}'
+    )
