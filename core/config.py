@@ -25,15 +25,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from core.environment import FILE, nearest
+from core.environment import given as given_by
 from core.errors import ConfigError
 from core.settings import Settings
-from core.variables import PREFIX, Variable, by_dotted, by_name, members, plain, sections, variables
+from core.variables import PREFIX, Variable, by_dotted, members, plain, sections, variables
 
 DEFAULT_FILE = Path("headrace.toml")
-IGNORED = (f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
-"""Names that the tests and the bench keep for themselves."""
-OF_CLIENTS = (f"{PREFIX}URL", f"{PREFIX}API_KEY")
-"""Names that tell the commands which talk HTTP where to go; no settings."""
 LOCAL_KEY = "hr-local"
 
 
@@ -59,11 +57,12 @@ def load_settings(
     Args:
         config: the file to read; without it ./headrace.toml, when there is one.
         flags: dotted name → value, strongest of all; None means the flag was not given.
-        environ: instead of the process' own. An empty variable counts as not set, as compose files pass them.
+        environ: instead of the process' own. An empty variable counts as not set, as compose files pass them. NAME_FILE
+            is the path of a file with the value of NAME.
     """
     path = config if config is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    known = _known(os.environ if environ is None else environ)
+    found = given_by(os.environ if environ is None else environ)
     if path is not None:
         _check_file(path)
 
@@ -77,15 +76,15 @@ def load_settings(
             cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             file = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
-            return init_settings, _Environment(settings_cls, known), *file
+            return init_settings, _Environment(settings_cls, found.values), *file
 
     try:
         layered = Layered(**_nested(given))
     except SettingsError:
-        tables = [variable.name for variable in variables() if variable.type == "table" and variable.name in known]
+        tables = [found.sources[one.name] for one in variables() if one.type == "table" and one.name in found.sources]
         raise ConfigError(f"{' or '.join(tables)} is not valid JSON") from None
     except ValidationError as error:
-        raise ConfigError(_sentence(error, path=path, environ=known, flags=given)) from None
+        raise ConfigError(_sentence(error, path=path, sources=found.sources, flags=given)) from None
     return Settings(**{name: getattr(layered, name) for name in Settings.model_fields})
 
 
@@ -136,19 +135,6 @@ def api_keys(settings: Settings) -> list[SecretStr]:
     )
 
 
-def _known(environ: Mapping[str, str]) -> dict[str, str]:
-    """Keep the HEADRACE_ variables that are set; an unknown name is a mistake and not silently without effect."""
-    known = {}
-    for name, value in environ.items():
-        if not name.startswith(PREFIX) or name.startswith(IGNORED) or name in OF_CLIENTS:
-            continue
-        if name not in by_name():
-            raise ConfigError(f"{name} is not a setting{_nearest(name, by_name())}")
-        if value:
-            known[name] = value
-    return known
-
-
 def _check_file(path: Path) -> None:
     """Refuse a file that is not there or no TOML."""
     try:
@@ -161,7 +147,7 @@ def _check_file(path: Path) -> None:
 
 def _setting(dotted: str) -> Variable:
     if dotted not in by_dotted():
-        raise ConfigError(f"{dotted} is not a setting{_nearest(dotted, by_dotted())}")
+        raise ConfigError(f"{dotted} is not a setting{nearest(dotted, by_dotted())}")
     return by_dotted()[dotted]
 
 
@@ -173,11 +159,6 @@ def _nested(flags: Mapping[str, object]) -> dict[str, Any]:
     return out
 
 
-def _nearest(name: str, known: Mapping[str, object]) -> str:
-    near = get_close_matches(name, [*known, *sections()], n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else "; `headrace config print` lists all"
-
-
 def _nearest_member(parts: list[str]) -> str:
     """Name the member of a table's entry that was meant, compared without the entry's name; else list them all."""
     *entry, wrong = parts
@@ -187,28 +168,29 @@ def _nearest_member(parts: list[str]) -> str:
 
 
 def _sentence(
-    error: ValidationError, *, path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+    error: ValidationError, *, path: Path | None, sources: Mapping[str, str], flags: Mapping[str, object]
 ) -> str:
-    """Say what is wrong with the first setting that is."""
+    """Say what is wrong with the first setting that is; what came out of a file that a variable names is not told."""
     first = error.errors(include_url=False)[0]
     parts = [str(part) for part in first["loc"]]
     if not parts:  # settings that do not go together
         return str(first["ctx"]["error"])
     dotted = ".".join(parts[: 1 if parts[0] not in sections() else 2])
     if first["type"] == "extra_forbidden" and dotted not in by_dotted():
-        return f"{dotted} in {path} is not a setting{_nearest(dotted, by_dotted())}"
+        return f"{dotted} in {path} is not a setting{nearest(dotted, by_dotted())}"
     if dotted not in by_dotted():
         return f"[{dotted}] in {path} must be a table of settings"
     setting = by_dotted()[dotted]
     if setting.type == "table" and len(parts) > 1:
-        source = setting.name if setting.name in environ else str(path)
+        source = sources.get(setting.name, str(path))
         unknown = first["type"] == "extra_forbidden"
         wrong = f"not a setting{_nearest_member(parts)}" if unknown else f"wrong: {first['msg'].lower()}"
         return f"{'.'.join(parts)} in {source} is {wrong}"
-    source = "the command line" if dotted in flags else setting.name if setting.name in environ else str(path)
-    if first["type"] == "value_error":  # our own words, which repeat no secret
+    source = "the command line" if dotted in flags else sources.get(setting.name, str(path))
+    by_file = source.removesuffix(FILE) == setting.name != source
+    if first["type"] == "value_error" and (setting.secret or not by_file):  # our own words, which repeat no secret
         return f"{dotted} from {source} is wrong: {first['ctx']['error']}"
-    given = "wrong (not shown)" if setting.secret else repr(plain(first["input"]))
+    given = "wrong (not shown)" if setting.secret or by_file else repr(plain(first["input"]))
     return f"{dotted} from {source} is {given}, but must be {setting.allowed}"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from core.passing import Passing
 from core.settings import LogSettings
 from core.throttle import Throttle
 
@@ -96,12 +97,13 @@ def setup_logging(log: LogSettings, role: str, *, secrets: Iterable[str] = ()) -
     redact = Redactor(secrets)
     handler = _Handler()
     handler.setFormatter(JsonFormatter(role, redact) if log.format == "json" else TextFormatter(role, redact))
+    level = logging.getLevelNamesMapping()[log.level.upper()]
+    handler.addFilter(Passing(level))  # before the other, for it has to see every line
     handler.addFilter(Throttle(CHATTER))
     root = logging.getLogger()
     for old in [known for known in root.handlers if isinstance(known, _Handler)]:
         root.removeHandler(old)
     root.addHandler(handler)
-    level = logging.getLevelNamesMapping()[log.level.upper()]
     root.setLevel(level)
     # At debug everything is asked for; else info lines of libraries go, and a level above warning still counts.
     quiet = logging.NOTSET if level <= logging.DEBUG else max(level, logging.WARNING)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import uvloop
 
 from core.config import secrets
+from core.environment import service_variables
 from core.errors import HeadraceError
 from core.kafka.mended import mend_connections
 from core.logs import setup_logging
@@ -31,6 +32,7 @@ def run_role(role: str, settings: Settings, main: Main) -> int:
     """
     setup_logging(settings.log, role, secrets=secrets(settings))
     logging.captureWarnings(True)
+    _tell_passed_over()
     mend_connections()
     # What was imported stays for good. Walking its 110,000 objects stopped the loop for 60 ms at every full collection.
     gc.collect()
@@ -46,6 +48,17 @@ def run_role(role: str, settings: Settings, main: Main) -> int:
     except* Exception:  # the last place that can say what ended the process
         log.exception("%s ended by an unexpected error", role, extra={"event": "role_crashed"})
     return code
+
+
+def _tell_passed_over() -> None:
+    """Say in one line which variables count as nothing: one of them may have the name of a setting."""
+    if names := service_variables(os.environ):
+        log.info(
+            "%d variables that Kubernetes has made for a Service are no settings: %s",
+            len(names),
+            ", ".join(names),
+            extra={"event": "service_variables"},
+        )
 
 
 async def _until_done(main: Main) -> None:

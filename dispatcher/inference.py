@@ -145,7 +145,8 @@ class Inference:
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Tell whether work would be taken now, and what is missing."""
-        missing = list(self._gate.holds)
+        troubles = self._pool.troubles()
+        missing = [f"{held}: {troubles}" if held == NO_UPSTREAM and troubles else held for held in self._gate.holds]
         if not self._open:
             missing.append("the queues and cancels are still being read")
         elif not self._lanes.joined:

@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 PROBE_UP_S = 5.0
 PROBE_DOWN_S = 0.5
+SILENT_S = 5.0
+"""One that has not answered for so long after our start is told of; a server that starts beside us needs a moment."""
 MAX_TROUBLES = 1_000
 MAX_OUT_S = 300.0
 """An upstream is asked again after this, whatever its Retry-After said: it may have a wrong clock."""
@@ -34,6 +36,9 @@ class Pool:
         self._concurrency = concurrency
         self._on_change = on_change
         self._monotonic = monotonic
+        self._began = monotonic()
+        self._silent = set(upstreams)
+        """Those that have never answered, and of which that was not told yet."""
         self._moved = asyncio.Event()
         self._probes: list[asyncio.Task[None]] = []
         self._timers: set[asyncio.TimerHandle] = set()
@@ -67,7 +72,8 @@ class Pool:
     def troubles(self) -> str | None:
         """Say which upstreams take no calls and why; None when all do."""
         now = self._monotonic()
-        told = [f"{one.base} does not answer" for one in self._upstreams if not one.up]
+        silent = [one for one in self._upstreams if not one.up]
+        told = [f"{one.base} does not answer" + (f": it {one.trouble}" if one.trouble else "") for one in silent]
         told += [
             f"{one.base} asked for no calls for {one.out_until - now:.0f} s more"
             for one in self._upstreams
@@ -122,14 +128,27 @@ class Pool:
         self._moved.set()
         self._on_change()
 
+    def _never_answered(self, upstream: Upstream) -> None:
+        """Tell once of an upstream that has not answered since the start: nothing else would ever name it."""
+        if upstream in self._silent and not upstream.up and self._monotonic() - self._began >= SILENT_S:
+            self._silent.discard(upstream)
+            log.warning(
+                "%s has not answered since the start: it %s",
+                upstream.base,
+                upstream.trouble or "gives no answer",
+                extra={"event": "upstream_down"},
+            )
+
     async def _probe(self, upstream: Upstream) -> None:
         while True:
             answers = await upstream.answers()
             # Slow is not down while calls run: a busy server may have no thread left for the question.
             if answers is False or (answers is None and upstream.load == 0):
-                self.unreachable(upstream, "no answer to GET /models")
+                self._never_answered(upstream)
+                self.unreachable(upstream, f"it {upstream.trouble or 'gives no answer'} at GET /models")
             elif answers and not upstream.up:
                 log.info("%s answers", upstream.base, extra={"event": "upstream_up"})
-                upstream.up = True
+                upstream.up, upstream.trouble = True, ""
+                self._silent.discard(upstream)
                 self._changed()
             await asyncio.sleep(PROBE_UP_S if upstream.up else PROBE_DOWN_S)

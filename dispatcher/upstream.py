@@ -14,6 +14,7 @@ from functools import lru_cache
 import aiohttp
 from aiohttp.http_exceptions import ContentEncodingError
 
+from core.reachability import why
 from core.settings import Settings
 from dispatcher.answer import Answer
 from dispatcher.outcome import Failure, Report
@@ -42,6 +43,7 @@ class Upstream:
         self.base = base
         self.load = 0
         self.up = False
+        self.trouble = ""
         self.out_until = 0.0
         self._headers = {"accept-encoding": "identity", "user-agent": "headrace"}
         if (key := settings.upstream.api_key) is not None:
@@ -70,17 +72,17 @@ class Upstream:
             raise _named(error) from error
 
     async def answers(self) -> bool | None:
-        """Ask for the models: True for any HTTP answer, False without a connection, None when it is merely slow."""
+        """Ask for the models: True for any HTTP answer, False without a connection, None when it is merely slow.
+
+        What it does instead of answering is then in `trouble`.
+        """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=PROBE_S, sock_read=PROBE_S)
         try:
             async with self._client().get(f"{self.base}/models", timeout=timeout, allow_redirects=False) as response:
                 return response.status > 0
-        except aiohttp.ConnectionTimeoutError:
-            return False
-        except aiohttp.SocketTimeoutError:
-            return None
-        except (aiohttp.ClientError, OSError):
-            return False
+        except (aiohttp.ClientError, OSError) as error:
+            self.trouble = why(error)
+            return None if isinstance(error, aiohttp.SocketTimeoutError) else False
 
     async def close(self) -> None:
         """Close all connections."""

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from core.config import LOCAL_KEY
 from headrace import batch_display as display
 from headrace.batch_client import BatchClient
-from headrace.options import reported
+from headrace.options import key_option, reported
 
 F = TypeVar("F", bound=Callable[..., Any])
 LOCAL_URL = "http://127.0.0.1:8080"
@@ -25,7 +25,7 @@ INTERRUPTED = 130
 
 def api_options(command: F) -> F:
     """Add --url and --api-key."""
-    key = click.option(
+    key = key_option(
         "--api-key", envvar="HEADRACE_API_KEY", default=LOCAL_KEY, metavar="KEY",
         help=f"API key; or HEADRACE_API_KEY.  [{LOCAL_KEY}]",
     )  # fmt: skip

@@ -7,12 +7,14 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from core.config import load_settings
+from core.environment import text_of
 from core.errors import HeadraceError
 from core.settings import Settings
 
@@ -27,6 +29,19 @@ def config_option(command: F) -> F:
         metavar="PATH",
         help="Settings file; without it ./headrace.toml, when there is one.",
     )(command)
+
+
+class _KeyOption(click.Option):
+    """An option whose variable may have its value in a file instead, which NAME_FILE names."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:  # noqa: ARG002 - click's signature
+        """Return what the variable or its file holds."""
+        assert isinstance(self.envvar, str)  # noqa: S101 - a slip in a declaration, not a state of the world
+        with reported():
+            return text_of(self.envvar, os.environ)
+
+
+key_option = partial(click.option, cls=_KeyOption)
 
 
 class RunsByDefault(click.Group):

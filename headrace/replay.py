@@ -17,7 +17,7 @@ from core.blobs import open_blobs
 from core.config import LOCAL_KEY, load_settings
 from core.errors import ConfigError, NotFound, Unavailable
 from core.settings import Settings
-from headrace.options import RunsByDefault, config_option, reported, settings_here
+from headrace.options import RunsByDefault, config_option, key_option, reported, settings_here
 from headrace.replaying import show
 from headrace.replaying import state as states
 from headrace.replaying.answers import Comparison, Which, compared
@@ -163,9 +163,9 @@ def diff(
 @replay.command()
 @click.argument("queue")
 @click.option("--upstream", required=True, metavar="URL", help="The server that answers, a base URL ending in /v1.")
-@click.option("--upstream-key", envvar="HEADRACE_UPSTREAM_API_KEY", metavar="KEY", help="Bearer key sent to it.")
+@key_option("--upstream-key", envvar="HEADRACE_UPSTREAM_API_KEY", metavar="KEY", help="Bearer key sent to it.")
 @click.option("--url", envvar="HEADRACE_URL", default=LOCAL_URL, show_default=True, help="Where Headrace is.")
-@click.option("--api-key", envvar="HEADRACE_API_KEY", default=LOCAL_KEY, help="A key with the scope admin.  [hr-local]")
+@key_option("--api-key", envvar="HEADRACE_API_KEY", default=LOCAL_KEY, help="A key with the scope admin.  [hr-local]")
 @click.option("--concurrency", type=click.IntRange(1, 1_000), default=16, show_default=True, help="Calls at once.")
 @click.option("--drain", is_flag=True, help="End when nothing is left to do.")
 def serve(

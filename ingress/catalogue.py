@@ -14,6 +14,7 @@ import httpx
 
 from core import lenient_json
 from core.errors import ModelNotFound, Unavailable
+from core.reachability import why
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Listing:
         self.at = -math.inf
         self.answers = True
         """Whether the last question was answered; one that goes unanswered for long is logged once."""
+        self.trouble = ""
+        """What the server did instead of an answer over HTTP, when it was asked last."""
 
     def fresh(self, now: float) -> bool:
         """Tell whether it may be used to say that a model is not there."""
@@ -120,6 +123,10 @@ class Catalogue:
             self._asking = asyncio.create_task(self._ask_all(), name="model-catalogue-refresh")
         await asyncio.shield(self._asking)
 
+    def troubles(self) -> dict[str, str]:
+        """Tell of each upstream what it did instead of answering, when it was asked last; nothing when it answered."""
+        return {base: listing.trouble for base, listing in self._listings.items()}
+
     def _any_known(self) -> bool:
         return any(listing.models or listing.complete for listing in self._listings.values())
 
@@ -159,7 +166,9 @@ class Catalogue:
                 said = str(error) or type(error).__name__
                 log.info("%s lists no models: %s", base, said, extra={"event": "models_unknown", "upstream": base})
             listing.answers = False
+            listing.trouble = why(error) if isinstance(error, httpx.TransportError | OSError) else ""
         else:
+            listing.trouble = ""
             listing.models, listing.complete, listing.at, listing.answers = found, complete, self._clock(), True
 
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ingress.readiness import Readiness
 from ingress.services import Services
 
 JSON = "application/json"
@@ -16,11 +17,13 @@ JSON = "application/json"
 def routes(services: Services) -> list[Route]:
     """List the routes."""
 
+    readiness = Readiness(services)
+
     async def livez(_: Request) -> Response:
         return Response(b'{"live":true}', media_type=JSON)
 
     async def readyz(_: Request) -> Response:
-        missing = services.missing()
+        missing = await readiness.missing()
         body = orjson.dumps({"ready": not missing, "missing": missing})
         return Response(body, status_code=503 if missing else 200, media_type=JSON)
 

@@ -18,6 +18,10 @@ FRESH_MS = 10_000
 """A scheduler speaks every 2 s; one that is silent this long is taken for gone."""
 
 
+IDLE = "no dispatcher has an upstream that takes its calls"
+"""Dispatchers live; why they take nothing is not said over Kafka: it need not be the model server."""
+
+
 class Heard(NamedTuple):
     """The last word of one scheduler."""
 
@@ -72,7 +76,7 @@ class Pulse:
         if not self._workers:
             lacking.append("no dispatcher has been heard for 10 s; start one with `headrace dispatcher`")
         elif not any(worker["upstreams_up"] for worker in self._workers.values()):
-            lacking.append("no upstream model server answers; check upstream.urls")
+            lacking.append(IDLE)
         return lacking
 
     def workers(self, now_ms: int) -> list[Worker]:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections import OrderedDict
 from contextlib import AsyncExitStack
 
@@ -79,6 +78,7 @@ class Services:
         self.deliveries = Deliveries(settings, name=self.name)
         self.files = FileBook(settings, name=self.name)
         self.batches = BatchDirectory(settings, name=self.name)
+        self.reached = False
         self._view: View | None = None
         self._submitter: Submitter | None = None
         self._batch_writer: BatchWriter | None = None
@@ -114,6 +114,7 @@ class Services:
         self.catalogue.start()
         self._stack.push_async_callback(self.catalogue.close)
         await self._reach_broker()
+        self.reached = True
         await wait_for_topics(settings)
         instance = self._stack.enter_context(claim_instance(settings.data_dir / "ingress"))
         await self.producer.start()
@@ -198,14 +199,15 @@ class Services:
     def _queue(self, name: str) -> Queue | None:
         return self.queues.get(name)
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether everything has been opened."""
+        return self._submitter is not None and self._view is not None
+
     def missing(self) -> list[str]:
-        """Say in words what the path from here to a model lacks; an empty list means ready."""
-        if self._submitter is None or self._view is None:
-            return [f"Kafka at {self.settings.kafka.bootstrap} has not been reached yet"]
-        lacking = self.pulse.missing(time.time_ns() // 1_000_000)
-        if not self.producer.healthy:
-            lacking.insert(0, "the producer has lost Kafka and is being rebuilt")
-        if not self._view.caught_up:
+        """Say in words what this process itself lacks once it is open; ingress/readiness.py knows of the others."""
+        lacking = [] if self.producer.healthy else ["the producer has lost Kafka and is being rebuilt"]
+        if self._view is not None and not self._view.caught_up:
             lacking.append("the read model has not caught up yet")
         return lacking
 

@@ -17,6 +17,7 @@ from compose.local.ports import LOOPBACK, check_listen, free_port
 from compose.local.stack import StackFolder
 from compose.local.supervisor import Child
 from core.config import LOCAL_KEY, api_keys, environment, is_loopback, load_settings
+from core.environment import FILE
 from core.settings import Settings
 
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -151,7 +152,10 @@ def _environ(overrides: Mapping[str, object]) -> dict[str, str]:
     """Return a child's environment: ours, the settings that only this stack knows, and the way to this very code."""
     root = str(Path(core.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **environment(overrides)}
+    ours = environment(overrides)
+    # A setting may come by a variable or by a file that another names, but not by both.
+    inherited = {name: value for name, value in os.environ.items() if name.removesuffix(FILE) not in ours}
+    return {**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **ours}
 
 
 def _url(settings: Settings) -> str:

@@ -28,7 +28,6 @@ ANSWER_BYTES = 65_536
 DNS_S = 5
 ANSWER_S = 1.0
 """The status decides; a receiver that dribbles its body loses the connection."""
-AGAIN = frozenset((408, 425, 429))
 BUSY = frozenset((429, 502, 503, 504))
 REASON_LENGTH = 200
 
@@ -54,21 +53,21 @@ class Answer(NamedTuple):
 
 
 def judge(status: int, retry_after: str | None = None, *, now_s: float = 0.0) -> Answer:
-    """Judge a receiver's status: redirects are not followed, 429 and 5xx may pass, 410 is for good, as is any other."""
+    """Judge a receiver's status: 2xx is delivered, 410 ends it, and anything else may be over when it is asked again.
+
+    A login page before the receiver (302, 401, 403), a route that is not deployed yet (404) or a conflict (409) passes,
+    and what was given up for it would be lost to the receiver.
+    """
     if 200 <= status < 300:
         return Answer(Verdict.DELIVERED, f"answered {status}", "none", status=status)
     reason = f"the receiver answered {status}"
     health = Health.BUSY if status in BUSY else Health.GOOD
     if status == 410:
         return Answer(Verdict.GONE, reason, "gone", health, status)
-    if status in AGAIN or status >= 500:
-        asked = retry_after_s(retry_after, now_s=now_s)
-        return Answer(
-            Verdict.AGAIN, reason, "throttled" if status == 429 else f"{status // 100}xx", health, status, asked
-        )
+    kind = "throttled" if status == 429 else f"{status // 100}xx"
     if 300 <= status < 400:
-        return Answer(Verdict.REFUSED, f"{reason}, and redirects are not followed", "redirect", health, status)
-    return Answer(Verdict.REFUSED, reason, f"{status // 100}xx", health, status)
+        reason, kind = f"{reason}, and redirects are not followed", "redirect"
+    return Answer(Verdict.AGAIN, reason, kind, health, status, retry_after_s(retry_after, now_s=now_s))
 
 
 class Poster:

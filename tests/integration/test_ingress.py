@@ -286,3 +286,15 @@ async def test_ready_when_the_whole_path_works(stage: Stage) -> None:
 
     answer = await until(look, lambda answer: answer.status_code == 200)
     assert answer.json() == {"ready": True, "missing": []}
+
+
+async def test_topics_that_are_not_there_are_named(kafka: str, tmp_path: Path) -> None:
+    settings, _ = settings_for(kafka, tmp_path, f"none-{time.time_ns()}.", ingress__port=free_port())
+    async with ingress_running(settings, reached=False) as client:
+
+        async def look() -> str:
+            return str((await client.get("/readyz")).json()["missing"])
+
+        told = await until(look, lambda told: "there is no topic" in told)
+    assert "run `headrace topics apply`" in told
+    assert "model server" not in told

@@ -45,6 +45,19 @@ def test_everything_is_started_by_default() -> None:
         assert own.data_dir.is_absolute()
 
 
+def test_a_flag_takes_the_place_of_a_file_that_a_variable_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_text("sk-of-the-file\n")
+    monkeypatch.setenv("HEADRACE_AUTH_API_KEYS_FILE", str(tmp_path / "keys"))
+    monkeypatch.setenv("HEADRACE_INGRESS_PORT", "tcp://10.96.7.4:8080")  # as Kubernetes makes it for a Service
+    for given, wanted in (((), "sk-of-the-file"), (("sk-of-the-flag",), "sk-of-the-flag")):
+        plan = plan_of(Flags(port=free_port(), api_keys=given))
+        for child in plan.children[1:]:
+            [key] = load_settings(environ=child.env).auth.api_keys
+            assert key.get_secret_value() == wanted
+
+
 def test_each_role_has_metrics_of_its_own() -> None:
     plan = plan_of(Flags(port=free_port()))
     ports = {child.name: load_settings(environ=child.env).metrics_port for child in plan.children[1:]}

@@ -110,6 +110,10 @@ def test_starts_serves_restarts_and_stops(tmp_path: Path) -> None:
         pids = stack.pids()
         assert set(pids) == ROLES
         assert all(is_alive(pid) for pid in pids.values())
+        logs = [*(folder / "logs").glob("*.log")]
+        assert not [line for log in logs for line in log.read_text().splitlines() if " ERROR " in line], (
+            "none at a start"
+        )
         assert stack.put()["choices"][0]["message"]["content"]
 
         for role in ("ingress", "dispatcher", "streams-online"):

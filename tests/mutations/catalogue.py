@@ -205,4 +205,25 @@ MUTATIONS = (
 """,
         ("test_a_task_goes_through_and_its_row_points_to_its_result",),
     ),
+    Mutation(
+        "a login page ends a callback",
+        "dispatcher/webhooks/post.py",
+        "Verdict.AGAIN, reason, kind, health, ",
+        "Verdict.AGAIN if status >= 500 else Verdict.REFUSED, reason, kind, health, ",
+        ("test_a_receiver_behind_a_login_page_for_an_hour_loses_nothing",),
+    ),
+    Mutation(
+        "a model server that answers is blamed",
+        "ingress/readiness.py",
+        "        if all(troubles.values()):\n",
+        "        if troubles:\n",
+        ("test_a_server_that_answers_is_not_blamed",),
+    ),
+    Mutation(
+        "a value in a file and one beside it are taken in silence",
+        "core/environment.py",
+        "    if path and value:\n",
+        "    if False:\n",
+        ("test_a_file_and_a_value_are_one_too_many",),
+    ),
 )

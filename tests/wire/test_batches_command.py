@@ -158,3 +158,20 @@ def test_a_wrong_address_is_told(url: str, said: str) -> None:
 def test_what_leads_the_command_to_a_stack_is_no_setting_of_one() -> None:
     found = load_settings(environ={"HEADRACE_URL": "http://there", "HEADRACE_API_KEY": "sk-x"})
     assert found.auth.api_keys == []
+
+
+async def test_the_key_may_stand_in_a_file(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xef\xbb\xbfhr-local\n")
+    env = {"HEADRACE_URL": f"http://127.0.0.1:{served.port}", "HEADRACE_API_KEY_FILE": str(tmp_path / "key")}
+
+    async def listed(**more: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, batches, ["list"], env={**env, **more})
+
+    assert (await listed()).exit_code == 0
+    (tmp_path / "key").write_text("sk-wrong")
+    assert "does not know this API key" in (await listed()).stderr
+    (tmp_path / "key").unlink()
+    gone = await listed()
+    assert (gone.exit_code, "HEADRACE_API_KEY_FILE names cannot be read" in gone.stderr) == (1, True)
+    assert "are both set" in (await listed(HEADRACE_API_KEY="hr-local")).stderr
+    assert load_settings(environ=env) == load_settings(environ={})

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from core.settings import AuthSettings, IngressSettings, Settings
-from schemas.codec import RESULT, TASK, schema_text
+from schemas.codec import RESULT, TASK, WORK, registry, schema_text
 from tests.support.bella import Double
 from tests.support.memory_ingress import ingress_in_memory
 from tests.support.records import queue
@@ -50,6 +50,39 @@ async def test_versions_are_shown_with_the_ids_of_the_records(client: httpx.Asyn
     assert {"subject": TASKS, "version": numbers[-1]} in stands
 
 
+async def test_a_schema_is_found_by_its_id_alone(client: httpx.AsyncClient) -> None:
+    path = f"/schemas/ids/{TASK.schema_id}"
+    text = await client.get(f"{path}/schema", params={"subject": TASKS, "format": "resolved"})
+    assert text.text == schema_text(TASK.schema_id), "the schema itself, and nothing around it"
+    assert text.headers["content-type"] == "application/json"
+    subjects = (await client.get(f"{path}/subjects", params={"deleted": "true", "subject": ""})).json()
+    assert TASKS in subjects
+    assert "headrace.results.online-value" not in subjects
+    versions = (await client.get(f"{path}/versions", params={"deleted": "false"})).json()
+    assert [one["subject"] for one in versions] == subjects
+    for name, found in ((TASKS, [TASKS]), ("headrace.results.online-value", []), ("none", [])):
+        assert (await client.get(f"{path}/subjects", params={"subject": name})).json() == found
+    newest = {"fetchMaxId": "true", "format": "", "subject": TASKS}
+    assert (await client.get(path, params=newest)).json()["maxId"] == max(registry())
+    assert set((await client.get(path, params={"fetchMaxId": "false"})).json()) == {"schema"}
+
+
+async def test_lists_are_cut_and_filtered_as_user_interfaces_ask(client: httpx.AsyncClient) -> None:
+    every = (await client.get("/subjects", params={"deleted": "true", "offset": "0", "limit": "-1"})).json()
+    assert (await client.get("/subjects", params={"offset": "1", "limit": "2"})).json() == every[1:3]
+    assert (await client.get("/subjects", params={"deletedOnly": "true"})).json() == []
+    assert (await client.get(f"/subjects/{TASKS}/versions", params={"deletedOnly": "true"})).json() == []
+    assert (await client.get(f"/subjects/{TASKS}/versions", params={"limit": "1"})).json() == [1]
+    for path in (f"/schemas/ids/{TASK.schema_id}/subjects", f"/schemas/ids/{TASK.schema_id}/versions"):
+        assert (await client.get(path, params={"limit": "1"})).json() == (await client.get(path)).json()[:1]
+    listed = (await client.get("/schemas", params={"subjectPrefix": TASKS})).json()
+    assert [one["version"] for one in listed] == (await client.get(f"/subjects/{TASKS}/versions")).json()
+    latest = (await client.get("/schemas", params={"latestOnly": "true", "deleted": "false"})).json()
+    assert [one["subject"] for one in latest] == every
+    assert listed[-1] in latest
+    assert (await client.get(f"/subjects/{TASKS}/versions/latest/referencedby")).json() == []
+
+
 @pytest.mark.parametrize("topic", ["answers", "replies.of-me", "headrace.results.online"])
 async def test_reply_topics_hold_results(client: httpx.AsyncClient, topic: str) -> None:
     found = (await client.get(f"/subjects/{topic}-value/versions/latest")).json()
@@ -82,6 +115,13 @@ async def test_a_schema_is_found_by_its_text_in_any_order_and_without_docs(clien
         ("GET", f"/subjects/{TASKS}/versions/x/schema", 422, 42202),
         ("GET", "/schemas/ids/999", 404, 40403),
         ("GET", "/schemas/ids/abc", 404, 40403),
+        ("GET", "/schemas/ids/999/schema", 404, 40403),
+        ("GET", "/schemas/ids/-1/schema", 404, 40403),
+        ("GET", "/schemas/ids/999/subjects", 404, 40403),
+        ("GET", "/schemas/ids/999/versions", 404, 40403),
+        ("GET", "/schemas/ids/1/subjects?limit=x", 400, 400),
+        ("GET", "/subjects/none-value/versions/1/referencedby", 404, 40401),
+        ("GET", f"/subjects/{TASKS}/versions/99/referencedby", 404, 40402),
         ("GET", "/config/none-value", 404, 40408),
         ("DELETE", "/subjects", 405, 405),
         ("GET", "/schemas/other", 404, 404),
@@ -150,6 +190,11 @@ async def test_beyond_loopback_a_key_is_the_password(tmp_path: Path) -> None:
             found = (await client.get("/subjects", headers=right)).json()
             assert {"headrace.work.mine.online-value", "headrace.work.old.offline-value"} <= set(found)
             assert "headrace.work.theirs.online-value" not in found
+            of_work = (await client.get(f"/schemas/ids/{WORK.schema_id}/subjects", headers=right)).json()
+            assert "headrace.work.mine.online-value" in of_work
+            assert "headrace.work.theirs.online-value" not in of_work
+        for path in ("/schemas", "/schemas/ids/1/schema", "/schemas/ids/1/subjects"):
+            assert (await client.get(path)).status_code == 401
 
 
 async def test_the_errors_of_other_doors_stay_theirs(ingress: Double) -> None:

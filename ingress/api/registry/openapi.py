@@ -27,34 +27,66 @@ def paths() -> dict[str, Any]:
     number = _parameter("schema_id", "The id that stands in the first bytes of a record.")
     of_version = {**NO_SUBJECT, "422": _told("The version is no number.", answers.BAD_VERSION, "The version is wrong")}
     no_schema = {"404": _told("No such schema.", answers.NO_SCHEMA, "Schema 99 not found")}
-    prefix = {
-        "name": "subjectPrefix", "in": "query", "required": False, "description": "Of the subjects to list.",
-        "schema": {"type": "string"},
-    }  # fmt: skip
     config = {"compatibilityLevel": COMPATIBILITY}
     return {
-        "/subjects": {"get": _operation("listSubjects", "List what has a schema", [prefix], [SUBJECT])},
+        "/subjects": {
+            "get": _operation(
+                "listSubjects", "List what has a schema", [PREFIX, DELETED, DELETED_ONLY, *PAGE], [SUBJECT], BAD_PAGE
+            )
+        },
         "/subjects/{subject}": {"post": _posting("lookUpSchema", "Find the version that a schema is", subject, shown)},
         "/subjects/{subject}/versions": {
-            "get": _operation("listVersions", "List the versions of a schema", [subject], [1, 2], NO_SUBJECT),
+            "get": _operation(
+                "listVersions", "List the versions of a schema", [subject, DELETED, DELETED_ONLY, *PAGE], [1, 2],
+                NO_SUBJECT | BAD_PAGE,
+            ),
             "post": _posting("registerSchema", "Tell the id of a schema", subject, {"id": NEWEST.schema_id}),
         },
         "/subjects/{subject}/versions/{version}": {
-            "get": _operation("getVersion", "Show a version of a schema", [subject, version], shown, of_version)
+            "get": _operation(
+                "getVersion", "Show a version of a schema", [subject, version, FORMAT, DELETED], shown, of_version
+            )
         },
         "/subjects/{subject}/versions/{version}/schema": {
             "get": _operation(
-                "getVersionText", "Show the schema alone", [subject, version], json.loads(NEWEST.text), of_version
+                "getVersionText", "Show the schema alone", [subject, version, FORMAT, DELETED],
+                json.loads(NEWEST.text), of_version,
+            )
+        },
+        "/subjects/{subject}/versions/{version}/referencedby": {
+            "get": _operation("listReferences", "List what refers to it: nothing", [subject, version], [], of_version)
+        },
+        "/schemas": {
+            "get": _operation(
+                "listSchemas", "List every version of every schema",
+                [PREFIX, _query("latestOnly", "Only the newest version of each.", "boolean"), DELETED, *PAGE],
+                [shown], BAD_PAGE,
             )
         },
         "/schemas/types": {"get": _operation("listSchemaTypes", "List the kinds of schemas", [], ["AVRO"])},
         "/schemas/ids/{schema_id}": {
-            "get": _operation("getSchema", "Show a schema by its id", [number], {"schema": NEWEST.text}, no_schema)
+            "get": _operation(
+                "getSchema", "Show a schema by its id",
+                [number, UNDER, FORMAT, _query("fetchMaxId", "Tell the highest id, too, as maxId.", "boolean")],
+                {"schema": NEWEST.text}, no_schema,
+            )
+        },
+        "/schemas/ids/{schema_id}/schema": {
+            "get": _operation(
+                "getSchemaText", "Show a schema alone by its id", [number, UNDER, FORMAT],
+                json.loads(NEWEST.text), no_schema,
+            )
+        },
+        "/schemas/ids/{schema_id}/subjects": {
+            "get": _operation(
+                "listSchemaSubjects", "List the subjects of a schema", [number, ONLY, DELETED, *PAGE],
+                [SUBJECT], no_schema | BAD_PAGE,
+            )
         },
         "/schemas/ids/{schema_id}/versions": {
             "get": _operation(
-                "listSchemaVersions", "List what a schema stands under", [number],
-                [{"subject": SUBJECT, "version": NEWEST.number}], no_schema,
+                "listSchemaVersions", "List what a schema stands under", [number, ONLY, DELETED, *PAGE],
+                [{"subject": SUBJECT, "version": NEWEST.number}], no_schema | BAD_PAGE,
             )
         },
         "/config": {"get": _operation("getCompatibility", "Tell how schemas may change", [], config)},
@@ -111,6 +143,10 @@ def _parameter(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "description": description, "schema": {"type": "string"}}
 
 
+def _query(name: str, description: str, kind: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": {"type": kind}}
+
+
 def _content(example: object) -> dict[str, Any]:
     return {"application/json": {"example": example}}
 
@@ -120,3 +156,14 @@ def _told(description: str, code: int, message: str) -> dict[str, Any]:
 
 
 NO_SUBJECT = {"404": _told("No such subject.", answers.NO_SUBJECT, f"Subject '{SUBJECT}' not found.")}
+BAD_PAGE = {"400": _told("An offset or limit is no number.", 400, "offset must be a whole number")}
+PREFIX = _query("subjectPrefix", "Of the subjects to list.", "string")
+DELETED = _query("deleted", "Include what was deleted, which nothing is.", "boolean")
+DELETED_ONLY = _query("deletedOnly", "Only what was deleted: nothing.", "boolean")
+FORMAT = _query("format", "Form of the schema; ours has one, whichever is asked for.", "string")
+UNDER = _query("subject", "Where the asker met the id; an id is the same schema everywhere.", "string")
+ONLY = _query("subject", "Only this subject.", "string")
+PAGE = [
+    _query("offset", "How many to pass over.", "integer"),
+    _query("limit", "Most to list; below zero all.", "integer"),
+]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import orjson
 from starlette.requests import Request
@@ -31,7 +32,7 @@ from ingress.api.registry.answers import (
     no_subject,
     shown,
 )
-from ingress.api.registry.subjects import Subjects, chosen, holding, matching
+from ingress.api.registry.subjects import Subjects, chosen, holding, matching, page
 from ingress.auth import Caller
 from ingress.body import read_body
 from ingress.services import Services
@@ -61,8 +62,14 @@ class RegistryRoutes:
             Route("/subjects/{subject}/versions", self._guarded(self.versions), methods=["GET", "POST"]),
             Route("/subjects/{subject}/versions/{version}", self._guarded(self.version), methods=["GET"]),
             Route("/subjects/{subject}/versions/{version}/schema", self._guarded(self.text), methods=["GET"]),
+            Route(
+                "/subjects/{subject}/versions/{version}/referencedby", self._guarded(self.referenced), methods=["GET"]
+            ),
+            Route("/schemas", self._guarded(self.schemas), methods=["GET"]),
             Route("/schemas/types", self._guarded(self.types), methods=["GET"]),
             Route("/schemas/ids/{schema_id}", self._guarded(self.schema), methods=["GET"]),
+            Route("/schemas/ids/{schema_id}/schema", self._guarded(self.schema_alone), methods=["GET"]),
+            Route("/schemas/ids/{schema_id}/subjects", self._guarded(self.schema_subjects), methods=["GET"]),
             Route("/schemas/ids/{schema_id}/versions", self._guarded(self.schema_versions), methods=["GET"]),
             Route("/config", self._guarded(self.config), methods=["GET"]),
             Route("/config/{subject}", self._guarded(self.config_of), methods=["GET"]),
@@ -72,15 +79,17 @@ class RegistryRoutes:
 
     async def subjects(self, request: Request, caller: Caller | None) -> Response:
         """List the subjects."""
-        prefix = request.query_params.get("subjectPrefix", "")
-        return answer([name for name in self._known(caller) if name.startswith(prefix)])
+        return answer(page(self._named(request, caller), *_bounds(request)))
 
     async def versions(self, request: Request, caller: Caller | None) -> Response:
         """List the numbers of a subject's versions, or take a schema."""
         if request.method == "POST":
             return await self.register(request, caller)
         found = self._subjects.versions(subject := request.path_params["subject"])
-        return answer([one.number for one in found]) if found else no_subject(subject)
+        if not found:
+            return no_subject(subject)
+        numbers = [] if _asked(request, "deletedOnly") else [one.number for one in found]
+        return answer(page(numbers, *_bounds(request)))
 
     async def version(self, request: Request, _: Caller | None) -> Response:
         """Show one version."""
@@ -91,6 +100,21 @@ class RegistryRoutes:
         """Show the schema of one version alone."""
         found = self._version(request)
         return found if isinstance(found, Response) else Response(found.text, media_type=MEDIA_TYPE)
+
+    async def referenced(self, request: Request, _: Caller | None) -> Response:
+        """List the schemas that refer to a version: ours refer to none."""
+        found = self._version(request)
+        return found if isinstance(found, Response) else answer([])
+
+    async def schemas(self, request: Request, caller: Caller | None) -> Response:
+        """List every version of every subject."""
+        latest = _asked(request, "latestOnly")
+        listed = [
+            shown(subject, one)
+            for subject in self._named(request, caller)
+            for one in self._subjects.versions(subject)[-1 if latest else 0 :]
+        ]
+        return answer(page(listed, *_bounds(request)))
 
     async def look_up(self, request: Request, _: Caller | None) -> Response:
         """Find the version that a schema's text is."""
@@ -113,18 +137,25 @@ class RegistryRoutes:
     async def schema(self, request: Request, _: Caller | None) -> Response:
         """Show a schema by its id, which stands in the first bytes of each record."""
         number = _number(request)
-        return (
-            no_schema(request.path_params["schema_id"]) if number is None else answer({"schema": schema_text(number)})
-        )
+        if number is None:
+            return no_schema(request.path_params["schema_id"])
+        highest = {"maxId": max(registry())} if _asked(request, "fetchMaxId") else {}
+        return answer({"schema": schema_text(number), **highest})
+
+    async def schema_alone(self, request: Request, _: Caller | None) -> Response:
+        """Show the text of a schema and nothing around it."""
+        number = _number(request)
+        if number is None:
+            return no_schema(request.path_params["schema_id"])
+        return Response(schema_text(number), media_type=MEDIA_TYPE)
+
+    async def schema_subjects(self, request: Request, caller: Caller | None) -> Response:
+        """List the subjects that a schema stands under."""
+        return self._holding(request, caller, lambda one: one["subject"])
 
     async def schema_versions(self, request: Request, caller: Caller | None) -> Response:
-        """List what a schema stands under."""
-        number = _number(request)
-        return (
-            no_schema(request.path_params["schema_id"])
-            if number is None
-            else answer(holding(number, self._subjects, self._known(caller)))
-        )
+        """List the subjects and versions that a schema stands under."""
+        return self._holding(request, caller, lambda one: one)
 
     async def config(self, _: Request, __: Caller | None) -> Response:
         """Tell how schemas may change."""
@@ -150,6 +181,20 @@ class RegistryRoutes:
             if caller is None or "admin" in caller.scopes or queue["owner"] in (None, caller.owner)
         ]
         return self._subjects.all(queues)
+
+    def _named(self, request: Request, caller: Caller | None) -> list[str]:
+        """List the subjects that a list is about; none was ever deleted."""
+        prefix = request.query_params.get("subjectPrefix", "")
+        return [] if _asked(request, "deletedOnly") else [one for one in self._known(caller) if one.startswith(prefix)]
+
+    def _holding(self, request: Request, caller: Caller | None, of: Callable[[dict[str, Any]], object]) -> Response:
+        number = _number(request)
+        if number is None:
+            return no_schema(request.path_params["schema_id"])
+        only = request.query_params.get("subject")
+        known = [subject for subject in self._known(caller) if not only or subject == only]
+        found = map(of, holding(number, self._subjects, known))
+        return answer(page([*found], *_bounds(request)))
 
     def _version(self, request: Request) -> Version | Response:
         subject, version = request.path_params["subject"], request.path_params["version"]
@@ -195,6 +240,23 @@ def _number(request: Request) -> int | None:
     text: str = request.path_params["schema_id"]
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
     return number if number in registry() else None
+
+
+def _asked(request: Request, name: str) -> bool:
+    return request.query_params.get(name, "").lower() == "true"
+
+
+def _bounds(request: Request) -> tuple[int, int]:
+    """Return offset and limit of a list; a limit below zero is none, as clients send it who want everything."""
+    return _whole(request, "offset", 0), _whole(request, "limit", -1)
+
+
+def _whole(request: Request, name: str, otherwise: int) -> int:
+    text = request.query_params.get(name, "") or str(otherwise)
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+        raise InvalidRequest(f"{name} must be a whole number", field=name)
+    return int(text)
 
 
 def _key(request: Request) -> str:

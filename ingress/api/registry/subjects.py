@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from schemas import topics
 from schemas.codec import schema_text
@@ -14,6 +14,7 @@ from schemas.subjects import SUFFIX, Version, canonical, versions_of
 from schemas.validation import QUEUE_NAME
 
 LATEST = "latest"
+T = TypeVar("T")
 
 
 class Subjects:
@@ -79,6 +80,12 @@ def holding(schema_id: int, subjects: Subjects, known: Collection[str]) -> list[
         for version in subjects.versions(subject)
         if version.schema_id == schema_id
     ]
+
+
+def page(items: Sequence[T], offset: int, limit: int) -> Sequence[T]:
+    """Cut a list; a limit below zero is none."""
+    first = max(0, offset)
+    return items[first : first + limit] if limit >= 0 else items[first:]
 
 
 @cache

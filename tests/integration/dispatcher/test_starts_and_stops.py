@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import httpx
 import pytest
 
 from core.blobs import open_blobs
@@ -13,6 +14,7 @@ from dispatcher import main, pool
 from dispatcher.spoken import Spoken
 from tests.support.dispatcher_probe import WITHIN_S, DispatcherProbe, dispatching
 from tests.support.held_upstream import HELD, HeldUpstream
+from tests.support.ports import free_port
 from tests.support.waiting import eventually_async
 
 
@@ -144,10 +146,18 @@ async def test_work_is_held_while_no_upstream_answers(
     monkeypatch.setattr(pool, "PROBE_UP_S", 0.5)
     known = {*probe.heartbeats}
     async with HeldUpstream() as away:
-        away_from = settings.model_copy(update={"upstream": settings.upstream.model_copy(update={"urls": [away.url]})})
+        upstream = settings.upstream.model_copy(update={"urls": [away.url]})
+        away_from = settings.model_copy(update={"upstream": upstream, "metrics_port": free_port()})
         await away.close()
         async with dispatching(away_from):
             worker = await probe.new_worker(known)
+            told = f"{away.url} does not answer: it refuses connections"
+            await eventually_async(
+                lambda: {event["reason"] for event in probe.last_heartbeats(worker)} == {told}, what="the reason",
+            )  # fmt: skip
+            async with httpx.AsyncClient() as client:
+                ready = await client.get(f"http://127.0.0.1:{away_from.metrics_port}/readyz")
+            assert f"no upstream takes calls now: {told}" in ready.text
             task_id = await probe.submit()
             late = await probe.submit(timeout_s=1)
             assert up() == {0}

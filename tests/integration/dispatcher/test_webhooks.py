@@ -69,15 +69,17 @@ async def test_the_callback_is_as_bella_clients_read_it(
 
 async def test_what_may_pass_is_tried_again(probe: DispatcherProbe, receiver: Receiver) -> None:
     paths = ["500-then-200", "429-then-503-then-202", "reset-then-200"]
+    paths += ["302-then-302-then-200", "404-then-200", "409-then-200", "425-then-200", "401-then-403-then-200"]
+    calls = [len(path.split("-then-")) for path in paths]
     ids = [await probe.result(f"{receiver.root}/{path}") for path in paths]
-    await eventually_async(lambda: [len(receiver.got[one]) for one in ids] == [2, 3, 2], what="the deliveries")
+    await eventually_async(lambda: [len(receiver.got[one]) for one in ids] == calls, what="the deliveries")
     await settled(probe)
-    assert [len(receiver.got[one]) for one in ids] == [2, 3, 2]
+    assert [len(receiver.got[one]) for one in ids] == calls
     assert not {*ids} & {*probe.dead_letters}
 
 
 async def test_what_is_final_is_a_dead_letter(probe: DispatcherProbe, settings: Settings, receiver: Receiver) -> None:
-    paths = {"400": 1, "404": 1, "307": 1, "500": 3}
+    paths = {"400": 3, "404": 3, "307": 3, "500": 3}
     ids = {path: await probe.result(f"{receiver.root}/{path}") for path in paths}
     nobody = await probe.result("http://127.0.0.1:1/")
     given_up = {*ids.values(), nobody}
@@ -148,8 +150,8 @@ async def test_what_was_given_up_can_be_redriven(
         return {each["task_id"] for each in listed}
 
     here = f"127.0.0.1:{receiver.port}"
-    by_command = await probe.result(f"{receiver.root}/404-then-200")
-    by_letter = await probe.result(f"{receiver.root}/404-then-200", owner="key-two")
+    by_command = await probe.result(f"{receiver.root}/404-then-404-then-404-then-200")
+    by_letter = await probe.result(f"{receiver.root}/404-then-404-then-404-then-200", owner="key-two")
     both = {by_command, by_letter}
     await eventually_async(lambda: both <= {*probe.dead_letters}, what="the dead letters")
     [letter] = probe.dead_letters[by_letter]
@@ -169,7 +171,7 @@ async def test_what_was_given_up_can_be_redriven(
     assert run == "1 callbacks are sent again.\n"
     await eventually_async(lambda: rows.state(by_command) == "delivered", what="the redriven row")
     await settled(probe)
-    assert rows.of[f"{by_command}/completed"]["made"] == 2
+    assert rows.of[f"{by_command}/completed"]["made"] == 4
 
 
 async def test_a_large_result_is_a_link(probe: DispatcherProbe, receiver: Receiver) -> None:

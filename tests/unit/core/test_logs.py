@@ -170,3 +170,13 @@ def test_a_key_that_begins_another_does_not_uncover_its_end() -> None:
 def test_ordinary_lines_stay_as_they_are() -> None:
     line = "batch of 500 records at offset 7, the bearer: none, /v1/chat/completions answered 200 in 12 ms"
     assert Redactor(["a-secret", ""])(line) == line
+
+
+def test_what_passes_by_itself_in_a_kafka_client_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    client = logging.getLogger("aiokafka.cluster")
+    setup_logging(LogSettings(format="json"), "streams")
+    client.error("Topic %s not found in cluster metadata", "headrace.tasks.online")
+    assert one_object(capsys)["level"] == "info"
+    setup_logging(LogSettings(format="json", level="warning"), "streams")
+    client.error("Topic %s not found in cluster metadata", "headrace.tasks.online")
+    assert capsys.readouterr().err == ""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -50,10 +51,11 @@ sys.exit(run_role("tester", settings, globals()[sys.argv[1]]))
 
 
 @contextmanager
-def role(main: str) -> Iterator[subprocess.Popen[str]]:
+def role(main: str, **env: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-c", ROLE, main], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+        [sys.executable, "-c", ROLE, main], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **env},
+    ) as process:  # fmt: skip
         try:
             yield process
         finally:
@@ -86,6 +88,17 @@ def test_the_same_signal_again_ends_it_at_once() -> None:
         process.send_signal(signal.SIGTERM)  # the supervisor's own, after a Ctrl-C: no second thought
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 128 + signal.SIGINT
+
+
+def test_what_kubernetes_has_made_for_a_service_is_told_in_one_line() -> None:
+    url = "tcp://10.96.7.4:80"
+    made = {"HEADRACE_PORT": url, "HEADRACE_SERVICE_HOST": "10.96.7.4", "HEADRACE_INGRESS_PORT": url}
+    with role("ends", **made) as process:
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0
+    found = json.loads(errors)
+    assert (found["event"], found["level"]) == ("service_variables", "info")
+    assert found["message"].endswith(": HEADRACE_INGRESS_PORT, HEADRACE_PORT, HEADRACE_SERVICE_HOST")
 
 
 @pytest.mark.parametrize(("main", "sentences"), [("wrong", 1), ("two_wrong", 2)])

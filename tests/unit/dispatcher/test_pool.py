@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
 
 from core.settings import Settings
-from dispatcher.pool import Pool
+from dispatcher import pool as pool_module
+from dispatcher.crew import Crew
+from dispatcher.pool import SILENT_S, Pool
 from dispatcher.upstream import Upstream
+from tests.support.ports import free_port
 from tests.support.waiting import eventually_async
 
 
@@ -106,3 +110,72 @@ async def test_it_says_who_takes_no_calls_and_why(world: World) -> None:
     assert world.pool.troubles() == (
         "http://127.0.0.1:1/v1 does not answer; http://127.0.0.1:3/v1 asked for no calls for 30 s more"
     )
+
+
+async def watching(base: str, *, within_s: float) -> tuple[Pool, Upstream]:
+    """Watch one upstream as a pool does that began so long ago."""
+    times = iter([0.0])
+    upstream = Upstream(Settings(), base)
+    pool = Pool([upstream], concurrency=2, on_change=lambda: None, monotonic=lambda: next(times, within_s))
+    pool.start(Crew())
+    return pool, upstream
+
+
+async def test_one_that_never_answered_since_the_start_is_told_of_once_and_when_it_comes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "dispatcher.pool")
+    port = free_port()
+    base = f"http://127.0.0.1:{port}/v1"
+    pool, upstream = await watching(base, within_s=SILENT_S)
+    await eventually_async(lambda: caplog.messages, what="a line")
+    assert pool.troubles() == f"{base} does not answer: it refuses connections"
+    asked: list[bool] = []
+
+    async def models(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.append(True)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+
+    async with await asyncio.start_server(models, "127.0.0.1", port):
+        await eventually_async(lambda: upstream.up, what="its answer")
+        assert pool.troubles() is None
+        pool.unreachable(upstream, "the connection broke")
+        await eventually_async(lambda: len(asked) > 1 and upstream.up, what="another probe")
+    await pool.close()
+    assert caplog.messages == [
+        f"{base} has not answered since the start: it refuses connections",
+        f"{base} answers",
+        f"{base} does not answer: the connection broke",
+        f"{base} answers",
+    ]
+    assert {record.event for record in caplog.records} == {"upstream_down", "upstream_up"}  # type: ignore[attr-defined]
+
+
+async def test_a_server_that_starts_beside_us_is_given_a_moment(caplog: pytest.LogCaptureFixture) -> None:
+    pool, upstream = await watching(f"http://127.0.0.1:{free_port()}/v1", within_s=SILENT_S - 0.1)
+    await eventually_async(lambda: upstream.trouble, what="a probe")
+    await pool.close()
+    assert caplog.messages == []
+
+
+async def test_an_upstream_that_never_comes_up_is_probed_more_than_once_and_told_of_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "PROBE_DOWN_S", 0.001)
+    probes: list[bool] = []
+    world = World()
+    upstream = world.upstreams[0]
+    upstream.up = False
+
+    async def answers() -> bool | None:
+        probes.append(True)
+        return None if len(probes) % 2 else False
+
+    monkeypatch.setattr(upstream, "answers", answers)
+    pool = Pool([upstream], concurrency=1, on_change=lambda: None, monotonic=iter(range(0, 10_000, 5)).__next__)
+    pool.start(Crew())
+    await eventually_async(lambda: len(probes) > 5, what="some probes")
+    await pool.close()
+    assert caplog.messages == [f"{upstream.base} has not answered since the start: it gives no answer"]

@@ -81,6 +81,22 @@ async def test_the_ladder_is_climbed_to_its_end_and_then_there_is_a_dead_letter(
         assert delay_s * 1000 <= wait <= delay_s * 1100 + 1_000
 
 
+@pytest.mark.parametrize("status", [302, 401, 404, 409, 425])
+async def test_a_receiver_behind_a_login_page_for_an_hour_loses_nothing(
+    bench: WebhookBench, receiver: Receiver, status: int
+) -> None:
+    held = bench.new(f"{receiver.root}/{'-then-'.join([str(status)] * 4)}-then-200")
+    began_ms = bench.now_ms
+    await bench.courier.deliver(held)
+    await bench.run()
+    row = bench.rows[held["task_id"]]
+    assert row["state"] == "delivered"
+    assert [attempt["status_code"] for attempt in row["attempts"]] == [status] * 4 + [200]
+    assert bench.now_ms - began_ms > 3_600_000
+    assert bench.dead_letters == []
+    assert not len(bench.disabled), "only a 410 switches a URL off"
+
+
 async def test_what_failed_together_does_not_come_back_together(bench: WebhookBench, receiver: Receiver) -> None:
     begun = [bench.new(f"{receiver.root}/500-then-200") for _ in range(50)]
     await asyncio.gather(*(bench.courier.deliver(each) for each in begun))

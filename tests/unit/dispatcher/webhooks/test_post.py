@@ -100,7 +100,7 @@ async def test_redirects_and_proxies_are_not_followed(receiver: Receiver, monkey
     poster = Poster(HOOKS, Policy(private=True))
     for status in (300, 301, 302, 303, 307, 308):
         answer = await poster.post(f"{receiver.root}/{status}", BODY, {})
-        assert (answer.verdict, answer.kind, answer.status) == (Verdict.REFUSED, "redirect", status)
+        assert (answer.verdict, answer.kind, answer.status) == (Verdict.AGAIN, "redirect", status)
     assert len(receiver.got["x"]) == 6
     await poster.close()
 
@@ -170,9 +170,11 @@ async def test_a_url_is_called_as_it_is_spelled() -> None:
     ("status", "verdict"),
     [
         (200, Verdict.DELIVERED), (201, Verdict.DELIVERED), (204, Verdict.DELIVERED), (299, Verdict.DELIVERED),
-        (301, Verdict.REFUSED), (304, Verdict.REFUSED), (400, Verdict.REFUSED), (401, Verdict.REFUSED),
-        (404, Verdict.REFUSED), (408, Verdict.AGAIN), (410, Verdict.GONE), (425, Verdict.AGAIN), (429, Verdict.AGAIN),
-        (500, Verdict.AGAIN), (503, Verdict.AGAIN), (599, Verdict.AGAIN), (999, Verdict.AGAIN), (101, Verdict.REFUSED),
+        (101, Verdict.AGAIN), (301, Verdict.AGAIN), (302, Verdict.AGAIN), (304, Verdict.AGAIN), (308, Verdict.AGAIN),
+        (400, Verdict.AGAIN), (401, Verdict.AGAIN), (403, Verdict.AGAIN), (404, Verdict.AGAIN), (405, Verdict.AGAIN),
+        (408, Verdict.AGAIN), (409, Verdict.AGAIN), (410, Verdict.GONE), (413, Verdict.AGAIN), (421, Verdict.AGAIN),
+        (425, Verdict.AGAIN), (429, Verdict.AGAIN), (451, Verdict.AGAIN), (500, Verdict.AGAIN), (501, Verdict.AGAIN),
+        (503, Verdict.AGAIN), (599, Verdict.AGAIN), (999, Verdict.AGAIN),
     ],
 )  # fmt: skip
 def test_each_status_has_its_verdict(status: int, verdict: Verdict) -> None:
@@ -182,4 +184,5 @@ def test_each_status_has_its_verdict(status: int, verdict: Verdict) -> None:
 def test_a_receiver_may_ask_for_time() -> None:
     assert judge(503, "30").retry_after_s == 30
     assert judge(429, "soon").retry_after_s is None
-    assert judge(400, "30").retry_after_s is None
+    assert judge(302, "30").retry_after_s == judge(404, "30").retry_after_s == 30
+    assert judge(410, "30").retry_after_s is None

@@ -30,12 +30,12 @@ async def test_a_resend_ends_the_round_that_waits(bench: WebhookBench, receiver:
 async def test_the_later_round_has_its_own_ladder_and_a_third_one_may_follow(
     bench: WebhookBench, receiver: Receiver
 ) -> None:
-    first = bench.new(f"{receiver.root}/503-then-503-then-404-then-200")
+    first = bench.new(f"{receiver.root}/503-then-503-then-410-then-200")
     await bench.courier.deliver(first)
     await bench.courier.deliver(resend(bench, first))
     assert len(bench.waiting) == 2
     await bench.run()
-    assert bench.rows[first["task_id"]]["state"] == "failed"
+    assert bench.rows[first["task_id"]]["state"] == "disabled"
     assert len(receiver.got[first["task_id"]]) == 3
     await bench.courier.deliver(resend(bench, first))
     assert bench.rows[first["task_id"]]["state"] == "delivered"
