@@ -151,6 +151,45 @@ async def test_an_answer_in_one_piece_is_one_message(ingress: Double) -> None:
     assert events[1]["metadata"]["usage"]["total_tokens"] == 1161
 
 
+def told(text: str) -> list[dict[str, Any]]:
+    return [json.loads(frame.removeprefix("data: ")) for frame in text.strip().split("\n\n")]
+
+
+async def test_a_character_cut_between_two_frames_is_whole(ingress: Double) -> None:
+    memory, client = ingress
+    # json.dumps writes the halves of a pair as escapes, as many servers do
+    memory.answer = streamed(
+        delta("a\ud83d"), delta("\ude00b\ud83d"), delta("", logprobs=float("-inf")), delta("\ude01")
+    )
+    response = await client.post(URL, json=BODY | {"response_mode": "streaming"})
+    assert "".join(event.get("answer", "") for event in told(response.text)) == "a😀b😁"
+
+
+@pytest.mark.parametrize("mode", ["streaming", "blocking"])
+async def test_an_answer_that_ends_in_half_a_character_is_not_refused(ingress: Double, mode: str) -> None:
+    memory, client = ingress
+    whole = json.dumps({"choices": [{"message": {"content": "Hello \ud83d"}}], "logprob": float("nan")}).encode()
+    memory.answer = streamed(delta("Hello "), delta("\ud83d")) if mode == "streaming" else answer(body=whole)
+    response = await client.post(URL, json=BODY | {"response_mode": mode})
+    assert response.status_code == 200
+    text = "".join(event.get("answer", "") for event in told(response.text)) if mode == "streaming" else ""
+    assert (text or response.json()["answer"]) == "Hello \ufffd"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"error":"too long"}', b'{"detail":"too long"}', b'{"object":"error","message":"too long"}', b"too long"]
+)
+async def test_the_reason_of_the_upstream_is_told_whatever_its_form(ingress: Double, body: bytes) -> None:
+    memory, client = ingress
+    failure = {
+        "status_code": 400,
+        "error_code": "upstream_error",
+        "error_message": "the upstream answered 400: too long",
+    }
+    memory.answer = answer(state="failed", body=body, content_type="application/json", **failure)
+    assert "too long" in (await client.post(URL, json=BODY)).json()["message"]
+
+
 @pytest.mark.parametrize("state", ["failed", "completed"])
 async def test_an_error_that_the_upstream_says_in_its_stream(ingress: Double, state: str) -> None:
     memory, client = ingress

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.errors import Unavailable
+from core.lenient_json import joined
 from core.settings import ModelSettings, QueueSettings
 from ingress.api.dify import wire
 from ingress.api.dify.files import Uploads
@@ -100,14 +101,15 @@ def _answer(
 ) -> Response:
     part = wire.read_part(body) if body is not None else None
     if result["state"] != "completed":
-        text = result["error_message"] or f"the task ended as {result['state']}"
-        return problem(wire.failed(result, wire.error_of(body), text))
+        reason = result["error_message"] or f"the task ended as {result['state']}"
+        return problem(wire.failed(result, wire.error_of(body), reason))
     if part is None or part.error is not None:
         error = part.error if part is not None else None
         return problem(wire.failed(None, error, "the upstream's answer is no chat completion"))
-    usage = result["usage"] or part.usage or _estimate(prompt_tokens, part.text)
+    text = joined(part.text)
+    usage = result["usage"] or part.usage or _estimate(prompt_tokens, text)
     latency_s = (result["finished_ms"] - result["created_ms"]) / 1000
-    answer = message.blocking(part.text, usage_object(usage, prices, latency_s=latency_s))
+    answer = message.blocking(text, usage_object(usage, prices, latency_s=latency_s))
     return Response(answer, media_type=JSON)
 
 

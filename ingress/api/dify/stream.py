@@ -76,7 +76,11 @@ class CompletionStream(EventStream):
         return b"".join(frames)
 
     def last_words(self, ending: Ending | None, failure: Failure | None, *, told: bool) -> bytes:  # noqa: ARG002
-        """Return message_end, also after a stop, or the error."""
+        """Return message_end, also after a stop, or the error; before it what is left of a character that was cut."""
+        rest = self._message.piece(self._half) if self._half else b""
+        return rest + self._end(ending, failure)
+
+    def _end(self, ending: Ending | None, failure: Failure | None) -> bytes:
         if ending is not None:
             return self._message.error(ENDED[ending])
         if failure is not None and failure.code != "cancelled":

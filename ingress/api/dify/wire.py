@@ -41,7 +41,7 @@ class Message(NamedTuple):
                 "id": self.id,
                 "message_id": self.id,
                 "mode": "completion",
-                "answer": lenient_json.joined(answer),
+                "answer": answer,
                 "metadata": {"usage": usage, "retriever_resources": []},
                 "created_at": self.created_at,
             }
