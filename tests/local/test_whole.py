@@ -23,7 +23,8 @@ from tests.support.ports import free_port
 from tests.support.waiting import eventually, is_alive
 
 FIRST_START_LIMIT_S = 150  # with empty caches it fetches the broker first
-STOP_LIMIT_S = 10
+STOP_LIMIT_S = 60
+"""Ten are promised, and the supervisor's test holds them; the machine may stand still for five of these."""
 ROLES = {"broker", "model", "ingress", "streams-online", "streams-offline", "dispatcher"}
 
 
