@@ -68,13 +68,13 @@ async def test_a_broker_that_hangs_and_one_that_dies(broker: EmbeddedBroker, tmp
         assert broker.pid is not None
         os.kill(broker.pid, signal.SIGSTOP)
         modes = ("callback", "blocking", "streaming")
-        await asyncio.gather(*(refused(client, within_s=30, response_mode=mode) for mode in modes))
+        await asyncio.gather(*(refused(client, within_s=60, response_mode=mode) for mode in modes))
         assert (await client.get("/livez")).status_code == 200
         os.kill(broker.pid, signal.SIGCONT)
         accepted.add(await accepted_again(client))
         await asyncio.to_thread(broker.kill)
         for _ in range(2):
-            await refused(client, within_s=30)
+            await refused(client, within_s=60)
         await asyncio.to_thread(broker.start)
         await asyncio.to_thread(broker.wait_ready)
         accepted.add(await accepted_again(client))
@@ -84,7 +84,7 @@ async def test_a_broker_that_hangs_and_one_that_dies(broker: EmbeddedBroker, tmp
 async def test_a_start_before_kafka(tmp_path: Path) -> None:
     settings = settings_on(f"127.0.0.1:{free_port()}", tmp_path)
     async with ingress_running(settings, reached=False) as client:
-        await refused(client, within_s=10)
+        await refused(client, within_s=60)
         assert (await client.get("/livez")).status_code == 200
         ready = await client.get("/readyz")
         assert ready.status_code == 503

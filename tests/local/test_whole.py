@@ -138,7 +138,7 @@ def test_starts_serves_restarts_and_stops(tmp_path: Path) -> None:
             assert response.status == HTTPStatus.OK, "the task outlived the stack"
         pids = stack.pids()
         stack.stop(signal.SIGKILL)
-        eventually(lambda: not [pid for pid in pids.values() if is_alive(pid)], within_s=5, what="no child left")
+        eventually(lambda: not [pid for pid in pids.values() if is_alive(pid)], within_s=60, what="no child left")
 
 
 def test_two_stacks_side_by_side(tmp_path: Path) -> None:
