@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
+from core.kafka.fetching import COMMITTED, mend_fetching, position_of
 from core.kafka.heartbeats import on_heartbeat
 from core.settings import Settings
 from dispatcher import metrics
@@ -112,6 +113,9 @@ class GroupReader:
             for record in records:
                 claims.take(record.offset)
                 taken.append(Taken(record, claims))
+        for tp, claims in self._claims.items():
+            if (position := position_of(self._consumer, tp)) is not None:
+                claims.passed(position)
         return await self._ours(taken)
 
     async def _ours(self, taken: list[Taken]) -> list[Taken]:
@@ -192,12 +196,14 @@ class GroupReader:
         return self._claims.get(TopicPartition(record.topic, record.partition)) is taken.claims
 
     async def _joining(self) -> Any:
+        mend_fetching()
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka.bootstrap,
             client_id=self.name,
             group_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level=COMMITTED,
             session_timeout_ms=SESSION_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
             rebalance_timeout_ms=REBALANCE_MS,

@@ -23,7 +23,7 @@ from faust.types import TP
 from core.settings import Settings
 from schemas import topics
 from schemas.topics import level_name
-from streams.faust_consumer import QuickConsumer, commit_only, mend_seek, note_heartbeats
+from streams.faust_consumer import QuickConsumer, commit_only, mend_seek, note_heartbeats, stable_end
 
 INBOX_LIMIT = 4096
 """Events read ahead of the fold; above it Faust's own bounded buffer fills and the fetcher pauses."""
@@ -165,8 +165,8 @@ class LaneApp:
             inputs = {tp for tp in self.app.assignor.assigned_actives() if tp.topic in self._inputs}
             self._heard()
             note_heartbeats(self.app.consumer, self._heard)
-            mend_seek(self.app.consumer, inputs)
-            commit_only(self.app.consumer, committable)
+            mend_seek(self.app.consumer, inputs, committable)
+            commit_only(self.app.consumer, inputs, committable)
             await on_ready({tp.partition for tp in inputs})
 
         async def revoked(*_: Any, **__: Any) -> None:
@@ -197,9 +197,8 @@ class LaneApp:
         return time.monotonic() - self._heard_at
 
     def end(self, place: tuple[str, int]) -> int | None:
-        """Return the end of a partition as the last fetch told it."""
-        found: int | None = self.app.consumer.highwater(TP(*place))
-        return found
+        """Return the end of what is committed in a partition, as the last fetch told it."""
+        return stable_end(self.app.consumer, TP(*place))
 
     async def start(self) -> None:
         """Join the group, recover the table and begin to read."""

@@ -17,10 +17,12 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from core.errors import FatalError, Frozen
+from core.errors import Frozen
 from core.kafka.deadletters import dead_letter
+from core.kafka.fetching import since
 from core.kafka.lookup import Lookup
 from core.kafka.producer import Producer
+from core.kafka.record_format import unread
 from core.queues import QueueDirectory
 from core.settings import Settings
 from schemas import topics
@@ -31,6 +33,7 @@ from streams.batch_fold import BatchSource
 from streams.door import Door
 from streams.faust_app import INBOX_LIMIT, Rows
 from streams.fold import Fold, Home
+from streams.gaps import over_gap
 from streams.index import Index
 from streams.inputs import Poison, Submission, read_event
 from streams.progress import Place, Progress
@@ -132,8 +135,8 @@ class Scheduler:
             await asyncio.sleep(1)
             if self._inbox or self._folding:
                 continue
-            if stuck := self.progress.stuck(end, now_s=time.monotonic(), patience_s=STUCK_S):
-                raise FatalError(f"records of {stuck[0][0]}/{stuck[0][1]} were never delivered; reading them again")
+            for place in self.progress.stuck(end, now_s=time.monotonic(), patience_s=STUCK_S):
+                await over_gap(self._lookup, self.progress, place, end(place))
 
     def check_freeze(self) -> None:
         """Raise Frozen when the process did not run for longer than its session lasts; also the producer's fence."""
@@ -178,7 +181,9 @@ class Scheduler:
         await self._shipping.ship(fold, now_ms)
         for event in folded:
             message = event.message
-            self.progress.done((message.topic, message.partition), message.offset)
+            why = unread(message)
+            last = message.offset if why is None else why.last
+            self.progress.done((message.topic, message.partition), last, since=since(message))
             event.ack()
         self._end_replays({event.message.partition for event in folded})
 
@@ -192,6 +197,8 @@ class Scheduler:
                 self._arrived.set()
 
     def _decode(self, message: Any) -> Submission | Event | Poison:
+        if (why := unread(message)) is not None:
+            return Poison(why.reason, None)
         if message.topic == self._tasks:
             return self.door.read(message)
         return read_event(message, max_bytes=self._settings.kafka.max_message_bytes)

@@ -30,9 +30,12 @@ async def retried(client: AIOKafkaClient, ask: Callable[[AIOKafkaClient], Awaita
             await asyncio.sleep(RETRY_S)
 
 
-async def offsets_at(client: AIOKafkaClient, tps: Collection[TopicPartition], at_ms: int) -> dict[TopicPartition, int]:
+async def offsets_at(
+    client: AIOKafkaClient, tps: Collection[TopicPartition], at_ms: int, *, isolation: int = 1
+) -> dict[TopicPartition, int]:
     """Return the first offset that is not older than a time, or LATEST or EARLIEST, of each partition.
 
+    LATEST is the end of what is committed, before the first transaction that is open; with the isolation 0 of all.
     The client has to know the topics (`set_topics`). -1 where all records are older. Raises the error of the first
     partition that cannot be answered; what is retriable of them passes once the leaders are known and ready.
     """
@@ -43,7 +46,7 @@ async def offsets_at(client: AIOKafkaClient, tps: Collection[TopicPartition], at
             raise LeaderNotAvailableError(str(tp))
         led[leader][tp.topic].append((tp.partition, at_ms))
     responses = await asyncio.gather(
-        *(client.send(leader, OffsetRequest(-1, 0, list(topics.items()))) for leader, topics in led.items())
+        *(client.send(leader, OffsetRequest(-1, isolation, list(topics.items()))) for leader, topics in led.items())
     )
     found: dict[TopicPartition, int] = {}
     for response in responses:

@@ -36,6 +36,7 @@ class Consumer:
         self.polled = asyncio.Event()
         self.stopped = False
         self.listener: Any = None
+        self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=None))
 
     async def start(self) -> None:
         """Connect."""
