@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import NamedTuple
@@ -23,12 +23,15 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from core.errors import ConfigError, Unavailable
+from core.kafka import codecs
 from core.kafka.lookup import Lookup
 from core.settings import Settings
 from schemas.topics import Topic, declared
 
 POLL_S = 0.25
 LED_TRIES = 5
+COMPRESSION, READABLE_DEFAULT = "compression.type", "producer"
+"""Whatever the broker's own setting is: under `producer` records stay as they were written."""
 ABSENT = (UnknownTopicOrPartitionError.errno, InvalidTopicError.errno)
 """What a broker answers for a topic that does not exist, or that nobody could create."""
 
@@ -199,6 +202,8 @@ async def _diff(client: AIOKafkaAdminClient, settings: Settings) -> list[Change]
             for key, value in sorted(wanted_configs(settings, topic).items())
             if current.get(key) != value
         ]
+        if (kind := current.get(COMPRESSION, READABLE_DEFAULT)) not in codecs.READABLE:
+            changes.append(Change(name, COMPRESSION, kind, READABLE_DEFAULT))
     return changes
 
 
@@ -225,8 +230,11 @@ async def apply_topics(settings: Settings) -> list[Change]:
         await _create(client, settings, [by_name[change.topic] for change in changes if change.what == "topic"])
         differing = sorted({change.topic for change in changes if change.what not in ("topic", "partitions")})
         if differing:
+            current = await current_configs(client, differing)
             resources = [
-                ConfigResource(ConfigResourceType.TOPIC, name, wanted_configs(settings, by_name[name]))
+                ConfigResource(
+                    ConfigResourceType.TOPIC, name, wanted_configs(settings, by_name[name]) | _readable(current[name])
+                )
                 for name in differing
             ]
             for response in await client.alter_configs(resources):
@@ -239,6 +247,12 @@ async def apply_topics(settings: Settings) -> list[Change]:
                 )
             await asyncio.sleep(POLL_S)
     return changes
+
+
+def _readable(current: Mapping[str, str]) -> dict[str, str]:
+    """Return the compression that a topic is to have: the request replaces all settings of the topic itself."""
+    kind = current.get(COMPRESSION, READABLE_DEFAULT)
+    return {COMPRESSION: kind if kind in codecs.READABLE else READABLE_DEFAULT}
 
 
 def _check_altered(resources: Sequence[tuple[int, str | None, int, str]]) -> None:

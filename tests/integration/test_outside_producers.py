@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from dispatcher.reader import GroupReader
 from schemas import topics
 from schemas.codec import TASK
 from schemas.headers import headers
+from tests.support.java_producer import needs_java, written_by_java
 from tests.support.kafka import patient_lookups
 from tests.support.outsiders import outsider, transactional, write
 from tests.support.record_batches import HOSTILE, batch, produce, record
@@ -127,6 +129,21 @@ async def taken(bench: Bench, group: str) -> list[bytes]:
     return keys
 
 
+@needs_java
+async def test_a_transaction_of_the_java_producer(bench: Bench, tmp_path: Path) -> None:
+    given_up, committed = tasks(bench, 5), tasks(bench, 20)
+    for some, end in ((given_up, "abort"), (committed, "commit")):
+        written = [*some.values()]
+        kafka = bench.settings.kafka.bootstrap
+        await asyncio.to_thread(written_by_java, tmp_path, kafka, place(bench), written, codec="snappy", end=end)
+    await eventually_async(
+        lambda: all(bench.probe.work[one] for one in committed), what="work of what Java has written"
+    )
+    await goes_on(bench)
+    assert not any(bench.probe.work[one] for one in given_up)
+    assert not {*given_up} & {key.decode() for key in await tailed(bench)}
+
+
 async def letters(bench: Bench, offset: int) -> list[Any]:
     return [
         letter for letter in bench.probe.dead_letters
@@ -192,6 +209,9 @@ async def test_transactions_are_read_when_they_are_committed(bench: Bench) -> No
     seen = {key.decode() for key in await tailed(bench)}
     assert set(committed) <= seen
     assert not seen & {*given_up, *open_}
+    held = await Cluster(bench.settings, name="test").held({place(bench).topic: 2})
+    assert held.keys() == {place(bench)}
+    assert held[place(bench)] >= len(open_) + 1
     lookup = Lookup(bench.settings, name="test")
     await lookup.open([place(bench).topic])
     assert (await lookup.bounds([place(bench)]))[place(bench)][1] <= first
