@@ -64,9 +64,14 @@ class Scheduler:
         rows: Callable[[], Rows],
         batches: Callable[[], Rows],
         silent_s: Callable[[], float] = lambda: 0.0,
+        lacks: Callable[[str], bool] = lambda _: False,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """`silent_s` tells for how long the consumer group has not confirmed that this process is its member."""
+        """Make it.
+
+        `silent_s` tells for how long the consumer group has not confirmed that this process is its member, `lacks`
+        which queues have no work topic now.
+        """
         self._settings = settings
         self._level = level
         self._producer = producer
@@ -76,7 +81,9 @@ class Scheduler:
         self._rows = rows
         self._batches = batches
         self._shipping = Shipping(settings, level, producer=producer, index=index, rows=rows, batches=batches)
+        self.written = self._shipping.written
         self._silent_s = silent_s
+        self._lacks = lacks
         self._now_ms = now_ms
         self._rules = rules_of(settings)
         self._lease_ms = int(settings.streams.lease_s * 1000)
@@ -84,6 +91,7 @@ class Scheduler:
         self._tasks = settings.topic(topics.tasks(level))
         self._inbox: deque[Any] = deque()
         self._folding = False
+        self._folds = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._last_alive = time.monotonic()
@@ -117,11 +125,16 @@ class Scheduler:
             self._room.set()
             began = time.perf_counter()
             self._folding = True
+            self._folds += 1
             await self._fold(batch)
             self._folding = False
             busy = time.monotonic()
             metrics.BATCH_SECONDS.labels(topics.LEVELS[self._level]).observe(time.perf_counter() - began)
             metrics.BATCH_RECORDS.labels(topics.LEVELS[self._level]).observe(len(batch))
+
+    def under_way(self) -> int | None:
+        """Return the number of the batch that is being folded, None when there is none."""
+        return self._folds if self._folding else None
 
     async def watch_freeze(self) -> None:
         """Notice that the process slept; the session is then lost and somebody else may own the partitions."""
@@ -268,7 +281,7 @@ class Scheduler:
 
     def _work_partitions(self, queue: str) -> int:
         known = self._queues.get(queue)
-        if known is not None and known["served_by"] == "workers":
+        if (known is not None and known["served_by"] == "workers") or self._lacks(queue):
             return 0
         return known["work_partitions"] if known else self._settings.kafka.work_partitions
 

@@ -13,18 +13,15 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
-    InvalidTopicError,
     KafkaError,
     TopicAlreadyExistsError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
     for_code,
 )
-from aiokafka.protocol.metadata import MetadataRequest
 
 from core.errors import ConfigError, Unavailable
 from core.kafka import codecs
 from core.kafka.lookup import Lookup
+from core.kafka.offsets import widths_asked, widths_of
 from core.settings import Settings
 from schemas.topics import Topic, declared
 
@@ -32,8 +29,6 @@ POLL_S = 0.25
 LED_TRIES = 5
 COMPRESSION, READABLE_DEFAULT = "compression.type", "producer"
 """Whatever the broker's own setting is: under `producer` records stay as they were written."""
-ABSENT = (UnknownTopicOrPartitionError.errno, InvalidTopicError.errno)
-"""What a broker answers for a topic that does not exist, or that nobody could create."""
 
 
 class Change(NamedTuple):
@@ -115,15 +110,7 @@ async def partition_counts(client: AIOKafkaAdminClient, names: Iterable[str] | N
     if asked == []:
         return {}
     # Not describe_topics: on a broker with auto.create.topics.enable that creates the topics it asks for.
-    request = MetadataRequest(asked, allow_auto_topic_creation=False)
-    response = await client._send_request(request)  # noqa: SLF001
-    found: dict[str, int] = {}
-    for topic in response.to_object()["topics"]:
-        if topic["error_code"] == TopicAuthorizationFailedError.errno:
-            raise TopicAuthorizationFailedError(topic["topic"])
-        if topic["error_code"] not in ABSENT:
-            found[topic["topic"]] = len(topic["partitions"])
-    return found
+    return widths_of(await client._send_request(widths_asked(asked)))  # noqa: SLF001
 
 
 async def ensure_topics(settings: Settings, topics: Sequence[Topic]) -> list[str]:

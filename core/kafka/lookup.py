@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
 
@@ -19,7 +19,7 @@ from aiokafka.protocol.fetch import FetchRequest
 
 from core.errors import Unavailable
 from core.kafka.fetching import READ_COMMITTED, tell
-from core.kafka.offsets import EARLIEST, LATEST, offsets_at, retried
+from core.kafka.offsets import EARLIEST, LATEST, offsets_at, retried, widths_asked, widths_of
 from core.kafka.record_format import Unpacked, Unread
 from core.kafka.unpacking import Unpacking
 from core.settings import Settings
@@ -187,6 +187,30 @@ class Lookup:
             # In this order: what is deleted meanwhile must not put the first offset behind the next one.
             begins, ends = await self._offsets(tps, EARLIEST), await self._offsets(tps, LATEST)
         return {tp: (max(0, begins[tp]), max(0, ends[tp])) for tp in tps}
+
+    async def widths(self, names: Collection[str]) -> dict[str, int]:
+        """Return the number of partitions of those of some topics that exist, and know them from now on."""
+        if not names:
+            return {}
+
+        async def ask(client: AIOKafkaClient) -> dict[str, int]:
+            node = client.get_random_node()
+            if node is None:
+                raise LeaderNotAvailableError
+            found = widths_of(await client.send(node, widths_asked(list(names))))
+            if not found.keys() <= client._topics:  # noqa: SLF001 - no public way to add to them
+                await client.set_topics({*client._topics, *found})  # noqa: SLF001
+            return found
+
+        async with _bounded("ask for topics"):
+            return await self._patiently(ask)
+
+    async def ends(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the next offset of partitions."""
+        if not tps:
+            return {}
+        async with _bounded("ask for offsets"):
+            return await self._offsets(list(tps), LATEST)
 
     async def _fetch(self, tp: TopicPartition, offset: int, limit: int, *, certain: bool = False) -> _Fetched:
         """Fetch from an offset on what is committed; with `certain` what is no part of any transaction."""

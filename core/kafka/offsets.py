@@ -1,21 +1,31 @@
-"""Ask for the first or the next offset of many partitions: one request to each broker, not one per partition."""
+"""Ask for offsets of many partitions with one request to each broker, and for the partitions of many topics."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, LeaderNotAvailableError, for_code
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaError,
+    LeaderNotAvailableError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 T = TypeVar("T")
 
 LATEST, EARLIEST = -1, -2
 RETRY_S = 0.1
+ABSENT = (UnknownTopicOrPartitionError.errno, InvalidTopicError.errno)
+"""What a broker answers for a topic that does not exist, or that nobody could create."""
 
 
 async def retried(client: AIOKafkaClient, ask: Callable[[AIOKafkaClient], Awaitable[T]]) -> T:
@@ -55,4 +65,20 @@ async def offsets_at(
                 if code:
                     raise for_code(code)
                 found[TopicPartition(topic, partition)] = offset
+    return found
+
+
+def widths_asked(names: list[str] | None) -> Any:
+    """Return the request for the partitions of some topics, without names of all; it never creates one."""
+    return MetadataRequest(names, allow_auto_topic_creation=False)
+
+
+def widths_of(response: Any) -> dict[str, int]:
+    """Return the number of partitions of those that exist."""
+    found: dict[str, int] = {}
+    for topic in response.to_object()["topics"]:
+        if topic["error_code"] == TopicAuthorizationFailedError.errno:
+            raise TopicAuthorizationFailedError(topic["topic"])
+        if topic["error_code"] not in ABSENT:
+            found[topic["topic"]] = len(topic["partitions"])
     return found
