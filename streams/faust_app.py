@@ -23,7 +23,14 @@ from faust.types import TP
 from core.settings import Settings
 from schemas import topics
 from schemas.topics import level_name
-from streams.faust_consumer import QuickConsumer, commit_only, mend_seek, note_heartbeats, stable_end
+from streams.faust_consumer import (
+    QuickConsumer,
+    ask_for_all,
+    commit_only,
+    mend_seek,
+    note_heartbeats,
+    stable_end,
+)
 
 INBOX_LIMIT = 4096
 """Events read ahead of the fold; above it Faust's own bounded buffer fills and the fetcher pauses."""
@@ -119,6 +126,7 @@ class LaneApp:
         committable: Callable[[tuple[str, int]], int | None],
     ) -> None:
         self._heard_at = time.monotonic()
+        self._asked = False
         self._inputs = (settings.topic(topics.tasks(level)), settings.topic(topics.events(level)))
         partitions = settings.kafka.partitions
         self.app = faust.App(
@@ -168,6 +176,8 @@ class LaneApp:
             mend_seek(self.app.consumer, inputs, committable)
             commit_only(self.app.consumer, inputs, committable)
             await on_ready({tp.partition for tp in inputs})
+            if not self._asked:  # once: where the topics themselves do not fit, asking again changes nothing
+                self._asked = ask_for_all(self.app.consumer, inputs, self._inputs)
 
         async def revoked(*_: Any, **__: Any) -> None:
             await on_revoked()

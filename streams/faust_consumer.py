@@ -6,7 +6,7 @@ All of this leans on private parts of Faust and aiokafka; a canary test holds ea
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Collection, Coroutine, Generator
 from functools import partial
 from typing import Any
 
@@ -129,9 +129,35 @@ def commit_only(consumer: Any, inputs: set[TP], committable: Callable[[tuple[str
 
 
 def stable_end(consumer: Any, tp: TP) -> int | None:
-    """Return the end of what is committed in a partition, as the last fetch told it."""
-    end: int | None = consumer._thread._ensure_consumer().last_stable_offset(tp)  # noqa: SLF001
+    """Return the end of what is committed in a partition, as the last fetch told it; None for one that is not ours.
+
+    Where its topic is gone the broker is asked for it, so that it is noticed when it is there again: aiokafka itself
+    asks every five minutes.
+    """
+    thread = consumer._thread  # noqa: SLF001
+    client = thread._ensure_consumer()  # noqa: SLF001
+    if tp not in client.assignment():
+        if not client.partitions_for_topic(tp.topic):
+            thread.thread_loop.call_soon_threadsafe(client._client.force_metadata_update)  # noqa: SLF001
+        return None
+    end: int | None = client.last_stable_offset(tp)
     return end
+
+
+def ask_for_all(consumer: Any, inputs: set[TP], topics: Collection[str]) -> bool:
+    """Join the group anew when partitions of an input are missing that are there; tells whether that was needed.
+
+    A static member that comes back within its session is given what it had. If a topic was not there then, it would be
+    read by nobody for ever: aiokafka asks again only when the metadata changes after it has joined.
+    """
+    client = consumer._thread._ensure_consumer()  # noqa: SLF001
+    given = {topic: {tp.partition for tp in inputs if tp.topic == topic} for topic in topics}
+    every = set().union(*given.values())
+    there = {topic: client.partitions_for_topic(topic) or set() for topic in topics}
+    if all(every & there[topic] <= partitions for topic, partitions in given.items()):
+        return False
+    consumer._thread.thread_loop.call_soon_threadsafe(client._coordinator.request_rejoin)  # noqa: SLF001
+    return True
 
 
 def note_heartbeats(consumer: Any, heard: Callable[[], None]) -> None:

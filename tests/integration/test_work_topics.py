@@ -1,4 +1,4 @@
-"""Work topics that are deleted or made anew under a running scheduler: their queue waits, and no other."""
+"""Topics that are deleted or made anew under a running scheduler: of work topics their queue waits, and no other."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from aiokafka.admin import NewTopic
 
-from core.kafka.admin import admin
+from core.kafka.admin import admin, apply_topics, partition_counts
 from core.kafka.cluster import Cluster
 from core.kafka.producer import Record
 from core.kafka.tail import Records, Tail
+from dispatcher.clock import Deadline
+from dispatcher.reader import GroupReader
 from schemas import topics
 from schemas.codec import TASK, WORK
 from schemas.headers import headers
@@ -98,3 +100,41 @@ async def test_a_work_topic_that_others_made_anew_gets_its_records_again(bench: 
     )
     await works_of_other(bench, 2)
     assert bench.role.pid == pid
+
+
+async def test_a_member_of_the_group_of_a_work_topic_reads_on(bench: Bench) -> None:
+    async def nothing() -> None:
+        """Settle nothing."""
+
+    topic, attempts = work_topic(bench), dict[str, int]()
+    reader = GroupReader(bench.settings, name="test", group=topic, topics=[topic], on_revoke=nothing)
+
+    async def taken(one: str) -> int:
+        for found in await reader.take(100):
+            work = WORK.decode(found.record.value)
+            attempts[work["id"]] = work["attempt"]
+            found.claims.settled(found.record.offset)
+        await reader.commit()
+        return attempts.get(one, 0)
+
+    [one, *_] = await queued(bench)
+    first = await until(lambda: taken(one))
+    async with admin(bench.settings) as client:
+        await client.delete_topics([topic])
+    assert await until(lambda: taken(one), lambda attempt: attempt > first) > first
+    await reader.close(Deadline(10))
+
+
+async def test_a_tasks_topic_that_was_made_anew_is_read_from_its_first_record(bench: Bench) -> None:
+    await queued(bench, 6)
+    topic = bench.settings.topic(topics.tasks(0))
+    async with admin(bench.settings) as client:
+        await client.delete_topics([topic])
+        await until(lambda: partition_counts(client, [topic]), lambda there: topic not in there)
+    await apply_topics(bench.settings)
+    made = await bench.probe.submit(2)
+    await eventually_async(lambda: all(bench.probe.work[one] for one in made), within_s=120, what="work of new tasks")
+    # All of it is committed: who begins anew does not lose or repeat it.
+    cluster, group = Cluster(bench.settings, name="test"), bench.settings.topic("scheduler.online")
+    [found] = await until(lambda: cluster.lags([(group, topic)]), lambda lags: lags[0].waiting == 0)
+    assert found.read == 2

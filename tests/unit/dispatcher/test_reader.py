@@ -53,6 +53,9 @@ class Consumer:
         self.polled.set()
         return {PARTITION: [SimpleNamespace(topic="work", partition=0, offset=self.polls)]}
 
+    def partitions_for_topic(self, _: str) -> set[int]:
+        return {PARTITION.partition}
+
     async def stop(self) -> None:
         """Leave."""
         self.stopped = True

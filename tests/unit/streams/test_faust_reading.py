@@ -7,12 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.types import TP
 
 from core.kafka.fetching import COMMITTED, since
 from core.settings import Settings
 from streams.faust_app import LaneApp
-from streams.faust_consumer import CommittedThread, commit_only, mend_seek
+from streams.faust_consumer import CommittedThread, ask_for_all, commit_only, mend_seek, stable_end
 from tests.support.lane_app import lane_app
 
 
@@ -64,3 +66,57 @@ async def test_a_committed_offset_behind_the_end_is_not_where_reading_begins() -
     await consumer.perform_seek()
     assert sought == {TP("t", 0): 3, TP("t", 2): 0}
     assert consumer._committed_offset[TP("t", 0)] is None
+
+
+class Client:
+    """A consumer that was given partitions of some topics."""
+
+    def __init__(self, *given: TP, there: dict[str, set[int]]) -> None:
+        self.given, self.there = set(given), there
+        self.called: list[str] = []
+        self._client = SimpleNamespace(force_metadata_update=lambda: self.called.append("metadata"))
+        self._coordinator = SimpleNamespace(request_rejoin=lambda: self.called.append("rejoin"))
+
+    def assignment(self) -> set[TP]:
+        return self.given
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return self.there.get(topic)
+
+    def last_stable_offset(self, _: TP) -> int:
+        return 7
+
+    def consumer(self) -> SimpleNamespace:
+        loop = SimpleNamespace(call_soon_threadsafe=lambda call: call())
+        return SimpleNamespace(_thread=SimpleNamespace(_ensure_consumer=lambda: self, thread_loop=loop))
+
+
+def test_a_topic_that_was_not_there_when_the_group_was_joined_is_asked_for() -> None:
+    events = {TP("events", 0), TP("events", 1)}
+    whole = events | {TP("tasks", 0), TP("tasks", 1)}
+    both = {"events": {0, 1}, "tasks": {0, 1}}
+    for inputs, there, called in (
+        (whole, both, []),
+        (events, both, ["rejoin"]),
+        (events, {"events": {0, 1}}, []),
+        ({TP("events", 0), TP("tasks", 0)}, both, []),
+    ):
+        client = Client(*inputs, there=there)
+        assert ask_for_all(client.consumer(), set(inputs), ["events", "tasks"]) is bool(called)
+        assert client.called == called
+
+
+def test_the_end_of_a_partition_that_is_not_ours_is_not_known() -> None:
+    client = Client(TP("events", 0), there={"events": {0}})
+    assert stable_end(client.consumer(), TP("events", 0)) == 7
+    assert stable_end(client.consumer(), TP("events", 1)) is None
+    assert client.called == []
+    assert stable_end(client.consumer(), TP("tasks", 0)) is None
+    assert client.called == ["metadata"]
+
+
+def test_the_parts_of_aiokafka_that_are_asked() -> None:
+    assert inspect.isfunction(GroupCoordinator.request_rejoin)
+    assert inspect.isfunction(AIOKafkaClient.force_metadata_update)
+    assert inspect.isfunction(AIOKafkaConsumer.partitions_for_topic)
+    assert "self._coordinator = GroupCoordinator(" in inspect.getsource(AIOKafkaConsumer.start)
