@@ -17,6 +17,7 @@ from mode.services import WaitResults
 
 from core.kafka.fetching import COMMITTED, mend_fetching
 from core.kafka.heartbeats import on_heartbeat
+from core.kafka.offsets import LATEST, offsets_at, retried
 
 
 class QuickConsumer(driver.Consumer):
@@ -64,6 +65,15 @@ class CommittedThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = COMMITTED  # noqa: SLF001 - it is looked at when the consumer starts
         return consumer
+
+    async def _highwaters(self, partitions: Collection[TP]) -> dict[TP, int]:
+        """Return the ends of changelogs behind any transaction that is open, too.
+
+        A table that was recovered only up to one would lack the rows behind it: the recovery waits for its end.
+        """
+        client = self._ensure_consumer()._client  # noqa: SLF001
+        found = await retried(client, lambda one: offsets_at(one, partitions, LATEST, isolation=0))
+        return {TP(*tp): end for tp, end in found.items()}
 
 
 class _Begun:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from faust.tables.recovery import Recovery
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
 from core.kafka.fetching import COMMITTED, since
@@ -120,3 +123,24 @@ def test_the_parts_of_aiokafka_that_are_asked() -> None:
     assert inspect.isfunction(AIOKafkaClient.force_metadata_update)
     assert inspect.isfunction(AIOKafkaConsumer.partitions_for_topic)
     assert "self._coordinator = GroupCoordinator(" in inspect.getsource(AIOKafkaConsumer.start)
+
+
+async def test_a_table_is_recovered_beyond_an_open_transaction(tmp_path: Path) -> None:
+    """Else it would lack the rows that were written behind it."""
+    asked: list[int] = []
+
+    class Broker:
+        cluster = SimpleNamespace(leader_for_partition=lambda _: 1)
+
+        async def send(self, _: int, request: Any) -> Any:
+            asked.append(request._isolation_level)
+            found = [(topic, [(number, 0, 0, 12) for number, _ in several]) for topic, several in request._topics]
+            return SimpleNamespace(topics=found)
+
+    thread = lane(tmp_path).app.consumer._thread
+    thread._consumer = SimpleNamespace(_client=Broker())
+    assert await thread._highwaters([TP("status", 3)]) == {TP("status", 3): 12}
+    assert asked == [0]
+    thread._consumer = None
+    assert "self._highwaters" in inspect.getsource(AIOKafkaConsumerThread.highwaters)
+    assert "await consumer.highwaters(*tps)" in inspect.getsource(Recovery._build_highwaters)
