@@ -30,6 +30,11 @@ class Claims:
         self._open[offset] = RUNNING
         self._next = offset + 1
 
+    def passed(self, position: int) -> None:
+        """Note where reading goes on: behind the last record there may be offsets without one, as of transactions."""
+        if self._next is not None:
+            self._next = max(self._next, position)
+
     def ended(self, offset: int) -> None:
         """Note that the call is over and its outcome is on the way: it needs no claim, but is not safe yet."""
         if offset in self._open:

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Any
 
 from core.errors import HeadraceError
+from core.kafka.record_format import unread
 from core.settings import Settings
 from dispatcher.claims import Claims
 from schemas import headers, ids
@@ -96,6 +97,8 @@ class Item:
 
 def read(settings: Settings, record: Any) -> Item:
     """Read a work record; raises Poison."""
+    if (why := unread(record)) is not None:
+        raise Poison(why.reason)
     if record.value is None:
         raise Poison("the record has no value")
     try:

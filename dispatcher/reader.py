@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
+from core.kafka.fetching import COMMITTED, mend_fetching, position_of
 from core.kafka.heartbeats import on_heartbeat
 from core.settings import Settings
 from dispatcher import metrics
@@ -38,6 +39,7 @@ NEVER_MS = 86_400_000
 FETCH_BYTES = 262_144
 """Read ahead per partition: getmany empties one partition after the other, so this is also how unfair it can be."""
 COMMIT_S = 5.0
+LOST_S = 1.0
 BACKOFF_S = 0.5
 FAILURES = 5
 
@@ -73,6 +75,7 @@ class GroupReader:
         self._failures = 0
         self._joined = False
         self._confirmed_at = 0.0
+        self._asked_at = 0.0
         self.given_ms = 0
         """When partitions were assigned last, and below by the monotonic clock."""
         self.given_at = 0.0
@@ -96,6 +99,7 @@ class GroupReader:
         """Return the next records, none after a fifth of a second; failures are waited out."""
         if not await self.open():
             return []
+        self._ask_for_lost()
         try:
             batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=max_records)
         except ConsumerStoppedError:
@@ -112,7 +116,20 @@ class GroupReader:
             for record in records:
                 claims.take(record.offset)
                 taken.append(Taken(record, claims))
+        for tp, claims in self._claims.items():
+            if (position := position_of(self._consumer, tp)) is not None:
+                claims.passed(position)
         return await self._ours(taken)
+
+    def _ask_for_lost(self) -> None:
+        """Ask the broker for a topic that is gone, so that it is noticed when it is there again.
+
+        aiokafka itself asks every five minutes.
+        """
+        gone = any(not self._consumer.partitions_for_topic(topic) for topic in self._topics)
+        if gone and time.monotonic() - self._asked_at > LOST_S:
+            self._asked_at = time.monotonic()
+            self._consumer._client.force_metadata_update()  # noqa: SLF001
 
     async def _ours(self, taken: list[Taken]) -> list[Taken]:
         """Leave out what another member has by now; whoever was frozen reads on until the group tells it so.
@@ -192,12 +209,14 @@ class GroupReader:
         return self._claims.get(TopicPartition(record.topic, record.partition)) is taken.claims
 
     async def _joining(self) -> Any:
+        mend_fetching()
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka.bootstrap,
             client_id=self.name,
             group_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level=COMMITTED,
             session_timeout_ms=SESSION_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
             rebalance_timeout_ms=REBALANCE_MS,

@@ -15,6 +15,7 @@ from rich.text import Text
 from core.asyncapi import document
 from core.config import load_settings
 from core.kafka.admin import Change, apply_topics, diff_topics
+from core.kafka.work_topics import apply_work, diff_work
 from core.registry.registering import lacking_schemas, register_schemas
 from core.settings import Settings
 from headrace.options import config_option, reported, settings_here
@@ -39,7 +40,8 @@ def apply(config: Path | None, as_json: bool) -> None:
     """Create missing topics and set differing topic settings.
 
     Safe to repeat: a second run changes nothing. The number of partitions of an existing topic is never changed, for
-    the home of every task depends on it; such a difference stays visible in `headrace topics diff`.
+    the home of every task depends on it; such a difference stays visible in `headrace topics diff`. Only work topics
+    are widened, and those of registered queues are made again when they are gone.
 
     With kafka.registry_url the schemas are registered in that schema registry, too, under the ids that records carry.
     """
@@ -77,11 +79,15 @@ def asyncapi(config: Path | None) -> None:
 
 
 async def _apply(settings: Settings) -> list[Change]:
-    return [*await apply_topics(settings), *await register_schemas(settings, say=_progress)]
+    return [
+        *await apply_topics(settings),
+        *await apply_work(settings),
+        *await register_schemas(settings, say=_progress),
+    ]
 
 
 async def _diff(settings: Settings) -> list[Change]:
-    return [*await diff_topics(settings), *await lacking_schemas(settings)]
+    return [*await diff_topics(settings), *await diff_work(settings), *await lacking_schemas(settings)]
 
 
 def _progress(text: str) -> None:

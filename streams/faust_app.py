@@ -23,7 +23,14 @@ from faust.types import TP
 from core.settings import Settings
 from schemas import topics
 from schemas.topics import level_name
-from streams.faust_consumer import QuickConsumer, commit_only, mend_seek, note_heartbeats
+from streams.faust_consumer import (
+    QuickConsumer,
+    ask_for_all,
+    commit_only,
+    mend_seek,
+    note_heartbeats,
+    stable_end,
+)
 
 INBOX_LIMIT = 4096
 """Events read ahead of the fold; above it Faust's own bounded buffer fills and the fetcher pauses."""
@@ -119,6 +126,7 @@ class LaneApp:
         committable: Callable[[tuple[str, int]], int | None],
     ) -> None:
         self._heard_at = time.monotonic()
+        self._asked = False
         self._inputs = (settings.topic(topics.tasks(level)), settings.topic(topics.events(level)))
         partitions = settings.kafka.partitions
         self.app = faust.App(
@@ -165,9 +173,11 @@ class LaneApp:
             inputs = {tp for tp in self.app.assignor.assigned_actives() if tp.topic in self._inputs}
             self._heard()
             note_heartbeats(self.app.consumer, self._heard)
-            mend_seek(self.app.consumer, inputs)
-            commit_only(self.app.consumer, committable)
+            mend_seek(self.app.consumer, inputs, committable)
+            commit_only(self.app.consumer, inputs, committable)
             await on_ready({tp.partition for tp in inputs})
+            if not self._asked:  # once: where the topics themselves do not fit, asking again changes nothing
+                self._asked = ask_for_all(self.app.consumer, inputs, self._inputs)
 
         async def revoked(*_: Any, **__: Any) -> None:
             await on_revoked()
@@ -197,9 +207,8 @@ class LaneApp:
         return time.monotonic() - self._heard_at
 
     def end(self, place: tuple[str, int]) -> int | None:
-        """Return the end of a partition as the last fetch told it."""
-        found: int | None = self.app.consumer.highwater(TP(*place))
-        return found
+        """Return the end of what is committed in a partition, as the last fetch told it."""
+        return stable_end(self.app.consumer, TP(*place))
 
     async def start(self) -> None:
         """Join the group, recover the table and begin to read."""

@@ -244,6 +244,6 @@ class Fold:
 
 def result_of(record: Any) -> tuple[Home, tuple[int, Result]]:
     """Index a record of results.LEVEL by its task, without the body."""
-    result = RESULT.decode(record.value)
+    result = RESULT.decode(record.value or b"")
     result["body"] = None
     return (record.partition, result["id"]), (record.offset, result)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from core.blobs import open_blobs
-from core.errors import FatalError, Frozen
+from core.errors import FatalError, Frozen, Unavailable
 from core.health import HealthServer
 from core.instance import claim_instance
 from core.kafka.admin import wait_for_broker, wait_for_topics
@@ -29,6 +29,7 @@ from streams.pulse import Pulse
 from streams.recovery import orphaned_results, spoken_attempts, starts_of, sweep, sweep_batches
 from streams.scheduler import Scheduler
 from streams.timers import Timers
+from streams.work_topics import CONFIRM_S, WorkTopics
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Lane:
             rows=lambda: self.app.rows,
             batches=lambda: self.app.batches,
             silent_s=lambda: self.app.silent_s(),  # noqa: PLW0108 - the app is made below
+            lacks=lambda queue: self.work_topics.lacks(queue),  # noqa: PLW0108 - the same
         )
         self.app = LaneApp(
             settings,
@@ -86,6 +88,17 @@ class Lane:
             kafka_since_ms=self.pulse.kafka_since_ms,
         )
 
+        self.work_topics = WorkTopics(
+            settings,
+            level,
+            lookup=self.lookup,
+            producer=self.timer_producer,
+            queues=self.queues,
+            rows=self.app.rows,
+            partitions=lambda: self.timers.partitions,
+            under_way=self.scheduler.under_way,
+            written=self.scheduler.written,
+        )
         self.bodies = BodySweeper(
             settings, level, blobs=open_blobs(settings), rows=self.app.rows, partitions=lambda: self.timers.partitions
         )
@@ -130,7 +143,10 @@ class Lane:
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Tell whether this process schedules."""
-        return bool(self.pulse.partitions), {"partitions": sorted(self.pulse.partitions)}
+        told: dict[str, object] = {"partitions": sorted(self.pulse.partitions)}
+        if self.work_topics.lacking:
+            told["queues_without_work_topic"] = self.work_topics.lacking
+        return bool(self.pulse.partitions), told
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; any part that fails ends the process."""
@@ -140,12 +156,14 @@ class Lane:
         named = (topics.tasks, topics.events, topics.results)
         read = [*(name(self.level) for name in named), topics.USAGE]
         await self.lookup.open([self.settings.topic(name) for name in read])
+        await self._see_work_topics()
         parts = {
             asyncio.create_task(self.scheduler.run(), name="scheduler"),
             asyncio.create_task(self.scheduler.watch_freeze(), name="watch-freeze"),
             asyncio.create_task(self.scheduler.watch_inputs(self.app.end), name="watch-inputs"),
             asyncio.create_task(self.timers.run(), name="timers"),
             asyncio.create_task(self.bodies.run(), name="bodies"),
+            asyncio.create_task(self.work_topics.run(), name="work-topics"),
             asyncio.create_task(self.pulse.run(), name="pulse"),
         }
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -167,6 +185,16 @@ class Lane:
         await self.queues.close()
         await self.timer_producer.stop()
         await self.producer.stop()
+
+    async def _see_work_topics(self) -> None:
+        """Look before the first batch: what ended this process may have been a work topic that is gone."""
+        try:
+            await self.work_topics.look()
+            if self.work_topics.unsure:
+                await asyncio.sleep(CONFIRM_S)
+                await self.work_topics.look()
+        except Unavailable as error:
+            log.warning("work topics: %s", error, extra={"event": "work_topics_unseen"})
 
     def _end_at_once(self, error: Exception) -> NoReturn:
         """End the process without any clean-up.

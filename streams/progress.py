@@ -18,7 +18,8 @@ class Progress:
 
     def __init__(self) -> None:
         self._next: dict[Place, int] = {}
-        self._ahead: dict[Place, set[int]] = {}
+        self._ahead: dict[Place, dict[int, int]] = {}
+        """Runs of offsets that are done behind one that is not: begin → the offset that follows."""
         self._behind_s: dict[Place, float] = {}
 
     def reset(self, starts: Mapping[Place, int]) -> None:
@@ -27,20 +28,31 @@ class Progress:
         self._ahead = {}
         self._behind_s = {}
 
-    def done(self, place: Place, offset: int) -> None:
-        """Note a record that is folded and durable."""
+    def done(self, place: Place, offset: int, *, since: int | None = None) -> None:
+        """Note a record that is folded and durable; between `since` and its offset there is no other."""
         following = self._next.get(place)
         if following is None or offset < following:
             return  # of a partition that is gone, or read once more
         self._behind_s.pop(place, None)
-        if offset > following:
-            self._ahead.setdefault(place, set()).add(offset)
-            return
-        ahead = self._ahead.get(place)
-        following += 1
-        while ahead and following in ahead:
-            ahead.discard(following)
-            following += 1
+        begin = max(following, offset if since is None else since)
+        ahead = self._ahead.setdefault(place, {})
+        ahead[begin] = max(offset + 1, ahead.get(begin, 0))
+        while (end := ahead.pop(following, None)) is not None:
+            following = end
+        self._next[place] = following
+
+    def skip(self, place: Place, offset: int) -> None:
+        """Note that there is no record between what is done and an offset: marks of transactions take up offsets."""
+        if offset > self._next.get(place, offset):
+            self._behind_s.pop(place, None)
+            self._next[place] = offset
+            self._join(place)
+
+    def _join(self, place: Place) -> None:
+        """Take in what begins before the next offset; a record that is read twice may be told with another gap."""
+        ahead, following = self._ahead.get(place, {}), self._next[place]
+        while ahead and (begin := min(ahead)) <= following:
+            following = max(following, ahead.pop(begin))
         self._next[place] = following
 
     def committable(self, place: Place) -> int | None:
@@ -48,13 +60,14 @@ class Progress:
         return self._next.get(place)
 
     def stuck(self, end: Callable[[Place], int | None], *, now_s: float, patience_s: float) -> list[Place]:
-        """List partitions that were seen below their end for a while, and have not moved since they were first seen so.
+        """List partitions that were not at their end for a while, and have not moved since they were first seen so.
 
         Time in which nothing came does not count: the first record after it is below the end, too, until it is folded.
         """
-        for place, following in self._next.items():
-            last = end(place)
-            if self._ahead.get(place) or (last is not None and following < last):
+        for place in self._next:
+            self._join(place)
+            last, following = end(place), self._next[place]
+            if self._ahead.get(place) or (last is not None and following != last):
                 self._behind_s.setdefault(place, now_s)
             else:
                 self._behind_s.pop(place, None)

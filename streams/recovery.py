@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from aiokafka import TopicPartition
 
 from core.kafka.admin import admin
-from core.kafka.lookup import Lookup
+from core.kafka.lookup import Found, Lookup
 from core.settings import Settings
 from schemas import topics
-from schemas.codec import BATCH, STATUS, state_of
+from schemas.codec import BATCH, STATUS, SchemaError, state_of
+from schemas.framing import FramingError
 from schemas.headers import find
 from schemas.records import Result
 from streams.faust_app import Rows
@@ -73,12 +75,17 @@ async def sweep_batches(batches: Rows, index: Index, partitions: Iterable[int], 
 async def starts_of(
     settings: Settings, level: int, group: str, partitions: Iterable[int], *, lookup: Lookup
 ) -> dict[TopicPartition, int]:
-    """Return where reading begins in each input partition: the committed offset, or the first record there is."""
+    """Return where reading begins in each input partition: the committed offset, or the first record there is.
+
+    Also where the committed offset lies behind the end: then the topic was made anew.
+    """
     inputs = [settings.topic(topics.tasks(level)), settings.topic(topics.events(level))]
     async with admin(settings) as client:
         committed = {tp: found.offset for tp, found in (await client.list_consumer_group_offsets(group)).items()}
     bounds = await lookup.bounds([TopicPartition(topic, partition) for topic in inputs for partition in partitions])
-    return {tp: max(committed.get(tp, first), first) for tp, (first, _) in bounds.items()}
+    return {
+        tp: at if first <= (at := committed.get(tp, first)) <= end else first for tp, (first, end) in bounds.items()
+    }
 
 
 async def orphaned_results(
@@ -92,8 +99,9 @@ async def orphaned_results(
         if since is None:
             continue
         async for record in lookup.scan(TopicPartition(results, partition), from_ms=max(0, since - CLOCK_MARGIN_MS)):
-            home, found = result_of(record)
-            known.setdefault(home, found)
+            with suppress(FramingError, SchemaError):  # of nobody who answers for a row
+                home, found = result_of(record)
+                known.setdefault(home, found)
     log.info("found %d results since the first uncommitted input", len(known), extra={"event": "results_scanned"})
     return known
 
@@ -114,20 +122,32 @@ async def spoken_attempts(
             continue
         end = min(ends[tp], start + SPOKEN_RECORDS)
         async for record in lookup.between(tp, start, end):
-            kind = (find(record.headers, "ce_type") or b"").decode().rpartition(".")[2]
-            attempt = find(record.headers, "x-attempt")
-            if kind in SPOKEN_KINDS and attempt is not None and record.key is not None:
-                value = rows.get(tp.partition, record.key)
+            if (told := _attempt_of(record)) is not None:
+                key, attempt = told
+                value = rows.get(tp.partition, key.encode())
                 row = STATUS.decode(value) if value is not None else None
-                if row is None or (row["state"] == "queued" and row["attempt"] == int(attempt)):
-                    spoken.add((tp.partition, record.key.decode(), int(attempt)))
+                if row is None or (row["state"] == "queued" and row["attempt"] == attempt):
+                    spoken.add((tp.partition, key, attempt))
     return {tp.partition: ends[tp] for tp, at in starts.items() if tp.topic == tasks and at < ends[tp]}, spoken
+
+
+def _attempt_of(record: Found) -> tuple[str, int] | None:
+    """Return the task and attempt of which a worker speaks; None for all else, whatever its headers say."""
+    kind = (find(record.headers, "ce_type") or b"").decode(errors="replace").rpartition(".")[2]
+    attempt = find(record.headers, "x-attempt")
+    if kind not in SPOKEN_KINDS or attempt is None or record.key is None:
+        return None
+    try:
+        return record.key.decode(), int(attempt)
+    except ValueError:
+        return None
 
 
 async def _first_uncommitted_ms(lookup: Lookup, starts: Mapping[TopicPartition, int]) -> int | None:
     times: list[int] = []
     for tp, (_, end) in (await lookup.bounds([*starts])).items():
         if starts[tp] < end:
-            record = await lookup.read(tp, starts[tp])
-            times.append(record.timestamp if record is not None else 0)
+            record = await lookup.first_record(tp, starts[tp], end)
+            if record is not None:  # else only marks of transactions are there
+                times.append(record.timestamp)
     return min(times) if times else None

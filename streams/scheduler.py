@@ -17,10 +17,12 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from core.errors import FatalError, Frozen
+from core.errors import Frozen
 from core.kafka.deadletters import dead_letter
+from core.kafka.fetching import since
 from core.kafka.lookup import Lookup
 from core.kafka.producer import Producer
+from core.kafka.record_format import unread
 from core.queues import QueueDirectory
 from core.settings import Settings
 from schemas import topics
@@ -31,6 +33,7 @@ from streams.batch_fold import BatchSource
 from streams.door import Door
 from streams.faust_app import INBOX_LIMIT, Rows
 from streams.fold import Fold, Home
+from streams.gaps import over_gap
 from streams.index import Index
 from streams.inputs import Poison, Submission, read_event
 from streams.progress import Place, Progress
@@ -61,9 +64,14 @@ class Scheduler:
         rows: Callable[[], Rows],
         batches: Callable[[], Rows],
         silent_s: Callable[[], float] = lambda: 0.0,
+        lacks: Callable[[str], bool] = lambda _: False,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """`silent_s` tells for how long the consumer group has not confirmed that this process is its member."""
+        """Make it.
+
+        `silent_s` tells for how long the consumer group has not confirmed that this process is its member, `lacks`
+        which queues have no work topic now.
+        """
         self._settings = settings
         self._level = level
         self._producer = producer
@@ -73,7 +81,9 @@ class Scheduler:
         self._rows = rows
         self._batches = batches
         self._shipping = Shipping(settings, level, producer=producer, index=index, rows=rows, batches=batches)
+        self.written = self._shipping.written
         self._silent_s = silent_s
+        self._lacks = lacks
         self._now_ms = now_ms
         self._rules = rules_of(settings)
         self._lease_ms = int(settings.streams.lease_s * 1000)
@@ -81,6 +91,7 @@ class Scheduler:
         self._tasks = settings.topic(topics.tasks(level))
         self._inbox: deque[Any] = deque()
         self._folding = False
+        self._folds = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._last_alive = time.monotonic()
@@ -114,11 +125,16 @@ class Scheduler:
             self._room.set()
             began = time.perf_counter()
             self._folding = True
+            self._folds += 1
             await self._fold(batch)
             self._folding = False
             busy = time.monotonic()
             metrics.BATCH_SECONDS.labels(topics.LEVELS[self._level]).observe(time.perf_counter() - began)
             metrics.BATCH_RECORDS.labels(topics.LEVELS[self._level]).observe(len(batch))
+
+    def under_way(self) -> int | None:
+        """Return the number of the batch that is being folded, None when there is none."""
+        return self._folds if self._folding else None
 
     async def watch_freeze(self) -> None:
         """Notice that the process slept; the session is then lost and somebody else may own the partitions."""
@@ -132,8 +148,8 @@ class Scheduler:
             await asyncio.sleep(1)
             if self._inbox or self._folding:
                 continue
-            if stuck := self.progress.stuck(end, now_s=time.monotonic(), patience_s=STUCK_S):
-                raise FatalError(f"records of {stuck[0][0]}/{stuck[0][1]} were never delivered; reading them again")
+            for place in self.progress.stuck(end, now_s=time.monotonic(), patience_s=STUCK_S):
+                await over_gap(self._lookup, self.progress, place, end(place))
 
     def check_freeze(self) -> None:
         """Raise Frozen when the process did not run for longer than its session lasts; also the producer's fence."""
@@ -178,7 +194,9 @@ class Scheduler:
         await self._shipping.ship(fold, now_ms)
         for event in folded:
             message = event.message
-            self.progress.done((message.topic, message.partition), message.offset)
+            why = unread(message)
+            last = message.offset if why is None else why.last
+            self.progress.done((message.topic, message.partition), last, since=since(message))
             event.ack()
         self._end_replays({event.message.partition for event in folded})
 
@@ -192,6 +210,8 @@ class Scheduler:
                 self._arrived.set()
 
     def _decode(self, message: Any) -> Submission | Event | Poison:
+        if (why := unread(message)) is not None:
+            return Poison(why.reason, None)
         if message.topic == self._tasks:
             return self.door.read(message)
         return read_event(message, max_bytes=self._settings.kafka.max_message_bytes)
@@ -261,7 +281,7 @@ class Scheduler:
 
     def _work_partitions(self, queue: str) -> int:
         known = self._queues.get(queue)
-        if known is not None and known["served_by"] == "workers":
+        if (known is not None and known["served_by"] == "workers") or self._lacks(queue):
             return 0
         return known["work_partitions"] if known else self._settings.kafka.work_partitions
 

@@ -42,6 +42,9 @@ class Shipping:
         self._results = settings.topic(topics.results(level))
         self._status = settings.topic(topics.status(level))
         self._changelog = settings.topic(topics.BATCHES)
+        self._work = settings.topic(topics.WORK)
+        self.written: dict[tuple[str, int], int] = {}
+        """The offset behind the last work record that was written to each partition."""
 
     async def ship(self, fold: Fold, now_ms: int) -> None:
         """Write everything in order; raises DeliveryFailed."""
@@ -71,6 +74,7 @@ class Shipping:
             elif pending.offset is not None:
                 placed.append((pending.home, pending.offset))
         offsets = await self._producer.ship(records) if records else {}
+        self.written |= {at: found[-1] + 1 for at, found in offsets.items() if at[0].startswith(self._work)}
         for partition, homes in written.items():
             placed += zip(homes, offsets[self._results, partition], strict=True)
         for home, offset in placed:

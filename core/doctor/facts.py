@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -88,6 +88,14 @@ class Facts:
     partitions: int = 0
     broker_error: str | None = None
     missing_topics: Sequence[str] = ()
+    widths: Sequence[tuple[str, int, int]] = ()
+    """Topics with another number of partitions than they need: name, what is there, what is needed."""
+    missing_work: Sequence[str] = ()
+    """Work topics of registered queues that are not there."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Topics whose records are written in a codec that cannot be read → its name."""
+    held: Mapping[str, int] = field(default_factory=dict)
+    """Partitions (topic/number) in which records wait for the end of a transaction → how many."""
     queues: Sequence[Queue] = ()
     work: Sequence[QueueFlow] = ()
     lanes: dict[int, Flow] = field(default_factory=dict)

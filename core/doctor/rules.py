@@ -47,6 +47,31 @@ def _topics(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "problem", "topics_missing", "topics", f"there is no topic {names}", "run `headrace topics apply`"
         )
+    if facts.missing_work:
+        yield Finding(
+            "problem", "work_topics_missing", "topics",
+            f"there is no topic {_some(facts.missing_work)}; the tasks of its queue wait",
+            "run `headrace topics apply`",
+        )  # fmt: skip
+    for name, there, wanted in facts.widths:
+        yield Finding(
+            "problem", "topic_width", name, f"topic {name} has {there} partitions and needs {wanted}",
+            "run `headrace topics apply`, which widens work topics" if there < wanted else
+            "partition counts are fixed for the life of a cluster: set kafka.partitions to what is there",
+        )  # fmt: skip
+    if facts.unreadable:
+        kinds = ", ".join(sorted(set(facts.unreadable.values())))
+        yield Finding(
+            "problem", "compression_unreadable", "topics",
+            f"records of {_some(list(facts.unreadable))} are written with compression.type {kinds}, which is not read",
+            "run `headrace topics apply`; it sets compression.type of these topics to producer",
+        )  # fmt: skip
+    for place, count in facts.held.items():
+        yield Finding(
+            "note", "transaction_open", place,
+            f"{_count(count, 'record')} of {place} wait for the end of a transaction",
+            "end it at its producer; Kafka does so after its transaction.timeout.ms",
+        )  # fmt: skip
 
 
 def _lanes(facts: Facts) -> Iterator[Finding]:

@@ -19,10 +19,10 @@ from core.errors import Unavailable
 from core.kafka.cluster import Cluster, Lag, Member
 from core.kafka.lookup import Found, Lookup
 from core.kafka.offsets import LATEST
-from core.queues import merged
+from core.kafka.work_topics import changes_of, queues_of, work_topics
 from core.settings import Settings
 from schemas import topics
-from schemas.codec import CONTROL, EVENT, QUEUE, SchemaError
+from schemas.codec import CONTROL, EVENT, SchemaError
 from schemas.framing import FramingError
 from schemas.headers import TYPE, find
 from schemas.records import Queue
@@ -43,9 +43,12 @@ async def survey(settings: Settings, cluster: Cluster) -> Facts:
     """Look for some seconds; what cannot be reached is told in the facts and raises nothing."""
     facts = Facts(kafka=settings.kafka.bootstrap, partitions=settings.kafka.partitions, disks=_disks(settings))
     try:
-        wanted = [settings.topic(topic.name) for topic in topics.declared(partitions=settings.kafka.partitions)]
+        declared = topics.declared(partitions=settings.kafka.partitions)
+        wanted = {settings.topic(topic.name): topic.partitions for topic in declared}
         there = await cluster.topics(wanted)
         facts.missing_topics = [name for name in wanted if name not in there]
+        facts.widths = [(name, there[name], wide) for name, wide in wanted.items() if there.get(name, wide) != wide]
+        facts.unreadable = await cluster.unreadable(list(there))
         if not facts.missing_topics:
             await _look(settings, cluster, facts)
     except Unavailable as error:
@@ -53,23 +56,12 @@ async def survey(settings: Settings, cluster: Cluster) -> Facts:
     return facts
 
 
-async def queues_of(settings: Settings, lookup: Lookup) -> list[Queue]:
-    """Fold the queues topic."""
-    tp = TopicPartition(settings.topic(topics.QUEUES), 0)
-    found: dict[str, Queue] = {}
-    for begin, end in (await lookup.bounds([tp])).values():
-        async for record in lookup.between(tp, begin, end):
-            with suppress(FramingError, SchemaError):
-                queue = QUEUE.decode(record.value or b"")
-                found[queue["name"]] = merged(found.get(queue["name"]), queue)
-    return sorted(found.values(), key=lambda queue: queue["name"])
-
-
 async def _look(settings: Settings, cluster: Cluster, facts: Facts) -> None:
     named = [*(topics.events(level) for level in LEVELS), *(topics.tasks(level) for level in LEVELS)]
     named += [topics.CONTROLS, topics.QUEUES, topics.DEAD_LETTERS]
     async with cluster.reading([settings.topic(name) for name in named]) as lookup:
         facts.queues = await queues_of(settings, lookup)
+        await _look_at_topics(settings, cluster, facts)
         wanted = _groups(settings, facts.queues)
         ears = _Ears(settings, lookup)
         await ears.open()
@@ -87,6 +79,18 @@ async def _look(settings: Settings, cluster: Cluster, facts: Facts) -> None:
     works = [settings.topic(topics.work(queue["name"], level)) for queue in facts.queues for level in LEVELS]
     members = await cluster.members(works)
     await _flows(settings, cluster, facts, {(one.group, one.topic): one for one in before}, after, members)
+
+
+async def _look_at_topics(settings: Settings, cluster: Cluster, facts: Facts) -> None:
+    """See what a topic that was deleted, made anew or written by others in transactions holds up."""
+    works = work_topics(settings, facts.queues)
+    lacking = changes_of(works, there := await cluster.topics(works))
+    facts.missing_work = [one.topic for one in lacking if one.what == "topic"]
+    narrow = [one.topic for one in lacking if one.what == "partitions"]
+    facts.widths = [*facts.widths, *((name, there[name], works[name].partitions) for name in narrow)]
+    inputs = [settings.topic(name(level)) for level in LEVELS for name in (topics.tasks, topics.events)]
+    held = await cluster.held(await cluster.topics(inputs))
+    facts.held = {f"{tp.topic}/{tp.partition}": count for tp, count in held.items()}
 
 
 async def _flows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import NamedTuple
@@ -13,24 +13,22 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
-    InvalidTopicError,
     KafkaError,
     TopicAlreadyExistsError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
     for_code,
 )
-from aiokafka.protocol.metadata import MetadataRequest
 
 from core.errors import ConfigError, Unavailable
+from core.kafka import codecs
 from core.kafka.lookup import Lookup
+from core.kafka.offsets import widths_asked, widths_of
 from core.settings import Settings
 from schemas.topics import Topic, declared
 
 POLL_S = 0.25
 LED_TRIES = 5
-ABSENT = (UnknownTopicOrPartitionError.errno, InvalidTopicError.errno)
-"""What a broker answers for a topic that does not exist, or that nobody could create."""
+COMPRESSION, READABLE_DEFAULT = "compression.type", "producer"
+"""Whatever the broker's own setting is: under `producer` records stay as they were written."""
 
 
 class Change(NamedTuple):
@@ -112,15 +110,7 @@ async def partition_counts(client: AIOKafkaAdminClient, names: Iterable[str] | N
     if asked == []:
         return {}
     # Not describe_topics: on a broker with auto.create.topics.enable that creates the topics it asks for.
-    request = MetadataRequest(asked, allow_auto_topic_creation=False)
-    response = await client._send_request(request)  # noqa: SLF001
-    found: dict[str, int] = {}
-    for topic in response.to_object()["topics"]:
-        if topic["error_code"] == TopicAuthorizationFailedError.errno:
-            raise TopicAuthorizationFailedError(topic["topic"])
-        if topic["error_code"] not in ABSENT:
-            found[topic["topic"]] = len(topic["partitions"])
-    return found
+    return widths_of(await client._send_request(widths_asked(asked)))  # noqa: SLF001
 
 
 async def ensure_topics(settings: Settings, topics: Sequence[Topic]) -> list[str]:
@@ -199,6 +189,8 @@ async def _diff(client: AIOKafkaAdminClient, settings: Settings) -> list[Change]
             for key, value in sorted(wanted_configs(settings, topic).items())
             if current.get(key) != value
         ]
+        if (kind := current.get(COMPRESSION, READABLE_DEFAULT)) not in codecs.READABLE:
+            changes.append(Change(name, COMPRESSION, kind, READABLE_DEFAULT))
     return changes
 
 
@@ -225,8 +217,11 @@ async def apply_topics(settings: Settings) -> list[Change]:
         await _create(client, settings, [by_name[change.topic] for change in changes if change.what == "topic"])
         differing = sorted({change.topic for change in changes if change.what not in ("topic", "partitions")})
         if differing:
+            current = await current_configs(client, differing)
             resources = [
-                ConfigResource(ConfigResourceType.TOPIC, name, wanted_configs(settings, by_name[name]))
+                ConfigResource(
+                    ConfigResourceType.TOPIC, name, wanted_configs(settings, by_name[name]) | _readable(current[name])
+                )
                 for name in differing
             ]
             for response in await client.alter_configs(resources):
@@ -239,6 +234,12 @@ async def apply_topics(settings: Settings) -> list[Change]:
                 )
             await asyncio.sleep(POLL_S)
     return changes
+
+
+def _readable(current: Mapping[str, str]) -> dict[str, str]:
+    """Return the compression that a topic is to have: the request replaces all settings of the topic itself."""
+    kind = current.get(COMPRESSION, READABLE_DEFAULT)
+    return {COMPRESSION: kind if kind in codecs.READABLE else READABLE_DEFAULT}
 
 
 def _check_altered(resources: Sequence[tuple[int, str | None, int, str]]) -> None:

@@ -18,7 +18,8 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.protocol.admin import DescribeGroupsRequest, DescribeGroupsRequest_v2
 
-from core.kafka.admin import admin, partition_counts
+from core.kafka import codecs
+from core.kafka.admin import COMPRESSION, READABLE_DEFAULT, admin, current_configs, partition_counts
 from core.kafka.lookup import TIMEOUT_S, Lookup
 from core.kafka.offsets import EARLIEST, LATEST, offsets_at, retried
 from core.settings import Settings
@@ -68,6 +69,23 @@ class Cluster:
         """Return the number of partitions of those of some topics that exist."""
         async with admin(self._settings) as client:
             return await partition_counts(client, names)
+
+    async def unreadable(self, names: Sequence[str]) -> dict[str, str]:
+        """Return those of some topics whose records are written in a codec that cannot be read, with its name."""
+        async with admin(self._settings) as client:
+            configs = await current_configs(client, names)
+        kinds = {name: found.get(COMPRESSION, READABLE_DEFAULT) for name, found in configs.items()}
+        return {name: kind for name, kind in kinds.items() if kind not in codecs.READABLE}
+
+    async def held(self, there: Mapping[str, int]) -> dict[TopicPartition, int]:
+        """Return the partitions of some topics in which records wait for the end of a transaction, and how many."""
+        tps = [TopicPartition(topic, number) for topic, wide in there.items() for number in range(wide)]
+        async with admin(self._settings) as client:
+            stable = await _offsets(client, tps, LATEST)
+            ends = await _offsets(client, tps, LATEST, isolation=0)
+            # Once more: of what came in between the two looks nothing waits for a transaction.
+            again = await _offsets(client, tps, LATEST)
+        return {tp: ends[tp] - at for tp, at in stable.items() if at < ends[tp] and again[tp] == at}
 
     async def lags(self, wanted: Sequence[tuple[str, str]]) -> list[Lag]:
         """Tell for pairs of group and topic how far one has read the other; a topic that is not there is left out."""
@@ -153,13 +171,15 @@ async def _committed(client: AIOKafkaAdminClient, group: str) -> dict[TopicParti
     return {tp: found.offset for tp, found in (await client.list_consumer_group_offsets(group)).items()}
 
 
-async def _offsets(client: AIOKafkaAdminClient, tps: Sequence[TopicPartition], at: int) -> dict[TopicPartition, int]:
+async def _offsets(
+    client: AIOKafkaAdminClient, tps: Sequence[TopicPartition], at: int, *, isolation: int = 1
+) -> dict[TopicPartition, int]:
     """Ask each leader once for all of its partitions."""
     if not tps:
         return {}
     await client._client.set_topics({tp.topic for tp in tps})  # noqa: SLF001 - the public call asks one partition at a time
     async with asyncio.timeout(TIMEOUT_S):
-        found = await retried(client._client, lambda connected: offsets_at(connected, tps, at))  # noqa: SLF001
+        found = await retried(client._client, lambda connected: offsets_at(connected, tps, at, isolation=isolation))  # noqa: SLF001
     return {tp: max(0, offset) for tp, offset in found.items()}
 
 

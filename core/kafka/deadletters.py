@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.kafka.producer import Producer, Record
+from core.kafka.record_format import unread
 from core.settings import Settings
 from schemas import topics
 from schemas.slices import stable_hash
@@ -14,7 +15,7 @@ HEADROOM_BYTES = 8192
 """What headers and framing may add; a value that fits its own topic only just is left where it is."""
 KEY_BYTES = 1024
 """How much of that is for the key; what a longer one takes, the value cannot have."""
-OURS = ("x-reason", "x-field", "x-topic", "x-partition", "x-offset", "x-attempt", "x-left-behind-bytes")
+OURS = ("x-reason", "x-field", "x-topic", "x-partition", "x-offset", "x-attempt", "x-left-behind-bytes", "x-unread-to")
 
 
 def dead_letter(
@@ -24,7 +25,7 @@ def dead_letter(
 
     Key, value and headers stay as they were. What is too large to be written with the headers added is left behind, the
     value first: x-left-behind-bytes tells its size, x-topic, x-partition and x-offset where it still lies until that
-    topic's retention ends.
+    topic's retention ends. A record, or a whole batch, that could not be read has x-unread-to with its last offset.
     """
     key: bytes | None = record.key
     value: bytes | None = record.value
@@ -70,6 +71,8 @@ def _added(record: Any, *, reason: str, field: str | None, attempt: int | None) 
         "x-offset": b"%d" % record.offset,
         "x-attempt": b"%d" % (attempt or 0),  # 0: what could not become a task was never tried
     }
+    if (why := unread(record)) is not None and not why.whole:
+        added["x-unread-to"] = b"%d" % why.last
     if field is not None:
         added["x-field"] = field.encode(errors="replace")
     return added

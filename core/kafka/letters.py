@@ -180,6 +180,8 @@ class Letters:
         topic, number = letter.said("x-topic") or "", letter.said("x-partition") or ""
         if not (_is_number(number, 6) and int(number) < await self._wide(topic)):
             return f"it came from {topic or 'nowhere'}, which is not there any more"
+        if (last := letter.said("x-unread-to")) is not None:
+            return f"it could not be read; it lies in {topic}/{number} from offset {letter.said('x-offset')} to {last}"
         key, value = letter.found.key, letter.found.value
         if letter.said("x-left-behind-bytes") is not None:
             value = await self._left_behind(topic, int(number), letter)

@@ -11,6 +11,7 @@ from typing import Literal
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from core.kafka.fetching import COMMITTED, mend_fetching, pass_over, position_of
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ FETCH_WAIT_MS = 1_000
 
 class Tail:
     """Feed every record of some partitions to a handler, in order per partition, and tell how far it is.
+
+    What cannot be read is passed over and logged, and nothing of a transaction is read before it is committed.
 
     The handler must not raise: what it is given has been read and will not come again. `begin` may name an offset per
     partition; all others begin at `start`. With `rest_s` it takes that long a rest after records came, unless somebody
@@ -63,11 +66,13 @@ class Tail:
 
     async def open(self) -> None:
         """Assign, find the starting positions and begin to read; raises KafkaError when no broker answers."""
+        mend_fetching()
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka.bootstrap,
             client_id=self.name,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level=COMMITTED,
             fetch_max_wait_ms=FETCH_WAIT_MS,
             max_partition_fetch_bytes=self._max_partition_bytes,
             request_timeout_ms=int(self._settings.kafka.request_timeout_s * 1000),
@@ -153,6 +158,15 @@ class Tail:
             async with asyncio.timeout(self._rest_s):
                 await self._hurry.wait()
 
+    def _follow(self, consumer: AIOKafkaConsumer[bytes, bytes]) -> bool:
+        """Take over the consumer's positions; tells whether any has moved.
+
+        They are behind the last record where nothing more can be read there: marks of transactions take up offsets.
+        """
+        before = self.positions
+        self.positions = {tp: at if (now := position_of(consumer, tp)) is None else now for tp, at in before.items()}
+        return self.positions != before
+
     async def _run(self, consumer: AIOKafkaConsumer[bytes, bytes]) -> None:
         try:
             while not self._stopping:
@@ -163,10 +177,11 @@ class Tail:
                     await asyncio.sleep(BACKOFF_S)
                     continue
                 for tp, records in batches.items():
-                    self._handle(tp, records)
-                    self.positions[tp] = records[-1].offset + 1
-                if batches:
+                    if readable := pass_over(records):
+                        self._handle(tp, readable)
+                if self._follow(consumer) or batches:
                     self._moved.set()
+                if batches:
                     await self._rest()
         finally:
             # aiokafka awaits the fetches that it cancels and lets their CancelledError through when they wait for a

@@ -16,8 +16,10 @@ from core.blobs import BlobStore
 from core.callback_policy import callback_policy
 from core.errors import Unavailable
 from core.kafka.deadletters import bury
+from core.kafka.fetching import pass_over
 from core.kafka.lookup import Lookup
 from core.kafka.producer import Producer
+from core.kafka.record_format import unread
 from core.settings import Settings
 from dispatcher import metrics
 from dispatcher.clock import Deadline, epoch_ms
@@ -196,6 +198,9 @@ class Sender:
 
     async def _result(self, taken: Taken) -> None:
         record = taken.record
+        if (why := unread(record)) is not None:
+            await self._bury(taken, why.reason)
+            return
         try:
             result = RESULT.decode(record.value or b"")
         except (FramingError, SchemaError) as error:
@@ -214,7 +219,7 @@ class Sender:
 
     async def _row(self, taken: Taken) -> None:
         record = taken.record
-        if record.value is None or find(record.headers, HEADER) is None:
+        if not pass_over([record]) or record.value is None or find(record.headers, HEADER) is None:
             taken.claims.settled(record.offset)
             return
         try:
@@ -229,7 +234,8 @@ class Sender:
     async def _batch(self, taken: Taken) -> None:
         record = taken.record
         try:
-            delivery = of_batch_row(record.value, now_ms=epoch_ms()) if record.value else None
+            readable = record.value and pass_over([record])
+            delivery = of_batch_row(record.value, now_ms=epoch_ms()) if readable else None
         except (FramingError, SchemaError, IndexError):
             delivery = None  # the scheduler's own topic, as that of the rows
         if (
@@ -246,6 +252,9 @@ class Sender:
             await self._courier.deliver(delivery)
 
     async def _retry(self, taken: Taken) -> None:
+        if (why := unread(taken.record)) is not None:
+            await self._bury(taken, why.reason)
+            return
         try:
             delivery = DELIVERY.decode(taken.record.value or b"")
         except (FramingError, SchemaError) as error:

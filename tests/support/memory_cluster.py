@@ -23,11 +23,22 @@ class MemoryCluster:
         """Whether the topics are there; without them nobody looks for long."""
 
     async def topics(self, names: Iterable[str]) -> dict[str, int]:
-        """Return those of some topics that are declared, or none."""
+        """Return those of some topics that are declared, and work topics; or none."""
+        names = list(names)
         settings = self._memory.settings
         wanted = declared(partitions=settings.kafka.partitions) if self.there else ()
         there = {settings.topic(topic.name): topic.partitions for topic in wanted}
+        work = settings.topic("work.")
+        there |= {name: settings.kafka.work_partitions for name in names if name.startswith(work) and self.there}
         return {name: there[name] for name in names if name in there}
+
+    async def unreadable(self, names: Sequence[str]) -> dict[str, str]:  # noqa: ARG002 - of any
+        """Read everything."""
+        return {}
+
+    async def held(self, there: Mapping[str, int]) -> dict[TopicPartition, int]:  # noqa: ARG002 - of any
+        """Know no transactions."""
+        return {}
 
     async def lags(self, wanted: Sequence[tuple[str, str]]) -> list[Lag]:
         """Tell how far groups have read."""

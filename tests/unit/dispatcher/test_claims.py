@@ -20,6 +20,18 @@ def test_nothing_taken_is_nothing_to_commit() -> None:
     assert Claims().to_commit() is None
 
 
+def test_offsets_without_a_record_are_committed_over() -> None:
+    claims = Claims()
+    claims.passed(7)
+    assert claims.to_commit() is None
+    claims.take(5)
+    claims.passed(8)
+    assert claims.to_commit() == 5
+    claims.settled(5)
+    assert claims.to_commit() == 8
+    assert not claims.follows(7)
+
+
 def test_what_runs_keeps_the_commit_back_until_it_is_claimed() -> None:
     claims = taken(10, 11, 12)
     claims.settled(11)

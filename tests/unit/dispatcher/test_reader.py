@@ -36,6 +36,7 @@ class Consumer:
         self.polled = asyncio.Event()
         self.stopped = False
         self.listener: Any = None
+        self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=None))
 
     async def start(self) -> None:
         """Connect."""
@@ -51,6 +52,9 @@ class Consumer:
         self.polls += 1
         self.polled.set()
         return {PARTITION: [SimpleNamespace(topic="work", partition=0, offset=self.polls)]}
+
+    def partitions_for_topic(self, _: str) -> set[int]:
+        return {PARTITION.partition}
 
     async def stop(self) -> None:
         """Leave."""

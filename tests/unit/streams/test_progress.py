@@ -62,3 +62,32 @@ def test_the_commit_is_the_first_offset_not_folded(order: list[int]) -> None:
         assert seen is not None
     missing = next(offset for offset in range(32) if offset not in order)
     assert progress.committable(HERE) == missing
+
+
+def test_gaps_that_are_told_hold_nothing_up() -> None:
+    progress = begun()
+    progress.done(HERE, 10)
+    progress.done(HERE, 14, since=13)
+    assert progress.committable(HERE) == 11
+    progress.done(HERE, 12, since=11)
+    assert progress.committable(HERE) == 15
+    progress.done(HERE, 20, since=12)
+    assert progress.committable(HERE) == 21
+
+
+def test_what_is_behind_a_gap_joins_once_it_is_passed() -> None:
+    progress = begun()
+    progress.done(HERE, 13, since=12)
+    progress.skip(HERE, 11)
+    assert progress.committable(HERE) == 11
+    progress.skip(HERE, 13)
+    assert progress.committable(HERE) == 14
+    progress.skip(HERE, 12)
+    assert progress.committable(HERE) == 14
+    assert progress.stuck(lambda _: 14, now_s=99, patience_s=5) == []
+
+
+def test_an_end_before_what_was_reached_is_a_standstill() -> None:
+    progress = begun()
+    assert progress.stuck(lambda _: 3, now_s=9, patience_s=5) == []
+    assert progress.stuck(lambda _: 3, now_s=15, patience_s=5) == [HERE]

@@ -41,6 +41,13 @@ def test_nothing_is_found_where_all_is_well() -> None:
     [
         ({"broker_error": "no Kafka broker answers at k:9092"}, "broker_unreachable", "no Kafka broker answers"),
         ({"missing_topics": ["a", "b", "c", "d", "e", "f", "g"]}, "topics_missing", "a, b, c, d, e and 2 more"),
+        ({"missing_work": ["work.q.online"]}, "work_topics_missing", "there is no topic work.q.online"),
+        ({"widths": [("work.q.online", 1, 3)]}, "topic_width", "has 1 partitions and needs 3"),
+        (
+            {"unreadable": {"tasks.online": "zstd"}},
+            "compression_unreadable",
+            "compression.type zstd, which is not read",
+        ),
         ({"schedulers": WELL.schedulers[1:]}, "scheduler_stopped", "no online scheduler was heard within 3 s"),
         ({"schedulers": WELL.schedulers[:2]}, "partitions_unserved", "no offline scheduler serves partition 1"),
         ({"lanes": {0: Flow(5, 9, 1, 20_000)}}, "scheduler_behind", "5 records and 20 s behind and falls further"),
@@ -79,6 +86,9 @@ def test_a_queue_with_room_is_not_full_and_a_paused_one_is_to_be_resumed() -> No
 
 def test_what_is_not_stuck_is_a_note_and_comes_last() -> None:
     assert [(one.weight, one.code) for one in of(queues=[queue("q", paused=True)])] == [("note", "queue_paused")]
+    [held] = of(held={"tasks.online/1": 3})
+    assert (held.weight, held.code) == ("note", "transaction_open")
+    assert held.what == "3 records of tasks.online/1 wait for the end of a transaction"
     found = of(dead_letters=1, schedulers=[])
     assert [one.weight for one in found] == ["problem", "problem", "note"]
     assert found[-1].what == "1 record buried within the last hour"

@@ -9,6 +9,7 @@ import pytest
 
 from core.errors import Unavailable
 from core.kafka.deadletters import bury, partition_of
+from core.kafka.record_format import Unread
 from core.settings import Settings
 from tests.support.dispatcher_doubles import MemoryProducer
 
@@ -64,3 +65,12 @@ async def test_a_kafka_that_is_away_is_said() -> None:
 def test_letters_spread_by_where_they_came_from() -> None:
     partitions = {partition_of(consumed(partition=number)) for number in range(64)}
     assert partitions == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(("whole", "told"), [(False, b"19"), (True, None)])
+async def test_what_could_not_be_read_says_how_far_it_reaches(whole: bool, told: bytes | None) -> None:
+    producer = MemoryProducer()
+    headers = Unread.because("broken", 19, [("caf\\xe9", b"1")], whole=whole)
+    await bury(producer, Settings(), consumed(headers=headers), reason=headers.reason)
+    written = dict(producer.written[0][2].headers)
+    assert (written["x-offset"], written.get("x-unread-to"), written["caf\\xe9"]) == (b"17", told, b"1")

@@ -17,6 +17,8 @@ from tests.support.waiting import turns
 class CancellingConsumer:
     """Stops as aiokafka does while a fetch waits for a broker: with the CancelledError of its own fetch."""
 
+    _subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=None))
+
     def __init__(self, **_: object) -> None:
         self.stopped = False
 
@@ -90,7 +92,15 @@ class Scripted:
     async def getmany(self, **_: int) -> dict[TopicPartition, list[SimpleNamespace]]:
         await asyncio.sleep(0)
         self.given += 1
-        return {PLACE: [SimpleNamespace(offset=self.given - 1)]}
+        return {PLACE: [SimpleNamespace(offset=self.given - 1, headers=())]}
+
+    @property
+    def _subscription(self) -> SimpleNamespace:
+        """Tell the position as aiokafka keeps it."""
+        state = SimpleNamespace(has_valid_position=True, position=self.given)
+        return SimpleNamespace(
+            subscription=SimpleNamespace(assignment=SimpleNamespace(tps={PLACE}, state_value=lambda _: state))
+        )
 
 
 @pytest.fixture

@@ -1,0 +1,161 @@
+"""How aiokafka's consumers take apart what they fetch: by core/kafka/unpacking.py, which nothing in a fetch can end.
+
+aiokafka reads the records of a fetch while it gives them out. A record that it cannot read ends that: what was read
+before it is lost, it is met again at once, and Faust's consumer, or aiokafka's own task, dies of it. So its two classes
+for that are replaced, for every consumer of the process. Private parts; canary tests hold them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.consumer import fetcher
+from prometheus_client import Counter
+
+from core.kafka.record_format import Unread, unread
+from core.kafka.unpacking import Unpacking
+
+log = logging.getLogger(__name__)
+
+COMMITTED = "read_committed"
+"""What every consumer of ours reads: nothing of a transaction that is open or was given up."""
+READ_COMMITTED = 1
+"""The same in requests."""
+REMEMBERED = 10_000
+PASSED_OVER = Counter("headrace_kafka_unread_total", "Records or batches that could not be read.", ["topic"])
+
+_told: set[tuple[str, int, int]] = set()
+_asked: set[tuple[str, int, int]] = set()
+_gaps: dict[tuple[str, int, int], int] = {}
+"""Where a fetch ended → where the gap began that it ended with, for the first record of the next fetch."""
+
+
+def mend_fetching() -> None:
+    """Let every consumer of this process survive what it fetches; a second call does nothing."""
+    fetcher.MemoryRecords = Fetched
+    fetcher.PartitionRecords = PartitionRecords
+
+
+def position_of(consumer: Any, tp: TopicPartition) -> int | None:
+    """Return the next offset that a consumer will give, as far as it is known; without waiting for it."""
+    assignment = consumer._subscription.subscription.assignment  # noqa: SLF001
+    state = None if assignment is None or tp not in assignment.tps else assignment.state_value(tp)
+    return state.position if state is not None and state.has_valid_position else None
+
+
+def pass_over(records: list[Any]) -> list[Any]:
+    """Leave out what could not be read, and tell of it: for readers that do not own the records."""
+    if not any(map(unread, records)):
+        return records
+    for record in records:
+        if (why := unread(record)) is not None:
+            tell(record.topic, record.partition, record.offset, why)
+    return [record for record in records if unread(record) is None]
+
+
+def tell(topic: str, partition: int, offset: int, why: Unread) -> None:
+    """Log and count a record that could not be read, once per process: look-ups come by the same one again."""
+    place = (topic, partition, offset)
+    if place in _told:
+        return
+    _remember(_told, place)
+    PASSED_OVER.labels(topic).inc()
+    log.warning(
+        "%s/%d@%d cannot be read and is passed over: %s", *place, why.reason,
+        extra={"event": "record_unread", "topic": topic, "partition": partition, "offset": offset},
+    )  # fmt: skip
+
+
+class Fetched:
+    """What a fetch brought of one partition, not looked into yet; stands in for aiokafka's MemoryRecords."""
+
+    def __init__(self, raw: bytes | None) -> None:
+        self.raw = bytes(raw or b"")
+
+    def has_next(self) -> bool:
+        """Tell whether there is anything."""
+        return bool(self.raw)
+
+    def size_in_bytes(self) -> int:
+        """Tell how much."""
+        return len(self.raw)
+
+
+class PartitionRecords:
+    """The records of one partition, one by one; stands in for aiokafka's class of that name."""
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        records: Fetched,
+        aborted_transactions: list[tuple[int, int]] | None,
+        fetch_offset: int,
+        key_deserializer: Any,
+        value_deserializer: Any,
+        check_crcs: bool,  # noqa: ARG002 - they always are
+        isolation_level: int,
+    ) -> None:
+        self._tp = tp
+        self._key, self._value = key_deserializer, value_deserializer
+        aborted = aborted_transactions if isolation_level == READ_COMMITTED else None
+        self._unpacking = Unpacking(records.raw, fetch_offset, aborted, again=self._once_more)
+        self._unpacking.since = _gaps.get((*tp, fetch_offset), fetch_offset)
+        self._records = iter(self._unpacking)
+
+    @property
+    def next_fetch_offset(self) -> int:
+        """Return where the next fetch begins."""
+        return self._unpacking.position
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            found = next(self._records)
+        except StopIteration:
+            self._note_gap()
+            raise
+        key, value, headers = found.key, found.value, found.headers
+        if not isinstance(headers, Unread):
+            key = self._key(key) if self._key else key
+            value = self._value(value) if self._value else value
+            headers = tuple(headers)
+        record = ConsumerRecord(
+            self._tp.topic, self._tp.partition, found.offset, found.timestamp, found.timestamp_type, key, value, None,
+            -1 if found.key is None else len(found.key), -1 if found.value is None else len(found.value), headers,
+        )  # fmt: skip
+        if found.since != found.offset:
+            record.since = found.since
+        return record
+
+    def _note_gap(self) -> None:
+        position, begin = self._unpacking.position, self._unpacking.since
+        if begin < position:
+            if len(_gaps) >= REMEMBERED:
+                _gaps.clear()
+            _gaps[*self._tp, position] = begin
+
+    def _once_more(self, offset: int) -> bool:
+        """Tell whether a damaged batch is to be fetched again: the damage may be one of the way here."""
+        place = (self._tp.topic, self._tp.partition, offset)
+        if place in _asked:
+            return False
+        _remember(_asked, place)
+        log.warning("%s/%d@%d: the checksum does not match; fetching it once more", *place)
+        return True
+
+
+def since(record: Any) -> int:
+    """Return from where on there is no other record before this one."""
+    found: int = getattr(record, "since", record.offset)
+    return found
+
+
+def _remember(places: set[tuple[str, int, int]], place: tuple[str, int, int]) -> None:
+    if len(places) >= REMEMBERED:
+        places.clear()
+    places.add(place)

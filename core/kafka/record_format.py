@@ -1,0 +1,126 @@
+"""One record as it lies in a batch of the format that Kafka has had since 0.11. Pure."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+HEAD = struct.Struct(">qiibIhiqqqhii")
+LOG_APPEND = 0x08
+MAX_REASON = 300
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Unread(tuple[tuple[str, bytes | None], ...]):  # noqa: SLOT001 - a tuple that can be empty takes no slots
+    """The headers of a record that could not be read, as far as they could be."""
+
+    reason: str
+    last: int
+    """The last offset that it stands for."""
+    whole: bool
+    """Whether its key and value are known: then it can be sent back as it was, but for what is wrong with it."""
+
+    @classmethod
+    def because(
+        cls, reason: str, last: int, headers: Iterable[tuple[str, bytes | None]] = (), *, whole: bool = False
+    ) -> Unread:
+        """Make them."""
+        made = cls(headers)
+        made.reason, made.last, made.whole = reason[:MAX_REASON], last, whole
+        return made
+
+
+def unread(record: Any) -> Unread | None:
+    """Return why a record could not be read, None for one that was."""
+    headers = record.headers
+    return headers if isinstance(headers, Unread) else None
+
+
+class Unpacked(NamedTuple):
+    """One record of a fetch."""
+
+    offset: int
+    timestamp: int
+    timestamp_type: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    since: int
+    """From here up to the offset there is no other record: gaps are left by transactions and compaction."""
+
+
+class Head(NamedTuple):
+    """What a batch begins with."""
+
+    base: int
+    length: int
+    epoch: int
+    magic: int
+    crc: int
+    attributes: int
+    last_delta: int
+    first_ms: int
+    max_ms: int
+    producer: int
+    producer_epoch: int
+    sequence: int
+    records: int
+
+
+def read_record(data: bytes, head: Head, following: int) -> Unpacked:
+    """Read one record; what is wrong with it is told in its headers, beside whatever can be read."""
+    offset, timestamp = following, head.max_ms
+    key: bytes | None = None
+    value: bytes | None = data
+    headers: list[tuple[str, bytes | None]] = []
+    reason, whole = None, True
+    try:
+        delta_ms, at = varint(data, 1)
+        delta, at = varint(data, at)
+        offset = head.base + delta
+        if not head.attributes & LOG_APPEND:
+            timestamp = head.first_ms + delta_ms
+        key, at = _bytes(data, at)
+        value, at = _bytes(data, at)
+        count, at = varint(data, at)
+        for _ in range(count):
+            name, at = _bytes(data, at)
+            content, at = _bytes(data, at)
+            if name is None:
+                raise ValueError("a header without a name")
+            try:
+                told = name.decode()
+            except UnicodeDecodeError:
+                told = name.decode(errors="backslashreplace")
+                reason = f"the header name {told[:100]} is not UTF-8"
+            headers.append((told, content))
+        if at != len(data) or count < 0:
+            raise ValueError(f"{len(data)} bytes of which {at} are used")
+    except (ValueError, IndexError) as error:
+        reason, key, value, whole = f"a record that cannot be read: {error}", None, data, False
+    kind = int(bool(head.attributes & LOG_APPEND))
+    told_headers = headers if reason is None else Unread.because(reason, offset, headers, whole=whole)
+    return Unpacked(offset, timestamp, kind, key, value, told_headers, offset)
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """Read a zigzag number; returns it and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), at
+    raise ValueError("a number of more than ten bytes")
+
+
+def _bytes(data: bytes, at: int) -> tuple[bytes | None, int]:
+    length, at = varint(data, at)
+    if length < 0:
+        return None, at
+    if at + length > len(data):
+        raise ValueError(f"{length} bytes where {len(data) - at} are left")
+    return data[at : at + length], at + length

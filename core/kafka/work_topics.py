@@ -1,0 +1,108 @@
+"""The work topics of registered queues: which of them are gone or too narrow, and how they are made again.
+
+A work topic is made when its queue is registered. It may be deleted afterwards, by a slip, or made anew with fewer
+partitions; then its queue waits until it is as it should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.errors import for_code
+
+from core.errors import Unavailable
+from core.kafka.admin import Change, admin, ensure_topics, partition_counts
+from core.kafka.lookup import Lookup
+from core.queues import merged
+from core.settings import Settings
+from schemas import topics
+from schemas.codec import QUEUE, SchemaError
+from schemas.framing import FramingError
+from schemas.records import Queue
+from schemas.topics import Topic
+
+LEVELS = (0, 1)
+
+
+async def queues_of(settings: Settings, lookup: Lookup) -> list[Queue]:
+    """Fold the queues topic."""
+    tp = TopicPartition(settings.topic(topics.QUEUES), 0)
+    found: dict[str, Queue] = {}
+    for begin, end in (await lookup.bounds([tp])).values():
+        async for record in lookup.between(tp, begin, end):
+            with suppress(FramingError, SchemaError):
+                queue = QUEUE.decode(record.value or b"")
+                found[queue["name"]] = merged(found.get(queue["name"]), queue)
+    return sorted(found.values(), key=lambda queue: queue["name"])
+
+
+def work_topics(settings: Settings, queues: Iterable[Queue], levels: Sequence[int] = LEVELS) -> dict[str, Topic]:
+    """Return the work topics that queues need: those that workers serve over HTTP need none."""
+    return {
+        settings.topic(topics.work(queue["name"], level)): topics.work_topic(
+            queue["name"], level, partitions=queue["work_partitions"]
+        )
+        for queue in queues
+        if queue["served_by"] != "workers"
+        for level in levels
+    }
+
+
+def changes_of(wanted: Mapping[str, Topic], there: Mapping[str, int]) -> list[Change]:
+    """Tell what work topics lack; one with more partitions than it needs lacks nothing."""
+    return [
+        Change(name, "topic", "missing", f"{topic.partitions} partitions")
+        if name not in there
+        else Change(name, "partitions", str(there[name]), str(topic.partitions))
+        for name, topic in wanted.items()
+        if there.get(name, 0) < topic.partitions
+    ]
+
+
+async def diff_work(settings: Settings) -> list[Change]:
+    """Compare the work topics that registered queues need with what the broker has; raises Unavailable."""
+    wanted = await _wanted(settings)
+    async with admin(settings) as client:
+        return changes_of(wanted, await partition_counts(client, wanted))
+
+
+async def apply_work(settings: Settings) -> list[Change]:
+    """Make the work topics that are missing, and widen what is too narrow; returns what was changed."""
+    return await mend_work(settings, await _wanted(settings))
+
+
+async def mend_work(settings: Settings, wanted: Mapping[str, Topic]) -> list[Change]:
+    """Make work topics as they should be; raises Unavailable.
+
+    Unlike those of tasks they may be widened: a queue's tasks may lie in any of its partitions.
+    """
+    async with admin(settings) as client:
+        changes = changes_of(wanted, await partition_counts(client, wanted))
+        await _widen(client, {one.topic: wanted[one.topic].partitions for one in changes if one.what == "partitions"})
+    await ensure_topics(settings, [wanted[one.topic] for one in changes if one.what == "topic"])
+    return changes
+
+
+async def _wanted(settings: Settings) -> dict[str, Topic]:
+    topic = settings.topic(topics.QUEUES)
+    async with admin(settings) as client:
+        if topic not in await partition_counts(client, [topic]):
+            return {}
+    lookup = Lookup(settings, name="headrace-topics")
+    try:
+        await lookup.open_patiently([topic])
+        return work_topics(settings, await queues_of(settings, lookup))
+    finally:
+        await lookup.close()
+
+
+async def _widen(client: AIOKafkaAdminClient, widths: Mapping[str, int]) -> None:
+    if not widths:
+        return
+    response = await client.create_partitions({name: NewPartitions(wide) for name, wide in widths.items()})
+    for name, code, message in response.topic_errors:
+        if code:
+            raise Unavailable(f"topic {name} was not widened: {message or for_code(code).__name__}")

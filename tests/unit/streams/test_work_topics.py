@@ -1,0 +1,144 @@
+"""What is noticed of work topics, and what follows: nothing at the first look, and nothing for queues that are well."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+
+from core.errors import Unavailable
+from core.settings import Settings
+from schemas.codec import EVENT, STATUS
+from schemas.slices import queue_number
+from streams import work_topics as module
+from streams.work_topics import ENDS_EVERY, WorkTopics
+from tests.support.bella import row_of
+from tests.support.records import queue, task
+
+TOPIC = "headrace.work.chat.online"
+TASK_ID = f"TASK-{queue_number('chat')}-0-"
+
+
+class World:
+    """A broker, rows and queues; every one of them can be changed."""
+
+    def __init__(self) -> None:
+        self.there = {TOPIC: 2, "headrace.work.well.online": 2}
+        self.ends_now: dict[TopicPartition, int] = {}
+        self.sent: list[Any] = []
+        self.rows: dict[bytes, bytes] = {}
+        self.batch: int | None = None
+
+    async def widths(self, names: Collection[str]) -> dict[str, int]:
+        return {name: self.there[name] for name in names if name in self.there}
+
+    async def ends(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        return {tp: self.ends_now.get(tp, 0) for tp in tps}
+
+    def all(self) -> list[Any]:
+        return [queue(name, work_partitions=2) for name in ("chat", "well")]
+
+    def scan_from(self, _: int, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+        yield from sorted(one for one in self.rows.items() if one[0] >= key)
+
+    async def send_all(self, records: list[Any]) -> None:
+        self.sent += [EVENT.decode(record.value) for _, _, record in records]
+
+    def waits(self, number: int, **changes: Any) -> str:
+        """Add a row that waits for a worker."""
+        task_id = f"{TASK_ID}{number}"
+        self.rows[task_id.encode()] = STATUS.encode(row_of(task(id=task_id, queue="chat"), number, **changes))
+        return task_id
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+
+    async def mend(_: Settings, wanted: dict[str, Any]) -> None:
+        made.there |= {name: topic.partitions for name, topic in wanted.items()}
+
+    monkeypatch.setattr(module, "mend_work", mend)
+    return made
+
+
+def watching(world: Any, **changes: Any) -> WorkTopics:
+    named: dict[str, Any] = {"written": {}, "partitions": lambda: {0}} | changes
+    return WorkTopics(
+        Settings(), 0, lookup=world, producer=world, queues=world, rows=world, under_way=lambda: world.batch, **named
+    )
+
+
+async def test_what_is_gone_twice_is_made_again_and_its_tasks_are_given_back(world: World) -> None:
+    waits = world.waits(1, attempt=3)
+    world.waits(2, not_before_ms=5)
+    watch = watching(world)
+    del world.there[TOPIC]
+    await watch.look()
+    assert (watch.unsure, watch.lacking, TOPIC in world.there) == (True, [], False)
+    await watch.look()
+    assert world.there[TOPIC] == 2
+    assert [(one["kind"], one["id"], one["attempt"]) for one in world.sent] == [("released", waits, 3)]
+    await watch.look()
+    assert len(world.sent) == 1
+
+
+async def test_what_nobody_can_make_keeps_its_queue_waiting_and_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.waits(1)
+    watch = watching(world)
+    world.there[TOPIC] = 1
+
+    async def refused(*_: Any) -> None:
+        raise Unavailable("not allowed")
+
+    monkeypatch.setattr(module, "mend_work", refused)
+    await watch.look()
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await watch.look()
+        assert (watch.lacks("chat"), watch.lacks("well"), watch.lacking) == (True, False, ["chat"])
+    world.there[TOPIC] = 2
+    await watch.look()
+    assert not watch.lacking
+    assert len(world.sent) == 1
+
+
+async def test_a_batch_that_is_under_way_and_a_rebalance_are_waited_for(world: World) -> None:
+    world.waits(1)
+    partitions: set[int] = set()
+    watch = watching(world, partitions=lambda: partitions)
+    del world.there[TOPIC]
+    world.batch = 7
+    await watch.look()
+    await watch.look()
+    partitions.add(0)
+    await watch.look()
+    assert world.sent == []
+    world.batch = 8
+    partitions.clear()
+    await watch.look()
+    assert world.sent == []
+    partitions.add(0)
+    await watch.look()
+    assert len(world.sent) == 1
+
+
+async def test_an_end_below_what_was_written_tells_of_a_topic_made_anew(world: World) -> None:
+    world.waits(1)
+    written = {(TOPIC, 1): 9, ("headrace.work.well.online", 0): 4}
+    world.ends_now = {TopicPartition(TOPIC, 1): 9, TopicPartition("headrace.work.well.online", 0): 4}
+    watch = watching(world, written=written)
+    await watch.look()
+    assert world.sent == []
+    world.ends_now[TopicPartition(TOPIC, 1)] = 2
+    for _ in range(ENDS_EVERY + 1):
+        await watch.look()
+    assert len(world.sent) == 1
+    assert written == {("headrace.work.well.online", 0): 4}
+    for _ in range(2 * ENDS_EVERY):
+        await watch.look()
+    assert len(world.sent) == 1
