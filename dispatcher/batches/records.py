@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, cast
-
-import orjson
 
 from core.kafka.producer import Record
 from core.settings import Settings
-from dispatcher.batches.request_line import Request, body_of
+from dispatcher.batches.request_line import Replace, Request, body_of
 from dispatcher.events import Address, Addressed
 from schemas import topics
 from schemas.batches import Batch
@@ -35,15 +32,14 @@ class LineTasks:
         self.endpoint = batch["endpoint"]
 
     @cached_property
-    def _replace(self) -> dict[str, Any]:
+    def _replace(self) -> Replace:
         """Read it only for the bodies: the files of a batch are written whatever it is."""
-        batch = self._batch
-        return cast("dict[str, Any]", orjson.loads(batch["replace"])) if batch["replace"] else {}
+        return Replace.read(self._batch["replace"])
 
     @property
     def names_model(self) -> bool:
         """Tell whether one model stands for those of all lines."""
-        return "model" in self._replace
+        return "model" in self._replace.members
 
     def task_id(self, index: int) -> str:
         """Return the id of a line's task: the same whoever feeds it."""
@@ -52,12 +48,12 @@ class LineTasks:
 
     def body(self, request: Request) -> bytes:
         """Return what is sent upstream for a line."""
-        return orjson.dumps(body_of(request.body, self._replace))
+        return body_of(request, self._replace)
 
     def record(self, index: int, request: Request, data: bytes | Blob, *, now_ms: int) -> Record:
         """Render the task of a line; `data` is its body, or where that is stored."""
         batch, task_id = self._batch, self.task_id(index)
-        model = self._replace.get("model", request.body.get("model"))
+        model = self._replace.members.get("model", request.body.get("model"))
         timeout_ms = max(batch["expires_ms"] - now_ms, 0) + AFTER_EXPIRY_MS
         task: Task = {
             "queue": batch["queue"],

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from core.errors import InvalidRequest
-from ingress.json_body import changed_json, json_object
+from ingress.json_body import json_object, not_too_deep
 from schemas.callback_url import Policy
+from schemas.json_text import member
 from schemas.validation import Invalid, check_callback
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/images/generations")
@@ -104,7 +105,7 @@ def _replace(body: bytes, members: dict[str, Any]) -> bytes | None:
         return None
     if not isinstance(value, dict):
         raise InvalidRequest("replace must be an object", field="replace")
-    text = changed_json(body, members, lambda read: read["replace"], field="replace")
+    text = not_too_deep(lambda: member(body, members, "replace"), field="replace")
     if len(text) > MAX_REPLACE:
         raise InvalidRequest(f"replace must be at most {MAX_REPLACE} bytes", field="replace")
     return text if value else None

@@ -57,7 +57,6 @@ def message(answer: bytes) -> str:
     [
         (b"", "the body is empty"),
         (b"\xff", "not valid UTF-8"),
-        (b"\xef\xbb\xbf" + TEXT, "byte order mark"),
         (b"[" * 90_000, "depth limit"),
         (b'{"data":' * 5_000 + b"1" + b"}" * 5_000, "depth limit"),
         (b'{"queue":"q","endpoint":"/v1/x","data":' + b'{"a":' * 900 + b"1" + b"}" * 901, "nested too deeply"),

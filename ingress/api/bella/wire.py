@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from core.errors import InvalidRequest
-from ingress.json_body import changed_json, json_object
+from ingress.json_body import json_object, not_too_deep
 from ingress.pulling.outcome import WORKER_ERROR
 from ingress.reading import Reading
+from schemas.json_text import member
 from schemas.records import ORDINARY, Mode, State, Task
+from schemas.task_body import for_mode
 from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_task
 
 MODES: dict[str, Mode] = {"callback": "callback", "blocking": "blocking", "streaming": "streaming"}
@@ -143,16 +145,9 @@ def _events(value: object) -> list[str]:
 
 
 def _upstream_body(body: bytes, members: dict[str, Any], mode: Mode) -> bytes:
-    """Return data as JSON bytes; only the member `stream` is made to fit the mode, for the mode decides the answer."""
-    wanted: bool | None = True if mode == "streaming" else False if members["data"].get("stream") else None
-
-    def fitted(members: dict[str, Any]) -> dict[str, Any]:
-        data: dict[str, Any] = members["data"]
-        if wanted is not None:
-            data["stream"] = wanted
-        return data
-
-    return changed_json(body, members, fitted, field="data")
+    """Return data as JSON bytes; only `stream` is made to fit the mode, for the mode decides the answer."""
+    data = members["data"]
+    return not_too_deep(lambda: for_mode(member(body, members, "data"), data, mode), field="data")
 
 
 def accepted(task_id: str, *, now_ms: int) -> bytes:

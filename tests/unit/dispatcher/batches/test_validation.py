@@ -10,7 +10,7 @@ import pytest
 
 from core.batch_settings import BatchSettings
 from dispatcher.batches.lines import Splitter
-from dispatcher.batches.request_line import LONGEST_BYTES, MAX_CUSTOM_ID, body_of, custom_id_of, read
+from dispatcher.batches.request_line import LONGEST_BYTES, MAX_CUSTOM_ID, Replace, Request, body_of, custom_id_of, read
 from dispatcher.batches.validation import MAX_ERRORS, Validator
 from tests.support.batch_doubles import ENDPOINT, input_file, request_line
 
@@ -29,6 +29,11 @@ def judged(file: bytes, *, one_model: bool = False, **changes: Any) -> Validator
 def faults(file: bytes, **changes: Any) -> list[tuple[str, str | None, int | None]]:
     """List code, member and line of what is wrong."""
     return [(one["code"], one["param"], one["line"]) for one in judged(file, **changes).errors]
+
+
+def sent(request: Request, replace: bytes | None) -> bytes:
+    """Return the body that a line is sent with."""
+    return body_of(request, Replace.read(replace))
 
 
 def without(*names: str) -> bytes:
@@ -113,8 +118,17 @@ def test_one_model_is_demanded_only_when_asked_for() -> None:
 
 def test_replace_wins_and_nothing_is_streamed() -> None:
     body = read(request_line(1, body={"model": "a", "stream": True, "stream_options": {}, "n": 1}), endpoint=ENDPOINT)
-    assert body_of(body.body, {"model": "b"}) == {"model": "b", "stream": False, "n": 1}
-    assert body_of({"model": "a"}, {"stream": True}) == {"model": "a", "stream": False}
+    assert sent(body, b'{"model":"b"}') == b'{"model":"b","stream":false,"n":1}'
+    body = read(request_line(1, body={"model": "a", "stream_options": {}}), endpoint=ENDPOINT)
+    assert sent(body, b'{"stream":true}') == b'{"model":"a","stream":false}'
+
+
+@pytest.mark.parametrize("number", [b"123456789012345678901234567890", b"0.12345678901234567890", b"1"])
+def test_numbers_of_lines_and_of_replace_are_not_rounded(number: bytes) -> None:
+    line = read(b'{"body":{"seed":%b,"x":{"y":[%b]}},"custom_id":"a"}' % (number, number), endpoint=ENDPOINT)
+    replaced = sent(line, b'{"top":%b}' % number)
+    assert replaced == b'{"seed":%b,"x":{"y":[%b]},"top":%b}' % (number, number, number)
+    assert sent(line, None) == b'{"seed":%b,"x":{"y":[%b]}}' % (number, number)
 
 
 def test_a_line_that_is_no_request_may_still_have_a_name() -> None:
