@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import orjson
 
-KEEP_ALIVE = b": keep-alive\n\n"
+KEEP_ALIVE = b": keep-alive\n"
+"""A comment without the empty line: some parsers take an empty line for the end of an event without data, and fail."""
 DONE = b"[DONE]"
 MEDIA_TYPE = "text/event-stream"
 _MARK = b"\xef\xbb\xbf"
