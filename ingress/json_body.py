@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import orjson
 
 from core.errors import InvalidRequest
 from schemas.json_text import TooDeep, read_json
+from schemas.nearest import SHOWN, hint
 
 T = TypeVar("T")
 
@@ -22,6 +23,14 @@ def json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(members, dict):
         raise InvalidRequest("the body must be a JSON object", field="body")
     return members
+
+
+def check_members(members: Mapping[str, Any], known: Collection[str], *, of: str) -> None:
+    """Refuse a member that is not known, naming the nearest: a slip in callback_url must not lose a callback."""
+    for name in members:
+        if name not in known:
+            message = f"{name[:SHOWN]} is no member of {of}{hint(name, known)}"
+            raise InvalidRequest(message, field=name[:SHOWN])
 
 
 def not_too_deep(write: Callable[[], T], *, field: str) -> T:

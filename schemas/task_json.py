@@ -7,10 +7,10 @@ them. A member that is not known is refused: a slip in callback_url must not los
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, cast
 
 from schemas.json_text import TooDeep, member
+from schemas.nearest import SHOWN, hint
 from schemas.records import ORDINARY, Mode, Task
 from schemas.task_body import json_object, kind_of
 from schemas.validation import Invalid
@@ -27,7 +27,8 @@ CLOCKS = {
 RESERVED = ("batch_id", "batch_line", "data_ref", "replay_of")
 """What Headrace alone may say of a task."""
 PLAIN = ("queue", "level", "endpoint", "data", "mode", "response_mode", "created_ms", "content_type", "callback_events")
-KNOWN = frozenset((*PLAIN, *TEXTS, *RESERVED, *CLOCKS, *CLOCKS.values()))
+SETTABLE = (*PLAIN, *TEXTS, *CLOCKS, *CLOCKS.values())
+KNOWN = frozenset((*SETTABLE, *RESERVED))
 LONG = 1 << 50
 """Above every limit, and still a long."""
 MAX_EVENTS = 16
@@ -42,9 +43,7 @@ def json_task(text: bytes, members: Mapping[str, Any], *, level: int) -> Task:
     """Make a task of its members, which were read from `text`; raises Invalid."""
     for name in members:
         if name not in KNOWN:
-            near = get_close_matches(name[:80], KNOWN, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise Invalid(name[:80], f"{name[:80]} is no member of a task{hint}")
+            raise Invalid(name[:SHOWN], f"{name[:SHOWN]} is no member of a task{hint(name, SETTABLE)}")
     for name in RESERVED:
         if members.get(name) is not None:
             raise Invalid(name, f"{name} is set by Headrace alone")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from core.errors import InvalidRequest
-from ingress.json_body import json_object, not_too_deep
+from ingress.json_body import check_members, json_object, not_too_deep
 from ingress.pulling.outcome import WORKER_ERROR
 from ingress.reading import Reading
 from schemas.json_text import member
@@ -18,6 +18,21 @@ from schemas.task_body import for_mode
 from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_task
 
 MODES: dict[str, Mode] = {"callback": "callback", "blocking": "blocking", "streaming": "streaming"}
+MEMBERS = (
+    "queue",
+    "endpoint",
+    "data",
+    "response_mode",
+    "level",
+    "callback_url",
+    "callback_events",
+    "timeout",
+    "start_timeout",
+    "run_timeout",
+    "result_retention",
+    "trace_id",
+)
+"""Of a put."""
 TIMEOUTS = ("timeout", "start_timeout")
 """Error codes that Bella calls a timeout."""
 WORDS: dict[State, str] = {
@@ -40,6 +55,7 @@ class Limits(NamedTuple):
 def parse_put(body: bytes, *, limits: Limits, idempotency_key: str | None = None) -> Task:
     """Read the body of put into a task that has no id, owner and time yet; raises InvalidRequest naming the field."""
     members = json_object(body)
+    check_members(members, MEMBERS, of="put")
     mode = _mode(members.get("response_mode"))
     model = _data(members).get("model")
     task: Task = {

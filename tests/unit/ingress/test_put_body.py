@@ -42,10 +42,6 @@ def test_null_counts_as_absent(name: str) -> None:
     assert parse(changed(**{name: None})) == parse(GOOD)
 
 
-def test_unknown_members_are_ignored() -> None:
-    assert parse(changed(tenant="x", priority=9)) == parse(GOOD)
-
-
 @pytest.mark.parametrize(
     ("members", "field"),
     [
