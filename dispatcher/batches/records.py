@@ -10,6 +10,7 @@ from dispatcher.batches.request_line import Replace, Request, body_of
 from dispatcher.events import Address, Addressed
 from schemas import topics
 from schemas.batches import Batch
+from schemas.broken_lines import CONTENT_TYPE, written
 from schemas.codec import EVENT, TASK
 from schemas.events import event
 from schemas.headers import headers
@@ -50,7 +51,14 @@ class LineTasks:
         """Return what is sent upstream for a line."""
         return body_of(request, self._replace)
 
-    def record(self, index: int, request: Request, data: bytes | Blob, *, now_ms: int) -> Record:
+    def broken(self, index: int, custom_id: str | None, message: str, *, now_ms: int) -> Record:
+        """Render the task of a line that is no JSON."""
+        request = Request(custom_id, {}, b"")
+        return self.record(index, request, written(message), now_ms=now_ms, content_type=CONTENT_TYPE)
+
+    def record(
+        self, index: int, request: Request, data: bytes | Blob, *, now_ms: int, content_type: str = "application/json"
+    ) -> Record:
         """Render the task of a line; `data` is its body, or where that is stored."""
         batch, task_id = self._batch, self.task_id(index)
         model = self._replace.members.get("model", request.body.get("model"))
@@ -74,7 +82,7 @@ class LineTasks:
             "run_timeout_ms": 0,
             # The longest there is: a writer that was away for days finds every stored answer.
             "retention_ms": MAX_RETENTION_MS,
-            "content_type": "application/json",
+            "content_type": content_type,
             "user": None,
             "callback_events": [],
             "batch_id": batch["id"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import orjson
 
+from schemas.broken_lines import CODE
 from schemas.json_text import TooDeep, changed, member, read_json, values
 from schemas.parts import BatchError
 from schemas.task_body import stream_changes
@@ -21,10 +23,15 @@ TOO_DEEP = "depth limit exceeded"
 """What orjson says of more."""
 
 
+_NAMED = re.compile(rb'"custom_id"\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")', re.DOTALL)
+"""Of a line that is no JSON; what it calls itself can mostly be read all the same."""
+
+
 class Request(NamedTuple):
     """A line that is as it should be."""
 
-    custom_id: str
+    custom_id: str | None
+    """None where the line is no JSON and does not tell."""
     body: dict[str, Any]
     text: bytes
     """The body as it stands in the line."""
@@ -57,8 +64,12 @@ class Fault(ValueError):
         return {"code": self.code, "message": self.message, "param": self.param, "line": number}
 
 
+class BrokenLine(Fault):
+    """A line that is no JSON at all: its own fault, and not that of the file."""
+
+
 def read(text: bytes | None, *, endpoint: str) -> Request:
-    """Read a line; raises Fault."""
+    """Read a line; raises Fault, and BrokenLine."""
     if text is None:
         raise Fault("invalid_request", f"This line is longer than {LONGEST_BYTES} bytes.")
     if len(text) > LARGE_BYTES and text.count(b",") + text.count(b":") > MAX_VALUES:
@@ -85,7 +96,7 @@ def custom_id_of(text: bytes | None) -> str | None:
     try:
         line = read_json(text or b"")
     except orjson.JSONDecodeError:
-        return None
+        return _named(text or b"")
     return line.get("custom_id") if isinstance(line, dict) else None
 
 
@@ -101,10 +112,28 @@ def _object(text: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         if error.msg == TOO_DEEP:
             raise Fault("invalid_request", "This line is nested too deeply.") from None
-        raise Fault("invalid_json_line", "This line is not parseable as valid JSON.") from None
+        raise BrokenLine(CODE, f"This line is no valid JSON at column {_where(text, error)}.") from None
     if not isinstance(line, dict):
         raise Fault("invalid_request", "This line is not a JSON object.")
     return line
+
+
+def _where(text: bytes, error: orjson.JSONDecodeError) -> str:
+    """Return the column and the reason; of a line that is not UTF-8 the reader tells neither."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as wrong:
+        return f"{wrong.start + 1}: it is not UTF-8"
+    return f"{error.colno}: {error.msg.partition(':')[0]}"
+
+
+def _named(text: bytes) -> str | None:
+    found = _NAMED.search(text)
+    try:
+        name = orjson.loads(found[1]) if found else None
+    except orjson.JSONDecodeError:
+        return None
+    return name if isinstance(name, str) and 1 <= len(name) <= MAX_CUSTOM_ID else None
 
 
 def _custom_id(line: dict[str, Any]) -> str:
