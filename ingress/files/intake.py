@@ -11,7 +11,6 @@ from starlette.requests import Request
 
 from core.blobs import BlobStore
 from core.errors import InvalidRequest, UnsupportedType
-from ingress.body import check_encoding
 from ingress.files.book import BLOBS, new_file_id
 from ingress.json_body import check_members
 from ingress.multipart import File as Part
@@ -43,7 +42,6 @@ async def receive_file(request: Request, blobs: BlobStore, *, owner: str, most_b
     boundary = boundary_of(request.headers.get("content-type", ""))
     if boundary is None:
         raise UnsupportedType("the body must be of type multipart/form-data", field="content-type")
-    check_encoding(request)
     found = _Head()
     rules = Rules(FIELDS, FIELDS, frozenset(("file",)), most_bytes, found.check, bare=True, limit=LIMIT)
     form = FormRewriter(boundary, rules, new_boundary="")

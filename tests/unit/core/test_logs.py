@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.logs import CHATTER, Redactor, setup_logging
+from core.logs import CHATTER, REQUEST_ID, Redactor, setup_logging
 from core.settings import LogSettings
 
 SECRET = 'sk-"quoted"\\secret'
@@ -170,3 +170,15 @@ def test_a_key_that_begins_another_does_not_uncover_its_end() -> None:
 def test_ordinary_lines_stay_as_they_are() -> None:
     line = "batch of 500 records at offset 7, the bearer: none, /v1/chat/completions answered 200 in 12 ms"
     assert Redactor(["a-secret", ""])(line) == line
+
+
+@both
+def test_the_lines_of_a_request_carry_its_id(form: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logging(LogSettings(format=form), "ingress")
+    token = REQUEST_ID.set("mine-7")
+    log.warning("within")
+    REQUEST_ID.reset(token)
+    log.warning("without")
+    within, without = capsys.readouterr().err.splitlines()
+    assert ("request_id=mine-7" if form == "text" else '"request_id": "mine-7"') in within
+    assert "request_id" not in without
