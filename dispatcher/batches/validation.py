@@ -60,8 +60,8 @@ class Validator:
         """Note that the file is over."""
         if not self.total:
             self._add(Fault("empty_batch", "The file has no requests."), None)
-        elif not self._usable:
-            self.errors = [*self.errors, *self._broken][:MAX_ERRORS]
+        elif self.errors or not self._usable:  # whoever has to mend the file is told of all that is wrong with it
+            self.errors = sorted([*self.errors, *self._broken], key=lambda one: one["line"] or 0)[:MAX_ERRORS]
 
     def refuse(self, code: str, message: str) -> None:
         """Note what is wrong with the file as a whole."""

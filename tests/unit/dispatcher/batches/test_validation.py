@@ -103,7 +103,13 @@ def test_a_line_that_is_no_json_is_its_own_fault(line: bytes, column: int, reaso
 def test_a_file_of_which_no_line_is_json_is_no_batch() -> None:
     found = faults(b"id,prompt\n\n1,hello\n")
     assert found == [("invalid_json_line", None, 1), ("invalid_json_line", None, 3)]
-    assert faults(b"nonsense\n" + without("custom_id"))[0] == ("missing_required_parameter", "custom_id", 2)
+
+
+def test_a_file_that_is_wrong_otherwise_is_told_of_such_lines_too() -> None:
+    assert faults(request_line(1) + b"\nnonsense\n" + without("custom_id")) == [
+        ("invalid_json_line", None, 2),
+        ("missing_required_parameter", "custom_id", 3),
+    ]
 
 
 @pytest.mark.parametrize(
