@@ -46,6 +46,13 @@ class _Environment(EnvSettingsSource):
         return {name.lower(): value for name, value in self._environ.items()}
 
 
+class _File(TomlConfigSettingsSource):
+    """The settings file; a byte order mark before it is passed over, which the parser would refuse."""
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        return _toml(Path(file_path))
+
+
 def load_settings(
     *,
     config: Path | None = None,
@@ -75,7 +82,7 @@ def load_settings(
         def settings_customise_sources(  # type: ignore[override]  # all are passed by name; three are not wanted
             cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            file = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
+            file = (_File(settings_cls, path),) if path else ()
             return init_settings, _Environment(settings_cls, found.values), *file
 
     try:
@@ -135,10 +142,14 @@ def api_keys(settings: Settings) -> list[SecretStr]:
     )
 
 
+def _toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+
+
 def _check_file(path: Path) -> None:
     """Refuse a file that is not there or no TOML."""
     try:
-        tomllib.loads(path.read_text(encoding="utf-8"))
+        _toml(path)
     except OSError as error:
         raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -9,6 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +31,10 @@ _HEADERS = re.compile(
         ( (?:bearer|basic) \s+ )?
         [^\s"'\\,)}\]]+"""
 )
+
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""What the HTTP request is called that is being served; its log lines carry it."""
 
 
 class Redactor:
@@ -88,6 +93,14 @@ class JsonFormatter(logging.Formatter):
         return self._redact(json.dumps(fields, default=_text, skipkeys=True))
 
 
+def _with_request(record: logging.LogRecord) -> bool:
+    """Add the request that a line belongs to, when there is one."""
+    request_id = REQUEST_ID.get()
+    if request_id is not None:
+        record.request_id = request_id
+    return True
+
+
 class _Handler(logging.StreamHandler[Any]):
     """Ours, told apart from handlers that a test or a host program has put on the root logger."""
 
@@ -100,6 +113,7 @@ def setup_logging(log: LogSettings, role: str, *, secrets: Iterable[str] = ()) -
     level = logging.getLevelNamesMapping()[log.level.upper()]
     handler.addFilter(Passing(level))  # before the other, for it has to see every line
     handler.addFilter(Throttle(CHATTER))
+    handler.addFilter(_with_request)
     root = logging.getLogger()
     for old in [known for known in root.handlers if isinstance(known, _Handler)]:
         root.removeHandler(old)

@@ -78,7 +78,7 @@ class Tenants:
             if stamp == self._stamp or found.st_size > MAX_BYTES:
                 return
             self._stamp = stamp
-            text = self._path.read_text(encoding="utf-8")
+            text = self._path.read_text(encoding="utf-8-sig")
             document = json.loads(text) if self._path.suffix == ".json" else tomllib.loads(text)
             tenants = document["tenants"]
             own = {name: per_minute_of(described) for name, described in tenants.items()}

@@ -17,6 +17,7 @@ from dispatcher.outcome import EVENT_STREAM, Failure
 from dispatcher.pool import Pool
 from dispatcher.relay import Relay
 from dispatcher.upstream import CallError
+from schemas.broken_lines import outcome_of
 from schemas.records import Outcome
 
 
@@ -44,6 +45,9 @@ class Worker:
             return outcome
 
     async def _run(self, item: Item) -> Outcome:
+        broken = outcome_of(item.work["content_type"], item.work["data"], started_ms=self._clock())
+        if broken is not None:
+            return broken
         left_s = (item.work["deadline_ms"] - self._clock()) / 1000
         if item.work["mode"] == "streaming":
             return await self._streamed(item, left_s)

@@ -23,6 +23,7 @@ from ingress.api.tasks.events import EventRoutes
 from ingress.api.tasks.routes import TaskRoutes
 from ingress.doors import DIALECTS
 from ingress.limits import QuotaHeaders
+from ingress.request_ids import RequestIds
 from ingress.services import Opening, Services
 
 
@@ -72,4 +73,5 @@ def create_app(settings: Settings) -> FastAPI:
     app.openapi = openapi.document  # type: ignore[method-assign]
     app.add_middleware(QuotaHeaders)
     errors.install(app, DIALECTS, choose=partial(asked_renderer, default=settings.batches.dialect))
+    app.middleware_stack = RequestIds(app.build_middleware_stack())
     return app

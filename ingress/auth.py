@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from core.errors import ConfigError, Forbidden, Unauthorized
 from ingress.keys.entry import NO_LIMITS, SCOPES, USUAL_SCOPES, Key, Limits, Scope, from_setting
+from ingress.options import check_names
 
 
 class Caller(NamedTuple):
@@ -72,11 +73,16 @@ class Keys:
         return list(self._found.values())
 
     def caller(self, request: Request, scope: Scope) -> Caller:
-        """Return who sent a request; raises Unauthorized, and Forbidden when its key lacks a scope."""
+        """Return who sent a request; raises Unauthorized, and Forbidden when its key lacks a scope.
+
+        Every door asks here, so here a header of ours that nobody knows is refused, with InvalidRequest.
+        """
         scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthorized("an API key is required: send the header Authorization: Bearer KEY")
-        return self.holder(token.strip(), scope)
+        caller = self.holder(token.strip(), scope)
+        check_names(request.headers)
+        return caller
 
     def holder(self, token: str, scope: Scope) -> Caller:
         """Return who holds a key; raises Unauthorized, and Forbidden when the key lacks a scope."""

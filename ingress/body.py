@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+
 from starlette.requests import ClientDisconnect, Request
 
 from core.errors import InvalidRequest, TooLarge
+from ingress.encoding import inflater_of
 from schemas.headers import TRACEPARENT
 from schemas.validation import Invalid, check_key
 
@@ -15,41 +19,50 @@ ENDED = "headrace.body_ended"
 
 
 async def read_body(request: Request, *, limit: int, setting: str | None = None) -> bytes:
-    """Return the body; raises TooLarge as soon as the limit is passed, and ClientDisconnect.
+    """Return the body, decompressed; raises TooLarge as soon as the limit is passed, InvalidRequest, ClientDisconnect.
 
     The refusal names the setting that the limit comes from, or says that it is fixed.
     """
     if declared_length(request) > limit:
         raise _too_large(limit, setting)
-    check_encoding(request)
     parts: list[bytes] = []
     size = 0
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        part = message.get("body", b"")
-        if not message.get("more_body", False):
-            body_ended(request)
-            if size + len(part) > limit:
-                raise _too_large(limit, setting)
-            return part if not parts else b"".join((*parts, part))
+    async for part in body_pieces(request):
         size += len(part)
         if size > limit:
             raise _too_large(limit, setting)
         parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def body_pieces(request: Request) -> AsyncIterator[bytes]:
+    """Yield the body as it comes, decompressed; raises InvalidRequest and ClientDisconnect.
+
+    Whoever takes the pieces counts them: a small body may hold a large one.
+    """
+    inflater = inflater_of(request.headers.get("content-encoding", ""))
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if not (more := message.get("more_body", False)):
+            body_ended(request)
+        data: bytes = message.get("body", b"")
+        if inflater is None:
+            yield data
+            continue
+        for piece in inflater.feed(data):
+            yield piece
+            await asyncio.sleep(0)  # a piece is small, but a body may hold a thousand times its own length
+    if inflater is not None:
+        inflater.check_end()
 
 
 def declared_length(request: Request) -> int:
     """Return the content-length, 0 when there is none."""
     length = request.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() else 0
-
-
-def check_encoding(request: Request) -> None:
-    """Refuse a compressed body; raises InvalidRequest."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise InvalidRequest("the body must not be compressed: content-encoding is not supported", field="body")
 
 
 def body_ended(request: Request) -> None:

@@ -15,7 +15,7 @@ COMPLETION = {
 }
 STREAM = (
     'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Blue"}}]}\n\n'
-    ": keep-alive\n\n"
+    ": keep-alive\n"
     "data: [DONE]\n\n"
 )
 IDEMPOTENCY = (

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from starlette.datastructures import Headers
 
 from core.errors import InvalidRequest
+from schemas.nearest import SHOWN, hint
 from schemas.validation import MAX_RETENTION_MS, MAX_TIMEOUT_MS, Invalid, check_callback, check_queue
 
 QUEUE = "X-Headrace-Queue"
@@ -23,6 +24,7 @@ RETENTION = "X-Headrace-Result-Retention"
 WAIT = "X-Headrace-Wait"
 CALLBACK_URL = "X-Headrace-Callback-Url"
 CALLBACK_EVENTS = "X-Headrace-Callback-Events"
+DIALECT = "X-Headrace-Dialect"
 DESCRIPTIONS = {
     QUEUE: "Queue of the task; `ingress.default_queue` unless given. Registered on first use.",
     LEVEL: '0 online, 1 offline; 1 goes with `"async": true` only. The default of async calls is the queue\'s.',
@@ -48,6 +50,8 @@ OF_FIELD = {
 }
 """Field of a task → the header that it comes from."""
 _PREFIX = b"x-headrace-"
+KNOWN = (*DESCRIPTIONS, DIALECT)
+_KNOWN = frozenset(name.lower().encode() for name in KNOWN)
 _SECONDS = re.compile(r"[0-9]{1,12}")
 MOST_S = max(MAX_TIMEOUT_MS) // 1000
 
@@ -67,6 +71,23 @@ class Options(NamedTuple):
 
 
 NONE = Options()
+
+
+def check_names(headers: Headers) -> None:
+    """Refuse a header of ours that is not known, naming the nearest; raises InvalidRequest."""
+    for raw, _ in headers.raw:
+        if raw.startswith(_PREFIX) and raw not in _KNOWN:
+            name = "-".join(part.capitalize() for part in raw.decode("latin-1")[:SHOWN].split("-"))
+            raise InvalidRequest(f"{name} is no header of Headrace{hint(name, KNOWN)}", field=name)
+
+
+def check_none(headers: Headers, *, of: str) -> None:
+    """Refuse every header of ours where the members of the body say it all; raises InvalidRequest."""
+    for name in KNOWN:
+        if name in headers:
+            member = next((one for one, header in OF_FIELD.items() if header == name), None)
+            instead = f"; use the member {member}" if member is not None else ""
+            raise InvalidRequest(f"{name} does not go with {of}{instead}", field=name)
 
 
 def read_options(headers: Headers, *, hold_s: float) -> Options:

@@ -11,14 +11,18 @@ import re
 from typing import ClassVar
 
 from starlette.responses import Response
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ingress.dialects import Dialects, Problem
+from ingress.request_ids import HEADER, new_id
 
 MAX_HEAD_BYTES = 65_536
 """Request line and headers together; most servers stop at 8 to 64 KB."""
 END_OF_HEAD = b"\r\n\r\n"
-_UPGRADE = re.compile(rb"(?<=\n)upgrade(?=:)", re.IGNORECASE)
+_UPGRADE = re.compile(rb"(\n)upgrade(?=:)", re.IGNORECASE)
+_UPGRADE_BEGUN = re.compile(rb"\n(?:u(?:p(?:g(?:r(?:a(?:de?)?)?)?)?)?)?\Z", re.IGNORECASE)
+"""The line end counts, too: without it the name in the next packet could be part of another."""
 HEAD_S = 20.0
 """From the first byte of a head to its last: what Apache allows, too."""
 BODY_WINDOW_S = 20.0
@@ -35,6 +39,22 @@ PHRASES = {
 }
 
 
+class PlainCycle(RequestResponseCycle):
+    """An answer to HTTP/1.0, which knows no chunks: one without a length ends with its connection."""
+
+    _bounded = True
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Write a part of the answer."""
+        if message["type"] == "http.response.start":
+            self._bounded = any(name.lower() == b"content-length" for name, _ in message.get("headers", []))
+            if not self._bounded:
+                self.chunked_encoding = False
+        elif message["type"] == "http.response.body" and not self._bounded:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+
 class LimitedHttp(HttpToolsProtocol):
     """One connection; closed with a refusal when it passes a bound."""
 
@@ -45,6 +65,7 @@ class LimitedHttp(HttpToolsProtocol):
     _head_bytes = 0
     _body_bytes = 0
     _tail = b""
+    _held = b""
     _timer: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -68,7 +89,9 @@ class LimitedHttp(HttpToolsProtocol):
         """Parse, unless a bound is passed."""
         if self.transport.is_closing() or (self._in_head and not self._admits(data)):
             return
-        super().data_received(_without_upgrade(data) if self._in_head else data)
+        if self._in_head:
+            data = self._without_upgrade(data)
+        super().data_received(data)
         self._watch()
 
     def on_headers_complete(self) -> None:
@@ -76,6 +99,10 @@ class LimitedHttp(HttpToolsProtocol):
         self._in_head = False
         self._disarm()
         super().on_headers_complete()
+
+        if self.parser.get_http_version() == "1.0":
+            # uvicorn makes the cycle itself; its task has not begun to run.
+            self.cycle.__class__ = PlainCycle
 
     def on_body(self, body: bytes) -> None:
         """Count what comes; called by the parser."""
@@ -119,6 +146,20 @@ class LimitedHttp(HttpToolsProtocol):
     def _full(self) -> bool:
         return len(self.connections) > self.max_connections
 
+    def _without_upgrade(self, data: bytes) -> bytes:
+        """Rename the header Upgrade: the parser would take what follows for another protocol, and lose the body.
+
+        Java's HTTP client asks every plain server for HTTP/2 in this way. What may be the beginning of the name, at the
+        end of a packet, is held back until the next.
+        """
+        data, self._held = self._held + data, b""
+        end = data.find(END_OF_HEAD)
+        head = data if end < 0 else data[:end]
+        rest = data[len(head) :]
+        if end < 0 and not head.endswith(b"\n\n") and (begun := _UPGRADE_BEGUN.search(head)):
+            head, self._held = head[: begun.start()], head[begun.start() :]
+        return (_UPGRADE.sub(rb"\1ignored", head) if _UPGRADE.search(head) else head) + rest
+
     def _ends_in(self, data: bytes) -> bool:
         """Tell whether the head ends within the limit, as a small head before a large body does."""
         end = (self._tail + data).find(END_OF_HEAD)
@@ -147,7 +188,8 @@ class LimitedHttp(HttpToolsProtocol):
         self._disarm()
         self._unset_keepalive_if_required()
         if not self._answering() and not self.transport.is_closing():
-            problem = Problem(status, code, message, headers={**(headers or {}), "connection": "close"})
+            more = {**(headers or {}), HEADER: new_id(), "connection": "close"}
+            problem = Problem(status, code, message, headers=more)
             self.transport.write(_raw(self.dialects.of(self._path(data))(problem)))
         self.transport.close()
 
@@ -166,16 +208,6 @@ class LimitedHttp(HttpToolsProtocol):
         """Return the path, as far as it is known: of a head that is being parsed, or from the bytes that were not."""
         url: bytes = self.url if self._head_bytes or not self._in_head else data[:256].partition(b" ")[2]
         return url.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
-
-
-def _without_upgrade(data: bytes) -> bytes:
-    """Rename the header Upgrade: the parser would take what follows for another protocol, and the body would be lost.
-
-    Java's HTTP client asks every plain server for HTTP/2 in this way. A name that is cut between two packets stays.
-    """
-    end = data.find(END_OF_HEAD)
-    head = data if end < 0 else data[:end]
-    return _UPGRADE.sub(b"ignored", head) + data[len(head) :] if _UPGRADE.search(head) else data
 
 
 def _raw(response: Response) -> bytes:

@@ -10,7 +10,8 @@ from core.upstream_errors import reported_in_frame
 
 __all__ = ("DONE", "KEEP_ALIVE", "MEDIA_TYPE", "frame", "frames", "is_error", "payloads")
 
-KEEP_ALIVE = b": keep-alive\n\n"
+KEEP_ALIVE = b": keep-alive\n"
+"""A comment without the empty line: some parsers take an empty line for the end of an event without data, and fail."""
 MEDIA_TYPE = "text/event-stream"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from core.blobs import ARRIVING, BlobStore
 from core.errors import InvalidRequest, UnsupportedType
 from core.spool import Spool
-from ingress.body import body_ended, check_encoding, declared_length
+from ingress.body import body_pieces, declared_length
 from ingress.multipart import FormRewriter, Rules, boundary_of, too_large
 from schemas.parts import Blob
 
@@ -51,7 +51,6 @@ class Uploads:
         boundary = boundary_of(request.headers.get("content-type", ""))
         if boundary is None:
             raise UnsupportedType("the body must be of type multipart/form-data", field="content-type")
-        check_encoding(request)
         token = secrets.token_hex(16) if same_as is None else sha256(same_as.encode()).hexdigest()[:32]
         new_boundary = f"headrace-{token}"
         form = FormRewriter(boundary, rules, new_boundary=new_boundary)
@@ -78,20 +77,12 @@ async def pieces(request: Request, *, most_bytes: int, limit: str = "ingress.max
     if declared_length(request) > most:
         raise too_large(most_bytes, field="body", limit=limit)
     size = 0
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        data = message.get("body", b"")
+    async for data in body_pieces(request):
         size += len(data)
-        if not message.get("more_body", False):
-            body_ended(request)
         if size > most:
             raise too_large(most_bytes, field="body", limit=limit)
         if data:
             yield data
-        if not message.get("more_body", False):
-            return
 
 
 def require(form: FormRewriter, *names: str) -> None:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from schemas.records import Mode
+from schemas.json_text import BOM, TooDeep, changed, read_json
+from schemas.records import Mode, Task
 from schemas.validation import MAX_TEXT, Invalid
 
 JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
 CONTENT_TYPE = re.compile(r"[\x20-\x7e]{1,256}")
-# orjson reads an integer above 64 bits as a float; only a text with 19 digits in a row can hold one.
-_LONG_NUMBER = re.compile(rb"\d{19}")
+OPTIONS = "stream_options"
 
 
 def json_object(text: bytes | str, *, field: str) -> dict[str, Any]:
     """Read a text that must be one JSON object; raises Invalid that says where it is not."""
     try:
-        found = orjson.loads(text)
+        found = read_json(text)
     except orjson.JSONDecodeError as error:
         why = error.msg.partition(":")[0]
         raise Invalid(field, f"{field} is no valid JSON at line {error.lineno} column {error.colno}: {why}") from None
@@ -29,34 +29,33 @@ def json_object(text: bytes | str, *, field: str) -> dict[str, Any]:
     return found
 
 
-def exact(text: bytes, found: dict[str, Any]) -> dict[str, Any]:
-    """Return what `json_object` has read, with its long numbers unrounded."""
-    if not _LONG_NUMBER.search(text):
-        return found
-    try:
-        again: dict[str, Any] = json.loads(text)
-    except (ValueError, RecursionError):
-        raise Invalid("data", "data holds a number that is too long, or is nested too deeply") from None
-    return again
+def for_mode(text: bytes, members: Mapping[str, Any], mode: Mode) -> bytes:
+    """Return a body whose `stream` fits the mode; raises TooDeep."""
+    return changed(text, members, stream_changes(members, mode))
 
 
-def dumped(data: dict[str, Any]) -> bytes:
-    """Write a body as JSON; raises Invalid."""
-    try:
-        return orjson.dumps(data)
-    except (orjson.JSONEncodeError, RecursionError):
-        pass
-    try:  # a number that orjson does not write
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
-    except (ValueError, RecursionError):
-        raise Invalid("data", "data cannot be written as JSON: it is nested too deeply") from None
+def stream_changes(members: Mapping[str, Any], mode: Mode) -> dict[str, bytes | None]:
+    """Return what makes a body fit its mode: `stream`, and nothing that goes with a stream where there is none.
+
+    Servers refuse a request that has `stream_options` and does not stream.
+    """
+    changes: dict[str, bytes | None] = {}
+    if mode == "streaming":
+        if members.get("stream") is not True:
+            changes["stream"] = b"true"
+        return changes
+    if members.get("stream"):
+        changes["stream"] = b"false"
+    if OPTIONS in members:
+        changes[OPTIONS] = None
+    return changes
 
 
 def fitted(data: bytes | str, *, mode: Mode, content_type: str) -> tuple[bytes, str | None]:
     """Check a body and return it with the model that it names; raises Invalid.
 
-    As over HTTP only the member `stream` is changed, and only where it contradicts the mode. A body of another media
-    type than JSON is nobody's to read but the upstream's.
+    As over HTTP only `stream` is changed, and only where it contradicts the mode. A body of another media type than
+    JSON is nobody's to read but the upstream's.
     """
     raw = data.encode() if isinstance(data, str) else data
     if not CONTENT_TYPE.fullmatch(content_type):
@@ -64,11 +63,26 @@ def fitted(data: bytes | str, *, mode: Mode, content_type: str) -> tuple[bytes, 
     if not JSON_TYPE.match(content_type):
         return raw, None
     members = json_object(raw, field="data")
-    wanted: bool | None = True if mode == "streaming" else False if members.get("stream") else None
     model = members.get("model")
-    if wanted is not None and members.get("stream") is not wanted:
-        raw = dumped({**exact(raw, members), "stream": wanted})
+    try:
+        raw = for_mode(raw.removeprefix(BOM), members, mode)
+    except TooDeep:
+        raise Invalid("data", "data cannot be written as JSON: it is nested too deeply") from None
     return raw, model if isinstance(model, str) and len(model) <= MAX_TEXT else None
+
+
+def repeated(task: Task) -> Task:
+    """Return a task that is run again with a body that fits its mode, which may be another than that of the first.
+
+    What cannot be read is repeated as it was.
+    """
+    if task["data"] is None:
+        return task
+    try:
+        data, _ = fitted(task["data"], mode=task["mode"], content_type=task["content_type"])
+    except Invalid:
+        return task
+    return {**task, "data": data}
 
 
 def kind_of(value: object) -> str:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from schemas.codec import TASK, SchemaError
 from schemas.framing import MAGIC, FramingError
 from schemas.headers import AVRO, TRACEPARENT, find, traceparent_of
+from schemas.json_text import BOM, TooDeep, member
 from schemas.records import Task
-from schemas.task_body import JSON_TYPE, exact, fitted, json_object
+from schemas.task_body import JSON_TYPE, fitted, json_object
 from schemas.task_json import json_task, read_json_task
 from schemas.validation import Invalid
 
@@ -47,6 +48,7 @@ def read_form(value: bytes, headers: Headers, *, level: int) -> Told:
 
 
 def _read_any(value: bytes, headers: Headers, *, level: int) -> Told:
+    value = value.removeprefix(BOM)
     kind, charset = _media_type(headers)
     if charset not in ("", "utf-8", "utf8", "us-ascii", "ascii"):
         raise Invalid("content-type", f"content-type names the charset {charset[:40]}; JSON is UTF-8")
@@ -62,7 +64,7 @@ def _read_any(value: bytes, headers: Headers, *, level: int) -> Told:
         members = json_object(value, field="value")
         if "specversion" in members:
             return _structured(value, CLOUD_JSON, headers, level=level)
-        return Told(json_task(exact(value, members), level=level), traceparent, ours=False)
+        return Told(json_task(value, members, level=level), traceparent, ours=False)
     if kind in AVRO_TYPES or (kind in UNTOLD and value[:1] == bytes([MAGIC])):
         task = _avro(value)
         return Told(task, traceparent, ours=task["id"] is not None and is_ours(headers))
@@ -115,7 +117,7 @@ def _structured(value: bytes, kind: str, headers: Headers, *, level: int) -> Tol
     """Read an event that carries its attributes beside its data."""
     if kind != CLOUD_JSON:
         raise Invalid("content-type", f"content-type {kind[:80]}: of structured CloudEvents only JSON is read")
-    event = exact(value, json_object(value, field="value"))
+    event = json_object(value, field="value")
     version = event.get("specversion")
     _check_event(event, version if isinstance(version, str) else "", "")
     parent = event.get("traceparent")
@@ -125,7 +127,11 @@ def _structured(value: bytes, kind: str, headers: Headers, *, level: int) -> Tol
     data = event.get("data")
     if not isinstance(data, dict):
         raise Invalid("data", "the data of the event must be a task: a JSON object")
-    return Told(json_task(data, level=level), trace, ours=False)
+    try:
+        text = member(value, event, "data")
+    except TooDeep:
+        raise Invalid("data", "data is nested too deeply") from None
+    return Told(json_task(text, data, level=level), trace, ours=False)
 
 
 def _encoded(event: Mapping[str, Any], *, level: int) -> Task:

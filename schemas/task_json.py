@@ -7,11 +7,12 @@ them. A member that is not known is refused: a slip in callback_url must not los
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, cast
 
+from schemas.json_text import TooDeep, member
+from schemas.nearest import SHOWN, hint
 from schemas.records import ORDINARY, Mode, Task
-from schemas.task_body import dumped, exact, json_object, kind_of
+from schemas.task_body import json_object, kind_of
 from schemas.validation import Invalid
 
 MODES = ("callback", "blocking", "streaming")
@@ -26,7 +27,8 @@ CLOCKS = {
 RESERVED = ("batch_id", "batch_line", "data_ref", "replay_of")
 """What Headrace alone may say of a task."""
 PLAIN = ("queue", "level", "endpoint", "data", "mode", "response_mode", "created_ms", "content_type", "callback_events")
-KNOWN = frozenset((*PLAIN, *TEXTS, *RESERVED, *CLOCKS, *CLOCKS.values()))
+SETTABLE = (*PLAIN, *TEXTS, *CLOCKS, *CLOCKS.values())
+KNOWN = frozenset((*SETTABLE, *RESERVED))
 LONG = 1 << 50
 """Above every limit, and still a long."""
 MAX_EVENTS = 16
@@ -34,16 +36,14 @@ MAX_EVENTS = 16
 
 def read_json_task(value: bytes, *, level: int) -> Task:
     """Read a task; raises Invalid naming the member. Without a level it has that of its topic."""
-    return json_task(exact(value, json_object(value, field="value")), level=level)
+    return json_task(value, json_object(value, field="value"), level=level)
 
 
-def json_task(members: Mapping[str, Any], *, level: int) -> Task:
-    """Make a task of its members; raises Invalid."""
+def json_task(text: bytes, members: Mapping[str, Any], *, level: int) -> Task:
+    """Make a task of its members, which were read from `text`; raises Invalid."""
     for name in members:
         if name not in KNOWN:
-            near = get_close_matches(name[:80], KNOWN, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise Invalid(name[:80], f"{name[:80]} is no member of a task{hint}")
+            raise Invalid(name[:SHOWN], f"{name[:SHOWN]} is no member of a task{hint(name, SETTABLE)}")
     for name in RESERVED:
         if members.get(name) is not None:
             raise Invalid(name, f"{name} is set by Headrace alone")
@@ -53,7 +53,7 @@ def json_task(members: Mapping[str, Any], *, level: int) -> Task:
         "queue": _text(members, "queue", required=True),
         "level": _whole(members, "level", most=1, default=level),
         "endpoint": _text(members, "endpoint", required=True),
-        "data": _data(members),
+        "data": _data(text, members),
         "mode": _mode(members),
         "data_ref": None,
         "created_ms": _whole(members, "created_ms", most=LONG),
@@ -103,7 +103,7 @@ def _mode(members: Mapping[str, Any]) -> Mode:
     return cast("Mode", value)
 
 
-def _data(members: Mapping[str, Any]) -> bytes:
+def _data(text: bytes, members: Mapping[str, Any]) -> bytes:
     data = members.get("data")
     if data is None:
         raise Invalid("data", "data is required")
@@ -111,7 +111,10 @@ def _data(members: Mapping[str, Any]) -> bytes:
         return data.encode()
     if not isinstance(data, dict):
         raise Invalid("data", f"data must be an object or a string, not {kind_of(data)}")
-    return dumped(data)
+    try:
+        return member(text, members, "data")
+    except TooDeep:
+        raise Invalid("data", "data cannot be written as JSON: it is nested too deeply") from None
 
 
 def _events(value: object) -> list[str]:

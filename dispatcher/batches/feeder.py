@@ -19,7 +19,7 @@ from core.settings import Settings
 from dispatcher import metrics
 from dispatcher.batches.lines import Line
 from dispatcher.batches.records import OFFLINE, LineTasks, about_batch
-from dispatcher.batches.request_line import Fault, read
+from dispatcher.batches.request_line import BrokenLine, Fault, custom_id_of, read
 from dispatcher.batches.source import Source
 from dispatcher.batches.validation import Validator
 from dispatcher.clock import Clock, epoch_ms
@@ -238,6 +238,9 @@ class Feeder:
     async def _record(self, tasks: LineTasks, line: Line) -> Record:
         try:
             request = read(line.text, endpoint=tasks.endpoint)
+        except BrokenLine as fault:
+            message = f"Line {line.number}: {fault.message}"
+            return tasks.broken(line.request, custom_id_of(line.text), message, now_ms=self._clock())
         except Fault as fault:  # it was valid when the batch began
             raise BlobCorrupt(f"line {line.number} of the file of {self._batch_id} has changed: {fault}") from fault
         data = tasks.body(request)

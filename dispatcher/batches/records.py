@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, cast
-
-import orjson
 
 from core.kafka.producer import Record
 from core.settings import Settings
-from dispatcher.batches.request_line import Request, body_of
+from dispatcher.batches.request_line import Replace, Request, body_of
 from dispatcher.events import Address, Addressed
 from schemas import topics
 from schemas.batches import Batch
+from schemas.broken_lines import CONTENT_TYPE, written
 from schemas.codec import EVENT, TASK
 from schemas.events import event
 from schemas.headers import headers
@@ -35,15 +33,14 @@ class LineTasks:
         self.endpoint = batch["endpoint"]
 
     @cached_property
-    def _replace(self) -> dict[str, Any]:
+    def _replace(self) -> Replace:
         """Read it only for the bodies: the files of a batch are written whatever it is."""
-        batch = self._batch
-        return cast("dict[str, Any]", orjson.loads(batch["replace"])) if batch["replace"] else {}
+        return Replace.read(self._batch["replace"])
 
     @property
     def names_model(self) -> bool:
         """Tell whether one model stands for those of all lines."""
-        return "model" in self._replace
+        return "model" in self._replace.members
 
     def task_id(self, index: int) -> str:
         """Return the id of a line's task: the same whoever feeds it."""
@@ -52,12 +49,19 @@ class LineTasks:
 
     def body(self, request: Request) -> bytes:
         """Return what is sent upstream for a line."""
-        return orjson.dumps(body_of(request.body, self._replace))
+        return body_of(request, self._replace)
 
-    def record(self, index: int, request: Request, data: bytes | Blob, *, now_ms: int) -> Record:
+    def broken(self, index: int, custom_id: str | None, message: str, *, now_ms: int) -> Record:
+        """Render the task of a line that is no JSON."""
+        request = Request(custom_id, {}, b"")
+        return self.record(index, request, written(message), now_ms=now_ms, content_type=CONTENT_TYPE)
+
+    def record(
+        self, index: int, request: Request, data: bytes | Blob, *, now_ms: int, content_type: str = "application/json"
+    ) -> Record:
         """Render the task of a line; `data` is its body, or where that is stored."""
         batch, task_id = self._batch, self.task_id(index)
-        model = self._replace.get("model", request.body.get("model"))
+        model = self._replace.members.get("model", request.body.get("model"))
         timeout_ms = max(batch["expires_ms"] - now_ms, 0) + AFTER_EXPIRY_MS
         task: Task = {
             "queue": batch["queue"],
@@ -78,7 +82,7 @@ class LineTasks:
             "run_timeout_ms": 0,
             # The longest there is: a writer that was away for days finds every stored answer.
             "retention_ms": MAX_RETENTION_MS,
-            "content_type": "application/json",
+            "content_type": content_type,
             "user": None,
             "callback_events": [],
             "batch_id": batch["id"],

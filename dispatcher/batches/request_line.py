@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import orjson
 
+from schemas.broken_lines import CODE
+from schemas.json_text import TooDeep, changed, member, read_json, values
 from schemas.parts import BatchError
+from schemas.task_body import stream_changes
 
 MAX_CUSTOM_ID = 512
 """Characters: it is kept with every record of its task."""
@@ -15,17 +19,35 @@ LONGEST_BYTES = 8_388_608
 MAX_VALUES = 200_000
 """Values take many times their size in memory, and the event loop stands still while a line is read."""
 LARGE_BYTES = 262_144
-DEEP = 200
-"""orjson writes 254 levels and reads 1,024: what it has read is written again with the body."""
 TOO_DEEP = "depth limit exceeded"
 """What orjson says of more."""
+
+
+_NAMED = re.compile(rb'"custom_id"\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")', re.DOTALL)
+"""Of a line that is no JSON; what it calls itself can mostly be read all the same."""
 
 
 class Request(NamedTuple):
     """A line that is as it should be."""
 
-    custom_id: str
+    custom_id: str | None
+    """None where the line is no JSON and does not tell."""
     body: dict[str, Any]
+    text: bytes
+    """The body as it stands in the line."""
+
+
+class Replace(NamedTuple):
+    """What a batch sets in the bodies of all its lines."""
+
+    members: dict[str, Any]
+    texts: dict[str, bytes]
+
+    @classmethod
+    def read(cls, text: bytes | None) -> Replace:
+        """Read what the batch's row holds."""
+        members: dict[str, Any] = read_json(text) if text else {}
+        return cls(members, values(text, members) if text else {})
 
 
 class Fault(ValueError):
@@ -42,8 +64,12 @@ class Fault(ValueError):
         return {"code": self.code, "message": self.message, "param": self.param, "line": number}
 
 
+class BrokenLine(Fault):
+    """A line that is no JSON at all: its own fault, and not that of the file."""
+
+
 def read(text: bytes | None, *, endpoint: str) -> Request:
-    """Read a line; raises Fault."""
+    """Read a line; raises Fault, and BrokenLine."""
     if text is None:
         raise Fault("invalid_request", f"This line is longer than {LONGEST_BYTES} bytes.")
     if len(text) > LARGE_BYTES and text.count(b",") + text.count(b":") > MAX_VALUES:
@@ -59,39 +85,55 @@ def read(text: bytes | None, *, endpoint: str) -> Request:
         raise Fault("missing_required_parameter", "Missing required parameter: body.", "body")
     if not isinstance(body, dict):
         raise Fault("invalid_request", "body must be a JSON object.", "body")
-    if text.count(b"[") + text.count(b"{") > DEEP:
-        _check_depth(body)
-    return Request(custom_id, body)
+    try:
+        return Request(custom_id, body, member(text, line, "body"))
+    except TooDeep:
+        raise Fault("invalid_request", "body is nested too deeply.", "body") from None
 
 
 def custom_id_of(text: bytes | None) -> str | None:
     """Return what a line calls itself, as far as it does."""
     try:
-        line = orjson.loads(text or b"")
+        line = read_json(text or b"")
     except orjson.JSONDecodeError:
-        return None
+        return _named(text or b"")
     return line.get("custom_id") if isinstance(line, dict) else None
 
 
-def body_of(body: dict[str, Any], replace: dict[str, Any]) -> dict[str, Any]:
+def body_of(request: Request, replace: Replace) -> bytes:
     """Return what is sent upstream: `replace` wins over the line, and nothing is streamed."""
-    body = body | replace
-    if "stream" in body:
-        body["stream"] = False
-        body.pop("stream_options", None)  # servers refuse it without a stream
-    return body
+    streams = stream_changes(request.body | replace.members, "batch")
+    return changed(request.text, request.body, replace.texts | streams)
 
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        line = orjson.loads(text)
+        line = read_json(text)
     except orjson.JSONDecodeError as error:
         if error.msg == TOO_DEEP:
             raise Fault("invalid_request", "This line is nested too deeply.") from None
-        raise Fault("invalid_json_line", "This line is not parseable as valid JSON.") from None
+        raise BrokenLine(CODE, f"This line is no valid JSON at column {_where(text, error)}.") from None
     if not isinstance(line, dict):
         raise Fault("invalid_request", "This line is not a JSON object.")
     return line
+
+
+def _where(text: bytes, error: orjson.JSONDecodeError) -> str:
+    """Return the column and the reason; of a line that is not UTF-8 the reader tells neither."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as wrong:
+        return f"{wrong.start + 1}: it is not UTF-8"
+    return f"{error.colno}: {error.msg.partition(':')[0]}"
+
+
+def _named(text: bytes) -> str | None:
+    found = _NAMED.search(text)
+    try:
+        name = orjson.loads(found[1]) if found else None
+    except orjson.JSONDecodeError:
+        return None
+    return name if isinstance(name, str) and 1 <= len(name) <= MAX_CUSTOM_ID else None
 
 
 def _custom_id(line: dict[str, Any]) -> str:
@@ -109,10 +151,3 @@ def _check_url(url: object, endpoint: str) -> None:
     if url != endpoint:
         shown = url[:200]
         raise Fault("url_mismatch", f"The url {shown!r} does not match the batch's endpoint {endpoint!r}.", "url")
-
-
-def _check_depth(body: dict[str, Any]) -> None:
-    try:
-        orjson.dumps(body)
-    except orjson.JSONEncodeError:
-        raise Fault("invalid_request", "body is nested too deeply.", "body") from None

@@ -1,4 +1,8 @@
-"""Whether a file of requests can be a batch: every line is looked at, none is kept. Pure."""
+"""Whether a file of requests can be a batch: every line is looked at, none is kept. Pure.
+
+A line that is no JSON is told of in the error file, as one that a model refuses; only when no line is any better it is
+the file that is wrong.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from hashlib import blake2b
 
 from core.batch_settings import BatchSettings
 from dispatcher.batches.lines import Line
-from dispatcher.batches.request_line import Fault, Request, read
+from dispatcher.batches.request_line import BrokenLine, Fault, Request, read
 from schemas.parts import BatchError
 
 MAX_ERRORS = 100
@@ -25,6 +29,8 @@ class Validator:
         self._one_model = one_model
         self._model: object = None
         self._seen: set[bytes] = set()
+        self._broken: list[BatchError] = []
+        self._usable = False
         self.errors: list[BatchError] = []
         self.total = 0
         self.over = False
@@ -42,13 +48,20 @@ class Validator:
                 return
             try:
                 self._check(read(line.text, endpoint=self._endpoint))
+            except BrokenLine as fault:
+                if len(self._broken) < MAX_ERRORS:
+                    self._broken.append(fault.at(line.number))
             except Fault as fault:
                 self._add(fault, line.number)
+            else:
+                self._usable = True
 
     def end(self) -> None:
         """Note that the file is over."""
         if not self.total:
             self._add(Fault("empty_batch", "The file has no requests."), None)
+        elif self.errors or not self._usable:  # whoever has to mend the file is told of all that is wrong with it
+            self.errors = sorted([*self.errors, *self._broken], key=lambda one: one["line"] or 0)[:MAX_ERRORS]
 
     def refuse(self, code: str, message: str) -> None:
         """Note what is wrong with the file as a whole."""
@@ -56,9 +69,10 @@ class Validator:
         self.over = True
 
     def _check(self, request: Request) -> None:
-        digest = blake2b(request.custom_id.encode(errors="surrogatepass"), digest_size=DIGEST_BYTES).digest()
+        name = request.custom_id or ""
+        digest = blake2b(name.encode(errors="surrogatepass"), digest_size=DIGEST_BYTES).digest()
         if digest in self._seen:
-            message = f"The custom_id {request.custom_id[:200]!r} is used by an earlier line."
+            message = f"The custom_id {name[:200]!r} is used by an earlier line."
             raise Fault("duplicate_custom_id", message, "custom_id")
         self._seen.add(digest)
         if self._one_model:

@@ -10,6 +10,7 @@ from headrace.replaying.copies import Copy, with_model
 from headrace.replaying.picking import Pick
 from headrace.replaying.reading import patient
 from schemas.parts import Blob
+from schemas.task_body import repeated
 
 JSON = "application/json"
 
@@ -43,7 +44,7 @@ class Bodies:
             if model_to is not None:
                 return await self._edited(copy, pick, model_to)
             if stored is None:
-                return copy
+                return copy._replace(task=repeated(copy.task))
             return copy._replace(task={**copy.task, "data_ref": await patient(lambda: self._copied(stored, copy))})
         except BlobMissing:
             raise Unusable("body_missing") from None
@@ -63,7 +64,7 @@ class Bodies:
             if stored["size"] > self._editable_bytes:
                 raise Unusable("body_too_large_for_another_model")
             data = await patient(lambda: self._blobs.get(stored))
-        body = with_model(data.encode() if isinstance(data, str) else data or b"", model)
+        body = with_model(data.encode() if isinstance(data, str) else data or b"", model, mode=copy.task["mode"])
         if body is None:
             raise Unusable("body_without_model")
         if len(body) <= self._inline_bytes:

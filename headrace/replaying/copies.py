@@ -13,8 +13,10 @@ from headrace.replaying.state import State
 from schemas.codec import TASK
 from schemas.headers import headers
 from schemas.ids import TaskId, replayed
-from schemas.records import ORDINARY, Task
+from schemas.json_text import TooDeep, changed, read_json
+from schemas.records import ORDINARY, Mode, Task
 from schemas.slices import home_partition, queue_number
+from schemas.task_body import stream_changes
 
 TIMEOUT_MS = 86_400_000
 """A replay may stand in line for long, and nobody holds a connection for it: the time-out of the original, made for
@@ -79,15 +81,15 @@ def copied(pick: Pick, state: State, *, partitions: int, now_ms: int) -> Copy:
     return Copy(task_id, task)
 
 
-def with_model(body: bytes, model: str) -> bytes | None:
-    """Return a request for another model; None when the body is no JSON object with a model."""
+def with_model(body: bytes, model: str, *, mode: Mode = "callback") -> bytes | None:
+    """Return a request for another model that fits its mode; None when the body is no JSON object with a model."""
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        document = read_json(body)
+        if not isinstance(document, dict) or "model" not in document:
+            return None
+        return changed(body, document, {"model": orjson.dumps(model), **stream_changes(document, mode)})
+    except (orjson.JSONDecodeError, TooDeep):
         return None
-    if not isinstance(document, dict) or "model" not in document:
-        return None
-    return orjson.dumps({**document, "model": model})
 
 
 def _key(old: Task, name: str) -> str | None:

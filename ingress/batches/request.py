@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from core.errors import InvalidRequest
-from ingress.json_body import changed_json, json_object
+from ingress.json_body import check_members, json_object, not_too_deep
 from schemas.callback_url import Policy
+from schemas.json_text import member
 from schemas.validation import Invalid, check_callback
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/images/generations")
@@ -20,6 +21,7 @@ MAX_REPLACE = 32_768
 """Bytes: it stands in the batch's row, which is written again with every step of the batch."""
 MAX_ID = 128
 CALLBACK, EXPIRES = "callback_url", "output_expires_after"
+MEMBERS = ("input_file_id", "endpoint", "completion_window", "metadata", "replace", EXPIRES)
 MIN_EXPIRES_S, MAX_EXPIRES_S = 3_600, 2_592_000
 _WINDOW = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 
@@ -40,6 +42,7 @@ class Wanted(NamedTuple):
 def read_wanted(body: bytes, *, short_windows: bool, callbacks: Policy) -> Wanted:
     """Read the body of a create; raises InvalidRequest naming the member."""
     members = json_object(body)
+    check_members(members, MEMBERS, of="a batch")
     metadata = _metadata(members.get("metadata"))
     window = _text(members, "completion_window")
     return Wanted(
@@ -104,7 +107,7 @@ def _replace(body: bytes, members: dict[str, Any]) -> bytes | None:
         return None
     if not isinstance(value, dict):
         raise InvalidRequest("replace must be an object", field="replace")
-    text = changed_json(body, members, lambda read: read["replace"], field="replace")
+    text = not_too_deep(lambda: member(body, members, "replace"), field="replace")
     if len(text) > MAX_REPLACE:
         raise InvalidRequest(f"replace must be at most {MAX_REPLACE} bytes", field="replace")
     return text if value else None

@@ -6,20 +6,25 @@ import re
 import time
 from collections.abc import Mapping
 
+import orjson
 from starlette.requests import Request
 
 from core.blobs import BlobStore
 from core.errors import InvalidRequest, UnsupportedType
-from ingress.body import check_encoding
 from ingress.files.book import BLOBS, new_file_id
+from ingress.json_body import check_members
 from ingress.multipart import File as Part
 from ingress.multipart import FormRewriter, Rules, boundary_of
 from ingress.uploads import pieces, require
 from schemas.batches import File
 
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
-ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
-FIELDS = frozenset(("purpose", ANCHOR, SECONDS))
+EXPIRES = "expires_after"
+ANCHOR, SECONDS = f"{EXPIRES}[anchor]", f"{EXPIRES}[seconds]"
+SPELLINGS = {ANCHOR: ANCHOR, SECONDS: SECONDS, f"{EXPIRES}.anchor": ANCHOR, f"{EXPIRES}.seconds": SECONDS}
+"""Members of a form's object as clients name them → as the API does."""
+FIELDS = frozenset(("purpose", EXPIRES, *SPELLINGS))
+KNOWN = ("file", "purpose", ANCHOR, SECONDS, EXPIRES, *SPELLINGS)
 MIN_EXPIRES_S, MAX_EXPIRES_S = 3_600, 2_592_000
 BATCH_EXPIRES_S = 2_592_000
 """A file of purpose batch is kept for 30 days unless it says otherwise; any other until it is deleted."""
@@ -37,7 +42,6 @@ async def receive_file(request: Request, blobs: BlobStore, *, owner: str, most_b
     boundary = boundary_of(request.headers.get("content-type", ""))
     if boundary is None:
         raise UnsupportedType("the body must be of type multipart/form-data", field="content-type")
-    check_encoding(request)
     found = _Head()
     rules = Rules(FIELDS, FIELDS, frozenset(("file",)), most_bytes, found.check, bare=True, limit=LIMIT)
     form = FormRewriter(boundary, rules, new_boundary="")
@@ -81,6 +85,7 @@ class _Head:
 
 def judged(form: FormRewriter, *, now_ms: int) -> tuple[str, int | None]:
     """Return the purpose of a file and when it expires; raises InvalidRequest naming the field."""
+    check_members(dict.fromkeys(form.names), KNOWN, of="this form")
     require(form, "file", "purpose")
     if form.files["file"] > 1:
         raise InvalidRequest("file must be given once", field="file")
@@ -93,11 +98,41 @@ def judged(form: FormRewriter, *, now_ms: int) -> tuple[str, int | None]:
 
 def expiry_s(fields: Mapping[str, str], *, purpose: str) -> int | None:
     """Read expires_after: both of its members or none; raises InvalidRequest."""
-    if ANCHOR not in fields and SECONDS not in fields:
+    given = _expires_after(fields)
+    if not given:
         return BATCH_EXPIRES_S if purpose == "batch" else None
-    if fields.get(ANCHOR, "").strip() != "created_at":
+    if given.get(ANCHOR) != "created_at":
         raise InvalidRequest(f"{ANCHOR} must be created_at", field=ANCHOR)
-    text = fields.get(SECONDS, "").strip()
+    text = given.get(SECONDS, "")
     if not _SECONDS.fullmatch(text) or not MIN_EXPIRES_S <= int(text) <= MAX_EXPIRES_S:
         raise InvalidRequest(f"{SECONDS} must be a whole number from {MIN_EXPIRES_S} to {MAX_EXPIRES_S}", field=SECONDS)
     return int(text)
+
+
+def _expires_after(fields: Mapping[str, str]) -> dict[str, str]:
+    """Return the members as the API names them, whichever way the client spells an object in a form.
+
+    That is with brackets, with dots, as JSON, or as the seconds alone. What is given in two ways is refused.
+    """
+    pairs = [(SPELLINGS[name], text) for name, text in fields.items() if name in SPELLINGS]
+    if EXPIRES in fields:
+        whole = fields[EXPIRES].strip()
+        pairs += [(ANCHOR, "created_at"), (SECONDS, whole)] if _SECONDS.fullmatch(whole) else _of_json(whole)
+    given: dict[str, str] = {}
+    for name, text in pairs:
+        if name in given:
+            raise InvalidRequest(f"{name} was given twice", field=name)
+        given[name] = text.strip()
+    return given
+
+
+def _of_json(text: str) -> list[tuple[str, str]]:
+    try:
+        members = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        members = None
+    if not isinstance(members, dict) or not members:
+        message = f"{EXPIRES} must be seconds, or an object with anchor and seconds, such as {ANCHOR}"
+        raise InvalidRequest(message, field=EXPIRES)
+    check_members(members, ("anchor", "seconds"), of=EXPIRES)
+    return [(f"{EXPIRES}[{name}]", str(value)) for name, value in members.items()]

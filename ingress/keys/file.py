@@ -78,7 +78,7 @@ def read_keys(path: Path, *, limits: Limits = NO_LIMITS) -> list[Key]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"the keys file {path} is larger than {MAX_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"the keys file {path} cannot be read: {error.strerror}") from None

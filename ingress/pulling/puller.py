@@ -22,6 +22,7 @@ from ingress.pulling.picker import Pick, allowed, pick
 from ingress.services import Services
 from ingress.view import View
 from schemas import ids, topics
+from schemas.broken_lines import outcome_of
 from schemas.records import Status
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,10 @@ class Puller:
             data = await self._body(row["id"], await self._services.lookup.read(tp, row["source_offset"]))
             if data is None:
                 await self.holding.finish(row, lost_body(started_ms=row["started_ms"] or _now_ms()))
+                return None
+            broken = outcome_of(row["content_type"], data, started_ms=row["started_ms"] or _now_ms())
+            if broken is not None:
+                await self.holding.finish(row, broken)
                 return None
         except Unavailable as error:
             log.warning("body of %s: %s", row["id"], error, extra={"event": "take_no_body", "task_id": row["id"]})

@@ -36,15 +36,19 @@ class Position(NamedTuple):
 
 
 START = Position(None, 0)
+END = Position("end", 0)
+"""Of a client that was told the end. A browser that is not closed comes again after it, every three seconds."""
 
 
 def parse(text: str, *, field: str) -> Position:
     """Read a frame's id, or a bare count of frames; raises InvalidRequest."""
+    if text == END.tag:
+        return END
     match = _POSITION.fullmatch(text)
     if match is None:
         raise InvalidRequest(
-            f"{field} must be the id of a frame of this task, such as 1-0a1b2c3d-17, or the number of data frames that "
-            "were read before",
+            f"{field} must be the id of a frame of this task, such as 1-0a1b2c3d-17 or end, or the number of data "
+            "frames that were read before",
             field=field,
         )
     return Position(match[1], int(match[2]))

@@ -1,6 +1,6 @@
 """The frames of a task's events beside those of its text. Pure.
 
-They carry no id, so that a client's last id stays that of the last frame of text.
+They carry no id, so that a client's last id stays that of the last frame of text; the end has one of its own.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import orjson
 from ingress import sse
 from ingress.openai_error import error_frame
 from ingress.streaming import Failure
+from ingress.task_events.position import END
 from schemas import ids
 from schemas.records import Status
 
 KEEP_ALIVE = sse.KEEP_ALIVE
-DONE = sse.frame(sse.DONE)
+DONE = b"id: %b\n" % (END.tag or "").encode() + sse.frame(sse.DONE)
 SHUTDOWN = Failure(
     "this process is shutting down; the task goes on, come again with Last-Event-ID",
     "server_error",

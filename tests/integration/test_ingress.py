@@ -24,7 +24,7 @@ from tests.support.roles import settings_for
 from tests.support.waiting import eventually_async, until
 
 Stage = tuple[IngressBackend, httpx.AsyncClient]
-KEEP_ALIVE = b": keep-alive\n\n"
+KEEP_ALIVE = b": keep-alive\n"
 
 
 @pytest.fixture(scope="module")

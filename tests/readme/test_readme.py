@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
 TASK = re.compile(r"TASK-[0-9A-Z-]+")
 RUNNABLE = {"curl", "python3", ".venv/bin/headrace", ".venv/bin/python", "export"}
-COMMAND_S = 60
+COMMAND_S = 180
 
 
 class Step(NamedTuple):
@@ -162,7 +162,8 @@ def header_names(head: str) -> set[str]:
 
 def check_stream(shown: str, found: str) -> None:
     """Compare the frames before the mark for what is left out, and those after it."""
-    frames = [frame.removeprefix("data: ") for frame in found.strip().split("\n\n") if not frame.startswith(":")]
+    told = "\n".join(line for line in found.splitlines() if not line.startswith(":"))
+    frames = [frame.removeprefix("data: ") for frame in told.strip().split("\n\n")]
     before, after = (part.split("data: ")[1:] for part in shown.split(f"{ANYTHING}\n"))
     assert len(frames) > len(before) + len(after)
     for one, other in [*zip(before, frames, strict=False), *zip(after[::-1], frames[::-1], strict=False)]:

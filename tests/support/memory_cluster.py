@@ -21,6 +21,8 @@ class MemoryCluster:
         """How many records each group has not read, as far as there are so many."""
         self.there = False
         """Whether the topics are there; without them nobody looks for long."""
+        self.gone: set[str] = set()
+        """Topics that are not there all the same."""
 
     async def topics(self, names: Iterable[str]) -> dict[str, int]:
         """Return those of some topics that are declared, and work topics; or none."""
@@ -30,7 +32,7 @@ class MemoryCluster:
         there = {settings.topic(topic.name): topic.partitions for topic in wanted}
         work = settings.topic("work.")
         there |= {name: settings.kafka.work_partitions for name in names if name.startswith(work) and self.there}
-        return {name: there[name] for name in names if name in there}
+        return {name: there[name] for name in names if name in there and name not in self.gone}
 
     async def unreadable(self, names: Sequence[str]) -> dict[str, str]:  # noqa: ARG002 - of any
         """Read everything."""

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Any
 
 import httpx
 import uvicorn
@@ -24,14 +25,33 @@ READ_S = 60
 class Served:
     """A running server."""
 
-    def __init__(self, memory: Memory, port: int) -> None:
+    def __init__(self, memory: Memory, port: int, connections: Collection[Any]) -> None:
         self.memory = memory
         self.port = port
+        self._connections = connections
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=HEADERS, timeout=READ_S)
 
     async def raw(self, *parts: bytes) -> bytes:
         """Send bytes as they are and return all that comes until the server closes, as `connection: close` asks it."""
         return await self._exchange(parts, lambda _: False)
+
+    async def in_segments(self, *parts: bytes) -> bytes:
+        """Send the parts of a head so that each is read by itself, and return all that comes until the server closes.
+
+        The body goes with the last part.
+        """
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        read = 0
+        try:
+            for part in parts[:-1]:
+                writer.write(part)
+                read += len(part)
+                await eventually_async(lambda: any(one._head_bytes == read for one in self._connections))  # noqa: B023
+            writer.write(parts[-1])
+            async with asyncio.timeout(READ_S):
+                return await reader.read()
+        finally:
+            writer.close()
 
     async def first(self, *parts: bytes) -> bytes:
         """Do the same, but read one answer only: after a refused upload the server stays for a while to drain it."""
@@ -75,7 +95,8 @@ async def served_in_memory(settings: Settings, *, max_connections: int = 1_000) 
         )  # fmt: skip
         serving = asyncio.create_task(server.serve(), name="server-under-test")
         await eventually_async(lambda: server.started or serving.done())
-        served = Served(memory, server.servers[0].sockets[0].getsockname()[1])
+        port = server.servers[0].sockets[0].getsockname()[1]
+        served = Served(memory, port, server.server_state.connections)
         try:
             yield served
         finally:

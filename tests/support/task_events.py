@@ -10,7 +10,9 @@ import aiohttp
 from tests.support.site import Client
 
 DONE = b"data: [DONE]\n\n"
-COMMENT = re.compile(rb"^:.*\n\n", re.MULTILINE)
+END = "end"
+"""The id of the last frame of all."""
+COMMENT = re.compile(rb"^:.*\n", re.MULTILINE)
 
 
 class Frame(NamedTuple):
@@ -61,7 +63,7 @@ def frames(raw: bytes) -> list[Frame]:
 
 def chunks(found: list[Frame]) -> list[Frame]:
     """Return the frames that hold what the upstream sent."""
-    return [frame for frame in found if frame.id]
+    return [frame for frame in found if frame.id not in ("", END)]
 
 
 def text(found: list[Frame]) -> str:

@@ -21,7 +21,8 @@ from tests.support.waiting import eventually_async
 FRAMES = [b'{"n":1}', b'{"n": 2}', b'{"n":3,"text":"\xc3\xa9"}']
 TEXT = sse.frames(FRAMES) + b"data: [DONE]\n\n"
 TAG = Run(1, "w1").tag.encode()
-KEEP_ALIVE = b": keep-alive\n\n"
+DONE = b"id: end\ndata: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n"
 
 
 class Story:

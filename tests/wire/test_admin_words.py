@@ -149,6 +149,22 @@ async def test_a_purge_tells_each_partition_how_far_it_goes(ingress: Double) -> 
 
 
 @pytest.mark.usefixtures("directory")
+async def test_a_stream_that_is_requeued_streams_to_nobody(ingress: Double) -> None:
+    memory, client = ingress
+    first = str((await client.post(PUT, json=BODY)).json()["data"])
+    [(tp, records)] = [(tp, found) for tp, found in memory.log.items() if tp.topic.endswith(topics.tasks(0))]
+    data = b'{"model":"m","seed":123456789012345678901234567890,"stream":true,"stream_options":{}}'
+    task: Any = {**TASK.decode(records[0].value or b""), "mode": "streaming", "data": data}
+    memory.log[tp] = [records[0]._replace(value=TASK.encode(task))]
+    memory.rows[first.encode()] = row_of(task, 0, state="completed", finished_ms=5)
+    answered = await client.post(f"/v1/admin/tasks/{first}/requeue")
+    assert answered.status_code == 202, answered.text
+    again = TASK.decode(memory.written(topics.tasks(0))[-1].value or b"")
+    assert again["mode"] == "callback"
+    assert again["data"] == b'{"model":"m","seed":123456789012345678901234567890,"stream":false}'
+
+
+@pytest.mark.usefixtures("directory")
 async def test_requeue_makes_a_task_of_its_own(ingress: Double) -> None:
     memory, client = ingress
     body = {**BODY, "callback_url": "http://127.0.0.1:9000/done", "trace_id": "t"}

@@ -49,6 +49,8 @@ SETTINGS = TWO_TENANTS
         ({"metadata": {"k": "v" * 513}}, "metadata.k"),
         ({"metadata": {"k": 5}}, "metadata.k"),
         ({"metadata": {"callback_url": "ftp://there"}}, "metadata.callback_url"),
+        ({"replaces": {}}, "replaces"),
+        ({"completion_windows": "24h"}, "completion_windows"),
         ({"replace": ["model"]}, "replace"),
         ({"replace": "m"}, "replace"),
         ({"replace": {"x": "y" * 33_000}}, "replace"),

@@ -185,7 +185,7 @@ async def test_complete_speaks_for_the_holder(ingress: Double) -> None:
     assert (told["kind"], told["attempt"], told["worker"]) == ("finished", 3, "pull/w")
     outcome = told["outcome"]
     assert outcome is not None
-    assert outcome["body"] == '{"n":12345678901234567890123,"text":"é"}'.encode()
+    assert outcome["body"] == b'{"n":12345678901234567890123, "text":"\\u00e9"}'
     assert (outcome["status_code"], outcome["error_code"], outcome["retriable"]) == (503, "worker_error", False)
 
 

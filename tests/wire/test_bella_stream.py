@@ -82,8 +82,10 @@ async def test_streaming_that_times_out(ingress: Double, monkeypatch: pytest.Mon
     response = await client.post(PUT, json=BODY | {"response_mode": "streaming", "timeout": 60})
     parts = response.content.split(b"\n\n")
     assert parts[0] == b"data: {}"
-    assert set(parts[1:-2]) == {b": keep-alive"}
-    assert json.loads(parts[-2].removeprefix(b"data: "))["error"]["code"] == "timeout"
+    assert len(parts) == 3, "an empty line after a comment is an event to some parsers"
+    *comments, last = parts[1].split(b"\n")
+    assert set(comments) == {b": keep-alive"}
+    assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "timeout"
     assert len(memory.written(topics.events(0))) == 1
 
 

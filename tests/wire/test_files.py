@@ -79,6 +79,14 @@ async def test_the_limit_is_exact_and_nothing_stays_of_what_is_beyond(ingress: D
          "expires_after[seconds]"),
         ({"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "2592001"},
          "expires_after[seconds]"),
+        ({"purpose": "batch", "expires_after.anchor": "created_at"}, "expires_after[seconds]"),
+        ({"purpose": "batch", "expires_after": "3599"}, "expires_after[seconds]"),
+        ({"purpose": "batch", "expires_after": "1 hour"}, "expires_after"),
+        ({"purpose": "batch", "expires_after": "{}"}, "expires_after"),
+        ({"purpose": "batch", "expires_after": '{"anchor":"created_at","minutes":60}'}, "minutes"),
+        ({"purpose": "batch", "expires_after": "3600", "expires_after[anchor]": "created_at"}, "expires_after[anchor]"),
+        ({"purpose": "batch", "expires_after[second]": "3600"}, "expires_after[second]"),
+        ({"purpose": "batch", "expire_after": "3600"}, "expire_after"),
     ],
 )  # fmt: skip
 async def test_wrong_fields_are_named(ingress: Double, tmp_path: Path, data: dict[str, str], param: str) -> None:
@@ -113,8 +121,20 @@ async def test_broken_forms(
 async def test_other_purposes_stay_unless_they_say_otherwise(ingress: Double) -> None:
     _, client = ingress
     assert (await uploaded(client, purpose="user_data"))["expires_at"] is None
-    form = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
-    file = await uploaded(client, purpose="user_data", **form)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"},
+        {"expires_after.anchor": "created_at", "expires_after.seconds": "3600"},
+        {"expires_after[anchor]": "created_at", "expires_after.seconds": " 3600 "},
+        {"expires_after": "3600"},
+        {"expires_after": '{"anchor":"created_at","seconds":3600}'},
+    ],
+)
+async def test_an_expiry_is_read_in_every_spelling_of_clients(ingress: Double, form: dict[str, str]) -> None:
+    file = await uploaded(ingress[1], purpose="user_data", **form)
     assert file["expires_at"] == file["created_at"] + 3600
 
 

@@ -12,8 +12,10 @@ import pytest
 from core.settings import IngressSettings, Settings
 from schemas import topics
 from schemas.codec import TASK
-from tests.support.bella import BODY, PUT
+from schemas.records import Chunk, Result, Task
+from tests.support.bella import BODY, PUT, chunk
 from tests.support.memory_server import Served, served_in_memory
+from tests.support.results import result_of
 
 LIMIT = 100_000
 TEXT = json.dumps(BODY).encode()
@@ -41,6 +43,12 @@ def put(body: bytes = TEXT, *, extra: bytes = b"") -> bytes:
     return b"POST /v1/queue/put HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n%b" % (HEAD, extra, len(body), body)
 
 
+def streamed(task: Task) -> list[Chunk | Result]:
+    """Answer with two frames."""
+    ended = result_of(task["id"] or "", mode="streaming", chunks=1, content_type="text/event-stream", body=b"")
+    return [chunk(task, 0, b'{"n":1}', b'{"n":2}'), ended]
+
+
 def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
@@ -57,7 +65,6 @@ def message(answer: bytes) -> str:
     [
         (b"", "the body is empty"),
         (b"\xff", "not valid UTF-8"),
-        (b"\xef\xbb\xbf" + TEXT, "byte order mark"),
         (b"[" * 90_000, "depth limit"),
         (b'{"data":' * 5_000 + b"1" + b"}" * 5_000, "depth limit"),
         (b'{"queue":"q","endpoint":"/v1/x","data":' + b'{"a":' * 900 + b"1" + b"}" * 901, "nested too deeply"),
@@ -113,6 +120,37 @@ async def test_what_a_client_offers_beside_its_request_is_no_reason_to_lose_its_
     served: Served, extra: bytes
 ) -> None:
     assert b" 200 OK\r\n" in await served.raw(put(extra=extra))
+
+
+@pytest.mark.parametrize("cut", [b"", b"U", b"Up", b"Upg", b"Upgr", b"Upgra", b"Upgrad", b"Upgrade", b"Upgrade:"])
+async def test_an_upgrade_that_comes_in_two_segments_is_no_reason_either(served: Served, cut: bytes) -> None:
+    request = put(extra=b"connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAA\r\n")
+    at = request.index(b"\r\nUpgrade:") + 2 + len(cut)
+    for parts in ((request[:at], request[at:]), (request[: at - 1], request[at - 1 : at], request[at:])):
+        assert b" 200 OK\r\n" in await served.in_segments(*parts)
+    assert len(served.memory.written(topics.tasks(0))) == 2
+
+
+@pytest.mark.parametrize("path", [PUT, "/v1/chat/completions"])
+async def test_http_1_0_gets_no_chunks(served: Served, path: str) -> None:
+    """Such a client takes the lengths of chunks for text."""
+    served.memory.answer = streamed
+    body = {"model": "m", "stream": True} if path != PUT else BODY | {"response_mode": "streaming"}
+    asked = put(json.dumps(body).encode()).replace(b"/v1/queue/put HTTP/1.1", b"%b HTTP/1.0" % path.encode())
+    head, _, text = (await served.raw(asked)).partition(b"\r\n\r\n")
+    assert b" 200 OK\r\n" in head
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert text.replace(b": keep-alive\n", b"") == b'data: {"n":1}\n\ndata: {"n":2}\n\ndata: [DONE]\n\n'
+    served.memory.answer = lambda _: []
+
+
+async def test_http_1_0_is_told_the_length_where_it_is_known(served: Served) -> None:
+    head, _, text = (await served.raw(put().replace(b"HTTP/1.1", b"HTTP/1.0"))).partition(b"\r\n\r\n")
+    assert b"content-length: %d\r\n" % len(text) in head + b"\r\n"
+    assert b"transfer-encoding" not in head
+    head, _, text = (await served.raw(b"GET /v1/nothing HTTP/1.0\r\n" + HEAD + b"\r\n")).partition(b"\r\n\r\n")
+    assert b"content-length: %d\r\n" % len(text) in head + b"\r\n"
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "an empty file": (SPEECH, form(content=b""), 400, "file"),
     "two files": (SPEECH, {"data": {"model": "m"}, "files": [("file", ("a.mp3", b"x"))] * 2}, 400, "file"),
     "another format": (SPEECH, {"data": {"model": "m"}, "files": {"file": ("a.txt", b"x")}}, 400, "file"),
+    "a name that tells another": (
+        SPEECH, {"data": {"model": "m"}, "files": {"file": ("a.txt", b"x", "audio/ogg")}}, 400, "file",
+    ),
     "no format": (TRANSLATE, {"data": {"model": "m"}, "files": {"file": ("upload", b"x")}}, 400, "file"),
     "async and stream": (SPEECH, form(stream="true", **{"async": "true"}), 400, "stream"),
     "a stream of a translation": (TRANSLATE, form(stream="true"), 400, "stream"),
@@ -180,10 +183,23 @@ async def test_a_wrong_form_is_refused_and_nothing_stays(ingress: Double, name: 
     assert stored(memory) == []
 
 
-async def test_a_type_tells_the_format_where_the_name_does_not(ingress: Double) -> None:
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("upload", "audio/x-m4a; codecs=1"),
+        ("upload.bin", "audio/ogg; codecs=opus"),
+        ("PTT-20261130-WA0001.opus", "application/octet-stream"),
+        ("voice.OGA", "application/octet-stream"),
+        ("blob", "audio/opus"),
+        ("note.of-today", "Audio/OGG"),
+    ],
+)
+async def test_a_voice_note_is_known_by_its_name_or_else_by_its_type(
+    ingress: Double, name: str, media_type: str
+) -> None:
     memory, client = ingress
     memory.answer = answer()
-    files = {"file": ("upload", b"x", "audio/x-m4a; codecs=1")}
+    files = {"file": (name, b"x", media_type)}
     assert (await client.post(SPEECH, data={"model": "m"}, files=files)).status_code == 200
 
 

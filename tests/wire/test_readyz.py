@@ -93,6 +93,7 @@ async def test_a_silent_dispatcher_is_no_fault_of_the_server(world: World) -> No
 async def test_a_missing_topic_stands_before_what_it_silences(world: World) -> None:
     memory, client = world
     memory.services.queues._queues = {"chat": queue("chat"), "fetched": queue("fetched", served_by="workers")}
+    memory.services.cluster.gone = {"headrace.work.chat.online", "headrace.work.chat.offline"}
     speak(memory, levels=[1], upstreams_up=0)
     told = await missing(client)
     assert told[0] == (

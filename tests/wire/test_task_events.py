@@ -13,13 +13,13 @@ from ingress.task_events.position import Run
 from schemas import ids
 from tests.support.bella import BODY, PUT, Double
 from tests.support.memory_ingress import Memory
-from tests.support.task_frames import FRAMES, TAG, TEXT, Story, frames, status
+from tests.support.task_frames import DONE, FRAMES, TAG, TEXT, Story, frames, status
 from tests.support.waiting import eventually_async, turns
 
 
 async def test_a_task_that_has_ended(story: Story) -> None:
     story.end()
-    expected = frames() + status(story, "completed", progress=100) + b"data: [DONE]\n\n"
+    expected = frames() + status(story, "completed", progress=100) + DONE
     assert await story.open() == expected
     assert expected.startswith(b'id: 1-2f8aa4a1-1\ndata: {"n":1}\n\nid: ')
 
@@ -41,7 +41,7 @@ async def test_from_the_first_moment_to_the_last(story: Story) -> None:
     told = got.replace(progress, b"")
     assert told == (
         status(story, "queued") + status(story, "processing") + frames() + status(story, "completed", progress=100)
-        + b"data: [DONE]\n\n"
+        + DONE
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ async def test_a_task_that_no_scheduler_has_seen_yet_waits(ingress: Double) -> N
     assert await viewing == (
         status(story, "queued") + status(story, "queued", attempt=2)
         + b"id: " + Run(2, "w1").tag.encode() + b'-1\ndata: {"ok":true}\n\n'
-        + status(story, "completed", attempt=2, progress=100) + b"data: [DONE]\n\n"
+        + status(story, "completed", attempt=2, progress=100) + DONE
     )  # fmt: skip
 
 
@@ -89,9 +89,7 @@ async def test_opened_in_the_middle_it_begins_with_the_first_chunk(story: Story)
     story.chunk(1)  # written twice
     story.chunk(2)
     story.end(body=None)
-    assert await viewing == (
-        status(story, "processing") + frames() + status(story, "completed", progress=100) + b"data: [DONE]\n\n"
-    )
+    assert await viewing == (status(story, "processing") + frames() + status(story, "completed", progress=100) + DONE)
 
 
 @pytest.mark.parametrize("had", [0, 1, 2, 3])
@@ -102,7 +100,7 @@ async def test_resumed_after_any_frame(story: Story, had: int, text: bytes | Non
         story.chunk(seq)
     story.end(body=text)
     last = f"{TAG.decode()}-{had}" if had else "0"
-    expected = frames(had) + status(story, "completed", progress=100) + b"data: [DONE]\n\n"
+    expected = frames(had) + status(story, "completed", progress=100) + DONE
     assert await story.open(last=last) == expected
     story.path += f"?from={last}"
     assert await story.open() == expected
@@ -126,9 +124,9 @@ async def test_a_gap_is_filled_from_the_result(story: Story) -> None:
 async def test_the_id_of_another_run_gets_no_text(story: Story) -> None:
     story.end()
     got = await story.open(last="1-00000000-1")
-    assert b"id:" not in got
+    assert b"id:" not in got.removesuffix(DONE)
     assert b'"code":"stream_interrupted"' in got
-    assert got.endswith(b"data: [DONE]\n\n")
+    assert got.endswith(DONE)
 
 
 async def test_a_second_run_does_not_end_a_view_that_the_outcome_may_still_confirm(story: Story) -> None:
@@ -184,7 +182,7 @@ async def test_a_task_that_does_not_stream_gives_its_answer_as_one_frame(ingress
     story.end(body=b'{"answer":\n42}')
     assert await viewing == (
         status(story, "queued") + b"id: " + TAG + b'-1\ndata: {"answer": 42}\n\n'
-        + status(story, "completed", progress=100) + b"data: [DONE]\n\n"
+        + status(story, "completed", progress=100) + DONE
     )  # fmt: skip
 
 
@@ -193,9 +191,8 @@ async def test_a_body_that_is_no_text_is_base64_with_its_media_type(ingress: Dou
     story.end(body=b"\xff\xfb\x90", content_type="audio/mpeg")
     shown = b'{"result":"//uQ","result_content_type":"audio/mpeg","result_encoding":"base64"}'
     assert await story.open() == (
-        b"id: " + TAG + b"-1\ndata: " + shown + b"\n\n"
-        + status(story, "completed", progress=100) + b"data: [DONE]\n\n"
-    )  # fmt: skip
+        b"id: " + TAG + b"-1\ndata: " + shown + b"\n\n" + status(story, "completed", progress=100) + DONE
+    )
 
 
 async def test_a_failure(story: Story) -> None:
@@ -204,7 +201,7 @@ async def test_a_failure(story: Story) -> None:
     story.end(state="failed", status_code=502, error_code="upstream_cut", error_message="cut", chunks=1, body=None)
     more = ',"error_code":"upstream_cut","error_message":"cut"'
     error = b'data: {"error":{"message":"cut","type":"server_error","param":null,"code":"upstream_cut"}}\n\n'
-    expected = frames(0, 1) + status(story, "failed", more=more) + error + b"data: [DONE]\n\n"
+    expected = frames(0, 1) + status(story, "failed", more=more) + error + DONE
     assert await story.open() == expected
 
 
@@ -236,7 +233,7 @@ async def test_a_cancelled_task(story: Story) -> None:
     got = await viewing
     assert frames(0, 1) in got
     assert b'"status":"cancelled"' in got
-    assert got.endswith(b'"code":"cancelled"}}\n\ndata: [DONE]\n\n')
+    assert got.endswith(b'"code":"cancelled"}}\n\n' + DONE)
 
 
 async def test_an_expired_task(story: Story) -> None:

@@ -10,8 +10,9 @@ import pytest
 from ingress.task_events import hub
 from schemas import ids
 from tests.support import records
+from tests.support.bella import Double
 from tests.support.memory_ingress import Memory
-from tests.support.task_frames import Story, frames, status
+from tests.support.task_frames import DONE, Story, frames, status
 from tests.support.waiting import turns
 
 
@@ -45,6 +46,21 @@ async def test_a_request_for_the_head_alone_does_not_wait(story: Story) -> None:
     async with asyncio.timeout(60):
         answer = await story.client.head(story.path)
     assert (answer.status_code, answer.content, answer.headers["x-task-id"]) == (200, b"", story.id)
+
+
+@pytest.mark.parametrize("mode", ["streaming", "blocking"])
+@pytest.mark.parametrize("state", ["completed", "failed"])
+async def test_who_was_told_the_end_is_not_told_it_again(ingress: Double, mode: str, state: str) -> None:
+    """A browser's EventSource comes again whenever a stream ends, until it gets a 204."""
+    story = Story(*ingress, mode=mode)
+    story.end(**{} if state == "completed" else {"state": state, "error_code": "x", "status_code": 500, "body": None})
+    told = await story.open()
+    last = [line for line in told.split(b"\n") if line.startswith(b"id: ")][-1].removeprefix(b"id: ").decode()
+    for again in ({"headers": {"last-event-id": last}}, {"params": {"from": last}}):
+        answer = await story.client.get(story.path, **again)  # type: ignore[arg-type]
+        assert (answer.status_code, answer.content, answer.headers["x-task-id"]) == (204, b"", story.id)
+    strange = await story.client.get("/v1/tasks/nonsense/events", headers={"last-event-id": last})
+    assert strange.status_code == 404
 
 
 @pytest.mark.parametrize("last", ["x", "1-2", "-1", "1-0a1b2c3d-1-1", "99999999999"])
@@ -84,7 +100,7 @@ async def test_many_viewers_share_one_reading(story: Story, monkeypatch: pytest.
     story.chunk(1)
     story.chunk(2)
     story.end()
-    expected = status(story, "processing") + frames() + status(story, "completed", progress=100) + b"data: [DONE]\n\n"
+    expected = status(story, "processing") + frames() + status(story, "completed", progress=100) + DONE
     assert set(await asyncio.gather(*viewing)) == {expected}
     assert passes == 1
     assert story.memory.services.waiters._followers == {}

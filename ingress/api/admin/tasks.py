@@ -23,6 +23,7 @@ from ingress.reading import Reading
 from ingress.services import Services
 from schemas import ids, topics
 from schemas.records import ORDINARY, TERMINAL, Status, Task
+from schemas.task_body import repeated
 
 ROW_TIMES = ("not_before_ms", "start_deadline_ms", "lease_until_ms")
 ROW_FACTS = (
@@ -116,7 +117,7 @@ class TaskAdmin:
         again: Task = {**task, **lineage, "mode": mode, "idempotency_key": None}  # type: ignore[typeddict-item]  # a spread of the same fields
         again["model"] = row["model"]  # which a direct producer's record need not name
         again["timeout_ms"] = max(task["timeout_ms"], standing.deadline_ms - standing.created_ms)
-        return again
+        return repeated(again)
 
     def _shown(self, reading: Reading) -> Response:
         row = self._services.view.get(reading.id.encode())

@@ -28,14 +28,13 @@ from ingress.dialects import Problem, Renderer
 from ingress.files.content import content_answer
 from ingress.files.finding import batch_content, of_batch
 from ingress.methods import route
-from ingress.options import NONE, QUEUE, read_options
+from ingress.options import DIALECT, NONE, QUEUE, read_options
 from ingress.resending import MAX_BODY as RESEND_BODY
 from ingress.resending import send_again, wanted_event
 from ingress.services import Services
 from schemas.batches import Batch, File
 
 JSON = "application/json"
-DIALECT = "X-Headrace-Dialect"
 MAX_BODY = 131_072
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 RENDERERS: Mapping[Dialect, Renderer] = {"siliconflow": problems.problem, "openai": openai.problem}

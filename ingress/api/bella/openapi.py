@@ -167,7 +167,7 @@ def _put_schema() -> dict[str, Any]:
             "result_retention": _seconds("Seconds the result can be fetched, 86400 by default, at most 604800."),
             "trace_id": text | {"maxLength": 256, "description": "Yours, to find tasks that belong together."},
         },
-        "additionalProperties": True,
+        "additionalProperties": False,
     }
 
 

@@ -11,12 +11,13 @@ import orjson
 
 from core.errors import InvalidRequest
 from ingress.api.bella.wire import request_members
-from ingress.json_body import changed_json, json_object
+from ingress.json_body import json_object, not_too_deep
 from ingress.pulling.lane import LaneName, PullLane
 from ingress.pulling.order import Order, Taken
 from ingress.pulling.picker import STRATEGIES, Strategy
 from schemas import ids
 from schemas.ids import TaskId
+from schemas.json_text import member
 from schemas.records import Queue, ServedBy
 from schemas.validation import MAX_TIMEOUT_MS, QUEUE_NAME, Invalid, check_endpoint, check_queue
 
@@ -100,7 +101,7 @@ def parse_complete(body: bytes) -> Completion:
     if isinstance(given, str):
         content, content_type = given.encode(errors="replace"), TEXT
     else:
-        content = changed_json(body, members, lambda given: given["body"], field="body")
+        content = not_too_deep(lambda: member(body, members, "body"), field="body")
     request_id = members.get("request_id")
     if not isinstance(request_id, str | None):
         raise InvalidRequest("request_id must be a string", field="request_id")

@@ -18,6 +18,7 @@ from ingress.cancelling import cancel_task
 from ingress.dialects import Problem
 from ingress.door import Door, Held
 from ingress.finding import find_task
+from ingress.options import check_none
 from ingress.services import Services
 from ingress.stored import stored_answer
 from schemas.parts import Blob
@@ -50,6 +51,7 @@ class BellaRoutes:
     async def put(self, request: Request) -> Response:
         """Accept a task, and hold the request in the modes that do."""
         caller = self._services.keys.caller(request, "submit")
+        check_none(request.headers, of="put")
         body = await read_body(request, limit=self._max_body, setting=BODY_SETTING)
         task = wire.parse_put(body, limits=self._limits, idempotency_key=idempotency_key(request))
         mode = task["mode"]

@@ -9,13 +9,30 @@ import orjson
 
 from core.embedding import described
 from core.errors import InvalidRequest
-from ingress.json_body import changed_json, json_object
+from ingress.json_body import check_members, json_object, not_too_deep
 from ingress.pulling.outcome import WORKER_ERROR
 from ingress.reading import Reading
+from schemas.json_text import member
 from schemas.records import ORDINARY, Mode, State, Task
+from schemas.task_body import for_mode
 from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_task
 
 MODES: dict[str, Mode] = {"callback": "callback", "blocking": "blocking", "streaming": "streaming"}
+MEMBERS = (
+    "queue",
+    "endpoint",
+    "data",
+    "response_mode",
+    "level",
+    "callback_url",
+    "callback_events",
+    "timeout",
+    "start_timeout",
+    "run_timeout",
+    "result_retention",
+    "trace_id",
+)
+"""Of a put."""
 TIMEOUTS = ("timeout", "start_timeout")
 """Error codes that Bella calls a timeout."""
 WORDS: dict[State, str] = {
@@ -37,6 +54,7 @@ class Limits(NamedTuple):
 def parse_put(body: bytes, *, limits: Limits, idempotency_key: str | None = None) -> Task:
     """Read the body of put into a task that has no id, owner and time yet; raises InvalidRequest naming the field."""
     members = json_object(body)
+    check_members(members, MEMBERS, of="put")
     mode = _mode(members.get("response_mode"))
     model = _data(members).get("model")
     task: Task = {
@@ -142,16 +160,9 @@ def _events(value: object) -> list[str]:
 
 
 def _upstream_body(body: bytes, members: dict[str, Any], mode: Mode) -> bytes:
-    """Return data as JSON bytes; only the member `stream` is made to fit the mode, for the mode decides the answer."""
-    wanted: bool | None = True if mode == "streaming" else False if members["data"].get("stream") else None
-
-    def fitted(members: dict[str, Any]) -> dict[str, Any]:
-        data: dict[str, Any] = members["data"]
-        if wanted is not None:
-            data["stream"] = wanted
-        return data
-
-    return changed_json(body, members, fitted, field="data")
+    """Return data as JSON bytes; only `stream` is made to fit the mode, for the mode decides the answer."""
+    data = members["data"]
+    return not_too_deep(lambda: for_mode(member(body, members, "data"), data, mode), field="data")
 
 
 def accepted(task_id: str, *, now_ms: int) -> bytes:

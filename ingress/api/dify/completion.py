@@ -21,7 +21,6 @@ from ingress.api.dify.stream import ENDED, CompletionStream
 from ingress.blocking import Ending
 from ingress.body import BODY_SETTING, idempotency_key, read_body
 from ingress.door import Door, Held
-from ingress.json_body import json_object
 from ingress.options import Options, read_options, renamed
 from ingress.services import Services
 from schemas.parts import Usage
@@ -50,7 +49,7 @@ class Completions:
         options = read_options(request.headers, hold_s=settings.hold_s)
         body = await read_body(request, limit=settings.max_body_bytes, setting=BODY_SETTING)
         most_files = self._settings.uploads.per_request
-        ask = read_ask(json_object(body), most_files=most_files, require_user=settings.require_user)
+        ask = read_ask(body, most_files=most_files, require_user=settings.require_user)
         name = options.queue or settings.default_queue
         queue = self._settings.queues.get(name, QueueSettings())
         prompt = prompt_of(ask.inputs, ask.query, queue.prompt)

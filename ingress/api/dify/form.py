@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from core.blobs import BlobStore
 from core.errors import InvalidRequest
 from core.settings import UploadSettings
 from ingress.api.dify.media import Media
 from ingress.api.dify.refusal import Refused
-from ingress.body import body_ended, check_encoding, declared_length
+from ingress.body import body_pieces, declared_length
 from ingress.multipart import boundary_of, file_name_of
 from schemas.parts import Blob
 
@@ -35,7 +35,6 @@ class Received(NamedTuple):
 async def receive(request: Request, *, blobs: BlobStore, name: str, settings: UploadSettings) -> Received:
     """Store the file of a form under a name; raises RequestError, Unavailable, ClientDisconnect, then storing none."""
     boundary = _boundary(request)
-    check_encoding(request)
     form = _Form(settings)
     parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # its TypedDict wants every callback
     async with AsyncExitStack() as stack:
@@ -164,14 +163,8 @@ async def _pieces(request: Request, form: _Form) -> AsyncIterator[bytes]:
     """Yield a form as it comes; raises Refused when it is too large, InvalidRequest, and ClientDisconnect."""
     if declared_length(request) > form.most_bytes:
         raise too_large(f"a form must be at most {form.most_bytes} bytes")
-    size, more = 0, True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        data = message.get("body", b"")
-        if not (more := message.get("more_body", False)):
-            body_ended(request)
+    size = 0
+    async for data in body_pieces(request):
         size += len(data)
         if size - form.file_bytes > MARGIN_BYTES + len(data):
             raise InvalidRequest(f"what is beside the file must be at most {MARGIN_BYTES} bytes", field="body")

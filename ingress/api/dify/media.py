@@ -16,7 +16,7 @@ TYPES: dict[Kind, dict[str, str]] = {
     },
     "audio": {
         "mp3": "audio/mpeg", "m4a": "audio/mp4", "wav": "audio/wav", "amr": "audio/amr", "mpga": "audio/mpeg",
-        "ogg": "audio/ogg", "flac": "audio/flac",
+        "ogg": "audio/ogg", "oga": "audio/ogg", "opus": "audio/opus", "flac": "audio/flac",
     },
     "video": {"mp4": "video/mp4", "mov": "video/quicktime", "mpeg": "video/mpeg", "webm": "video/webm"},
     "document": {

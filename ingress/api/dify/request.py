@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from core.errors import InvalidRequest
 from ingress.api.dify.refusal import Refused
+from ingress.json_body import json_object, not_too_deep
+from schemas.json_text import member, values
 from schemas.validation import MAX_TEXT
 
 DEFAULT_USER = "DEFAULT-USER"
@@ -30,15 +32,16 @@ class Image(NamedTuple):
 class Ask(NamedTuple):
     """A request that was read."""
 
-    inputs: dict[str, Any]
+    inputs: dict[str, str | None]
     query: str
     mode: Literal["blocking", "streaming"]
     user: str
     images: list[Image]
 
 
-def read_ask(members: Mapping[str, Any], *, most_files: int, require_user: bool) -> Ask:
-    """Check the members of the body; raises InvalidRequest and Refused naming the field."""
+def read_ask(body: bytes, *, most_files: int, require_user: bool) -> Ask:
+    """Read the body; raises InvalidRequest and Refused naming the field."""
+    members = json_object(body)
     inputs = members.get("inputs")
     if not isinstance(inputs, dict):
         raise InvalidRequest("inputs is required: an object with at least one pair", field="inputs")
@@ -48,12 +51,22 @@ def read_ask(members: Mapping[str, Any], *, most_files: int, require_user: bool)
     if mode is not None and (not isinstance(mode, str) or mode not in MODES):
         raise InvalidRequest("response_mode must be blocking or streaming", field="response_mode")
     return Ask(
-        inputs=inputs,
+        inputs=_as_texts(body, members),
         query=_text(members, "query"),
         mode="blocking" if mode is None else MODES[mode],
         user=read_user(members.get("user"), require=require_user),
         images=_images(members.get("files"), most=most_files),
     )
+
+
+def _as_texts(body: bytes, members: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the inputs as they go into the prompt: what is no string as the JSON that it came as, not rounded."""
+    inputs: dict[str, Any] = members["inputs"]
+    texts = not_too_deep(lambda: values(member(body, members, "inputs"), inputs), field="inputs")
+    return {
+        name: value if value is None or isinstance(value, str) else texts[name].decode()
+        for name, value in inputs.items()
+    }
 
 
 def read_user(value: object, *, require: bool) -> str:

@@ -66,7 +66,9 @@ def schemas() -> dict[str, Any]:
         "purpose": {"enum": [*PURPOSES]},
         ANCHOR: {"const": "created_at"},
         SECONDS: {"type": "integer", "minimum": MIN_EXPIRES_S, "maximum": MAX_EXPIRES_S,
-                  "description": "30 days for the purpose batch unless given; other files stay."},
+                  "description": "30 days for the purpose batch unless given; other files stay. Dots in place of "
+                  "brackets, and JSON or the seconds alone in `expires_after`, are read as well. Any other field is "
+                  "refused."},
     }  # fmt: skip
     gone = {"id": _TEXT, "object": {"const": "file"}, "deleted": {"const": True}}
     return {

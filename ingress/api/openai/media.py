@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
@@ -21,11 +22,11 @@ from ingress.uploads import Upload, Uploads, require
 from schemas.parts import Blob
 
 PREFIXES = ("/queue", "/v1")
-AUDIO = ("flac", "mp3", "mp4", "mpeg", "mpga", "m4a", "ogg", "wav", "webm")
+AUDIO = ("flac", "mp3", "mp4", "mpeg", "mpga", "m4a", "oga", "ogg", "opus", "wav", "webm")
 AUDIO_TYPES = frozenset(
     f"{kind}/{name}"
     for kind in ("audio", "video", "application")
-    for name in ("flac", "x-flac", "mp3", "mp4", "mpeg", "mpga", "m4a", "x-m4a", "ogg", "wav", "x-wav", "wave", "webm")
+    for name in (*AUDIO, "x-flac", "x-m4a", "x-wav", "wave")
 ) | {"audio/vnd.wave"}
 """What tells the format of a file whose name does not."""
 IMAGE_FIELDS = ("image", "image[]")
@@ -46,10 +47,9 @@ class Form(NamedTuple):
 
 def check_audio(file: File) -> None:
     """Refuse a file of another format; raises InvalidRequest."""
-    _, dot, ending = file.name.rpartition(".")
-    if file.field == "file" and (
-        ending.lower() not in AUDIO if dot and len(ending) <= 5 else file.media_type not in AUDIO_TYPES
-    ):
+    ending = file.name.rpartition(".")[2].lower()
+    tells = mimetypes.guess_type(f"a.{ending}")[0] not in (None, "application/octet-stream")
+    if file.field == "file" and ending not in AUDIO and (tells or file.media_type not in AUDIO_TYPES):
         raise InvalidRequest(
             f"the format of {file.name[:80]!r} is not supported; supported are {', '.join(AUDIO)}", field="file"
         )

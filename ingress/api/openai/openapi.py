@@ -32,7 +32,7 @@ _VECTORS = {"object": "list", "model": "bge-m3",
 _PICTURE = {"created": 1_769_860_805, "data": [{"b64_json": "iVBORw0KGgo…"}]}
 _TEXT_STREAM = (
     'data: {"id":"cmpl-1","object":"text_completion","choices":[{"index":0,"text":" there"}]}\n\n'
-    ": keep-alive\n\ndata: [DONE]\n\n"
+    ": keep-alive\ndata: [DONE]\n\n"
 )
 _PICTURE_STREAM = (
     "event: image_generation.partial_image\n"

@@ -1,6 +1,6 @@
 """Streamed calls of the OpenAI API: the upstream's frames, comments while it is silent, [DONE] or an error frame.
 
-No `id:` and no `retry:` lines: the SDKs remember an id, and then take the empty line after a comment for an event.
+No `id:` and no `retry:` lines: the SDKs remember an id, and some take the next empty line for an event then.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from core.errors import InvalidRequest
 from core.settings import QueueSettings, Settings
 from ingress import options as names
-from ingress.json_body import changed_json, json_object
+from ingress.json_body import json_object, not_too_deep
 from ingress.options import Options, renamed
+from schemas.json_text import BOM, changed
 from schemas.parts import Blob
 from schemas.records import ORDINARY, Mode, Task
 from schemas.validation import Invalid, check_task
@@ -36,13 +37,15 @@ class Call(NamedTuple):
 def read_call(endpoint: str, body: bytes, *, can_stream: bool) -> Call:
     """Read a JSON body; it is kept byte for byte unless it holds `async`. Raises InvalidRequest naming the member."""
     members = json_object(body)
+    body = body.removeprefix(BOM)
     streams = _flag(members, "stream")
     if streams and not can_stream:
         raise InvalidRequest(f"stream is not supported by {endpoint}", field="stream")
     asynchronous = _flag(members, "async")
     model = model_of(members.get("model"))
     if "async" in members:
-        body = changed_json(body, members, _without_async, field="body")
+        text = body
+        body = not_too_deep(lambda: changed(text, members, {"async": None}), field="body")
     return Call(endpoint, model, body, streams=bool(streams), asynchronous=asynchronous)
 
 
@@ -117,7 +120,3 @@ def _flag(members: dict[str, Any], name: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise InvalidRequest(f"{name} must be true or false", field=name)
     return value
-
-
-def _without_async(members: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in members.items() if name != "async"}

@@ -19,7 +19,7 @@ from ingress.reading import Reading
 from ingress.services import Services
 from ingress.task_events.feed import Feed
 from ingress.task_events.hub import TaskEvents
-from ingress.task_events.position import START, Position, parse
+from ingress.task_events.position import END, START, Position, parse
 from ingress.task_events.viewer import Left, Viewer
 
 LAST_ID = "Last-Event-ID"
@@ -42,6 +42,8 @@ class EventRoutes:
         caller = self._services.keys.caller(request, "read")
         position = asked_position(request)
         reading = await find_standing(self._services, request.path_params["task_id"], owner=caller.owner)
+        if position is END:
+            return Response(status_code=204, headers={"x-task-id": reading.id})
         if request.method == "HEAD":  # who wants no body must not wait for the end of the task
             return Response(headers={"x-task-id": reading.id}, media_type=sse.MEDIA_TYPE)
         return TaskEventStream(self._services, self._events, reading, position)

@@ -9,11 +9,11 @@ from ingress.openapi_parts import task_id_parameter
 _EXAMPLE = (
     'event: status\ndata: {"id":"task_…","status":"processing","attempt":1,"progress":0}\n\n'
     'id: 1-8f2c01d4-1\ndata: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Blue"}}]}\n\n'
-    ": keep-alive\n\n"
+    ": keep-alive\n"
     'event: progress\ndata: {"id":"task_…","progress":50}\n\n'
     'id: 1-8f2c01d4-2\ndata: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":" sky"}}]}\n\n'
     'event: status\ndata: {"id":"task_…","status":"completed","attempt":1,"progress":100}\n\n'
-    "data: [DONE]\n\n"
+    "id: end\ndata: [DONE]\n\n"
 )
 _DESCRIPTION = (
     "Server-sent events of any task of yours, whatever its mode, level or door, on any ingress; open it before, during "
@@ -26,7 +26,8 @@ _DESCRIPTION = (
     "first. Any other task has one: the body of its answer, when that is JSON or text; for other bodies fetch the "
     "task.\n"
     '- A task that did not complete: `data: {"error": {…}}` without an id, unless the upstream\'s last chunk said it.\n'
-    "- The last frame is `data: [DONE]`. A stream that ends without it was cut: come again, to any ingress, with the "
+    "- The last frame is `data: [DONE]` with the id `end`; who comes again with that gets a 204, at which a browser's "
+    "EventSource stops. A stream that ends without it was cut: come again, to any ingress, with the "
     "last id. A planned stop of the process says so in an error frame `server_shutdown` before.\n\n"
     "An id is ATTEMPT-RUN-COUNT: that many frames of that run have been sent. It is the same on every ingress, and "
     "whether the frame comes from the log or from the stored result. A client that has read a stream without ids, as "
@@ -48,7 +49,7 @@ def schemas() -> dict[str, Any]:
 
 
 def _events() -> dict[str, Any]:
-    position = {"type": "string", "pattern": "^([1-9][0-9]{0,8}-[0-9a-f]{8}-)?[0-9]{1,9}$"}
+    position = {"type": "string", "pattern": "^(([1-9][0-9]{0,8}-[0-9a-f]{8}-)?[0-9]{1,9}|end)$"}
     description = "Go on after this frame: its id, or the number of data frames that were read."
     return {
         "operationId": "follow_task",
@@ -70,6 +71,7 @@ def _events() -> dict[str, Any]:
                 "headers": {"x-task-id": {"description": "Id of the task.", "schema": {"type": "string"}}},
                 "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
             },
+            "204": {"description": "The end was told already: the last id is `end`."},
             "400": _refusal("Last-Event-ID or from is malformed, or the query holds anything else."),
             "401": _refusal("The key is missing or not known."),
             "403": _refusal("The key may not read tasks."),

@@ -42,6 +42,25 @@ async def test_what_one_has_accepted_the_other_knows_at_once(client: BatchClient
     await client.ask("GET", f"/v1/files/{file['id']}", at=1, status=404)
 
 
+async def test_a_line_that_is_no_json_is_told_of_in_the_error_file_alone(client: BatchClient) -> None:
+    bad = b'{"custom_id":"half","body":{"messages":[{"role":"user","content":"\\ud83d"}]}}\n'
+    batch = await client.create(await client.upload(requests(2) + bad + b"nonsense\n"))
+    done = await client.batch_ended(batch)
+    assert (done["status"], done["request_counts"]) == ("completed", {"total": 4, "completed": 2, "failed": 2})
+    out, errors = [
+        [json.loads(line) for line in (await client.ask("GET", f"/v1/batches/{batch['id']}/{kind}")).splitlines()]
+        for kind in ("output", "errors")
+    ]
+    assert sorted(line["custom_id"] for line in out) == ["c0", "c1"]
+    told = {line["custom_id"]: line for line in errors}
+    assert set(told) == {"half", None}
+    assert {line["response"] for line in errors} == {None}
+    assert {line["error"]["code"] for line in errors} == {"invalid_json_line"}
+    assert told["half"]["error"]["message"].startswith("Line 3: This line is no valid JSON at column ")
+    assert "surrogate" in told["half"]["error"]["message"]
+    assert told[None]["error"]["message"].startswith("Line 4: This line is no valid JSON at column 1: ")
+
+
 async def test_a_running_batch_is_cancelled_at_the_other_and_keeps_its_file(client: BatchClient) -> None:
     file = await client.upload(requests(LINES, latency_ms=60_000))
     batch = await client.create(file)

@@ -31,6 +31,8 @@ async def test_a_task_without_a_stream_tells_its_states_and_its_answer(reader: E
         assert at == 0 or "processing" in states
         assert [frame.data for frame in found if not frame.event][1:] == ["[DONE]"]
         body = next(frame for frame in found if frame.id)
+        async with reader.events(task_id, at=at, after=found[-1].id) as again:
+            assert (again.status, await again.read()) == (204, b"")
         assert json.loads(body.data)["object"] == "chat.completion"
 
 

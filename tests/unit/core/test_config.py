@@ -102,7 +102,7 @@ def test_the_stronger_layer_wins(layers: set[str], tmp_path_factory: pytest.Temp
 
 
 def test_the_file_in_the_folder_is_read_unless_another_is_named(tmp_path: Path) -> None:
-    (tmp_path / "headrace.toml").write_text("metrics_port = 1\n")
+    (tmp_path / "headrace.toml").write_text("\ufeffmetrics_port = 1\n")
     (tmp_path / "other.toml").write_text("metrics_port = 2\n")
     assert load_settings(environ={}).metrics_port == 1
     assert load_settings(environ={}, config=tmp_path / "other.toml").metrics_port == 2

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.logs import CHATTER, Redactor, setup_logging
+from core.logs import CHATTER, REQUEST_ID, Redactor, setup_logging
 from core.settings import LogSettings
 
 SECRET = 'sk-"quoted"\\secret'
@@ -180,3 +180,15 @@ def test_what_passes_by_itself_in_a_kafka_client_is_no_error(capsys: pytest.Capt
     setup_logging(LogSettings(format="json", level="warning"), "streams")
     client.error("Topic %s not found in cluster metadata", "headrace.tasks.online")
     assert capsys.readouterr().err == ""
+
+
+@both
+def test_the_lines_of_a_request_carry_its_id(form: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logging(LogSettings(format=form), "ingress")
+    token = REQUEST_ID.set("mine-7")
+    log.warning("within")
+    REQUEST_ID.reset(token)
+    log.warning("without")
+    within, without = capsys.readouterr().err.splitlines()
+    assert ("request_id=mine-7" if form == "text" else '"request_id": "mine-7"') in within
+    assert "request_id" not in without

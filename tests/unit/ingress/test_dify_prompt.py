@@ -8,6 +8,12 @@ from hypothesis import strategies as st
 
 from core.errors import InvalidRequest
 from ingress.api.dify.prompt import prompt_of, variables
+from ingress.api.dify.request import read_ask
+
+
+def asked(body: bytes) -> dict[str, str | None]:
+    """Read a request and return its inputs."""
+    return read_ask(body, most_files=1, require_user=False).inputs
 
 
 @pytest.mark.parametrize(
@@ -17,13 +23,13 @@ from ingress.api.dify.prompt import prompt_of, variables
         ({"query": ""}, "b", None, "b"),
         ({"x": "1"}, "b", None, "b"),
         ({"text": "only"}, "", None, "only"),
-        ({"city": "Ulm", "days": 3}, "", None, "city: Ulm\ndays: 3"),
+        ({"city": "Ulm", "days": "3"}, "", None, "city: Ulm\ndays: 3"),
         ({"query": "a"}, "", "Say {query}!", "Say a!"),
         ({"to": "French"}, "hi", "Into {to}: {query}", "Into French: hi"),
         ({"to": "French", "query": "hi"}, "", "Into {{ to }}: {{query}}", "Into French: hi"),
         ({"query": "hi", "name": "x"}, "", "About {name}", "hi"),
         ({"name": "x"}, "", "About {name}", "About x"),
-        ({"name": {"a": [1, None]}}, "", "JSON {name} {}", 'JSON {"a":[1,null]} {}'),
+        ({"name": '{"a":[1,null]}'}, "", "JSON {name} {}", 'JSON {"a":[1,null]} {}'),
         ({"name": "{other}", "other": "no"}, "", "{name}", "{other}"),
         ({"name": None}, "", "[{name}]", "[]"),
         ({"name": "x"}, "", '{"json": {"a": 1}, "b": "{name}"}', '{"json": {"a": 1}, "b": "x"}'),
@@ -50,11 +56,17 @@ def test_what_is_missing_is_named(inputs: dict[str, Any], template: str | None, 
 
 
 def test_deep_inputs_are_refused() -> None:
-    deep: Any = 1
-    for _ in range(300):
-        deep = [deep]
     with pytest.raises(InvalidRequest, match="nested"):
-        prompt_of({"a": deep}, "", "{a}")
+        asked(b'{"inputs":{"a":' + b"[" * 300 + b"]" * 300 + b"}}")
+
+
+@pytest.mark.parametrize("number", ["3", "123456789012345678901234567890", "0.12345678901234567890"])
+def test_inputs_that_are_no_strings_go_into_the_prompt_as_they_came(number: str) -> None:
+    body = b'\xef\xbb\xbf{"inputs":{"n":%b,"list":[%b,null],"none":null,"text":"a"}}' % (
+        number.encode(),
+        number.encode(),
+    )
+    assert asked(body) == {"n": number, "list": f"[{number},null]", "none": None, "text": "a"}
 
 
 def test_names_of_a_template() -> None:

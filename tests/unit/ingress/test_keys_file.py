@@ -48,7 +48,7 @@ def holders(keys: Keys) -> list[str]:
 
 
 def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
-    (tmp_path / "keys.toml").write_text(TOML)
+    (tmp_path / "keys.toml").write_text("\ufeff" + TOML)  # as editors of Windows write it
     read = read_keys(tmp_path / "keys.toml", limits=Limits(9, 8))
     assert [(key.name, sorted(key.scopes), key.limits) for key in read] == [
         ("acme/web", ["read"], Limits(60, 2)),
@@ -61,7 +61,7 @@ def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
         "acme": {"keys": [first, {"key": "sk-other"}]},
         "b.c": {"keys": [{"key": "sk-third", "enabled": False}]},
     }
-    (tmp_path / "keys.json").write_text(json.dumps({"tenants": tenants}))
+    (tmp_path / "keys.json").write_text("\ufeff" + json.dumps({"tenants": tenants}))
     assert read_keys(tmp_path / "keys.json", limits=Limits(9, 8)) == read
 
 

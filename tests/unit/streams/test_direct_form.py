@@ -56,6 +56,9 @@ def refused(value: bytes | None, **named: Any) -> Poison:
         (as_json(), {}),
         (as_json(), {"content_type": "application/json; charset=utf-8"}),
         (b" \n" + as_json(), {"content_type": "application/octet-stream"}),
+        (b"\xef\xbb\xbf" + as_json(), {}),
+        (b"\xef\xbb\xbf" + json.dumps(EVENT).encode(), {"content_type": "application/cloudevents+json"}),
+        (as_json(data=json.dumps({**BODY["data"], "stream_options": {}})), {}),  # type: ignore[dict-item]
         (as_json(), {"content_type": "application/vnd.acme+json", **BINARY}),
         (as_json(), BINARY),
         (json.dumps(EVENT).encode(), {}),
@@ -105,6 +108,18 @@ def test_a_body_stays_as_it_came_but_for_a_stream_that_nobody_reads() -> None:
     assert json.loads(long) == json.loads(text)
     streamed = taken(as_json(data='{"stream": true, "n": 123456789012345678901234567890}')).task["data"] or b""
     assert json.loads(streamed) == {"stream": False, "n": 123456789012345678901234567890}
+
+
+@pytest.mark.parametrize("mode", ["callback", "streaming"])
+@pytest.mark.parametrize("number", [b"123456789012345678901234567890", b"0.12345678901234567890"])
+def test_no_number_is_rounded_in_any_form(number: bytes, mode: str) -> None:
+    data = b'{"model":"m","n":%b,"stream":true,"stream_options":{}}' % number
+    sent = data if mode == "streaming" else b'{"model":"m","n":%b,"stream":false}' % number
+    plain = as_json(mode=mode, data="DATA").replace(b'"DATA"', data)
+    event = json.dumps({**EVENT, "data": "TASK"}).encode().replace(b'"TASK"', plain)
+    wrapped = json.dumps({**EVENT, "data": None, "data_base64": base64.b64encode(plain).decode()}).encode()
+    for value in (plain, event, wrapped, as_json(mode=mode, data=data.decode())):
+        assert taken(value).task["data"] == sent
 
 
 def test_a_body_of_another_type_is_not_looked_at() -> None:

@@ -14,6 +14,7 @@ import pytest
 from core.settings import Settings
 from dispatcher.batches import feeder as feeder_module
 from dispatcher.batches.feeder import Feeder, Turns
+from schemas.broken_lines import outcome_of
 from schemas.events import event
 from tests.support.batch_doubles import Stage, input_file, request_line
 from tests.support.waiting import eventually_async
@@ -90,13 +91,32 @@ async def test_a_valid_file_is_fed_in_its_order_and_never_further_than_the_windo
 
 
 async def test_a_bad_file_is_told_of_and_feeds_nothing(stage: Stage) -> None:
-    await stage.create(request_line(1) + b"\nnonsense\n")
+    await stage.create(request_line(1) + b'\n{"custom_id":"a"}\n')
     async with feeding(stage) as (over, _):
         await over()
     assert stage.row is not None
     assert stage.row["state"] == "failed"
-    assert [(one["code"], one["line"]) for one in stage.row["errors"]] == [("invalid_json_line", 2)]
+    assert [(one["code"], one["line"]) for one in stage.row["errors"]] == [("missing_required_parameter", 2)]
     assert stage.tasks == []
+
+
+async def test_a_line_that_is_no_json_is_a_task_that_says_so(stage: Stage) -> None:
+    """It runs nowhere: whoever takes it, a dispatcher or the door of workers, ends it with what is wrong."""
+    bad = b'{"custom_id":"bad","body":{"text":"\\ud83d"}}'
+    await stage.create(request_line(0) + b"\n\n" + bad + b"\n" + request_line(2) + b"\n")
+    async with feeding(stage) as (over, _):
+        await eventually_async(lambda: fed(stage) == 3)
+        stage.end(range(3))
+        await over()
+    assert [task["custom_id"] for task in stage.tasks] == ["c-0", "bad", "c-2"]
+    plain, task, _ = stage.tasks
+    assert outcome_of(plain["content_type"], plain["data"], started_ms=5) is None
+    outcome = outcome_of(task["content_type"], task["data"], started_ms=5)
+    assert outcome is not None
+    assert (outcome["error_code"], outcome["retriable"], outcome["started_ms"]) == ("invalid_json_line", False, 5)
+    message = outcome["error_message"] or ""
+    assert message.startswith("Line 3: This line is no valid JSON at column ")
+    assert "surrogate" in message
 
 
 @pytest.mark.parametrize(

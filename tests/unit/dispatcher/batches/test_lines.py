@@ -33,9 +33,10 @@ def test_of_a_line_that_is_too_long_only_the_place_is_kept() -> None:
 @given(st.lists(st.binary(max_size=30) | st.sampled_from([b"\n", b"\r\n", b"\n\n", b"{}"]), max_size=12))
 def test_where_the_pieces_end_makes_no_difference(pieces: list[bytes]) -> None:
     whole = b"".join(pieces)
-    expected = split(whole)
-    assert split(*pieces) == expected
-    assert split(*(whole[at : at + 1] for at in range(len(whole)))) == expected
+    longest = len(whole)
+    expected = split(whole, longest=longest)
+    assert split(*pieces, longest=longest) == expected
+    assert split(*(whole[at : at + 1] for at in range(len(whole))), longest=longest) == expected
     assert [line.text for line in expected] == [
         text for text in (one.strip() for one in whole.removeprefix(b"\xef\xbb\xbf").split(b"\n")) if text
     ]

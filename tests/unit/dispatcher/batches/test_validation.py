@@ -10,7 +10,16 @@ import pytest
 
 from core.batch_settings import BatchSettings
 from dispatcher.batches.lines import Splitter
-from dispatcher.batches.request_line import LONGEST_BYTES, MAX_CUSTOM_ID, body_of, custom_id_of, read
+from dispatcher.batches.request_line import (
+    LONGEST_BYTES,
+    MAX_CUSTOM_ID,
+    BrokenLine,
+    Replace,
+    Request,
+    body_of,
+    custom_id_of,
+    read,
+)
 from dispatcher.batches.validation import MAX_ERRORS, Validator
 from tests.support.batch_doubles import ENDPOINT, input_file, request_line
 
@@ -31,6 +40,11 @@ def faults(file: bytes, **changes: Any) -> list[tuple[str, str | None, int | Non
     return [(one["code"], one["param"], one["line"]) for one in judged(file, **changes).errors]
 
 
+def sent(request: Request, replace: bytes | None) -> bytes:
+    """Return the body that a line is sent with."""
+    return body_of(request, Replace.read(replace))
+
+
 def without(*names: str) -> bytes:
     line = orjson.loads(request_line(1))
     return orjson.dumps({name: value for name, value in line.items() if name not in names})
@@ -39,11 +53,6 @@ def without(*names: str) -> bytes:
 @pytest.mark.parametrize(
     ("line", "code", "param"),
     [
-        (b"nonsense", "invalid_json_line", None),
-        (b'{"custom_id": "a"', "invalid_json_line", None),
-        (b'{"custom_id":"\xff"}', "invalid_json_line", None),
-        (b'{"custom_id":"a","body":{"x":NaN}}', "invalid_json_line", None),
-        (b"[" * 500, "invalid_json_line", None),
         (b"[" * 5_000, "invalid_request", None),
         (b'{"custom_id":"a","body":{"x":' + b"[" * 2_000 + b"]" * 2_000 + b"}}", "invalid_request", None),
         (b"[1]", "invalid_request", None),
@@ -65,6 +74,42 @@ def without(*names: str) -> bytes:
 )
 def test_a_fault_is_told_with_its_line(line: bytes, code: str, param: str | None) -> None:
     assert faults(b"\n" + request_line(2) + b"\r\n" + line + b"\n" + request_line(3)) == [(code, param, 3)]
+
+
+BROKEN = [
+    (b"nonsense", 1, "", None),
+    (b'{"custom_id": "a"', 18, "", "a"),
+    (b'{"custom_id":"\xff"}', 15, "it is not UTF-8", None),
+    (b'{"custom_id":"a","body":{"x":NaN}}', 30, "", "a"),
+    (b'{"custom_id":"a\\"b","body":{"x":"\\ud83d"}}', 0, "surrogate", 'a"b'),
+    (b'{"custom_id":"\\ud83d","body":{}}', 0, "surrogate", None),
+    (b"[" * 500, 0, "", None),
+]
+"""A line that is no JSON, the column (0: wherever the reader gives up), the reason, and what it calls itself."""
+
+
+@pytest.mark.parametrize(("line", "column", "reason", "name"), BROKEN)
+def test_a_line_that_is_no_json_is_its_own_fault(line: bytes, column: int, reason: str, name: str | None) -> None:
+    assert faults(request_line(2) + b"\n" + line + b"\n" + request_line(3)) == []
+    with pytest.raises(BrokenLine) as caught:
+        read(line, endpoint=ENDPOINT)
+    assert caught.value.code == "invalid_json_line"
+    assert "at column " in caught.value.message
+    assert not column or f"at column {column}: " in caught.value.message
+    assert reason in caught.value.message
+    assert custom_id_of(line) == name
+
+
+def test_a_file_of_which_no_line_is_json_is_no_batch() -> None:
+    found = faults(b"id,prompt\n\n1,hello\n")
+    assert found == [("invalid_json_line", None, 1), ("invalid_json_line", None, 3)]
+
+
+def test_a_file_that_is_wrong_otherwise_is_told_of_such_lines_too() -> None:
+    assert faults(request_line(1) + b"\nnonsense\n" + without("custom_id")) == [
+        ("invalid_json_line", None, 2),
+        ("missing_required_parameter", "custom_id", 3),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -99,9 +144,10 @@ def test_one_request_too_many_fails_and_nothing_is_read_after_it() -> None:
 
 
 def test_no_more_than_a_hundred_errors_are_kept() -> None:
-    validator = judged(b"nonsense\n" * 500)
+    validator = judged(b"null\n" * 500)
     assert len(validator.errors) == MAX_ERRORS
     assert validator.over
+    assert len(judged(b"nonsense\n" * 500).errors) == MAX_ERRORS
 
 
 def test_one_model_is_demanded_only_when_asked_for() -> None:
@@ -113,8 +159,17 @@ def test_one_model_is_demanded_only_when_asked_for() -> None:
 
 def test_replace_wins_and_nothing_is_streamed() -> None:
     body = read(request_line(1, body={"model": "a", "stream": True, "stream_options": {}, "n": 1}), endpoint=ENDPOINT)
-    assert body_of(body.body, {"model": "b"}) == {"model": "b", "stream": False, "n": 1}
-    assert body_of({"model": "a"}, {"stream": True}) == {"model": "a", "stream": False}
+    assert sent(body, b'{"model":"b"}') == b'{"model":"b","stream":false,"n":1}'
+    body = read(request_line(1, body={"model": "a", "stream_options": {}}), endpoint=ENDPOINT)
+    assert sent(body, b'{"stream":true}') == b'{"model":"a","stream":false}'
+
+
+@pytest.mark.parametrize("number", [b"123456789012345678901234567890", b"0.12345678901234567890", b"1"])
+def test_numbers_of_lines_and_of_replace_are_not_rounded(number: bytes) -> None:
+    line = read(b'{"body":{"seed":%b,"x":{"y":[%b]}},"custom_id":"a"}' % (number, number), endpoint=ENDPOINT)
+    replaced = sent(line, b'{"top":%b}' % number)
+    assert replaced == b'{"seed":%b,"x":{"y":[%b]},"top":%b}' % (number, number, number)
+    assert sent(line, None) == b'{"seed":%b,"x":{"y":[%b]}}' % (number, number)
 
 
 def test_a_line_that_is_no_request_may_still_have_a_name() -> None:

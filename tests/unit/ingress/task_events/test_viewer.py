@@ -86,7 +86,7 @@ async def test_what_the_log_has_lost_comes_from_the_outcome(memory: Memory, monk
         for seq in range(100):
             memory.tell([chunk(TASK, seq, frame(seq))])
         await asyncio.sleep(0)
-        assert await anext(slow) == b": keep-alive\n\n"
+        assert await anext(slow) == b": keep-alive\n"
         body = b"".join(b"data: %b\n\n" % frame(number) for number in range(100))
         result = result_of(TASK["id"] or "", mode="streaming", content_type="text/event-stream", chunks=100, body=body)
         offset = memory.arrive(topics.results(0), result["id"], RESULT.encode(result))

@@ -1,0 +1,46 @@
+"""The task of a batch's line that is no JSON: it runs nowhere, and its outcome says what is wrong with the line. Pure.
+
+Every line of a batch is a task, so that its count, its place in the error file and its state are those of any other.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from schemas.records import Outcome
+
+CONTENT_TYPE = "application/vnd.headrace.broken-line+json"
+"""What tells such a body from a request."""
+CODE = "invalid_json_line"
+JSON = "application/json"
+
+
+def written(message: str) -> bytes:
+    """Return the body of the task of a line."""
+    return orjson.dumps({"message": message})
+
+
+def outcome_of(content_type: str, body: bytes | str | None, *, started_ms: int) -> Outcome | None:
+    """Return how such a task ends; None for any other, which is a request."""
+    if content_type != CONTENT_TYPE:
+        return None
+    try:
+        found = orjson.loads(body or b"")
+    except orjson.JSONDecodeError:
+        found = None
+    message = found.get("message") if isinstance(found, dict) else None
+    return {
+        "status_code": 400,
+        "body": None,
+        "body_ref": None,
+        "content_type": JSON,
+        "error_code": CODE,
+        "error_message": message if isinstance(message, str) else "This line is no valid JSON.",
+        "retriable": False,
+        "retry_after_ms": None,
+        "upstream": None,
+        "chunks": 0,
+        "usage": None,
+        "started_ms": started_ms,
+        "first_token_ms": None,
+    }

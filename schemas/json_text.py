@@ -1,0 +1,141 @@
+"""Change members of a JSON object, and take them out as text, with every other number as it was. Pure.
+
+Whoever reads a body and writes it again rounds it: orjson reads an integer above 64 bits as a float, and a float has
+15 digits that are sure. A text with a longer number is therefore cut and joined as text; any other is read and written,
+which is faster and loses nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+BOM = b"\xef\xbb\xbf"
+"""What editors of Windows write before UTF-8; JSON allows readers to pass over it."""
+DEEPEST = 254
+"""Levels that orjson writes: a deeper body could not be shown again by every part that shows bodies."""
+_LONG_NUMBER = re.compile(rb"[0-9.]{17}")
+"""Sixteen digits and a point; only a text that holds this can hold a number that is rounded."""
+# Possessive, so that a string costs no more than its length.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_TOKEN = re.compile(_STRING + rb"|[{}\[\],:]", re.DOTALL)
+_NESTED = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
+_VALUE = re.compile(rb"[^ \t\r\n]")
+_SPACE = b" \t\r\n"
+_QUOTE, _COLON = ord('"'), ord(":")
+_OPENING, _CLOSING = b"{[", b"}]"
+
+
+class TooDeep(ValueError):
+    """A value is nested more deeply than DEEPEST."""
+
+
+class _Member(NamedTuple):
+    """Where a member stands: its name from `start`, its value from `begin` to `end`."""
+
+    name: str
+    start: int
+    begin: int
+    end: int
+
+
+def read_json(text: bytes | str) -> Any:
+    """Read JSON text, with or without a byte order mark; raises orjson.JSONDecodeError."""
+    if isinstance(text, str):
+        return orjson.loads(text.removeprefix("\ufeff"))
+    return orjson.loads(text.removeprefix(BOM))
+
+
+def member(text: bytes, read: Mapping[str, Any], name: str) -> bytes:
+    """Return the text of a member's value; `read` is the object as it was read. Raises TooDeep."""
+    if not _LONG_NUMBER.search(text):
+        return _written(read[name])
+    return next(text[one.begin : one.end] for one in reversed(_members(text)) if one.name == name)
+
+
+def values(text: bytes, read: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the text of every member's value; raises TooDeep."""
+    if not _LONG_NUMBER.search(text):
+        return {name: _written(value) for name, value in read.items()}
+    return {one.name: text[one.begin : one.end] for one in _members(text)}
+
+
+def changed(text: bytes, read: Mapping[str, Any], changes: Mapping[str, bytes | None]) -> bytes:
+    """Return an object with members set to other texts, or left out where that is None; raises TooDeep."""
+    if not changes:
+        return text
+    if not _LONG_NUMBER.search(text):
+        kept = {name: value for name, value in read.items() if changes.get(name, b"") is not None}
+        return _written(kept | {name: orjson.Fragment(new) for name, new in changes.items() if new is not None})
+    parts: list[bytes] = []
+    left = dict(changes)
+    for one in _members(text):
+        if one.name not in changes:
+            parts.append(text[one.start : one.end])
+        elif (new := left.pop(one.name, None)) is not None:  # a name that is given twice is written once
+            parts.append(text[one.start : one.begin] + new)
+    parts += [orjson.dumps(name) + b":" + new for name, new in left.items() if new is not None]
+    return b"{" + b",".join(parts) + b"}"
+
+
+def _written(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except (orjson.JSONEncodeError, RecursionError):
+        raise TooDeep("nested too deeply") from None
+
+
+def _members(text: bytes) -> list[_Member]:
+    """List the members of an object that was read without an error, a name as often as it is given."""
+    found: list[_Member] = []
+    at = text.index(b"{") + 1
+    name, start, begin = "", 0, -1
+    while True:
+        token = _next(_TOKEN, text, at)
+        mark = text[token.start()]
+        at = token.end()
+        if mark == _QUOTE:
+            if begin < 0:
+                name, start = orjson.loads(token[0]), token.start()
+        elif mark == _COLON:
+            begin = _next(_VALUE, text, at).start()
+        elif mark in _OPENING:
+            at = _end_of_nested(text, at)
+        else:  # a comma, or the end of the object
+            if begin >= 0:
+                found.append(_Member(name, start, begin, _end_of_value(text, token.start())))
+                begin = -1
+            if mark in _CLOSING:
+                return found
+
+
+def _end_of_nested(text: bytes, at: int) -> int:
+    """Return where the array or object ends that was opened just before."""
+    depth = 1
+    for token in _NESTED.finditer(text, at):
+        mark = text[token.start()]
+        if mark in _OPENING:
+            depth += 1
+            if depth > DEEPEST:
+                raise TooDeep("nested too deeply")
+        elif mark in _CLOSING:
+            depth -= 1
+            if not depth:
+                return token.end()
+    raise ValueError("the JSON text has no end")
+
+
+def _end_of_value(text: bytes, at: int) -> int:
+    while text[at - 1] in _SPACE:
+        at -= 1
+    return at
+
+
+def _next(pattern: re.Pattern[bytes], text: bytes, at: int) -> re.Match[bytes]:
+    found = pattern.search(text, at)
+    if found is None:
+        raise ValueError("the JSON text has no end")
+    return found
