@@ -64,8 +64,26 @@ def test_take_has_bellas_defaults() -> None:
     assert parse_take(b'{"queues": ["a:0"], "process_max_retries": 0}').retries == 0
 
 
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ('"body": "!", "result_encoding": "base64"', "body"),
+        ('"body": {}, "result_encoding": "base64"', "body"),
+        ('"body": "", "result_encoding": "hex"', "result_encoding"),
+        ('"body": "", "result_encoding": "base64", "result_content_type": "sound"', "result_content_type"),
+        ('"body": "", "result_encoding": "base64", "result_content_type": "a/b\\r\\nx: y"', "result_content_type"),
+    ],
+)
+def test_bytes_that_are_none_are_refused(more: str, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_complete(f"{{{more}}}".encode())
+    assert caught.value.field == field
+
+
 def test_a_text_is_passed_on_as_text_and_anything_else_as_json() -> None:
     assert parse_complete(b'{"body": "caf\\u00e9"}')[:3] == (200, "café".encode(), "text/plain; charset=utf-8")
     assert parse_complete(b'{"body": [1, null]}')[:3] == (200, b"[1,null]", "application/json")
     assert parse_complete(b'{"body": false}').body == b"false"
+    sound = b'{"body": "//uQ", "result_encoding": "base64", "result_content_type": "audio/mpeg"}'
+    assert parse_complete(sound)[:3] == (200, b"\xff\xfb\x90", "audio/mpeg")
     assert [parse_complete(b'{"body": %b}' % empty).body for empty in (b'""', b"{}", b"[]")] == [b"", b"{}", b"[]"]

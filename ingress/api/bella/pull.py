@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 MAX_LANES = 256
 MAX_RETRIES = 1_000_000
+MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,60}/[\w!#$&^.+-]{1,60}(?:\s*;[ -~]{0,120})?", re.ASCII)
 _LEVELLED = re.compile(rf"({QUEUE_NAME.pattern}):([01])")
 
 
@@ -93,12 +95,17 @@ def parse_lane(text: object, *, field: str) -> LaneName:
 
 
 def parse_complete(body: bytes) -> Completion:
-    """Read the body of complete; raises InvalidRequest. A body that is a text is passed on as that text."""
+    """Read the body of complete; raises InvalidRequest.
+
+    A body that is a text is passed on as that text, or as the bytes that it holds in base64.
+    """
     members = json_object(body)
     given, content_type = members.get("body"), JSON
     if given is None:
         raise InvalidRequest("body is required: the answer of the task", field="body")
-    if isinstance(given, str):
+    if members.get("result_encoding") is not None:
+        content, content_type = _decoded(members, given), _media_type(members)
+    elif isinstance(given, str):
         content, content_type = given.encode(errors="replace"), TEXT
     else:
         content = not_too_deep(lambda: member(body, members, "body"), field="body")
@@ -107,6 +114,25 @@ def parse_complete(body: bytes) -> Completion:
         raise InvalidRequest("request_id must be a string", field="request_id")
     attempt = _whole(members, "attempt", least=1, most=1 << 30)
     return Completion(_status(members.get("status_code")), content, content_type, attempt, request_id)
+
+
+def _decoded(members: Mapping[str, Any], given: object) -> bytes:
+    """Return the bytes of a body in base64."""
+    if members["result_encoding"] != "base64":
+        raise InvalidRequest("result_encoding must be base64, or left out", field="result_encoding")
+    try:
+        return b64decode(given if isinstance(given, str) else "-", validate=True)
+    except ValueError:
+        raise InvalidRequest("body must be base64, as result_encoding says", field="body") from None
+
+
+def _media_type(members: Mapping[str, Any]) -> str:
+    value = members.get("result_content_type", "application/octet-stream")
+    if not isinstance(value, str) or not MEDIA_TYPE.fullmatch(value):
+        raise InvalidRequest(
+            "result_content_type must be a media type, such as audio/mpeg", field="result_content_type"
+        )
+    return value
 
 
 def check_is_for(given: Completion, task_id: TaskId) -> None:

@@ -103,6 +103,8 @@ def _complete(errors: Errors) -> dict[str, Any]:
         "status_code": {"type": "integer", "minimum": 200, "maximum": 599, "default": 200},
         "request_id": TEXT | {"description": "The task's id in any form, where it is given."},
         "body": {"description": "The answer, not null. A text is passed on as it is, anything else as JSON."},
+        "result_encoding": {"const": "base64", "description": "When the body holds bytes in base64."},
+        "result_content_type": TEXT | {"description": "Media type of these bytes, such as audio/mpeg."},
         "attempt": {
             "type": "integer",
             "minimum": 1,
