@@ -7,14 +7,20 @@ the scheduler. So a comparison finds their outcomes where it finds all others.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import httpx
 import orjson
 
+from core import lenient_json
+from core.embedding import described
 from core.errors import ConfigError, Unavailable
+from core.upstream_errors import reported
+from dispatcher.outcome import retry_after_ms
 
 LEASE_S = 900
 """Longest call; a task whose worker is silent for longer is handed out again."""
@@ -88,35 +94,36 @@ class Worker:
         return [one for tasks in found.values() for one in tasks]
 
     async def _serve(self, door: httpx.AsyncClient, model: httpx.AsyncClient, task: dict[str, Any]) -> None:
-        status, body = await self._call(model, task)
-        outcome = {"status_code": status, "body": body, "attempt": task["attempt"], "request_id": task["task_id"]}
+        outcome = await self._call(model, task) | {"attempt": task["attempt"], "request_id": task["task_id"]}
         await _told(door, f"/v1/queue/{task['task_id']}/complete", outcome)
         self.done += 1
         self._on_done(self.done)
 
-    async def _call(self, model: httpx.AsyncClient, task: dict[str, Any]) -> tuple[int, Any]:
-        """Return an answer that can be brought: JSON, or a text."""
+    async def _call(self, model: httpx.AsyncClient, task: dict[str, Any]) -> dict[str, Any]:
+        """Return the outcome of a call: status, body, and what it takes to read a body that is no text."""
         asked = task["data"]
         if not isinstance(asked, dict):
-            return 400, _error("the request is no JSON object, and only those are sent to another upstream")
+            return _error(400, "the request is no JSON object, and only those are sent to another upstream")
         # Nobody reads along; a comparison sees no difference between a stream and the answer in one piece.
-        body = orjson.dumps({name: asked[name] for name in asked if name not in ("stream", "stream_options")})
+        # orjson would round long numbers of the request.
+        body = json.dumps({name: asked[name] for name in asked if name not in ("stream", "stream_options")}).encode()
         endpoint = task["endpoint"].removeprefix("/v1") if task["endpoint"].startswith("/v1/") else task["endpoint"]
         headers = {"content-type": "application/json", "x-task-id": task["task_id"]}
-        status, said, wait_s = 502, _error("the upstream did not answer"), 0.5
+        outcome, wait_s = _error(502, "the upstream did not answer"), 0.5
         for _ in range(TRIES):
             try:
                 answer = await model.post(self._place.upstream.rstrip("/") + endpoint, content=body, headers=headers)
             except httpx.TransportError as error:
-                status, said = 502, _error(f"the upstream did not answer: {str(error) or type(error).__name__}")
+                outcome = _error(502, f"the upstream did not answer: {str(error) or type(error).__name__}")
             else:
-                status, said = (answer.status_code if answer.status_code >= 200 else 502), _content(answer)
-                if status not in RETRIABLE:
+                outcome = outcome_of(answer.status_code, answer.content, answer.headers.get("content-type", ""))
+                if outcome["status_code"] not in RETRIABLE:
                     break
-                wait_s = _asked_wait_s(answer, wait_s)
+                asked_ms = retry_after_ms(answer.headers.get("retry-after"), now_ms=time.time_ns() // 1_000_000)
+                wait_s = wait_s if asked_ms is None else asked_ms / 1000
             await asyncio.sleep(min(wait_s, MAX_WAIT_S))
             wait_s *= 2
-        return status, said
+        return outcome
 
 
 async def _told(door: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
@@ -129,7 +136,7 @@ async def _told(door: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any
             why = str(error) or type(error).__name__
         else:
             if answer.is_success:
-                return orjson.loads(answer.content)
+                return json.loads(answer.content)
             why = f"{answer.status_code} {answer.text[:300]}"
             if answer.status_code not in RETRIABLE:
                 raise ConfigError(f"the ingress at {door.base_url} refuses {path}: {why}")
@@ -138,22 +145,19 @@ async def _told(door: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any
     raise Unavailable(f"the ingress at {door.base_url} does not answer: {why}")
 
 
-def _content(answer: httpx.Response) -> Any:
-    try:
-        return orjson.loads(answer.content)
-    except orjson.JSONDecodeError:
-        return answer.text
+def outcome_of(status: int, body: bytes, content_type: str) -> dict[str, Any]:
+    """Return what an answer is brought as; an error that came with a good status has the status that it stands for."""
+    if status < HTTPStatus.MULTIPLE_CHOICES:
+        if not body.strip():
+            return _error(502, "the upstream ended its answer without any content")
+        error = reported(lenient_json.document(body))
+        status = status if error is None else error.status
+    shown = described(body, content_type, name="body", types="result") if body else {"body": ""}
+    return {"status_code": status if status >= HTTPStatus.OK else HTTPStatus.BAD_GATEWAY, **shown}
 
 
-def _asked_wait_s(answer: httpx.Response, otherwise: float) -> float:
-    try:
-        return max(0.0, float(answer.headers.get("retry-after", otherwise)))
-    except ValueError:
-        return otherwise
-
-
-def _error(message: str) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "upstream_error"}}
+def _error(status: int, message: str) -> dict[str, Any]:
+    return {"status_code": status, "body": {"error": {"message": message, "type": "upstream_error"}}}
 
 
 def _bearer(key: str | None) -> dict[str, str]:
