@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
@@ -11,14 +12,16 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from compose.local.broker import EmbeddedBroker
 from compose.local.broker_config import Node, server_properties
 from compose.local.jars import KAFKA_VERSION
 from compose.local.ports import free_port
 from compose.local.probe import brokers_alive
-from core.kafka.admin import admin, apply_topics
+from core.kafka.admin import admin, apply_topics, wanted_configs
 from core.settings import Settings
+from schemas.topics import declared
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,22 @@ async def declared_topics(settings: Settings) -> AsyncIterator[None]:
     async with own_prefix(settings):
         await apply_topics(settings)
         yield
+
+
+async def compress(settings: Settings) -> None:
+    """Have the broker write the declared topics in all codecs in turn, so that every reader meets each of them."""
+    codecs = itertools.cycle(("zstd", "lz4", "snappy", "gzip"))
+    resources = [
+        ConfigResource(
+            ConfigResourceType.TOPIC,
+            settings.topic(topic.name),
+            wanted_configs(settings, topic) | {"compression.type": next(codecs)},
+        )
+        for topic in declared(partitions=settings.kafka.partitions)
+    ]
+    async with admin(settings) as client:
+        for response in await client.alter_configs(resources):
+            assert not any(code for code, *_ in response.resources), response.resources
 
 
 @asynccontextmanager

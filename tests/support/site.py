@@ -14,7 +14,7 @@ import aiohttp
 
 from bench.simulator import Simulator
 from core.settings import Settings
-from tests.support.kafka import declared_topics
+from tests.support.kafka import compress, declared_topics
 from tests.support.ports import free_port
 from tests.support.roles import Role, running, settings_for
 from tests.support.waiting import until
@@ -217,6 +217,7 @@ async def running_site(
             kafka, folder, f"{folder.name}-{time.time_ns()}.", upstream__urls=[simulator.url], **settings
         )
         await stack.enter_async_context(declared_topics(made))
+        await compress(made)
         connector = aiohttp.TCPConnector(limit=0)
         http = await stack.enter_async_context(aiohttp.ClientSession(timeout=PATIENT, connector=connector))
         site = Site(made, {**environment, **(env or {})}, simulator, http)
