@@ -72,7 +72,7 @@ async def declared_topics(settings: Settings) -> AsyncIterator[None]:
     A broker that keeps the topics of hundreds of tests becomes slow for those that come after them.
     """
     async with own_prefix(settings):
-        await apply_topics(settings)
+        await apply_topics(_patient(settings))
         yield
 
 
@@ -87,7 +87,7 @@ async def compress(settings: Settings) -> None:
         )
         for topic in declared(partitions=settings.kafka.partitions)
     ]
-    async with admin(settings) as client:
+    async with admin(_patient(settings)) as client:
         for response in await client.alter_configs(resources):
             assert not any(code for code, *_ in response.resources), response.resources
 
@@ -98,9 +98,14 @@ async def own_prefix(settings: Settings) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        async with admin(settings) as client:
+        async with admin(_patient(settings)) as client:
             ours = [name for name in await client.list_topics() if name.startswith(settings.kafka.topic_prefix)]
             await client.delete_topics(ours)
+
+
+def _patient(settings: Settings) -> Settings:
+    """Wait for a busy broker, however soon the roles of the test are to give up on it."""
+    return settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"request_timeout_s": 60})})
 
 
 def docker_answers() -> bool:
