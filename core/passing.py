@@ -19,6 +19,7 @@ LASTS_S = 30.0
 QUIET_S = 60.0
 """After so long without a word of its kind it is another event."""
 KINDS = 1_000
+KIND_CHARS = 200
 
 PASSING = frozenset((
     "Topic %s not found in cluster metadata",
@@ -58,7 +59,8 @@ class Passing(logging.Filter):
         return record.levelno >= self._least
 
     def _lasts(self, record: logging.LogRecord) -> bool:
-        kind, now = (record.name, str(record.msg)), self._clock()
+        # Each topic and node by itself: what is said of one new queue after the other does not last.
+        kind, now = (record.name, record.getMessage()[:KIND_CHARS]), self._clock()
         began, last = self._seen.get(kind, (now, now))
         if now - last > QUIET_S:
             began = now

@@ -44,6 +44,8 @@ _HOST = re.compile(
     r"|(?<![\w.-])(?:[\w-]+\.){1,8}(?:local|internal|lan|svc|intranet|localdomain)(?![\w-])"
     r"|(?<![\w.-])localhost(?![\w.-])"
 )
+PAGE_CHARS = 8_192
+_HIDDEN_TEXT = re.compile(r"<(style|script)\b.*?(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]{0,500}>")
 _TITLE = re.compile(r"<title[^>]{0,100}>(.{0,500}?)</title", re.IGNORECASE | re.DOTALL)
 
@@ -173,7 +175,7 @@ def _text_reason(body: bytes, content_type: str) -> str | None:
         return None
     if "<" in text[:200] and ("html" in content_type.lower() or "<html" in text[:1_000].lower()):
         title = _TITLE.search(text)
-        return _plain(_TAG.sub(" ", title[1] if title else "")) or None
+        return _plain(_TAG.sub(" ", title[1] if title else _HIDDEN_TEXT.sub(" ", text[:PAGE_CHARS]))) or None
     return _plain(text) or None
 
 

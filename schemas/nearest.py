@@ -16,7 +16,7 @@ def hint(name: str, known: Collection[str]) -> str:
     """
     by_form = {_form(one): one for one in known}
     near = get_close_matches(_form(name[:SHOWN]), by_form, n=1)
-    return f"; did you mean {by_form[near[0]]}?" if near else f"; there are {', '.join(known)}"
+    return f"; did you mean {by_form[near[0]]}?" if near else f"; there are {', '.join(dict.fromkeys(known))}"
 
 
 def _form(name: str) -> str:

@@ -87,6 +87,8 @@ def test_what_lasts_is_an_error_and_so_is_it_again_after_a_quiet_time() -> None:
     clock.now_s += 1
     assert told() == "ERROR"
     assert level_of(passing, line(CLUSTER, "Unable to update metadata from %s", [1])) == "INFO", "another kind"
+    new_queue = line(CLUSTER, "Topic %s not found in cluster metadata", "of a queue that is new")
+    assert level_of(passing, new_queue) == "INFO", "another topic"
     clock.now_s += QUIET_S + 1
     assert told() == "INFO", "another event"
 
