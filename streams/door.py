@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -26,6 +27,10 @@ from streams.quota import Quotas
 from streams.replies import Replies
 
 KNOWN_S = 2.0
+NEW_S = 0.5
+"""A producer may write to a queue that was registered a moment ago, before that record is read here."""
+NEW_EVERY_S = 5.0
+"""So often at most the lane waits for one: names that nobody registers must not slow it down."""
 POLL_S = 0.02
 MAX_AROUND = 4_096
 """Key and headers of a record that is written anew: the broker took it packed, perhaps with many times its bytes."""
@@ -60,6 +65,7 @@ class Door:
         self._believed = believed_of(settings, tenants)
         self._quotas = Quotas(tenants.tasks_per_minute) if tenants.limited else None
         self._refused: dict[str, str] = {}
+        self._waited_at = -math.inf
         self.replies = Replies(settings, name="replies")
 
     def read(self, message: Any) -> Submission | Poison:
@@ -141,7 +147,10 @@ class Door:
         """Register a queue as the first task over HTTP does; a refusal is a reason for its dead letters."""
         if not self._settings.ingress.auto_register:
             if not first.direct:
-                await self._until_known(name)
+                await self._until_known(name, KNOWN_S)
+            elif time.monotonic() - self._waited_at >= NEW_EVERY_S:
+                await self._until_known(name, NEW_S)
+                self._waited_at = time.monotonic()
             return
         try:
             await self._queues.register(
@@ -150,10 +159,10 @@ class Door:
         except RequestError as error:
             self._refused[name] = error.message
 
-    async def _until_known(self, name: str) -> None:
-        """Wait for the record of a queue that the ingress has just registered: it lies in another topic."""
+    async def _until_known(self, name: str, seconds: float) -> None:
+        """Wait for the record of a queue that was registered just now: it lies in another topic."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(KNOWN_S):
+            async with asyncio.timeout(seconds):
                 while True:
                     if self._queues.get(name) is not None:
                         return

@@ -13,7 +13,7 @@ from core.errors import DeliveryFailed, Unavailable
 from core.kafka.producer import Record
 from core.settings import Settings
 from schemas.slices import home_partition, stable_hash
-from streams import replies
+from streams import door, replies
 from streams.direct import FORWARDED
 from streams.inputs import Poison, Submission
 from tests.support.intake import NOW_S, OWNER, FoldDouble, QueueRegistry, admit, intake, message
@@ -48,6 +48,28 @@ async def test_a_task_of_ours_waits_for_the_record_of_its_queue() -> None:
     queues.known["chat"] = queue("chat")
     await waiting
     assert made.admit(one, message(), FoldDouble(), now_ms=0) is one  # type: ignore[arg-type]  # a double
+
+
+async def test_a_task_of_others_waits_for_the_record_of_a_queue_that_is_new() -> None:
+    queues = QueueRegistry()
+    made = intake(queues, ingress={"auto_register": False})
+    waiting = asyncio.create_task(admit(made, message()))
+    await asyncio.sleep(0)
+    queues.known["chat"] = queue("chat")
+    assert isinstance(await waiting, Submission)
+
+
+async def test_names_that_nobody_registers_hold_the_lane_up_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def noted(_: object, name: str, seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(door.Door, "_until_known", noted)
+    made = intake(QueueRegistry(), ingress={"auto_register": False})
+    for number in range(20):
+        assert isinstance(await admit(made, message(queue=f"unknown-{number}")), Poison)
+    assert waits == [door.NEW_S]
 
 
 async def test_an_id_of_another_record_is_refused() -> None:
