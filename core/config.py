@@ -181,7 +181,7 @@ def _nearest_member(parts: list[str]) -> str:
 def _sentence(
     error: ValidationError, *, path: Path | None, sources: Mapping[str, str], flags: Mapping[str, object]
 ) -> str:
-    """Say what is wrong with the first setting that is; what came out of a file that a variable names is not told."""
+    """Say what is wrong with the first setting that is; what came out of a file that a variable names is not shown."""
     first = error.errors(include_url=False)[0]
     parts = [str(part) for part in first["loc"]]
     if not parts:  # settings that do not go together

@@ -1,4 +1,7 @@
-"""Whether an answer with a good status is one: success is judged by what it says. Pure."""
+"""Whether an answer with a good status is one: success is judged by what it says. Pure.
+
+Apart from the attempt, which needs a connection, so that the rules can be tested by themselves.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Offsets at which the log has no record: marks of transactions, what was compacted away or deleted.
 
 A gap before a record is known when the record is folded (core/kafka/fetching.py); these are for what nothing follows.
+Apart from streams/progress.py, which is pure: this asks the broker.
 """
 
 from __future__ import annotations

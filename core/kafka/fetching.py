@@ -27,7 +27,7 @@ READ_COMMITTED = 1
 REMEMBERED = 10_000
 PASSED_OVER = Counter("headrace_kafka_unread_total", "Records or batches that could not be read.", ["topic"])
 
-_told: set[tuple[str, int, int]] = set()
+_reported: set[tuple[str, int, int]] = set()
 _asked: set[tuple[str, int, int]] = set()
 _gaps: dict[tuple[str, int, int], int] = {}
 """Where a fetch ended → where the gap began that it ended with, for the first record of the next fetch."""
@@ -52,16 +52,16 @@ def pass_over(records: list[Any]) -> list[Any]:
         return records
     for record in records:
         if (why := unread(record)) is not None:
-            tell(record.topic, record.partition, record.offset, why)
+            report_unread(record.topic, record.partition, record.offset, why)
     return [record for record in records if unread(record) is None]
 
 
-def tell(topic: str, partition: int, offset: int, why: Unread) -> None:
+def report_unread(topic: str, partition: int, offset: int, why: Unread) -> None:
     """Log and count a record that could not be read, once per process: look-ups come by the same one again."""
     place = (topic, partition, offset)
-    if place in _told:
+    if place in _reported:
         return
-    _remember(_told, place)
+    _remember(_reported, place)
     PASSED_OVER.labels(topic).inc()
     log.warning(
         "%s/%d@%d cannot be read and is passed over: %s", *place, why.reason,

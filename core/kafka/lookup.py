@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError, LeaderNotAvailableError, OffsetOutOfRang
 from aiokafka.protocol.fetch import FetchRequest
 
 from core.errors import Unavailable
-from core.kafka.fetching import READ_COMMITTED, tell
+from core.kafka.fetching import READ_COMMITTED, report_unread
 from core.kafka.offsets import EARLIEST, LATEST, offsets_at, retried, widths_asked, widths_of
 from core.kafka.record_format import Unpacked, Unread
 from core.kafka.unpacking import Unpacking
@@ -259,7 +259,7 @@ def _readable(tp: TopicPartition, records: Sequence[Unpacked]) -> Iterator[Found
     """Give what can be read, and tell of the rest."""
     for one in records:
         if isinstance(one.headers, Unread):
-            tell(tp.topic, tp.partition, one.offset, one.headers)
+            report_unread(tp.topic, tp.partition, one.offset, one.headers)
         else:
             yield Found(tp.topic, tp.partition, one.offset, one.timestamp, one.key, one.value, one.headers)
 

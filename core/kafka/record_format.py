@@ -70,7 +70,7 @@ class Head(NamedTuple):
 
 
 def read_record(data: bytes, head: Head, following: int) -> Unpacked:
-    """Read one record; what is wrong with it is told in its headers, beside whatever can be read."""
+    """Read one record; what is wrong with it stands in its headers, beside whatever can be read."""
     offset, timestamp = following, head.max_ms
     key: bytes | None = None
     value: bytes | None = data
@@ -91,18 +91,18 @@ def read_record(data: bytes, head: Head, following: int) -> Unpacked:
             if name is None:
                 raise ValueError("a header without a name")
             try:
-                told = name.decode()
+                readable = name.decode()
             except UnicodeDecodeError:
-                told = name.decode(errors="backslashreplace")
-                reason = f"the header name {told[:100]} is not UTF-8"
-            headers.append((told, content))
+                readable = name.decode(errors="backslashreplace")
+                reason = f"the header name {readable[:100]} is not UTF-8"
+            headers.append((readable, content))
         if at != len(data) or count < 0:
             raise ValueError(f"{len(data)} bytes of which {at} are used")
     except (ValueError, IndexError) as error:
         reason, key, value, whole = f"a record that cannot be read: {error}", None, data, False
     kind = int(bool(head.attributes & LOG_APPEND))
-    told_headers = headers if reason is None else Unread.because(reason, offset, headers, whole=whole)
-    return Unpacked(offset, timestamp, kind, key, value, told_headers, offset)
+    found_headers = headers if reason is None else Unread.because(reason, offset, headers, whole=whole)
+    return Unpacked(offset, timestamp, kind, key, value, found_headers, offset)
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
