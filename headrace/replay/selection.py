@@ -20,6 +20,7 @@ from schemas import topics
 from schemas.codec import USAGE
 from schemas.headers import TYPE, find
 from schemas.ids import SERIALS
+from schemas.json_text import read_json
 from schemas.partitioning import home_partition, stable_hash
 from schemas.records import Task
 from streams.intake.decode import Poison, Submission, read_task
@@ -150,7 +151,7 @@ def model_of(task: Task) -> str | None:
     if task["model"] is not None or not task["data"]:
         return task["model"]
     try:
-        document = orjson.loads(task["data"])
+        document = read_json(task["data"])
     except orjson.JSONDecodeError:
         return None
     model = document.get("model") if isinstance(document, dict) else None

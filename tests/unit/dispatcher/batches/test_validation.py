@@ -164,7 +164,7 @@ def test_replace_wins_and_nothing_is_streamed() -> None:
     assert sent(body, b'{"stream":true}') == b'{"model":"a","stream":false}'
 
 
-@pytest.mark.parametrize("number", [b"123456789012345678901234567890", b"0.12345678901234567890", b"1"])
+@pytest.mark.parametrize("number", [b"123456789012345678901234567890", b"0.12345678901234567890", b"-1.5e400", b"1"])
 def test_numbers_of_lines_and_of_replace_are_not_rounded(number: bytes) -> None:
     line = read(b'{"body":{"seed":%b,"x":{"y":[%b]}},"custom_id":"a"}' % (number, number), endpoint=ENDPOINT)
     replaced = sent(line, b'{"top":%b}' % number)
