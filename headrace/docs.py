@@ -22,7 +22,7 @@ from schemas import codec
 from schemas.topics import DAY_MS, HOUR_MS, Topic, declared, work_topic
 
 PREFIX = "headrace_"
-PAGES = ("README.md", "docs/topics.md", "docs/operations.md")
+PAGES = ("README.md", "docs/reference/topics.md", "docs/operations.md")
 _BLOCK = re.compile(r"(<!-- made from the code: (\S+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 
 

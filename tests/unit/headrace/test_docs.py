@@ -38,9 +38,9 @@ def test_only_the_listed_pages_have_generated_parts() -> None:
 
 
 def test_a_page_that_was_changed_by_hand_is_renewed(tmp_path: Path) -> None:
-    (tmp_path / "docs").mkdir()
     for name in docs.PAGES:
         text = (ROOT / name).read_text(encoding="utf-8")
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text.replace("headrace.tasks.online", "x"), encoding="utf-8")
     assert docs.write(tmp_path) == [name for name in docs.PAGES if name != "docs/operations.md"]
     assert docs.write(tmp_path) == []

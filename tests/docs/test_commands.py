@@ -216,9 +216,8 @@ def test_the_example_in_the_topics_page_reads_a_result(terminal: Terminal) -> No
     data = {"model": "smollm2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     task = json.dumps({"queue": "demo", "endpoint": "/v1/chat/completions", "response_mode": "blocking", "data": data})
     terminal.type(f"curl -s {url}/v1/queue/put -H '{key}' -d '{task}'")
-    example = next(
-        block.text for block in blocks((ROOT / "docs/topics.md").read_text("utf-8")) if block.language == "python"
-    )
+    page = (ROOT / "docs/reference/topics.md").read_text("utf-8")
+    example = next(block.text for block in blocks(page) if block.language == "python")
     env = {**terminal.env, "HEADRACE_KAFKA_BOOTSTRAP": terminal.running.kafka}
     command = [sys.executable, "-c", example]
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=COMMAND_S, check=False)
