@@ -18,9 +18,9 @@ import aiohttp
 from bench.procstat import CpuMeter, resident_mb
 from compose.local.broker import EmbeddedBroker
 from compose.local.ports import free_port
-from core.config import environment, load_settings
 from core.kafka.admin import apply_topics
-from core.settings import Settings
+from core.settings.loader import environment, load_settings
+from core.settings.models import Settings
 
 KEY = "hr-local"
 START_S = 90

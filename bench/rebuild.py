@@ -11,15 +11,16 @@ from bench.cluster import Cluster, cluster, until
 from bench.report import Row
 from bench.tasks import QUEUE, bench_task, producing
 from core.kafka.producer import Producer, Record
-from core.kafka.tail import Records, Tail
-from core.settings import Settings
+from core.kafka.topic_follower import Records, Tail
+from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import CONTROL
 from schemas.ids import TaskId
+from schemas.partitioning import queue_number
 from schemas.records import Status
-from schemas.slices import queue_number
-from streams import machine, outputs
-from streams.rows import Rules
+from streams import outputs
+from streams.state_machine import tasks
+from streams.state_machine.rows import Rules
 
 CHUNK = 20_000
 BUDGET_S = 60.0
@@ -29,7 +30,7 @@ BUDGET_S = 60.0
 def finished_row(task_id: str, offset: int, now_ms: int) -> Status:
     """Make the row of a completed task, as most rows are."""
     task = bench_task(task_id, level=0, now_ms=now_ms)
-    row = machine.submitted(
+    row = tasks.submitted(
         None, task, task_id=task_id, offset=offset, created_ms=now_ms, now_ms=now_ms, rules=Rules()
     ).row
     assert row is not None  # noqa: S101 - a new task always has one

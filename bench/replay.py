@@ -8,10 +8,10 @@ from bench.cluster import cluster
 from bench.report import Row
 from bench.tasks import producing, task_records
 from core.kafka.producer import Record
-from core.settings import Settings
-from headrace.replaying.choice import Choice
-from headrace.replaying.running import opened
-from headrace.replaying.survey import Survey, surveyed
+from core.settings.models import Settings
+from headrace.replay.choice import Choice
+from headrace.replay.estimate import Survey, surveyed
+from headrace.replay.run import opened
 from schemas import topics
 from schemas.codec import TASK, USAGE
 from schemas.headers import headers

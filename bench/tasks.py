@@ -11,15 +11,15 @@ import orjson
 from aiokafka import TopicPartition
 
 from core.kafka.producer import Producer, Record
-from core.kafka.tail import Records, Tail
+from core.kafka.topic_follower import Records, Tail
 from core.queues import QueueDirectory
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import TASK
 from schemas.headers import headers
 from schemas.ids import Serials
+from schemas.partitioning import queue_number
 from schemas.records import ORDINARY, Task
-from schemas.slices import queue_number
 
 QUEUE = "bench"
 DATA = orjson.dumps({"model": "sim-instant", "messages": [{"role": "user", "content": "ping " * 60}]})

@@ -15,8 +15,8 @@ from core.kafka.producer import Producer, Record
 from schemas import topics
 from schemas.codec import RESULT
 from schemas.ids import Serials
+from schemas.partitioning import queue_number
 from schemas.records import ORDINARY, Result
-from schemas.slices import queue_number
 
 WAITING = 10_000
 BODY = orjson.dumps({"choices": [{"message": {"role": "assistant", "content": "word " * 200}}]})

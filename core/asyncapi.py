@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import asyncapi
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from core.kafka.producer import Record
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import ids, topics
 from schemas.codec import DELIVERY
 from schemas.headers import headers
+from schemas.partitioning import stable_hash
 from schemas.records import Delivery
-from schemas.slices import stable_hash
 
 OUTCOMES = ("completed", "failed", "cancelled")
 BATCH_OUTCOMES = ("batch.completed", "batch.failed", "batch.expired", "batch.cancelled")

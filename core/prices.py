@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import NamedTuple
 
-from core.settings import ModelSettings
-from schemas.parts import Usage
+from core.settings.models import ModelSettings
+from schemas.common import Usage
 
 PLACES = Decimal("0.0000001")
 # Wide enough for any count of tokens and any price: the default of 28 digits would refuse some.

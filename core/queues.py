@@ -12,14 +12,14 @@ from aiokafka import TopicPartition
 from core.errors import NotFound, TooMany, Unavailable
 from core.kafka.admin import ensure_topics
 from core.kafka.producer import Producer, Record
-from core.kafka.tail import Records, Tail
-from core.settings import Settings
+from core.kafka.topic_follower import Records, Tail
+from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import QUEUE, SchemaError
 from schemas.framing import FramingError
 from schemas.headers import headers
+from schemas.partitioning import queue_number
 from schemas.records import Queue, ServedBy
-from schemas.slices import queue_number
 from schemas.validation import check_queue
 
 REGISTER_TIMEOUT_S = 10

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.apikeys import digest_of, tenant_of
-from core.config import api_keys
 from core.errors import ConfigError
-from core.settings import Settings
+from core.settings.loader import api_keys
+from core.settings.models import Settings
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from core import lenient_json
-from schemas.parts import Usage
+from schemas.common import Usage
 
 MAX_OBJECT_BYTES = 8_192
 """No usage object is larger; what looks like one and does not end within this is something else."""

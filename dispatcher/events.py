@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from core.kafka.producer import Record
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import EVENT
 from schemas.events import event

@@ -12,18 +12,18 @@ from typing import Any, Protocol
 
 from aiokafka.errors import KafkaError
 
-from core.blobs import open_blobs
+from core.clock import Deadline
 from core.errors import Unavailable
-from core.health import HealthServer
 from core.kafka.admin import wait_for_broker, wait_for_topics
 from core.kafka.producer import Producer
-from core.settings import Settings
-from dispatcher.batches.part import Batches
-from dispatcher.batches.rows import Rows
-from dispatcher.clock import Deadline
-from dispatcher.crew import Crew
-from dispatcher.inference import Inference
-from dispatcher.webhooks.sender import Sender
+from core.observability.health_server import HealthServer
+from core.settings.models import Settings
+from core.storage.blobs import open_blobs
+from dispatcher.batches.index import Rows
+from dispatcher.batches.service import Batches
+from dispatcher.inference.service import Inference
+from dispatcher.task_supervisor import Crew
+from dispatcher.webhooks.service import Sender
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import Any
 import click
 from prometheus_client.metrics import MetricWrapperBase
 
-from core.settings import Settings
-from core.variables import documented
+from core.settings.catalog import documented
+from core.settings.models import Settings
 from headrace.main import main
 from schemas import codec
 from schemas.topics import DAY_MS, HOUR_MS, Topic, declared, work_topic
@@ -96,7 +96,7 @@ def commands_table() -> str:
 
 def api_table() -> str:
     """List every route."""
-    from ingress.openapi import document  # noqa: PLC0415 - the commands have no need of it
+    from ingress.api.openapi_document import document  # noqa: PLC0415 - the commands have no need of it
 
     rows = (
         [f"`{method.upper()} {path}`", operation["summary"]]

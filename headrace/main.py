@@ -18,21 +18,25 @@ class Command(NamedTuple):
 
 
 COMMANDS: Mapping[str, Command] = {
-    "up": Command("headrace.up", "up", "Start the whole stack on this machine."),
-    "ingress": Command("headrace.roles", "ingress", "Run the HTTP side."),
-    "streams": Command("headrace.roles", "streams", "Run the scheduler."),
-    "dispatcher": Command("headrace.roles", "dispatcher", "Run the inference consumers and the webhook sender."),
-    "replay": Command("headrace.replay", "replay", "Run past tasks again, and compare what they answer."),
-    "batches": Command("headrace.batches", "batches", "Run thousands of requests from a file."),
-    "webhooks": Command("headrace.webhooks", "webhooks", "Look at callbacks and send them again."),
-    "queues": Command("headrace.queues", "queues", "Pause, limit and purge queues."),
-    "tasks": Command("headrace.tasks", "tasks", "Look at tasks of all tenants, cancel and repeat them."),
-    "dead-letters": Command("headrace.dead_letters", "dead_letters", "Look at dead letters and send them back."),
-    "workers": Command("headrace.workers", "workers", "Look at the processes that do the work."),
-    "doctor": Command("headrace.doctor", "doctor", "Say what is stuck, why, and what to do."),
-    "topics": Command("headrace.topics", "topics", "Create or compare the Kafka topics."),
-    "keys": Command("headrace.keys", "keys", "Make, hash and list API keys."),
-    "config": Command("headrace.config", "config", "Show the effective settings."),
+    "up": Command("headrace.commands.up", "up", "Start the whole stack on this machine."),
+    "ingress": Command("headrace.commands.roles", "ingress", "Run the HTTP side."),
+    "streams": Command("headrace.commands.roles", "streams", "Run the scheduler."),
+    "dispatcher": Command(
+        "headrace.commands.roles", "dispatcher", "Run the inference consumers and the webhook sender."
+    ),
+    "replay": Command("headrace.commands.replay", "replay", "Run past tasks again, and compare what they answer."),
+    "batches": Command("headrace.commands.batches", "batches", "Run thousands of requests from a file."),
+    "webhooks": Command("headrace.commands.webhooks", "webhooks", "Look at callbacks and send them again."),
+    "queues": Command("headrace.commands.queues", "queues", "Pause, limit and purge queues."),
+    "tasks": Command("headrace.commands.tasks", "tasks", "Look at tasks of all tenants, cancel and repeat them."),
+    "dead-letters": Command(
+        "headrace.commands.dead_letters", "dead_letters", "Look at dead letters and send them back."
+    ),
+    "workers": Command("headrace.commands.workers", "workers", "Look at the processes that do the work."),
+    "doctor": Command("headrace.commands.doctor", "doctor", "Say what is stuck, why, and what to do."),
+    "topics": Command("headrace.commands.topics", "topics", "Create or compare the Kafka topics."),
+    "keys": Command("headrace.commands.keys", "keys", "Make, hash and list API keys."),
+    "config": Command("headrace.commands.config", "config", "Show the effective settings."),
 }
 
 

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import click
 
-from core.config import load_settings
-from core.environment import text_of
 from core.errors import HeadraceError
-from core.settings import Settings
+from core.settings.environment import text_of
+from core.settings.loader import load_settings
+from core.settings.models import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 

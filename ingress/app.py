@@ -8,11 +8,12 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from core.settings import Settings
-from ingress import docs, errors, health, openapi
+from core.settings.models import Settings
+from ingress.api import openapi_document
 from ingress.api.admin.routes import AdminRoutes
 from ingress.api.batches.routes import BatchRoutes, asked_renderer
 from ingress.api.bella import routes as bella
+from ingress.api.dialects import DIALECTS
 from ingress.api.dify.routes import DifyRoutes
 from ingress.api.files.routes import FileRoutes
 from ingress.api.openai.media import MediaRoutes
@@ -21,10 +22,10 @@ from ingress.api.registry.routes import RegistryRoutes
 from ingress.api.tasks.deliveries import DeliveryRoutes
 from ingress.api.tasks.events import EventRoutes
 from ingress.api.tasks.routes import TaskRoutes
-from ingress.doors import DIALECTS
-from ingress.limits import QuotaHeaders
-from ingress.request_ids import RequestIds
-from ingress.services import Opening, Services
+from ingress.auth.rate_limits import QuotaHeaders
+from ingress.http import docs, errors, health
+from ingress.http.request_ids import RequestIds
+from ingress.runtime import Opening, Services
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -46,7 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
             await opening.close()
 
     app = FastAPI(
-        title=openapi.TITLE,
+        title=openapi_document.TITLE,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -70,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         *health.routes(services),
         *docs.routes(),
     ]
-    app.openapi = openapi.document  # type: ignore[method-assign]
+    app.openapi = openapi_document.document  # type: ignore[method-assign]
     app.add_middleware(QuotaHeaders)
     errors.install(app, DIALECTS, choose=partial(asked_renderer, default=settings.batches.dialect))
     app.middleware_stack = RequestIds(app.build_middleware_stack())

@@ -13,10 +13,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from core.errors import ConfigError
-from core.settings import Settings
+from core.settings.models import Settings
+from ingress.api.dialects import DIALECTS
 from ingress.app import create_app
-from ingress.doors import DIALECTS
-from ingress.protocol import LimitedHttp
+from ingress.http.protocol import LimitedHttp
 
 log = logging.getLogger(__name__)
 

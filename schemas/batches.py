@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, TypedDict, get_args
 
-from schemas.parts import BatchError, BatchPart, Blob, Usage
+from schemas.common import BatchError, BatchPart, Blob, Usage
 
 BatchState = Literal[
     "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled"

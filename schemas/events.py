@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.parts import BatchChange, BatchError, BatchPart, Blob
+from schemas.common import BatchChange, BatchError, BatchPart, Blob
 from schemas.records import Event, EventKind, Outcome
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from schemas.parts import BatchChange, Blob, Usage
+from schemas.common import BatchChange, Blob, Usage
 
 Mode = Literal["callback", "blocking", "streaming", "batch"]
 State = Literal["queued", "processing", "completed", "failed", "cancelled", "expired"]

@@ -10,24 +10,24 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from core.blobs import open_blobs
 from core.errors import FatalError, Frozen, Unavailable
-from core.health import HealthServer
-from core.instance import claim_instance
+from core.instance_lock import claim_instance
 from core.kafka.admin import wait_for_broker, wait_for_topics
-from core.kafka.lookup import Lookup
+from core.kafka.log_reader import Lookup
 from core.kafka.producer import Producer
+from core.observability.health_server import HealthServer
 from core.queues import QueueDirectory
-from core.settings import Settings
+from core.settings.models import Settings
+from core.storage.blobs import open_blobs
 from schemas import topics
 from schemas.topics import level_name
-from streams.accounting import complete
-from streams.bodies import BodySweeper
-from streams.faust_app import LaneApp
-from streams.index import Index
-from streams.pulse import Pulse
-from streams.recovery import orphaned_results, spoken_attempts, starts_of, sweep, sweep_batches
+from streams.body_gc import BodySweeper
+from streams.faust.app import LaneApp
+from streams.heartbeat import Pulse
+from streams.recovery.scan import orphaned_results, spoken_attempts, starts_of, sweep, sweep_batches
+from streams.recovery.usage_backfill import complete
 from streams.scheduler import Scheduler
+from streams.state_index import Index
 from streams.timers import Timers
 from streams.work_topics import CONFIRM_S, WorkTopics
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from core.metrics import labelled
+from core.observability.metrics import labelled
 from schemas.records import Status
 
 ENDED = ("completed", "failed", "cancelled")

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from core.kafka.producer import Record
 from core.prices import price_of, text
-from core.settings import ModelSettings
+from core.settings.models import ModelSettings
 from schemas.batches import Batch
 from schemas.codec import BATCH, CONTROL, EVENT, RESULT, STATUS, WORK
 from schemas.events import event
 from schemas.headers import BATCH_ID, CALLBACK_EVENTS, headers
 from schemas.records import EventKind, Outcome, Result, Status
-from streams.machine import Work
-from streams.rows import cancelled_early
+from streams.state_machine.rows import cancelled_early
+from streams.state_machine.tasks import Work
 
 NO_PRICES: Mapping[str, ModelSettings] = {}
 NEWS = frozenset(("start", "progress", "expired"))

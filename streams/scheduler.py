@@ -17,30 +17,30 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from core.dead_letters.record import dead_letter
 from core.errors import Frozen
-from core.kafka.deadletters import dead_letter
 from core.kafka.fetching import since
-from core.kafka.lookup import Lookup
+from core.kafka.log_reader import Lookup
 from core.kafka.producer import Producer
 from core.kafka.record_format import unread
 from core.queues import QueueDirectory
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import topics
 from schemas.headers import traceparent_of
 from schemas.records import Event, Result
 from streams import metrics
-from streams.batch_fold import BatchSource
-from streams.door import Door
-from streams.faust_app import INBOX_LIMIT, Rows
-from streams.fold import Fold, Home
-from streams.gaps import over_gap
-from streams.index import Index
-from streams.inputs import Poison, Submission, read_event
-from streams.progress import Place, Progress
-from streams.purging import purge
-from streams.replay import Held, Replay, Waiting
-from streams.rows import rules_of
-from streams.shipping import Shipping
+from streams.batch_transaction import BatchSource
+from streams.commit import Shipping
+from streams.faust.app import INBOX_LIMIT, Rows
+from streams.input_offsets import Place, Progress
+from streams.intake.decode import Poison, Submission, read_event
+from streams.intake.gateway import Door
+from streams.offset_gaps import over_gap
+from streams.purge import purge
+from streams.recovery.buffer import Held, Replay, Waiting
+from streams.state_index import Index
+from streams.state_machine.rows import rules_of
+from streams.transaction import Fold, Home
 
 log = logging.getLogger(__name__)
 

@@ -10,19 +10,19 @@ from collections.abc import Callable
 from aiokafka import TopicPartition
 
 from core.errors import Unavailable
-from core.kafka.lookup import Lookup
+from core.kafka.log_reader import Lookup
 from core.kafka.producer import Producer, Record
 from core.kafka.task_records import task_of
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import EVENT, STATUS
 from schemas.events import event
 from schemas.headers import headers
 from schemas.records import TERMINAL, Event, Status
-from streams.faust_app import NoRows, Rows
-from streams.index import SWEEP_MS, Due, Index
-from streams.recovery import sweep, sweep_batches
-from streams.rows import next_deadline_ms
+from streams.faust.app import NoRows, Rows
+from streams.recovery.scan import sweep, sweep_batches
+from streams.state_index import SWEEP_MS, Due, Index
+from streams.state_machine.rows import next_deadline_ms
 
 log = logging.getLogger(__name__)
 

@@ -17,16 +17,16 @@ from typing import Protocol
 from aiokafka import TopicPartition
 
 from core.errors import Unavailable
-from core.kafka.lookup import Lookup
+from core.kafka.log_reader import Lookup
 from core.kafka.producer import Producer, Record
 from core.kafka.work_topics import changes_of, mend_work, work_topics
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import EVENT, STATUS, state_of
 from schemas.events import event
 from schemas.headers import headers
+from schemas.partitioning import queue_number
 from schemas.records import Queue, Status
-from schemas.slices import queue_number
 from schemas.topics import Topic, level_name
 
 log = logging.getLogger(__name__)

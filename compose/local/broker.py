@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from compose.local.aot_cache import prepare
 from compose.local.broker_config import Node, format_once, server_properties, write_properties
 from compose.local.errors import LocalStackError
 from compose.local.jars import Progress
 from compose.local.java import java_command
 from compose.local.ports import LOOPBACK, free_port
-from compose.local.prepare import prepare
 from compose.local.probe import brokers_alive
 from compose.local.process import signal_group, spawn, tail
 

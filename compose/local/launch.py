@@ -19,7 +19,7 @@ from compose.local.readiness import until_ok
 from compose.local.stack import StackFolder
 from compose.local.supervisor import Child, Supervisor
 from core.errors import Unavailable
-from core.passing import Passing
+from core.observability.transient_errors import Passing
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class Launch:
             await self._register_schemas()
 
     async def _register_schemas(self) -> None:
-        from core.registry.registering import register_schemas  # noqa: PLC0415 - few have a registry of their own
+        from core.schema_registry.register import register_schemas  # noqa: PLC0415 - few have a registry of their own
 
         try:
             await register_schemas(self._plan.settings, say=self._progress, patience_s=REGISTRY_LIMIT_S)

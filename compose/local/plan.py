@@ -16,9 +16,9 @@ from compose.local.model import NAME as MODEL
 from compose.local.ports import LOOPBACK, check_listen, free_port
 from compose.local.stack import StackFolder
 from compose.local.supervisor import Child
-from core.config import LOCAL_KEY, api_keys, environment, is_loopback, load_settings
-from core.environment import FILE
-from core.settings import Settings
+from core.settings.environment import FILE
+from core.settings.loader import LOCAL_KEY, api_keys, environment, is_loopback, load_settings
+from core.settings.models import Settings
 
 ROLES: Mapping[str, tuple[str, ...]] = {
     "ingress": ("ingress",),

@@ -20,9 +20,9 @@ from aiokafka.errors import (
 
 from core.errors import ConfigError, Unavailable
 from core.kafka import codecs
-from core.kafka.lookup import Lookup
+from core.kafka.log_reader import Lookup
 from core.kafka.offsets import widths_asked, widths_of
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas.topics import Topic, declared
 
 POLL_S = 0.25

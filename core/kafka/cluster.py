@@ -20,9 +20,9 @@ from aiokafka.protocol.admin import DescribeGroupsRequest, DescribeGroupsRequest
 
 from core.kafka import codecs
 from core.kafka.admin import COMPRESSION, READABLE_DEFAULT, admin, current_configs, partition_counts
-from core.kafka.lookup import TIMEOUT_S, Lookup
+from core.kafka.log_reader import TIMEOUT_S, Lookup
 from core.kafka.offsets import EARLIEST, LATEST, offsets_at, retried
-from core.settings import Settings
+from core.settings.models import Settings
 
 T = TypeVar("T")
 

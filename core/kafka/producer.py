@@ -17,8 +17,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
 
 from core.errors import Unavailable, Unconfirmed
-from core.kafka.stamp import Stamp
-from core.settings import Settings
+from core.kafka.record_signature import Stamp
+from core.settings.models import Settings
 
 log = logging.getLogger(__name__)
 

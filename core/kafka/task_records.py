@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from core.kafka.lookup import Found
+from core.kafka.log_reader import Found
 from schemas.records import Task
-from schemas.task_form import accepted
+from schemas.task_decoder import accepted
 from schemas.topics import LEVELS
 from schemas.validation import Invalid
 

@@ -15,9 +15,9 @@ from aiokafka.errors import for_code
 
 from core.errors import Unavailable
 from core.kafka.admin import Change, admin, ensure_topics, partition_counts
-from core.kafka.lookup import Lookup
+from core.kafka.log_reader import Lookup
 from core.queues import merged
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import QUEUE, SchemaError
 from schemas.framing import FramingError

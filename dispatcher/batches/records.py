@@ -5,17 +5,17 @@ from __future__ import annotations
 from functools import cached_property
 
 from core.kafka.producer import Record
-from core.settings import Settings
+from core.settings.models import Settings
 from dispatcher.batches.request_line import Replace, Request, body_of
 from dispatcher.events import Address, Addressed
 from schemas import topics
 from schemas.batches import Batch
 from schemas.broken_lines import CONTENT_TYPE, written
 from schemas.codec import EVENT, TASK
+from schemas.common import BatchChange, Blob
 from schemas.events import event
 from schemas.headers import headers
 from schemas.ids import line_id, parse_batch
-from schemas.parts import BatchChange, Blob
 from schemas.records import EventKind, Task
 from schemas.validation import MAX_RETENTION_MS, MAX_TEXT, MAX_TIMEOUT_MS
 

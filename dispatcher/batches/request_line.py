@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from schemas.broken_lines import CODE
+from schemas.common import BatchError
 from schemas.json_text import TooDeep, changed, member, read_json, values
-from schemas.parts import BatchError
 from schemas.task_body import stream_changes
 
 MAX_CUSTOM_ID = 512

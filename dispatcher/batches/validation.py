@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from core.batch_settings import BatchSettings
-from dispatcher.batches.lines import Line
+from core.settings.batches import BatchSettings
+from dispatcher.batches.line_splitter import Line
 from dispatcher.batches.request_line import BrokenLine, Fault, Request, read
-from schemas.parts import BatchError
+from schemas.common import BatchError
 
 MAX_ERRORS = 100
 DIGEST_BYTES = 16

@@ -6,11 +6,11 @@ import logging
 
 from aiokafka import TopicPartition
 
-from core.blobs import BlobCorrupt, BlobMissing, BlobStore
-from core.config import is_loopback
 from core.errors import HeadraceError
-from core.kafka.lookup import Lookup
-from core.settings import Settings
+from core.kafka.log_reader import Lookup
+from core.settings.loader import is_loopback
+from core.settings.models import Settings
+from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from dispatcher.webhooks.payload import linked, payload
 from schemas import ids, topics
 from schemas.codec import RESULT, SchemaError

@@ -6,14 +6,14 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from core import deliveries
+from core.dead_letters.record import dead_letter
 from core.deliveries import OUTCOMES, Placed, again, begun
-from core.kafka.deadletters import dead_letter
-from core.kafka.lookup import Found
+from core.kafka.log_reader import Found
 from core.kafka.producer import Record
-from core.settings import Settings
+from core.settings.models import Settings
 from dispatcher.events import Address, Addressed
-from dispatcher.webhooks.ladder import rung
-from dispatcher.webhooks.post import Answer
+from dispatcher.webhooks.http_client import Answer
+from dispatcher.webhooks.retry_schedule import rung
 from schemas import topics
 from schemas.records import Delivery, DeliveryState, Result, Status, Try
 

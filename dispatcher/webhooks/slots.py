@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from dispatcher.webhooks.hosts import Standing
+from dispatcher.webhooks.circuit_breaker import Standing
 
 DOUBTFUL, SILENT = 3 / 4, 1 / 2
 """The share of all slots that hosts may hold together that have not answered yet, and of these the silent ones."""

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from aiokafka import TopicPartition
 
 from core.errors import Unavailable
-from core.kafka.tail import Records, Tail
-from core.settings import Settings
+from core.kafka.topic_follower import Records, Tail
+from core.settings.models import Settings
 from schemas import topics
 from schemas.batches import BATCH_ENDED, Batch
 from schemas.codec import BATCH, SchemaError

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from core.errors import InvalidRequest
-from ingress.json_body import check_members, json_object, not_too_deep
+from ingress.http.json_body import check_members, json_object, not_too_deep
 from schemas.callback_url import Policy
 from schemas.json_text import member
 from schemas.validation import Invalid, check_callback

@@ -11,11 +11,11 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from core.blobs import BlobStore
-from ingress.dialects import Problem, Renderer
-from ingress.stored import StoredAnswer
+from core.storage.blobs import BlobStore
+from ingress.http.dialects import Problem, Renderer
+from ingress.http.stored_response import StoredAnswer
 from schemas.batches import Piece
-from schemas.parts import Blob
+from schemas.common import Blob
 
 _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
 _DIGITS = 19

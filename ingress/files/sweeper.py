@@ -11,12 +11,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from core.blobs import BlobStore, Stored
 from core.errors import HeadraceError
 from core.kafka.producer import Producer
+from core.storage.blobs import BlobStore, Stored
 from ingress.batches.directory import BatchDirectory
-from ingress.batches.kept import outputs_over
-from ingress.files.book import BLOBS, FileBook
+from ingress.batches.retention import outputs_over
+from ingress.files.directory import BLOBS, FileBook
 from schemas.batches import PIECES
 
 log = logging.getLogger(__name__)

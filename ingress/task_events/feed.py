@@ -8,12 +8,12 @@ import logging
 from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
-from ingress.reading import Reading
-from ingress.services import Services
-from ingress.task_events import wire
+from ingress.read_model.task_snapshot import Reading
+from ingress.runtime import Services
+from ingress.task_events import serialization
+from ingress.task_events.chunk_replay import Replays, Request
+from ingress.task_events.log_reader import read_page
 from ingress.task_events.outcome import READ_AGAIN_S, Outcome, read_outcome
-from ingress.task_events.page import read_page
-from ingress.task_events.replay import Replays, Request
 from ingress.task_events.transcript import Transcript
 from schemas import ids, topics
 from schemas.records import TERMINAL, Chunk, Status
@@ -54,7 +54,7 @@ class Feed:
         self._viewers: set[asyncio.Event] = set()
         self._told: tuple[str, int] = ("queued", 1)
         if row is None:
-            self.now = wire.status_frame(reading.id, *self._told)
+            self.now = serialization.status_frame(reading.id, *self._told)
         else:
             self.on_row(row)
             self.notes.clear()
@@ -76,11 +76,11 @@ class Feed:
                 self._final.set_result(row)
             return
         told, self._told = self._told, (row["state"], row["attempt"])
-        self.now = wire.status_of(row)
+        self.now = serialization.status_of(row)
         if self._told != told:
             self.notes.append(self.now)
         elif before is not None and before["progress"] != row["progress"] and len(self.notes) < MOST_NOTES:
-            self.notes.append(wire.progress_frame(row["id"], row["progress"]))
+            self.notes.append(serialization.progress_frame(row["id"], row["progress"]))
         self._wake()
 
     def on_chunk(self, chunk: Chunk, offset: int) -> None:

@@ -6,13 +6,13 @@ import asyncio
 import logging
 from typing import NamedTuple
 
-from core.blobs import BlobCorrupt, BlobMissing
 from core.embedding import embedded_frame
 from core.errors import Unavailable
-from ingress import sse
-from ingress.services import Services
-from ingress.streaming import Failure, of_result
-from ingress.task_events import wire
+from core.storage.blobs import BlobCorrupt, BlobMissing
+from ingress.http import sse
+from ingress.runtime import Services
+from ingress.task_events import serialization
+from ingress.waiting.streaming import Failure, of_result
 from schemas import ids, topics
 from schemas.codec import RESULT, SchemaError
 from schemas.framing import FramingError
@@ -35,11 +35,11 @@ class Outcome(NamedTuple):
     def failure(self) -> Failure | None:
         """Say why it did not end well; None for a good end."""
         if self.row["state"] == "expired":
-            return wire.EXPIRED
+            return serialization.EXPIRED
         if self.result is not None:
             return None if self.result["state"] == "completed" else of_result(self.result)
         if self.row["state"] == "completed":
-            return wire.LOST
+            return serialization.LOST
         return Failure(self.row["error_message"] or "the task failed", "server_error", self.row["error_code"])
 
 

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from core.errors import InvalidRequest
-from schemas.slices import stable_hash
+from schemas.partitioning import stable_hash
 
 _POSITION = re.compile(r"(?:([1-9][0-9]{0,8}-[0-9a-f]{8})-)?([0-9]{1,9})", re.ASCII)
 

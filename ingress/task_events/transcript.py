@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from core.sse import named
-from ingress import sse
+from ingress.http import sse
 from ingress.task_events.position import Run
 from schemas.records import Chunk, Result
 

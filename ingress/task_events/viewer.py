@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator
 from enum import Enum
 
-from ingress import sse
-from ingress.streaming import Failure
-from ingress.task_events import wire
+from ingress.http import sse
+from ingress.task_events import serialization
 from ingress.task_events.feed import Feed
 from ingress.task_events.outcome import Outcome
 from ingress.task_events.position import Position
 from ingress.task_events.transcript import Transcript
+from ingress.waiting.streaming import Failure
 
 
 class Left(Enum):
@@ -52,7 +52,7 @@ class Viewer:
                 self._news.clear()
                 if feed.closing or feed.broken:
                     self.left = Left.SHUTDOWN if feed.closing else Left.BROKEN
-                    yield wire.failure_frame(wire.SHUTDOWN if feed.closing else wire.BROKEN)
+                    yield serialization.failure_frame(serialization.SHUTDOWN if feed.closing else serialization.BROKEN)
                 elif notes < len(feed.notes):
                     notes, new = len(feed.notes), feed.notes[notes:]
                     yield b"".join(new)
@@ -62,7 +62,7 @@ class Viewer:
                     self.left = Left.TOLD
                     yield self._last_words(feed.ended)
                 elif not await self._woken(silence_s):
-                    yield wire.KEEP_ALIVE
+                    yield serialization.KEEP_ALIVE
         finally:
             feed.forget(self._news)
 
@@ -92,19 +92,19 @@ class Viewer:
 
     def _last_words(self, outcome: Outcome) -> bytes:
         failure = outcome.failure or self._lacking()
-        words = wire.status_of(outcome.row)
+        words = serialization.status_of(outcome.row)
         if failure is not None and not self._was_told():
-            words += wire.failure_frame(failure)
-        return words + wire.DONE
+            words += serialization.failure_frame(failure)
+        return words + serialization.DONE
 
     def _lacking(self) -> Failure | None:
         """Say what keeps a completed text from being whole for this client."""
         transcript = self._feed.transcript
         if self._tag is not None and not self._reads(transcript):
-            return wire.INTERRUPTED
+            return serialization.INTERRUPTED
         if self._frame > transcript.end:
-            return wire.INTERRUPTED
-        return None if transcript.whole and self._frame == transcript.end else wire.LOST
+            return serialization.INTERRUPTED
+        return None if transcript.whole and self._frame == transcript.end else serialization.LOST
 
     def _was_told(self) -> bool:
         """Tell whether the upstream said the failure in the last frame."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.simulator import Simulator
-from core.config import load_settings
+from core.settings.loader import load_settings
 from tests.support.kafka import declared_topics
 from tests.support.sdk_program import Reports, reports_of_both
 from tests.support.stack import KEY, Stack, stack

@@ -16,7 +16,7 @@ import pytest
 from dify_client import AsyncClient, _clientx, errors, models
 
 from bench.simulator import Simulator, text_for
-from core.config import environment
+from core.settings.loader import environment
 from tests.support.ports import free_port
 from tests.support.roles import running as role
 from tests.support.stack import KEY, READY_S, Stack

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 
 from core.kafka.producer import Record
 from core.queues import UNCHANGED, QueueChanges
-from core.settings import IngressSettings, QueueSettings, Settings
+from core.settings.models import IngressSettings, QueueSettings, Settings
 from ingress.api.files.openapi import FILE_ID
-from ingress.catalogue import Catalogue
+from ingress.submission.model_catalog import Catalogue
 from schemas import topics
 from schemas.codec import FILE, TASK
+from schemas.partitioning import queue_number
 from schemas.records import TERMINAL
-from schemas.slices import queue_number
 from tests.support.bella import BODY, PUT, row_of
 from tests.support.memory_ingress import Memory, ingress_in_memory
 from tests.support.openapi_operations import Operation, operations

@@ -19,8 +19,8 @@ import pytest
 from compose.local.broker_config import Node, server_properties
 from compose.local.jars import KAFKA_VERSION
 from compose.local.plan import ROLES
-from core.config import load_settings
-from core.variables import by_name
+from core.settings.catalog import by_name
+from core.settings.loader import load_settings
 from tests.support import compose_file
 from tests.support.cli import parsed
 from tests.support.compose_file import MissingVariable, dockerfile, headrace_variables, of, roles, seconds

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ingress.openapi import document
+from ingress.api.openapi_document import document
 from tests.support.cli import parsed
 from tests.support.json_shape import ANYTHING, assert_alike
 from tests.support.markdown import Block, blocks, prose

@@ -13,8 +13,8 @@ import pytest
 from aiokafka import TopicPartition
 
 from bench.simulator import Simulator
-from core.kafka.tail import Records, Tail
-from core.settings import Settings
+from core.kafka.topic_follower import Records, Tail
+from core.settings.models import Settings
 from schemas import topics
 from tests.support.stack import KEY, Stack, stack
 from tests.support.waiting import POLL_S, eventually_async

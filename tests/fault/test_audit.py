@@ -11,8 +11,8 @@ import pytest
 
 from schemas.events import event
 from schemas.records import Result
-from streams.accounting import usage_of
-from streams.rows import cancel_early
+from streams.recovery.usage_backfill import usage_of
+from streams.state_machine.rows import cancel_early
 from tests.fault.campaign.audit import Findings, judge
 from tests.fault.campaign.evidence import Evidence
 from tests.fault.campaign.explain import explain

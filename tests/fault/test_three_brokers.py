@@ -16,7 +16,7 @@ from bench.simulator import Simulator
 from compose.local.broker import EmbeddedBroker
 from compose.local.broker_config import Node
 from core.kafka.admin import apply_topics
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import topics
 from tests.fault.campaign.audit import judge
 from tests.fault.campaign.cluster import Cluster, Member

@@ -16,11 +16,11 @@ from bench.simulator.answers import Answer
 from bench.simulator.behaviour import Behaviour
 from bench.wire import Exchange, Outcome
 from core.kafka.producer import Record
-from core.settings import Settings
+from core.settings.models import Settings
 from core.usage import usage_of
 from schemas import ids, topics
 from schemas.codec import RESULT
-from schemas.parts import Usage
+from schemas.common import Usage
 from schemas.records import Result
 from schemas.usage import UsageRecord
 from streams.outputs import result_record
@@ -142,7 +142,7 @@ async def write(probe: SchedulerProbe, settings: Settings, result: Result) -> No
 
 async def write_usage(probe: SchedulerProbe, settings: Settings, result: Result) -> None:
     """Write its usage too."""
-    from streams.accounting import usage_record
+    from streams.recovery.usage_backfill import usage_record
 
     await send(probe, settings.topic(topics.USAGE), result, usage_record(result))
 

@@ -16,10 +16,10 @@ import pytest
 
 from core.kafka.admin import ensure_topics
 from core.kafka.producer import Producer
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import codec, ids, topics
 from schemas.records import Result
-from streams.accounting import usage_record
+from streams.recovery.usage_backfill import usage_record
 from tests.support.kafka import own_prefix
 from tests.support.markdown import blocks
 from tests.support.memory_server import served_in_memory

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from core.kafka.producer import Record
-from core.kafka.tail import Records, Tail
-from schemas import bits, topics
+from core.kafka.topic_follower import Records, Tail
+from schemas import bitmap, topics
 from schemas.batches import Batch
 from schemas.codec import BATCH, EVENT, TASK
 from schemas.events import event
 from schemas.headers import headers
 from schemas.ids import parse_batch
 from schemas.records import Event
-from streams.batch_machine import line_task_id
+from streams.state_machine.batches import line_task_id
 from tests.support.memory_batch_log import QUEUE_NUMBER, batch_id, created, line, part, validated
 from tests.support.records import failure, finished, outcome
 from tests.support.roles import Role, running, settings_for
@@ -159,14 +159,14 @@ async def test_kill_9_in_the_middle_of_a_batch_leaves_exact_counts(stage: Stage)
     await stage.until(one, "finalizing")
     row, ids = stage.row(one), [line_task_id(batch, number) for number in range(LINES)]
     assert (row["completed"], row["failed"], row["ending"]) == (LINES - LINES // 10, LINES // 10, "completed")
-    assert bits.count(row["ended"]) == row["fed"] == LINES
+    assert bitmap.count(row["ended"]) == row["fed"] == LINES
     assert row["usage"] == {name: count * row["completed"] for name, count in USAGE.items()}
     await eventually_async(lambda: all(probe.results[task_id] for task_id in ids))
     assert {len(probe.results[task_id]) for task_id in ids} == {1}
     offsets = [probe.result_offsets[task_id] for task_id in ids]
     assert (row["written_to"], row["last_result"]) == (min(offsets), max(offsets))
     told = [seen for seen in stage.rows[one] if seen is not None]
-    assert all(seen["completed"] + seen["failed"] == bits.count(seen["ended"]) <= seen["fed"] for seen in told)
+    assert all(seen["completed"] + seen["failed"] == bitmap.count(seen["ended"]) <= seen["fed"] for seen in told)
     begin, end = min(offsets), max(offsets) + 1
     await stage.tell(
         part(one, begin, begin + 10, set(range(100)), name="a"),
@@ -201,7 +201,7 @@ async def test_both_tables_come_back_and_a_stop_ends_what_runs(stage: Stage) -> 
     await eventually_async(lambda: all(probe.results[task_id] for task_id in ids), within_s=WITHIN_S)
     for batch, code in ((cancelled, "batch_cancelled"), (expired, "batch_expired")):
         row = stage.row(batch["id"])
-        assert (row["fed"], row["completed"], row["failed"], bits.count(row["ended"])) == (10, 0, 0, 10)
+        assert (row["fed"], row["completed"], row["failed"], bitmap.count(row["ended"])) == (10, 0, 0, 10)
         results = [probe.results[line_task_id(batch, number)] for number in range(10)]
         assert [[found["error_code"] for found in result] for result in results] == [[code]] * 10
     assert set(ids) <= set(probe.cancels)
@@ -237,7 +237,7 @@ async def test_batches_go_on_when_schedulers_come_and_go(stage: Stage) -> None:
         await stage.until(batch["id"], "finalizing")
     for batch in batches:
         row = stage.row(batch["id"])
-        assert (row["completed"], row["failed"], bits.count(row["ended"])) == (18, 2, 20)
+        assert (row["completed"], row["failed"], bitmap.count(row["ended"])) == (18, 2, 20)
         results = [stage.probe.results[line_task_id(batch, number)] for number in range(20)]
         assert {len(found) for found in results} == {1}
 

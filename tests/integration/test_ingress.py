@@ -12,9 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from core.blobs import open_blobs
-from core.settings import Settings
-from ingress import finding, streaming
+from core.settings.models import Settings
+from core.storage.blobs import open_blobs
+from ingress.read_model import task_lookup
+from ingress.waiting import streaming
 from schemas import ids, topics
 from tests.support.bella import BODY, PUT
 from tests.support.ingress_backend import IngressBackend, ingress_backend, ingress_running
@@ -184,7 +185,7 @@ def unchunked(raw: bytes) -> bytes:
 
 
 async def test_time_out(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.blocking.GRACE_S", 0.1)
+    monkeypatch.setattr("ingress.waiting.blocking.GRACE_S", 0.1)
     behind, client = stage
     response = await client.post(PUT, json=BODY | {"response_mode": "blocking", "timeout": 1})
     assert (response.status_code, response.headers["x-should-retry"]) == (408, "false")
@@ -223,8 +224,8 @@ async def reaches(client: httpx.AsyncClient, task_id: str, status: str) -> dict[
 
 
 async def test_get_before_any_row(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finding, "OWN_WAIT_S", 0.1)
-    monkeypatch.setattr(finding, "OTHER_WAIT_S", 0.1)
+    monkeypatch.setattr(task_lookup, "OWN_WAIT_S", 0.1)
+    monkeypatch.setattr(task_lookup, "OTHER_WAIT_S", 0.1)
     behind, client = stage
     for _ in range(5):
         task_id = (await client.post(PUT, json=BODY)).json()["data"]

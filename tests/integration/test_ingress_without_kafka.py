@@ -14,7 +14,7 @@ import pytest
 
 from compose.local.broker import EmbeddedBroker
 from core.errors import ConfigError
-from core.settings import Settings
+from core.settings.models import Settings
 from ingress.main import serve
 from tests.support.bella import BODY, PUT
 from tests.support.ingress_backend import ingress_backend, ingress_running

@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from core.kafka.admin import ensure_topics
-from core.kafka.lookup import Lookup
+from core.kafka.log_reader import Lookup
 from core.kafka.producer import Producer, Record
 from schemas import topics
 from tests.support.kafka import own_prefix, patient_lookups

@@ -13,12 +13,12 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from core.clock import Deadline
 from core.kafka.cluster import Cluster
-from core.kafka.lookup import Lookup
+from core.kafka.log_reader import Lookup
 from core.kafka.producer import Record
-from core.kafka.tail import Tail
-from dispatcher.clock import Deadline
-from dispatcher.reader import GroupReader
+from core.kafka.topic_follower import Tail
+from dispatcher.group_consumer import GroupReader
 from schemas import topics
 from schemas.codec import TASK
 from schemas.headers import headers

@@ -10,10 +10,10 @@ import orjson
 import pytest
 
 from bench.simulator import Simulator
-from core.blobs import BlobMissing
 from core.kafka.producer import Record
+from core.storage.blobs import BlobMissing
 from schemas import topics
-from schemas.parts import Blob
+from schemas.common import Blob
 from tests.support.ingress_backend import ingress_running
 from tests.support.replay_site import ReplaySite, replay_site, working
 from tests.support.waiting import eventually_async, until

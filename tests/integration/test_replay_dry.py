@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from core.kafka.producer import Record
-from headrace.replaying.choice import Choice
-from headrace.replaying.running import opened
-from headrace.replaying.survey import surveyed
+from headrace.replay.choice import Choice
+from headrace.replay.estimate import surveyed
+from headrace.replay.run import opened
 from schemas import topics
 from tests.support.replay_site import ReplaySite, replay_site
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from core.blobs import open_blobs
-from schemas.parts import Blob
+from core.storage.blobs import open_blobs
+from schemas.common import Blob
 from tests.support.bella import BODY, PUT
 from tests.support.ingress_backend import IngressBackend, ingress_backend, ingress_running
 from tests.support.kafka import patient_lookups

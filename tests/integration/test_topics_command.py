@@ -15,13 +15,13 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
 from click.testing import CliRunner, Result
 
-from core.config import load_settings
 from core.kafka.admin import admin, partition_counts
 from core.kafka.cluster import Cluster
 from core.kafka.producer import Producer
 from core.queues import QueueDirectory
-from core.settings import Settings
-from headrace.topics import topics
+from core.settings.loader import load_settings
+from core.settings.models import Settings
+from headrace.commands.topics import topics
 from schemas.topics import declared
 from tests.support.kafka import declared_topics, own_prefix
 from tests.support.roles import settings_for

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
-from headrace.topics import topics
+from headrace.commands.topics import topics
 from schemas.codec import registry
 from tests.support.kafka import own_prefix
 from tests.support.ports import free_port

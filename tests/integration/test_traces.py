@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from bench.wire import Exchange, RawServer, head
-from core.kafka.tail import Records, Tail
+from core.kafka.topic_follower import Records, Tail
 from schemas import topics
 from schemas.headers import find
 from tests.support.receiver import Receiver

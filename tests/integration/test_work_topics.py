@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from aiokafka.admin import NewTopic
 
+from core.clock import Deadline
 from core.kafka.admin import admin, apply_topics, partition_counts
 from core.kafka.cluster import Cluster
 from core.kafka.producer import Record
-from core.kafka.tail import Records, Tail
-from dispatcher.clock import Deadline
-from dispatcher.reader import GroupReader
+from core.kafka.topic_follower import Records, Tail
+from dispatcher.group_consumer import GroupReader
 from schemas import topics
 from schemas.codec import TASK, WORK
 from schemas.headers import headers

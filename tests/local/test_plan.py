@@ -9,8 +9,8 @@ import pytest
 
 from compose.local.plan import Flags, Plan, make_plan, read_settings
 from compose.local.stack import StackFolder
-from core.config import load_settings
 from core.errors import ConfigError
+from core.settings.loader import load_settings
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("empty_folder")

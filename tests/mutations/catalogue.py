@@ -23,49 +23,49 @@ class Mutation(NamedTuple):
 MUTATIONS = (
     Mutation(
         "silent workers are not suspected",
-        "streams/index.py",
+        "streams/state_index.py",
         "                    found.append((partition, worker))\n",
         "",
         ("test_a_silent_worker_loses_its_task_to_the_next_attempt",),
     ),
     Mutation(
         "a late outcome of an old attempt counts",
-        "streams/machine.py",
+        "streams/state_machine/tasks.py",
         """outcome is None or event["attempt"] != row["attempt"] or row["not_before_ms"] is not None:""",
         "outcome is None:",
         ("test_late_outcomes_of_old_attempts_are_dropped",),
     ),
     Mutation(
         "a task goes on after its third lost worker",
-        "streams/machine.py",
+        "streams/state_machine/tasks.py",
         "    if lost and count >= rules.max_lost_workers:\n",
         "    if lost and count > 1_000:\n",
         ("test_three_lost_workers_make_a_dead_letter",),
     ),
     Mutation(
         "nothing is retried",
-        "streams/machine.py",
+        "streams/state_machine/tasks.py",
         """        if row["attempt"] < rules.max_attempts and now_ms""",
         """        if row["attempt"] < 0 and now_ms""",
         ("test_a_retriable_failure_comes_back_with_its_body",),
     ),
     Mutation(
         "a stream is retried after its first token",
-        "streams/machine.py",
+        "streams/state_machine/tasks.py",
         """ and outcome["chunks"] == 0 and not row["streamed"]:""",
         ":",
         ("test_a_failure_that_cannot_be_tried_again_is_the_end",),
     ),
     Mutation(
         "Retry-After is ignored",
-        "streams/machine.py",
+        "streams/state_machine/tasks.py",
         """outcome["retry_after_ms"] or 0)""",
         "0)",
         ("test_retry_after_is_honoured",),
     ),
     Mutation(
         "a restart forgets the retries that wait",
-        "streams/recovery.py",
+        "streams/recovery/scan.py",
         """            row = STATUS.decode(value)
             if rebuild:
 """,
@@ -78,7 +78,7 @@ MUTATIONS = (
     ),
     Mutation(
         "deadlines end nothing",
-        "streams/machine.py",
+        "streams/state_machine/tasks.py",
         """    if now_ms < next_deadline_ms(row):
         return None
 """,
@@ -89,14 +89,14 @@ MUTATIONS = (
     ),
     Mutation(
         "results never expire",
-        "streams/machine.py",
+        "streams/state_machine/tasks.py",
         """    if row["expires_ms"] is None or now_ms < row["expires_ms"]:""",
         """    if row["expires_ms"] is None or now_ms:""",
         ("test_each_task_has_its_own_retention",),
     ),
     Mutation(
         "a cancelled call goes on",
-        "dispatcher/runner.py",
+        "dispatcher/inference/runner.py",
         """        if item.task is not None:
             item.task.cancel()
 """,
@@ -105,21 +105,21 @@ MUTATIONS = (
     ),
     Mutation(
         "what was cancelled while it waited is begun",
-        "dispatcher/runner.py",
+        "dispatcher/inference/runner.py",
         """        elif self._is_cancelled(item.work["id"]):""",
         """        elif self._is_cancelled(""):""",
         ("test_a_cancel_from_before_the_start_is_known",),
     ),
     Mutation(
         "a client that leaves cancels nothing",
-        "ingress/door.py",
+        "ingress/submission/service.py",
         "        if ended is Ending.GONE and not counts.keyed:",
         "        if ended is Ending.GONE and counts is None:",
         ("test_a_client_that_goes_away_cancels",),
     ),
     Mutation(
         "every duplicate under one Idempotency-Key runs",
-        "streams/twins.py",
+        "streams/intake/deduplication.py",
         """    return key is not None and key["duplicate_of"] != task_id and""",
         """    return key is not None and key["duplicate_of"] == "" and""",
         ("test_a_thousand_duplicates_over_three_ingresses_are_one_task",),
@@ -144,14 +144,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a broken connection raises what aiokafka does not expect",
-        "core/kafka/mended.py",
+        "core/kafka/aiokafka_patches.py",
         "    except RuntimeError as error:\n",
         "    except ZeroDivisionError as error:\n",
         ("test_a_break_is_an_error_of_kafka",),
     ),
     Mutation(
         "partitions without a commit are not read again after the recovery",
-        "streams/faust_consumer.py",
+        "streams/faust/consumer.py",
         "    consumer.perform_seek = seek_all\n",
         "",
         ("test_partitions_without_a_commit_are_set_to_their_first_record",),
@@ -165,7 +165,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a stopping dispatcher gives nothing back",
-        "dispatcher/inference.py",
+        "dispatcher/inference/service.py",
         """        self._runner.release()
 """,
         "",
@@ -173,28 +173,28 @@ MUTATIONS = (
     ),
     Mutation(
         "offsets are committed over work that nobody has claimed",
-        "dispatcher/claims.py",
+        "dispatcher/offset_tracker.py",
         "        point = next(iter(self._open), self._next)\n",
         "        point = self._next\n",
         ("test_the_commit_is_always_below_everything_unsafe",),
     ),
     Mutation(
         "a result that a crash left without its row is written again",
-        "streams/fold.py",
+        "streams/transaction.py",
         "        if known := self._known_results.get(home):\n",
         """        if known := self._known_results.get((-1, "")):\n""",
         ("test_a_result_without_its_row_is_adopted_and_not_written_again",),
     ),
     Mutation(
         "an attempt that a worker has claimed or finished is run again",
-        "dispatcher/runner.py",
+        "dispatcher/inference/runner.py",
         """ or self._is_spoken(item.key)""",
         "",
         ("test_what_was_done_is_not_done_again",),
     ),
     Mutation(
         "rows are written before the outputs that they tell of",
-        "streams/shipping.py",
+        "streams/commit.py",
         """            await self._write_outputs(fold)
             await self._write_batches(fold, now_ms)
             await self._write_rows(fold, now_ms)
@@ -207,42 +207,42 @@ MUTATIONS = (
     ),
     Mutation(
         "a login page ends a callback",
-        "dispatcher/webhooks/post.py",
+        "dispatcher/webhooks/http_client.py",
         "Verdict.AGAIN, reason, kind, health, ",
         "Verdict.AGAIN if status >= 500 else Verdict.REFUSED, reason, kind, health, ",
         ("test_a_receiver_behind_a_login_page_for_an_hour_loses_nothing",),
     ),
     Mutation(
         "a model server that answers is blamed",
-        "ingress/readiness.py",
+        "ingress/http/readiness.py",
         "        if all(troubles.values()):\n",
         "        if troubles:\n",
         ("test_a_server_that_answers_is_not_blamed",),
     ),
     Mutation(
         "a value in a file and one beside it are taken in silence",
-        "core/environment.py",
+        "core/settings/environment.py",
         "    if path and value:\n",
         "    if False:\n",
         ("test_a_file_and_a_value_are_one_too_many",),
     ),
     Mutation(
         "an error with status 200 is stored as an answer",
-        "dispatcher/verdict.py",
+        "dispatcher/inference/response_check.py",
         """    if b'"error"' in body:\n""",
         "    if False:\n",
         ("test_errors_and_nothing_are_no_success",),
     ),
     Mutation(
         "an error in the frames of a stream is passed on as text",
-        "dispatcher/relay.py",
+        "dispatcher/inference/stream_relay.py",
         "            if (error := reported_in_frame(frame)) is not None:\n",
         "            if (error := reported_in_frame(b'')) is not None:\n",
         ("test_an_error_in_place_of_the_text_is_not_delivered",),
     ),
     Mutation(
         "an end mark alone is an answer",
-        "dispatcher/relay.py",
+        "dispatcher/inference/stream_relay.py",
         "        if not self._writer.frames:\n            raise CallError(Failure.EMPTY)\n",
         "",
         ("test_an_end_mark_alone_is_no_answer",),

@@ -10,17 +10,17 @@ import orjson
 from aiokafka import TopicPartition
 from obstore.store import LocalStore
 
-from core.blobs import BlobStore
-from core.kafka.lookup import Found, Lookup
-from core.settings import Settings
-from schemas import bits, topics
+from core.kafka.log_reader import Found, Lookup
+from core.settings.models import Settings
+from core.storage.blobs import BlobStore
+from schemas import bitmap, topics
 from schemas.batches import BATCH_ENDED, Batch, pieces_of
 from schemas.codec import EVENT, RESULT, TASK
+from schemas.common import Blob
 from schemas.headers import BATCH_ID
 from schemas.ids import TaskId
-from schemas.parts import Blob
 from schemas.records import Event, Result, Task
-from streams import batch_machine
+from streams.state_machine import batches
 from tests.support.dispatcher_doubles import MemoryProducer
 from tests.support.results import result_of
 
@@ -118,7 +118,7 @@ class Stage:
 
     def apply(self, event: Event) -> None:
         """Fold one event."""
-        step = batch_machine.apply(self.row, event, now_ms=self.now_ms, retention_ms=RETENTION_MS)
+        step = batches.apply(self.row, event, now_ms=self.now_ms, retention_ms=RETENTION_MS)
         self.row = step.batch
         if step.note is not None:
             self.notes.append(step.note)
@@ -134,7 +134,7 @@ class Stage:
         for line in lines:
             assert self.row is not None
             self._append(result_of("TASK-1-1-C-260131120000-0003-000001"), batch_id=None)
-            task_id = batch_machine.line_task_id(self.row, line)
+            task_id = batches.line_task_id(self.row, line)
             made = {
                 "mode": "batch",
                 "batch_id": self.row["id"],
@@ -144,10 +144,10 @@ class Stage:
             }
             result = {**result_of(task_id), **made}
             state = result["state"]
-            self.row = batch_machine.line_ended(self.row, line, state, None, now_ms=self.now_ms)
+            self.row = batches.line_ended(self.row, line, state, None, now_ms=self.now_ms)
             offset = self._append(result, batch_id=self.row["id"])
-            first = offset if self.row["written_to"] is None and not bits.count(self.row["written"]) else None
-            self.row = batch_machine.result_written(self.row, offset, first=first)
+            first = offset if self.row["written_to"] is None and not bitmap.count(self.row["written"]) else None
+            self.row = batches.result_written(self.row, offset, first=first)
 
     async def content(self, *, errors: bool) -> list[Any]:
         """Return the lines of a file as the row has it."""
@@ -169,7 +169,7 @@ class Stage:
 
     def _line(self, task: Task) -> None:
         self.tasks.append(task)
-        step = batch_machine.line_read(self.row, task, task_id=task["id"] or "", unknown=True, has_result=False)
+        step = batches.line_read(self.row, task, task_id=task["id"] or "", unknown=True, has_result=False)
         if step.note is not None:
             self.notes.append(step.note)
         elif step.batch is not None:

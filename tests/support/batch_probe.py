@@ -11,19 +11,19 @@ from typing import Any
 import orjson
 from aiokafka import TopicPartition
 
-from core.blobs import open_blobs
 from core.kafka.producer import Producer, Record
-from core.kafka.tail import Records, Tail
+from core.kafka.topic_follower import Records, Tail
 from core.queues import QueueDirectory
-from core.settings import Settings
+from core.settings.models import Settings
+from core.storage.blobs import open_blobs
 from schemas import topics
 from schemas.batches import BATCH_ENDED, Batch, pieces_of
 from schemas.codec import BATCH, EVENT
 from schemas.events import change, event
 from schemas.headers import BATCH_ID, find, headers
 from schemas.ids import Serials, parse_batch
+from schemas.partitioning import queue_number
 from schemas.records import Event
-from schemas.slices import queue_number
 from tests.support.batch_doubles import ENDPOINT, batch_row
 from tests.support.kafka import declared_topics
 from tests.support.waiting import eventually_async

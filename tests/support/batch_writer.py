@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.batches.writer import Writer
+from dispatcher.batches.output_writer import Writer
 from schemas.batches import Batch
 from tests.support.batch_doubles import HOME, Stage, input_file
 from tests.support.clocks import SecondClock

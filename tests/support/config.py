@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from core.config import load_settings
 from core.errors import ConfigError
+from core.settings.loader import load_settings
 
 
 def refusal(**arguments: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.errors import Unavailable
 from core.kafka.producer import Producer, Record
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas.records import Work
 from tests.support.records import task_id
 

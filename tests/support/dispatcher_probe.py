@@ -15,16 +15,16 @@ from aiokafka import TopicPartition
 
 from core.kafka.cluster import Cluster
 from core.kafka.producer import Producer, Record
-from core.kafka.tail import Records, Tail
+from core.kafka.topic_follower import Records, Tail
 from core.queues import QueueDirectory
-from core.settings import Settings
+from core.settings.models import Settings
 from dispatcher.main import serve
 from schemas import topics
 from schemas.codec import CHUNK, CONTROL, EVENT, RESULT, WORK
 from schemas.headers import find
 from schemas.ids import TaskId
+from schemas.partitioning import stable_hash
 from schemas.records import ORDINARY, Chunk, Control, Event, Mode, Outcome, Queue, Result, Work
-from schemas.slices import stable_hash
 from tests.support.kafka import declared_topics
 from tests.support.waiting import eventually_async
 

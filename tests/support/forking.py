@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-IMPORTED = ("headrace.main", "headrace.roles", "streams.main", "dispatcher.main", "ingress.main", __name__)
+IMPORTED = ("headrace.main", "headrace.commands.roles", "streams.main", "dispatcher.main", "ingress.main", __name__)
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(IMPORTED))

@@ -13,8 +13,8 @@ import httpx
 from aiokafka import TopicPartition
 
 from core.kafka.producer import Producer, Record
-from core.kafka.tail import Records, Tail
-from core.settings import Settings
+from core.kafka.topic_follower import Records, Tail
+from core.settings.models import Settings
 from ingress.main import serve
 from schemas import ids, topics
 from schemas.codec import CHUNK, CONTROL, EVENT, RESULT, STATUS, TASK

@@ -10,10 +10,10 @@ from typing import Any
 
 from core.errors import TooMany
 from core.kafka.producer import Record
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas.records import Queue
-from streams.door import Door
-from streams.inputs import Poison, Submission
+from streams.intake.decode import Poison, Submission
+from streams.intake.gateway import Door
 from tests.support.records import queue
 
 OWNER = "key-d97332b71bf9"

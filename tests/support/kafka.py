@@ -20,7 +20,7 @@ from compose.local.jars import KAFKA_VERSION
 from compose.local.ports import free_port
 from compose.local.probe import brokers_alive
 from core.kafka.admin import admin, apply_topics, wanted_configs
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas.topics import declared
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _embedded(data_dir: Path) -> Iterator[str]:
 def patient_lookups() -> Iterator[None]:
     """Let look-ups of this process wait for longer than a machine stands still; theirs are three seconds."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("core.kafka.lookup.TIMEOUT_S", 60)
+        patched.setattr("core.kafka.log_reader.TIMEOUT_S", 60)
         yield
 
 

@@ -7,22 +7,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from core.kafka.producer import Record
-from core.settings import Settings
-from schemas import bits, topics
+from core.settings.models import Settings
+from schemas import bitmap, topics
 from schemas.batches import Batch
 from schemas.codec import BATCH, EVENT, RESULT, STATUS, WORK
+from schemas.common import BatchPart
 from schemas.events import change, event
 from schemas.ids import TaskId
-from schemas.parts import BatchPart
 from schemas.records import Event, Result, Status
-from streams.batch_fold import BatchSource
-from streams.batch_machine import line_task_id
-from streams.fold import Fold, Home
-from streams.index import Index
-from streams.inputs import Submission
-from streams.recovery import sweep_batches
-from streams.rows import Rules
-from streams.shipping import Shipping
+from streams.batch_transaction import BatchSource
+from streams.commit import Shipping
+from streams.intake.decode import Submission
+from streams.recovery.scan import sweep_batches
+from streams.state_index import Index
+from streams.state_machine.batches import line_task_id
+from streams.state_machine.rows import Rules
+from streams.transaction import Fold, Home
 from tests.support.records import task
 
 HOME = 3
@@ -211,5 +211,5 @@ def part(
         "end": end, "token": name, "output_bytes": 10 * (len(lines) - errors), "error_bytes": 10 * errors,
         "output_lines": len(lines) - errors, "error_lines": errors,
     }  # fmt: skip
-    said = change(part=piece, begin=begin, lines=bits.of(lines), last=last)
+    said = change(part=piece, begin=begin, lines=bitmap.of(lines), last=last)
     return event("batch_part", at_ms=1, task_id=one, change=said)

@@ -7,12 +7,12 @@ from typing import Any
 import httpx
 
 from core.kafka.producer import Record
+from ingress.batches.commands import proposed as made
 from ingress.batches.request import Wanted
-from ingress.batches.writer import proposed as made
 from schemas import ids, topics
 from schemas.batches import Batch, File, piece_name
 from schemas.codec import BATCH, EVENT
-from schemas.parts import BatchPart
+from schemas.common import BatchPart
 from schemas.records import Event
 from tests.support.memory_ingress import Memory
 from tests.support.records import queue

@@ -13,19 +13,19 @@ from aiokafka import ConsumerRecord, TopicPartition
 from fastapi import FastAPI
 
 from core.errors import Unavailable
-from core.kafka.lookup import Found
+from core.kafka.log_reader import Found
 from core.kafka.producer import Record
-from core.settings import Settings
-from ingress import view_index
+from core.settings.models import Settings
 from ingress.app import create_app
-from ingress.batches.writer import BatchWriter
-from ingress.submit import Submitter
+from ingress.batches.commands import BatchWriter
+from ingress.read_model import listing_index
+from ingress.submission.submitter import Submitter
 from schemas import topics
 from schemas.codec import BATCH, CHUNK, DELIVERY, EVENT, RESULT, TASK
 from schemas.ids import Serials
 from schemas.records import TERMINAL, Chunk, Delivery, Event, Result, State, Status, Task
-from streams.batch_rows import first_row, proposal
 from streams.outputs import status_record
+from streams.state_machine.batch_rows import first_row, proposal
 from tests.support.memory_cluster import MemoryCluster
 from tests.support.records import queue
 from tests.support.waiting import eventually_async
@@ -167,7 +167,7 @@ class Memory:
     def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
         """Return the first of the rows, or of the entries of the order."""
         records = [(key, status_record(row, now_ms=0)) for key, row in self.rows.items()]
-        made = [view_index.entry(key, record.headers) for key, record in records]
+        made = [listing_index.entry(key, record.headers) for key, record in records]
         made += [(key, record.value or b"") for key, record in records]
         return sorted(one for one in made if one is not None and begin <= one[0] < end)[:limit]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from schemas.codec import RESULT, STATUS
 from schemas.records import Result, Status
-from streams.fold import Fold, Home
-from streams.rows import Rules
+from streams.state_machine.rows import Rules
+from streams.transaction import Fold, Home
 
 
 class Log:

@@ -10,17 +10,17 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from core.errors import Unavailable
-from core.kafka.lookup import Found
+from core.kafka.log_reader import Found
 from core.kafka.producer import Record
-from core.settings import Settings
-from ingress.pulling.puller import Puller
+from core.settings.models import Settings
+from ingress.pull.service import Puller
 from schemas.codec import EVENT, STATUS, TASK, state_of
 from schemas.ids import TaskId
+from schemas.partitioning import queue_number
 from schemas.records import Event, State, Status
-from schemas.slices import queue_number
-from streams import machine
 from streams.outputs import status_record
-from streams.rows import Rules
+from streams.state_machine import tasks
+from streams.state_machine.rows import Rules
 from tests.support.records import task
 
 QUEUE = "chat"
@@ -101,7 +101,7 @@ class Cluster:
         made = []
         for at_ms in created_ms:
             text = str(TaskId(queue_number(QUEUE), 0, "C", 1_795_000_000, 0, len(self.rows)))
-            row = machine.submitted(
+            row = tasks.submitted(
                 None, task(queue=QUEUE, timeout_ms=60_000, **changes), task_id=text, offset=len(self.rows),
                 created_ms=at_ms, now_ms=at_ms, rules=self.rules,
             ).row  # fmt: skip
@@ -123,7 +123,7 @@ class Cluster:
         """Fold the events that wait."""
         waiting, self.waiting = self.waiting, []
         for what in waiting:
-            step = machine.apply(self.rows[what["id"]], what, now_ms=what["at_ms"], rules=self.rules)
+            step = tasks.apply(self.rows[what["id"]], what, now_ms=what["at_ms"], rules=self.rules)
             if step.note is None and step.row is not None:
                 self.write(step.row)
 

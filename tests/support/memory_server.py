@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import uvicorn
 
-from core.settings import Settings
-from ingress.doors import DIALECTS
+from core.settings.models import Settings
+from ingress.api.dialects import DIALECTS
+from ingress.http.protocol import LimitedHttp
 from ingress.main import Server
-from ingress.protocol import LimitedHttp
 from tests.support.memory_ingress import HEADERS, Memory, ingress_in_memory
 from tests.support.waiting import eventually_async
 

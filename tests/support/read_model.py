@@ -9,8 +9,8 @@ from pathlib import Path
 from aiokafka import ConsumerRecord, TopicPartition
 
 from core.kafka.producer import Record
-from core.settings import Settings
-from ingress.view import View
+from core.settings.models import Settings
+from ingress.read_model.task_view import View
 from schemas.records import Status
 from streams.outputs import status_record
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from schemas.events import event
 from schemas.ids import TaskId
+from schemas.partitioning import queue_number
 from schemas.records import ORDINARY, Event, Outcome, Queue, Task
-from schemas.slices import queue_number
 
 _serial = itertools.count()
 

@@ -19,25 +19,25 @@ from click.testing import CliRunner
 from bench.simulator import Simulator
 from bench.simulator.answers import chat, whole
 from bench.simulator.behaviour import INSTANT
-from core.blobs import BlobStore, open_blobs
 from core.kafka.admin import admin, partition_counts
-from core.kafka.lookup import Lookup
+from core.kafka.log_reader import Lookup
 from core.kafka.producer import Producer, Record
-from core.kafka.tail import Records, Tail
+from core.kafka.topic_follower import Records, Tail
 from core.queues import QueueDirectory
-from core.settings import Settings
+from core.settings.models import Settings
+from core.storage.blobs import BlobStore, open_blobs
 from core.usage import usage_of
 from headrace.main import main
-from headrace.replaying.reading import patient
+from headrace.replay.read import patient
 from schemas import topics
 from schemas.codec import RESULT, TASK
+from schemas.common import Usage
 from schemas.headers import headers
 from schemas.ids import Serials
-from schemas.parts import Usage
+from schemas.partitioning import queue_number
 from schemas.records import Result, Task
-from schemas.slices import queue_number
-from streams.accounting import usage_record
 from streams.outputs import result_record
+from streams.recovery.usage_backfill import usage_record
 from tests.support.dispatcher_probe import dispatching
 from tests.support.kafka import declared_topics, patient_lookups
 from tests.support.ports import free_port

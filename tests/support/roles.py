@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.config import environment
-from core.settings import Settings
+from core.settings.loader import environment
+from core.settings.models import Settings
 from tests.support.forking import ForkedProcess
 
 REVIVE_S = 0.2

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from core.settings import Settings
+from core.settings.models import Settings
 from tests.support.roles import Role, running, settings_for
 from tests.support.scheduler_probe import SchedulerProbe, scheduler_probe
 from tests.support.waiting import eventually_async

@@ -11,15 +11,15 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from core.kafka.producer import Producer, Record
-from core.kafka.tail import Records, Tail
+from core.kafka.topic_follower import Records, Tail
 from core.queues import QueueDirectory
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import ids, topics
 from schemas.codec import CONTROL, EVENT, RESULT, STATUS, TASK, USAGE, WORK
 from schemas.events import event
 from schemas.headers import headers
+from schemas.partitioning import queue_number
 from schemas.records import Control, Event, Result, Status, Work
-from schemas.slices import queue_number
 from schemas.usage import UsageRecord
 from tests.support.kafka import declared_topics
 from tests.support.records import finished, task

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from bench.simulator import Simulator
-from core.settings import Settings
+from core.settings.models import Settings
 from tests.support.kafka import compress, declared_topics
 from tests.support.ports import free_port
 from tests.support.roles import Role, running, settings_for

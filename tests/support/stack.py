@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.simulator import Simulator
 from bench.wire import Request
-from core.config import environment
+from core.settings.loader import environment
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 

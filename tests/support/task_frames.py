@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from ingress import sse
+from ingress.http import sse
 from ingress.task_events.position import Run
 from schemas import ids, topics
 from schemas.codec import RESULT

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 from aiokafka import TopicPartition
 
-from core.kafka.tail import Records, Tail
-from core.settings import Settings
+from core.kafka.topic_follower import Records, Tail
+from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import RESULT, STATUS
 from schemas.records import Result, Status

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
-from core.settings import Settings
+from core.settings.models import Settings
 from dispatcher.events import Addressed
-from dispatcher.webhooks.courier import Courier
-from dispatcher.webhooks.disabled import Disabled
-from dispatcher.webhooks.hands import Idle
-from dispatcher.webhooks.hosts import Hosts
-from dispatcher.webhooks.post import Poster
+from dispatcher.webhooks.circuit_breaker import Hosts
+from dispatcher.webhooks.delivery_worker import Courier
+from dispatcher.webhooks.disabled_urls import Disabled
+from dispatcher.webhooks.http_client import Poster
+from dispatcher.webhooks.in_flight import Idle
 from dispatcher.webhooks.records import of_result
 from schemas import topics
 from schemas.callback_url import Policy

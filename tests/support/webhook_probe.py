@@ -7,10 +7,10 @@ import asyncio
 from aiokafka import TopicPartition
 from click.testing import CliRunner
 
-from core.kafka.tail import Records, Tail
-from core.settings import Settings
-from dispatcher.webhooks import delays
-from dispatcher.webhooks.sender import GROUP
+from core.kafka.topic_follower import Records, Tail
+from core.settings.models import Settings
+from dispatcher.webhooks import retry_topics
+from dispatcher.webhooks.service import GROUP
 from headrace.main import main
 from schemas import topics
 from schemas.codec import DELIVERY
@@ -48,4 +48,4 @@ async def webhooks_command(env: dict[str, str], *arguments: str) -> str:
 async def settled(probe: DispatcherProbe) -> None:
     """Wait until the sender has committed all results and retries that it was given."""
     await probe.committed(GROUP, *RESULTS)
-    await probe.committed(delays.GROUP, *RETRIES)
+    await probe.committed(retry_topics.GROUP, *RETRIES)

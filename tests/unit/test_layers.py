@@ -38,7 +38,7 @@ IMPURE = {
     "uuid",
 }
 """What a pure module must not import: Kafka, HTTP, clocks and chance. UUID alone, the type, is neither."""
-LONGEST = 300
+LONGEST = 450
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 
 
@@ -100,7 +100,7 @@ def test_there_are_no_cycles() -> None:
 
 
 def test_pure_modules_know_no_kafka_http_or_clock() -> None:
-    pure = (*modules("schemas"), "streams.machine")
+    pure = (*modules("schemas"), "streams.state_machine.tasks")
     assert {name: impure for name in pure if (impure := packages_used(name) & IMPURE)} == {}
 
 

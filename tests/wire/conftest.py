@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.settings import Settings
+from core.settings.models import Settings
 from tests.support.bella import Double
 from tests.support.memory_ingress import ingress_in_memory
 from tests.support.task_frames import Story

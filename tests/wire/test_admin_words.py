@@ -9,7 +9,7 @@ import pytest
 from core.queues import UNCHANGED, QueueChanges
 from schemas import topics
 from schemas.codec import EVENT, TASK
-from schemas.purges import extent
+from schemas.purge import extent
 from schemas.records import Queue
 from tests.support.bella import BODY, PUT, Double, row_of
 

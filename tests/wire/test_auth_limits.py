@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.settings import AuthSettings, Settings
+from core.settings.models import AuthSettings, Settings
 from tests.support.bella import BODY, PUT, Double, answer, envelope
 from tests.support.memory_ingress import ingress_in_memory
 from tests.support.results import result_of

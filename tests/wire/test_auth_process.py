@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from core.errors import ConfigError
-from core.settings import Settings
+from core.settings.models import Settings
 from ingress.main import serve
 from tests.support.ingress_backend import ingress_running
 from tests.support.ports import free_port
@@ -28,7 +28,7 @@ def settings_on(folder: Path, **changes: object) -> Settings:
 
 
 async def test_a_key_is_let_in_and_shut_out_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.keys.file.POLL_S", 0.02)
+    monkeypatch.setattr("ingress.auth.keys_file.POLL_S", 0.02)
     keys = tmp_path / "keys.toml"
     keys.write_text(ENTRY.format("sk-old"))
     settings = settings_on(tmp_path, auth__keys_file=keys)

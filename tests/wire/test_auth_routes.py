@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from core.settings import AuthSettings, IngressSettings, QueueSettings, Settings
+from core.settings.models import AuthSettings, IngressSettings, QueueSettings, Settings
 from schemas import topics
 from schemas.codec import TASK
 from tests.support.bella import BODY, PUT, Double, row_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import ids, topics
 from tests.support.bella import Double
 from tests.support.memory_batches import (
@@ -157,7 +157,7 @@ async def test_pages_of_the_list(ingress: Double) -> None:
 
 
 async def test_cancel(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.batches.finding.JUDGED_S", 0.05)  # nobody folds the cancel
+    monkeypatch.setattr("ingress.batches.service.JUDGED_S", 0.05)  # nobody folds the cancel
     memory, client = ingress
     batch_id = (await created(client))["id"]
     path = f"/v1/batches/{batch_id}/cancel"
@@ -182,7 +182,7 @@ async def test_cancel(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_batch_of_another_ingress_is_found_before_its_row(
     ingress: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingress.batches.finding.OTHER_WAIT_S", 0.05)  # its row does not come
+    monkeypatch.setattr("ingress.batches.service.OTHER_WAIT_S", 0.05)  # its row does not come
     memory, client = ingress
     batch_id = (await created(client))["id"]
     memory.services.batches._fresh.clear()

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from core.config import load_settings
-from core.settings import Settings
+from core.settings.loader import load_settings
+from core.settings.models import Settings
 from headrace import batch_display as display
-from headrace.batches import INTERRUPTED, batches
+from headrace.commands.batches import INTERRUPTED, batches
 from tests.support.memory_batches import LINES, events_of, moved, proposed, stored_part
 from tests.support.memory_ingress import Memory
 from tests.support.memory_server import Served, served_in_memory

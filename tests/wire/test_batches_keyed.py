@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.settings import Settings
-from ingress.batches import keyed
-from ingress.batches.keyed import SKEW_S, begins, keyed_id, may_be_keyed
+from core.settings.models import Settings
+from ingress.batches import idempotency
+from ingress.batches.idempotency import SKEW_S, begins, keyed_id, may_be_keyed
 from schemas.ids import parse_batch
-from schemas.slices import home_partition
+from schemas.partitioning import home_partition
 from tests.support.bella import Double
 from tests.support.memory_batches import (
     OPENAI,
@@ -105,7 +105,7 @@ async def test_a_key_stands_for_a_day(ingress: Double, monkeypatch: pytest.Monke
 
     async def at(later_s: float) -> str:
         now_ns = time.time_ns() + int(later_s * 1e9)
-        monkeypatch.setattr(keyed, "time", SimpleNamespace(time_ns=lambda: now_ns))
+        monkeypatch.setattr(idempotency, "time", SimpleNamespace(time_ns=lambda: now_ns))
         answer = await client.post("/v1/batches", json=body, headers=KEY)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["id"])
@@ -118,7 +118,7 @@ async def test_a_key_stands_for_a_day(ingress: Double, monkeypatch: pytest.Monke
 async def test_what_nobody_has_judged_may_be_sent_again(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, client = ingress
     memory.schedules = False
-    monkeypatch.setattr(keyed, "JUDGED_S", 0.01)
+    monkeypatch.setattr(idempotency, "JUDGED_S", 0.01)
     body = await wanted(client)
     answer = await client.post("/v1/batches", json=body, headers=KEY)
     assert answer.status_code == 503

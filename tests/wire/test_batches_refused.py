@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from core.settings import Settings
+from core.settings.models import Settings
 from ingress.app import create_app
-from ingress.files.book import new_file_id
+from ingress.files.directory import new_file_id
 from schemas.batches import output_file_id
 from schemas.ids import TaskId
 from tests.support.bella import Double
@@ -189,7 +189,7 @@ async def test_bodies_that_are_no_request(ingress: Double) -> None:
 
 
 async def test_before_kafka_is_reached_every_route_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.files.book.OTHER_WAIT_S", 0.05)  # no file comes
+    monkeypatch.setattr("ingress.files.directory.OTHER_WAIT_S", 0.05)  # no file comes
     app = create_app(Settings(data_dir=tmp_path))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     batch_id, file_id = TaskId(1, 1, "P", int(time.time()), 0, 1).batch(), new_file_id(now_s=int(time.time()))

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import InvalidRequest
-from ingress.api.bella.pull import parse_complete, parse_register, parse_take
-from ingress.api.bella.wire import state
-from ingress.pulling.order import Order, lease_ms
-from ingress.reading import of_row
+from ingress.api.bella.pull_routes import parse_complete, parse_register, parse_take
+from ingress.api.bella.serialization import state
+from ingress.pull.take_request import Order, lease_ms
+from ingress.read_model.task_snapshot import of_row
 from tests.support.bella import row_of
 from tests.support.records import task
 

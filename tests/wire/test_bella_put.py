@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ingress.blocking import BlockingWaiter
+from ingress.waiting.blocking import BlockingWaiter
 from schemas import ids, topics
 from schemas.codec import EVENT, TASK
 from schemas.headers import find
@@ -144,7 +144,7 @@ async def test_blocking_that_was_cancelled_elsewhere(ingress: Double) -> None:
 
 
 async def test_blocking_when_nobody_answers(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.blocking.GRACE_S", -0.95)  # of the second that the shortest time-out is
+    monkeypatch.setattr("ingress.waiting.blocking.GRACE_S", -0.95)  # of the second that the shortest time-out is
     memory, client = ingress
     response = await client.post(PUT, json=BODY | {"response_mode": "blocking", "timeout": 1})
     assert envelope(response) == {"code": 408, "message": "the task timed out and was cancelled"}

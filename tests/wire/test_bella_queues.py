@@ -11,7 +11,7 @@ import httpx
 import pytest
 from aiokafka import TopicPartition
 
-from core.settings import AuthSettings, Settings
+from core.settings.models import AuthSettings, Settings
 from schemas import ids, topics
 from schemas.codec import EVENT
 from schemas.records import Queue, Task

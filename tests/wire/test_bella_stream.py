@@ -76,7 +76,7 @@ async def test_streaming_that_fails(ingress: Double, result: dict[str, Any], fra
 
 
 async def test_streaming_that_times_out(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.streaming.time", SteppingClock(20))  # three silences to the minute
+    monkeypatch.setattr("ingress.waiting.streaming.time", SteppingClock(20))  # three silences to the minute
     memory, client = ingress
     memory.answer = lambda task: [chunk(task, 0, b"{}")]
     response = await client.post(PUT, json=BODY | {"response_mode": "streaming", "timeout": 60})

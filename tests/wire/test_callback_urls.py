@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import TASK
 from tests.support.bella import BODY, PUT, Double

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import topics
 from tests.support.bella import Double, answer
 from tests.support.dify import BODY, DIFY, URL, completion, error_of

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from core.blobs import open_blobs
-from core.settings import Settings, UploadSettings
+from core.settings.models import Settings, UploadSettings
+from core.storage.blobs import open_blobs
 from ingress.api.dify.form import receive
 from tests.support.bella import Double, answer
 from tests.support.dify import BODY, DIFY, completion, error_of, written

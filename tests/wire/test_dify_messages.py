@@ -127,7 +127,7 @@ async def test_a_stream_that_fails_ends_with_an_error_event(ingress: Double) -> 
 
 
 async def test_pings_while_the_model_is_silent(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.streaming.time", SteppingClock(20))  # three silences to the minute
+    monkeypatch.setattr("ingress.waiting.streaming.time", SteppingClock(20))  # three silences to the minute
     memory, client = ingress
     memory.answer = lambda task: [chunk(task, 0, delta("one"))]
     headers = {"x-headrace-timeout": "60"}

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 from starlette.routing import Route
 
-from ingress.api.bella.wire import MODES, Limits, parse_put, state
-from ingress.openapi import document
-from ingress.reading import Reading
+from ingress.api.bella.serialization import MODES, Limits, parse_put, state
+from ingress.api.openapi_document import document
+from ingress.read_model.task_snapshot import Reading
 from schemas.records import STATES
 from tests.support.memory_ingress import Memory
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from core.blobs import open_blobs
-from core.settings import Settings
-from ingress.files.intake import receive_file
+from core.settings.models import Settings
+from core.storage.blobs import open_blobs
+from ingress.files.upload import receive_file
 from tests.support.bella import Double
 from tests.support.forms import END, HEAD, PURPOSE, form_in_pieces
 from tests.support.memory_batches import SMALL_FILES, uploaded

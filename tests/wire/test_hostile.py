@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.settings import IngressSettings, Settings
+from core.settings.models import IngressSettings, Settings
 from schemas import topics
 from schemas.codec import TASK
 from schemas.records import Chunk, Result, Task

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.settings import ModelSettings, QueueSettings, Settings
+from core.settings.models import ModelSettings, QueueSettings, Settings
 from schemas import ids, topics
 from schemas.codec import TASK
 from schemas.records import Chunk, Result, Status, Task

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import EVENT
 from tests.support.bella import Double, answer

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from core.errors import Unavailable
-from core.settings import IngressSettings, Settings
+from core.settings.models import IngressSettings, Settings
 from schemas import topics
 from schemas.codec import EVENT
-from schemas.parts import Blob
+from schemas.common import Blob
 from tests.support.bella import Double, answer, shutting_down
 from tests.support.memory_ingress import ingress_in_memory
 from tests.support.openai import BODY, CHAT, error, named
@@ -62,7 +62,7 @@ async def test_a_wait_that_is_over_leaves_the_task_running(tmp_path: Path) -> No
 
 
 async def test_a_task_that_is_overdue_is_cancelled(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.blocking.GRACE_S", 0.01)
+    monkeypatch.setattr("ingress.waiting.blocking.GRACE_S", 0.01)
     response = await ingress[1].post(CHAT, content=BODY, headers={"X-Headrace-Timeout": "1"})
     assert error(response, 504)["code"] == "timeout"
     assert response.headers["x-should-retry"] == "false"

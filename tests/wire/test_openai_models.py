@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ingress.catalogue import Catalogue
+from ingress.submission.model_catalog import Catalogue
 from tests.support.bella import Double, answer
 from tests.support.openai import CHAT, error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.settings import IngressSettings, Settings
+from core.settings.models import IngressSettings, Settings
 from ingress.api.openai.openapi import CALLS
 from schemas import topics
 from schemas.records import Chunk, Result, Task
@@ -62,7 +62,7 @@ async def test_events_of_an_image_stream_have_their_names(ingress: Double) -> No
 
 
 async def test_silence_is_filled_with_comments_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.streaming.time", SteppingClock(20))  # three silences to the minute
+    monkeypatch.setattr("ingress.waiting.streaming.time", SteppingClock(20))  # three silences to the minute
     settings = Settings(data_dir=tmp_path, ingress=IngressSettings(keep_alive_s=0.02))
     async with ingress_in_memory(settings) as (memory, client):
         memory.answer = lambda task: [chunk(task, 0, b"{}")]
@@ -91,7 +91,7 @@ async def test_a_stream_that_moves_is_not_cut_at_the_longest_hold(tmp_path: Path
 async def test_a_wait_that_is_over_before_the_first_frame_is_a_504(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingress.streaming.time", SteppingClock(60))
+    monkeypatch.setattr("ingress.waiting.streaming.time", SteppingClock(60))
     async with ingress_in_memory(Settings(data_dir=tmp_path)) as (memory, client):
         response = await client.post(CHAT, content=BODY, headers={"X-Headrace-Wait": "60"})
         assert error(response, 504)["code"] == "wait_exceeded"

@@ -14,10 +14,10 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from core.errors import ConfigError, Unavailable
 from core.kafka.admin import Change
-from core.registry.client import RegistryClient
-from core.registry.registering import register
-from core.registry.survey import survey
-from core.settings import Settings
+from core.schema_registry.client import RegistryClient
+from core.schema_registry.diff import survey
+from core.schema_registry.register import register
+from core.settings.models import Settings
 from schemas.codec import CHUNK, registry, schema_text
 from schemas.subjects import subjects, versions_of
 from tests.support.schema_registry import RegistryDouble, schema_registry

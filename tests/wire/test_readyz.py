@@ -13,8 +13,8 @@ import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
 from core.errors import Unavailable
-from core.settings import Settings
-from ingress import readiness
+from core.settings.models import Settings
+from ingress.http import readiness
 from schemas.codec import CONTROL
 from schemas.records import Control, Worker
 from tests.support.memory_ingress import Memory, ingress_in_memory

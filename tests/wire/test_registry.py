@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from core.settings import AuthSettings, IngressSettings, Settings
+from core.settings.models import AuthSettings, IngressSettings, Settings
 from schemas.codec import RESULT, TASK, WORK, registry, schema_text
 from tests.support.bella import Double
 from tests.support.memory_ingress import ingress_in_memory

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.settings import Settings
+from core.settings.models import Settings
 from tests.support.bella import BODY, PUT, Double, answer
 from tests.support.memory_server import served_in_memory
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ingress import sse
+from ingress.http import sse
 from ingress.task_events.position import Run
 from schemas import ids
 from tests.support.bella import BODY, PUT, Double

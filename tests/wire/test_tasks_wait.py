@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingress.keys.entry import Limits
+from ingress.auth.key_entry import Limits
 from tests.support.bella import Double
 from tests.support.tasks import ended, polls_of, shown, with_row
 from tests.support.waiting import eventually_async

@@ -11,7 +11,7 @@ import orjson
 from starlette.responses import Response
 
 from core.errors import InvalidRequest
-from ingress.json_body import json_object
+from ingress.http.json_body import json_object
 
 MAX_BODY = 65_536
 LEVELS: dict[object, int] = {"0": 0, "1": 1, "online": 0, "offline": 1, 0: 0, 1: 1}

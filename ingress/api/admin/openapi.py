@@ -20,7 +20,7 @@ from ingress.api.admin.openapi_parts import (
     path,
     query,
 )  # fmt: skip
-from ingress.openapi_parts import TASK_TEXT, task_id_parameter
+from ingress.api.openapi_parts import TASK_TEXT, task_id_parameter
 from schemas.records import STATES
 
 _TASK = {"$ref": "#/components/schemas/AdminTask"}

@@ -8,15 +8,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core import backlog
+from core import drain_rate
 from core.errors import InvalidRequest, NotFound, TooMany
 from core.kafka.cluster import Lag
 from core.queues import QueueChanges
 from ingress.api.admin.fields import MAX_BODY, Members, answer, limit_of, parameters
-from ingress.api.admin.purging import purge
-from ingress.api.tasks.wire import moment
-from ingress.body import read_body
-from ingress.services import Services
+from ingress.api.admin.purge import purge
+from ingress.api.tasks.serialization import moment
+from ingress.http.body import read_body
+from ingress.runtime import Services
 from schemas import topics
 from schemas.records import Queue
 from schemas.validation import Invalid, check_endpoint, check_queue
@@ -150,7 +150,7 @@ class QueueAdmin:
 
     def _object(self, queue: Queue, lags: list[Lag] | None) -> dict[str, Any]:
         """Render a queue; of one that workers serve it is known what waits where there is a limit for it."""
-        shown = queue_object(queue, lags, limit=backlog.limit_of(self._services.settings, queue["name"], queue))
+        shown = queue_object(queue, lags, limit=drain_rate.limit_of(self._services.settings, queue["name"], queue))
         if shown["waiting"] is None and queue["served_by"] == "workers":
             known = {one.level: one.waiting for one in self._services.backlog.all() if one.queue == queue["name"]}
             shown["waiting"] = dict(zip(topics.LEVELS, (known[0], known[1]), strict=True)) if len(known) == 2 else None

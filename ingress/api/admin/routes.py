@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-from ingress.api.admin.letters import LetterAdmin
+from ingress.api.admin.dead_letters import LetterAdmin
 from ingress.api.admin.queues import QueueAdmin
 from ingress.api.admin.state import StateAdmin
 from ingress.api.admin.tasks import TaskAdmin
-from ingress.services import Services
+from ingress.runtime import Services
 
 
 class AdminRoutes:

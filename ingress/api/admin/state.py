@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.doctor.facts import Facts, Pulled
-from core.doctor.rules import findings
-from core.doctor.survey import survey
+from core.diagnostics.collect import survey
+from core.diagnostics.facts import Facts, Pulled
+from core.diagnostics.rules import findings
 from core.errors import Unavailable
 from ingress.api.admin.fields import answer
-from ingress.api.tasks.wire import moment
-from ingress.services import Services
+from ingress.api.tasks.serialization import moment
+from ingress.runtime import Services
 from schemas import topics
 from schemas.codec import STATUS, SchemaError, state_of
 from schemas.framing import FramingError

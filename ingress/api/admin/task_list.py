@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from core.errors import InvalidRequest, NotFound
-from ingress import view_index
 from ingress.api.tasks.listing import Page, Query, read_page
-from ingress.reading import Reading
-from ingress.view import View
-from ingress.view_index import PREFIX, Position
+from ingress.read_model import listing_index
+from ingress.read_model.listing_index import PREFIX, Position
+from ingress.read_model.task_snapshot import Reading
+from ingress.read_model.task_view import View
 from schemas import ids
 
 OWNERS = 1_000
@@ -33,9 +33,9 @@ def owners(view: View, *, most: int = OWNERS) -> list[str]:
     while entries := view.scan(begin, end, limit=1):
         if len(found) == most:
             raise InvalidRequest(f"more than {most} owners have tasks; name one", field="owner")
-        owner = view_index.owner(entries[0][0])
+        owner = listing_index.owner(entries[0][0])
         found.append(owner)
-        begin = view_index.since(owner, -1) + b"\xff"
+        begin = listing_index.since(owner, -1) + b"\xff"
     return found
 
 

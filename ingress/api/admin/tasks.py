@@ -9,18 +9,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.blobs import BlobCorrupt, BlobMissing
 from core.errors import Gone, InvalidRequest, Unavailable
 from core.kafka.task_records import task_of
+from core.storage.blobs import BlobCorrupt, BlobMissing
 from ingress.api.admin.fields import MAX_BODY, Members, answer, parameters
 from ingress.api.admin.task_list import owners, read_all
 from ingress.api.tasks.listing import NAMES, cursor, read_query
-from ingress.api.tasks.wire import moment, task_object
-from ingress.body import read_body, traceparent
-from ingress.cancelling import cancel_task
-from ingress.finding import find_standing, find_task
-from ingress.reading import Reading
-from ingress.services import Services
+from ingress.api.tasks.serialization import moment, task_object
+from ingress.http.body import read_body, traceparent
+from ingress.read_model.task_lookup import find_standing, find_task
+from ingress.read_model.task_snapshot import Reading
+from ingress.runtime import Services
+from ingress.submission.cancel import cancel_task
 from schemas import ids, topics
 from schemas.records import ORDINARY, TERMINAL, Status, Task
 from schemas.task_body import repeated

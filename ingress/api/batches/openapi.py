@@ -6,13 +6,13 @@ from typing import Any
 
 from core.deliveries import BATCH_OUTCOMES
 from ingress.api.batches.routes import DEFAULT_LIMIT, MAX_BODY, MAX_LIMIT
-from ingress.api.batches.wire import DIALECTS
+from ingress.api.batches.serialization import DIALECTS
 from ingress.api.files.openapi import FILE_ID, query, range_header, ranges, unsatisfiable
+from ingress.api.openapi_parts import COMPLETION, header
 from ingress.api.tasks.deliveries_openapi import DELIVERY, RESEND_TOO_LARGE, resend_body
-from ingress.batches.keyed import HEADER
+from ingress.batches.idempotency import HEADER
 from ingress.batches.request import ENDPOINTS, EXPIRES, MAX_EXPIRES_S, MAX_PAIRS, MIN_EXPIRES_S
-from ingress.openapi_parts import COMPLETION, header
-from ingress.options import DIALECT, QUEUE
+from ingress.http.options import DIALECT, QUEUE
 
 BATCH_ID = "batch_01b3d0b7b1d5e07c800003e000000001"
 _TEXT = {"type": "string"}

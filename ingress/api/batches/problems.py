@@ -9,8 +9,8 @@ from __future__ import annotations
 import orjson
 from starlette.responses import Response
 
-from ingress.dialects import Problem
-from ingress.openai_error import error_body
+from ingress.api.openai_error import error_body
+from ingress.http.dialects import Problem
 
 JSON = "application/json"
 BAD_PARAMETER, OVERLOADED = 20012, 50505

@@ -12,26 +12,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.callback_policy import callback_policy
 from core.deliveries import BATCH_OUTCOMES
 from core.errors import InvalidRequest, NotFound, Unconfirmed
+from core.settings.callback_policy import callback_policy
 from ingress.api.batches import problems
-from ingress.api.batches.wire import DIALECTS, Dialect, batch_object, list_object
-from ingress.api.openai import answers as openai
+from ingress.api.batches.serialization import DIALECTS, Dialect, batch_object, list_object
+from ingress.api.openai import responses as openai
 from ingress.api.tasks.deliveries import delivery_object
-from ingress.batches.finding import cancel_batch, find_batch
-from ingress.batches.keyed import create_once
+from ingress.batches.end_notification import told_of_end
+from ingress.batches.idempotency import create_once
 from ingress.batches.request import read_wanted
-from ingress.batches.told import told_of_end
-from ingress.body import idempotency_key, read_body, traceparent
-from ingress.dialects import Problem, Renderer
+from ingress.batches.service import cancel_batch, find_batch
 from ingress.files.content import content_answer
-from ingress.files.finding import batch_content, of_batch
-from ingress.methods import route
-from ingress.options import DIALECT, NONE, QUEUE, read_options
-from ingress.resending import MAX_BODY as RESEND_BODY
-from ingress.resending import send_again, wanted_event
-from ingress.services import Services
+from ingress.files.lookup import batch_content, of_batch
+from ingress.http.body import idempotency_key, read_body, traceparent
+from ingress.http.dialects import Problem, Renderer
+from ingress.http.methods import route
+from ingress.http.options import DIALECT, NONE, QUEUE, read_options
+from ingress.runtime import Services
+from ingress.submission.resend import MAX_BODY as RESEND_BODY
+from ingress.submission.resend import send_again, wanted_event
 from schemas.batches import Batch, File
 
 JSON = "application/json"

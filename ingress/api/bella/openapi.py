@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ingress.api.bella import queue_openapi
-from ingress.openapi_parts import CHAT, COMPLETION, IDEMPOTENCY, STREAM, TASK_TEXT, header, task_id_parameter
+from ingress.api.openapi_parts import CHAT, COMPLETION, IDEMPOTENCY, STREAM, TASK_TEXT, header, task_id_parameter
 from schemas.validation import CALLBACK_EVENTS
 
 _ERRORS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ingress.openapi_parts import CHAT, COMPLETION, TASK_TEXT, task_id_parameter
-from ingress.pulling.picker import STRATEGIES
+from ingress.api.openapi_parts import CHAT, COMPLETION, TASK_TEXT, task_id_parameter
+from ingress.pull.strategies import STRATEGIES
 
 TEXT: dict[str, Any] = {"type": "string"}
 COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}

@@ -12,13 +12,13 @@ from starlette.routing import Route
 
 from core.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from core.usage import usage_of
-from ingress.api.bella import pull
-from ingress.auth import Caller
-from ingress.body import BODY_SETTING, read_body
-from ingress.pulling.order import Order
-from ingress.pulling.outcome import WORKER_ERROR, reported
-from ingress.pulling.puller import Puller
-from ingress.services import Services
+from ingress.api.bella import pull_routes
+from ingress.auth.keys import Caller
+from ingress.http.body import BODY_SETTING, read_body
+from ingress.pull.outcome import WORKER_ERROR, reported
+from ingress.pull.service import Puller
+from ingress.pull.take_request import Order
+from ingress.runtime import Services
 from schemas import ids
 from schemas.records import Queue, Status
 
@@ -56,7 +56,7 @@ class QueueRoutes:
     async def register(self, request: Request) -> Response:
         """Register a queue by name; a name that is taken is refused, and one that the operator shares among tenants."""
         caller = self._services.keys.caller(request, "submit")
-        asked = pull.parse_register(await read_body(request, limit=self._max_body, setting=BODY_SETTING))
+        asked = pull_routes.parse_register(await read_body(request, limit=self._max_body, setting=BODY_SETTING))
         if not _is_admin(caller):
             self._check_not_shared(asked.queue)
         services, queue = self._services, self._services.queues.get(asked.queue)
@@ -81,26 +81,26 @@ class QueueRoutes:
         queue = self._services.queues.get(request.path_params["queue"])
         if queue is None:
             return Response(b"")  # of no type: an empty text is no JSON
-        return Response(pull.described(queue), media_type=JSON)
+        return Response(pull_routes.described(queue), media_type=JSON)
 
     async def take(self, request: Request) -> Response:
         """Hand out tasks; from now on they are in the caller's hands."""
         caller = self._services.keys.caller(request, "submit")
-        order = pull.parse_take(await read_body(request, limit=self._max_body, setting=BODY_SETTING))
+        order = pull_routes.parse_take(await read_body(request, limit=self._max_body, setting=BODY_SETTING))
         await self._open(order, caller)
         taken = await self._puller.take(self._without_paused(order))
         if await request.is_disconnected():
             await self._puller.holding.release([one.row for tasks in taken.values() for one in tasks])
             taken = {}
         self._answers.labels("take", order.strategy, "200").inc()
-        return Response(pull.taken_map(taken), media_type=JSON)
+        return Response(pull_routes.taken_map(taken), media_type=JSON)
 
     async def complete(self, request: Request) -> Response:
         """Take the outcome of a task that the caller's workers hold; what comes too late changes nothing."""
         caller = self._services.keys.caller(request, "submit")
-        given = pull.parse_complete(await read_body(request, limit=self._max_body, setting=BODY_SETTING))
+        given = pull_routes.parse_complete(await read_body(request, limit=self._max_body, setting=BODY_SETTING))
         row = await self._row(request.path_params["task_id"], caller)
-        pull.check_is_for(given, ids.parse(row["id"]))
+        pull_routes.check_is_for(given, ids.parse(row["id"]))
         if not await self._finish(row, given):
             log.info(
                 "an outcome of %s came too late", row["id"], extra={"event": "complete_dropped", "task_id": row["id"]}
@@ -111,14 +111,14 @@ class QueueRoutes:
     async def stats(self, request: Request) -> Response:
         """Show the counts of a queue and level."""
         caller = self._services.keys.caller(request, "read")
-        name = pull.parse_lane(request.path_params["queue_level"], field="queue:level")
+        name = pull_routes.parse_lane(request.path_params["queue_level"], field="queue:level")
         queue = self._services.queues.get(name.queue)
         if queue is None or not (_is_admin(caller) or queue["owner"] == caller.owner):
             raise _no_queue(name.queue)
         watched = self._puller.watch(name)
         if not await watched.counted(COUNTED_S):
             raise Unavailable(f"the tasks of {name} are still being counted; try again in some seconds")
-        return Response(pull.head_row(name, watched.lane), media_type=JSON)
+        return Response(pull_routes.head_row(name, watched.lane), media_type=JSON)
 
     async def event_bus(self, request: Request) -> Response:
         """Say that there is none: Bella hands out the address and password of its Redis here."""
@@ -175,7 +175,7 @@ class QueueRoutes:
             raise unknown from None
         return row
 
-    async def _finish(self, row: Status, given: pull.Completion) -> bool:
+    async def _finish(self, row: Status, given: pull_routes.Completion) -> bool:
         """Bring an outcome to the scheduler; False when the task is in other hands, or has ended already."""
         if row["lease_until_ms"] is None or given.attempt not in (None, row["attempt"]):
             return False

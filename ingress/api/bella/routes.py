@@ -8,20 +8,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.blobs import BlobCorrupt, BlobMissing
-from ingress.api.bella import wire
+from core.storage.blobs import BlobCorrupt, BlobMissing
+from ingress.api.bella import serialization
 from ingress.api.bella.queue_routes import QueueRoutes
 from ingress.api.bella.stream import BellaStream
-from ingress.blocking import Ending
-from ingress.body import BODY_SETTING, idempotency_key, read_body
-from ingress.cancelling import cancel_task
-from ingress.dialects import Problem
-from ingress.door import Door, Held
-from ingress.finding import find_task
-from ingress.options import check_none
-from ingress.services import Services
-from ingress.stored import stored_answer
-from schemas.parts import Blob
+from ingress.http.body import BODY_SETTING, idempotency_key, read_body
+from ingress.http.dialects import Problem
+from ingress.http.options import check_none
+from ingress.http.stored_response import stored_answer
+from ingress.read_model.task_lookup import find_task
+from ingress.runtime import Services
+from ingress.submission.cancel import cancel_task
+from ingress.submission.service import Door, Held
+from ingress.waiting.blocking import Ending
+from schemas.common import Blob
 from schemas.records import Result
 
 JSON = "application/json"
@@ -34,7 +34,7 @@ class BellaRoutes:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._door = Door(services, look="GET /v1/queue/{task_id}")
-        self._limits = wire.Limits(max_timeout_s=services.settings.ingress.max_timeout_s)
+        self._limits = serialization.Limits(max_timeout_s=services.settings.ingress.max_timeout_s)
         self._max_body = services.settings.ingress.max_body_bytes
         self._answers = services.metrics.answers
         self._callback_accepted = self._answers.labels("put", "callback", "200")
@@ -53,7 +53,7 @@ class BellaRoutes:
         caller = self._services.keys.caller(request, "submit")
         check_none(request.headers, of="put")
         body = await read_body(request, limit=self._max_body, setting=BODY_SETTING)
-        task = wire.parse_put(body, limits=self._limits, idempotency_key=idempotency_key(request))
+        task = serialization.parse_put(body, limits=self._limits, idempotency_key=idempotency_key(request))
         mode = task["mode"]
         prepared = await self._door.prepare(task, caller=caller, request=request)
         del body, task  # thousands of held requests must not hold their bodies too
@@ -62,7 +62,7 @@ class BellaRoutes:
         if mode == "callback":
             ticket = await self._door.accept(prepared)
             self._callback_accepted.inc()
-            answer = wire.accepted(ticket.text, now_ms=_now_ms())
+            answer = serialization.accepted(ticket.text, now_ms=_now_ms())
             return Response(answer, media_type=JSON, headers={"x-task-id": ticket.text})
         holding = self._door.hold(prepared, request)
         del prepared
@@ -73,7 +73,7 @@ class BellaRoutes:
         caller = self._services.keys.caller(request, "read")
         reading = await find_task(self._services, request.path_params["task_id"], owner=caller.owner)
         self._answers.labels("get", reading.mode, "200").inc()
-        return Response(wire.task_object(reading), media_type=JSON, headers={"x-task-id": reading.id})
+        return Response(serialization.task_object(reading), media_type=JSON, headers={"x-task-id": reading.id})
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a task."""
@@ -99,7 +99,7 @@ class BellaRoutes:
                 return envelope(503, message, headers={"x-should-retry": "false"})
             case Ending():  # one that went away reads no answer, so this is for those who waited in vain
                 return _timed_out("the task timed out and was cancelled")
-        if ended["error_code"] in wire.TIMEOUTS:
+        if ended["error_code"] in serialization.TIMEOUTS:
             return _timed_out(ended["error_message"] or "the task timed out")
         if ended["body_ref"] is not None:
             return await self._stored(ended, ended["body_ref"])
@@ -130,7 +130,7 @@ def problem(problem: Problem) -> Response:
 
 def envelope(status: int, message: str, *, field: str | None = None, headers: dict[str, str] | None = None) -> Response:
     """Render an error envelope."""
-    body = wire.failure(status, message, now_ms=_now_ms(), field=field)
+    body = serialization.failure(status, message, now_ms=_now_ms(), field=field)
     return Response(body, status_code=status, media_type=JSON, headers=headers)
 
 

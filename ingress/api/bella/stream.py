@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ingress import sse
-from ingress.blocking import Ending
-from ingress.event_stream import EventStream
-from ingress.openai_error import error_frame
-from ingress.streaming import Failure
+from ingress.api.openai_error import error_frame
+from ingress.http import sse
+from ingress.http.event_stream import EventStream
+from ingress.waiting.blocking import Ending
+from ingress.waiting.streaming import Failure
 
 DONE = sse.frame(sse.DONE)
 ENDED = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.settings import QueueSettings, UploadSettings
+from core.settings.models import QueueSettings, UploadSettings
 from ingress.api.dify.prompt import QUERY, variables
 
 OFF = {"enabled": False}

@@ -10,20 +10,20 @@ from starlette.responses import Response
 
 from core.errors import Unavailable
 from core.lenient_json import joined
-from core.settings import ModelSettings, QueueSettings
-from ingress.api.dify import wire
+from core.settings.models import ModelSettings, QueueSettings
+from ingress.api.dify import serialization
+from ingress.api.dify.errors import JSON, Refused, problem
 from ingress.api.dify.files import Uploads
 from ingress.api.dify.prices import tokens_in, usage_object
 from ingress.api.dify.prompt import prompt_of
-from ingress.api.dify.refusal import JSON, Refused, problem
 from ingress.api.dify.request import Ask, read_ask
 from ingress.api.dify.stream import ENDED, CompletionStream
-from ingress.blocking import Ending
-from ingress.body import BODY_SETTING, idempotency_key, read_body
-from ingress.door import Door, Held
-from ingress.options import Options, read_options, renamed
-from ingress.services import Services
-from schemas.parts import Usage
+from ingress.http.body import BODY_SETTING, idempotency_key, read_body
+from ingress.http.options import Options, read_options, renamed
+from ingress.runtime import Services
+from ingress.submission.service import Door, Held
+from ingress.waiting.blocking import Ending
+from schemas.common import Usage
 from schemas.records import ORDINARY, Result, Task
 from schemas.validation import Invalid, check_task
 
@@ -59,7 +59,7 @@ class Completions:
         del body  # thousands of held requests must not hold their bodies too
         async with self._inlining if ask.images else nullcontext():
             images = await self._uploads.urls(ask.images, owner=caller.owner, user=ask.user)
-            task["data"] = wire.upstream_body(model, prompt, images, streaming=ask.mode == "streaming")
+            task["data"] = serialization.upstream_body(model, prompt, images, streaming=ask.mode == "streaming")
             del images
             prepared = await self._door.prepare(_checked(task), caller=caller, request=request)
             del task
@@ -89,22 +89,22 @@ class Completions:
             response = problem(ENDED.get(held.ended, ENDED[Ending.TIMEOUT]))
         else:
             body = await self._services.body_of(held.ended)
-            response = _answer(held.ended, body, wire.Message.of(held.ticket.id), prices, prompt_tokens)
+            response = _answer(held.ended, body, serialization.Message.of(held.ticket.id), prices, prompt_tokens)
         response.headers["x-task-id"] = held.ticket.text
         self._services.metrics.answers.labels(CompletionStream.route, "blocking", str(response.status_code)).inc()
         return response
 
 
 def _answer(
-    result: Result, body: bytes | None, message: wire.Message, prices: ModelSettings | None, prompt_tokens: int
+    result: Result, body: bytes | None, message: serialization.Message, prices: ModelSettings | None, prompt_tokens: int
 ) -> Response:
-    part = wire.read_part(body) if body is not None else None
+    part = serialization.read_part(body) if body is not None else None
     if result["state"] != "completed":
         reason = result["error_message"] or f"the task ended as {result['state']}"
-        return problem(wire.failed(result, wire.error_of(body), reason))
+        return problem(serialization.failed(result, serialization.error_of(body), reason))
     if part is None or part.error is not None:
         error = part.error if part is not None else None
-        return problem(wire.failed(None, error, "the upstream's answer is no chat completion"))
+        return problem(serialization.failed(None, error, "the upstream's answer is no chat completion"))
     text = joined(part.text)
     usage = result["usage"] or part.usage or _estimate(prompt_tokens, text)
     latency_s = (result["finished_ms"] - result["created_ms"]) / 1000
@@ -126,7 +126,7 @@ def _task(ask: Ask, *, queue: str, model: str, timeout_s: int, options: Options,
     return {
         "queue": queue,
         "level": 0,
-        "endpoint": wire.ENDPOINT,
+        "endpoint": serialization.ENDPOINT,
         "data": None,
         "id": None,
         "mode": ask.mode,

@@ -16,13 +16,13 @@ from uuid import UUID, uuid4
 import orjson
 from starlette.requests import Request
 
-from core.blobs import BlobMissing, BlobStore
 from core.errors import HeadraceError, InvalidRequest
-from core.settings import Settings
+from core.settings.models import Settings
+from core.storage.blobs import BlobMissing, BlobStore
 from ingress.api.dify.form import receive, too_large
 from ingress.api.dify.media import SEEN_BY_MODELS
 from ingress.api.dify.request import Image, read_user
-from schemas.parts import Blob
+from schemas.common import Blob
 
 PREFIX = "uploads/"
 

@@ -10,14 +10,14 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from core.blobs import BlobStore
 from core.errors import InvalidRequest
-from core.settings import UploadSettings
+from core.settings.models import UploadSettings
+from core.storage.blobs import BlobStore
+from ingress.api.dify.errors import Refused
 from ingress.api.dify.media import Media
-from ingress.api.dify.refusal import Refused
-from ingress.body import body_pieces, declared_length
-from ingress.multipart import boundary_of, file_name_of
-from schemas.parts import Blob
+from ingress.http.body import body_pieces, declared_length
+from ingress.http.multipart import boundary_of, file_name_of
+from schemas.common import Blob
 
 MARGIN_BYTES = 65_536
 """What boundaries, headers and other fields of a form may take beside the largest file."""

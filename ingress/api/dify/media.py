@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from core.settings import UploadSettings
-from ingress.api.dify.refusal import Refused
+from core.settings.models import UploadSettings
+from ingress.api.dify.errors import Refused
 
 Kind = Literal["image", "audio", "video", "document"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.settings import QueueSettings, UploadSettings
+from core.settings.models import QueueSettings, UploadSettings
 from ingress.api.dify.app_info import info, meta, parameters
-from ingress.openapi_parts import IDEMPOTENCY, header
-from ingress.options import DESCRIPTIONS, QUEUE, RETENTION, RUN_TIMEOUT, START_TIMEOUT, TIMEOUT
+from ingress.api.openapi_parts import IDEMPOTENCY, header
+from ingress.http.options import DESCRIPTIONS, QUEUE, RETENTION, RUN_TIMEOUT, START_TIMEOUT, TIMEOUT
 
 ID = "1b2d5f0a-0000-8000-8c3a-00000c042680"
 CREATED = 1_769_860_800

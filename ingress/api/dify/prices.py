@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from core.prices import price_of, text
-from core.settings import ModelSettings
-from schemas.parts import Usage
+from core.settings.models import ModelSettings
+from schemas.common import Usage
 
 BYTES_PER_TOKEN = 4
 """A rule of thumb for text whose tokens nobody counted."""

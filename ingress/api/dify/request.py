@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from core.errors import InvalidRequest
-from ingress.api.dify.refusal import Refused
-from ingress.json_body import json_object, not_too_deep
+from ingress.api.dify.errors import Refused
+from ingress.http.json_body import json_object, not_too_deep
 from schemas.json_text import member, values
 from schemas.validation import MAX_TEXT
 

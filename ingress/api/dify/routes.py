@@ -11,17 +11,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.errors import InvalidRequest, NotFound
-from core.settings import QueueSettings
+from core.settings.models import QueueSettings
 from ingress.api.dify import app_info
 from ingress.api.dify.completion import Completions
+from ingress.api.dify.errors import JSON
 from ingress.api.dify.files import Uploads, file_object
-from ingress.api.dify.refusal import JSON
 from ingress.api.dify.request import read_user
-from ingress.body import BODY_SETTING, read_body
-from ingress.finding import find_standing
-from ingress.json_body import json_object
-from ingress.options import read_options
-from ingress.services import Services
+from ingress.http.body import BODY_SETTING, read_body
+from ingress.http.json_body import json_object
+from ingress.http.options import read_options
+from ingress.read_model.task_lookup import find_standing
+from ingress.runtime import Services
 from schemas import ids
 from schemas.records import TERMINAL
 

@@ -7,20 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from core.lenient_json import ends_in_half
-from core.settings import ModelSettings
-from ingress.api.dify import wire
+from core.settings.models import ModelSettings
+from ingress.api.dify import serialization
 from ingress.api.dify.prices import usage_object
-from ingress.blocking import Ending
-from ingress.dialects import Problem
-from ingress.door import Door, Prepared
-from ingress.event_stream import EventStream
-from ingress.services import Services
-from ingress.streaming import Failure
-from schemas.parts import Usage
+from ingress.http.dialects import Problem
+from ingress.http.event_stream import EventStream
+from ingress.runtime import Services
+from ingress.submission.service import Door, Prepared
+from ingress.waiting.blocking import Ending
+from ingress.waiting.streaming import Failure
+from schemas.common import Usage
 
 PING = b"event: ping\n\n"
 ENDED = {
-    Ending.TIMEOUT: Problem(400, wire.FAILED, "the task timed out and was cancelled"),
+    Ending.TIMEOUT: Problem(400, serialization.FAILED, "the task timed out and was cancelled"),
     Ending.SHUTDOWN: Problem(
         500, "internal_server_error", "this process is shutting down; the task goes on, but its stream ends here"
     ),
@@ -54,13 +54,13 @@ class CompletionStream(EventStream):
         self._error: Mapping[str, Any] | None = None
 
     @property
-    def _message(self) -> wire.Message:
-        return wire.Message.of(self._ticket.id)  # anew, for a twin's stream is that of the first
+    def _message(self) -> serialization.Message:
+        return serialization.Message.of(self._ticket.id)  # anew, for a twin's stream is that of the first
 
     def framed(self, payloads: Sequence[bytes]) -> bytes:
         """Return message events for what has text; a model that thinks for long without a word is pinged over."""
         frames = []
-        for part in filter(None, map(wire.read_part, payloads)):
+        for part in filter(None, map(serialization.read_part, payloads)):
             self._usage = part.usage or self._usage
             self._error = part.error or self._error
             text = self._half + part.text
@@ -85,10 +85,10 @@ class CompletionStream(EventStream):
             return self._message.error(ENDED[ending])
         if failure is not None and failure.code != "cancelled":
             body = failure.result["body"] if failure.result is not None else None
-            error = self._error or wire.error_of(body)
-            return self._message.error(wire.failed(failure.result, error, failure.message))
+            error = self._error or serialization.error_of(body)
+            return self._message.error(serialization.failed(failure.result, error, failure.message))
         if self._error is not None:  # an upstream that answered 200 and then said an error in one piece
-            return self._message.error(wire.failed(None, self._error, "the upstream reported an error"))
+            return self._message.error(serialization.failed(None, self._error, "the upstream reported an error"))
         # Streams give a token in a piece, so the pieces are the best count of what was stopped.
         counts = self._usage or {
             "prompt_tokens": self._prompt_tokens,

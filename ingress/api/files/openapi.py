@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ingress.api.openai.openapi_parts import errors
-from ingress.files.finding import OUTPUT
-from ingress.files.intake import ANCHOR, MAX_EXPIRES_S, MIN_EXPIRES_S, PURPOSES, SECONDS
-from ingress.openapi_parts import header
+from ingress.api.openapi_parts import header
+from ingress.files.lookup import OUTPUT
+from ingress.files.upload import ANCHOR, MAX_EXPIRES_S, MIN_EXPIRES_S, PURPOSES, SECONDS
 
 FILE_ID = "file-697d5f40c0ffee00c0ffee00c0ffee00"
 LINES = '{"custom_id":"a","body":{"model":"smollm2","messages":[{"role":"user","content":"Why?"}]}}\n'

@@ -11,15 +11,15 @@ from starlette.routing import Route
 
 from core.errors import InvalidRequest, Unavailable, Unconfirmed
 from ingress.api.batches.routes import position, read_page
-from ingress.api.batches.wire import list_object
-from ingress.api.files.wire import deleted_object, file_object
-from ingress.api.openai.answers import problem
-from ingress.batches.finding import user_of
+from ingress.api.batches.serialization import list_object
+from ingress.api.files.serialization import deleted_object, file_object
+from ingress.api.openai.responses import problem
+from ingress.batches.service import user_of
 from ingress.files.content import content_answer
-from ingress.files.finding import OUTPUT, Entry, all_files, find_file, of_upload
-from ingress.files.intake import PURPOSES, receive_file
-from ingress.methods import route
-from ingress.services import Services
+from ingress.files.lookup import OUTPUT, Entry, all_files, find_file, of_upload
+from ingress.files.upload import PURPOSES, receive_file
+from ingress.http.methods import route
+from ingress.runtime import Services
 
 JSON = "application/json"
 LIMIT = 10_000

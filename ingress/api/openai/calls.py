@@ -5,17 +5,17 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ingress.api.openai import wire
-from ingress.api.openai.answers import JSON, held_answer, overdue, task_headers
+from ingress.api.openai import serialization
+from ingress.api.openai.responses import JSON, held_answer, overdue, task_headers
+from ingress.api.openai.serialization import Call
 from ingress.api.openai.stream import OpenAIStream
-from ingress.api.openai.wire import Call
-from ingress.api.tasks.wire import RETRY_AFTER_S, accepted_object
-from ingress.auth import Caller
-from ingress.blocking import Ending
-from ingress.body import idempotency_key
-from ingress.door import Door, Prepared
-from ingress.options import read_options
-from ingress.services import Services
+from ingress.api.tasks.serialization import RETRY_AFTER_S, accepted_object
+from ingress.auth.keys import Caller
+from ingress.http.body import idempotency_key
+from ingress.http.options import read_options
+from ingress.runtime import Services
+from ingress.submission.service import Door, Prepared
+from ingress.waiting.blocking import Ending
 
 
 class Calls:
@@ -38,7 +38,7 @@ class Calls:
         """
         options = read_options(request.headers, hold_s=self._hold_s)
         settings = self._services.settings
-        task = wire.task_of(call, options, settings, idempotency_key=idempotency_key(request))
+        task = serialization.task_of(call, options, settings, idempotency_key=idempotency_key(request))
         endpoint, mode = call.endpoint, task["mode"]
         await self._services.catalogue.check(call.model)
         prepared = await self._door.prepare(task, caller=caller, request=request)

@@ -13,13 +13,13 @@ from starlette.routing import Route
 
 from core.errors import HeadraceError, InvalidRequest, Unavailable
 from ingress.api.openai.calls import Calls
-from ingress.api.openai.wire import Call, model_of
-from ingress.auth import Caller
-from ingress.body import idempotency_key
-from ingress.multipart import File, FormRewriter, Rules
-from ingress.services import Services
-from ingress.uploads import Upload, Uploads, require
-from schemas.parts import Blob
+from ingress.api.openai.serialization import Call, model_of
+from ingress.auth.keys import Caller
+from ingress.http.body import idempotency_key
+from ingress.http.multipart import File, FormRewriter, Rules
+from ingress.http.uploads import Upload, Uploads, require
+from ingress.runtime import Services
+from schemas.common import Blob
 
 PREFIXES = ("/queue", "/v1")
 AUDIO = ("flac", "mp3", "mp4", "mpeg", "mpga", "m4a", "oga", "ogg", "opus", "wav", "webm")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ingress.api.openai.openapi_parts import accepted_schema, call_parameters, call_responses, error_schema, errors
-from ingress.openapi_parts import CHAT, COMPLETION, STREAM
+from ingress.api.openapi_parts import CHAT, COMPLETION, STREAM
 
 PREFIXES = ("/queue", "/v1")
 MODEL = {"id": "smollm2", "object": "model", "created": 1_769_860_800, "owned_by": "llamacpp", "queue": "default"}

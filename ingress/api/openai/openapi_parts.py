@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ingress import options
-from ingress.openapi_parts import IDEMPOTENCY, TASK_TEXT, header
+from ingress.api.openapi_parts import IDEMPOTENCY, TASK_TEXT, header
+from ingress.http import options
 from schemas.ids import parse
 
 TASK_ID = parse(TASK_TEXT)

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingress.api.openai import wire
-from ingress.api.openai.answers import JSON
+from ingress.api.openai import serialization
 from ingress.api.openai.calls import Calls
-from ingress.body import BODY_SETTING, read_body
-from ingress.services import Services
+from ingress.api.openai.responses import JSON
+from ingress.http.body import BODY_SETTING, read_body
+from ingress.runtime import Services
 
 PREFIXES = ("/queue", "/v1")
 STREAMING = {
@@ -51,7 +51,7 @@ class OpenAIRoutes:
             caller = self._services.keys.caller(request, "submit")
             self._calls.check(request)
             body = await read_body(request, limit=self._max_body, setting=BODY_SETTING)
-            call = wire.read_call(endpoint, body, can_stream=can_stream)
+            call = serialization.read_call(endpoint, body, can_stream=can_stream)
             answering = self._calls.answer(call, request, caller=caller)
             del body, call  # thousands of held calls must not hold their bodies too
             return await answering

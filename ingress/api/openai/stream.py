@@ -9,15 +9,15 @@ from typing import ClassVar
 
 from starlette.responses import Response
 
-from ingress import sse
-from ingress.api.openai.answers import ending_words, no_answer, outcome, task_headers
-from ingress.blocking import Ending
-from ingress.door import Door, Prepared
-from ingress.event_stream import EventStream
-from ingress.openai_error import error_frame
-from ingress.services import Services
-from ingress.streaming import Failure
-from ingress.submit import Ticket
+from ingress.api.openai.responses import ending_words, no_answer, outcome, task_headers
+from ingress.api.openai_error import error_frame
+from ingress.http import sse
+from ingress.http.event_stream import EventStream
+from ingress.runtime import Services
+from ingress.submission.service import Door, Prepared
+from ingress.submission.submitter import Ticket
+from ingress.waiting.blocking import Ending
+from ingress.waiting.streaming import Failure
 
 DONE = sse.frame(sse.DONE)
 

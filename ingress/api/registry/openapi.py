@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ingress.api.registry import answers
+from ingress.api.registry import responses
 from ingress.api.registry.routes import COMPATIBILITY, MAX_BODY, MODE
 from schemas.subjects import versions_of
 
@@ -19,14 +19,17 @@ OPEN = (
 
 def paths() -> dict[str, Any]:
     """Describe the answers."""
-    shown = answers.shown(SUBJECT, NEWEST)
+    shown = responses.shown(SUBJECT, NEWEST)
     subject, version = (
         _parameter("subject", "A topic's name and -value."),
         _parameter("version", "A number, or latest."),
     )
     number = _parameter("schema_id", "The id that stands in the first bytes of a record.")
-    of_version = {**NO_SUBJECT, "422": _told("The version is no number.", answers.BAD_VERSION, "The version is wrong")}
-    no_schema = {"404": _told("No such schema.", answers.NO_SCHEMA, "Schema 99 not found")}
+    of_version = {
+        **NO_SUBJECT,
+        "422": _told("The version is no number.", responses.BAD_VERSION, "The version is wrong"),
+    }
+    no_schema = {"404": _told("No such schema.", responses.NO_SCHEMA, "Schema 99 not found")}
     config = {"compatibilityLevel": COMPATIBILITY}
     return {
         "/subjects": {
@@ -128,7 +131,7 @@ def _posting(name: str, summary: str, subject: dict[str, Any], example: object) 
         **NO_SUBJECT,
         "400": _told("The body holds no schema.", 400, "the body must be a JSON object with the member schema, a text"),
         "413": _told("The body is too large.", 413, f"the body is larger than {MAX_BODY} bytes"),
-        "422": _told("No valid Avro schema, or one that is not there.", answers.BAD_SCHEMA, "Invalid schema"),
+        "422": _told("No valid Avro schema, or one that is not there.", responses.BAD_SCHEMA, "Invalid schema"),
     }
     schema = {
         "type": "object",
@@ -155,7 +158,7 @@ def _told(description: str, code: int, message: str) -> dict[str, Any]:
     return {"description": description, "content": _content({"error_code": code, "message": message})}
 
 
-NO_SUBJECT = {"404": _told("No such subject.", answers.NO_SUBJECT, f"Subject '{SUBJECT}' not found.")}
+NO_SUBJECT = {"404": _told("No such subject.", responses.NO_SUBJECT, f"Subject '{SUBJECT}' not found.")}
 BAD_PAGE = {"400": _told("An offset or limit is no number.", 400, "offset must be a whole number")}
 PREFIX = _query("subjectPrefix", "Of the subjects to list.", "string")
 DELETED = _query("deleted", "Include what was deleted, which nothing is.", "boolean")

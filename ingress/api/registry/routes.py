@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.config import is_loopback
 from core.errors import InvalidRequest, Unauthorized
-from ingress.api.registry.answers import (
+from core.settings.loader import is_loopback
+from ingress.api.registry.responses import (
     BAD_SCHEMA,
     BAD_VERSION,
     MEDIA_TYPE,
@@ -33,9 +33,9 @@ from ingress.api.registry.answers import (
     shown,
 )
 from ingress.api.registry.subjects import Subjects, chosen, holding, matching, page
-from ingress.auth import Caller
-from ingress.body import read_body
-from ingress.services import Services
+from ingress.auth.keys import Caller
+from ingress.http.body import read_body
+from ingress.runtime import Services
 from schemas.codec import registry, schema_text
 from schemas.subjects import NoSchema, Version
 

@@ -11,12 +11,12 @@ from starlette.routing import Route
 
 from core import deliveries
 from core.errors import Gone, InvalidRequest
-from ingress.api.tasks.wire import moment
-from ingress.body import read_body
-from ingress.finding import find_standing
-from ingress.reading import Reading
-from ingress.resending import MAX_BODY, send_again, wanted_event
-from ingress.services import Services
+from ingress.api.tasks.serialization import moment
+from ingress.http.body import read_body
+from ingress.read_model.task_lookup import find_standing
+from ingress.read_model.task_snapshot import Reading
+from ingress.runtime import Services
+from ingress.submission.resend import MAX_BODY, send_again, wanted_event
 from schemas.records import TERMINAL, Delivery
 from schemas.validation import CALLBACK_EVENTS
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.deliveries import BATCH_OUTCOMES
-from ingress.openapi_parts import TASK_TEXT, task_id_parameter
-from ingress.resending import MAX_BODY
+from ingress.api.openapi_parts import TASK_TEXT, task_id_parameter
+from ingress.submission.resend import MAX_BODY
 from schemas.validation import CALLBACK_EVENTS
 
 _TEXT = {"type": "string"}

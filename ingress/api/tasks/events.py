@@ -11,14 +11,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from core.errors import InvalidRequest
-from ingress import sse
-from ingress.disconnect import watched
-from ingress.event_stream import START_S, STUCK_S
-from ingress.finding import find_standing
-from ingress.reading import Reading
-from ingress.services import Services
+from ingress.http import sse
+from ingress.http.disconnect import watched
+from ingress.http.event_stream import START_S, STUCK_S
+from ingress.read_model.task_lookup import find_standing
+from ingress.read_model.task_snapshot import Reading
+from ingress.runtime import Services
+from ingress.task_events.broadcaster import TaskEvents
 from ingress.task_events.feed import Feed
-from ingress.task_events.hub import TaskEvents
 from ingress.task_events.position import END, START, Position, parse
 from ingress.task_events.viewer import Left, Viewer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ingress.openapi_parts import task_id_parameter
+from ingress.api.openapi_parts import task_id_parameter
 
 _EXAMPLE = (
     'event: status\ndata: {"id":"task_…","status":"processing","attempt":1,"progress":0}\n\n'

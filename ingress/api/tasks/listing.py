@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from core.errors import InvalidRequest, NotFound
-from ingress import view_index
-from ingress.reading import Reading, of_row
-from ingress.view import View
-from ingress.view_index import Filters, Position
+from ingress.read_model import listing_index
+from ingress.read_model.listing_index import Filters, Position
+from ingress.read_model.task_snapshot import Reading, of_row
+from ingress.read_model.task_view import View
 from schemas import ids
 from schemas.records import STATES, State
 
@@ -75,9 +75,9 @@ def cursor(position: Position) -> str:
 
 async def read_page(view: View, owner: str, query: Query) -> Page:
     """Return the tasks of an owner that a query asks for, newest first; raises NotFound for an `after` of others."""
-    begin, end = view_index.bounds(owner, from_ms=query.from_ms, before_ms=query.before_ms)
+    begin, end = listing_index.bounds(owner, from_ms=query.from_ms, before_ms=query.before_ms)
     if query.after is not None:
-        begin = max(begin, view_index.entry_key(owner, _place(view, owner, query.after)) + b"\x00")
+        begin = max(begin, listing_index.entry_key(owner, _place(view, owner, query.after)) + b"\x00")
     found: list[Reading] = []
     last: bytes | None = None
     seen = 0
@@ -87,7 +87,7 @@ async def read_page(view: View, owner: str, query: Query) -> Page:
         for key, value in entries:
             reading = _match(view, query, key, value)
             if reading is not None and len(found) == query.limit:
-                return Page(found, view_index.position(last or key))
+                return Page(found, listing_index.position(last or key))
             if reading is not None:
                 found.append(reading)
                 last = key
@@ -96,14 +96,14 @@ async def read_page(view: View, owner: str, query: Query) -> Page:
         seen += len(entries)
         begin = entries[-1][0] + b"\x00"
         await asyncio.sleep(0)
-    return Page(found, view_index.position(begin[:-1]))
+    return Page(found, listing_index.position(begin[:-1]))
 
 
 def _match(view: View, query: Query, key: bytes, value: bytes) -> Reading | None:
     """Return a task that is asked for; its row, which stands as its entry says, is read only when the entry passes."""
     if not query.filters.match(value):
         return None
-    row = view.get(view_index.position(key).id.encode(), holding=(query.model or "").encode())
+    row = view.get(listing_index.position(key).id.encode(), holding=(query.model or "").encode())
     return None if row is None or query.model not in (None, row["model"]) else of_row(row)
 
 

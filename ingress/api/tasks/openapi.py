@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ingress.api.openai.openapi_parts import ACCEPTED, TASK_ID, errors
+from ingress.api.openapi_parts import COMPLETION, TASK_TEXT, task_id_parameter
 from ingress.api.tasks.listing import DEFAULT_LIMIT, MAX_LIMIT
-from ingress.api.tasks.wire import MAX_WAIT_S
-from ingress.openapi_parts import COMPLETION, TASK_TEXT, task_id_parameter
+from ingress.api.tasks.serialization import MAX_WAIT_S
 from schemas.records import STATES
 
 _TEXT = {"type": "string"}

@@ -11,14 +11,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.errors import TooMany, Unavailable
-from ingress.api.tasks import wire
+from ingress.api.tasks import serialization
 from ingress.api.tasks.listing import cursor, read_page, read_query
-from ingress.auth import Caller
-from ingress.cancelling import cancel_task
-from ingress.finding import find_standing, find_task
-from ingress.polling import Polls
-from ingress.reading import Reading
-from ingress.services import Services
+from ingress.auth.keys import Caller
+from ingress.read_model.task_lookup import find_standing, find_task
+from ingress.read_model.task_snapshot import Reading
+from ingress.runtime import Services
+from ingress.submission.cancel import cancel_task
+from ingress.waiting.long_poll import Polls
 from schemas.records import TERMINAL
 
 JSON = "application/json"
@@ -47,7 +47,7 @@ class TaskRoutes:
         caller = self._services.keys.caller(request, scope="read")
         text = request.path_params["task_id"]
         # Who asks for the head alone wants no more than to know that there is one.
-        seconds = 0 if request.method == "HEAD" else wire.wait_s(request.headers.getlist("prefer"))
+        seconds = 0 if request.method == "HEAD" else serialization.wait_s(request.headers.getlist("prefer"))
         reading = await find_task(self._services, text, owner=caller.owner, data=False)
         applied = seconds > 0
         if applied and reading.state not in TERMINAL:
@@ -76,7 +76,7 @@ class TaskRoutes:
             raise Unavailable("the read model has not caught up yet; try again in some seconds")
         await self._own_rows(owner)
         page = await read_page(view, owner, query)
-        data = [wire.task_object(reading) for reading in page.tasks]
+        data = [serialization.task_object(reading) for reading in page.tasks]
         body = {
             "object": "list",
             "data": data,
@@ -107,5 +107,5 @@ class TaskRoutes:
 def _shown(reading: Reading) -> Response:
     headers = {"x-task-id": reading.id, "cache-control": "no-store"}
     if reading.state not in TERMINAL:
-        headers["retry-after"] = str(wire.RETRY_AFTER_S)
-    return Response(orjson.dumps(wire.task_object(reading)), media_type=JSON, headers=headers)
+        headers["retry-after"] = str(serialization.RETRY_AFTER_S)
+    return Response(orjson.dumps(serialization.task_object(reading)), media_type=JSON, headers=headers)

@@ -10,10 +10,10 @@ from typing import Any
 
 import aiohttp
 
-from ingress import sse
+from ingress.http import sse
 from schemas.records import Result
-from streams.accounting import usage_of
-from streams.rows import cancelled_early
+from streams.recovery.usage_backfill import usage_of
+from streams.state_machine.rows import cancelled_early
 from tests.fault.campaign.evidence import Evidence
 from tests.fault.campaign.ledger import Accepted, Ledger
 from tests.fault.campaign.load import HEADERS

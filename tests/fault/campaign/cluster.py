@@ -17,7 +17,7 @@ import aiohttp
 from compose.local.broker import EmbeddedBroker
 from compose.local.process import signal_group, spawn
 from core.kafka.admin import apply_topics
-from core.settings import Settings
+from core.settings.models import Settings
 from tests.support.ports import free_port
 from tests.support.roles import Role, settings_for
 from tests.support.waiting import eventually, eventually_async

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.settings import Settings
+from core.settings.models import Settings
 from tests.support.dispatcher_probe import Dispatcher, DispatcherProbe, dispatcher_probe, dispatching
 from tests.support.held_upstream import HeldUpstream
 from tests.support.receiver import receiver

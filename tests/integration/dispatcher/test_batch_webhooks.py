@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from core.kafka.producer import Producer, Record
-from core.settings import Settings
-from dispatcher.webhooks.sender import BATCH_GROUP
+from core.settings.models import Settings
+from dispatcher.webhooks.service import BATCH_GROUP
 from schemas import ids, topics
 from schemas.batches import Batch
 from schemas.codec import BATCH

@@ -13,12 +13,12 @@ import pytest
 
 from core.errors import Unavailable
 from core.kafka.cluster import Cluster
-from core.settings import Settings
-from dispatcher.batches.part import GROUP
-from headrace.replaying.choice import Choice
-from headrace.replaying.running import opened
-from headrace.replaying.survey import surveyed
-from streams.batch_machine import line_task_id
+from core.settings.models import Settings
+from dispatcher.batches.service import GROUP
+from headrace.replay.choice import Choice
+from headrace.replay.estimate import surveyed
+from headrace.replay.run import opened
+from streams.state_machine.batches import line_task_id
 from tests.support.batch_probe import BatchProbe, batch_probe, input_of
 from tests.support.dispatcher_probe import dispatching
 from tests.support.held_upstream import HELD, HeldUpstream

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from core.blobs import open_blobs
-from core.settings import Settings
-from schemas.parts import Blob
+from core.settings.models import Settings
+from core.storage.blobs import open_blobs
+from schemas.common import Blob
 from tests.support.dispatcher_probe import DispatcherProbe
 from tests.support.held_upstream import HeldUpstream
 from tests.support.waiting import eventually_async

@@ -8,7 +8,7 @@ import time
 import orjson
 import pytest
 
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import topics
 from tests.support.dispatcher_probe import QUEUE, DispatcherProbe
 from tests.support.held_upstream import HELD, HeldUpstream

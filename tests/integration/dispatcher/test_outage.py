@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from compose.local.broker import EmbeddedBroker
-from core.settings import Settings
+from core.settings.models import Settings
 from tests.support.dispatcher_probe import DispatcherProbe, dispatching
 from tests.support.held_upstream import HELD, HeldUpstream
 from tests.support.waiting import eventually_async

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError
 
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas import topics
 from tests.support.dispatcher_probe import QUEUE, WITHIN_S, DispatcherProbe, dispatching
 from tests.support.held_upstream import HeldUpstream

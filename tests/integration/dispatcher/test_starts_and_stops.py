@@ -8,10 +8,11 @@ import time
 import httpx
 import pytest
 
-from core.blobs import open_blobs
-from core.settings import Settings
-from dispatcher import main, pool
-from dispatcher.spoken import Spoken
+from core.settings.models import Settings
+from core.storage.blobs import open_blobs
+from dispatcher import main
+from dispatcher.inference import upstream_pool
+from dispatcher.inference.seen_attempts import Spoken
 from tests.support.dispatcher_probe import WITHIN_S, DispatcherProbe, dispatching
 from tests.support.held_upstream import HELD, HeldUpstream
 from tests.support.ports import free_port
@@ -143,7 +144,7 @@ async def test_work_is_held_while_no_upstream_answers(
     def up() -> set[int]:
         return {event["upstreams_up"] for event in probe.last_heartbeats(worker)}
 
-    monkeypatch.setattr(pool, "PROBE_UP_S", 0.5)
+    monkeypatch.setattr(upstream_pool, "PROBE_UP_S", 0.5)
     known = {*probe.heartbeats}
     async with HeldUpstream() as away:
         upstream = settings.upstream.model_copy(update={"urls": [away.url]})

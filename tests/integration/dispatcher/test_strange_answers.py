@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.blobs import open_blobs
-from core.settings import Settings
+from core.settings.models import Settings
 from core.sse import event_of, named, payloads
+from core.storage.blobs import open_blobs
 from schemas.records import Mode, Outcome
 from tests.support.dispatcher_probe import DispatcherProbe
 from tests.support.raw_upstream import TEN_MEGABYTES, RawUpstream, raw

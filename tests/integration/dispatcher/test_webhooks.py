@@ -11,11 +11,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from core.blobs import open_blobs
 from core.kafka.producer import Record
-from core.settings import Settings
-from dispatcher.webhooks.news import EVERY_MS
-from dispatcher.webhooks.sender import NEWS_GROUP
+from core.settings.models import Settings
+from core.storage.blobs import open_blobs
+from dispatcher.webhooks.service import NEWS_GROUP
+from dispatcher.webhooks.task_notifications import EVERY_MS
 from schemas import topics
 from schemas.records import Status
 from streams.outputs import status_record

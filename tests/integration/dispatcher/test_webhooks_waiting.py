@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from core import deliveries
-from core.settings import Settings
+from core.settings.models import Settings
 from dispatcher import metrics
-from dispatcher.webhooks import backlog
-from dispatcher.webhooks.sender import GROUP
+from dispatcher.webhooks import lag
+from dispatcher.webhooks.service import GROUP
 from tests.support.dispatcher_probe import WITHIN_S, DispatcherProbe, dispatching, now_ms
 from tests.support.receiver import Receiver
 from tests.support.waiting import eventually_async
@@ -39,7 +39,7 @@ def superseded() -> int:
 async def test_what_waits_is_counted_across_a_restart_and_a_resend_ends_it(
     probe: DispatcherProbe, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "LOOK_S", 0.5)
+    monkeypatch.setattr(lag, "LOOK_S", 0.5)
     url, began_ms = f"{receiver.root}/503-then-200-then-404", now_ms()
     async with dispatching(settings):
         task = await probe.result(url)

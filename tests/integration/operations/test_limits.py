@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import Producer
 
-from core.settings import Settings
+from core.settings.models import Settings
 from tests.support.operators import KEYS, Operators
 from tests.support.site import CHAT, Client
 from tests.support.waiting import eventually_async, until

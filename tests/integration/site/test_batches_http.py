@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.blobs import open_blobs
 from core.kafka.producer import Producer, Record
+from core.storage.blobs import open_blobs
 from schemas import topics
 from schemas.codec import FILE
 from tests.support.batch_client import BatchClient, requests

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.config import load_settings
+from core.settings.loader import load_settings
 from tests.support.config import refusal
 
 pytestmark = pytest.mark.usefixtures("empty_folder")

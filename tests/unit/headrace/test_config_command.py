@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from core.settings import ModelSettings
-from core.variables import documented
-from headrace.config import config
-from headrace.topics import topics
+from core.settings.catalog import documented
+from core.settings.models import ModelSettings
+from headrace.commands.config import config
+from headrace.commands.topics import topics
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from headrace import doctor
-from headrace.remote import Api
+from headrace.client import Api
+from headrace.commands import doctor
 
 URL = "http://there:81/a b"
 STEPS = (

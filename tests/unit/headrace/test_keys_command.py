@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from headrace.keys import keys
-from ingress.auth import Keys
-from ingress.keys.file import read_keys
+from headrace.commands.keys import keys
+from ingress.auth.keys import Keys
+from ingress.auth.keys_file import read_keys
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 

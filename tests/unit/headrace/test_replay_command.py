@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from headrace.commands.replay import replay
 from headrace.options import settings_here
-from headrace.replay import replay
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from core.deliveries import begun, row
 from core.errors import Unavailable
-from core.settings import Settings
-from headrace import webhooks
+from core.settings.models import Settings
+from headrace.commands import webhooks
 from schemas.records import Delivery, DeliveryState
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ingress.view import View
+from ingress.read_model.task_view import View
 from tests.support.read_model import open_view
 
 

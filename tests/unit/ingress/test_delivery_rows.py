@@ -9,8 +9,8 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from core.deliveries import begun, row
-from core.settings import Settings
-from ingress.deliveries import Deliveries, _opened
+from core.settings.models import Settings
+from ingress.read_model.deliveries import Deliveries, _opened
 
 TASK = "TASK-1-0-C-261118110640-0001-000001"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.settings import ModelSettings
+from core.settings.models import ModelSettings
 from ingress.api.dify.prices import tokens_in, usage_object
 
 AMOUNTS = st.integers(0, 2**63 - 1)

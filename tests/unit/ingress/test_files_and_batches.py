@@ -12,13 +12,13 @@ from aiokafka import ConsumerRecord, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.blobs import BlobStore, open_blobs
 from core.kafka.producer import Record
-from core.settings import Settings
+from core.settings.models import Settings
+from core.storage.blobs import BlobStore, open_blobs
 from ingress.batches.directory import BatchDirectory
-from ingress.files import book as book_module
-from ingress.files.book import FileBook, is_young, new_file_id
+from ingress.files import directory as book_module
 from ingress.files.content import Span, joined, span_of
+from ingress.files.directory import FileBook, is_young, new_file_id
 from ingress.files.sweeper import ORPHAN_MS, PIECE_MS, FileSweeper
 from schemas.batches import Batch, File, Piece, pieces_of
 from schemas.codec import BATCH, FILE

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError, Unauthorized
-from ingress.auth import Keys
-from ingress.keys import file as module
-from ingress.keys.entry import Limits, from_document
-from ingress.keys.file import KeysFile, read_keys
+from ingress.auth import keys_file as module
+from ingress.auth.key_entry import Limits, from_document
+from ingress.auth.keys import Keys
+from ingress.auth.keys_file import KeysFile, read_keys
 from tests.support.waiting import eventually_async
 
 SECRET = "sk-secret-value"
@@ -129,7 +129,7 @@ async def test_changes_count_without_a_restart_and_a_broken_file_changes_nothing
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.01)
-    caplog.set_level(logging.INFO, logger="ingress.keys.file")
+    caplog.set_level(logging.INFO, logger="ingress.auth.keys_file")
     path = tmp_path / "keys.toml"
     path.write_text(TOML)
     file = KeysFile(path)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import InvalidRequest
-from ingress.api.bella.wire import Limits, parse_put
+from ingress.api.bella.serialization import Limits, parse_put
 from schemas.records import Task
 
 LIMITS = Limits(max_timeout_s=600)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from ingress.api.tasks import listing
 from ingress.api.tasks.listing import Query, cursor, read_page, read_query
-from ingress.view import View
-from ingress.view_index import Filters, Position
+from ingress.read_model.listing_index import Filters, Position
+from ingress.read_model.task_view import View
 from schemas.records import State, Status
-from streams.rows import Rules, fresh
+from streams.state_machine.rows import Rules, fresh
 from tests.support.read_model import TP, emptied, open_view, record_of, removed
 from tests.support.records import task, task_id
 

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from schemas import batches, parts, records, usage
+from schemas import batches, common, records, usage
 from schemas.codec import registry, schema_text
 
 
@@ -35,7 +35,7 @@ ENUMS = [param for param in DECLARED if param.values[0]["type"] == "enum"]  # ty
 
 
 def shape_of(name: str) -> Any:
-    return next(getattr(module, name) for module in (records, batches, parts, usage) if hasattr(module, name))
+    return next(getattr(module, name) for module in (records, batches, common, usage) if hasattr(module, name))
 
 
 @pytest.mark.parametrize("schema", RECORDS)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.settings import KafkaSettings
+from core.settings.models import KafkaSettings
 from schemas import topics
 from schemas.codec import registry
 from schemas.topics import declared, work_topic

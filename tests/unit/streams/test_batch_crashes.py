@@ -9,13 +9,13 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import bits
+from schemas import bitmap
 from schemas.events import event
 from schemas.records import Event
-from streams import batch_fold
-from streams.inputs import Submission
-from streams.progress import Place, Progress
-from streams.replay import SPOKEN_KINDS, Held, Replay
+from streams import batch_transaction
+from streams.input_offsets import Place, Progress
+from streams.intake.decode import Submission
+from streams.recovery.buffer import SPOKEN_KINDS, Held, Replay
 from tests.support.memory_batch_log import (
     CREATED_MS,
     HOME,
@@ -162,7 +162,7 @@ class Process:
         log, batch = self.log, self.log.batch(ONE)
         numbers = [one["batch_line"] for one in log.results]
         assert len(set(numbers)) == len(numbers), "a second result"
-        assert bits.of(numbers) == batch["ended"].rstrip(b"\0")
+        assert bitmap.of(numbers) == batch["ended"].rstrip(b"\0")
         outcomes = [(one["state"], one["error_code"]) for one in log.results]
         assert batch["completed"] == sum(state == "completed" for state, _ in outcomes)
         withdrawn = ("batch_cancelled", "batch_expired")
@@ -181,12 +181,12 @@ class Process:
                 assert (row["state"] in ("completed", "failed", "cancelled")) == (number in numbers)
                 assert row["result_offset"] == (numbers.index(number) if number in numbers else None)
         if batch["state"] in ("cancelling", "finalizing"):
-            assert bits.count(batch["ended"]) == batch["fed"]
+            assert bitmap.count(batch["ended"]) == batch["fed"]
 
 
 async def live(happens: list[tuple[str, int]], plan: list[Turn]) -> None:
     process = Process(list(happens))
-    with patch.object(batch_fold, "STOP_LINES", 2):
+    with patch.object(batch_transaction, "STOP_LINES", 2):
         await process.begin()
         for turn in plan:
             process.happen()

@@ -10,14 +10,13 @@ import pytest
 from schemas.codec import BATCH, EVENT
 from schemas.events import change, event
 from schemas.records import Event
-from streams.batch_rows import MAX_PROPOSAL_BYTES
-from streams.faust_app import NoRows
-from streams.index import HORIZON_MS, Due
-from streams.inputs import Poison, read_event
-from streams.recovery import sweep_batches
-from streams.replay import Replay
+from streams.faust.app import NoRows
+from streams.intake.decode import Poison, read_event
+from streams.recovery.buffer import Replay
+from streams.recovery.scan import sweep_batches
+from streams.state_index import HORIZON_MS, Due
+from streams.state_machine.batch_rows import MAX_PROPOSAL_BYTES
 from streams.timers import Timers
-from tests.support.lane_app import lane_app
 from tests.support.memory_batch_log import (
     CREATED_MS,
     HOME,
@@ -30,6 +29,7 @@ from tests.support.memory_batch_log import (
     created,
     proposed,
 )  # fmt: skip
+from tests.support.scheduler_app import lane_app
 from tests.support.waiting import eventually_async
 
 ONE = batch_id()

@@ -12,7 +12,7 @@ from typing import Any
 from schemas.batches import Batch
 from schemas.codec import EVENT, TASK
 from schemas.records import Event
-from streams.inputs import Submission
+from streams.intake.decode import Submission
 from tests.support.memory_batch_log import HOME, BatchLog
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "golden/batch.json").read_text())

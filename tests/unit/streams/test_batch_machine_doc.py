@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from schemas import bits
+from schemas import bitmap
 from schemas.batches import Batch
 from schemas.events import event
 from schemas.records import Event
-from streams import batch_machine
-from streams.batch_machine import Step
-from streams.batch_rows import first_row
+from streams.state_machine import batches
+from streams.state_machine.batch_rows import first_row
+from streams.state_machine.batches import Step
 from tests.support.memory_batch_log import (
     CREATED_MS,
     RETENTION_MS,
@@ -47,14 +47,14 @@ def rows() -> Mapping[str, Row]:
 
 
 def on(what: Event, *, now_ms: int = NOW_MS) -> Callable[[Row], Step]:
-    return lambda row: batch_machine.apply(row, what, now_ms=now_ms, retention_ms=RETENTION_MS)
+    return lambda row: batches.apply(row, what, now_ms=now_ms, retention_ms=RETENTION_MS)
 
 
 def read(number: int, *, owner: str = "key-1") -> Callable[[Row], Step]:
     def apply(row: Row) -> Step:
         made = line(row or rows()["validating"] or proposed(ONE), number, owner=owner)
         unknown = row is None or number >= row["fed"]
-        return batch_machine.line_read(row, made.task, task_id=made.task_id, unknown=unknown, has_result=False)
+        return batches.line_read(row, made.task, task_id=made.task_id, unknown=unknown, has_result=False)
 
     return apply
 
@@ -68,7 +68,7 @@ def end(*numbers: int) -> Callable[[Row], Step | None]:
             row = {**row, "fed": 4}
         for number in numbers:
             if number < row["fed"]:
-                row = batch_machine.line_ended(row, number, "completed", None, now_ms=NOW_MS)
+                row = batches.line_ended(row, number, "completed", None, now_ms=NOW_MS)
         return Step(before) if row["ended"] == before["ended"] else Step(row)
 
     return apply
@@ -120,7 +120,7 @@ def cell(before: Row, step: Step | None) -> str:
     parts = [f"**{after['state']}**" if after is not None else "**removed**"]
     if before is not None and after is not None:
         parts += ["fed + 1"] * (after["fed"] > before["fed"] and after["ended"] == before["ended"])
-        parts += ["counted"] * (bits.count(after["ended"]) > bits.count(before["ended"]))
+        parts += ["counted"] * (bitmap.count(after["ended"]) > bitmap.count(before["ended"]))
         parts += ["part"] * (len(after["parts"]) > len(before["parts"]))
     if step.withdraw is not None:
         parts.append(f"lines end with `{step.withdraw}`")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from schemas.codec import TASK
 from schemas.framing import frame
 from schemas.headers import headers
-from streams.inputs import Poison, Submission, read_task
+from streams.intake.decode import Poison, Submission, read_task
 from tests.support.records import task, task_id
 
 MAX = 1_048_576

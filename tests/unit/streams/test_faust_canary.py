@@ -20,12 +20,12 @@ from faust.types import TP
 
 from core.errors import Frozen
 from core.kafka.producer import Producer, discard
-from core.settings import Settings
-from streams.faust_app import LaneApp
-from streams.faust_consumer import mend_seek, note_heartbeats
-from streams.index import Index
+from core.settings.models import Settings
+from streams.faust.app import LaneApp
+from streams.faust.consumer import mend_seek, note_heartbeats
 from streams.scheduler import Scheduler
-from tests.support.lane_app import lane_app
+from streams.state_index import Index
+from tests.support.scheduler_app import lane_app
 from tests.support.waiting import eventually_async
 
 

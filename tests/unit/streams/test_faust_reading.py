@@ -15,10 +15,10 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
 from core.kafka.fetching import COMMITTED, since
-from core.settings import Settings
-from streams.faust_app import LaneApp
-from streams.faust_consumer import CommittedThread, ask_for_all, commit_only, mend_seek, stable_end
-from tests.support.lane_app import lane_app
+from core.settings.models import Settings
+from streams.faust.app import LaneApp
+from streams.faust.consumer import CommittedThread, ask_for_all, commit_only, mend_seek, stable_end
+from tests.support.scheduler_app import lane_app
 
 
 def lane(folder: Path) -> LaneApp:

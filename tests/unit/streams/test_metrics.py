@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 
 from schemas.records import Status
 from streams import metrics
-from streams.rows import Rules, fresh
+from streams.state_machine.rows import Rules, fresh
 from tests.support.records import task, task_id
 
 LANE = "offline"

@@ -10,9 +10,9 @@ import pytest
 
 from schemas.events import event
 from schemas.records import Event, Status
-from streams import machine
-from streams.machine import Dead, Result, Step, Stop, Work
-from streams.rows import Rules
+from streams.state_machine import tasks
+from streams.state_machine.rows import Rules
+from streams.state_machine.tasks import Dead, Result, Step, Stop, Work
 from tests.support.records import claimed, failure, finished, outcome, task, task_id
 
 ROOT = Path(__file__).parents[3]
@@ -29,7 +29,7 @@ EFFECTS = {Work: "work record", Result: "result", Stop: "control `cancel`", Dead
 
 def submit(row: Status | None, *, offset: int = 5, now_ms: int = NOW_MS) -> Step:
     new = task(timeout_ms=DEADLINE_MS - 1_000, start_timeout_ms=START_MS - 1_000)
-    return machine.submitted(row, new, task_id=ID, offset=offset, created_ms=1_000, now_ms=now_ms, rules=RULES)
+    return tasks.submitted(row, new, task_id=ID, offset=offset, created_ms=1_000, now_ms=now_ms, rules=RULES)
 
 
 def rows() -> Mapping[str, Status | None]:
@@ -52,7 +52,7 @@ def rows() -> Mapping[str, Status | None]:
 
 
 def on(what: Event, *, now_ms: int = NOW_MS) -> Callable[[Status | None], Step]:
-    return lambda row: machine.apply(row, what, now_ms=now_ms, rules=RULES)
+    return lambda row: tasks.apply(row, what, now_ms=now_ms, rules=RULES)
 
 
 def at_last_attempt(row: Status | None) -> Step:
@@ -65,7 +65,7 @@ def gone(*, lost: bool, before: int = 0, streamed: bool = False) -> Callable[[St
         if row is None:
             return None
         changed = Status(**{**row, "lost_workers": before, "streamed": streamed})
-        return machine.worker_gone(changed, worker="w1", lost=lost, now_ms=NOW_MS, rules=RULES)
+        return tasks.worker_gone(changed, worker="w1", lost=lost, now_ms=NOW_MS, rules=RULES)
 
     return apply
 
@@ -85,7 +85,7 @@ EVENTS: Mapping[str, Callable[[Status | None], Step | None]] = {
     "submitted": lambda row: submit(row, offset=6),
     "submitted, read again": lambda row: submit(row) if row else None,
     "submitted after its cancel": lambda row: (
-        None if row else submit(machine.apply(None, CANCEL, now_ms=1, rules=RULES).row)
+        None if row else submit(tasks.apply(None, CANCEL, now_ms=1, rules=RULES).row)
     ),
     "submitted after its time to start": lambda row: None if row else submit(row, now_ms=START_MS),
     "submitted after its deadline": lambda row: None if row else submit(row, now_ms=DEADLINE_MS),

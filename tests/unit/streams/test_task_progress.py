@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from schemas.codec import STATUS
 from schemas.events import event
 from schemas.records import Event, Status
-from streams import machine
 from streams.outputs import status_record
-from streams.rows import Rules, fresh
+from streams.state_machine import tasks
+from streams.state_machine.rows import Rules, fresh
 from tests.support.records import claimed, failure, finished, task, task_id
 
 RULES = Rules()
@@ -30,7 +30,7 @@ def after(*events: Event) -> Status:
     row: Status | None = running()
     for what in events:
         assert row is not None
-        row = machine.apply(row, what, now_ms=4_000, rules=RULES).row
+        row = tasks.apply(row, what, now_ms=4_000, rules=RULES).row
     assert row is not None
     return row
 
@@ -65,7 +65,7 @@ EVENTS = st.one_of(
 def test_whatever_happens_progress_is_monotonic_within_an_attempt(events: list[Event]) -> None:
     row = running()
     for what in events:
-        following = machine.apply(row, what, now_ms=4_000, rules=RULES).row
+        following = tasks.apply(row, what, now_ms=4_000, rules=RULES).row
         assert following is not None
         if following["attempt"] == row["attempt"]:
             assert following["progress"] >= row["progress"]

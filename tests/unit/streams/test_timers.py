@@ -9,13 +9,13 @@ import pytest
 
 from core.errors import Unavailable
 from core.kafka.producer import Record
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas.codec import EVENT, STATUS
 from schemas.records import Event, Status
-from streams import machine
 from streams import timers as module
-from streams.index import Index
-from streams.rows import Rules
+from streams.state_index import Index
+from streams.state_machine import tasks
+from streams.state_machine.rows import Rules
 from streams.timers import Timers
 from tests.support.records import task, task_id
 from tests.support.waiting import eventually_async
@@ -46,7 +46,7 @@ class Parts:
 
 
 def overdue() -> Status:
-    row = machine.submitted(
+    row = tasks.submitted(
         None, task(timeout_ms=60_000), task_id=task_id(), offset=0, created_ms=1_000, now_ms=1_000, rules=Rules()
     ).row
     assert row is not None

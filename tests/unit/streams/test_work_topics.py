@@ -9,9 +9,9 @@ import pytest
 from aiokafka import TopicPartition
 
 from core.errors import Unavailable
-from core.settings import Settings
+from core.settings.models import Settings
 from schemas.codec import EVENT, STATUS
-from schemas.slices import queue_number
+from schemas.partitioning import queue_number
 from streams import work_topics as module
 from streams.work_topics import ENDS_EVERY, WorkTopics
 from tests.support.bella import row_of

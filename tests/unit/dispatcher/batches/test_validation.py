@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from core.batch_settings import BatchSettings
-from dispatcher.batches.lines import Splitter
+from core.settings.batches import BatchSettings
+from dispatcher.batches.line_splitter import Splitter
 from dispatcher.batches.request_line import (
     LONGEST_BYTES,
     MAX_CUSTOM_ID,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.settings import Settings
-from schemas import bits
+from core.settings.models import Settings
+from schemas import bitmap
 from schemas.events import event
 from tests.support.batch_doubles import Stage
 from tests.support.batch_writer import FAILED, TOTAL, create_batch, custom_ids, ids_of, run_to_the_end, writer_of
@@ -55,5 +55,5 @@ async def test_whatever_happens_in_whatever_order_the_sum_holds(
     output, errors = await custom_ids(stage)
     assert sorted(output + errors) == sorted(ids_of(range(TOTAL)))
     assert stage.row is not None
-    assert bits.count(stage.row["written"]) == TOTAL
+    assert bitmap.count(stage.row["written"]) == TOTAL
     assert sum(part["output_lines"] for part in stage.row["parts"]) == len(output)

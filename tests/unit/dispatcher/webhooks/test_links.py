@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
+from core.clock import epoch_ms
 from core.deliveries import begun
-from core.settings import Settings
-from dispatcher.clock import epoch_ms
+from core.settings.models import Settings
 from dispatcher.webhooks.bodies import _own_url
-from dispatcher.webhooks.disabled import Disabled
+from dispatcher.webhooks.disabled_urls import Disabled
 from schemas.codec import DELIVERY
 
 

@@ -41,7 +41,7 @@ async def test_a_receiver_that_is_down_for_ten_minutes_gets_all_signed_and_witho
 async def test_flapping_and_lying_receivers_get_all(
     bench: WebhookBench, receiver: Receiver, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatcher.webhooks.post.ANSWER_S", 0.05)  # what a lie is waited for
+    monkeypatch.setattr("dispatcher.webhooks.http_client.ANSWER_S", 0.05)  # what a lie is waited for
     begun = [bench.new(f"{receiver.root}/{path}") for _ in range(8)]
     await asyncio.gather(*(bench.courier.deliver(each) for each in begun))
     await bench.all_delivered(begun)

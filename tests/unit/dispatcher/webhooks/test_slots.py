@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from dispatcher.webhooks.hosts import Health, Hosts, Standing
-from dispatcher.webhooks.post import Answer, Verdict
+from dispatcher.webhooks.circuit_breaker import Health, Hosts, Standing
+from dispatcher.webhooks.http_client import Answer, Verdict
 from dispatcher.webhooks.slots import Slots
 from tests.support.waiting import turns
 from tests.support.webhook_bench import WebhookBench

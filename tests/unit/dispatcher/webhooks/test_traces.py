@@ -9,8 +9,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from standardwebhooks import Webhook
 
 from core.deliveries import rendered
-from dispatcher.webhooks.news import News
 from dispatcher.webhooks.records import of_result
+from dispatcher.webhooks.task_notifications import News
 from schemas.headers import find
 from schemas.records import Delivery
 from tests.support.receiver import Receiver

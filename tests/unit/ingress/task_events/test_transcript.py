@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InvalidRequest
-from ingress import sse
+from ingress.http import sse
 from ingress.task_events.position import Position, Run, parse
 from ingress.task_events.transcript import TAKE_BYTES, Transcript
 from schemas.records import Chunk, Result

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from core.settings import Settings
-from ingress.reading import of_row
+from core.settings.models import Settings
+from ingress.read_model.task_snapshot import of_row
 from ingress.task_events import feed as feeds
-from ingress.task_events.hub import TaskEvents
+from ingress.task_events.broadcaster import TaskEvents
 from ingress.task_events.position import START
 from ingress.task_events.transcript import Transcript
 from ingress.task_events.viewer import Viewer

@@ -1,0 +1,1 @@
+"""Dead-letter records, and the queue of them."""

@@ -1,0 +1,78 @@
+"""Dead letters: a record that nobody can work with is kept as it came, with the reason, and its partition moves on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.kafka.producer import Producer, Record
+from core.kafka.record_format import unread
+from core.settings.models import Settings
+from schemas import topics
+from schemas.partitioning import stable_hash
+
+MAX_REASON = 1000
+HEADROOM_BYTES = 8192
+"""What headers and framing may add; a value that fits its own topic only just is left where it is."""
+KEY_BYTES = 1024
+"""How much of that is for the key; what a longer one takes, the value cannot have."""
+OURS = ("x-reason", "x-field", "x-topic", "x-partition", "x-offset", "x-attempt", "x-left-behind-bytes", "x-unread-to")
+
+
+def dead_letter(
+    settings: Settings, record: Any, *, reason: str, field: str | None = None, attempt: int | None = None
+) -> tuple[str, int, Record]:
+    """Make the letter of a consumed record: topic, partition and what to write there.
+
+    Key, value and headers stay as they were. What is too large to be written with the headers added is left behind, the
+    value first: x-left-behind-bytes tells its size, x-topic, x-partition and x-offset where it still lies until that
+    topic's retention ends. A record, or a whole batch, that could not be read has x-unread-to with its last offset.
+    """
+    key: bytes | None = record.key
+    value: bytes | None = record.value
+    added = _added(record, reason=reason, field=field, attempt=attempt)
+    room = settings.kafka.max_message_bytes - HEADROOM_BYTES
+    long_key = max(0, len(key or b"") - KEY_BYTES)
+    if len(value or b"") + long_key > room:
+        added["x-left-behind-bytes"] = b"%d" % len(value or b"")
+        key, value = None if long_key > room else key, None
+    if key is None and value is None:
+        key = b""  # aiokafka refuses a record with neither
+    kept = [(name, content) for name, content in record.headers or () if name not in OURS]
+    if sum(len(name) + len(content or b"") for name, content in kept) > HEADROOM_BYTES // 2:
+        kept = []
+    # No timestamp of old: the retention of a letter begins when it is buried.
+    letter = Record(key, value, [*kept, *added.items()])
+    return settings.topic(topics.DEAD_LETTERS), partition_of(record), letter
+
+
+async def bury(
+    producer: Producer,
+    settings: Settings,
+    record: Any,
+    *,
+    reason: str,
+    field: str | None = None,
+    attempt: int | None = None,
+) -> None:
+    """Write a consumed record to the dead letters and return once it is durable; raises Unavailable."""
+    await producer.send(*dead_letter(settings, record, reason=reason, field=field, attempt=attempt))
+
+
+def partition_of(record: Any) -> int:
+    """Spread the letters of one topic by where they came from, the same for a record that is buried again."""
+    return stable_hash(f"{record.topic}/{record.partition}") % topics.DEAD_LETTER_PARTITIONS
+
+
+def _added(record: Any, *, reason: str, field: str | None, attempt: int | None) -> dict[str, bytes]:
+    added = {
+        "x-reason": reason[:MAX_REASON].encode(errors="replace"),
+        "x-topic": record.topic.encode(),
+        "x-partition": b"%d" % record.partition,
+        "x-offset": b"%d" % record.offset,
+        "x-attempt": b"%d" % (attempt or 0),  # 0: what could not become a task was never tried
+    }
+    if (why := unread(record)) is not None and not why.whole:
+        added["x-unread-to"] = b"%d" % why.last
+    if field is not None:
+        added["x-field"] = field.encode(errors="replace")
+    return added

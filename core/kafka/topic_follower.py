@@ -1,0 +1,190 @@
+"""Read topics by hand assignment, without a consumer group, so that no rebalance ever cuts a live stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Literal
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from core.kafka.fetching import COMMITTED, mend_fetching, pass_over, position_of
+from core.settings.models import Settings
+
+log = logging.getLogger(__name__)
+
+Records = Sequence[ConsumerRecord[bytes, bytes]]
+Handler = Callable[[TopicPartition, Records], None]
+POLL_MS = 200
+"""How long a stop may take: getmany is never cancelled, because a cancelled one spoils aiokafka's idle accounting."""
+BACKOFF_S = 0.5
+FETCH_WAIT_MS = 1_000
+"""How long the broker holds a fetch that finds nothing; what comes is answered at once. A process has many tails."""
+
+
+class Tail:
+    """Feed every record of some partitions to a handler, in order per partition, and tell how far it is.
+
+    What cannot be read is passed over and logged, and nothing of a transaction is read before it is committed.
+
+    The handler must not raise: what it is given has been read and will not come again. `begin` may name an offset per
+    partition; all others begin at `start`. With `rest_s` it takes that long a rest after records came, unless somebody
+    waits: for readers that follow traffic which nobody is held up by. The first record after a silence comes at once,
+    and those of a busy moment together, for the price of one fetch instead of one each.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        topics: Sequence[str],
+        handle: Handler,
+        start: Literal["earliest", "latest"] = "earliest",
+        begin: Mapping[TopicPartition, int] | None = None,
+        max_partition_bytes: int = 1_048_576,
+        rest_s: float = 0,
+    ) -> None:
+        self._settings = settings
+        self.name = name
+        self._topics = topics
+        self._handle = handle
+        self._start = start
+        self._begin = dict(begin or {})
+        self._max_partition_bytes = max_partition_bytes
+        self._rest_s = rest_s
+        self._hurried = 0
+        self._hurry = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+        self._targets: dict[TopicPartition, int] = {}
+        self._moved = asyncio.Event()
+        self.positions: dict[TopicPartition, int] = {}
+
+    async def open(self) -> None:
+        """Assign, find the starting positions and begin to read; raises KafkaError when no broker answers."""
+        mend_fetching()
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka.bootstrap,
+            client_id=self.name,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level=COMMITTED,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            max_partition_fetch_bytes=self._max_partition_bytes,
+            request_timeout_ms=int(self._settings.kafka.request_timeout_s * 1000),
+        )
+        await consumer.start()
+        try:
+            await self._assign(consumer)
+        except BaseException:
+            await consumer.stop()
+            raise
+        self._task = asyncio.create_task(self._run(consumer), name=f"tail-{self.name}")
+
+    async def close(self) -> None:
+        """Stop reading; takes at most one poll."""
+        self._stopping = True
+        self._hurry.set()
+        if self._task is not None:
+            await self._task
+
+    @property
+    def caught_up(self) -> bool:
+        """Tell whether everything that was there at the start has been read."""
+        return bool(self.positions) and all(self.positions[tp] >= end for tp, end in self._targets.items())
+
+    async def wait_caught_up(self) -> None:
+        """Return when everything that was there at the start has been read."""
+        while not self.caught_up:
+            await self._wait_move()
+
+    async def passed(self, tp: TopicPartition, offset: int) -> None:
+        """Return when the record at this offset has been handled; bound it with asyncio.timeout."""
+        with self.hurrying():
+            while self.positions.get(tp, -1) <= offset:
+                await self._wait_move()
+
+    @contextmanager
+    def hurrying(self) -> Iterator[None]:
+        """Take no rest as long as the block lasts, and end the one that is taken now."""
+        self._hurried += 1
+        self._hurry.set()
+        try:
+            yield
+        finally:
+            self._hurried -= 1
+            if not self._hurried:
+                self._hurry.clear()
+
+    async def _wait_move(self) -> None:
+        self._moved.clear()
+        await self._moved.wait()
+
+    async def _assign(self, consumer: AIOKafkaConsumer[bytes, bytes]) -> None:
+        assigned: list[TopicPartition] = []
+        for topic in self._topics:
+            partitions = await self._partitions(consumer, topic)
+            assigned += [TopicPartition(topic, partition) for partition in sorted(partitions)]
+        # Before the assignment: it makes the consumer fetch at once, and a broker answers the requests of a connection
+        # one by one, so these would wait until that fetch has found nothing for FETCH_WAIT_MS.
+        ends = await consumer.end_offsets(assigned)
+        beginnings = await consumer.beginning_offsets(assigned)
+        consumer.assign(assigned)
+        for tp in assigned:
+            offset = self._begin.get(tp, ends[tp] if self._start == "latest" else beginnings[tp])
+            offset = min(max(offset, beginnings[tp]), ends[tp])
+            consumer.seek(tp, offset)
+            self.positions[tp] = offset
+        self._targets = dict(ends)
+
+    async def _partitions(self, consumer: AIOKafkaConsumer[bytes, bytes], topic: str) -> set[int]:
+        for _ in range(20):
+            await consumer._client.force_metadata_update()  # noqa: SLF001 - a new topic is not in the first metadata
+            await consumer._client._wait_on_metadata(topic)  # noqa: SLF001 - partitions_for_topic reads only the cache
+            if partitions := consumer.partitions_for_topic(topic):
+                return set(partitions)
+            await asyncio.sleep(BACKOFF_S / 5)
+        raise KafkaError(f"topic {topic} does not exist; run `headrace topics apply`")
+
+    async def _rest(self) -> None:
+        """Leave what comes next in aiokafka's buffer for a moment: until it is taken, nothing more is fetched."""
+        if not self._rest_s or self._stopping or not self.caught_up:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._rest_s):
+                await self._hurry.wait()
+
+    def _follow(self, consumer: AIOKafkaConsumer[bytes, bytes]) -> bool:
+        """Take over the consumer's positions; tells whether any has moved.
+
+        They are behind the last record where nothing more can be read there: marks of transactions take up offsets.
+        """
+        before = self.positions
+        self.positions = {tp: at if (now := position_of(consumer, tp)) is None else now for tp, at in before.items()}
+        return self.positions != before
+
+    async def _run(self, consumer: AIOKafkaConsumer[bytes, bytes]) -> None:
+        try:
+            while not self._stopping:
+                try:
+                    batches = await consumer.getmany(timeout_ms=POLL_MS)
+                except KafkaError as error:
+                    log.warning("reading %s: %s", self.name, error, extra={"event": "tail_failed"})
+                    await asyncio.sleep(BACKOFF_S)
+                    continue
+                for tp, records in batches.items():
+                    if readable := pass_over(records):
+                        self._handle(tp, readable)
+                if self._follow(consumer) or batches:
+                    self._moved.set()
+                if batches:
+                    await self._rest()
+        finally:
+            # aiokafka awaits the fetches that it cancels and lets their CancelledError through when they wait for a
+            # broker; it would stand in for the error that ends the process. Nobody cancels this task.
+            with suppress(asyncio.CancelledError):
+                await consumer.stop()

@@ -1,1 +1,0 @@
-"""An outside schema registry is told our schemas under our ids, so that its tools decode our topics."""

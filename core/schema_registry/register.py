@@ -1,0 +1,145 @@
+"""Tell an outside registry our schemas under our ids, as its IMPORT mode allows.
+
+For each subject that lacks versions: its mode to IMPORT, the versions with their ids, the mode back to what it was. All
+of it may be repeated, and two runs at once do no harm: one that finds the mode taken away sets it anew. A run that was
+killed leaves a subject in IMPORT, in which the registry takes no schema without an id; the next run ends that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from core.errors import ConfigError
+from core.kafka.admin import Change, admin, partition_counts
+from core.schema_registry.client import Answer, NotPermitted, RegistryClient
+from core.schema_registry.diff import IMPORT, Found, Lack, survey
+from core.settings.models import Settings
+from schemas.subjects import subjects
+
+PATIENCE_S = 30.0
+"""How long each call is repeated while the registry is away: about as long as one takes to start."""
+TRIES = 4
+"""How often another run may take the mode away from under ours."""
+READWRITE = "READWRITE"
+CLOSED = ("READONLY", "READONLY_OVERRIDE", "FORWARD")
+NO_ROUTE = (404, 405, 501)
+
+Say = Callable[[str], None]
+
+
+async def register_schemas(settings: Settings, *, say: Say, patience_s: float = PATIENCE_S) -> list[Change]:
+    """Register what the registry of the settings lacks; returns what was done. Nothing without such a registry.
+
+    Raises Unavailable when it is away, and ConfigError for what waiting does not mend.
+    """
+    if not settings.kafka.registry_url:
+        return []
+    wanted = await wanted_subjects(settings)
+    async with RegistryClient(settings, patience_s=patience_s) as client:
+        return await register(client, wanted, say=say)
+
+
+async def lacking_schemas(settings: Settings, *, patience_s: float = PATIENCE_S) -> list[Change]:
+    """List what the registry of the settings lacks, and change nothing."""
+    if not settings.kafka.registry_url:
+        return []
+    wanted = await wanted_subjects(settings)
+    async with RegistryClient(settings, patience_s=patience_s) as client:
+        found = await survey(client, wanted)
+    return [change for lack in found.lacks for change in _changes(lack)]
+
+
+async def wanted_subjects(settings: Settings) -> dict[str, str]:
+    """Return subject → record: the declared topics, and the work topics that are there now."""
+    async with admin(settings) as client:
+        there = await partition_counts(client)  # all: patterns and queues name what nobody lists
+    return subjects(prefix=settings.kafka.topic_prefix, there=there, reply_topics=settings.direct.reply_topics)
+
+
+async def register(client: RegistryClient, wanted: dict[str, str], *, say: Say) -> list[Change]:
+    """Bring a registry to have each subject of subject → record."""
+    found = await survey(client, wanted)
+    if found.lacks:
+        say(f"schema registry {client.url}: {len(found.lacks)} of {len(wanted)} subjects to be registered")
+    done = []
+    for lack in found.lacks:
+        await _supply(client, lack, found)
+        done += _changes(lack)
+        told = ", ".join(f"version {one.number} as id {one.schema_id}" for one in lack.versions)
+        say(f"  {lack.subject}: {told or 'left IMPORT mode'}")
+    return done
+
+
+async def _supply(client: RegistryClient, lack: Lack, found: Found) -> None:
+    """Register what one subject lacks, and leave its mode as it was."""
+    # A mode IMPORT of its own is what a killed run left: nobody else sets it on our subjects and goes away.
+    before = None if lack.mode == IMPORT else lack.mode
+    try:
+        for attempt in range(1, TRIES + 1):
+            try:
+                await _open(client, lack)
+                await _import(client, lack, found)
+                break
+            except NotPermitted:
+                if attempt == TRIES:
+                    raise
+    finally:
+        if await client.mode(lack.subject) == IMPORT:
+            await _restore(client, lack.subject, before)
+
+
+async def _open(client: RegistryClient, lack: Lack) -> None:
+    """Make a subject take schemas with given ids."""
+    mode = await client.mode(lack.subject, in_force=True)
+    if mode in CLOSED:
+        raise ConfigError(
+            f"the schema registry {client.url} is {mode} for {lack.subject}, which lacks schemas: make it writable, or "
+            "run this against the registry that it follows"
+        )
+    if mode == IMPORT or not lack.versions:
+        return
+    answer = await client.set_mode(lack.subject, IMPORT)
+    if not answer.ok:
+        raise ConfigError(_no_import(client, answer))
+
+
+def _no_import(client: RegistryClient, answer: Answer) -> str:
+    if answer.status in NO_ROUTE:
+        why = f"the schema registry {client.url} has no IMPORT mode (PUT /mode answers {answer.status})"
+    else:
+        why = client.refusal("the mode IMPORT", answer)
+    return (
+        f"{why}, so it cannot take schemas under the ids that stand in Headrace's records. Use a registry that can "
+        "(Confluent's with mode.mutability=true, or another with an import mode), or leave kafka.registry_url unset "
+        "and point your tools to the ingress, which serves these schemas itself"
+    )
+
+
+async def _import(client: RegistryClient, lack: Lack, found: Found) -> None:
+    for version in lack.versions:
+        # A text that is there already is sent back as it is: under one id a registry takes no other wording.
+        text = found.texts.get(version.schema_id, version.text)
+        got = await client.register(lack.subject, version=version.number, schema_id=version.schema_id, text=text)
+        if got != version.schema_id:
+            raise ConfigError(
+                f"the schema registry {client.url} gave version {version.number} of {lack.subject} the id {got} and "
+                f"not {version.schema_id}, which Headrace's records carry: it ignores given ids, so it cannot be used. "
+                "Delete the subject there, and leave kafka.registry_url unset"
+            )
+
+
+async def _restore(client: RegistryClient, subject: str, before: str | None) -> None:
+    if before is None:
+        answer = await client.unset_mode(subject)
+        if answer.ok or answer.code == 40401:  # another run was quicker
+            return
+    answer = await client.set_mode(subject, before or READWRITE)
+    if not answer.ok:
+        raise ConfigError(f"{client.refusal(f'the mode {before or READWRITE}', answer)}; {subject} is left in {IMPORT}")
+
+
+def _changes(lack: Lack) -> list[Change]:
+    missing = [
+        Change(lack.subject, "schema", "missing", f"version {one.number}, id {one.schema_id}") for one in lack.versions
+    ]
+    return missing or [Change(lack.subject, "mode", IMPORT, "as the registry's")]

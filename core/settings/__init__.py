@@ -1,0 +1,1 @@
+"""Settings: their models, where they are read from, their documentation."""

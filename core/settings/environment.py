@@ -1,0 +1,138 @@
+"""The HEADRACE_ variables of a process: which are settings, which name a file with one, and which Kubernetes has made.
+
+Kubernetes makes variables for every Service of a namespace, by its name: for one called headrace or headrace-ingress
+these begin as ours do, and one of them may have the very name of a setting. They are known by name and value together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from ipaddress import ip_address
+from pathlib import Path
+from typing import NamedTuple
+
+from core.errors import ConfigError
+from core.settings.catalog import PREFIX, by_name, sections
+
+IGNORED = (f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
+"""Names that the tests and the bench keep for themselves."""
+OF_CLIENTS = (f"{PREFIX}URL", f"{PREFIX}API_KEY", f"{PREFIX}API_KEY_FILE")
+"""Names that tell the commands which talk HTTP where to go; no settings."""
+FILE = "_FILE"
+FILE_BYTES = 1_048_576
+"""Largest file that a variable may name; a device or a log would otherwise fill the memory."""
+
+_URL = re.compile(r"(?:tcp|udp|sctp)://(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= 65_535
+
+
+def _is_url(text: str) -> bool:
+    url = _URL.fullmatch(text)
+    return url is not None and _is_port(url[3]) and _is_address(url[1] or url[2])
+
+
+def _service(name: str) -> re.Pattern[str]:
+    return re.compile(rf"{PREFIX.removesuffix('_')}(?:_[A-Z0-9_]+)?_{name}")
+
+
+_SERVICE: Sequence[tuple[re.Pattern[str], Callable[[str], bool]]] = (
+    (_service(r"(?:SERVICE_HOST|PORT_\d+_(?:TCP|UDP|SCTP)_ADDR)"), _is_address),
+    (_service(r"(?:SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_\d+_(?:TCP|UDP|SCTP)_PORT)"), _is_port),
+    (_service(r"PORT_\d+_(?:TCP|UDP|SCTP)_PROTO"), frozenset(("tcp", "udp", "sctp")).__contains__),
+    (_service(r"PORT(?:_\d+_(?:TCP|UDP|SCTP))?"), _is_url),
+)
+"""Forms of names, each with the form of its values; HEADRACE_SERVICE_PORT is a number or, of a Service that is called
+headrace-service, a URL."""
+
+
+class Given(NamedTuple):
+    """What the environment sets."""
+
+    values: dict[str, str]
+    """The variable of a setting → its text."""
+    sources: dict[str, str]
+    """The variable of a setting → the one that was really given: itself, or the one that named a file."""
+
+
+def given(environ: Mapping[str, str]) -> Given:
+    """Keep the variables that are set; an unknown name is a mistake and not silently without effect.
+
+    Raises ConfigError, which never repeats what stands in a file.
+    """
+    names = set()
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or name.startswith(IGNORED) or name in OF_CLIENTS:
+            continue
+        if is_service_variable(name, value):
+            continue
+        setting = name if name in by_name() else name.removesuffix(FILE)
+        if setting not in by_name():
+            raise ConfigError(f"{name} is not a setting{nearest(name, _names(name))}")
+        names.add(setting)
+    values = {name: text for name in names if (text := text_of(name, environ)) is not None}
+    return Given(values, {name: name + FILE if environ.get(name + FILE) else name for name in values})
+
+
+def text_of(name: str, environ: Mapping[str, str]) -> str | None:
+    """Return what a variable, or the file that NAME_FILE names, holds; None when neither is set. Raises ConfigError."""
+    value, path = environ.get(name), environ.get(name + FILE)
+    if value and is_service_variable(name, value):
+        value = None
+    if path and value:
+        raise ConfigError(f"{name} and {name}{FILE} are both set; only one of them may be")
+    return _file_text(name + FILE, path) if path else value or None
+
+
+def is_service_variable(name: str, value: str) -> bool:
+    """Tell a variable that Kubernetes has made for a Service, by the form of its name and of its value."""
+    return any(form.fullmatch(name) and fits(value) for form, fits in _SERVICE)
+
+
+def service_variables(environ: Mapping[str, str]) -> list[str]:
+    """List the variables that are passed over because Kubernetes has made them for a Service."""
+    return sorted(name for name, value in environ.items() if is_service_variable(name, value))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Name the setting that was probably meant."""
+    near = get_close_matches(name, [*known, *sections()], n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else "; `headrace config print` lists all"
+
+
+def _names(wrong: str) -> list[str]:
+    """List the names that a wrong one may stand for."""
+    files = [setting + FILE for setting in by_name()] if wrong.endswith(FILE) else []
+    return [*by_name(), *files]
+
+
+def _file_text(variable: str, path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"the file {path} that {variable} names cannot be read: {error.strerror}") from None
+    except ValueError:  # a path with a zero byte
+        raise ConfigError(f"the file that {variable} names cannot be read: its path is none") from None
+    if len(data) > FILE_BYTES:
+        raise ConfigError(f"the file {path} that {variable} names is larger than {FILE_BYTES} bytes")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"the file {path} that {variable} names is no UTF-8 text") from None
+    text = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
+    if not text:
+        raise ConfigError(f"the file {path} that {variable} names is empty")
+    return text

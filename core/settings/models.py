@@ -1,0 +1,291 @@
+"""The settings of every role: defaults < headrace.toml < HEADRACE_* environment < flags.
+
+Each field names its unit, its range and its effect; `headrace config print` shows the effective values and the README's
+table is made from here. Sections are one level deep, so `webhooks.allow_private` is HEADRACE_WEBHOOKS_ALLOW_PRIVATE.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
+
+from core.apikeys import digest_of
+from core.settings.batches import BatchSettings
+from core.settings.direct import DirectSettings
+from core.settings.section import Section, http_url, split_commas
+from core.settings.webhooks import WebhookSettings
+
+LEVELS = ("online", "offline")
+
+
+class KafkaSettings(Section):
+    bootstrap: str = Field("127.0.0.1:9092", description="Brokers, HOST:PORT, comma separated.")
+    topic_prefix: str = Field(
+        "headrace.", pattern=r"^[a-zA-Z0-9._-]*$", description="Put before every topic and group name."
+    )
+    partitions: int = Field(6, ge=1, le=9999, description="P: partitions of every partitioned topic; 48 for a cluster.")
+    replication_factor: int = Field(1, ge=1, description="Copies of every partition; 3 for a cluster.")
+    min_insync_replicas: int = Field(
+        1, ge=1, description="Copies that must hold a write before it counts; 2 for a cluster."
+    )
+    work_partitions: int = Field(
+        4, ge=1, description="Partitions of each work topic: the most dispatchers that share a queue."
+    )
+    max_queues: int = Field(500, ge=1, description="Most registered queues; each has two work topics.")
+    request_timeout_s: float = Field(
+        10, gt=0, description="Seconds a broker may take to answer before a write is refused."
+    )
+    max_message_bytes: int = Field(1_048_576, ge=65_536, description="Largest record, bytes.")
+    registry_url: str | None = Field(
+        None, description="Outside schema registry that is told our schemas when topics are applied; unset: none."
+    )
+    registry_user: str = Field("", pattern=r"^[^:]*$", description="User, or name of the key, for that registry.")
+    registry_password: SecretStr | None = Field(None, description="Password for that registry.")
+
+    _registry = field_validator("registry_url")(http_url)
+
+
+class IngressSettings(Section):
+    host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs an API key.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
+    max_body_bytes: int = Field(16_777_216, ge=1024, description="Largest request body, bytes; beyond it 413.")
+    max_upload_bytes: int = Field(
+        26_214_400, ge=1024, description="Files of one form (audio, images) together, bytes; beyond it 413."
+    )
+    max_connections: int = Field(30_000, ge=1, description="Open connections of clients; beyond it 503.")
+    max_waiting: int = Field(20_000, ge=1, description="Blocking and streaming requests held at once; beyond it 503.")
+    queue_max_waiting: int = Field(
+        0, ge=0, le=1_000_000_000,
+        description="Most tasks of a level that may wait in a queue which names no limit; beyond it 429. 0: no limit.",
+    )  # fmt: skip
+    keep_alive_s: float = Field(10, gt=0, description="Seconds between comment lines on a silent stream.")
+    auto_register: bool = Field(True, description="Register a queue on its first use; false refuses unknown queues.")
+    max_timeout_s: int = Field(600, ge=1, description="Longest time-out of a blocking or streaming put, seconds.")
+    hold_s: float = Field(
+        590, gt=0, description="Seconds a call is held for its answer; then 504, and the task goes on."
+    )
+    default_queue: str = Field(
+        "default", pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="Queue of requests that name none."
+    )
+    check_models: bool = Field(
+        True, description="Refuse a model that no upstream lists, 404; false leaves it to the upstream."
+    )
+    require_user: bool = Field(
+        False, description="Refuse completion-messages and files without a user; false takes DEFAULT-USER."
+    )
+
+
+class AuthSettings(Section):
+    api_keys: Annotated[list[SecretStr], NoDecode] = Field(
+        default_factory=list,
+        description="Bearer keys, each a tenant of its own; a key or its sha256:HEX. One alone has the scope admin. "
+        "Empty on loopback means hr-local.",
+    )
+    keys_file: Path | None = Field(
+        None,
+        description="More keys, TOML or .json: tenants with several keys, scopes and limits. Read anew when changed.",
+    )
+    requests_per_minute: int = Field(
+        0, ge=0, description="Submits per minute and ingress of a key that names no limit; 0: no limit."
+    )
+    concurrency: int = Field(
+        0, ge=0, description="Requests held at once per ingress by a key that names no limit; 0: no limit."
+    )
+
+    _split = field_validator("api_keys", mode="before")(split_commas)
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys(cls, keys: list[SecretStr]) -> list[SecretStr]:
+        for number, key in enumerate(keys, 1):
+            try:
+                digest_of(key.get_secret_value())
+            except ValueError as error:
+                raise ValueError(f"entry {number} {error}") from None
+        return keys
+
+
+class StreamsSettings(Section):
+    lease_s: float = Field(10, gt=0, description="Seconds without a heartbeat after which a worker counts as lost.")
+    max_attempts: int = Field(5, ge=1, description="Tries of one task, the first included.")
+    max_lost_workers: int = Field(3, ge=1, description="Workers a task may lose before it fails as worker_lost.")
+    retry_base_s: float = Field(1, gt=0, description="Wait before the second attempt, seconds; doubles from there.")
+    retry_max_s: float = Field(60, gt=0, description="Longest wait between two attempts, seconds.")
+    batch_records: int = Field(500, ge=1, le=5000, description="Most records folded in one durable batch.")
+    online_linger_s: float = Field(0.001, ge=0, le=1, description="Seconds the online lane waits to fill a batch.")
+    offline_linger_s: float = Field(0.05, ge=0, le=1, description="Seconds the offline lane waits to fill a batch.")
+    store: Literal["rocksdb", "memory"] = Field(
+        "rocksdb", description="Where the state table is kept; memory is for tests."
+    )
+    session_timeout_s: float = Field(
+        8, ge=6, description="Seconds after which Kafka takes a silent scheduler for dead."
+    )
+    start_timeout_s: int = Field(
+        0, ge=0, description="Seconds until a worker must have begun a task that names no start_timeout; 0: no limit."
+    )
+    run_timeout_s: int = Field(
+        0, ge=0, description="Seconds one call may take for a task that names no run_timeout; 0: until its deadline."
+    )
+    result_retention_s: int = Field(
+        86_400, ge=1, le=604_800, description="Seconds a result can be fetched before its task is expired."
+    )
+    idempotency_s: int = Field(
+        86_400, ge=1, le=604_800, description="Seconds an Idempotency-Key stands for the first task that came with it."
+    )
+
+
+class DispatcherSettings(Section):
+    only: Literal["all", "inference", "webhooks", "batches"] = Field("all", description="Run one part alone.")
+    concurrency: int = Field(64, ge=1, description="Calls at once toward one upstream.")
+    offline_share: float = Field(
+        0.1, ge=0, le=0.9, description="Share of the slots kept for offline tasks (and online ones)."
+    )
+    commit_interval_s: float = Field(
+        0.5, gt=0, le=5, description="Seconds between commit ticks: what a kill -9 can re-run."
+    )
+    heartbeat_s: float = Field(2, gt=0, description="Seconds between a worker's heartbeats.")
+    grace_s: float = Field(6, ge=0, description="Seconds that running calls get to finish at shutdown.")
+    connect_timeout_s: float = Field(5, gt=0, description="Seconds to reach an upstream.")
+    max_answer_bytes: int = Field(
+        67_108_864, ge=1024, description="Largest upstream answer, bytes; beyond it the task fails."
+    )
+    chunk_window_s: float = Field(
+        0.02, ge=0, le=1, description="Seconds of tokens gathered into one chunk after the first."
+    )
+
+
+class UpstreamSettings(Section):
+    urls: Annotated[list[str], NoDecode] = Field(
+        default_factory=lambda: ["http://127.0.0.1:8200/v1"],
+        description="OpenAI-compatible servers, base URLs ending in /v1, comma separated.",
+    )
+    api_key: SecretStr | None = Field(None, description="Bearer key sent to the upstreams.")
+
+    _split = field_validator("urls", mode="before")(split_commas)
+
+    @field_validator("urls")
+    @classmethod
+    def _http(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} is no http:// or https:// URL")
+            if "@" in url.partition("://")[2].partition("/")[0]:
+                raise ValueError("a URL must not hold credentials; give the key as upstream.api_key")
+        return [url.rstrip("/") for url in urls]
+
+
+class StorageSettings(Section):
+    url: str | None = Field(
+        None, description="Object store for big bodies, such as s3://bucket/prefix; unset: DATA_DIR/objects."
+    )
+    inline_bytes: int = Field(
+        262_144, ge=1024, le=900_000, description="Bodies above this go to the object store, bytes."
+    )
+    sweep_s: float = Field(600, gt=0, description="Seconds between two sweeps for bodies that are not needed any more.")
+
+    @field_validator("url")
+    @classmethod
+    def _no_credentials(cls, url: str | None) -> str | None:
+        if url is not None and "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError(
+                "the URL must not hold credentials; give them by the variables of the store, such as AWS_*"
+            )
+        return url
+
+
+class UploadSettings(Section):
+    image_bytes: int = Field(10_485_760, ge=1, description="Largest image of files/upload, bytes; beyond it 413.")
+    audio_bytes: int = Field(52_428_800, ge=1, description="Largest audio file of files/upload, bytes.")
+    video_bytes: int = Field(104_857_600, ge=1, description="Largest video of files/upload, bytes.")
+    other_bytes: int = Field(15_728_640, ge=1, description="Largest other file of files/upload, bytes.")
+    per_request: int = Field(10, ge=1, description="Most files that one completion-messages request may name.")
+    retention_s: int = Field(
+        604_800, ge=60, description="Seconds that a file of files/upload can be named; then it is removed."
+    )
+
+
+class LocalSettings(Section):
+    broker_port: int = Field(
+        0, ge=0, le=65535, description="Port of the embedded broker; 0 keeps the one chosen first."
+    )
+    model_port: int = Field(0, ge=0, le=65535, description="Port of the local model; 0 picks a free one.")
+    broker_heap_mb: int = Field(512, ge=128, description="Heap of the embedded broker, MB.")
+
+
+class ModelSettings(Section):
+    """One model, as [models.NAME] in headrace.toml."""
+
+    sync: bool = Field(True, description="Hold calls for their answer; false makes async the default.")
+    prompt_price: Decimal = Field(Decimal(0), ge=0, description="Price of one unit of prompt tokens.")
+    completion_price: Decimal = Field(Decimal(0), ge=0, description="Price of one unit of completion tokens.")
+    price_unit: Decimal = Field(
+        Decimal("0.001"), gt=0, description="One token in units of the prices: 0.001 per 1,000."
+    )
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="Currency of the prices.")
+
+
+class QueueSettings(Section):
+    """One queue's defaults, as [queues.NAME] in headrace.toml."""
+
+    level: Literal[0, 1] = Field(0, description="Level of async tasks that name none: 0 online, 1 offline.")
+    timeout_s: int | None = Field(None, ge=1, description="Time-out of tasks that name none, seconds.")
+    model: str | None = Field(None, description="Model of requests that cannot name one, such as completion-messages.")
+    max_waiting: int | None = Field(
+        None, ge=0, le=1_000_000_000,
+        description="Most tasks of a level that may wait; beyond it 429. 0: any; unset: ingress.queue_max_waiting.",
+    )  # fmt: skip
+    prompt: str | None = Field(
+        None, description="Template of the prompt for completion-messages; {name} is filled from inputs."
+    )
+
+
+class LogSettings(Section):
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    format: Literal["text", "json"] = Field("text", description="One JSON object per line, or text for people.")
+
+
+class Settings(Section):
+    data_dir: Path = Field(Path(".headrace"), description="Where local state is kept; may be deleted while stopped.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of /metrics and /livez of streams and dispatcher; 0 is off."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of that port.")
+    kafka: KafkaSettings = KafkaSettings()
+    ingress: IngressSettings = IngressSettings()
+    auth: AuthSettings = AuthSettings()
+    streams: StreamsSettings = StreamsSettings()
+    dispatcher: DispatcherSettings = DispatcherSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    direct: DirectSettings = DirectSettings()
+    storage: StorageSettings = StorageSettings()
+    uploads: UploadSettings = UploadSettings()
+    batches: BatchSettings = BatchSettings()
+    local: LocalSettings = LocalSettings()
+    log: LogSettings = LogSettings()
+    models: dict[str, ModelSettings] = Field(default_factory=dict, description="Prices and defaults by model.")
+    queues: dict[str, QueueSettings] = Field(default_factory=dict, description="Defaults by queue.")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        """Refuse settings that do not go together."""
+        copies, needed = self.kafka.replication_factor, self.kafka.min_insync_replicas
+        if needed > copies:
+            raise ValueError(
+                f"kafka.min_insync_replicas ({needed}) must not be above kafka.replication_factor ({copies}): no write "
+                "could ever count"
+            )
+        if self.streams.lease_s < self.dispatcher.heartbeat_s:
+            raise ValueError(
+                f"streams.lease_s ({self.streams.lease_s:g}) must not be below dispatcher.heartbeat_s "
+                f"({self.dispatcher.heartbeat_s:g}): every worker would count as lost between two heartbeats"
+            )
+        return self
+
+    def topic(self, name: str) -> str:
+        """Return the full name of a topic or group."""
+        return self.kafka.topic_prefix + name

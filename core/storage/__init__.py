@@ -1,0 +1,1 @@
+"""Large bodies: the object store and temporary files."""

@@ -1,0 +1,289 @@
+"""The object store for bodies too large for a record (claim checks): a local folder, or S3, GCS, Azure by URL.
+
+A local write goes to a file beside and is renamed, so a reader never sees half a body. It outlives the process; like
+Kafka's own log segments it reaches the disk when the kernel chooses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from core.errors import ConfigError, HeadraceError, Unavailable
+from core.settings.models import Settings
+from schemas.common import Blob
+
+INLINE_HASH_BYTES = 1_048_576
+"""Hashing more than this would hold the event loop for longer than a millisecond."""
+ARRIVING = "arriving/"
+"""Where an upload lies until it belongs to a task. What is found there an hour later never came to belong to one."""
+READ_BYTES = 262_144
+LIST_SLICE = 500
+LOCAL_PART_BYTES = 262_144
+REMOTE_PART_BYTES = 5_242_880
+"""S3 takes no smaller parts. A body that is being written costs two parts of memory: one fills, one is on its way."""
+
+
+class BlobMissing(HeadraceError):
+    """The stored body is not in the object store; check its retention rules."""
+
+    code = "body_missing"
+
+
+class BlobCorrupt(HeadraceError):
+    """The stored body is not the one that was written; check the object store."""
+
+    code = "body_corrupt"
+
+
+class Stored(NamedTuple):
+    """One object as the store lists it."""
+
+    name: str
+    modified_ms: int
+
+
+class BlobStore:
+    """Puts, gets and deletes bodies; an object store that does not answer raises Unavailable."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._local = Path(store.prefix) if isinstance(store, LocalStore) and store.prefix else None
+
+    async def put(self, data: bytes, *, name: str, media_type: str) -> Blob:
+        """Keep a body under a path of the caller's choice; a second put under the name replaces the first."""
+        digest = await _digest(data)
+        try:
+            await obstore.put_async(self._store, name, data, attributes=self._attributes(media_type))
+        except (BaseError, OSError) as error:
+            raise _unavailable("write", name, error) from error
+        return {"uri": name, "size": len(data), "sha256": digest}
+
+    def writer(self, name: str, *, media_type: str) -> BlobWriter:
+        """Keep a body of unknown size piece by piece: `async with blobs.writer(…) as writer`."""
+        part_bytes = LOCAL_PART_BYTES if isinstance(self._store, LocalStore) else REMOTE_PART_BYTES
+        file = obstore.open_writer_async(
+            self._store,
+            name,
+            attributes=self._attributes(media_type),
+            buffer_size=part_bytes,
+            max_concurrency=1,
+        )
+        return BlobWriter(file, name)
+
+    async def get(self, blob: Blob) -> bytes:
+        """Return the body; raises BlobMissing, or BlobCorrupt when size or digest differ."""
+        try:
+            answer = await obstore.get_async(self._store, blob["uri"])
+            data = bytes(await answer.bytes_async())
+        except FileNotFoundError as error:
+            raise BlobMissing(f"the stored body {blob['uri']} is not in the object store") from error
+        except (BaseError, OSError) as error:
+            raise _unavailable("read", blob["uri"], error) from error
+        if len(data) != blob["size"]:
+            raise BlobCorrupt(f"the stored body {blob['uri']} has {len(data)} bytes instead of {blob['size']}")
+        if await _digest(data) != blob["sha256"]:
+            raise BlobCorrupt(f"the stored body {blob['uri']} does not have the digest it was written with")
+        return data
+
+    async def open(self, blob: Blob) -> AsyncGenerator[bytes, None]:
+        """Return the body as a stream of pieces; raises BlobMissing, or BlobCorrupt when its size differs.
+
+        The stream raises BlobCorrupt instead of its last piece when the digest differs, so that nobody takes a wrong
+        body for a whole one.
+        """
+        try:
+            answer = await obstore.get_async(self._store, blob["uri"])
+        except FileNotFoundError as error:
+            raise BlobMissing(f"the stored body {blob['uri']} is not in the object store") from error
+        except (BaseError, OSError) as error:
+            raise _unavailable("read", blob["uri"], error) from error
+        if answer.meta["size"] != blob["size"]:
+            raise BlobCorrupt(
+                f"the stored body {blob['uri']} has {answer.meta['size']} bytes instead of {blob['size']}"
+            )
+        return _checked(answer, blob)
+
+    async def part(self, name: str, begin: int, end: int) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of an object from one position up to, but not with, another.
+
+        Raises BlobMissing, and BlobCorrupt when the object ends before; no digest is checked, for it is of the whole.
+        """
+        try:
+            answer = await obstore.get_async(self._store, name, options={"range": (begin, end)})
+            if answer.meta["size"] < end:
+                raise BlobCorrupt(f"the stored body {name} has {answer.meta['size']} bytes instead of {end}")
+            async for piece in answer.stream(min_chunk_size=READ_BYTES):
+                yield bytes(piece)
+        except FileNotFoundError as error:
+            raise BlobMissing(f"the stored body {name} is not in the object store") from error
+        except (BaseError, OSError) as error:
+            raise _unavailable("read", name, error) from error
+
+    async def move(self, blob: Blob, name: str) -> Blob:
+        """Give a body another name; raises BlobMissing."""
+        try:
+            await obstore.rename_async(self._store, blob["uri"], name)
+        except FileNotFoundError as error:
+            raise BlobMissing(f"the stored body {blob['uri']} is not in the object store") from error
+        except (BaseError, OSError) as error:
+            raise _unavailable("move", blob["uri"], error) from error
+        return {**blob, "uri": name}
+
+    async def read(self, name: str) -> bytes:
+        """Return a small object by its name alone, unchecked; raises BlobMissing."""
+        try:
+            answer = await obstore.get_async(self._store, name)
+            return bytes(await answer.bytes_async())
+        except FileNotFoundError as error:
+            raise BlobMissing(f"{name} is not in the object store") from error
+        except (BaseError, OSError) as error:
+            raise _unavailable("read", name, error) from error
+
+    async def delete(self, blob: Blob) -> None:
+        """Remove a body; one that is not there is removed already."""
+        await self.remove(blob["uri"])
+
+    async def remove(self, name: str) -> None:
+        """Remove what has this name; one that is not there is removed already."""
+        try:
+            await obstore.delete_async(self._store, name)
+        except FileNotFoundError:
+            return
+        except (BaseError, OSError) as error:
+            raise _unavailable("delete", name, error) from error
+
+    async def listed(self, prefix: str) -> AsyncIterator[list[Stored]]:
+        """List all objects below a prefix, some at a time; what comes and goes meanwhile may be in it or not."""
+        try:
+            async for batch in obstore.list(self._store, prefix, chunk_size=LIST_SLICE):
+                yield [Stored(meta["path"], int(meta["last_modified"].timestamp() * 1000)) for meta in batch]
+        except FileNotFoundError:
+            return
+        except (BaseError, OSError) as error:
+            raise _unavailable("list", prefix, error) from error
+
+    async def remove_torsos(self, *, older_s: float) -> int:
+        """Remove the beginnings of bodies whose writer was killed; returns how many.
+
+        Only a local folder shows them, as NAME#N; for S3 set a lifecycle rule that ends unfinished multipart uploads.
+        """
+        if self._local is None:
+            return 0
+        try:
+            return await asyncio.to_thread(_remove_torsos, self._local, time.time() - older_s)
+        except OSError as error:
+            raise _unavailable("tidy", str(self._local), error) from error
+
+    def _attributes(self, media_type: str) -> dict[str, str] | None:
+        """Return what is kept with a body; the local file system has no place for a media type and refuses one."""
+        return None if isinstance(self._store, LocalStore) else {"Content-Type": media_type}
+
+
+class BlobWriter:
+    """A body on its way to the store; nothing is there before `finish`, and leaving the block without it drops all."""
+
+    def __init__(self, file: obstore.AsyncWritableFile, name: str) -> None:
+        self._file: obstore.AsyncWritableFile | None = file
+        self._name = name
+        self._digest = sha256()
+        self.size = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.drop()
+
+    async def write(self, data: bytes) -> None:
+        """Append a piece, best of some 10 to 1,000 KB; raises Unavailable."""
+        assert self._file is not None  # noqa: S101 - written before finish
+        self._digest.update(data)
+        self.size += len(data)
+        try:
+            await self._file.write(data)
+        except (BaseError, OSError) as error:
+            raise _unavailable("write", self._name, error) from error
+
+    async def finish(self) -> Blob:
+        """Make the body visible under its name; raises Unavailable."""
+        assert self._file is not None  # noqa: S101 - finished once
+        try:
+            await self._file.close()
+        except (BaseError, OSError) as error:
+            raise _unavailable("write", self._name, error) from error
+        self._file = None
+        return {"uri": self._name, "size": self.size, "sha256": self._digest.hexdigest()}
+
+    def drop(self) -> None:
+        """Forget what was written, unless it is finished: a file that nobody holds is removed by the store."""
+        self._file = None
+
+
+def open_blobs(settings: Settings) -> BlobStore:
+    """Open the configured object store; raises ConfigError."""
+    if settings.storage.url is None:
+        folder = settings.data_dir / "objects"
+        try:
+            return BlobStore(LocalStore(folder.absolute(), mkdir=True))
+        except (BaseError, OSError) as error:
+            raise ConfigError(
+                f"big bodies cannot be kept in {folder}: {_first_line(error)}; choose another data_dir"
+            ) from error
+    try:
+        return BlobStore(from_url(settings.storage.url))
+    except (BaseError, OSError, ValueError) as error:
+        raise ConfigError(f"storage.url names no object store that can be used: {_first_line(error)}") from error
+
+
+async def _checked(answer: obstore.GetResult, blob: Blob) -> AsyncGenerator[bytes, None]:
+    digest, held = sha256(), b""
+    try:
+        async for piece in answer.stream(min_chunk_size=READ_BYTES):
+            digest.update(piece)
+            if held:
+                yield held
+            held = bytes(piece)
+    except (BaseError, OSError) as error:
+        raise _unavailable("read", blob["uri"], error) from error
+    if digest.hexdigest() != blob["sha256"]:
+        raise BlobCorrupt(f"the stored body {blob['uri']} does not have the digest it was written with")
+    if held:
+        yield held
+
+
+def _remove_torsos(folder: Path, before_s: float) -> int:
+    count = 0
+    for path in folder.rglob("*#[0-9]*"):
+        with suppress(FileNotFoundError):  # finished meanwhile
+            if path.stat().st_mtime < before_s:
+                path.unlink()
+                count += 1
+    return count
+
+
+async def _digest(data: bytes) -> str:
+    if len(data) <= INLINE_HASH_BYTES:
+        return sha256(data).hexdigest()
+    return (await asyncio.to_thread(sha256, data)).hexdigest()
+
+
+def _unavailable(verb: str, name: str, error: Exception) -> Unavailable:
+    return Unavailable(f"the object store could not {verb} {name}: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    """Leave out the debug structure that obstore appends."""
+    return str(error).partition("\n")[0]

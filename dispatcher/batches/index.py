@@ -1,0 +1,125 @@
+"""What the dispatcher knows of the batches: the newest row of each that has not ended, by home partition."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+
+from aiokafka import TopicPartition
+
+from core.clock import epoch_ms
+from core.kafka.topic_follower import Records, Tail
+from core.settings.models import Settings
+from dispatcher.batches.output_segments import names_of
+from dispatcher.inference.work_item import Recent
+from schemas import bitmap, topics
+from schemas.batches import BATCH_ENDED, Batch
+from schemas.codec import BATCH, SchemaError
+from schemas.framing import FramingError
+from schemas.ids import MODE_LETTERS, parse
+
+LATELY_MS = 3_600_000
+"""At a start all batches of the last weeks are read; those that ended so long ago were tidied up by their owner."""
+MAX_ENDED = 1_000
+"""Other processes' partitions fill this, too; what is pushed out are pieces that nobody can see.
+
+A piece that no row names costs its bytes and nothing else.
+"""
+
+REMEMBERED = 10_000
+"""Batches that have ended, whose work might be read once more."""
+LINE = f"-{MODE_LETTERS['batch']}-"
+Stamp = tuple[int, int, int]
+"""What the ids of one batch's lines have in common: home, queue number and second."""
+
+log = logging.getLogger(__name__)
+
+
+class Rows:
+    """A fold of the topic of batches; `on_change` is told of the home whose rows have changed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+    ) -> None:
+        self.on_change: Callable[[int], None] = lambda _: None
+        self._lines: dict[Stamp, str] = {}
+        self._over = Recent(REMEMBERED)
+        self._ended: dict[int, dict[str, frozenset[str]]] = defaultdict(dict)
+        self._rows: dict[int, dict[str, Batch]] = defaultdict(dict)
+        self._opened = False
+        topic = settings.topic(topics.BATCHES)
+        self._tail = Tail(settings, name=f"{name}-rows", topics=[topic], handle=self.fold)
+
+    async def open(self) -> None:
+        """Read the whole topic, then follow it; a second call does nothing."""
+        if not self._opened:
+            self._opened = True
+            await self._tail.open()
+            await self._tail.wait_caught_up()
+
+    async def close(self) -> None:
+        """Stop following; a second call does nothing."""
+        if self._opened:
+            self._opened = False
+            await self._tail.close()
+
+    def of(self, home: int) -> list[Batch]:
+        """Return the batches of a partition that have not ended, the oldest first."""
+        return sorted(self._rows[home].values(), key=lambda row: (row["created_ms"], row["id"]))
+
+    def get(self, home: int, batch_id: str) -> Batch | None:
+        """Return the newest row of a batch that has not ended."""
+        return self._rows[home].get(batch_id)
+
+    def ended(self, home: int) -> dict[str, frozenset[str]]:
+        """Return the batches that have ended lately, with the names of the pieces that count; to be emptied."""
+        return self._ended[home]
+
+    def has_outcome(self, task_id: str) -> bool:
+        """Tell whether a task is a line whose outcome is in the log: its work must not be done again.
+
+        A dispatcher that was killed has not committed its last moments, so work is read that was done.
+        """
+        if LINE not in task_id:
+            return False
+        line = parse(task_id)
+        stamp = (line.partition, line.queue_number, line.time_s)
+        if stamp in self._over:
+            return True
+        row = self._rows[line.partition].get(self._lines.get(stamp, ""))
+        return row is not None and bitmap.has(row["ended"], line.serial)
+
+    def fold(self, tp: TopicPartition, records: Records) -> None:
+        """Take the next rows; of several of one batch only the last is decoded, for they are large and come often."""
+        newest = {record.key or b"": record.value for record in records}
+        for key, value in newest.items():
+            self._fold(tp.partition, key.decode(errors="replace"), value)
+        self.on_change(tp.partition)
+
+    def _fold(self, home: int, batch_id: str, value: bytes | None) -> None:
+        row: Batch | None = None
+        if value is not None:
+            try:
+                row = BATCH.decode(value)
+            except (FramingError, SchemaError) as error:
+                log.error("the row of %s: %s", batch_id, error, extra={"event": "batch_row_unreadable"})
+                return
+        if row is not None and row["state"] not in BATCH_ENDED:
+            self._rows[home][batch_id] = row
+            self._lines[home, row["queue_number"], row["stamp_s"]] = batch_id
+            return
+        if row is not None:
+            stamp = (home, row["queue_number"], row["stamp_s"])
+            self._lines.pop(stamp, None)
+            self._over.add(stamp)
+        self._rows[home].pop(batch_id, None)
+        if row is None or epoch_ms() - row["updated_ms"] < LATELY_MS:
+            ended = self._ended[home]
+            ended.pop(batch_id, None)
+            ended[batch_id] = names_of(row) if row is not None else frozenset()
+            while len(ended) > MAX_ENDED:
+                del ended[next(iter(ended))]

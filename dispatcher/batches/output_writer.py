@@ -1,0 +1,255 @@
+"""The writer of one partition: from the results of its batches' lines to the pieces of their output and error files.
+
+It reads only what the rows tell of, and goes on from what they say: a piece counts when the scheduler has taken it
+into the row. A writer that was frozen, or has lost its partition, finds the row elsewhere and its own pieces dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from core.clock import Clock, epoch_ms
+from core.errors import Unavailable
+from core.kafka.log_reader import Found, Lookup
+from core.kafka.producer import Producer
+from core.settings.models import Settings
+from core.storage.blobs import BlobStore
+from dispatcher import metrics
+from dispatcher.batches import output_lines, output_segments
+from dispatcher.batches.records import OFFLINE, LineTasks, about_batch
+from dispatcher.batches.segment_builder import Draft, Sent
+from dispatcher.batches.unsubmitted_lines import Rest
+from schemas import bitmap, topics
+from schemas.batches import Batch, piece_name
+from schemas.codec import RESULT, SchemaError
+from schemas.common import BatchPart
+from schemas.events import change
+from schemas.framing import FramingError
+from schemas.headers import BATCH_ID, find
+from schemas.ids import parse
+
+log = logging.getLogger(__name__)
+
+PIECE_BYTES = 4_194_304
+HELD_BYTES = 33_554_432
+"""What the writers of all partitions may hold together, if one process has them all."""
+MIN_HELD_BYTES = 262_144
+READ_RECORDS = 1_000
+READ_S = 10.0
+TURN = 100
+"""Records after which others have their turn: online calls may run in the same process."""
+MIN_AGE_S, MAX_AGE_S = 1.0, 300.0
+"""How long a line may wait for its piece: a hundredth of the batch's age, so that a batch of days has no millions."""
+ANSWER_S = 30.0
+"""How long the scheduler may take to take a part; then it is written anew, and only one of the two can count."""
+LOST_S = 60.0
+"""How long a result that must be there is looked for."""
+
+
+class Writer:
+    """Works step by step; what it holds can be dropped at any moment."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        home: int,
+        rows: Callable[[], list[Batch]],
+        lookup: Lookup,
+        blobs: BlobStore,
+        producer: Producer,
+        clock: Clock = epoch_ms,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._rows = rows
+        self._lookup = lookup
+        self._blobs = blobs
+        self._producer = producer
+        self._clock = clock
+        self._monotonic = monotonic
+        self._most_bytes = max(min(PIECE_BYTES, HELD_BYTES // settings.kafka.partitions), MIN_HELD_BYTES)
+        self._tp = TopicPartition(settings.topic(topics.results(OFFLINE)), home)
+        self._drafts: dict[str, Draft] = {}
+        self._missing: dict[str, float] = {}
+        self.uncountable: set[str] = set()
+        """Batches that were stopped before their file was counted, and whose file cannot be."""
+
+    async def step(self) -> bool:
+        """Read some results and write what is due; True when there is more to do at once. Raises Unavailable."""
+        rows = {row["id"]: row for row in self._rows() if row["state"] != "validating"}
+        self._follow(rows)
+        more = await self._read(rows)
+        for batch_id, draft in list(self._drafts.items()):
+            row = rows[batch_id]
+            last = await self._complete(row, draft)
+            if draft.sent is None and (last or self._is_due(row, draft)):
+                await self._write(row, draft, last=last)
+        return more
+
+    def _follow(self, rows: dict[str, Batch]) -> None:
+        """Bring the drafts in line with the rows."""
+        for batch_id in [one for one in self._drafts if one not in rows]:
+            del self._drafts[batch_id]
+            self._missing.pop(batch_id, None)
+            self.uncountable.discard(batch_id)
+        for batch_id, row in rows.items():
+            draft = self._drafts.get(batch_id)
+            if draft is not None:
+                late = draft.sent is not None and self._monotonic() - draft.sent.at_s > ANSWER_S
+                if draft.follows(row) and not (late and draft.sent is not None):
+                    continue
+                metrics.BATCH_PIECES_DROPPED.inc()
+                log.info(
+                    "batch %s: its files stand elsewhere than here, going on from there", batch_id,
+                    extra={"event": "batch_piece_dropped", "batch_id": batch_id},
+                )  # fmt: skip
+            self._drafts[batch_id] = Draft(row)
+
+    async def _read(self, rows: dict[str, Batch]) -> bool:
+        """Read the next results that the rows tell of; True when there are more."""
+        if self._is_full:
+            return False  # until the scheduler has taken a piece
+        behind = {one: draft.upto for one, draft in self._drafts.items() if is_behind(rows[one], draft)}
+        begin = min((upto for upto in behind.values() if upto is not None), default=None)
+        if begin is None:
+            return False
+        end = max((rows[one]["last_result"] or 0) for one in behind) + 1
+        drafts = {one: draft for one, draft in self._drafts.items() if draft.upto is not None and draft.upto >= begin}
+        position = await self._read_between(begin, end, drafts)
+        for draft in drafts.values():
+            draft.upto = max(draft.upto or 0, position)
+        return position < end
+
+    async def _read_between(self, begin: int, end: int, drafts: dict[str, Draft]) -> int:
+        """Read some results from an offset on; returns how far it came."""
+        position = begin
+        try:
+            async with asyncio.timeout(READ_S), aclosing(self._lookup.between(self._tp, begin, end)) as found:
+                async for record in found:
+                    position = record.offset + 1
+                    self._take(record, drafts)
+                    if self._is_full or position - begin >= READ_RECORDS:
+                        return position
+                    if not position % TURN:
+                        await asyncio.sleep(0)
+        except (TimeoutError, KafkaError, OSError) as error:
+            raise Unavailable(f"the results cannot be read: {error or type(error).__name__}") from error
+        if position == begin:  # what was there is not kept any more
+            first, _ = (await self._lookup.bounds([self._tp]))[self._tp]
+            return min(first, end) if first > begin else end
+        return end
+
+    @property
+    def _is_full(self) -> bool:
+        return sum(draft.size for draft in self._drafts.values()) >= self._most_bytes
+
+    def _take(self, record: Found, drafts: dict[str, Draft]) -> None:
+        batch_id = (find(record.headers, BATCH_ID) or b"").decode(errors="replace")
+        draft = drafts.get(batch_id)
+        if draft is None or record.value is None or record.offset < (draft.upto or 0):
+            return
+        try:
+            result = RESULT.decode(record.value)
+        except (FramingError, SchemaError) as error:
+            log.error(
+                "result %s-%d@%d: %s", record.topic, record.partition, record.offset, error,
+                extra={"event": "result_unreadable"},
+            )  # fmt: skip
+            return
+        draft.add(result["batch_line"], output_lines.line_of(result), now_s=self._monotonic())
+
+    async def _complete(self, row: Batch, draft: Draft) -> bool:
+        """Add what is missing to the files of a batch that ends; True when the draft then is the last one."""
+        if row["state"] == "in_progress" or is_behind(row, draft):
+            return False
+        if not self._has_results(row, draft) or (not row["total"] and row["id"] not in self.uncountable):
+            return False
+        if draft.rest is None:
+            draft.rest = Rest(self._blobs, row)
+        tasks = LineTasks(row)
+        while not draft.rest.over and not self._is_full:
+            for request, custom_id in await draft.rest.next():
+                line = output_lines.never_run(row, custom_id, task_id=parse(tasks.task_id(request)))
+                draft.add(request, line, now_s=self._monotonic())
+        return draft.rest.over
+
+    def _has_results(self, row: Batch, draft: Draft) -> bool:
+        """Tell whether every line that ran is here; one whose result is not kept any more gets an error for it."""
+        if draft.count(row["fed"]) >= row["fed"]:
+            return True
+        if bitmap.count(row["ended"]) < row["fed"]:  # the scheduler ends those of a stopped batch by slices
+            return False
+        since = self._missing.setdefault(row["id"], self._monotonic())
+        if self._monotonic() - since < LOST_S:
+            return False
+        tasks = LineTasks(row)
+        lost = [request for request in range(row["fed"]) if not draft.holds(request)]
+        log.error(
+            "batch %s: the results of %d lines are not in the log", row["id"], len(lost),
+            extra={"event": "batch_results_lost", "batch_id": row["id"], "count": len(lost)},
+        )  # fmt: skip
+        for request in lost:
+            task_id = parse(tasks.task_id(request))
+            line = output_lines.without_answer(None, "result_lost", "The result is not kept any more.", task_id=task_id)
+            draft.add(request, line, now_s=self._monotonic())
+        return True
+
+    def _is_due(self, row: Batch, draft: Draft) -> bool:
+        if not draft.lines:
+            return False
+        age_s = (self._clock() - row["created_ms"]) / 1000
+        patience_s = min(max(MIN_AGE_S, age_s / 100), MAX_AGE_S)
+        ends = row["state"] != "in_progress" and not is_behind(row, draft)
+        return ends or self._is_full or self._monotonic() - draft.since_s >= patience_s
+
+    async def _write(self, row: Batch, draft: Draft, *, last: bool) -> None:
+        """Store a piece and ask the scheduler to take it; raises Unavailable, and then the draft stays as it is."""
+        begin = draft.begin or 0
+        part: BatchPart = {
+            "end": begin if draft.upto is None else draft.upto,
+            "token": secrets.token_hex(8),
+            "output_bytes": 0,
+            "error_bytes": 0,
+            "output_lines": 0,
+            "error_lines": 0,
+        }
+        try:
+            await self._store(row["id"], part, draft)
+        except output_segments.BodyLost as lost:
+            log.error(
+                "batch %s: the answer to line %d is lost: %s", row["id"], lost.request, lost.code,
+                extra={"event": "batch_body_lost", "batch_id": row["id"]},
+            )  # fmt: skip
+            task_id = parse(LineTasks(row).task_id(lost.request))
+            custom_id = draft.lines[lost.request].custom_id
+            message = "The stored answer is lost."
+            draft.lines[lost.request] = output_lines.without_answer(custom_id, lost.code, message, task_id=task_id)
+            return
+        held = bitmap.of(draft.lines)
+        said = change(part=part, begin=begin, lines=held, last=last)
+        told = about_batch(self._settings, row, "batch_part", said, at_ms=self._clock())
+        await self._producer.send(told.address.topic, told.address.partition, told.record)
+        metrics.BATCH_LINES_WRITTEN.inc(len(draft.lines))
+        draft.cut(Sent(part, self._monotonic(), draft.written))
+
+    async def _store(self, batch_id: str, part: BatchPart, draft: Draft) -> None:
+        good = {request: line for request, line in draft.lines.items() if line.good}
+        bad = {request: line for request, line in draft.lines.items() if not line.good}
+        part["output_bytes"] = await output_segments.store(self._blobs, piece_name(batch_id, part, errors=False), good)
+        part["error_bytes"] = await output_segments.store(self._blobs, piece_name(batch_id, part, errors=True), bad)
+        part["output_lines"], part["error_lines"] = len(good), len(bad)
+
+
+def is_behind(row: Batch, draft: Draft) -> bool:
+    """Tell whether the log holds results of a batch that were not read."""
+    last = row["last_result"]
+    return last is not None and (draft.upto is None or draft.upto <= last)

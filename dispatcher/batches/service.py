@@ -1,0 +1,139 @@
+"""Batches in the dispatcher: every process that runs this part works for some of the partitions.
+
+The consumer group over the results of the offline lane only deals out the partitions; nothing is read through it and
+no offset is committed, for where the work stands is in the batches' rows. Two processes that believe to own the same
+partition, for as long as a rebalance or a freeze lasts, do double work and no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from core.clock import Deadline
+from core.kafka.log_reader import Lookup
+from core.kafka.producer import Producer
+from core.settings.models import Settings
+from core.storage.blobs import BlobStore
+from dispatcher import metrics
+from dispatcher.batches.index import Rows
+from dispatcher.batches.partition_worker import Home
+from dispatcher.batches.records import OFFLINE
+from dispatcher.batches.submitter import Turns
+from dispatcher.group_consumer import GroupReader
+from dispatcher.task_supervisor import Crew
+from schemas import topics
+
+log = logging.getLogger(__name__)
+
+GROUP = "batches"
+
+
+class Assignment(GroupReader):
+    """A member of the group that reads nothing."""
+
+    owned: frozenset[int] = frozenset()
+
+    def given(self, partitions: Iterable[TopicPartition]) -> None:
+        """Take the partitions, and hold their records back."""
+        super().given(partitions)
+        self.owned = frozenset(tp.partition for tp in partitions)
+        for tp in partitions:
+            self.hold(tp)
+
+
+class Batches:
+    """Open it, let it work, close it."""
+
+    def __init__(
+        self, settings: Settings, *, name: str, crew: Crew, producer: Producer, blobs: BlobStore, rows: Rows
+    ) -> None:
+        self._settings = settings
+        self._crew = crew
+        self._blobs = blobs
+        self._producer = producer
+        self._lookup = Lookup(settings, name=name)
+        self._rows = rows
+        rows.on_change = self._changed
+        self._turns = Turns()
+        self._assignment = Assignment(
+            settings,
+            name=name,
+            group=settings.topic(GROUP),
+            topics=[settings.topic(topics.results(OFFLINE))],
+            on_revoke=self._revoked,
+        )
+        self._homes: dict[int, tuple[Home, asyncio.Task[None]]] = {}
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin to work; raises Unavailable."""
+        await self._open_lookup()
+        await self._rows.open()
+        self._task = self._crew.spawn(self._run(), name="batches")
+
+    async def _open_lookup(self) -> None:
+        """Connect, more than once when the broker is busy: what runs beside must not end for it."""
+        names = [self._settings.topic(topics.results(OFFLINE))]
+        await self._lookup.open_patiently(names)
+
+    async def close(self, deadline: Deadline) -> None:
+        """Stop where it is: whoever comes next goes on from the rows."""
+        self._stopping = True
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=deadline.left(1.0))
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._let_go(set(self._homes))
+        await self._assignment.close(deadline)
+        await self._rows.close()
+        await self._lookup.close()
+
+    def ready(self) -> tuple[bool, Mapping[str, Any]]:
+        """Tell whether this process has been given its partitions."""
+        joined = self._assignment.assigned
+        return joined, {
+            "missing": [] if joined else ["the partitions of the batches are not dealt out yet"],
+            "partitions": len(self._homes),
+        }
+
+    async def _run(self) -> None:
+        while True:
+            await self._assignment.take(1)
+            if self._stopping:
+                return
+            owned = self._assignment.owned if self._assignment.assigned else frozenset()
+            await self._let_go(set(self._homes) - owned)
+            for number in owned - set(self._homes):
+                self._begin(number)
+            metrics.BATCHES_OPEN.set(sum(len(self._rows.of(number)) for number in self._homes))
+
+    def _begin(self, number: int) -> None:
+        home = Home(
+            self._settings,
+            number,
+            rows=self._rows,
+            lookup=self._lookup,
+            blobs=self._blobs,
+            producer=self._producer,
+            turns=self._turns,
+        )
+        self._homes[number] = home, self._crew.spawn(home.run(), name=f"batches-{number}")
+
+    async def _let_go(self, numbers: set[int]) -> None:
+        tasks = [self._homes.pop(number)[1] for number in numbers]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _revoked(self) -> None:
+        await self._let_go(set(self._homes))
+
+    def _changed(self, number: int) -> None:
+        if (found := self._homes.get(number)) is not None:
+            found[0].changed()

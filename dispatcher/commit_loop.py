@@ -1,0 +1,86 @@
+"""The commit tick: what still runs is claimed, then the offsets below it are committed.
+
+So an offset never waits for a model, and a kill -9 re-runs at most what was taken since the last tick. No claim
+waits for a commit: what is claimed is not run again, however late its offset is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from core.clock import Deadline
+from core.settings.models import Settings
+from dispatcher import metrics
+from dispatcher.event_outbox import Outbox
+from dispatcher.events import about_task
+from dispatcher.group_consumer import GroupReader
+from dispatcher.inference.runner import Runner
+from dispatcher.task_supervisor import Crew
+
+TICK_S = 10.0
+"""A tick that Kafka holds up for longer is given up; its claims stay in the outbox and the next tick goes on."""
+
+
+class Ticker:
+    """Tick at the commit interval, and at once when asked."""
+
+    def __init__(
+        self, settings: Settings, *, runner: Runner, outbox: Outbox, readers: Callable[[], Iterable[GroupReader]]
+    ) -> None:
+        self._settings = settings
+        self._runner = runner
+        self._outbox = outbox
+        self._readers = readers
+        self._claiming = asyncio.Lock()
+        self._committing: dict[GroupReader, asyncio.Task[None]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, crew: Crew) -> None:
+        """Begin to tick."""
+        self._task = crew.spawn(self._run(crew), name="ticker")
+
+    async def close(self) -> None:
+        """Stop ticking."""
+        tasks = [task for task in (self._task, *self._committing.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def tick(self, readers: Iterable[GroupReader], deadline: Deadline, *, last: bool = False) -> None:
+        """Claim everything that runs, then commit these readers; with the time up, what is safe by then.
+
+        `last` waits for the outcomes on their way too: whoever owns the partitions next must not run them again.
+        """
+        await self._claim(deadline)
+        if last:
+            await self._outbox.caught_up(deadline)
+        await asyncio.gather(*(reader.commit(deadline) for reader in readers))
+
+    async def _claim(self, deadline: Deadline) -> None:
+        async with self._claiming:
+            claims = self._runner.to_claim()
+            events = [
+                about_task(self._settings, item.work, happened, home=item.home, traceparent=item.traceparent)
+                for item, happened in claims
+            ]
+            if await self._outbox.put_all(events, deadline):
+                metrics.CLAIMED.inc(len(claims))
+                for item, happened in claims:
+                    item.streamed = happened["streamed"]
+                    item.claim()
+
+    async def _run(self, crew: Crew) -> None:
+        while True:
+            await asyncio.sleep(self._settings.dispatcher.commit_interval_s)
+            await self._claim(Deadline(TICK_S))
+            for reader in self._readers():
+                if reader.to_commit and reader not in self._committing:
+                    self._committing[reader] = crew.spawn(self._commit(reader), name=f"commit-{reader.name}")
+
+    async def _commit(self, reader: GroupReader) -> None:
+        """Commit beside the ticks: one that hangs, as after a broker's return, holds up nobody but its own reader."""
+        try:
+            await reader.commit()
+        finally:
+            del self._committing[reader]

@@ -1,0 +1,162 @@
+"""Events on their way to Kafka: kept until they are acknowledged, in order, however long Kafka is away.
+
+One packed write is under way at a time; what comes meanwhile goes with the next, so that load makes larger writes and
+not more of them. A write that failed is repeated as a whole: an event may then lie in its topic twice, and the
+scheduler drops the second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from core.clock import Deadline
+from core.errors import Unavailable
+from core.kafka.producer import Producer, Record
+from dispatcher import metrics
+from dispatcher.events import Address, Addressed
+from dispatcher.task_supervisor import Crew
+
+log = logging.getLogger(__name__)
+
+MAX_WRITE = 1000
+MAX_WRITE_BYTES = 8_388_608
+FULL_RECORDS = 2000
+FULL_BYTES = 33_554_432
+"""Beyond this no new work is taken: outcomes that Kafka does not accept must not fill the memory."""
+RETRY_S = 0.2
+
+
+class _Letter:
+    __slots__ = ("durable", "item", "size")
+
+    def __init__(self, item: Addressed, durable: asyncio.Future[None]) -> None:
+        self.item = item
+        self.durable = durable
+        self.size = len(item.record.value or b"")
+
+
+class Outbox:
+    """Write events; `on_room` is told whenever taking new work becomes possible or impossible."""
+
+    def __init__(self, producer: Producer, *, on_room: Callable[[bool], None] = lambda _: None) -> None:
+        self._producer = producer
+        self._on_room = on_room
+        self._letters: deque[_Letter] = deque()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._failing = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, crew: Crew) -> None:
+        """Begin to write."""
+        self._task = crew.spawn(self._run(), name="outbox")
+
+    async def close(self, deadline: Deadline) -> None:
+        """Write what is left while there is time, then stop; what was not written is lost with the process."""
+        await self.drained(deadline)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._letters:
+            log.error(
+                "%d events could not be written before the end; their tasks run again elsewhere",
+                len(self._letters),
+                extra={"event": "outbox_lost", "count": len(self._letters)},
+            )
+
+    @property
+    def room(self) -> bool:
+        """Tell whether new work may be taken."""
+        return not self._failing and len(self._letters) < FULL_RECORDS and self._bytes < FULL_BYTES
+
+    def put(self, item: Addressed) -> asyncio.Future[None]:
+        """Queue one event; the future is done once it is durable."""
+        letter = _Letter(item, asyncio.get_running_loop().create_future())
+        self._letters.append(letter)
+        self._bytes += letter.size
+        self._empty.clear()
+        self._wake.set()
+        self._tell()
+        return letter.durable
+
+    async def put_all(self, items: Iterable[Addressed], deadline: Deadline | None = None) -> bool:
+        """Queue events and wait; False when the time was up before all were durable, they stay queued then."""
+        futures = [self.put(item) for item in items]
+        if not futures:
+            return True
+        _, late = await asyncio.wait(futures, timeout=None if deadline is None else deadline.left())
+        return not late
+
+    async def caught_up(self, deadline: Deadline) -> None:
+        """Wait until everything that is queued now is written."""
+        if self._letters:
+            await asyncio.wait({self._letters[-1].durable}, timeout=deadline.left())
+
+    async def drained(self, deadline: Deadline) -> bool:
+        """Wait until everything is written."""
+        try:
+            async with asyncio.timeout(deadline.left()):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch = self._batch()
+            try:
+                await self._producer.ship(_packed(batch))
+            except Unavailable:
+                self._set_failing(True)
+                await asyncio.sleep(RETRY_S)
+                continue
+            for letter in batch:
+                self._letters.popleft()
+                self._bytes -= letter.size
+                if not letter.durable.done():
+                    letter.durable.set_result(None)
+            if not self._letters:
+                self._wake.clear()
+                self._empty.set()
+            self._set_failing(False)
+
+    def _batch(self) -> list[_Letter]:
+        batch: list[_Letter] = []
+        size = 0
+        for letter in self._letters:
+            if batch and (len(batch) == MAX_WRITE or size + letter.size > MAX_WRITE_BYTES):
+                break
+            batch.append(letter)
+            size += letter.size
+        return batch
+
+    def _set_failing(self, failing: bool) -> None:
+        if failing != self._failing:
+            self._failing = failing
+            if failing:
+                log.warning(
+                    "Kafka takes no events now; %d are kept and no new work is taken",
+                    len(self._letters),
+                    extra={"event": "outbox_blocked", "count": len(self._letters)},
+                )
+            else:
+                log.info("Kafka takes events again", extra={"event": "outbox_free"})
+        self._tell()
+
+    def _tell(self) -> None:
+        metrics.OUTBOX.set(len(self._letters))
+        self._on_room(self.room)
+
+
+def _packed(batch: Iterable[_Letter]) -> dict[tuple[str, int], list[Record]]:
+    packed: dict[tuple[str, int], list[Record]] = {}
+    for letter in batch:
+        address: Address = letter.item.address
+        packed.setdefault((address.topic, address.partition), []).append(letter.item.record)
+    return packed

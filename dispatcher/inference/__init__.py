@@ -1,0 +1,1 @@
+"""Calls of model servers: consuming work, limits, attempts, streams, outcomes."""

@@ -1,0 +1,70 @@
+"""How many offline calls run at once while online tasks come: fewer as long as this process is late itself.
+
+With answers that come at once it is this process and not a model server that calls wait for, and then each offline call
+in hand stands before the next online one: 57 of them at 2 ms each make 0.1 s, and no call is made sooner for it.
+So the limit falls by half while the event loop is late and grows again step by step. Slow model servers keep no loop
+busy: there it stays out of the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from dispatcher.inference.slots import Slots
+from dispatcher.task_supervisor import Crew
+
+TICK_S = 0.05
+LATE_S = 0.02
+"""Lateness that an online call may meet at each of its few steps here."""
+LEAST = 8
+"""Enough to keep a core busy, and to fill each write of outcomes with several."""
+STEP = 2
+RECENT_S = 10.0
+"""Without an online task for so long, there is nobody to make room for."""
+
+
+class Pace:
+    """Bound the offline slots by how late the loop is."""
+
+    def __init__(self, slots: Slots, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._slots = slots
+        self._monotonic = monotonic
+        self._online_at = -RECENT_S
+        self._task: asyncio.Task[None] | None = None
+
+    def online(self) -> None:
+        """Note that an online task has come."""
+        self._online_at = self._monotonic()
+
+    def start(self, crew: Crew) -> None:
+        """Begin to watch the loop."""
+        self._task = crew.spawn(self._watch(), name="pace")
+
+    async def close(self) -> None:
+        """Stop watching."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def look(self, late_s: float) -> None:
+        """Follow one measurement of the loop's lateness."""
+        slots, most = self._slots, self._slots.offline_most
+        if self._monotonic() - self._online_at > RECENT_S:
+            most = None
+        elif late_s > LATE_S:
+            most = max(LEAST, (slots.capacity if most is None else most) // 2)
+        elif most is not None:
+            most += STEP
+        if most is not None and most >= slots.capacity:
+            most = None
+        if most != slots.offline_most:
+            slots.bound_offline(most)
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + TICK_S
+            await asyncio.sleep(TICK_S)
+            self.look(loop.time() - due)

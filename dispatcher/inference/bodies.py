@@ -1,0 +1,138 @@
+"""Bodies too large for a record: sent from the object store and kept there piece by piece, never held as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import NamedTuple, TypeVar
+
+from core.errors import Unavailable
+from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
+from core.storage.spool import Spool
+from core.usage import UsageFinder, usage_of
+from dispatcher.inference.outcome import Failure
+from dispatcher.inference.upstream import CallError
+from schemas.common import Blob, Usage
+from schemas.records import Work
+
+TRIES = 4
+RETRY_S = 0.5
+
+T = TypeVar("T")
+
+
+class RequestBody:
+    """The body of one request, opened anew for every call; `failure` says why the last one could not be sent whole."""
+
+    def __init__(self, blobs: BlobStore, data: bytes, reference: Blob | None) -> None:
+        self._blobs = blobs
+        self._data = data
+        self._reference = reference
+        self.size = len(data) if reference is None else reference["size"]
+        self.failure: CallError | None = None
+
+    async def open(self) -> bytes | AsyncGenerator[bytes, None]:
+        """Return the bytes, or a stream of them; raises CallError."""
+        reference = self._reference
+        if reference is None:
+            return self._data
+        try:
+            return self._watched(await _patient(lambda: self._blobs.open(reference)))
+        except (BlobMissing, BlobCorrupt, Unavailable) as error:
+            raise _lost(error) from error
+
+    async def _watched(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """Note what goes wrong: the client reports it as a connection that broke."""
+        try:
+            async for piece in pieces:
+                yield piece
+        except (BlobCorrupt, Unavailable) as error:
+            self.failure = _lost(error)
+            raise
+
+
+class Kept(NamedTuple):
+    """An answer's body: in the record, or in the object store."""
+
+    body: bytes | None
+    body_ref: Blob | None
+    usage: Usage | None
+
+
+class AnswerBody:
+    """Takes an answer piece by piece; in one too large to be held its token counts are looked for on the way."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._finder: UsageFinder | None = None
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes were taken."""
+        return self._spool.size
+
+    async def take(self, data: bytes) -> None:
+        """Append a piece; raises CallError when the store does not take it."""
+        if self._finder is None and self._spool.size + len(data) > self._spool.inline_bytes:
+            self._finder = UsageFinder()
+            self._finder.feed(self._spool.text or b"")
+        if self._finder is not None:
+            self._finder.feed(data)
+        try:
+            await self._spool.take(data)
+        except Unavailable as error:
+            raise CallError(Failure.STORAGE, error.message) from error
+
+    async def finish(self) -> Kept:
+        """Return where the whole body is; raises CallError."""
+        try:
+            body, body_ref = await self._spool.finish()
+        except Unavailable as error:
+            raise CallError(Failure.STORAGE, error.message) from error
+        return Kept(body, body_ref, usage_of(body) if self._finder is None else self._finder.usage)
+
+    def drop(self) -> None:
+        """Forget it, unless it is finished."""
+        self._spool.drop()
+
+
+class Bodies:
+    """Resolve and keep bodies; an object store that does not answer is asked some times more."""
+
+    def __init__(self, blobs: BlobStore, *, inline_bytes: int) -> None:
+        self._blobs = blobs
+        self._inline_bytes = inline_bytes
+
+    def request(self, work: Work) -> RequestBody:
+        """Return the request's body; raises CallError when there is none."""
+        if work["data_ref"] is None and work["data"] is None:
+            raise CallError(Failure.BODY_LOST, "the work record has none")
+        return RequestBody(self._blobs, work["data"] or b"", work["data_ref"])
+
+    def answer(self, work: Work, *, media_type: str) -> AnswerBody:
+        """Return a place for an answer."""
+        return AnswerBody(self.spool(work, media_type=media_type))
+
+    def spool(self, work: Work, *, media_type: str) -> Spool:
+        """Return a place for the text of a stream."""
+        return Spool(lambda: self._blobs.writer(_name(work), media_type=media_type), inline_bytes=self._inline_bytes)
+
+
+def _name(work: Work) -> str:
+    """Name an answer: a call that is made again within an attempt must not replace the one that counted already."""
+    return f"results/{work['id']}-{work['attempt']}-{secrets.token_hex(4)}"
+
+
+def _lost(error: BlobMissing | BlobCorrupt | Unavailable) -> CallError:
+    failure = Failure.STORAGE if isinstance(error, Unavailable) else Failure.BODY_LOST
+    return CallError(failure, error.message)
+
+
+async def _patient(ask: Callable[[], Awaitable[T]]) -> T:
+    for _ in range(TRIES - 1):
+        try:
+            return await ask()
+        except Unavailable:
+            await asyncio.sleep(RETRY_S)
+    return await ask()

@@ -1,0 +1,56 @@
+"""What the scheduler ended: the ids of cancelled and timed out tasks, read from the beginning of the controls topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiokafka import TopicPartition
+
+from core.kafka.topic_follower import Records, Tail
+from core.settings.models import Settings
+from dispatcher.inference.work_item import Recent
+from schemas import topics
+from schemas.codec import CONTROL, SchemaError
+from schemas.framing import HEADER, FramingError
+
+REMEMBERED = 100_000
+CANCEL = 0
+"""How the enum member cancel looks in the first byte of the record, so that pulses need no decoding."""
+
+
+class Controls:
+    """Know the ids whose work must not be started or go on."""
+
+    def __init__(self, settings: Settings, *, name: str) -> None:
+        self._on_cancel: Callable[[str], None] = lambda _: None
+        self._ids = Recent(REMEMBERED)
+        self._tail = Tail(
+            settings, name=f"{name}-controls", topics=[settings.topic(topics.CONTROLS)], handle=self._fold
+        )
+
+    async def open(self, on_cancel: Callable[[str], None]) -> None:
+        """Read what is there, then follow; `on_cancel` is called for each id that comes in."""
+        self._on_cancel = on_cancel
+        await self._tail.open()
+        await self._tail.wait_caught_up()
+
+    async def close(self) -> None:
+        """Stop following."""
+        await self._tail.close()
+
+    def cancelled(self, task_id: str) -> bool:
+        """Tell whether the scheduler has ended this task."""
+        return task_id in self._ids
+
+    def _fold(self, _: TopicPartition, records: Records) -> None:
+        for record in records:
+            value = record.value
+            if value is None or len(value) <= HEADER.size or value[HEADER.size] != CANCEL:
+                continue
+            try:
+                control = CONTROL.decode(value)
+            except (FramingError, SchemaError):
+                continue  # only the scheduler writes here; a stray record must not stop the workers
+            if control["kind"] == "cancel":
+                self._ids.add(control["id"])
+                self._on_cancel(control["id"])

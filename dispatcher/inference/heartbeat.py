@@ -1,0 +1,82 @@
+"""Signs of life to every scheduler: what a silent worker had claimed is given to another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from core.clock import Clock, Deadline
+from core.settings.models import Settings
+from dispatcher.event_outbox import Outbox
+from dispatcher.events import Addressed, about_worker
+from dispatcher.task_supervisor import Crew
+from schemas.records import EventKind
+
+
+class Heartbeat:
+    """Beat at the interval, and at once when the number of answering upstreams changes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        outbox: Outbox,
+        running: Callable[[], int],
+        upstreams_up: Callable[[], int],
+        clock: Clock,
+        troubles: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`troubles` says in words which upstreams take no calls and why, for the people who look."""
+        self._troubles = troubles
+        self._settings = settings
+        self._name = name
+        self._outbox = outbox
+        self._running = running
+        self._upstreams_up = upstreams_up
+        self._clock = clock
+        self._soon = asyncio.Event()
+        self._told: int | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, crew: Crew) -> None:
+        """Begin to beat, the first time at once."""
+        self._task = crew.spawn(self._run(), name="heartbeat")
+
+    def look(self) -> None:
+        """Beat at once when the number of answering upstreams has changed."""
+        if self._upstreams_up() != self._told:
+            self._soon.set()
+
+    async def close(self, deadline: Deadline) -> None:
+        """Say goodbye: nothing runs here any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._outbox.put_all(self._records("goodbye"), deadline)
+
+    async def _run(self) -> None:
+        interval = self._settings.dispatcher.heartbeat_s
+        while True:
+            self._soon.clear()
+            self._told = self._upstreams_up()
+            # While Kafka is away one beat waits, not one for each interval.
+            await self._outbox.put_all(self._records("heartbeat"))
+            try:
+                async with asyncio.timeout(interval):
+                    await self._soon.wait()
+            except TimeoutError:
+                continue
+
+    def _records(self, kind: EventKind) -> list[Addressed]:
+        return list(
+            about_worker(
+                self._settings,
+                kind,
+                worker=self._name,
+                at_ms=self._clock(),
+                running=self._running(),
+                upstreams_up=self._upstreams_up(),
+                reason=self._troubles(),
+            )
+        )

@@ -1,0 +1,42 @@
+"""Whether an answer with a good status is one: success is judged by what it says. Pure.
+
+Apart from the attempt, which needs a connection, so that the rules can be tested by themselves.
+"""
+
+from __future__ import annotations
+
+from core import lenient_json
+from core.embedding import is_json
+from core.sse import payloads
+from core.upstream_errors import Reported, reported, reported_in_frame
+from dispatcher.inference.outcome import EVENT_STREAM, Failure, Report
+from dispatcher.inference.upstream import CallError
+
+NO_CONTENT = 204
+
+
+def checked(status: int, body: bytes, content_type: str) -> bytes:
+    """Return a whole answer with a status below 300, JSON so that every parser can read it.
+
+    Raises CallError when it is an error, broken or nothing.
+    """
+    if not body.strip():
+        if status != NO_CONTENT:
+            raise CallError(Failure.EMPTY)
+        return body
+    if content_type.lower().startswith(EVENT_STREAM):
+        for payload in payloads(body):
+            _check(reported_in_frame(payload), payload)
+        return body
+    if b'"error"' in body:
+        _check(reported(lenient_json.document(body)), body)
+    if not is_json(content_type):
+        return body
+    if (document := lenient_json.strict(body)) is None:
+        raise CallError(Failure.NO_JSON)
+    return document
+
+
+def _check(error: Reported | None, body: bytes) -> None:
+    if error is not None:
+        raise CallError(Failure.REPORTED, error.reason, report=Report(error.status, lenient_json.strict(body)))

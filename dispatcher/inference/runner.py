@@ -1,0 +1,216 @@
+"""The items of this process: admitted once, run in tasks that it owns, reported until the report is durable."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from core.clock import Clock, Deadline
+from core.observability.metrics import labelled
+from core.settings.models import Settings
+from dispatcher import metrics
+from dispatcher.event_outbox import Outbox
+from dispatcher.events import about_task
+from dispatcher.group_consumer import Taken
+from dispatcher.inference.outcome import Failure, failed
+from dispatcher.inference.progress import Progress
+from dispatcher.inference.slots import Slots
+from dispatcher.inference.work_item import Item, Key, Phase, Recent, read
+from dispatcher.inference.worker import Worker
+from schemas.events import event
+from schemas.records import Event, EventKind, Outcome
+from schemas.topics import LEVELS
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 50_000
+"""Attempts that are known to be over, so that a record read again after a rebalance is not run again."""
+
+
+class Runner:
+    """Admit, start, cancel and release items."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        slots: Slots,
+        worker: Worker,
+        outbox: Outbox,
+        is_cancelled: Callable[[str], bool],
+        has_outcome: Callable[[str], bool] = lambda _: False,
+        is_spoken: Callable[[Key], bool] = lambda _: False,
+        clock: Clock,
+    ) -> None:
+        """`is_spoken` tells of attempts that some worker has claimed, finished or given back already."""
+        self._settings = settings
+        self._name = name
+        self._slots = slots
+        self._worker = worker
+        self._outbox = outbox
+        self._is_cancelled = is_cancelled
+        self._has_outcome = has_outcome
+        self._is_spoken = is_spoken
+        self._clock = clock
+        self.progress = Progress(settings, name=name, outbox=outbox, clock=clock)
+        self._items: dict[Key, Item] = {}
+        self._by_id: dict[str, set[Item]] = {}
+        self._over = Recent(REMEMBERED)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> int:
+        """Count the calls under way."""
+        return len(self._tasks)
+
+    def admit(self, taken: Taken) -> Item | None:
+        """Take in a record; None when there is nothing to run for it. Raises Poison."""
+        record: Any = taken.record
+        item = read(self._settings, record)
+        item.at(taken.claims, record.offset)
+        labelled(metrics.TAKEN, LEVELS[item.work["level"]]).inc()
+        known = self._items.get(item.key)
+        if known is not None:
+            known.at(taken.claims, record.offset)
+        if known is not None or self._is_repeat(item):
+            metrics.REPEATS.inc()
+        elif self._is_cancelled(item.work["id"]):
+            metrics.CANCELLED.inc()
+        else:
+            self._items[item.key] = item
+            self._by_id.setdefault(item.work["id"], set()).add(item)
+            return item
+        if known is None:
+            item.settle()
+        return None
+
+    def _is_repeat(self, item: Item) -> bool:
+        return item.key in self._over or self._has_outcome(item.work["id"]) or self._is_spoken(item.key)
+
+    def start(self, item: Item) -> asyncio.Task[None] | None:
+        """Run an item whose slot is held; the slot is freed when the call ends. None when there is no call."""
+        if item.phase is not Phase.ENDED and self._has_outcome(item.work["id"]):  # by an earlier attempt, as it waited
+            metrics.REPEATS.inc()
+            self._close(item)
+            self._forget(item)
+        if item.phase is Phase.ENDED:  # so, or cancelled while it waited
+            self._slots.release(item.work["level"])
+            return None
+        item.phase = Phase.RUNNING
+        item.task = asyncio.create_task(self._run(item), name=f"run-{item.work['id']}")
+        self._tasks.add(item.task)
+        item.task.add_done_callback(self._tasks.discard)
+        return item.task
+
+    def give_back(self, item: Item, *, reason: str) -> None:
+        """Have an item that has not begun run later, by whoever is free then."""
+        if item.phase is not Phase.ENDED:
+            self._put(item, self._event("released", item, reason=reason))
+            metrics.RELEASED.inc()
+            self._close(item)
+
+    def cancel(self, task_id: str) -> None:
+        """Close the calls of a task that the scheduler has ended; nothing is reported, its state is final."""
+        for item in list(self._by_id.get(task_id, ())):
+            if item.phase is not Phase.ENDED:
+                metrics.CANCELLED.inc()
+                self._close(item)
+                self._forget(item)
+
+    def to_claim(self) -> list[tuple[Item, Event]]:
+        """List the items that the next tick has to claim, with their events."""
+        return [
+            (item, self._event("claimed", item, streamed=item.delivered()))
+            for item in self._items.values()
+            if item.to_claim
+        ]
+
+    async def finish(self, deadline: Deadline) -> None:
+        """Give running calls the time that is left."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=deadline.left())
+
+    def release(self, *, waiting_only: bool = False) -> int:
+        """Give back what has not ended, so that it runs elsewhere at once; returns how many.
+
+        A stream of which tokens were delivered is not given back: it must not begin again, so it ends as it is.
+        """
+        released = 0
+        for item in list(self._items.values()):
+            if item.phase is Phase.ENDED or (waiting_only and item.phase is Phase.RUNNING):
+                continue
+            if item.delivered() and item.interrupted is not None:
+                self._report(item, item.interrupted())
+            else:
+                self.give_back(item, reason="the worker stops")
+                released += 1
+            self._close(item)
+        return released
+
+    async def _run(self, item: Item) -> None:
+        level = LEVELS[item.work["level"]]
+        began = time.monotonic()
+        labelled(metrics.RUNNING, level).inc()
+        if item.work["mode"] == "streaming":
+            self.progress.follow(item)
+        try:
+            outcome = await self._worker.run(item)
+        except Exception as error:  # a fault of ours must end as an outcome, not as a task that nobody answers
+            log.exception("task %s", item.work["id"], extra={"event": "run_crashed", "task_id": item.work["id"]})
+            outcome = failed(Failure.INTERNAL, started_ms=self._clock(), detail=type(error).__name__)
+        finally:
+            self.progress.forget(item)
+            labelled(metrics.RUNNING, level).dec()
+            metrics.CALL_SECONDS.observe(time.monotonic() - began)
+            self._slots.release(item.work["level"])
+        if item.phase is not Phase.ENDED:
+            self._report(item, outcome)
+
+    def _report(self, item: Item, outcome: Outcome) -> None:
+        item.end()
+        labelled(metrics.OUTCOMES, LEVELS[item.work["level"]], outcome["error_code"] or "none").inc()
+        self._put(item, self._event("finished", item, outcome=outcome))
+
+    def _event(
+        self,
+        kind: EventKind,
+        item: Item,
+        *,
+        streamed: bool = False,
+        reason: str | None = None,
+        outcome: Outcome | None = None,
+    ) -> Event:
+        task_id, attempt = item.key
+        return event(
+            kind,
+            at_ms=self._clock(),
+            task_id=task_id,
+            attempt=attempt,
+            worker=self._name,
+            streamed=streamed,
+            reason=reason,
+            outcome=outcome,
+        )
+
+    def _put(self, item: Item, happened: Event) -> None:
+        addressed = about_task(self._settings, item.work, happened, home=item.home, traceparent=item.traceparent)
+        self._outbox.put(addressed).add_done_callback(lambda done: None if done.cancelled() else self._forget(item))
+
+    def _close(self, item: Item) -> None:
+        item.end()
+        if item.task is not None:
+            item.task.cancel()
+
+    def _forget(self, item: Item) -> None:
+        item.settle()
+        self._over.add(item.key)
+        self._items.pop(item.key, None)
+        twins = self._by_id.get(item.work["id"])
+        if twins is not None:
+            twins.discard(item)
+            if not twins:
+                del self._by_id[item.work["id"]]

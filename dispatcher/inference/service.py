@@ -1,0 +1,177 @@
+"""The inference consumers of one process, put together: who opens, watches and closes what, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from core.clock import Deadline, epoch_ms
+from core.kafka.producer import Producer
+from core.queues import QueueDirectory
+from core.settings.models import Settings
+from core.storage.blobs import BlobStore
+from dispatcher import metrics
+from dispatcher.batches.index import Rows
+from dispatcher.commit_loop import Ticker
+from dispatcher.event_outbox import Outbox
+from dispatcher.inference.adaptive_limit import Pace
+from dispatcher.inference.attempt_log import Said
+from dispatcher.inference.bodies import Bodies
+from dispatcher.inference.cancellations import Controls
+from dispatcher.inference.heartbeat import Heartbeat
+from dispatcher.inference.intake_gate import Gate
+from dispatcher.inference.queue_consumers import Lanes
+from dispatcher.inference.runner import Runner
+from dispatcher.inference.seen_attempts import Hearing, Spoken
+from dispatcher.inference.slots import Slots
+from dispatcher.inference.upstream import Upstream
+from dispatcher.inference.upstream_pool import Pool
+from dispatcher.inference.worker import Worker
+from dispatcher.task_supervisor import Crew
+from schemas import topics
+
+JOINED_POLL_S = 0.1
+NO_UPSTREAM = "no upstream takes calls now"
+NO_KAFKA = "Kafka takes no events now"
+
+
+class Inference:
+    """Open it, let it work, close it."""
+
+    def __init__(
+        self, settings: Settings, *, name: str, crew: Crew, producer: Producer, blobs: BlobStore, rows: Rows
+    ) -> None:
+        self._settings = settings
+        self._crew = crew
+        self._rows = rows
+        self._open = False
+        self._serving = False
+        self._joining: asyncio.Task[None] | None = None
+        self._gate = Gate()
+        self._slots = Slots(share=settings.dispatcher.offline_share)
+        self._pace = Pace(self._slots)
+        self._controls = Controls(settings, name=name)
+        self._outbox = Outbox(producer, on_room=lambda room: self._gate.hold(NO_KAFKA, not room))
+        self._pool = Pool(
+            [Upstream(settings, url) for url in settings.upstream.urls],
+            concurrency=settings.dispatcher.concurrency,
+            on_change=self._upstreams_changed,
+        )
+        self._chunks = Producer(settings, name=f"{name}-chunks", durable=False)
+        self._said = Said(settings, name=name)
+        spoken = Spoken([Hearing(partial(self._said.read, level)) for level in range(len(topics.LEVELS))])
+        bodies = Bodies(blobs, inline_bytes=settings.storage.inline_bytes)
+        self._runner = Runner(
+            settings,
+            name=name,
+            slots=self._slots,
+            worker=Worker(settings, name=name, pool=self._pool, chunks=self._chunks, bodies=bodies, clock=epoch_ms),
+            outbox=self._outbox,
+            is_cancelled=self._controls.cancelled,
+            has_outcome=rows.has_outcome,
+            is_spoken=spoken.__contains__,
+            clock=epoch_ms,
+        )
+        self._heartbeat = Heartbeat(
+            settings,
+            name=name,
+            outbox=self._outbox,
+            running=lambda: self._runner.running,
+            upstreams_up=lambda: self._pool.up if self._serving else 0,
+            clock=epoch_ms,
+            troubles=self._pool.troubles,
+        )
+        self._ticker = Ticker(settings, runner=self._runner, outbox=self._outbox, readers=lambda: self._lanes.readers)
+        self._lanes = Lanes(
+            settings,
+            name=name,
+            crew=crew,
+            slots=self._slots,
+            gate=self._gate,
+            pace=self._pace,
+            spoken=spoken,
+            runner=self._runner,
+            ticker=self._ticker,
+            producer=producer,
+        )
+        self._directory = QueueDirectory(settings, name=name, on_new=self._lanes.add)
+
+    async def open(self) -> None:
+        """Start everything; work is taken once the cancels are known and an upstream answers."""
+        await self._chunks.start()
+        self._gate.hold(NO_UPSTREAM, True)
+        self._outbox.start(self._crew)
+        self._pool.start(self._crew)
+        self._pace.start(self._crew)
+        self._heartbeat.start(self._crew)
+        await self._controls.open(self._runner.cancel)
+        await self._rows.open()
+        await self._said.open()
+        self._ticker.start(self._crew)
+        self._runner.progress.start(self._crew)
+        await self._directory.open()
+        self._open = True
+        self._joining = self._crew.spawn(self._until_serving(), name="until-serving")
+
+    async def close(self, deadline: Deadline) -> None:
+        """Stop within the deadline: finish what the grace covers, give back the rest, say goodbye.
+
+        The groups are left before the grace begins: what this process has claimed stays its own, everything else is
+        taken over at once.
+        """
+        self._open = False
+        if self._joining is not None:
+            self._joining.cancel()
+        await self._directory.close()
+        await self._lanes.stop_taking(deadline)
+        self._runner.release(waiting_only=True)
+        await self._ticker.close()
+        await self._runner.progress.close()
+        await self._ticker.tick(self._lanes.readers, Deadline(deadline.left(1.5)), last=True)
+        await self._lanes.leave(Deadline(deadline.left(1.0)))
+        await self._runner.finish(Deadline(min(deadline.left() - 1.5, self._settings.dispatcher.grace_s)))
+        self._runner.release()
+        await self._outbox.drained(Deadline(deadline.left() / 2))
+        await self._heartbeat.close(Deadline(deadline.left() / 2))
+        await self._outbox.close(Deadline(deadline.left() / 2))
+        await self._controls.close()
+        await self._rows.close()
+        await self._said.close()
+        await self._pool.close()
+        await self._pace.close()
+        await self._chunks.stop()
+
+    def ready(self) -> tuple[bool, Mapping[str, Any]]:
+        """Tell whether work would be taken now, and what is missing."""
+        troubles = self._pool.troubles()
+        missing = [f"{held}: {troubles}" if held == NO_UPSTREAM and troubles else held for held in self._gate.holds]
+        if not self._open:
+            missing.append("the queues and cancels are still being read")
+        elif not self._lanes.joined:
+            missing.append("not every lane has joined its group")
+        return not missing, {
+            "missing": missing,
+            "lanes": len(self._lanes.readers),
+            "running": self._runner.running,
+            "upstreams_up": self._pool.up,
+        }
+
+    async def _until_serving(self) -> None:
+        """Count as a worker with upstreams only once every queue's groups have let us in.
+
+        After a kill -9 a group waits for the dead member's session; a stack that said it was ready before would let its
+        first callers wait for that long. A queue that is new later changes nothing.
+        """
+        while not self._lanes.joined:  # noqa: ASYNC110 - the readers tell nobody, and this ends within seconds
+            await asyncio.sleep(JOINED_POLL_S)
+        self._serving = True
+        self._heartbeat.look()
+
+    def _upstreams_changed(self) -> None:
+        capacity = self._pool.capacity
+        self._slots.resize(capacity)
+        self._gate.hold(NO_UPSTREAM, capacity == 0)
+        self._heartbeat.look()
+        metrics.UPSTREAMS_UP.set(self._pool.up)

@@ -1,0 +1,124 @@
+"""One upstream model server: a long-lived client of aiohttp, and what can fail by its names.
+
+aiohttp is used by itself: httpx over it, with the same transport, cost 0.28 ms CPU more per call, as much as all else
+that a dispatcher does for a task (docs/adr/0017).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import lru_cache
+
+import aiohttp
+from aiohttp.http_exceptions import ContentEncodingError
+
+from core.reachability import why
+from core.settings.models import Settings
+from dispatcher.inference.outcome import Failure, Report
+from dispatcher.inference.upstream_response import Answer
+
+KEEP_ALIVE_S = 4.0
+"""Below the five seconds after which common servers close an idle connection: a call must not meet a dead one."""
+PROBE_S = 2.0
+READ_BYTES = 262_144
+
+
+class CallError(Exception):
+    """A call did not come to an answer."""
+
+    def __init__(self, failure: Failure, detail: str = "", *, report: Report | None = None) -> None:
+        """`report` is what the upstream itself said in place of an answer."""
+        super().__init__(detail)
+        self.failure = failure
+        self.detail = detail
+        self.report = report
+
+
+class Upstream:
+    """A base URL with its client; `load`, `up` and `out_until` belong to the pool."""
+
+    def __init__(self, settings: Settings, base: str) -> None:
+        self.base = base
+        self.load = 0
+        self.up = False
+        self.trouble = ""
+        self.out_until = 0.0
+        self._headers = {"accept-encoding": "identity", "user-agent": "headrace"}
+        if (key := settings.upstream.api_key) is not None:
+            self._headers["authorization"] = f"Bearer {key.get_secret_value()}"
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.dispatcher.connect_timeout_s)
+        self._opened: aiohttp.ClientSession | None = None
+        self._url = lru_cache(maxsize=256)(self._make_url)
+
+    @asynccontextmanager
+    async def post(
+        self, endpoint: str, body: bytes | AsyncIterable[bytes], headers: Mapping[str, str]
+    ) -> AsyncIterator[Answer]:
+        """Send a request and yield the answer, its body still to be read; what fails inside is a CallError.
+
+        A body that is a stream is sent while it is read, and goes with a content-length among the headers.
+        Leaving the block with the body unread closes the connection: that is how a call is cancelled.
+        """
+        try:
+            url = self._url(endpoint)
+            answer = Answer(await self._client().post(url, data=body or None, headers=headers, allow_redirects=False))
+            try:
+                yield answer
+            finally:
+                answer.close()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _named(error) from error
+
+    async def answers(self) -> bool | None:
+        """Ask for the models: True for any HTTP answer, False without a connection, None when it is merely slow.
+
+        What it does instead of answering is then in `trouble`.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=PROBE_S, sock_read=PROBE_S)
+        try:
+            async with self._client().get(f"{self.base}/models", timeout=timeout, allow_redirects=False) as response:
+                return response.status > 0
+        except (aiohttp.ClientError, OSError) as error:
+            self.trouble = why(error)
+            return None if isinstance(error, aiohttp.SocketTimeoutError) else False
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._opened is not None:
+            await self._opened.close()
+
+    def _client(self) -> aiohttp.ClientSession:
+        """Open the client at the first call: it belongs to the loop that runs then."""
+        if self._opened is None:
+            # No limit of its own: the slots are the limit.
+            connector = aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context(), keepalive_timeout=KEEP_ALIVE_S)
+            self._opened = aiohttp.ClientSession(
+                connector=connector,
+                headers=self._headers,
+                timeout=self._timeout,
+                trust_env=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=READ_BYTES,
+            )
+        return self._opened
+
+    def _make_url(self, endpoint: str) -> str:
+        path = endpoint.removeprefix("/v1") if endpoint.startswith("/v1/") else endpoint
+        return self.base + path
+
+
+def _named(error: aiohttp.ClientError | OSError) -> CallError:
+    """Tell what a failure means for the task."""
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        failure = Failure.UNREACHABLE
+    elif isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL) or isinstance(
+        error.__cause__, ContentEncodingError
+    ):
+        failure = Failure.MALFORMED
+    else:
+        failure = Failure.CUT
+    # The text of a ClientResponseError goes on with a status that nobody sent and with the upstream's address.
+    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    return CallError(failure, text or type(error).__name__)

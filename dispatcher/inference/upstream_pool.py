@@ -1,0 +1,154 @@
+"""The upstreams as one pool: the least loaded one that answers takes the next call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from dispatcher.inference.upstream import Upstream
+from dispatcher.task_supervisor import Crew
+
+log = logging.getLogger(__name__)
+
+PROBE_UP_S = 5.0
+PROBE_DOWN_S = 0.5
+SILENT_S = 5.0
+"""One that has not answered for so long after our start is told of; a server that starts beside us needs a moment."""
+MAX_TROUBLES = 1_000
+MAX_OUT_S = 300.0
+"""An upstream is asked again after this, whatever its Retry-After said: it may have a wrong clock."""
+
+
+class Pool:
+    """Pick upstreams, leave out those that ask for it or do not answer; `on_change` is called when either changes."""
+
+    def __init__(
+        self,
+        upstreams: Sequence[Upstream],
+        *,
+        concurrency: int,
+        on_change: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._upstreams = upstreams
+        self._concurrency = concurrency
+        self._on_change = on_change
+        self._monotonic = monotonic
+        self._began = monotonic()
+        self._silent = set(upstreams)
+        """Those that have never answered, and of which that was not told yet."""
+        self._moved = asyncio.Event()
+        self._probes: list[asyncio.Task[None]] = []
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    def start(self, crew: Crew) -> None:
+        """Begin to watch the upstreams; until one answers there is no capacity."""
+        self._probes = [
+            crew.spawn(self._probe(upstream), name=f"probe-{upstream.base}") for upstream in self._upstreams
+        ]
+
+    async def close(self) -> None:
+        """Stop watching and close every connection."""
+        for task in self._probes:
+            task.cancel()
+        for timer in self._timers:
+            timer.cancel()
+        await asyncio.gather(*self._probes, return_exceptions=True)
+        for upstream in self._upstreams:
+            await upstream.close()
+
+    @property
+    def up(self) -> int:
+        """Count the upstreams that answer."""
+        return sum(upstream.up for upstream in self._upstreams)
+
+    @property
+    def capacity(self) -> int:
+        """Return how many calls may run now."""
+        return self._concurrency * sum(self._usable(upstream) for upstream in self._upstreams)
+
+    def troubles(self) -> str | None:
+        """Say which upstreams take no calls and why; None when all do."""
+        now = self._monotonic()
+        silent = [one for one in self._upstreams if not one.up]
+        told = [f"{one.base} does not answer" + (f": it {one.trouble}" if one.trouble else "") for one in silent]
+        told += [
+            f"{one.base} asked for no calls for {one.out_until - now:.0f} s more"
+            for one in self._upstreams
+            if one.up and one.out_until > now
+        ]
+        return "; ".join(told)[:MAX_TROUBLES] or None
+
+    async def pick(self) -> Upstream:
+        """Wait for an upstream with room; every pick needs one put_back. The caller bounds the wait."""
+        while True:
+            free = [u for u in self._upstreams if self._usable(u) and u.load < self._concurrency]
+            if free:
+                chosen = min(free, key=lambda upstream: upstream.load)
+                chosen.load += 1
+                return chosen
+            self._moved.clear()
+            await self._moved.wait()
+
+    def put_back(self, upstream: Upstream) -> None:
+        """End a call."""
+        upstream.load -= 1
+        self._moved.set()
+
+    def leave_out(self, upstream: Upstream, seconds: float) -> None:
+        """Send an upstream nothing for a while, as it asked."""
+        seconds = min(seconds, MAX_OUT_S)
+        until = self._monotonic() + seconds
+        if seconds <= 0 or until <= upstream.out_until:
+            return
+        upstream.out_until = until
+        log.info("%s asked for %.1f s without calls", upstream.base, seconds, extra={"event": "upstream_left_out"})
+
+        def back() -> None:
+            self._timers.discard(timer)
+            self._changed()
+
+        timer = asyncio.get_running_loop().call_later(seconds + 0.001, back)
+        self._timers.add(timer)
+        self._changed()
+
+    def unreachable(self, upstream: Upstream, reason: str) -> None:
+        """Send an upstream nothing until it answers a probe again."""
+        if upstream.up:
+            log.warning("%s does not answer: %s", upstream.base, reason, extra={"event": "upstream_down"})
+            upstream.up = False
+            self._changed()
+
+    def _usable(self, upstream: Upstream) -> bool:
+        return upstream.up and upstream.out_until <= self._monotonic()
+
+    def _changed(self) -> None:
+        self._moved.set()
+        self._on_change()
+
+    def _never_answered(self, upstream: Upstream) -> None:
+        """Tell once of an upstream that has not answered since the start: nothing else would ever name it."""
+        if upstream in self._silent and not upstream.up and self._monotonic() - self._began >= SILENT_S:
+            self._silent.discard(upstream)
+            log.warning(
+                "%s has not answered since the start: it %s",
+                upstream.base,
+                upstream.trouble or "gives no answer",
+                extra={"event": "upstream_down"},
+            )
+
+    async def _probe(self, upstream: Upstream) -> None:
+        while True:
+            answers = await upstream.answers()
+            # Slow is not down while calls run: a busy server may have no thread left for the question.
+            if answers is False or (answers is None and upstream.load == 0):
+                self._never_answered(upstream)
+                self.unreachable(upstream, f"it {upstream.trouble or 'gives no answer'} at GET /models")
+            elif answers and not upstream.up:
+                log.info("%s answers", upstream.base, extra={"event": "upstream_up"})
+                upstream.up, upstream.trouble = True, ""
+                self._silent.discard(upstream)
+                self._changed()
+            await asyncio.sleep(PROBE_UP_S if upstream.up else PROBE_DOWN_S)

@@ -1,0 +1,141 @@
+"""One attempt of one task inside this process, from the moment it was read until nothing of it can be lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from core.errors import HeadraceError
+from core.kafka.record_format import unread
+from core.settings.models import Settings
+from dispatcher.offset_tracker import Claims
+from schemas import headers, ids
+from schemas.codec import WORK, SchemaError
+from schemas.framing import FramingError
+from schemas.records import Outcome, Work
+from schemas.validation import Invalid, check_endpoint, check_queue
+
+Key = tuple[str, int]
+
+
+class Poison(HeadraceError):
+    """The record is no work that anybody can do."""
+
+    def __init__(self, message: str, *, field: str | None = None, attempt: int | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+        self.attempt = attempt
+
+
+class Phase(Enum):
+    """How far an item is."""
+
+    WAITING = auto()
+    RUNNING = auto()
+    ENDED = auto()
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Item:
+    """`places` are the records it was read from: usually one, more after a rebalance that read it again.
+
+    `streamed` is what the claim said; `delivered` asks whether a first token is out by now, `deltas` how many frames
+    have come, `interrupted` builds the outcome of a run that has to end where it is.
+    """
+
+    work: Work
+    home: int
+    traceparent: bytes | None = None
+    places: list[tuple[Claims, int]] = field(default_factory=list)
+    phase: Phase = Phase.WAITING
+    claimed: bool = False
+    streamed: bool = False
+    delivered: Callable[[], bool] = bool
+    deltas: Callable[[], int] = int
+    interrupted: Callable[[], Outcome] | None = None
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def to_claim(self) -> bool:
+        """Tell whether the next tick has to write a claim, or a second one because tokens flow since the first."""
+        return self.phase is not Phase.ENDED and (not self.claimed or (self.delivered() and not self.streamed))
+
+    @property
+    def key(self) -> Key:
+        """Return what is unique about it."""
+        return self.work["id"], self.work["attempt"]
+
+    def at(self, claims: Claims, offset: int) -> None:
+        """Note a further record that this item was read from."""
+        if self.phase is Phase.ENDED:
+            claims.ended(offset)
+        elif self.claimed:
+            claims.claimed(offset)
+        self.places.append((claims, offset))
+
+    def claim(self) -> None:
+        """Note that its claim is durable."""
+        self.claimed = True
+        for claims, offset in self.places:
+            claims.claimed(offset)
+
+    def end(self) -> None:
+        """Note that its call is over."""
+        self.phase = Phase.ENDED
+        for claims, offset in self.places:
+            claims.ended(offset)
+
+    def settle(self) -> None:
+        """Note that what became of it is durable."""
+        for claims, offset in self.places:
+            claims.settled(offset)
+
+
+def read(settings: Settings, record: Any) -> Item:
+    """Read a work record; raises Poison."""
+    if (why := unread(record)) is not None:
+        raise Poison(why.reason)
+    if record.value is None:
+        raise Poison("the record has no value")
+    try:
+        work = WORK.decode(record.value)
+    except (FramingError, SchemaError) as error:
+        raise Poison(str(error)) from error
+    attempt = work["attempt"]
+    try:
+        check_queue(work["queue"])
+        check_endpoint(work["endpoint"])
+        home = ids.parse(work["id"]).partition
+    except Invalid as error:
+        raise Poison(error.message, field=error.field, attempt=attempt) from error
+    except ids.IdError as error:
+        raise Poison(str(error), field="id", attempt=attempt) from error
+    if work["level"] not in (0, 1):
+        raise Poison(f"level {work['level']} is neither 0 nor 1", field="level", attempt=attempt)
+    if home >= settings.kafka.partitions:
+        raise Poison(
+            f"the task's home is partition {home}, there are {settings.kafka.partitions}", field="id", attempt=attempt
+        )
+    return Item(work=work, home=home, traceparent=headers.find(record.headers, "traceparent"))
+
+
+class Recent:
+    """The last keys that were seen, as many as fit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._keys: OrderedDict[Any, None] = OrderedDict()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def add(self, key: object) -> None:
+        """Remember a key; the oldest is forgotten."""
+        self._keys[key] = None
+        self._keys.move_to_end(key)
+        if len(self._keys) > self._limit:
+            self._keys.popitem(last=False)

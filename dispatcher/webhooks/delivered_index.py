@@ -1,0 +1,78 @@
+"""What was delivered before a partition came to this sender: a result that is read again is not posted again.
+
+One slow delivery holds its partition's offset back for as long as it takes, so a kill -9 leaves many results that were
+delivered behind it. Their rows tell; only those that say "delivered" count, for whatever else follows from an attempt
+lies in several topics and may be there in part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from core.deliveries import row_key
+from core.errors import Unavailable
+from core.kafka.log_reader import Lookup
+from core.settings.models import Settings
+from dispatcher.group_consumer import Taken
+from dispatcher.offset_tracker import Claims
+from schemas import topics
+from schemas.codec import DELIVERY, SchemaError
+from schemas.framing import FramingError
+from schemas.records import Delivery
+
+log = logging.getLogger(__name__)
+
+SCAN_S = 10.0
+SKEW_MS = 5_000
+
+
+class _Scan(NamedTuple):
+    claims: Claims
+    delivered: set[bytes]
+
+
+class Known:
+    """Tell what has been delivered; each partition's rows are read once per assignment, from its first record on."""
+
+    def __init__(self, settings: Settings, lookup: Lookup) -> None:
+        self._topic = settings.topic(topics.DELIVERIES)
+        self._lookup = lookup
+        self._scans: dict[TopicPartition, _Scan] = {}
+
+    async def delivered(self, taken: Taken, delivery: Delivery) -> bool:
+        """Tell whether the first delivery of a result has been accepted before its partition came here."""
+        tp = TopicPartition(taken.record.topic, taken.record.partition)
+        scan = self._scans.get(tp)
+        if scan is None or scan.claims is not taken.claims:
+            found = await self._read(tp.partition, from_ms=taken.record.timestamp - SKEW_MS)
+            scan = self._scans[tp] = _Scan(taken.claims, found)
+        key = row_key(delivery["task_id"], delivery["event"])
+        if key not in scan.delivered:
+            return False
+        scan.delivered.discard(key)
+        return True
+
+    async def _read(self, partition: int, *, from_ms: int) -> set[bytes]:
+        found: set[bytes] = set()
+        try:
+            async with asyncio.timeout(SCAN_S):
+                async for record in self._lookup.scan(TopicPartition(self._topic, partition), from_ms=from_ms):
+                    if record.key is not None and record.value is not None and _accepted(record.value):
+                        found.add(record.key)
+        except (KafkaError, OSError, TimeoutError, Unavailable) as error:
+            # What is not known is posted twice, under the same webhook-id.
+            log.info("rows of deliveries: %s", error or "no answer in time", extra={"event": "callback_scan_failed"})
+        return found
+
+
+def _accepted(value: bytes) -> bool:
+    try:
+        row = DELIVERY.decode(value)
+    except (FramingError, SchemaError):
+        return False
+    return row["state"] == "delivered" and not row["manual"]

@@ -1,0 +1,202 @@
+"""One attempt of one delivery, from its host's turn to the records that follow from it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+
+from core.clock import Clock, epoch_ms
+from core.errors import Unavailable
+from core.observability.spans import tracer
+from core.settings.models import Settings
+from dispatcher import metrics
+from dispatcher.event_outbox import Outbox
+from dispatcher.events import Addressed
+from dispatcher.webhooks import records, tracing
+from dispatcher.webhooks.bodies import Bodies, ResultGone
+from dispatcher.webhooks.circuit_breaker import HostClosed, Hosts
+from dispatcher.webhooks.disabled_urls import Disabled
+from dispatcher.webhooks.http_client import Answer, Poster, Verdict
+from dispatcher.webhooks.in_flight import Idle
+from dispatcher.webhooks.manual_resends import asked_for
+from dispatcher.webhooks.records import Attempted
+from dispatcher.webhooks.retry_schedule import Dice, next_wait_ms, park_ms, patience_ms
+from dispatcher.webhooks.signature import Signer
+from dispatcher.webhooks.slots import Slots
+from schemas.records import Delivery, DeliveryState, Result
+
+log = logging.getLogger(__name__)
+
+DISABLED_REASON = "the receiver has answered 410, and this URL is left alone"
+SILENT_REASON = "the host has not answered for so long that it was not called any more"
+EVENT_HEADER = "x-headrace-event"
+
+
+class Courier:
+    """Deliver; whatever a delivery comes to is durable when its coroutine returns."""
+
+    def __init__(
+        self, settings: Settings, *, poster: Poster, bodies: Bodies, disabled: Disabled, outbox: Outbox, hosts: Hosts,
+        idle: Idle,        clock: Clock = epoch_ms, dice: Dice = random.random,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._hooks = settings.webhooks
+        self._signer = Signer(settings.webhooks)
+        self._poster = poster
+        self._bodies = bodies
+        self._disabled = disabled
+        self._outbox = outbox
+        self._hosts = hosts
+        self._idle = idle
+        self._slots = Slots(settings.webhooks.concurrency)
+        self._clock = clock
+        self._dice = dice
+
+    async def deliver(self, delivery: Delivery, result: Result | None = None) -> None:
+        """Make the next attempt, or put it off; `result` spares the reading of it."""
+        if self._overtaken(delivery):
+            return
+        if asked_for(delivery):
+            with self._idle:
+                await self._write([records.round_mark(self._settings, delivery, now_ms=self._clock())])
+        until_ms = self._disabled.until_ms(delivery["owner"], delivery["url"])
+        if until_ms is not None and until_ms > self._clock() and not delivery["manual"]:
+            await self._end(delivery, "disabled", DISABLED_REASON)
+            return
+        host = _host(delivery["url"])
+        if self._hosts.closed_s(host) > 0 or self._hosts.crowded(host):
+            await self._park(delivery)
+            return
+        try:
+            async with AsyncExitStack() as stack:
+                with self._idle:
+                    await stack.enter_async_context(self._hosts.slot(host))
+                    await stack.enter_async_context(self._slots.slot(self._hosts.standing(host)))
+                tried = await self._attempt(delivery, result)
+                self._hosts.report(host, tried.answer.health)
+        except (HostClosed, Unavailable):
+            await self._park(delivery)
+        except ResultGone as error:
+            await self._end(delivery, "failed", error.message)
+        else:
+            await self._follow(delivery, tried)
+
+    async def hop(self, delivery: Delivery) -> None:
+        """Let a delivery wait on."""
+        await self._write([records.waiting(self._settings, delivery, now_ms=self._clock())])
+
+    async def _attempt(self, delivery: Delivery, result: Result | None) -> Attempted:
+        body = await self._bodies.of(delivery, result)
+        at_ms, began = self._clock(), time.monotonic()
+        headers = self._signer.headers(body, delivery_id=delivery["id"], owner=delivery["owner"], at_s=at_ms // 1000)
+        headers[EVENT_HEADER] = delivery["event"]
+        parent = delivery["traceparent"]
+        with tracer().span(tracing.METHOD, "client", parent=parent.encode() if parent else None) as span:
+            tracing.posting(span, delivery)
+            if span.traceparent is not None:
+                headers["traceparent"] = span.traceparent.decode("latin-1")
+            answer = await self._poster.post(delivery["url"], body, headers)
+            tracing.posted(span, answer)
+        seconds = time.monotonic() - began
+        metrics.DELIVERY_SECONDS.observe(seconds)
+        metrics.WEBHOOK_ATTEMPTS.labels(answer.verdict.value).inc()
+        if answer.verdict is not Verdict.DELIVERED:
+            metrics.WEBHOOK_FAILURES.labels(answer.kind).inc()
+        return Attempted(answer, at_ms, int(seconds * 1000))
+
+    async def _follow(self, delivery: Delivery, tried: Attempted) -> None:
+        answer, now_ms = tried.answer, self._clock()
+        if answer.verdict in (Verdict.AGAIN, Verdict.REFUSED) and self._overtaken(delivery):
+            return  # asked for again while this attempt was under way: the row is that round's
+        match answer.verdict:
+            case Verdict.DELIVERED:
+                await self._delivered(delivery, tried)
+            case Verdict.GONE:
+                until_ms = now_ms + self._hooks.disable_s * 1000
+                mark = records.disabled(self._settings, delivery, until_ms=until_ms, now_ms=now_ms)
+                ended = records.after(delivery, tried, state="disabled", due_ms=None)
+                await self._end(ended, "disabled", answer.reason, mark)
+            case Verdict.REFUSED:
+                await self._end(records.after(delivery, tried, state="failed", due_ms=None), "failed", answer.reason)
+            case Verdict.AGAIN:
+                wait_ms = self._wait_ms(delivery, answer)
+                if wait_ms is None:
+                    ended = records.after(delivery, tried, state="failed", due_ms=None)
+                    await self._end(ended, "failed", answer.reason)
+                    return
+                waits = records.after(delivery, tried, state="pending", due_ms=now_ms + wait_ms)
+                await self._write(
+                    [
+                        records.waiting(self._settings, waits, now_ms=now_ms),
+                        records.row(self._settings, waits, now_ms=now_ms),
+                    ]
+                )
+
+    async def _delivered(self, delivery: Delivery, tried: Attempted) -> None:
+        done = records.after(delivery, tried, state="delivered", due_ms=None)
+        following = [records.row(self._settings, done, now_ms=self._clock())]
+        if self._disabled.until_ms(delivery["owner"], delivery["url"]) is not None:
+            following.append(records.enabled(self._settings, delivery))
+        await self._write(following)
+        metrics.DELIVERIES.labels("delivered").inc()
+
+    def _overtaken(self, delivery: Delivery) -> bool:
+        """Tell whether a later round makes this one needless; it ends without a trace in the row, which is not its."""
+        if not self._disabled.rounds.overtaken(delivery):
+            return False
+        metrics.DELIVERIES.labels("superseded").inc()
+        return True
+
+    def _wait_ms(self, delivery: Delivery, answer: Answer) -> int | None:
+        """Return the wait before the next attempt; news of progress are outdated by then."""
+        if delivery["event"] == "progress":
+            return None
+        return next_wait_ms(
+            delivery["step"] + 1, self._hooks.retry_delays, retry_after_s=answer.retry_after_s, dice=self._dice
+        )
+
+    async def _park(self, delivery: Delivery) -> None:
+        """Put off an attempt that could not be made, without counting it; give up when that went on for too long."""
+        now_ms = self._clock()
+        age_ms = now_ms - delivery["created_ms"]
+        if delivery["event"] == "progress" or age_ms > patience_ms(self._hooks.retry_delays):
+            await self._end(delivery, "failed", SILENT_REASON)
+            return
+        metrics.WEBHOOK_PARKED.inc()
+        due_ms = now_ms + park_ms(age_ms=age_ms, dice=self._dice)
+        waits: Delivery = {**delivery, "due_ms": due_ms}
+        await self._write(
+            [
+                records.waiting(self._settings, waits, now_ms=now_ms),
+                records.row(self._settings, waits, now_ms=now_ms),
+            ]
+        )
+
+    async def _end(self, delivery: Delivery, state: DeliveryState, reason: str, *marks: Addressed) -> None:
+        """Give a delivery up: its row says so, and a dead letter keeps it, except for news of progress."""
+        ended: Delivery = {**delivery, "state": state, "due_ms": None}
+        now_ms = self._clock()
+        following = [*marks, records.row(self._settings, ended, now_ms=now_ms)]
+        if delivery["event"] != "progress":
+            following.append(records.letter(self._settings, ended, reason=reason, now_ms=now_ms))
+            log.warning(
+                "callback of %s is given up: %s", delivery["task_id"], reason,
+                extra={"event": "callback_given_up", "task_id": delivery["task_id"], "attempt": delivery["made"]},
+            )  # fmt: skip
+        await self._write(following)
+        metrics.DELIVERIES.labels(state).inc()
+
+    async def _write(self, following: Iterable[Addressed]) -> None:
+        """Return when all of it is durable, however long Kafka is away."""
+        await self._outbox.put_all(following)
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return ""

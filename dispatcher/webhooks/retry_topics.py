@@ -1,0 +1,87 @@
+"""The retry topics as a queue in order of time: each partition waits for its head, and is not read meanwhile.
+
+All records of one topic wait equally long from the time they were written, so whatever stands behind the head is due
+later. Nothing is committed before it is settled: a kill -9 costs a repetition, never a delivery.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from aiokafka import TopicPartition
+
+from core.clock import Clock, Deadline, epoch_ms
+from core.settings.models import Settings
+from dispatcher.group_consumer import GroupReader, Taken
+from schemas import topics
+
+GROUP = "webhooks-retry"
+TAKE = 200
+FETCH_BYTES = 65_536
+"""Per partition; with all of them in memory at once 40 partitions are some MB."""
+
+
+class DelayReader:
+    """Take what has waited for as long as its topic says."""
+
+    def __init__(
+        self, settings: Settings, *, name: str, on_revoke: Callable[[], Awaitable[None]], clock: Clock = epoch_ms
+    ) -> None:
+        self._clock = clock
+        self._delays_ms = {settings.topic(topics.retry(each)): each * 1000 for each in topics.RETRY_DELAYS_S}
+        self._waiting: dict[TopicPartition, deque[Taken]] = {}
+        self._heads: dict[TopicPartition, int] = {}
+        self._on_revoke = on_revoke
+        self._reader = GroupReader(
+            settings,
+            name=name,
+            group=settings.topic(GROUP),
+            topics=[*self._delays_ms],
+            on_revoke=self._revoked,
+            fetch_bytes=FETCH_BYTES,
+        )
+
+    @property
+    def assigned(self) -> bool:
+        """Tell whether this member has been given its partitions."""
+        return self._reader.assigned
+
+    async def take(self) -> list[Taken]:
+        """Return what is due; waits a fifth of a second when there is nothing."""
+        for tp, waiting in self._waiting.items():
+            if not waiting:
+                self._reader.release(tp)
+        self._waiting = {tp: waiting for tp, waiting in self._waiting.items() if waiting}
+        for taken in await self._reader.take(TAKE):
+            tp = TopicPartition(taken.record.topic, taken.record.partition)
+            if tp not in self._waiting:
+                self._waiting[tp] = deque()
+                self._heads[tp] = taken.record.offset
+                self._reader.hold(tp)
+            self._waiting[tp].append(taken)
+        return [taken for tp, waiting in self._waiting.items() for taken in self._due(tp, waiting)]
+
+    def heads(self) -> dict[TopicPartition, int]:
+        """Return from which offset on records wait, of each partition in which anything was seen."""
+        return dict(self._heads)
+
+    async def commit(self, deadline: Deadline | None = None) -> bool:
+        """Commit everything that is safe."""
+        return await self._reader.commit(deadline)
+
+    async def close(self, deadline: Deadline) -> None:
+        """Leave the group."""
+        await self._reader.close(deadline)
+
+    def _due(self, tp: TopicPartition, waiting: deque[Taken]) -> list[Taken]:
+        latest_ms = self._clock() - self._delays_ms[tp.topic]
+        due: list[Taken] = []
+        while waiting and waiting[0].record.timestamp <= latest_ms:
+            due.append(waiting.popleft())
+            self._heads[tp] = due[-1].record.offset + 1
+        return due
+
+    async def _revoked(self) -> None:
+        self._waiting, self._heads = {}, {}
+        await self._on_revoke()

@@ -1,0 +1,59 @@
+"""`headrace config`: show the settings, where they come from and what they may be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from core.settings.catalog import documented
+from core.settings.loader import as_toml, load_settings
+from headrace.options import config_option, reported
+
+
+@click.group()
+def config() -> None:
+    """Show the settings.
+
+    Each setting has a default, which headrace.toml overrides, which a HEADRACE_ variable overrides, which a flag
+    overrides. In the file settings stand in sections; a variable is HEADRACE_SECTION_FIELD:
+
+    \b
+        [ingress]
+        port = 9000          # or HEADRACE_INGRESS_PORT=9000
+
+    A misspelt name or a wrong value stops every command with a sentence that names it.
+    """
+
+
+@config.command(name="print")
+@config_option
+def print_(config: Path | None) -> None:
+    """Print the effective settings as TOML, secrets hidden.
+
+    The output is a complete settings file: save it, fill in the secrets, and give it to any command with --config.
+    """
+    with reported():
+        click.echo(as_toml(load_settings(config=config)), nl=False)
+
+
+@config.command(name="variables")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of text.")
+@click.argument("word", default="")
+def list_variables(as_json: bool, word: str) -> None:
+    """List every setting with its variable, default and range.
+
+    After a table come the members that each of its entries may have. With WORD only those whose name or description
+    holds it: `headrace config variables timeout`.
+    """
+    chosen = [v for v in documented() if word.lower() in f"{v.dotted} {v.name} {v.description}".lower()]
+    if as_json:
+        click.echo(json.dumps([asdict(variable) for variable in chosen], indent=2))
+        return
+    for variable in chosen:
+        click.echo(f"{variable.dotted} = {variable.default or '(not set)'}")
+        table = variable.dotted.rpartition(".")[0]
+        click.echo(f"    {variable.name or f'[{table}] in headrace.toml'}: {variable.allowed}")
+        click.echo(f"    {variable.description}")

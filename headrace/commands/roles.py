@@ -1,0 +1,108 @@
+"""`headrace ingress|streams|dispatcher`: one role as a process, settings from file, environment and flags."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from compose.local.process import tethered
+from core.process import run_role
+from core.settings.loader import load_settings
+from core.settings.models import Settings
+from headrace.options import config_option, reported
+from schemas.topics import LEVELS
+
+metrics_option = click.option(
+    "--metrics-port", type=click.IntRange(0, 65535), help="Port of /metrics, /livez and /readyz; 0 is off.  [0]"
+)
+
+
+def _settings(config: Path | None, flags: dict[str, object]) -> Settings:
+    with reported():
+        return load_settings(config=config, flags={name: value for name, value in flags.items() if value is not None})
+
+
+@click.command()
+@click.option("--host", metavar="ADDRESS", help="Address to listen on; any but loopback needs a key.  [127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on.  [8080]")
+@config_option
+def ingress(host: str | None, port: int | None, config: Path | None) -> None:
+    """Run the HTTP side: accepts tasks, holds blocking and streaming callers, answers look-ups.
+
+    Any number may run against one Kafka; put a load balancer before them.
+    """
+    from ingress.main import serve  # noqa: PLC0415 - a role loads only its own packages
+
+    settings = _settings(config, {"ingress.host": host, "ingress.port": port})
+    sys.exit(run_role("ingress", settings, lambda stop: serve(settings, stop)))
+
+
+@click.command()
+@click.option("--level", type=click.Choice(LEVELS), help="The lane to schedule; without it one process for each.")
+@metrics_option
+@config_option
+def streams(level: str | None, metrics_port: int | None, config: Path | None) -> None:
+    """Run the scheduler of a lane: the one judge of what state a task is in.
+
+    Any number may run against one Kafka; the partitions are shared among those of one lane.
+    """
+    settings = _settings(config, {"metrics_port": metrics_port})
+    if level is None:
+        sys.exit(_both_lanes(config, metrics_port))
+    from streams.main import serve  # noqa: PLC0415 - a role loads only its own packages
+
+    number = LEVELS.index(level)
+    sys.exit(run_role(f"streams-{level}", settings, lambda stop: serve(settings, stop, level=number)))
+
+
+@click.command()
+@click.option(
+    "--only",
+    type=click.Choice(["all", "inference", "webhooks", "batches"]),
+    help="Run one part alone: the inference consumers, the callback sender, or feeder and writer of batches.",
+)
+@metrics_option
+@config_option
+def dispatcher(only: str | None, metrics_port: int | None, config: Path | None) -> None:
+    """Run the inference consumers, which call the model servers, the callback sender, and what feeds batches.
+
+    Any number may run against one Kafka; each takes only what it has room for.
+    """
+    from dispatcher.main import serve  # noqa: PLC0415 - a role loads only its own packages
+
+    settings = _settings(config, {"dispatcher.only": only, "metrics_port": metrics_port})
+    sys.exit(run_role("dispatcher", settings, lambda stop: serve(settings, stop)))
+
+
+def _both_lanes(config: Path | None, metrics_port: int | None) -> int:
+    """Run a process per lane, side by side; when one ends the other is stopped, and the worse exit code is returned."""
+    options = ["--config", str(config)] if config else []
+    children = []
+    for number, level in enumerate(LEVELS):
+        port = ["--metrics-port", str(metrics_port + number)] if metrics_port else []
+        command = [sys.executable, "-m", "headrace.main", "streams", "--level", level, *options, *port]
+        children.append(subprocess.Popen(tethered(command)))
+
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        if stopping:
+            return
+        stopping = True
+        # SIGTERM even for a Ctrl-C, which a terminal has sent to the children too: the same signal twice ends them at
+        # once, without a commit.
+        for child in children:
+            child.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    ended, status = os.wait()
+    stop()
+    codes = [child.wait() for child in children if child.pid != ended]
+    return max(abs(os.waitstatus_to_exitcode(status)), *map(abs, codes))

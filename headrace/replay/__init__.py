@@ -1,0 +1,1 @@
+"""`headrace replay`: selection, copies, comparison, totals."""

@@ -1,0 +1,77 @@
+"""The bodies of repeated tasks: a stored one is copied, for the original's is swept away with its task."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from core.settings.models import Settings
+from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
+from headrace.replay.copy import Copy, with_model
+from headrace.replay.read import patient
+from headrace.replay.selection import Pick
+from schemas.common import Blob
+from schemas.task_body import repeated
+
+JSON = "application/json"
+
+
+class Unusable(Exception):
+    """A task cannot be repeated, and why, in a word."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Bodies:
+    """Gives every copy a body of its own."""
+
+    def __init__(self, settings: Settings, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._inline_bytes = settings.storage.inline_bytes
+        self._editable_bytes = settings.ingress.max_body_bytes
+
+    async def fill(self, copy: Copy, pick: Pick, *, model_to: str | None) -> Copy:
+        """Return the copy with its body; raises Unusable, and Unavailable when the store does not answer.
+
+        A second call for the same task replaces what the first has stored, so a resumed replay leaves nothing behind.
+        """
+        stored = pick.task["data_ref"]
+        if stored is not None and stored["uri"] != f"tasks/{pick.task_id}":
+            # Its record points to what belongs to somebody else; nobody but the scheduler's sweep may judge that.
+            raise Unusable("body_foreign")
+        try:
+            if model_to is not None:
+                return await self._edited(copy, pick, model_to)
+            if stored is None:
+                return copy._replace(task=repeated(copy.task))
+            return copy._replace(task={**copy.task, "data_ref": await patient(lambda: self._copied(stored, copy))})
+        except BlobMissing:
+            raise Unusable("body_missing") from None
+        except BlobCorrupt:
+            raise Unusable("body_corrupt") from None
+
+    async def _copied(self, stored: Blob, copy: Copy) -> Blob:
+        pieces: AsyncIterator[bytes] = await self._blobs.open(stored)
+        async with self._blobs.writer(_name(copy), media_type=copy.task["content_type"]) as writer:
+            async for piece in pieces:
+                await writer.write(piece)
+            return await writer.finish()
+
+    async def _edited(self, copy: Copy, pick: Pick, model: str) -> Copy:
+        stored, data = pick.task["data_ref"], pick.task["data"]
+        if stored is not None:
+            if stored["size"] > self._editable_bytes:
+                raise Unusable("body_too_large_for_another_model")
+            data = await patient(lambda: self._blobs.get(stored))
+        body = with_model(data.encode() if isinstance(data, str) else data or b"", model, mode=copy.task["mode"])
+        if body is None:
+            raise Unusable("body_without_model")
+        if len(body) <= self._inline_bytes:
+            return copy._replace(task={**copy.task, "data": body, "data_ref": None})
+        kept = await patient(lambda: self._blobs.put(body, name=_name(copy), media_type=JSON))
+        return copy._replace(task={**copy.task, "data": None, "data_ref": kept})
+
+
+def _name(copy: Copy) -> str:
+    return f"tasks/{copy.id}"

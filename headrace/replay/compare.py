@@ -1,0 +1,223 @@
+"""When two answers say the same, and what a comparison of many comes to. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from core import lenient_json
+from core.sse import payloads
+from schemas.common import Usage
+from schemas.records import Result
+
+Verdict = Literal["equal", "changed", "failed", "recovered", "unpaired"]
+VERDICTS: tuple[Verdict, ...] = ("equal", "changed", "failed", "recovered", "unpaired")
+VOLATILE = frozenset({
+    "id", "created", "created_at", "completed_at", "expires_at", "model", "object", "system_fingerprint",
+    "service_tier", "timings", "usage", "obfuscation", "request_id",
+})  # fmt: skip
+"""Members that differ between two calls that answer the same, wherever they stand; the tokens are compared apart."""
+EVENT_STREAM = "text/event-stream"
+EXCERPT = 2_000
+NO_TOKENS: Usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+class Answer(NamedTuple):
+    """What is kept of a result while its counterpart is sought."""
+
+    id: str
+    queue: str
+    model: str | None
+    state: str
+    status_code: int
+    error_code: str | None
+    latency_ms: int | None
+    """From the start of the call that counted to its end; None when no worker had begun."""
+    usage: Usage
+    digest: bytes | None
+    """Of what was said; None when the body could not be read."""
+    excerpt: str | None
+
+
+class Pair(NamedTuple):
+    """A repetition and what it repeats; an original whose result is not kept any more is None.
+
+    Stored answers go with their tasks, earlier than the records of their results: without one there is no pair either.
+    """
+
+    verdict: Verdict
+    original: Answer | None
+    replay: Answer
+    replay_of: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return a line of the report."""
+        return {
+            "verdict": self.verdict,
+            "replay_of": self.replay_of,
+            "original": None if self.original is None else _plain(self.original),
+            "replay": _plain(self.replay),
+        }
+
+
+def answer_of(result: Result, body: bytes | None, *, excerpt: bool) -> Answer:
+    """Take what is compared out of a result; `body` is None when it could not be read."""
+    started = result["started_ms"]
+    return Answer(
+        id=result["id"],
+        queue=result["queue"],
+        model=result["model"],
+        state=result["state"],
+        status_code=result["status_code"],
+        error_code=result["error_code"],
+        latency_ms=None if started is None else max(0, result["finished_ms"] - started),
+        usage=result["usage"] or NO_TOKENS,
+        digest=None if body is None else essence(body, result["content_type"]),
+        excerpt=body[:EXCERPT].decode(errors="replace") if excerpt and body is not None else None,
+    )
+
+
+def essence(body: bytes, content_type: str) -> bytes:
+    """Return a digest of what an answer says: without ids and times, and of a stream without where it was cut."""
+    said: Any
+    try:
+        if content_type.partition(";")[0].strip().lower() == EVENT_STREAM:
+            said = _said(_frames(body))
+        else:
+            said = _lasting(lenient_json.loads(body))
+        text = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
+    except (ValueError, TypeError, RecursionError):  # no JSON, or such that it cannot be written again
+        return blake2b(body, digest_size=16).digest()
+    return blake2b(text, digest_size=16).digest()
+
+
+def judged(original: Answer | None, replay: Answer) -> Verdict:
+    """Compare two outcomes."""
+    if original is None:
+        return "unpaired"
+    went_well, goes_well = original.state == "completed", replay.state == "completed"
+    if went_well != goes_well:
+        return "recovered" if goes_well else "failed"
+    if not went_well:  # both failed: what counts is why, not in which words
+        same = (original.state, original.error_code) == (replay.state, replay.error_code)
+    elif original.digest is None or replay.digest is None:
+        return "unpaired"
+    else:
+        same = original.digest == replay.digest
+    return "equal" if same else "changed"
+
+
+class Group:
+    """The pairs of one queue and model."""
+
+    def __init__(self) -> None:
+        self.verdicts: Counter[str] = Counter()
+        self._latencies: tuple[list[int], list[int]] = ([], [])
+        self._tokens: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+
+    def add(self, pair: Pair) -> None:
+        """Count one; latency and tokens only of those that have both sides."""
+        self.verdicts[pair.verdict] += 1
+        if pair.original is None:
+            return
+        for side, answer in enumerate((pair.original, pair.replay)):
+            if answer.latency_ms is not None and answer.state == "completed":
+                self._latencies[side].append(answer.latency_ms)
+            self._tokens[side].update(answer.usage)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures; each pair is original and replay."""
+        return {
+            **{verdict: self.verdicts[verdict] for verdict in VERDICTS},
+            "latency_p50_ms": [percentile(side, 0.5) for side in self._latencies],
+            "latency_p95_ms": [percentile(side, 0.95) for side in self._latencies],
+            "prompt_tokens": [side["prompt_tokens"] for side in self._tokens],
+            "completion_tokens": [side["completion_tokens"] for side in self._tokens],
+        }
+
+
+def grouped(pairs: Iterable[Pair]) -> Mapping[tuple[str, str, str], Group]:
+    """Group pairs by the queue and model of the original, and the model of the replay."""
+    groups: dict[tuple[str, str, str], Group] = defaultdict(Group)
+    for pair in pairs:
+        first = pair.original or pair.replay
+        groups[first.queue, first.model or "", pair.replay.model or ""].add(pair)
+    return dict(sorted(groups.items()))
+
+
+def percentile(values: Sequence[int], part: float) -> int | None:
+    """Return the value below which a part of all lies."""
+    return sorted(values)[min(int(len(values) * part), len(values) - 1)] if values else None
+
+
+def _lasting(value: Any) -> Any:
+    if isinstance(value, dict):
+        # What is null in one answer may be left out of another.
+        return {name: _lasting(item) for name, item in value.items() if name not in VOLATILE and item is not None}
+    return [_lasting(item) for item in value] if isinstance(value, list) else value
+
+
+def _frames(body: bytes) -> Iterable[Any]:
+    for payload in payloads(body):
+        yield _lasting(lenient_json.loads(payload))
+
+
+def _said(frames: Iterable[Any]) -> Any:
+    """Put the pieces of each choice together, to what the same answer would be in one piece.
+
+    Frames of other streams are compared one by one.
+    """
+    choices: dict[Any, dict[str, Any]] = defaultdict(dict)
+    others = []
+    for frame in frames:
+        found = frame.get("choices") if isinstance(frame, dict) else None
+        if not isinstance(found, list):
+            others.append(frame)
+            continue
+        for choice in found:
+            if isinstance(choice, dict):
+                whole = {"message" if name == "delta" else name: value for name, value in choice.items()}
+                _join(choices[str(choice.get("index", 0))], whole)
+    for choice in choices.values():
+        message = choice.get("message")
+        for call in message.get("tool_calls") or () if isinstance(message, dict) else ():
+            if isinstance(call, dict):
+                call.pop("index", None)
+    said = {"choices": [choices[index] for index in sorted(choices)]}
+    return {**said, "frames": others} if others else said
+
+
+def _join(into: dict[str, Any], piece: Mapping[str, Any]) -> None:
+    for name, value in piece.items():
+        known = into.get(name)
+        if isinstance(value, dict):
+            _join(into.setdefault(name, {}) if isinstance(known, dict) or known is None else {}, value)
+        elif isinstance(value, str) and isinstance(known, str) and name != "role":
+            into[name] = known + value
+        elif isinstance(value, list) and isinstance(known, list):
+            _join_lists(known, value)
+        elif value is not None:
+            into[name] = value
+
+
+def _join_lists(known: list[Any], more: list[Any]) -> None:
+    """Continue the items of a list that carry an index, such as the calls of tools; append all others."""
+    for item in more:
+        same = [one for one in known if isinstance(item, dict) and isinstance(one, dict) and "index" in item
+                and one.get("index") == item["index"]]  # fmt: skip
+        if same:
+            _join(same[0], item)
+        else:
+            known.append(item)
+
+
+def _plain(answer: Answer) -> dict[str, Any]:
+    plain = answer._asdict()
+    plain["digest"] = None if answer.digest is None else answer.digest.hex()
+    if answer.excerpt is None:
+        del plain["excerpt"]
+    return plain

@@ -1,0 +1,100 @@
+"""The new task that repeats an old one: pure, but for its body, which `bodies` copies."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import NamedTuple
+
+import orjson
+
+from core.kafka.producer import Record
+from headrace.replay.selection import Pick
+from headrace.replay.state import State
+from schemas.codec import TASK
+from schemas.headers import headers
+from schemas.ids import TaskId, replayed
+from schemas.json_text import TooDeep, changed, read_json
+from schemas.partitioning import home_partition, queue_number
+from schemas.records import ORDINARY, Mode, Task
+from schemas.task_body import stream_changes
+
+TIMEOUT_MS = 86_400_000
+"""A replay may stand in line for long, and nobody holds a connection for it: the time-out of the original, made for
+somebody who waited, would end most of a large replay before it began."""
+
+
+class Copy(NamedTuple):
+    """A task to be written, and its place."""
+
+    id: TaskId
+    task: Task
+
+    def record(self, *, now_ms: int) -> Record:
+        """Render it as a door does."""
+        task, text = self.task, str(self.id)
+        described = headers(
+            kind="task",
+            ce_id=text,
+            at_ms=now_ms,
+            queue=task["queue"],
+            level=task["level"],
+            owner=task["owner"],
+            deadline_ms=now_ms + task["timeout_ms"],
+        )
+        return Record(text.encode(), TASK.encode(task), described, now_ms)
+
+
+def copied(pick: Pick, state: State, *, partitions: int, now_ms: int) -> Copy:
+    """Return the task that repeats one: same owner and request, an id of its own, nobody told unless that was asked."""
+    old, target = pick.task, state.target
+    queue = target.queue_to or old["queue"]
+    home, wide = pick.partition, 1
+    if width := state.widths.get(queue, 0):
+        home, wide = home_partition(queue, pick.partition, width=width, partitions=partitions), partitions
+    task_id = replayed(
+        queue_number=queue_number(queue),
+        level=pick.level,
+        home=home,
+        wide=wide,
+        start_s=state.start_s,
+        partition=pick.partition,
+        offset=pick.offset,
+    )
+    told = target.callbacks
+    task: Task = {
+        **old,
+        "queue": queue,
+        "id": str(task_id),
+        # A stream's tokens are counted, and its first one is timed, only where it is relayed.
+        "mode": "streaming" if old["mode"] == "streaming" else "callback",
+        "model": target.model_to or pick.model,
+        "callback_url": old["callback_url"] if told else None,
+        "callback_events": old["callback_events"] if told else [],
+        "idempotency_key": _key(old, state.name),
+        "created_ms": now_ms,
+        "timeout_ms": TIMEOUT_MS,
+        "start_timeout_ms": 0,
+        **ORDINARY,
+        "replay_of": pick.task_id,
+        "reply_topic": old["reply_topic"] if told else None,
+    }
+    return Copy(task_id, task)
+
+
+def with_model(body: bytes, model: str, *, mode: Mode = "callback") -> bytes | None:
+    """Return a request for another model that fits its mode; None when the body is no JSON object with a model."""
+    try:
+        document = read_json(body)
+        if not isinstance(document, dict) or "model" not in document:
+            return None
+        return changed(body, document, {"model": orjson.dumps(model), **stream_changes(document, mode)})
+    except (orjson.JSONDecodeError, TooDeep):
+        return None
+
+
+def _key(old: Task, name: str) -> str | None:
+    """Keep twins twins: of all that came with one key only the first ran, and only one shall run again."""
+    key = old["idempotency_key"]
+    if key is None:
+        return None
+    return "replay-" + blake2b(orjson.dumps([name, old["queue"], key]), digest_size=16).hexdigest()

@@ -1,0 +1,100 @@
+"""The dry run: read what a replay would read, count what it would write, and write nothing at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+from aiokafka import TopicPartition
+
+from core.kafka.log_reader import Lookup
+from core.settings.models import Settings
+from headrace.replay.choice import Choice
+from headrace.replay.read import Span, directory, slices, task_spans
+from headrace.replay.rejected import refused_of
+from headrace.replay.selection import Picker, usage_of, widths_of
+from headrace.replay.totals import Tally
+from schemas import topics
+from schemas.topics import DAY_MS, declared, level_name
+
+
+class Survey(NamedTuple):
+    """What was found."""
+
+    tally: Tally
+    read: int
+    """Records read, those that tell of outcomes and refusals included."""
+    passed_over: Mapping[str, int]
+    missing_ids: list[str]
+    notes: list[str]
+
+
+async def surveyed(
+    settings: Settings, lookup: Lookup, choice: Choice, *, now_ms: int, on_read: Callable[[int, int], None]
+) -> Survey:
+    """Count the chosen tasks; `on_read` is told of records read and of how many there are."""
+    spans = await task_spans(settings, lookup, choice)
+    total = sum(span.end - span.begin for span in spans)
+    read = 0
+
+    def more(count: int) -> None:
+        nonlocal read
+        read += count
+        on_read(read, total)
+
+    async with directory(settings) as queues:
+        widths = widths_of(queues)
+    used = await usage_of(settings, lookup, choice, tokens=True, on_read=more)
+    refused = await refused_of(settings, lookup, choice, on_read=more)
+    total += read
+    tally, missing = Tally(), set(choice.ids)
+
+    def picker() -> Picker:
+        return Picker(settings, choice, used, widths, refused)
+
+    counted = partial(_count, settings, lookup, tally=tally, missing=missing, on_read=more)
+    pickers = await asyncio.gather(*(counted(picker(), span) for span in spans))
+    passed_over: dict[str, int] = {}
+    for one in pickers:
+        for reason, count in one.passed_over.items():
+            passed_over[reason] = passed_over.get(reason, 0) + count
+    return Survey(tally, read, passed_over, sorted(missing), beyond_reach(choice, now_ms=now_ms))
+
+
+async def _count(
+    settings: Settings,
+    lookup: Lookup,
+    picker: Picker,
+    span: Span,
+    *,
+    tally: Tally,
+    missing: set[str],
+    on_read: Callable[[int], None],
+) -> Picker:
+    tp = TopicPartition(settings.topic(topics.tasks(span.level)), span.partition)
+    async for piece in slices(lookup, tp, span.begin, span.end):
+        for pick in picker.picks(span.level, piece.records):
+            tally.add(pick)
+            missing.discard(pick.task_id)
+        on_read(len(piece.records))
+    return picker
+
+
+def beyond_reach(choice: Choice, *, now_ms: int) -> list[str]:
+    """Say what was asked for and is not kept any more."""
+    kept = {topic.name: topic.retention_ms or 0 for topic in declared(partitions=1)}
+    notes = []
+    for level in choice.levels:
+        kept_ms = kept[topics.tasks(level)]
+        if choice.from_ms is None or choice.from_ms < now_ms - kept_ms:
+            notes.append(f"{level_name(level)} tasks are kept for {_long(kept_ms)}; older ones cannot be replayed")
+    results_ms = kept[topics.results(0)]
+    if choice.from_ms is None or choice.from_ms < now_ms - results_ms:
+        notes.append(f"results are kept for {_long(results_ms)}; the diff cannot compare with older ones")
+    return notes
+
+
+def _long(ms: int) -> str:
+    return f"{ms // DAY_MS} days" if ms > DAY_MS else f"{ms // 3_600_000} h"

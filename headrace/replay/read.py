@@ -1,0 +1,128 @@
+"""Where the records of a past time lie, and reading them in slices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple, TypeVar
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from core.errors import Unavailable
+from core.kafka.log_reader import Found, Lookup
+from core.queues import QueueDirectory
+from core.settings.models import Settings
+from headrace.replay.choice import Choice
+from schemas import ids, topics
+
+SLICE = 500
+STALL_S = 60
+"""Longest wait for the next slice: a broker that is away for longer ends the run, which can be resumed."""
+TRIES = 5
+SLACK_MS = 60_000
+"""Several writers fill a partition: a record may lie behind one that is younger by as much as their clocks differ."""
+EARLY_MS = 600_000
+"""An id may name a second that lies ahead of its record: a writer that is out of serials borrows from the next."""
+
+T = TypeVar("T")
+Home = tuple[int, int]
+"""Level and partition."""
+
+
+class Span(NamedTuple):
+    """A stretch of one partition: `end` is not part of it."""
+
+    level: int
+    partition: int
+    begin: int
+    end: int
+
+
+class Slice(NamedTuple):
+    """Some records of a partition that follow one another, and the offset behind them."""
+
+    records: Sequence[Found]
+    following: int
+
+
+async def patient(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again when a busy broker does not answer in time; raises Unavailable at last."""
+    for _ in range(TRIES - 1):
+        try:
+            return await ask()
+        except Unavailable:
+            await asyncio.sleep(0.5)
+    return await ask()
+
+
+@asynccontextmanager
+async def directory(settings: Settings) -> AsyncIterator[QueueDirectory]:
+    """Open the directory of queues; raises Unavailable."""
+    queues = QueueDirectory(settings, name="headrace-replay")
+    try:
+        try:
+            await queues.open()
+        except KafkaError as error:
+            raise Unavailable(f"the queues cannot be read: {error}") from error
+        yield queues
+    finally:
+        await queues.close()
+
+
+async def task_spans(settings: Settings, lookup: Lookup, choice: Choice) -> list[Span]:
+    """Return where the chosen tasks lie, as the topics are now."""
+    since = beginnings(choice, partitions=settings.kafka.partitions)
+    found = []
+    for (level, partition), from_ms in since.items():
+        tp = TopicPartition(settings.topic(topics.tasks(level)), partition)
+        span = await stretch(lookup, tp, from_ms=from_ms, to_ms=choice.to_ms)
+        if span is not None:
+            found.append(Span(level, partition, *span))
+    return found
+
+
+async def stretch(
+    lookup: Lookup, tp: TopicPartition, *, from_ms: int | None, to_ms: int | None = None
+) -> tuple[int, int] | None:
+    """Return the first offset of a time and the one behind its last; None when nothing lies between."""
+    bounds = (await patient(lambda: lookup.bounds([tp])))[tp]
+    begin, end = bounds
+    if from_ms is not None and begin < end:
+        at = await patient(lambda: lookup.offset_at(tp, from_ms))
+        begin = end if at is None else at
+    if to_ms is not None and begin < end:
+        at = await patient(lambda: lookup.offset_at(tp, to_ms + SLACK_MS))
+        end = end if at is None else min(at, end)
+    return (begin, end) if begin < end else None
+
+
+async def slices(lookup: Lookup, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Slice]:
+    """Read from one offset up to, but not with, another; raises Unavailable when the broker stays away."""
+    records = lookup.between(tp, begin, end)
+    over = False
+    while not over:
+        held: list[Found] = []
+        try:
+            async with asyncio.timeout(STALL_S):
+                while len(held) < SLICE:
+                    held.append(await anext(records))
+        except StopAsyncIteration:
+            over = True
+        except TimeoutError:
+            raise Unavailable(f"{tp.topic}/{tp.partition} could not be read for {STALL_S} s") from None
+        yield Slice(held, end if over else held[-1].offset + 1)
+
+
+def beginnings(choice: Choice, *, partitions: int) -> Mapping[Home, int | None]:
+    """Return the partitions to read with the time to begin at: ids name theirs, so only those are read."""
+    if not choice.ids:
+        homes = [(level, partition) for level in choice.levels for partition in range(partitions)]
+        return dict.fromkeys(homes, choice.from_ms)
+    since: dict[Home, int] = {}
+    for one in map(ids.parse, choice.ids):
+        home, at_ms = (one.level, one.partition), max(0, one.time_s * 1000 - EARLY_MS)
+        if one.level in choice.levels and one.partition < partitions:
+            since[home] = min(since.get(home, at_ms), at_ms)
+    return {home: max(at_ms, choice.from_ms or 0) for home, at_ms in since.items()}

@@ -1,0 +1,49 @@
+"""Making the read models anew: an ingress folds its own from the topics when it finds none at its start."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from core.errors import ConfigError, Unavailable
+from core.instance_lock import Instance, claim_instance
+
+STORES = ("view", "deliveries")
+
+
+class Found(NamedTuple):
+    """A read model on this machine."""
+
+    folder: Path
+    dropped: bool
+    """False: a running ingress holds it."""
+
+
+def drop_read_models(data_dir: Path) -> Iterator[Found]:
+    """Remove the read models that no running ingress holds; raises ConfigError."""
+    root = data_dir / "ingress"
+    stores = sorted(store for name in STORES for store in root.glob(f"*/{name}"))
+    if not stores:
+        return
+    held: list[Instance] = []
+    try:
+        with suppress(Unavailable):  # all free numbers are held, so no ingress can start on what is being removed
+            while True:
+                held.append(claim_instance(root, limit=1 + max(_numbers(stores))))
+        free = {one.folder for one in held}
+        for store in stores:
+            if store.parent in free:
+                shutil.rmtree(store)
+            yield Found(store, store.parent in free)
+    except OSError as error:
+        raise ConfigError(f"a read model below {root} cannot be removed: {error.strerror}") from error
+    finally:
+        for one in held:
+            one.release()
+
+
+def _numbers(stores: list[Path]) -> list[int]:
+    return [int(store.parent.name) for store in stores if store.parent.name.isdigit()] or [0]

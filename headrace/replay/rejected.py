@@ -1,0 +1,89 @@
+"""Records of tasks.LEVEL that no task came of: what the scheduler's dead letters and the rows of batches tell.
+
+Most of what was refused is refused again by the same rules when it is read. But some was refused for what the world was
+like then: an id that was taken, a queue or a reply topic that was not there, a time in the future. And of the lines of
+batches the scheduler drops without a word those that it has already, and those that come after the batch was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from aiokafka import TopicPartition
+
+from core.kafka.log_reader import Found, Lookup
+from core.settings.models import Settings
+from headrace.replay.choice import Choice
+from headrace.replay.read import SLACK_MS, beginnings, slices, stretch
+from schemas import topics
+from schemas.codec import BATCH
+from schemas.headers import find
+from schemas.topics import DAY_MS
+
+Place = tuple[int, int, int]
+"""Level, partition and offset."""
+AHEAD_MS = DAY_MS + SLACK_MS
+"""A record may name a time that lies ahead by a day: its letter is older then."""
+OFFLINE = 1
+NEVER_TRIED = b"0"
+"""The attempt that letters of refused records name; those of tasks that lost their workers name a later one."""
+
+
+class Refused(NamedTuple):
+    """What the scheduler took no task from."""
+
+    places: Collection[Place] = ()
+    fed: Mapping[str, int] = MappingProxyType({})
+    """How many lines of a batch became tasks; a batch whose row is not kept any more is not in it."""
+
+
+async def refused_of(settings: Settings, lookup: Lookup, choice: Choice, *, on_read: Callable[[int], None]) -> Refused:
+    """Return what was refused of a choice, as far as that is known now. Letters are kept for longer than the tasks."""
+    places = await _places(settings, lookup, choice, on_read)
+    return Refused(places, await _fed(settings, lookup, on_read) if OFFLINE in choice.levels else {})
+
+
+async def _fed(settings: Settings, lookup: Lookup, on_read: Callable[[int], None]) -> dict[str, int]:
+    newest: dict[bytes | None, bytes | None] = {}
+    for partition in range(settings.kafka.partitions):
+        tp = TopicPartition(settings.topic(topics.BATCHES), partition)
+        if (span := await stretch(lookup, tp, from_ms=None)) is None:
+            continue
+        async for piece in slices(lookup, tp, *span):
+            on_read(len(piece.records))
+            newest.update((record.key, record.value) for record in piece.records)
+    rows = [BATCH.decode(value) for value in newest.values() if value is not None]
+    return {row["id"]: row["fed"] for row in rows}
+
+
+async def _places(
+    settings: Settings, lookup: Lookup, choice: Choice, on_read: Callable[[int], None]
+) -> frozenset[Place]:
+    since = [*beginnings(choice, partitions=settings.kafka.partitions).values()]
+    if not since:
+        return frozenset()
+    from_ms = None if None in since else max(0, min(at_ms or 0 for at_ms in since) - AHEAD_MS)
+    levels = {settings.topic(topics.tasks(level)).encode(): level for level in choice.levels}
+    found: set[Place] = set()
+    for partition in range(topics.DEAD_LETTER_PARTITIONS):
+        tp = TopicPartition(settings.topic(topics.DEAD_LETTERS), partition)
+        if (span := await stretch(lookup, tp, from_ms=from_ms)) is None:
+            continue
+        async for piece in slices(lookup, tp, *span):
+            on_read(len(piece.records))
+            found.update(place for record in piece.records if (place := place_of(record, levels)) is not None)
+    return frozenset(found)
+
+
+def place_of(letter: Found, levels: Mapping[bytes, int]) -> Place | None:
+    """Return where the record of a letter lies, when it is one that no task came of."""
+    level = levels.get(find(letter.headers, "x-topic") or b"")
+    if level is None or find(letter.headers, "x-attempt") != NEVER_TRIED:
+        return None
+    numbers = [find(letter.headers, name) or b"" for name in ("x-partition", "x-offset")]
+    if not all(number.isdigit() for number in numbers):
+        return None
+    partition, offset = map(int, numbers)
+    return level, partition, offset

@@ -1,0 +1,257 @@
+"""The replay itself: read a slice, write what repeats it, remember how far; the partitions take turns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from aiokafka import TopicPartition
+
+from core.errors import RequestError, Unavailable
+from core.kafka.log_reader import Lookup
+from core.kafka.producer import Producer, Record
+from core.queues import QueueDirectory
+from core.settings.models import Settings
+from core.storage.blobs import open_blobs
+from headrace.replay import state as states
+from headrace.replay.bodies import Bodies, Unusable
+from headrace.replay.choice import Choice
+from headrace.replay.copy import copied
+from headrace.replay.read import SLICE, Slice, Span, directory, patient, slices, task_spans
+from headrace.replay.rejected import refused_of
+from headrace.replay.selection import Pick, Picker, Used, usage_of, widths_of
+from headrace.replay.state import State, Target
+from ingress.submission.serial_slots import lease_slot
+from schemas import topics
+from schemas.ids import REPLAY_STEP_S
+from schemas.records import Task
+from streams.intake.decode import HEADROOM_BYTES
+
+NAME = "headrace-replay"
+PATIENCE_S = 60
+"""A broker that is away for longer ends the run; it is resumed by the same command."""
+STEPS_PER_S = 4
+SAVE_S = 1.0
+
+
+class Order(NamedTuple):
+    """What a new replay is told."""
+
+    name: str
+    choice: Choice
+    target: Target
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Lookup]:
+    """Open a reader of all topics that replays read; raises Unavailable."""
+    lookup = Lookup(settings, name=NAME)
+    names = [
+        topics.USAGE,
+        topics.DEAD_LETTERS,
+        topics.BATCHES,
+        *(kind(level) for kind in (topics.tasks, topics.results) for level in (0, 1)),
+    ]
+    try:
+        await lookup.open([settings.topic(name) for name in names])
+        yield lookup
+    finally:
+        await lookup.close()
+
+
+async def run(
+    settings: Settings, path: Path, order: Order, *, rate: float | None, on_step: Callable[[int, int, int], None]
+) -> State:
+    """Carry out a replay, from where its state says when it was begun before; raises Unavailable and ConfigError.
+
+    Args:
+        rate: most tasks per second.
+        on_step: told of records read, of how many there are, and of tasks written.
+    """
+    with states.alone(path):
+        async with AsyncExitStack() as stack:
+            lookup = await stack.enter_async_context(opened(settings))
+            producer = Producer(settings, name=NAME)
+            await producer.start()
+            stack.push_async_callback(producer.stop)
+            queues = await stack.enter_async_context(directory(settings))
+            replay = Replay(settings, lookup=lookup, producer=producer, queues=queues, path=path, rate=rate)
+            state = states.load(path)
+            if state is None:
+                state = await replay.begin(order)
+            return await replay.go(state, on_step)
+
+
+class Replay:
+    """One run of a replay."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        lookup: Lookup,
+        producer: Producer,
+        queues: QueueDirectory,
+        path: Path,
+        rate: float | None,
+    ) -> None:
+        self._settings = settings
+        self._lookup = lookup
+        self._producer = producer
+        self._queues = queues
+        self._path = path
+        self._bodies = Bodies(settings, open_blobs(settings))
+        self._step = SLICE if rate is None else max(1, min(SLICE, int(rate / STEPS_PER_S)))
+        self._pace = Pace(rate)
+        self._saved_at = 0.0
+
+    async def begin(self, order: Order) -> State:
+        """Fix what the replay is about, before its first task is written."""
+        now_ms = _now_ms()
+        if order.target.queue_to is not None:
+            await self._shadow(order.target.queue_to, workers=order.target.workers)
+        # Leased like the serials of an ingress: no two replays of a thousand begin at the same second.
+        slot = await lease_slot(self._settings, self._producer)
+        state = State(
+            name=order.name,
+            created_ms=now_ms,
+            start_s=(now_ms // 1000 // REPLAY_STEP_S - 1) * REPLAY_STEP_S + slot,
+            choice=order.choice,
+            target=order.target,
+            spans=await task_spans(self._settings, self._lookup, order.choice),
+            widths=widths_of(self._queues),
+        )
+        states.save(self._path, state)
+        return state
+
+    async def _shadow(self, name: str, *, workers: bool) -> None:
+        queue = await self._queues.register(self._producer, name, served_by="workers" if workers else "dispatcher")
+        if workers and queue["served_by"] != "workers":
+            await self._queues.give_to_workers(self._producer, queue)
+
+    async def go(self, state: State, on_step: Callable[[int, int, int], None]) -> State:
+        """Repeat what is left, and remember after each step how far it is."""
+        if state.finished_ms is not None:
+            return state
+        used: Mapping[str, Used] | None = None
+        if state.choice.endings:
+            used = await usage_of(self._settings, self._lookup, state.choice, tokens=False, on_read=_ignore)
+        refused = await refused_of(self._settings, self._lookup, state.choice, on_read=_ignore)
+        picker = Picker(self._settings, state.choice, used, state.widths, refused)
+        total = sum(span.end - span.begin for span in state.spans)
+        async for span, piece in self._turns(state):
+            picks = [*picker.picks(span.level, piece.records)]
+            for group, following in _steps(picks, self._step, piece.following):
+                await self._write(state, group)
+                state.reached(span, following)
+                self._save(state, at_once=bool(group))
+            done = sum(state.position(one) - one.begin for one in state.spans)
+            on_step(done, total, state.written)
+        state.finished_ms = _now_ms()
+        states.save(self._path, state)
+        return state
+
+    async def _turns(self, state: State) -> AsyncIterator[tuple[Span, Slice]]:
+        """Read a slice of each partition in turn, so that a replay is spread over the schedulers as its originals."""
+        readers: dict[Span, AsyncIterator[Slice]] = {}
+        for span in state.spans:
+            tp = TopicPartition(self._settings.topic(topics.tasks(span.level)), span.partition)
+            bounds = await patient(lambda tp=tp: self._lookup.bounds([tp]))  # type: ignore[misc]  # bound at once
+            position = state.position(span)
+            if (gone := min(bounds[tp][0], span.end) - position) > 0:
+                state.expired(gone)
+                position += gone
+            readers[span] = slices(self._lookup, tp, position, span.end)
+        while readers:
+            for span, reader in [*readers.items()]:
+                piece = await anext(reader, None)
+                if piece is None:
+                    del readers[span]
+                else:
+                    yield span, piece
+
+    async def _write(self, state: State, picks: Sequence[Pick]) -> None:
+        """Return once all of these are repeated durably, or counted as what cannot be."""
+        records: dict[tuple[str, int], list[Record]] = defaultdict(list)
+        for pick in picks:
+            now_ms = _now_ms()
+            copy = copied(pick, state, partitions=self._settings.kafka.partitions, now_ms=now_ms)
+            try:
+                await self._known(copy.task)
+                record = (await self._bodies.fill(copy, pick, model_to=state.target.model_to)).record(now_ms=now_ms)
+                if len(record.value or b"") > self._settings.kafka.max_message_bytes - HEADROOM_BYTES:
+                    raise Unusable("record_too_large")
+            except Unusable as problem:
+                state.problem(problem.reason, pick.task_id)
+                continue
+            records[self._settings.topic(topics.tasks(copy.id.level)), copy.id.partition].append(record)
+        if records:
+            await self._pace.wait(sum(map(len, records.values())))
+            await self._ship(records)
+            state.written += sum(map(len, records.values()))
+
+    async def _ship(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> None:
+        """Write, again when Kafka did not confirm it: who has the ids already drops them the second time."""
+        give_up = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                await self._producer.ship(records)
+            except Unavailable:
+                if time.monotonic() > give_up:
+                    raise
+                await asyncio.sleep(1)
+            else:
+                return
+
+    async def _known(self, task: Task) -> None:
+        """Register the queue of a task, in case it was never registered here."""
+        if self._queues.get(task["queue"]) is None:
+            try:
+                await self._queues.register(
+                    self._producer, task["queue"], endpoint=task["endpoint"], owner=task["owner"]
+                )
+            except RequestError:
+                raise Unusable("queue_refused") from None
+
+    def _save(self, state: State, *, at_once: bool) -> None:
+        if at_once or time.monotonic() - self._saved_at > SAVE_S:
+            states.save(self._path, state)
+            self._saved_at = time.monotonic()
+
+
+class Pace:
+    """Hold a rate over the whole run, without catching up after a pause."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._rate = rate
+        self._due = 0.0
+
+    async def wait(self, count: int) -> None:
+        """Return when so many may be written."""
+        if self._rate is None:
+            return
+        now = time.monotonic()
+        begin = max(self._due, now)
+        self._due = begin + count / self._rate
+        await asyncio.sleep(begin - now)
+
+
+def _steps(picks: Sequence[Pick], size: int, following: int) -> Iterator[tuple[Sequence[Pick], int]]:
+    """Cut the picks of a slice into steps, each with the offset that everything before is done at its end."""
+    for begin in range(0, max(len(picks), 1), size):
+        group = picks[begin : begin + size]
+        last = begin + size >= len(picks)
+        yield group, following if last else group[-1].offset + 1
+
+
+def _ignore(_: int) -> None:
+    """Nobody watches."""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

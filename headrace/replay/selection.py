@@ -1,0 +1,197 @@
+"""From records of tasks.LEVEL to chosen tasks, and how each of them ended, from the usage topic."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import orjson
+from aiokafka import TopicPartition
+
+from core.kafka.log_reader import Found, Lookup
+from core.queues import QueueDirectory
+from core.settings.models import Settings
+from headrace.replay.choice import Choice, Matcher
+from headrace.replay.read import beginnings, slices, stretch
+from headrace.replay.rejected import Refused
+from schemas import topics
+from schemas.codec import USAGE
+from schemas.headers import TYPE, find
+from schemas.ids import SERIALS
+from schemas.partitioning import home_partition, stable_hash
+from schemas.records import Task
+from streams.intake.decode import Poison, Submission, read_task
+from streams.intake.gateway import MAX_AROUND, believed_of
+from streams.intake.trust import FORWARDED
+
+ENDED = TYPE + b"usage."
+NOTHING = Refused()
+
+
+class Used(NamedTuple):
+    """How a task ended, and what it used."""
+
+    ending: str
+    prompt: int
+    completion: int
+
+
+class Pick(NamedTuple):
+    """A chosen task with the place of its record."""
+
+    level: int
+    partition: int
+    offset: int
+    task_id: str
+    task: Task
+    model: str | None
+    used: Used | None
+
+
+class Picker:
+    """Choose tasks and count what was passed over.
+
+    Args:
+        used: how tasks have ended; None when nobody asks.
+        widths: of the queues whose tasks live in some of the partitions only.
+        refused: what the scheduler took no task from.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        choice: Choice,
+        used: Mapping[str, Used] | None,
+        widths: Mapping[str, int],
+        refused: Refused = NOTHING,
+    ) -> None:
+        self._settings = settings
+        self._widths = widths
+        # What was written without a door of ours is held to the same rules again: a dead letter is no task.
+        self._believed = replace(believed_of(settings), now_ms=None)
+        self._matcher = Matcher(choice)
+        self._used = used
+        self._refused = refused
+        self._lines: dict[str, bytearray] = defaultdict(bytearray)
+        self.read = 0
+        self.chosen = 0
+        self.passed_over: Counter[str] = Counter()
+
+    def picks(self, level: int, records: Sequence[Found]) -> Iterator[Pick]:
+        """Yield the chosen tasks among records of one partition."""
+        matcher, limit = self._matcher, self._settings.kafka.max_message_bytes
+        for record in records:
+            self.read += 1
+            if not matcher.in_time(record.timestamp) or not matcher.by_headers(record.headers):
+                continue
+            if (level, record.partition, record.offset) in self._refused.places:
+                self.passed_over["refused"] += 1
+                continue
+            message: Any = _Message(record)
+            found = read_task(message, level=level, max_bytes=limit, believed=self._believed)
+            if isinstance(found, Poison):
+                self.passed_over["unreadable"] += 1
+                continue
+            if found.direct and self._moved_on(found, record):
+                continue
+            if found.task["batch_id"] is not None and self._in_vain(found.task["batch_id"], found.task["batch_line"]):
+                self.passed_over["lines"] += 1
+                continue
+            model = model_of(found.task)
+            if not matcher.by_task(found.task_id, found.task, model=model):
+                continue
+            used = self._used.get(found.task_id) if self._used is not None else None
+            if self._used is not None and not matcher.by_ending(used.ending if used else "none"):
+                continue
+            self.chosen += 1
+            yield Pick(level, record.partition, record.offset, found.task_id, found.task, model, used)
+
+    def _in_vain(self, batch_id: str, line: int) -> bool:
+        """Tell whether a line was fed too late, or was fed before: after each change of a feeder some are."""
+        if not 0 <= line < self._refused.fed.get(batch_id, SERIALS):
+            return True
+        seen, (at, bit) = self._lines[batch_id], divmod(line, 8)
+        seen.extend(bytes(max(0, at + 1 - len(seen))))
+        again = bool(seen[at] >> bit & 1)
+        seen[at] |= 1 << bit
+        return again
+
+    def _moved_on(self, one: Submission, record: Found) -> bool:
+        """Tell whether the scheduler has written a direct record anew, to the home of its key: then that one counts."""
+        key, task = one.task["idempotency_key"], one.task
+        around = len(record.key or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
+        if key is None or task["id"] is not None or find(record.headers, FORWARDED) is not None or around > MAX_AROUND:
+            return False
+        spread, width = stable_hash(f"{task['owner']}\n{key}"), self._widths.get(task["queue"], 0)
+        home = home_partition(task["queue"], spread, width=width, partitions=self._settings.kafka.partitions)
+        return home != record.partition
+
+
+class _Message:
+    """A record in the form in which the scheduler gets it from Faust: its time in seconds."""
+
+    __slots__ = ("headers", "key", "offset", "partition", "timestamp", "topic", "value")
+
+    def __init__(self, record: Found) -> None:
+        self.key, self.value, self.headers = record.key, record.value, record.headers
+        self.topic, self.partition, self.offset = record.topic, record.partition, record.offset
+        self.timestamp = record.timestamp / 1000
+
+
+def widths_of(queues: QueueDirectory) -> dict[str, int]:
+    """Return the widths of the queues that have one."""
+    return {queue["name"]: queue["width"] for queue in queues.all() if queue["width"]}
+
+
+def model_of(task: Task) -> str | None:
+    """Return the model that a task asks for, by its body when the record does not say."""
+    if task["model"] is not None or not task["data"]:
+        return task["model"]
+    try:
+        document = orjson.loads(task["data"])
+    except orjson.JSONDecodeError:
+        return None
+    model = document.get("model") if isinstance(document, dict) else None
+    return model if isinstance(model, str) else None
+
+
+async def usage_of(
+    settings: Settings, lookup: Lookup, choice: Choice, *, tokens: bool, on_read: Callable[[int], None]
+) -> dict[str, Used]:
+    """Return how the tasks that may be meant have ended; `tokens` False leaves their token counts undecoded.
+
+    The usage topic is kept for longer than the tasks, so what it does not name has not ended.
+    """
+    found: dict[str, Used] = {}
+    matcher, wanted = Matcher(choice), frozenset(choice.ids)
+    topic = settings.topic(topics.USAGE)
+    since: dict[int, int | None] = {}
+    for (_, partition), from_ms in beginnings(choice, partitions=settings.kafka.partitions).items():
+        since[partition] = min(since.get(partition, from_ms) or 0, from_ms or 0)
+    for partition, from_ms in since.items():
+        tp = TopicPartition(topic, partition)
+        if (span := await stretch(lookup, tp, from_ms=from_ms)) is None:
+            continue
+        async for piece in slices(lookup, tp, *span):
+            on_read(len(piece.records))
+            for record in piece.records:
+                if record.key is None or record.value is None or not matcher.by_headers(record.headers):
+                    continue
+                if wanted and record.key.decode(errors="replace") not in wanted:
+                    continue
+                one = _used(record, tokens=tokens)
+                if one is not None:
+                    found[record.key.decode(errors="replace")] = one
+    return found
+
+
+def _used(record: Found, *, tokens: bool) -> Used | None:
+    kind = find(record.headers, "ce_type") or b""
+    if not tokens and kind.startswith(ENDED):
+        return Used(kind[len(ENDED) :].decode(), 0, 0)
+    if record.value is None:
+        return None
+    usage = USAGE.decode(record.value)
+    return Used(usage["state"], usage["prompt_tokens"], usage["completion_tokens"])

@@ -1,0 +1,168 @@
+"""Serve a shadow queue from an upstream that the dispatchers do not know: a worker that pulls over HTTP.
+
+The tasks go the way of all tasks that workers pull: leased, given to the next worker when this one is silent, judged by
+the scheduler. So a comparison finds their outcomes where it finds all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import httpx
+import orjson
+
+from core import lenient_json
+from core.embedding import described
+from core.errors import ConfigError, Unavailable
+from core.upstream_errors import reported
+from dispatcher.inference.outcome import retry_after_ms
+
+LEASE_S = 900
+"""Longest call; a task whose worker is silent for longer is handed out again."""
+IDLE_S = 0.5
+DRAINED_S = 5.0
+"""With --drain: nothing was left to take for so long."""
+TRIES = 5
+MAX_WAIT_S = 30.0
+RETRIABLE = frozenset((429, 502, 503, 504))
+
+
+class Place(NamedTuple):
+    """Who is asked for tasks, and who answers them."""
+
+    url: str
+    api_key: str
+    queue: str
+    upstream: str
+    upstream_key: str | None
+
+
+class Worker:
+    """Takes tasks of one queue and brings what an upstream answers."""
+
+    def __init__(self, place: Place, *, concurrency: int, on_done: Callable[[int], None]) -> None:
+        self._place = place
+        self._concurrency = concurrency
+        self._on_done = on_done
+        self._running: set[asyncio.Task[None]] = set()
+        self.done = 0
+
+    async def run(self, *, drain: bool) -> None:
+        """Work until cancelled, or with `drain` until nothing is left; raises ConfigError and Unavailable."""
+        timeout = httpx.Timeout(LEASE_S, connect=10)
+        limits = httpx.Limits(max_connections=self._concurrency + 4)
+        try:
+            async with (
+                httpx.AsyncClient(base_url=_base(self._place.url), headers=_bearer(self._place.api_key),
+                                  timeout=60) as door,
+                httpx.AsyncClient(headers=_bearer(self._place.upstream_key), timeout=timeout, limits=limits) as model,
+            ):  # fmt: skip
+                await self._work(door, model, drain=drain)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+            raise ConfigError(f"no URL that can be called: {error}") from None
+        finally:
+            for task in self._running:
+                task.cancel()
+
+    async def _work(self, door: httpx.AsyncClient, model: httpx.AsyncClient, *, drain: bool) -> None:
+        last = time.monotonic()
+        while not drain or self._running or time.monotonic() - last < DRAINED_S:
+            free = self._concurrency - len(self._running)
+            taken = await self._take(door, free) if free > 0 else []
+            for one in taken:
+                self._running.add(asyncio.create_task(self._serve(door, model, one), name=f"serve-{one['task_id']}"))
+            if taken:
+                last = time.monotonic()
+                continue
+            if self._running:
+                await asyncio.wait(self._running, timeout=IDLE_S, return_when=asyncio.FIRST_COMPLETED)
+                last = time.monotonic()
+            else:
+                await asyncio.sleep(IDLE_S)
+            for ended in [task for task in self._running if task.done()]:
+                self._running.discard(ended)
+                ended.result()
+
+    async def _take(self, door: httpx.AsyncClient, size: int) -> list[dict[str, Any]]:
+        lanes = [f"{self._place.queue}:{level}" for level in (0, 1)]
+        found = await _told(door, "/v1/queue/take", {"queues": lanes, "size": size, "process_timeout": LEASE_S})
+        return [one for tasks in found.values() for one in tasks]
+
+    async def _serve(self, door: httpx.AsyncClient, model: httpx.AsyncClient, task: dict[str, Any]) -> None:
+        outcome = await self._call(model, task) | {"attempt": task["attempt"], "request_id": task["task_id"]}
+        await _told(door, f"/v1/queue/{task['task_id']}/complete", outcome)
+        self.done += 1
+        self._on_done(self.done)
+
+    async def _call(self, model: httpx.AsyncClient, task: dict[str, Any]) -> dict[str, Any]:
+        """Return the outcome of a call: status, body, and what it takes to read a body that is no text."""
+        asked = task["data"]
+        if not isinstance(asked, dict):
+            return _error(400, "the request is no JSON object, and only those are sent to another upstream")
+        # Nobody reads along; a comparison sees no difference between a stream and the answer in one piece.
+        # orjson would round long numbers of the request.
+        body = json.dumps({name: asked[name] for name in asked if name not in ("stream", "stream_options")}).encode()
+        endpoint = task["endpoint"].removeprefix("/v1") if task["endpoint"].startswith("/v1/") else task["endpoint"]
+        headers = {"content-type": "application/json", "x-task-id": task["task_id"]}
+        outcome, wait_s = _error(502, "the upstream did not answer"), 0.5
+        for _ in range(TRIES):
+            try:
+                answer = await model.post(self._place.upstream.rstrip("/") + endpoint, content=body, headers=headers)
+            except httpx.TransportError as error:
+                outcome = _error(502, f"the upstream did not answer: {str(error) or type(error).__name__}")
+            else:
+                outcome = outcome_of(answer.status_code, answer.content, answer.headers.get("content-type", ""))
+                if outcome["status_code"] not in RETRIABLE:
+                    break
+                asked_ms = retry_after_ms(answer.headers.get("retry-after"), now_ms=time.time_ns() // 1_000_000)
+                wait_s = wait_s if asked_ms is None else asked_ms / 1000
+            await asyncio.sleep(min(wait_s, MAX_WAIT_S))
+            wait_s *= 2
+        return outcome
+
+
+async def _told(door: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
+    """Post to the ingress, again while it is away; raises ConfigError for what it refuses."""
+    why, wait_s = "", 0.25
+    for _ in range(TRIES + 3):
+        try:
+            answer = await door.post(path, content=orjson.dumps(body), headers={"content-type": "application/json"})
+        except httpx.TransportError as error:
+            why = str(error) or type(error).__name__
+        else:
+            if answer.is_success:
+                return json.loads(answer.content)
+            why = f"{answer.status_code} {answer.text[:300]}"
+            if answer.status_code not in RETRIABLE:
+                raise ConfigError(f"the ingress at {door.base_url} refuses {path}: {why}")
+        await asyncio.sleep(wait_s)
+        wait_s *= 2
+    raise Unavailable(f"the ingress at {door.base_url} does not answer: {why}")
+
+
+def outcome_of(status: int, body: bytes, content_type: str) -> dict[str, Any]:
+    """Return what an answer is brought as; an error that came with a good status has the status that it stands for."""
+    if status < HTTPStatus.MULTIPLE_CHOICES:
+        if not body.strip():
+            return _error(502, "the upstream ended its answer without any content")
+        error = reported(lenient_json.document(body))
+        status = status if error is None else error.status
+    shown = described(body, content_type, name="body", types="result") if body else {"body": ""}
+    return {"status_code": status if status >= HTTPStatus.OK else HTTPStatus.BAD_GATEWAY, **shown}
+
+
+def _error(status: int, message: str) -> dict[str, Any]:
+    return {"status_code": status, "body": {"error": {"message": message, "type": "upstream_error"}}}
+
+
+def _bearer(key: str | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def _base(url: str) -> str:
+    return url.rstrip("/").removesuffix("/v1")

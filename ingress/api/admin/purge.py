@@ -1,0 +1,118 @@
+"""Purge a queue: tell every partition's scheduler, then watch the read model until all of it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from core.errors import Unavailable
+from core.kafka.producer import Record
+from ingress.read_model.task_view import View
+from ingress.runtime import Services
+from schemas import ids, topics
+from schemas.codec import EVENT, STATUS, SchemaError, state_of
+from schemas.events import event
+from schemas.framing import FramingError
+from schemas.headers import headers
+from schemas.purge import REASON, Extent
+from schemas.records import Queue, Status
+
+PAGE = 500
+LOOK_S = 0.25
+Ends = Mapping[tuple[int, int], int]
+"""Level and partition → the task records before this offset are meant."""
+
+
+class Counts(NamedTuple):
+    """What the read model shows of a purge."""
+
+    purged: int
+    left: int
+
+
+async def purge(services: Services, queue: Queue, levels: Sequence[int], *, wait_s: float) -> dict[str, object]:
+    """Cancel every task that waits now, and tell how many there were; raises Unavailable when nothing was asked."""
+    ends = await _ends(services, levels)
+    view = services.view
+    before = await _count(view, queue, ends)
+    await _ask(services, queue, ends)
+    give_up = time.monotonic() + wait_s
+    while True:
+        began = time.monotonic()
+        now = await _count(view, queue, ends)
+        done = not now.left and await _all_judged(services, ends)
+        if done or time.monotonic() >= give_up:
+            break
+        # A walk over a million rows takes seconds: it must not be all that this process does.
+        await asyncio.sleep(max(LOOK_S, 4 * (time.monotonic() - began)))
+    if done:
+        now = await _count(view, queue, ends)
+    return {"queue": queue["name"], "purged": max(0, now.purged - before.purged), "left": now.left, "done": done}
+
+
+async def _ends(services: Services, levels: Sequence[int]) -> Ends:
+    partitions = range(services.settings.kafka.partitions)
+    places = {
+        services.topic_partition(topics.tasks(level), number): (level, number)
+        for level in levels
+        for number in partitions
+    }
+    bounds = await services.lookup.bounds(list(places))
+    return {places[tp]: end for tp, (_, end) in bounds.items() if end}
+
+
+async def _ask(services: Services, queue: Queue, ends: Ends) -> None:
+    now_ms, name = time.time_ns() // 1_000_000, queue["name"]
+    sending = []
+    for (level, number), end in ends.items():
+        asked = event("purge", at_ms=now_ms, queue=name, data=Extent(end).encode())
+        described = headers(
+            kind="event.purge", ce_id=f"{name}/purge/{now_ms}/{number}", at_ms=now_ms, queue=name, level=level
+        )
+        record = Record(name.encode(), EVENT.encode(asked), described, now_ms)
+        sending.append(services.producer.send(services.settings.topic(topics.events(level)), number, record))
+    await asyncio.gather(*sending)
+
+
+async def _all_judged(services: Services, ends: Ends) -> bool:
+    """Tell whether the schedulers have folded every task that is meant."""
+    settings = services.settings
+    pairs = {
+        level: (settings.topic(f"scheduler.{topics.level_name(level)}"), settings.topic(topics.tasks(level)))
+        for level in {level for level, _ in ends}
+    }
+    with suppress(Unavailable):
+        lags = {(one.group, one.topic): one for one in await services.cluster.lags(list(pairs.values()))}
+        return all(
+            (lag := lags.get(pairs[level])) is not None and lag.positions.get(number, 0) >= end
+            for (level, number), end in ends.items()
+        )
+    return False
+
+
+async def _count(view: View, queue: Queue, ends: Ends) -> Counts:
+    purged = left = 0
+    for level in {level for level, _ in ends}:
+        begin = f"TASK-{queue['number']}-{level}-".encode()
+        bound = begin + b"\xff"
+        while page := view.scan(begin, bound, limit=PAGE):
+            for _, value in page:
+                state = state_of(value)
+                if state in ("queued", "cancelled") and (row := _row(value, queue, ends)) is not None:
+                    left += state == "queued"
+                    purged += state == "cancelled" and row["error_message"] == REASON
+            begin = page[-1][0] + b"\x00"
+            await asyncio.sleep(0)
+    return Counts(purged, left)
+
+
+def _row(value: bytes, queue: Queue, ends: Ends) -> Status | None:
+    try:
+        row = STATUS.decode(value)
+    except (FramingError, SchemaError):
+        return None
+    end = ends.get((row["level"], ids.parse(row["id"]).partition), 0)
+    return row if row["queue"] == queue["name"] and 0 <= row["source_offset"] < end else None

@@ -1,0 +1,114 @@
+"""Answers of the OpenAI API: an outcome as the upstream sent it, or an error in that API's form."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.responses import Response
+
+from core.errors import HeadraceError
+from core.storage.blobs import BlobCorrupt, BlobMissing
+from ingress.api.openai_error import error_body
+from ingress.api.tasks.serialization import location
+from ingress.http.dialects import Problem
+from ingress.http.errors import problem_of
+from ingress.http.sse import MEDIA_TYPE
+from ingress.http.stored_response import stored_answer
+from ingress.runtime import Services
+from ingress.submission.submitter import Ticket
+from ingress.waiting.blocking import Ending
+from schemas import ids
+from schemas.records import Result
+
+JSON = "application/json"
+TIMEOUTS = ("timeout", "start_timeout")
+FINAL = {"x-should-retry": "false"}
+"""On every error of a task that was accepted: it goes on, or its retries have been made here. The SDKs send a request
+again by themselves after 408, 409, 429 and every 5xx, which would be a second task; this header keeps them from it."""
+
+
+def problem(problem: Problem) -> Response:
+    """Render an error of this dialect."""
+    body = error_body(problem.status, problem.message, code=problem.code, param=problem.field)
+    headers = dict(problem.headers)
+    if problem.task_id is not None:
+        headers["location"] = location(ids.parse(problem.task_id))
+    return Response(body, status_code=problem.status, media_type=JSON, headers=headers)
+
+
+def task_headers(ticket: Ticket) -> dict[str, str]:
+    """Return the headers that name the task which answers."""
+    return {"x-task-id": ticket.text, "location": location(ticket.id)}
+
+
+async def held_answer(services: Services, ticket: Ticket, ended: Result | Ending) -> Response:
+    """Answer a held call, whichever way it ended."""
+    response = no_answer(ticket, ended) if isinstance(ended, Ending) else await outcome(services, ended)
+    response.headers.update(task_headers(ticket))
+    return response
+
+
+def no_answer(ticket: Ticket, ending: Ending) -> Response:
+    """Answer without an outcome; to a client that went away nobody listens."""
+    status, code, message = ending_words(ticket, ending)
+    return _failed(status, code, message)
+
+
+def ending_words(ticket: Ticket, ending: Ending) -> tuple[int, str, str]:
+    """Say in status, code and words why there is no outcome, and what becomes of the task."""
+    look = f"GET {location(ticket.id)}"
+    if ending is Ending.SHUTDOWN:
+        message = f"this process is shutting down; task {ticket.text} goes on, see {look}"
+        return 503, "server_shutdown", message
+    if overdue(ticket):
+        return 504, "timeout", f"task {ticket.text} timed out"
+    message = f"task {ticket.text} has no outcome yet; it goes on, see {look}. Do not send it again"
+    return 504, "wait_exceeded", message
+
+
+def overdue(ticket: Ticket) -> bool:
+    """Tell whether a task's own time is over, and not only the wait for it."""
+    return ticket.deadline_ms <= time.time_ns() // 1_000_000
+
+
+async def outcome(services: Services, result: Result) -> Response:
+    """Answer with an outcome: status, body and type of the upstream where it has answered."""
+    done = result["state"] == "completed"
+    try:
+        if result["body_ref"] is not None and (done or not _is_stream(result)):
+            return await stored_answer(
+                services.blobs,
+                result["body_ref"],
+                status=result["status_code"],
+                content_type=result["content_type"] or JSON,
+                headers=None if done else FINAL,
+            )
+        body = await services.body_of(result)
+    except (BlobMissing, BlobCorrupt) as error:
+        return _failed(500, error.code, f"the answer was too large for a record and is lost: {error}")
+    except HeadraceError as error:  # the store does not answer
+        response = problem(problem_of(error))
+        response.headers.update(FINAL)
+        return response
+    # What was cut off in the middle of a stream is no answer: the pieces of one are no error body either.
+    if not done and (body is None or _is_stream(result)):
+        return _unanswered(result)
+    # Raw headers: a media type is passed on as it came, and Starlette would add a charset to text.
+    response = Response(body or b"", status_code=result["status_code"], headers=None if done else FINAL)
+    response.headers["content-type"] = result["content_type"] or JSON
+    return response
+
+
+def _is_stream(result: Result) -> bool:
+    return result["content_type"].startswith(MEDIA_TYPE)
+
+
+def _unanswered(result: Result) -> Response:
+    code = result["error_code"]
+    message = result["error_message"] or f"the task ended as {result['state']}"
+    # 408 is for a client that was too slow to ask; who waits for somebody behind us is told so by 504.
+    return _failed(504 if code in TIMEOUTS else result["status_code"], code, message)
+
+
+def _failed(status: int, code: str | None, message: str) -> Response:
+    return Response(error_body(status, message, code=code), status_code=status, media_type=JSON, headers=FINAL)

@@ -1,0 +1,114 @@
+"""What every operation has in common, added to what its door says: the scope of its key, and the errors of its dialect.
+
+The bodies of the examples are made by the code that answers.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from core.errors import (
+    Forbidden,
+    Gone,
+    IdempotencyConflict,
+    InvalidRequest,
+    NotFound,
+    TooLarge,
+    TooMany,
+    Unauthorized,
+    Unavailable,
+)
+from ingress.api.dialects import DIALECTS
+from ingress.api.openapi_parts import TASK_TEXT
+from ingress.auth.key_entry import Scope
+from ingress.auth.rate_limits import Quota
+from ingress.http.dialects import Problem
+
+AT_MS = 1_769_860_800_000
+QUOTA_HEADERS = [name.decode() for name, _ in Quota(60, 0, 60).headers()]
+
+
+class Refusal(NamedTuple):
+    """An error that any route of a kind may answer with."""
+
+    status: int
+    code: str
+    description: str
+    message: str
+    headers: tuple[str, ...] = ()
+
+
+UNAUTHORIZED = Refusal(
+    401, "unauthorized", "The key is missing, not known, disabled or expired.", "the API key is not known",
+    ("www-authenticate",),
+)  # fmt: skip
+FORBIDDEN = Refusal(
+    403, "forbidden", "The key lacks the scope.", "this needs a key with the scope {scope}; yours has none of it"
+)
+TOO_MANY = Refusal(
+    429, "too_many_requests",
+    "The key has used its requests of this minute, or holds as many as it may at once; or the queue is full.",
+    "this key may submit 60 requests per minute; nothing was accepted, try again in 1 s",
+    ("retry-after", *QUOTA_HEADERS),
+)  # fmt: skip
+INVALID = Refusal(400, "invalid_request", "The body is wrong.", "the body is empty; it must be a JSON object")
+TOO_LARGE = Refusal(
+    413, "too_large", "The body is larger than ingress.max_body_bytes.", "the body is larger than 16777216 bytes"
+)
+MISSING = Refusal(404, "not_found", "No such task, or it belongs to another tenant.", f"there is no task {TASK_TEXT}")
+UNAVAILABLE = Refusal(
+    503, "unavailable", "Kafka cannot be reached, or too many requests are held; nothing was accepted.",
+    "Kafka cannot be reached now; nothing was accepted, try again in some seconds", ("retry-after",),
+)  # fmt: skip
+CODES = {
+    error.http_status: error.code
+    for error in (InvalidRequest, Unauthorized, Forbidden, NotFound, Gone, TooLarge, IdempotencyConflict, TooMany)
+} | {Unavailable.http_status: Unavailable.code}
+
+
+def completed(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
+    """Return an operation with its scope and with the errors that its door has not described."""
+    if operation.get("security") == []:
+        return operation
+    scope: Scope = "read" if method == "get" else "submit"
+    security = operation.get("security", [{"key": [scope]}])
+    [needed] = security[0]["key"]
+    described = operation["responses"]
+    refusals = [UNAUTHORIZED, FORBIDDEN, UNAVAILABLE]
+    if "requestBody" in operation:
+        refusals += [INVALID, TOO_LARGE]
+    if "{task_id}" in path and not path.endswith("/stop"):  # which is silent about what is not there
+        refusals.append(MISSING)
+    if "422" in described:  # it takes an Idempotency-Key, so it submits
+        refusals.append(TOO_MANY)
+    common = {str(one.status): _answer(path, one, scope=needed) for one in refusals}
+    responses = {**common, **{status: _with_example(path, status, answer) for status, answer in described.items()}}
+    return {**operation, "security": security, "responses": dict(sorted(responses.items()))}
+
+
+def _with_example(path: str, status: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer of a door; an error without an example gets one."""
+    shown = answer.get("content", {}).get("application/json", {})
+    if status < "400" or "example" in shown or "examples" in shown:
+        return answer
+    problem = Problem(int(status), CODES.get(int(status), "invalid_request"), answer["description"])
+    return {**answer, "content": {"application/json": {**shown, "example": _rendered(path, problem)}}}
+
+
+def _rendered(path: str, problem: Problem) -> dict[str, Any]:
+    example: dict[str, Any] = json.loads(bytes(DIALECTS.of(path)(problem).body))
+    if "timestamp" in example:
+        example["timestamp"] = AT_MS
+    return example
+
+
+def _answer(path: str, refusal: Refusal, *, scope: str) -> dict[str, Any]:
+    problem = Problem(refusal.status, refusal.code, refusal.message.format(scope=scope))
+    answer: dict[str, Any] = {
+        "description": refusal.description,
+        "content": {"application/json": {"example": _rendered(path, problem)}},
+    }
+    if refusal.headers:
+        answer["headers"] = {name: {"schema": {"type": "string"}} for name in refusal.headers}
+    return answer

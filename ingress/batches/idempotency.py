@@ -1,0 +1,89 @@
+"""Batches with an Idempotency-Key: one per owner, queue and key, for as long as the setting says.
+
+The id of such a batch is made of owner, queue, key and the window of time that it falls into. So twins are one batch
+wherever they come in: whatever two ingresses write at once, the scheduler takes the first and drops the second, and
+both answer with its row. No table is needed, and nothing of this is lost with a process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+
+import orjson
+
+from core.errors import IdempotencyConflict, Unavailable, Unconfirmed
+from ingress.batches.request import Wanted
+from ingress.runtime import Services
+from schemas.batches import Batch, File
+from schemas.ids import MODE_LETTERS, SERIALS, TaskId
+from schemas.partitioning import home_partition, stable_hash
+from schemas.records import Queue
+
+JUDGED_S = 10.0
+"""A row is there within milliseconds; this long a scheduler may take to come back from a crash."""
+SKEW_S = 60
+"""An ingress whose clock is ahead by as much may be in the next window already."""
+HEADER = "Idempotency-Key"
+COMPARED = ("input_file_id", "endpoint", "completion_window", "metadata", "replace", "output_expires_s")
+
+
+async def create_once(
+    services: Services, wanted: Wanted, find_input: Callable[[], Awaitable[File]], *, key: str, owner: str, name: str,
+    traceparent: bytes | None = None,
+) -> Batch:  # fmt: skip
+    """Return the batch of a key, which is created when there is none; raises IdempotencyConflict and Unavailable."""
+    writer, directory = services.batch_writer, services.batches
+    queue = await writer.queue(name, wanted.endpoint, owner)
+    now_ms, window_s = time.time_ns() // 1_000_000, services.settings.streams.idempotency_s
+    own, *others = (
+        keyed_id(queue, owner, key, begin_s=begin_s, partitions=services.settings.kafka.partitions)
+        for begin_s in begins(now_ms // 1000, window_s=window_s)
+    )
+    directory.check_read()
+    for identity in (own, *others):
+        first = directory.get(identity.batch())
+        if first is not None and now_ms - first["created_ms"] < window_s * 1000:
+            return _same(first, wanted, owner=owner)
+    file = await find_input()
+    try:
+        made = await writer.create(wanted, file, owner=owner, queue=name, identity=own, traceparent=traceparent)
+    except Unconfirmed as error:
+        raise Unavailable("Kafka did not confirm the batch in time; send it again with its Idempotency-Key") from error
+    row = await directory.until(made["id"], lambda _: True, seconds=JUDGED_S)
+    if row is None:
+        raise Unavailable(
+            "the batch was written but not yet compared with others of its Idempotency-Key; send it again with the key"
+        )
+    return _same(row, wanted, owner=owner)
+
+
+def begins(now_s: int, *, window_s: int) -> tuple[int, ...]:
+    """Return where the windows begin in which a first batch may lie, that of a new one first."""
+    return tuple(at_s - at_s % window_s for at_s in (now_s, now_s - window_s, now_s + SKEW_S))
+
+
+def keyed_id(queue: Queue, owner: str, key: str, *, begin_s: int, partitions: int) -> TaskId:
+    """Return the identity of a key's batch in the window that begins at a second: the same at every ingress.
+
+    52 bits of a digest stand where other ids have the number of their queue and a serial.
+    """
+    scope = blake2b(orjson.dumps([queue["name"], owner, key]), digest_size=8).digest()
+    spread, serial = divmod(int.from_bytes(scope), SERIALS)
+    home = home_partition(queue["name"], stable_hash(f"{owner}\n{key}"), width=queue["width"], partitions=partitions)
+    return TaskId(spread & 0xFFFFFFFF, 1, MODE_LETTERS["batch"], begin_s, home, serial)
+
+
+def may_be_keyed(identity: TaskId, *, window_s: int) -> bool:
+    """Tell whether an id may be that of a key's batch: then its time does not say when it was created."""
+    return identity.time_s % window_s == 0
+
+
+def _same(first: Batch, wanted: Wanted, *, owner: str) -> Batch:
+    """Return the first batch of a key when it was asked for in the same way."""
+    if first["owner"] != owner:  # what 52 bits cannot tell apart
+        raise IdempotencyConflict(f"this {HEADER} cannot be used; choose another", field=HEADER)
+    if any(first[name] != getattr(wanted, name) for name in COMPARED):  # type: ignore[literal-required]
+        raise IdempotencyConflict(f"this {HEADER} was used for {first['id']} with another body", field=HEADER)
+    return first

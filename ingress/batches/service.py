@@ -1,0 +1,146 @@
+"""Find a batch: its row, what was proposed here, or the event itself when no scheduler has folded it yet."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from core.errors import NotFound, RequestError, Unavailable
+from core.kafka.log_reader import Found
+from ingress.batches.idempotency import may_be_keyed
+from ingress.runtime import Services
+from schemas import ids, topics
+from schemas.batches import Batch
+from schemas.codec import BATCH, EVENT, SchemaError
+from schemas.framing import FramingError
+from schemas.headers import find
+from schemas.ids import TaskId
+
+OTHER_WAIT_S = 2.0
+"""A batch that was created at another ingress has its row here within milliseconds, unless the scheduler is behind."""
+YOUNG_S = 15 * 60
+"""An older batch that has no row does not exist: no scheduler is this far behind unnoticed."""
+CLOCK_SKEW_MS = 2_000
+JUDGED_S = 2.0
+JUST_NOW_MS, SEARCH_S = 10_000, 3.0
+"""How far back accepted batches without a row are looked for; a scheduler that keeps up needs milliseconds."""
+
+
+class BatchNotCancellable(RequestError):
+    """The batch has ended already."""
+
+    code = "batch_not_cancellable"
+
+
+async def find_batch(services: Services, text: str, *, owner: str) -> Batch:
+    """Return a batch as it stands; raises NotFound for foreign and unknown ids, and Unavailable."""
+    try:
+        identity = ids.parse_batch(text)
+    except ids.IdError:
+        raise _unknown(text) from None
+    directory = services.batches
+    batch = directory.get(text)
+    keyed = may_be_keyed(identity, window_s=services.settings.streams.idempotency_s)
+    if batch is None and (keyed or _young(identity, services)) and not directory.removed(text):
+        _ = services.batch_writer  # without Kafka there is nothing to search
+        batch = await directory.until(text, lambda _: True, seconds=OTHER_WAIT_S)
+        if batch is None:
+            batch = await _from_event(services, identity)
+    if batch is None:
+        directory.check_read()
+    if batch is None or batch["owner"] != owner:
+        raise _unknown(text)
+    return batch
+
+
+async def cancel_batch(services: Services, text: str, *, owner: str) -> Batch:
+    """Cancel a batch and return it as it stands then; once more is no mistake. Raises NotFound, and Unavailable.
+
+    BatchNotCancellable when it has ended in another way, or all its requests have.
+    """
+    batch = await find_batch(services, text, owner=owner)
+    if batch["state"] in ("cancelling", "cancelled"):
+        return batch
+    if batch["state"] not in ("validating", "in_progress"):
+        raise _ended(batch)
+    await services.batch_writer.cancel(batch)
+    row = await services.batches.until(
+        text, lambda found: found["state"] not in ("validating", "in_progress"), seconds=JUDGED_S
+    )
+    if row is None or row["state"] in ("validating", "in_progress"):
+        # The cancel is in the log and comes before everything that is written from now on.
+        return {**(row or batch), "state": "cancelling", "cancelling_ms": time.time_ns() // 1_000_000}
+    if row["state"] not in ("cancelling", "cancelled"):
+        raise _ended(row)
+    return row
+
+
+async def user_of(services: Services, file_id: str) -> str | None:
+    """Return the id of a batch that still needs an input file; raises Unavailable.
+
+    A batch that another ingress has accepted just now may have no row yet: its event is looked for in the log.
+    """
+    services.batches.check_read()
+    if users := services.batches.users_of(file_id):
+        return users[0]
+    begin_ms = time.time_ns() // 1_000_000 - JUST_NOW_MS
+    try:
+        async with asyncio.timeout(SEARCH_S):
+            for partition in range(services.settings.kafka.partitions):
+                tp = services.topic_partition(topics.events(1), partition)
+                async for batch in _created_since(services, tp, begin_ms):
+                    if batch["input_file_id"] == file_id and services.batches.get(batch["id"]) is None:
+                        return batch["id"]
+    except (KafkaError, OSError, TimeoutError):
+        raise Unavailable("it could not be told in time whether the file is in use; nothing was deleted") from None
+    return next(iter(services.batches.users_of(file_id)), None)  # its row may have come meanwhile
+
+
+async def _created_since(services: Services, tp: TopicPartition, begin_ms: int) -> AsyncIterator[Batch]:
+    begin = await services.lookup.offset_at(tp, begin_ms)
+    if begin is None:
+        return
+    _, end = (await services.lookup.bounds([tp]))[tp]
+    async for found in services.lookup.between(tp, begin, end):
+        if (find(found.headers, "ce_type") or b"").endswith(b".batch_created"):
+            batch = _proposed(found)
+            if batch is not None:
+                yield batch
+
+
+async def _from_event(services: Services, identity: TaskId) -> Batch | None:
+    if identity.partition >= services.settings.kafka.partitions:
+        return None
+    tp = services.topic_partition(topics.events(1), identity.partition)
+    key = identity.batch().encode()
+    from_s = max(identity.time_s, int(time.time() - YOUNG_S))
+    return _proposed(await services.lookup.find(tp, key, from_ms=from_s * 1000 - CLOCK_SKEW_MS))
+
+
+def _proposed(found: Found | None) -> Batch | None:
+    """Return the row that an event proposes."""
+    if found is None or found.value is None:
+        return None
+    try:
+        change = EVENT.decode(found.value)["change"]
+        return BATCH.decode(change["batch"]) if change is not None and change["batch"] is not None else None
+    except (FramingError, SchemaError):
+        return None
+
+
+def _young(identity: TaskId, services: Services) -> bool:
+    inside = identity.partition < services.settings.kafka.partitions
+    return inside and abs(time.time() - identity.time_s) < YOUNG_S
+
+
+def _ended(batch: Batch) -> BatchNotCancellable:
+    what = "all its requests have ended" if batch["state"] == "finalizing" else f"it has ended ({batch['state']})"
+    return BatchNotCancellable(f"batch {batch['id']} cannot be cancelled any more: {what}")
+
+
+def _unknown(text: str) -> NotFound:
+    return NotFound(f"there is no batch {text[:80]}")

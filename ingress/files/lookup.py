@@ -1,0 +1,90 @@
+"""All files that a tenant can see: those it has uploaded, and the output and error files of its batches."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import NamedTuple
+
+from core.errors import NotFound
+from ingress.batches.retention import output_expires_ms, outputs_over
+from ingress.batches.service import find_batch
+from ingress.files.content import Content
+from ingress.runtime import Services
+from schemas.batches import Batch, File, Piece, output_file_id, pieces_of
+
+OUTPUT = "batch_output"
+OCTETS, LINES = "application/octet-stream", "application/jsonl"
+_OF_BATCH = re.compile(r"file-([0-9a-f]{32})-(output|errors)")
+
+
+class Entry(NamedTuple):
+    """One file as its owner sees it."""
+
+    id: str
+    purpose: str
+    filename: str
+    created_ms: int
+    expires_ms: int | None
+    content: Content
+    uploaded: File | None = None
+    batch_id: str | None = None
+
+
+async def find_file(services: Services, file_id: str, *, owner: str) -> Entry:
+    """Return a file; raises NotFound for foreign, unknown and expired ones, and Unavailable."""
+    match = _OF_BATCH.fullmatch(file_id)
+    if match is None:
+        file = await services.files.find(file_id, owner=owner)
+        if file is None:
+            raise _unknown(file_id)
+        return of_upload(file)
+    try:
+        batch = await find_batch(services, f"batch_{match[1]}", owner=owner)
+    except NotFound:
+        raise _unknown(file_id) from None
+    entry = of_batch(services, batch, errors=match[2] == "errors")
+    if entry is None:
+        raise _unknown(file_id)
+    return entry
+
+
+def all_files(services: Services, *, owner: str, purpose: str | None) -> list[Entry]:
+    """Return the files of a tenant, in no order; those of batches as soon as something is in them."""
+    found = []
+    if purpose != OUTPUT:
+        found += [of_upload(file) for file in services.files.of(owner) if purpose in (None, file["purpose"])]
+    if purpose in (None, OUTPUT):
+        for batch in services.batches.of(owner):
+            entries = (of_batch(services, batch, errors=errors) for errors in (False, True))
+            found += [entry for entry in entries if entry is not None and entry.content.size]
+    return found
+
+
+def of_upload(file: File) -> Entry:
+    """Describe a file that was uploaded."""
+    blob = file["blob"]
+    content = Content(file["filename"], OCTETS, [Piece(blob["uri"], blob["size"])], blob)
+    return Entry(
+        file["id"], file["purpose"], file["filename"], file["created_ms"], file["expires_ms"], content, uploaded=file
+    )
+
+
+def of_batch(services: Services, batch: Batch, *, errors: bool) -> Entry | None:
+    """Describe a batch's output or error file; None when it has ended without a line for it, or that has expired."""
+    content = batch_content(batch, errors=errors)
+    expires_ms = output_expires_ms(batch, retention_s=services.settings.batches.retention_s)
+    if expires_ms is not None and (not content.size or outputs_over(batch, now_ms=time.time_ns() // 1_000_000)):
+        return None
+    file_id = output_file_id(batch["id"], errors=errors)
+    return Entry(file_id, OUTPUT, content.name, batch["created_ms"], expires_ms, content, batch_id=batch["id"])
+
+
+def batch_content(batch: Batch, *, errors: bool) -> Content:
+    """Return what is in a batch's output or error file by now."""
+    name = f"{batch['id']}_{'error' if errors else 'output'}.jsonl"
+    return Content(name, LINES, pieces_of(batch, errors=errors))
+
+
+def _unknown(file_id: str) -> NotFound:
+    return NotFound(f"there is no file {file_id[:80]}")

@@ -1,0 +1,1 @@
+"""The HTTP edge: server limits, request bodies, error responses, server-sent events, health."""

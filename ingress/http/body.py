@@ -1,0 +1,94 @@
+"""Read a request's body within its limit, and the headers that travel with a task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from starlette.requests import ClientDisconnect, Request
+
+from core.errors import InvalidRequest, TooLarge
+from ingress.http.encoding import inflater_of
+from schemas.headers import TRACEPARENT
+from schemas.validation import Invalid, check_key
+
+BODY_SETTING = "ingress.max_body_bytes"
+"""What routes whose bodies go to a model, or to a worker, name as the setting of their limit."""
+ENDED = "headrace.body_ended"
+"""Name in a request's scope."""
+
+
+async def read_body(request: Request, *, limit: int, setting: str | None = None) -> bytes:
+    """Return the body, decompressed; raises TooLarge as soon as the limit is passed, InvalidRequest, ClientDisconnect.
+
+    The refusal names the setting that the limit comes from, or says that it is fixed.
+    """
+    if declared_length(request) > limit:
+        raise _too_large(limit, setting)
+    parts: list[bytes] = []
+    size = 0
+    async for part in body_pieces(request):
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit, setting)
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def body_pieces(request: Request) -> AsyncIterator[bytes]:
+    """Yield the body as it comes, decompressed; raises InvalidRequest and ClientDisconnect.
+
+    Whoever takes the pieces counts them: a small body may hold a large one.
+    """
+    inflater = inflater_of(request.headers.get("content-encoding", ""))
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if not (more := message.get("more_body", False)):
+            body_ended(request)
+        data: bytes = message.get("body", b"")
+        if inflater is None:
+            yield data
+            continue
+        for piece in inflater.feed(data):
+            yield piece
+            await asyncio.sleep(0)  # a piece is small, but a body may hold a thousand times its own length
+    if inflater is not None:
+        inflater.check_end()
+
+
+def declared_length(request: Request) -> int:
+    """Return the content-length, 0 when there is none."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() else 0
+
+
+def body_ended(request: Request) -> None:
+    """Note that nothing of the body is left to be read (see ingress/http/draining.py)."""
+    request.scope[ENDED] = True
+
+
+def traceparent(request: Request) -> bytes | None:
+    """Return the caller's trace context when it is valid; a broken one is ignored, as W3C asks."""
+    value = request.headers.get("traceparent", "").strip().encode("latin-1")
+    return value if TRACEPARENT.fullmatch(value) else None
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the Idempotency-Key header; raises InvalidRequest when it is no key, and when there are two."""
+    values = request.headers.getlist("idempotency-key")
+    if not values:
+        return None
+    try:
+        check_key(values[0].strip(), field="Idempotency-Key")
+    except Invalid as error:
+        raise InvalidRequest(error.message, field=error.field) from None
+    if len(values) > 1:
+        raise InvalidRequest("Idempotency-Key was sent twice", field="Idempotency-Key")
+    return values[0].strip()
+
+
+def _too_large(limit: int, setting: str | None) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit} bytes ({setting or 'a fixed limit'})", field="body")

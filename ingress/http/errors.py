@@ -1,0 +1,74 @@
+"""How errors become answers, in the form of the dialect that the path belongs to."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from core.errors import HeadraceError, RequestError, Unavailable
+from ingress.http.dialects import Chooser, Dialects, Problem, Renderer
+from ingress.http.draining import Refusal
+
+log = logging.getLogger(__name__)
+
+CLIENT_GONE = 499
+"""Nobody reads this answer; the number, well known from nginx, keeps it apart in counters."""
+
+
+def install(app: FastAPI, dialects: Dialects, *, choose: Chooser) -> None:
+    """Put the handlers in place; `choose` comes before the path, also where no route is."""
+
+    def renderer(request: Request) -> Renderer:
+        return choose(request) or dialects.of(request.url.path)
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HeadraceError)  # noqa: S101 - registered for this class
+        if not isinstance(error, RequestError | Unavailable):
+            log.error("a request failed: %s", error, extra={"event": "request_failed", "code": error.code})
+        response = renderer(request)(problem_of(error))
+        return Refusal(response) if error.http_status == 413 else response
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
+        path = request.url.path
+        code, message = {
+            404: ("not_found", f"there is no {path}; see /docs"),
+            405: ("method_not_allowed", f"{request.method} is not possible on {path}; see /docs"),
+        }.get(error.status_code, ("invalid_request", str(error.detail)))
+        problem = Problem(error.status_code, code, message, headers=dict(error.headers or {}))
+        return renderer(request)(problem)
+
+    async def unexpected(request: Request, _: Exception) -> Response:
+        """Answer; the server logs the error with its trace afterwards."""
+        message = "an unexpected error occurred; the log of this process has the details"
+        return renderer(request)(Problem(500, HeadraceError.code, message))
+
+    app.add_exception_handler(HeadraceError, ours)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def problem_of(error: HeadraceError) -> Problem:
+    """Describe an error of ours, with the headers that every dialect sends."""
+    headers: dict[str, str] = {}
+    if error.http_status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if error.http_status == 413:
+        headers["connection"] = "close"  # the rest of the body is not read
+    retry_after_s = error.retry_after_s if isinstance(error, RequestError | Unavailable) else None
+    if retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(retry_after_s))
+    if error.task_id is not None:
+        headers["x-task-id"] = error.task_id
+    field = error.field if isinstance(error, RequestError) else None
+    return Problem(error.http_status, error.code, error.message, field, error.task_id, headers)
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)

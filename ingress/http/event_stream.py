@@ -1,0 +1,128 @@
+"""A streaming request as a response: it writes the task, then streams what becomes of it in the words of its door."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import ClassVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ingress.http import sse
+from ingress.http.disconnect import watched
+from ingress.runtime import Services
+from ingress.submission.idempotency import judged
+from ingress.submission.service import Door, Prepared
+from ingress.submission.submitter import Ticket
+from ingress.waiting.blocking import Ending
+from ingress.waiting.streaming import Failure, Stream
+
+START_S = 10.0
+"""The status line goes out by then, for proxies give up on a server that is silent for long."""
+STUCK_S = 60.0
+"""A client that takes nothing from a full socket for this long counts as gone."""
+
+
+class EventStream(Response):
+    """One client's stream.
+
+    The headers are sent with the first frame, so that a task that cannot be written is answered with a plain error.
+    """
+
+    route: str
+    """Its name in the metrics."""
+    keep_alive: ClassVar[bytes] = sse.KEEP_ALIVE
+    """What is written while the model is silent."""
+    cancels_on_timeout: ClassVar[bool] = True
+
+    def __init__(self, services: Services, door: Door, prepared: Prepared, *, hold_s: float | None = None) -> None:
+        ticket = prepared.ticket
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-task-id": ticket.text}
+        super().__init__(status_code=200, headers=headers, media_type=sse.MEDIA_TYPE)
+        del self.headers["content-length"]
+        self._services = services
+        self._door = door
+        self._ticket = ticket
+        self._caller = prepared.caller
+        self._prepared: Prepared | None = prepared
+        self._hold_s = hold_s
+        self._started = False
+
+    def framed(self, payloads: Sequence[bytes]) -> bytes:
+        """Return the frames of some payloads of the upstream."""
+        return sse.frames(payloads)
+
+    def last_words(self, ending: Ending | None, failure: Failure | None, *, told: bool) -> bytes:
+        """Return the end of the stream.
+
+        Args:
+            ending: why it ended before its outcome; else None.
+            failure: how the task failed; None for a good end.
+            told: the upstream said the failure in its last frame.
+        """
+        raise NotImplementedError
+
+    async def instead(self, ending: Ending | None, failure: Failure | None) -> Response | None:  # noqa: ARG002 - a hook
+        """Return a plain answer to a stream that ended badly before its status line went out, if the door has one."""
+        return None
+
+    def answered_by(self, ticket: Ticket) -> None:
+        """Take over the headers of the task that answers: for a twin the first with its key."""
+        self.headers["x-task-id"] = ticket.text
+
+    def silence_s(self) -> float:
+        """Return how often the keep-alive is written."""
+        return min(self._services.settings.ingress.keep_alive_s, START_S)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one client."""
+        stream = Stream()
+        async with self._door.waiting(self._ticket, self._caller, stream):
+            if self._prepared is not None:
+                await self._door.write(self._prepared)
+                self._prepared = None  # it holds the task's body
+            async with judged(self._services, self._ticket, stream) as counts, watched(receive, stream.on_gone):
+                if counts is not self._ticket:
+                    stream.from_outcome()
+                    self._ticket = counts
+                    self.answered_by(counts)
+                await self._deliver(stream, scope, receive, send)
+        stopped = stream.failure is not None and stream.failure.code == "stream_interrupted"
+        left = not self._ticket.keyed and (stream.ending is Ending.GONE or stopped)
+        if left or (stream.ending is Ending.TIMEOUT and self.cancels_on_timeout):
+            reason = stream.ending.value if stream.ending is not None else "the stream was interrupted"
+            await self._services.cancel(self._ticket, reason=reason)
+        status = stream.ending.name.lower() if stream.ending else "failed" if stream.failure else "200"
+        self._services.metrics.answers.labels(self.route, "streaming", status).inc()
+
+    async def _deliver(self, stream: Stream, scope: Scope, receive: Receive, send: Send) -> None:
+        following = stream.follow(
+            deadline_ms=self._ticket.deadline_ms,
+            silence_s=self.silence_s(),
+            body=self._services.body_of,
+            hold_s=self._hold_s,
+        )
+        try:
+            async with aclosing(following):
+                async for payloads in following:
+                    data = self.framed(payloads) if payloads else self.keep_alive
+                    if data:
+                        await self._write(send, data)
+            if stream.ending is not Ending.GONE:
+                ended = stream.ending is not None or stream.failure is not None
+                if ended and not self._started and (plain := await self.instead(stream.ending, stream.failure)):
+                    async with asyncio.timeout(STUCK_S):
+                        return await plain(scope, receive, send)
+                words = self.last_words(stream.ending, stream.failure, told=stream.told)
+                await self._write(send, words, more=False)
+        except TimeoutError:
+            stream.on_gone()
+
+    async def _write(self, send: Send, data: bytes, *, more: bool = True) -> None:
+        async with asyncio.timeout(STUCK_S):
+            if not self._started:
+                self._started = True
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": data, "more_body": more})

@@ -1,0 +1,103 @@
+"""What keeps the path from here to a model from working, by its true cause.
+
+Schedulers and dispatchers are known by what they say over Kafka, so their silence alone tells little: a topic that is
+not there, or a broker that does not answer, silences them all. What they do not say is looked up, here and only then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from aiokafka.errors import KafkaError
+
+from core.errors import Unavailable
+from ingress.read_model.cluster_liveness import IDLE
+from ingress.runtime import Services
+from schemas import topics
+
+LOOK_S = 3.0
+"""What a look at the topics may take."""
+KEPT_S = 3.0
+"""For how long it counts: everybody may ask, and as often as they like."""
+NAMED = 3
+
+
+class Readiness:
+    """Say in words what is missing."""
+
+    def __init__(self, services: Services, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._services = services
+        self._clock = clock
+        self._looking = asyncio.Lock()
+        self._looked_at = -math.inf
+        self._absent: list[str] | None = []
+
+    async def missing(self) -> list[str]:
+        """Return what the path lacks; an empty list means ready."""
+        services, kafka = self._services, f"Kafka at {self._services.settings.kafka.bootstrap}"
+        if not services.is_open:
+            return [await self._opening(kafka) if services.reached else f"{kafka} has not been reached yet"]
+        own, heard = services.missing(), services.pulse.missing(time.time_ns() // 1_000_000)
+        if not own and not heard:
+            return []
+        absent = await self._look()
+        if absent is None:  # then nobody can be heard, whether or not they work
+            return [f"{kafka} does not answer", *own]
+        told = [_absent(absent)] if absent else []
+        return [*told, *own, *[await self._idle() if one == IDLE else one for one in heard]]
+
+    async def _opening(self, kafka: str) -> str:
+        absent = await self._look()
+        if absent is None:
+            return f"{kafka} was reached, and does not answer now"
+        if absent:
+            return f"{kafka} was reached; {_absent(absent)}"
+        return f"{kafka} was reached; what it holds is still being read"
+
+    async def _idle(self) -> str:
+        """Say why dispatchers that live take no calls, as far as that can be seen from here."""
+        catalogue = self._services.catalogue
+        await catalogue.refresh()
+        troubles = catalogue.troubles()
+        told = "; ".join(f"{base} {trouble}" for base, trouble in troubles.items() if trouble)
+        if all(troubles.values()):
+            return f"no upstream model server answers: {told}"
+        answering = ", ".join(base for base, trouble in troubles.items() if not trouble)
+        return (
+            f"{IDLE}, although this process gets answers of {answering}: "
+            "it has not joined the groups of its queues, or cannot call the server itself; its own /readyz tells which"
+        )
+
+    async def _look(self) -> list[str] | None:
+        """Return the topics that are not there; None when no broker answers."""
+        async with self._looking:
+            if self._clock() - self._looked_at >= KEPT_S:
+                self._absent = None
+                with suppress(Unavailable, KafkaError, OSError, TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        names = self._names()
+                        there = await self._services.cluster.topics(names)
+                        self._absent = [name for name in names if name not in there]
+                self._looked_at = self._clock()
+            return self._absent
+
+    def _names(self) -> list[str]:
+        settings = self._services.settings
+        declared = [topic.name for topic in topics.declared(partitions=settings.kafka.partitions)]
+        work = [
+            topics.work(queue["name"], level)
+            for queue in self._services.queues.all()
+            if queue["served_by"] != "workers"
+            for level in range(len(topics.LEVELS))
+        ]
+        return [settings.topic(name) for name in (*declared, *work)]
+
+
+def _absent(names: Sequence[str]) -> str:
+    """Say which topics are not there."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"there is no topic {', '.join(names[:NAMED])}{more}; run `headrace topics apply`"

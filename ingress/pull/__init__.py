@@ -1,0 +1,1 @@
+"""Queues whose tasks are taken over HTTP by pull workers."""

@@ -1,0 +1,117 @@
+"""Hold tasks for workers: propose claims, and learn from the rows which of them the scheduler has accepted.
+
+Nothing is handed out before its row names the claim, so two workers never have the same attempt, whichever ingresses
+they asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+
+from core.errors import Unavailable
+from core.kafka.offsets import LATEST
+from ingress.pull import records
+from ingress.pull.take_request import Order, lease_ms
+from ingress.runtime import Services
+from schemas import topics
+from schemas.records import PULL_WORKER, Outcome, Status
+
+log = logging.getLogger(__name__)
+
+READ_S = 3.0
+JUDGED_S = 5.0
+"""A row follows its claim within milliseconds, unless the scheduler is behind; what is undecided by then is given back.
+
+Much less would starve workers while a flood is folded: every claim would be given back before it is judged."""
+
+
+class Holding:
+    """Claims in the name of workers that ask this ingress."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._name = f"{PULL_WORKER}{services.name}-{secrets.token_hex(3)}"
+        self._takes = itertools.count(1)
+
+    async def claim(self, rows: Sequence[Status], order: Order) -> list[Status]:
+        """Claim tasks and return the rows of those that are held now; raises Unavailable."""
+        worker = (
+            f"{self._name}/{next(self._takes)}"  # each take its own, or two could not tell whose claim was accepted
+        )
+        now_ms = _now_ms()
+        await self._services.producer.send_all(
+            [
+                records.claim(
+                    self._services.settings,
+                    row,
+                    worker=worker,
+                    lease_ms=lease_ms(order, row, now_ms=now_ms),
+                    retries=order.retries,
+                    now_ms=now_ms,
+                )
+                for row in rows
+            ]
+        )
+        judged = await asyncio.gather(*(self._judged(row, worker) for row in rows))
+        return [row for row in judged if row is not None]
+
+    async def release(self, held: Sequence[Status]) -> None:
+        """Give tasks back at once; what cannot be written comes back at the end of its lease."""
+        if not held:
+            return
+        now_ms = _now_ms()
+        try:
+            await self._services.producer.send_all(
+                [
+                    records.release(self._services.settings, row, worker=row["worker"] or "", now_ms=now_ms)
+                    for row in held
+                ]
+            )
+        except Unavailable as error:
+            log.warning("%d tasks were not given back: %s", len(held), error, extra={"event": "release_failed"})
+
+    async def finish(self, row: Status, outcome: Outcome) -> Status | None:
+        """Bring the outcome of a held task and return its row as the scheduler left it; raises Unavailable."""
+        topic, partition, record = records.finish(self._services.settings, row, outcome, now_ms=_now_ms())
+        await self._services.producer.send(topic, partition, record)
+        return await self._services.view.until(
+            row["id"].encode(),
+            lambda found: found["attempt"] != row["attempt"] or found["state"] != "processing",
+            seconds=JUDGED_S,
+        )
+
+    async def read_all(self, level: int, partitions: Iterable[int]) -> None:
+        """Return when the read model has every row that is in these partitions now; raises Unavailable."""
+        services = self._services
+        tps = [services.topic_partition(topics.status(level), partition) for partition in partitions]
+        try:
+            async with asyncio.timeout(READ_S):
+                ends = await asyncio.gather(*(services.lookup.offset_at(tp, LATEST) for tp in tps))
+                for tp, end in zip(tps, ends, strict=True):
+                    if end:
+                        await services.view.passed(tp, end - 1)
+        except TimeoutError as error:
+            raise Unavailable(f"the read model is more than {READ_S:g} s behind; try again in some seconds") from error
+
+    async def _judged(self, row: Status, worker: str) -> Status | None:
+        """Return the row when it names this claim."""
+        found = await self._services.view.until(
+            row["id"].encode(),
+            lambda now: now["attempt"] != row["attempt"] or now["state"] != "queued",
+            seconds=JUDGED_S,
+        )
+        if found is None or found["attempt"] != row["attempt"]:
+            return None
+        if found["state"] == "queued":  # still undecided: whatever becomes of the claim, nobody will run it
+            await self.release([{**row, "worker": worker}])
+            return None
+        return found if found["state"] == "processing" and found["worker"] == worker else None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

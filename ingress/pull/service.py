@@ -1,0 +1,181 @@
+"""Hand out tasks to workers: pick from the read model, claim, and try on with others where somebody was quicker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+
+from core.errors import Unavailable
+from core.kafka.log_reader import Found
+from core.kafka.task_records import task_of
+from core.storage.blobs import BlobCorrupt, BlobMissing
+from ingress.pull.claims import Holding
+from ingress.pull.outcome import lost_body
+from ingress.pull.queue import LaneName
+from ingress.pull.queue_index import Book, Watched
+from ingress.pull.strategies import Pick, allowed, pick
+from ingress.pull.take_request import Order, Taken
+from ingress.read_model.task_view import View
+from ingress.runtime import Services
+from schemas import ids, topics
+from schemas.broken_lines import outcome_of
+from schemas.records import Status
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.8
+"""How long a take begins new claims; the last of them may take Holding's own bound more."""
+SPREAD = 8
+"""Among how many times the wanted number is chosen by chance once another ingress was quicker; halved when none was."""
+WALK_S = 0.1
+FOREVER_MS = 1 << 62
+
+
+class Puller:
+    """All takes of one ingress."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.holding = Holding(services)
+        self._books: dict[View, Book] = {}
+        self._reserved: set[str] = set()
+        """What a take of this process is about to claim: its neighbours need not try."""
+
+    def watch(self, name: LaneName) -> Watched:
+        """Return a lane as the read model shows it; raises Unavailable before there is one."""
+        view = self._services.view
+        if view not in self._books:
+            self._books = {view: Book(view)}
+        return self._books[view].watch(name)
+
+    async def take(self, order: Order) -> dict[LaneName, list[Taken]]:
+        """Return tasks that are held for the caller from now on, fewer than asked for where there are fewer.
+
+        Raises Unavailable when nothing could be claimed because Kafka is away.
+        """
+        lanes = {name: self.watch(name) for name in order.lanes}
+        async with AsyncExitStack() as turns:
+            if order.strategy == "sequential":
+                lanes = {name: one for name, one in lanes.items() if not one.turn.locked()}
+                for watched in lanes.values():
+                    await turns.enter_async_context(watched.turn)
+            held = await self._hold(order, lanes)
+        found = await asyncio.gather(*(self._filled(row) for row in held))
+        taken: dict[LaneName, list[Taken]] = {}
+        for one in sorted((one for one in found if one is not None), key=lambda one: one.row["created_ms"]):
+            taken.setdefault(LaneName(one.row["queue"], one.row["level"]), []).append(one)
+        return taken
+
+    async def _hold(self, order: Order, lanes: Mapping[LaneName, Watched]) -> list[Status]:
+        """Claim until there is enough, nothing more, or no time."""
+        until = time.monotonic() + LOOK_S
+        wanted, held, tried = allowed(order.strategy, order.size), list[Status](), set[str]()
+        while len(held) < wanted and (left_s := until - time.monotonic()) > 0:
+            picks = self._pick(order, lanes, wanted - len(held), tried)
+            if not picks:
+                if not await _walked(lanes.values(), left_s):
+                    break
+                continue
+            tried |= {one.task.id for one in picks}
+            try:
+                won = await self._claim(order, picks, lanes)
+            except Unavailable:
+                if held:
+                    break
+                raise
+            for name in {one.lane for one in picks}:
+                lanes[name].spread = SPREAD if len(won) < len(picks) else max(1, lanes[name].spread // 2)
+            held += won
+        return held
+
+    def _pick(self, order: Order, lanes: Mapping[LaneName, Watched], count: int, tried: set[str]) -> list[Pick]:
+        before_ms = _now_ms() - order.min_age_ms if order.min_age_ms else FOREVER_MS
+        waiting = {}
+        for name, watched in lanes.items():
+            if order.strategy == "sequential" and (watched.lane.held or not watched.whole.is_set()):
+                continue
+            spread = 1 if order.strategy == "sequential" else watched.spread
+            few = 1 if order.strategy == "sequential" else count * spread
+            oldest = watched.lane.oldest(few, before_ms=before_ms, skip=tried | self._reserved)
+            some = oldest if spread == 1 else random.sample(oldest, min(count, len(oldest)))
+            waiting[name] = sorted(some)
+        return pick(order.strategy, waiting, count)
+
+    async def _claim(self, order: Order, picks: Sequence[Pick], lanes: Mapping[LaneName, Watched]) -> list[Status]:
+        chosen = {one.task.id for one in picks}
+        self._reserved |= chosen
+        try:
+            now_ms = _now_ms()
+            rows = [row for one in picks if (row := self._services.view.get(one.task.id.encode())) is not None]
+            rows = [
+                row
+                for row in rows
+                if row["state"] == "queued" and row["not_before_ms"] is None and row["deadline_ms"] > now_ms
+            ]
+            won = await self.holding.claim(rows, order) if rows else []
+            if order.strategy == "sequential":
+                won = [row for row in won if await self._alone(row, lanes)]
+            return won
+        finally:
+            self._reserved -= chosen
+
+    async def _alone(self, row: Status, lanes: Mapping[LaneName, Watched]) -> bool:
+        """Tell whether no other task of the lane is held, and give this one back when one is.
+
+        Each of two takers first has its claim accepted and then reads every row there is, so at least one of them sees
+        the other, whichever ingresses they asked.
+        """
+        watched = lanes[LaneName(row["queue"], row["level"])]
+        try:
+            await self.holding.read_all(row["level"], range(self._services.settings.kafka.partitions))
+        except Unavailable as error:
+            log.warning("cannot tell who holds %s: %s", watched.name, error, extra={"event": "take_undecided"})
+        else:
+            if watched.lane.held <= {row["id"]}:
+                return True
+        await self.holding.release([row])
+        return False
+
+    async def _filled(self, row: Status) -> Taken | None:
+        """Add the body; a task whose body is lost ends here."""
+        tp = self._services.topic_partition(topics.tasks(row["level"]), ids.parse(row["id"]).partition)
+        try:
+            data = await self._body(row["id"], await self._services.lookup.read(tp, row["source_offset"]))
+            if data is None:
+                await self.holding.finish(row, lost_body(started_ms=row["started_ms"] or _now_ms()))
+                return None
+            broken = outcome_of(row["content_type"], data, started_ms=row["started_ms"] or _now_ms())
+            if broken is not None:
+                await self.holding.finish(row, broken)
+                return None
+        except Unavailable as error:
+            log.warning("body of %s: %s", row["id"], error, extra={"event": "take_no_body", "task_id": row["id"]})
+            await self.holding.release([row])
+            return None
+        return Taken(row, data)
+
+    async def _body(self, task_id: str, found: Found | None) -> bytes | str | None:
+        try:
+            task = task_of(found)
+            if task is None or task["id"] not in (None, task_id):
+                return None
+            return task["data"] if task["data_ref"] is None else await self._services.blobs.get(task["data_ref"])
+        except (BlobMissing, BlobCorrupt):
+            return None
+
+
+async def _walked(lanes: Iterable[Watched], left_s: float) -> bool:
+    """Wait a little for lanes whose rows are still being read; tell whether there are any."""
+    unread = [one for one in lanes if not one.whole.is_set()]
+    if not unread:
+        return False
+    await unread[0].counted(min(left_s, WALK_S))
+    return True
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

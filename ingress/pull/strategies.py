@@ -1,0 +1,47 @@
+"""Which waiting tasks a worker is given: the four strategies. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from heapq import merge
+from itertools import islice
+from typing import Literal, NamedTuple, get_args
+
+from ingress.pull.queue import Candidate, LaneName
+
+Strategy = Literal["fifo", "round_robin", "active_passive", "sequential"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+FIFO_MOST = 10
+MOST = 100
+"""Tasks of one take: their bodies are held in memory together."""
+
+
+class Pick(NamedTuple):
+    """A task of a lane."""
+
+    lane: LaneName
+    task: Candidate
+
+
+def allowed(strategy: Strategy, size: int) -> int:
+    """Return how many tasks a take of this size may have."""
+    return min(size, FIFO_MOST if strategy == "fifo" else MOST)
+
+
+def pick(strategy: Strategy, waiting: Mapping[LaneName, Sequence[Candidate]], count: int) -> list[Pick]:
+    """Choose at most `count` tasks from the lanes, whose order is that of the request; each lane's are oldest first.
+
+    fifo takes the oldest of all lanes, round_robin one of each in turn, active_passive all of the first lane before the
+    next, sequential one of each lane at most.
+    """
+    lanes = [[Pick(lane, task) for task in tasks] for lane, tasks in waiting.items()]
+    match strategy:
+        case "fifo":
+            return list(islice(merge(*lanes, key=lambda one: one.task), count))
+        case "round_robin":
+            longest = max(map(len, lanes), default=0)
+            return [lane[turn] for turn in range(longest) for lane in lanes if turn < len(lane)][:count]
+        case "active_passive":
+            return [one for lane in lanes for one in lane][:count]
+        case "sequential":
+            return [lane[0] for lane in lanes if lane][:count]

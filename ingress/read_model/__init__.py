@@ -1,0 +1,1 @@
+"""Local copies of task states, deliveries and heartbeats, and look-ups in them."""

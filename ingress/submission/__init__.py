@@ -1,0 +1,1 @@
+"""Accept tasks: admission, idempotency, writing to Kafka, cancels."""

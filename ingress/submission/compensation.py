@@ -1,0 +1,50 @@
+"""Tasks whose write was never confirmed: their callers were told no, so they are cancelled once Kafka is back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from core.errors import Unavailable
+from ingress.submission.submitter import Ticket
+
+log = logging.getLogger(__name__)
+
+BACK_S = 0.5
+LIMIT = 10_000
+
+
+class Withdrawals:
+    """Cancel tasks in the background until Kafka has taken it.
+
+    Best effort: a process that ends before Kafka is back forgets them, and a short call may be over by then. What has
+    ended stays as it is; the caller has the id and can look.
+    """
+
+    def __init__(self, cancel: Callable[[Ticket, str], Awaitable[None]]) -> None:
+        self._cancel = cancel
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, ticket: Ticket) -> None:
+        """Cancel a task as soon as that is possible."""
+        if len(self._tasks) < LIMIT:
+            task = asyncio.create_task(self._withdraw(ticket), name=f"withdraw-{ticket.text}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Give up what is left."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _withdraw(self, ticket: Ticket) -> None:
+        while True:
+            await asyncio.sleep(BACK_S)
+            try:
+                await self._cancel(ticket, "its write was not confirmed and its caller was told so")
+                break
+            except Unavailable:
+                continue
+        log.info("task %s is withdrawn", ticket.text, extra={"event": "task_withdrawn", "task_id": ticket.text})

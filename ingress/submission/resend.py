@@ -1,0 +1,51 @@
+"""Send a callback again: what a caller may ask for, and the records that begin the round; of tasks and of batches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection
+from contextlib import suppress
+
+import orjson
+
+from core import deliveries
+from core.errors import InvalidRequest
+from ingress.runtime import Services
+from schemas.records import Delivery
+
+MAX_BODY = 4_096
+SEEN_S = 2.0
+
+
+def wanted_event(body: bytes, events: Collection[str]) -> str | None:
+    """Read which callback to send again; an empty body means the outcome's. Raises InvalidRequest."""
+    if not body.strip():
+        return None
+    try:
+        members = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        members = None
+    if not isinstance(members, dict):
+        raise InvalidRequest("the body must be a JSON object, or empty", field="body")
+    for name in members:
+        if name != "event":
+            raise InvalidRequest(f"there is no member {name[:40]}; there is event", field=name[:40])
+    event: str | None = members.get("event")
+    if event is not None and event not in events:
+        raise InvalidRequest(f"event must be one of {', '.join(events)}", field="event")
+    return event
+
+
+async def send_again(services: Services, delivery: Delivery) -> Delivery:
+    """Begin a new round at once and return it; whoever looks next sees it, unless the row takes long to come by."""
+    now_ms = time.time_ns() // 1_000_000
+    delivery = deliveries.again(delivery, now_ms=now_ms)
+    row = deliveries.row(services.settings, delivery, now_ms=now_ms)
+    # The row first: whatever the sender writes of this round comes after it.
+    offset = await services.producer.send(*row)
+    await services.producer.send(*deliveries.waiting(services.settings, delivery, delay_s=0, now_ms=now_ms))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SEEN_S):
+            await services.deliveries.passed(row.partition, offset)
+    return delivery

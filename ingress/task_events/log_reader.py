@@ -1,0 +1,43 @@
+"""Frames of one run read again from the log, for a viewer that the transcript has left behind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from core.kafka.log_reader import Found
+from ingress.task_events.position import Run
+from ingress.task_events.transcript import TAKE_BYTES, Mark
+from schemas.codec import CHUNK, SchemaError
+from schemas.framing import FramingError
+from schemas.records import Chunk
+
+
+async def read_page(records: AsyncIterator[Found], *, key: bytes, run: Run, mark: Mark, frame: int) -> list[bytes]:
+    """Return the payloads from a frame on, some records' worth, up to the first gap.
+
+    Args:
+        records: what the log holds from the mark on.
+        mark: a record of the run that begins with this frame or an earlier one.
+    """
+    number, seq, size = mark.frame, mark.seq, 0
+    page: list[bytes] = []
+    async for record in records:
+        chunk = _chunk_of(record) if record.key == key else None
+        if chunk is None or Run(chunk["attempt"], chunk["worker"]) != run or chunk["seq"] < seq:
+            continue
+        if chunk["seq"] > seq:
+            break
+        wanted = chunk["frames"][max(frame - number, 0) :]
+        number, seq = number + len(chunk["frames"]), seq + 1
+        page += wanted
+        size += sum(map(len, wanted))
+        if size >= TAKE_BYTES:
+            break
+    return page
+
+
+def _chunk_of(record: Found) -> Chunk | None:
+    try:
+        return CHUNK.decode(record.value or b"")
+    except (FramingError, SchemaError):
+        return None

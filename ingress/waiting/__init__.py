@@ -1,0 +1,1 @@
+"""Requests that wait for their task: blocking calls, streams, long polls."""

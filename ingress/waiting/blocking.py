@@ -1,0 +1,61 @@
+"""A blocking request: one future that the outcome, the client's leaving, the time-out or the shutdown ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from enum import Enum
+
+from starlette.types import Receive
+
+from ingress.http.disconnect import watched
+from schemas.records import Chunk, Result
+
+GRACE_S = 2.0
+"""The scheduler ends a task at its deadline; this long its outcome may take to arrive before we answer without it."""
+
+
+class Ending(Enum):
+    """Why a held request ended without an outcome."""
+
+    GONE = "the client went away"
+    TIMEOUT = "the task timed out"
+    SHUTDOWN = "the process ends"
+
+
+class BlockingWaiter:
+    """Waits for one outcome."""
+
+    def __init__(self) -> None:
+        self._ended: asyncio.Future[Result | Ending] = asyncio.get_running_loop().create_future()
+
+    def on_result(self, result: Result) -> None:
+        """Take the outcome; the first counts."""
+        self._end(result)
+
+    def on_chunk(self, chunk: Chunk) -> None:
+        """Ignore it: only streams are told of chunks."""
+
+    def on_shutdown(self) -> None:
+        """Give up, for this process ends."""
+        self._end(Ending.SHUTDOWN)
+
+    async def wait(self, receive: Receive, *, deadline_ms: int, hold_s: float | None = None) -> Result | Ending:
+        """Return the outcome, or why there is none; `hold_s` bounds the wait of a task that may take longer."""
+        left_s = seconds_left(deadline_ms)
+        seconds = left_s if hold_s is None else min(left_s, hold_s)
+        async with watched(receive, lambda: self._end(Ending.GONE)):
+            try:
+                async with asyncio.timeout(seconds):
+                    return await self._ended
+            except TimeoutError:
+                return Ending.TIMEOUT
+
+    def _end(self, how: Result | Ending) -> None:
+        if not self._ended.done():
+            self._ended.set_result(how)
+
+
+def seconds_left(deadline_ms: int) -> float:
+    """Return how long to hold a request whose task has this deadline."""
+    return max(deadline_ms - time.time_ns() // 1_000_000, 0) / 1000 + GRACE_S

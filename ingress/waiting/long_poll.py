@@ -1,0 +1,68 @@
+"""Looks that wait for the end of their task: each is held by two small asyncio tasks, and woken by its row alone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.types import Receive
+
+from ingress.http.disconnect import watched
+from ingress.read_model.task_lookup import find_task
+from ingress.read_model.task_snapshot import Reading
+from ingress.runtime import Services
+
+
+class Polls:
+    """The held looks of one process; when it is full, or ends, a look does not wait."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._limit = services.settings.ingress.max_waiting
+        self._held: set[asyncio.Task[Any]] = set()
+        self._finding: dict[tuple[str, str], asyncio.Task[Reading]] = {}
+        self._closing = False
+        services.waiters.at_shutdown(self.shut_down)
+        services.metrics.watch_polls(lambda: len(self))
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    async def until_ended(self, key: bytes, receive: Receive, *, seconds: float) -> bool:
+        """Wait for the end of a task, and no longer than its client stays; tells whether waiting was possible."""
+        if self._closing or len(self._held) >= self._limit:
+            return False
+        waiting = asyncio.create_task(self._services.view.until_ended(key, seconds=seconds), name="poll")
+        self._held.add(waiting)
+
+        def give_up() -> None:
+            waiting.cancel()
+
+        try:
+            async with watched(receive, give_up):
+                await asyncio.wait({waiting})
+        finally:
+            waiting.cancel()
+            self._held.discard(waiting)
+        return True
+
+    async def find(self, task_id: str, *, owner: str) -> Reading:
+        """Return a task without its request; all who ask at once, such as those whom its end woke, share a look-up."""
+        asked = (task_id, owner)
+        finding = self._finding.get(asked)
+        if finding is None:
+            finding = asyncio.create_task(find_task(self._services, task_id, owner=owner, data=False), name="find")
+            self._finding[asked] = finding
+            finding.add_done_callback(lambda done: self._found(asked, done))
+        return await asyncio.shield(finding)
+
+    def _found(self, asked: tuple[str, str], done: asyncio.Task[Reading]) -> None:
+        del self._finding[asked]
+        if not done.cancelled():
+            done.exception()  # looked at, for all who asked may have left
+
+    def shut_down(self) -> None:
+        """Let every look be answered with the task as it stands."""
+        self._closing = True
+        for waiting in self._held:
+            waiting.cancel()

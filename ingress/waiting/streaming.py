@@ -1,0 +1,229 @@
+"""A streaming request: chunks in order from one run of the task, and its outcome as the judge of where the end is.
+
+A run is one attempt by one worker. The client gets the frames of one run only: pieces of two would make a text that no
+model wrote. Frames that were not taken from chunks in time are taken from the outcome, whose body is the whole text:
+pieces that were lost, and what a slow client had no room for. So the shared reader never waits for anybody, and a slow
+client costs BUFFER_BYTES at most until its outcome is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import NamedTuple
+
+from core.embedding import embedded_frame
+from core.errors import HeadraceError
+from core.sse import named
+from ingress.http import sse
+from ingress.waiting.blocking import Ending, seconds_left
+from schemas.records import Chunk, Result
+
+BUFFER_BYTES = 1_048_576
+"""What waits for a slow client beside the socket's own buffer: minutes of a model's text."""
+SETTLE_S = 5.0
+"""An outcome can overtake the last chunks, which travel on another topic; after this they count as lost."""
+
+Body = Callable[[Result], Awaitable[bytes | None]]
+
+
+class Failure(NamedTuple):
+    """How a stream ended when it did not end well."""
+
+    message: str
+    type: str
+    code: str | None
+    result: Result | None = None
+
+
+INTERRUPTED = Failure(
+    "the stream was interrupted and cannot be continued without repeating text; send the request again",
+    "server_error",
+    "stream_interrupted",
+)
+
+
+class Stream:
+    """Collects the frames of one task for one client."""
+
+    def __init__(self, *, buffer_bytes: int = BUFFER_BYTES, settle_s: float = SETTLE_S) -> None:
+        self._limit = buffer_bytes
+        self._settle_s = settle_s
+        self._run: tuple[int, str | None] | None = None
+        self._next_seq = 0
+        self._complete = True  # no chunk of the run was left out so far
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._delivered = 0
+        self._last = b""
+        self._interrupted = False
+        self._result: Result | None = None
+        self._wake = asyncio.Event()
+        self.ending: Ending | None = None
+        self.failure: Failure | None = None
+        self.told = False
+        """Whether the failure was the last frame already: the upstream said it in the stream."""
+
+    def on_chunk(self, chunk: Chunk) -> None:
+        """Take a piece if it continues the run that is being delivered."""
+        run = (chunk["attempt"], chunk["worker"])
+        if run != self._run and not self._switch(run):
+            return
+        if chunk["seq"] < self._next_seq:
+            return  # written twice by a producer that retried
+        self._complete = self._complete and chunk["seq"] == self._next_seq
+        self._next_seq = chunk["seq"] + 1
+        size = sum(map(len, chunk["frames"]))
+        if self._complete and self._buffered + size > self._limit and self._buffer:
+            self._complete = False
+        if self._complete:
+            self._buffer += named(chunk["frames"], chunk["events"])
+            self._buffered += size
+        self._wake.set()
+
+    def on_result(self, result: Result) -> None:
+        """Take the outcome; the first counts."""
+        if self._result is None:
+            self._result = result
+            self._wake.set()
+
+    def from_outcome(self) -> None:
+        """Wait for no chunks: the whole text is taken from the outcome."""
+        self._settle_s = 0
+
+    def on_shutdown(self) -> None:
+        """Give up, for this process ends."""
+        self._end(Ending.SHUTDOWN)
+
+    def on_gone(self) -> None:
+        """Give up, for the client went away."""
+        self._end(Ending.GONE)
+
+    async def follow(
+        self, *, deadline_ms: int, silence_s: float, body: Body, hold_s: float | None = None
+    ) -> AsyncGenerator[list[bytes], None]:
+        """Yield payloads as they come, and an empty list after each silence; then `failure` and `ending` tell how.
+
+        Args:
+            body: fetches the body of an outcome, for frames that were not taken from chunks.
+            hold_s: bounds the stream of a task that may take longer.
+        """
+        left_s = seconds_left(deadline_ms)
+        until = time.monotonic() + (left_s if hold_s is None else min(left_s, hold_s))
+        while self.ending is None and not self._interrupted:
+            if self._buffer:
+                yield self._take()
+            elif self._result is not None:
+                async for payloads in self._finish(self._result, body):
+                    yield payloads
+                return
+            elif (left := until - time.monotonic()) <= 0:
+                self.ending = Ending.TIMEOUT
+            elif not await self._woken(min(left, silence_s)) and left > silence_s:
+                yield []
+        if self._interrupted:
+            self.failure = INTERRUPTED
+
+    def _switch(self, run: tuple[int, str]) -> bool:
+        """Turn to another run; tell whether that is possible."""
+        if self._result is not None and run != run_of(self._result):
+            return False  # the outcome says which run counts
+        if self._run is not None and run[0] < self._run[0]:
+            return False  # a worker that was taken for dead still writes
+        if self._delivered:
+            self._interrupted = True
+            self._wake.set()
+            return False
+        self._run, self._next_seq, self._complete = run, 0, True
+        self._buffer, self._buffered = [], 0
+        return True
+
+    async def _finish(self, result: Result, body: Body) -> AsyncGenerator[list[bytes], None]:
+        """Deliver what is missing up to the outcome."""
+        if not self._fits(result):
+            self.failure = INTERRUPTED
+            return
+        settled = time.monotonic() + self._settle_s
+        while self.ending is None and not self._all_taken(result):
+            if self._buffer:
+                yield self._take()
+            elif not self._complete or (left := settled - time.monotonic()) <= 0 or not await self._woken(left):
+                break
+        if self.ending is not None:
+            return
+        if result["state"] != "completed":
+            self.failure = of_result(result)
+            self.told = sse.is_error(self._last)
+            return
+        if not self._all_taken(result) or (not result["chunks"] and not self._delivered):
+            async for payloads in self._rest(result, body):
+                yield payloads
+
+    async def _rest(self, result: Result, body: Body) -> AsyncGenerator[list[bytes], None]:
+        """Deliver from the outcome's body what was not delivered from chunks."""
+        try:
+            text = await body(result)
+        except HeadraceError:
+            text = None
+        if text is None:
+            if result["chunks"] or self._delivered:
+                self.failure = INTERRUPTED
+            return
+        if not result["content_type"].startswith(sse.MEDIA_TYPE):
+            if not self._delivered and text:  # the upstream answered a request for a stream in one piece
+                yield [embedded_frame(text, result["content_type"])]
+            return
+        payloads = sse.payloads(text)
+        if len(payloads) < self._delivered:
+            self.failure = INTERRUPTED
+        elif len(payloads) > self._delivered:
+            yield payloads[self._delivered :]
+
+    def _fits(self, result: Result) -> bool:
+        """Tell whether the outcome belongs to the run that was delivered from, and turn to its run if it can."""
+        if result["state"] != "completed" or self._run == run_of(result):
+            return True
+        if self._delivered:
+            return False
+        self._run, self._next_seq, self._complete = run_of(result), 0, True
+        self._buffer, self._buffered = [], 0
+        return True
+
+    def _all_taken(self, result: Result) -> bool:
+        if self._buffer or not self._complete:
+            return False
+        return self._run != run_of(result) or self._next_seq >= result["chunks"]
+
+    def _take(self) -> list[bytes]:
+        taken, self._buffer, self._buffered = self._buffer, [], 0
+        self._delivered += len(taken)
+        self._last = taken[-1]
+        return taken
+
+    async def _woken(self, seconds: float) -> bool:
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _end(self, ending: Ending) -> None:
+        if self.ending is None:
+            self.ending = ending
+            self._wake.set()
+
+
+def run_of(result: Result) -> tuple[int, str | None]:
+    """Return the run that an outcome belongs to."""
+    return result["attempt"], result["worker"]
+
+
+def of_result(result: Result) -> Failure:
+    """Say how a task that did not complete ended."""
+    status = result["status_code"]
+    kind = "invalid_request_error" if 400 <= status < 500 and result["body"] is not None else "server_error"
+    message = result["error_message"] or f"the upstream answered with status {status}"
+    return Failure(message, kind, result["error_code"], result)

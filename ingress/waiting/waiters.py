@@ -1,0 +1,170 @@
+"""Who waits for which task: one reader over all outcomes and chunks, looked up by the record's key.
+
+Hand-assigned and without a group, for a rebalance must not cut a live stream. Records nobody waits for are not decoded.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from aiokafka import TopicPartition
+
+from core.errors import Unavailable
+from core.kafka.topic_follower import Records, Tail
+from core.settings.models import Settings
+from schemas import topics
+from schemas.codec import CHUNK, RESULT, SchemaError
+from schemas.framing import FramingError
+from schemas.records import Chunk, Result
+
+log = logging.getLogger(__name__)
+
+FULL_RETRY_S = 5
+REMEMBERED = 10_000
+"""Outcomes handed out lately: a row follows its result within milliseconds."""
+
+
+class Waiter(Protocol):
+    """What a held request does with news about its task; called from the shared reader, so it must return at once."""
+
+    def on_result(self, result: Result) -> None:
+        """Take the outcome; it may come more than once."""
+
+    def on_chunk(self, chunk: Chunk) -> None:
+        """Take a piece of the stream."""
+
+    def on_shutdown(self) -> None:
+        """Give up, for this process ends."""
+
+
+class Follower(Protocol):
+    """What is told of every piece of one task's stream, for all who look on; called from the shared reader."""
+
+    def on_chunk(self, chunk: Chunk, offset: int) -> None:
+        """Take a piece of the stream with its place in the log."""
+
+    def on_shutdown(self) -> None:
+        """Give up, for this process ends."""
+
+
+class Waiters:
+    """The held requests of this process and the reader that serves them."""
+
+    def __init__(self, settings: Settings, *, name: str) -> None:
+        self._limit = settings.ingress.max_waiting
+        self._results = settings.topic(topics.results(0))
+        self._by_key: dict[bytes, Waiter] = {}
+        self._followers: dict[bytes, Follower] = {}
+        self._answered: OrderedDict[bytes, None] = OrderedDict()
+        self._at_shutdown: list[Callable[[], None]] = []
+        self._closing = False
+        self.read_at: float | None = None
+        self.tail = Tail(
+            settings,
+            name=f"{name}-answers",
+            topics=[self._results, settings.topic(topics.CHUNKS)],
+            handle=self.feed,
+            start="latest",
+        )
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def check_room(self) -> None:
+        """Refuse one more held request when the process is full or ends; raises Unavailable."""
+        if self._closing:
+            raise Unavailable("this process is shutting down; nothing was accepted, try again", retry_after_s=1)
+        if len(self._by_key) >= self._limit:
+            raise Unavailable(
+                f"{self._limit} blocking and streaming requests are held already; nothing was accepted, try again or "
+                "use response_mode callback",
+                retry_after_s=FULL_RETRY_S,
+            )
+
+    @contextmanager
+    def registered(self, key: bytes, waiter: Waiter) -> Iterator[None]:
+        """Deliver news of a task as long as the block lasts; to be entered before the task is written."""
+        self.check_room()
+        self._by_key[key] = waiter
+        try:
+            yield
+        finally:
+            del self._by_key[key]
+
+    @contextmanager
+    def followed(self, key: bytes, follower: Follower) -> Iterator[None]:
+        """Show the stream of a task to its one follower as long as the block lasts; raises Unavailable at the end."""
+        if self._closing:
+            raise Unavailable("this process is shutting down; try again", retry_after_s=1)
+        self._followers[key] = follower
+        try:
+            yield
+        finally:
+            del self._followers[key]
+
+    def answered(self, key: bytes) -> bool:
+        """Tell whether the outcome of a task was handed out here lately: its row is ended, or will be in a moment."""
+        return key in self._answered
+
+    def _remember(self, key: bytes) -> None:
+        self._answered[key] = None
+        if len(self._answered) > REMEMBERED:
+            self._answered.popitem(last=False)
+
+    def at_shutdown(self, tell: Callable[[], None]) -> None:
+        """Tell somebody else too that this process ends."""
+        self._at_shutdown.append(tell)
+
+    def shut_down(self) -> None:
+        """Tell every held request that this process ends, and take no more."""
+        self._closing = True
+        for waiter in list(self._by_key.values()):
+            waiter.on_shutdown()
+        for follower in list(self._followers.values()):
+            follower.on_shutdown()
+        for tell in self._at_shutdown:
+            tell()
+
+    def feed(self, tp: TopicPartition, records: Records) -> None:
+        """Hand records to those who wait for them."""
+        self.read_at = time.monotonic()
+        if not self._by_key and not self._followers:
+            return
+        results = tp.topic == self._results
+        for record in records:
+            if record.key is None or record.value is None:
+                continue
+            waiter = self._by_key.get(record.key)
+            follower = None if results else self._followers.get(record.key)
+            if waiter is None and follower is None:
+                continue
+            try:
+                if results:
+                    self._outcome(record.key, RESULT.decode(record.value))
+                else:
+                    _piece(CHUNK.decode(record.value), record.offset, waiter, follower)
+            except (FramingError, SchemaError) as error:
+                log.warning(
+                    "%s/%d@%d cannot be read: %s",
+                    tp.topic,
+                    tp.partition,
+                    record.offset,
+                    error,
+                    extra={"event": "answer_unreadable", "partition": tp.partition, "offset": record.offset},
+                )
+
+    def _outcome(self, key: bytes, result: Result) -> None:
+        self._by_key[key].on_result(result)
+        self._remember(key)
+
+
+def _piece(chunk: Chunk, offset: int, waiter: Waiter | None, follower: Follower | None) -> None:
+    if waiter is not None:
+        waiter.on_chunk(chunk)
+    if follower is not None:
+        follower.on_chunk(chunk, offset)

@@ -1,0 +1,218 @@
+"""Everything that leans on Faust, its private parts included (the consumer's are in faust_consumer.py).
+
+A canary test holds each of them.
+
+Faust gives the consumer group, co-partitioned assignment, the state store and its recovery from the changelog. Its own
+produce path and batching helpers are not used (docs/adr/0003): table writes go to the store through `Rows` once our
+packed changelog records are durable, and events are acknowledged one by one after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from core.settings.models import Settings
+from schemas import topics
+from schemas.topics import level_name
+from streams.faust.consumer import QuickConsumer, ask_for_all, commit_only, mend_seek, note_heartbeats, stable_end
+
+INBOX_LIMIT = 4096
+"""Events read ahead of the fold; above it Faust's own bounded buffer fills and the fetcher pauses."""
+ROCKSDB_OPTIONS = {"block_cache_size": 8 << 20, "write_buffer_size": 8 << 20, "max_open_files": 256}
+"""Faust's defaults are a 2 GiB cache and 64 MB buffers per partition."""
+
+
+class Rows:
+    """The table's store: framed Status records by partition and task id."""
+
+    def __init__(self, table: Any, changelog: str) -> None:
+        self._table = table
+        self._changelog = changelog
+
+    def get(self, partition: int, key: bytes) -> bytes | None:
+        """Return a row."""
+        store = self._table.data
+        rocksdb = hasattr(store, "_db_for_partition")
+        source = store._db_for_partition(partition) if rocksdb else store.data  # noqa: SLF001
+        value: bytes | None = source.get(key)
+        return value
+
+    def put(self, partition: int, rows: list[tuple[bytes, bytes | None]], *, offset: int) -> None:
+        """Write rows whose changelog records are durable up to `offset`; None removes."""
+        store = self._table.data
+        if hasattr(store, "_db_for_partition"):
+            db = store._db_for_partition(partition)  # noqa: SLF001
+            for key, value in rows:
+                if value is None:
+                    db.delete(key)
+                else:
+                    db.put(key, value)
+            store.set_persisted_offset(TP(self._changelog, partition), offset)
+            return
+        for key, value in rows:
+            if value is None:
+                store.data.pop(key, None)
+            else:
+                store.data[key] = value
+                store._key_partition[key] = partition  # noqa: SLF001 - else a revoked row would stay
+
+    def scan(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
+        """Walk all rows of a partition; writes during the walk may or may not be seen."""
+        store = self._table.data
+        if hasattr(store, "_db_for_partition"):
+            for key, value in store._db_for_partition(partition).items():  # noqa: SLF001
+                if key != store.offset_key:
+                    yield key, value
+            return
+        for key, value in list(store.data.items()):
+            if store._key_partition.get(key) == partition:  # noqa: SLF001
+                yield key, value
+
+    def scan_from(self, partition: int, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Walk the rows of a partition in the order of their keys, from a key on."""
+        store = self._table.data
+        if hasattr(store, "_db_for_partition"):
+            for found, value in store._db_for_partition(partition).items(from_key=key):  # noqa: SLF001
+                if found != store.offset_key:
+                    yield found, value
+            return
+        yield from sorted(row for row in self.scan(partition) if row[0] >= key)
+
+
+class NoRows(Rows):
+    """The batches of the online lane: there are none."""
+
+    def __init__(self) -> None:
+        """Need no table."""
+
+    def get(self, partition: int, key: bytes) -> bytes | None:  # noqa: ARG002 - as in Rows
+        """Return nothing."""
+        return None
+
+    def scan(self, partition: int) -> Iterator[tuple[bytes, bytes]]:  # noqa: ARG002 - as in Rows
+        """Walk nothing."""
+        return iter(())
+
+
+class LaneApp:
+    """One Faust app over tasks.LEVEL and events.LEVEL with the table status.LEVEL, and offline that of batches."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        level: int,
+        *,
+        folder: Path,
+        instance: int,
+        on_event: Callable[[Any], Awaitable[None]],
+        on_ready: Callable[[set[int]], Awaitable[None]],
+        on_revoked: Callable[[], Awaitable[None]],
+        committable: Callable[[tuple[str, int]], int | None],
+    ) -> None:
+        self._heard_at = time.monotonic()
+        self._asked = False
+        self._inputs = (settings.topic(topics.tasks(level)), settings.topic(topics.events(level)))
+        partitions = settings.kafka.partitions
+        self.app = faust.App(
+            settings.topic(f"scheduler.{level_name(level)}"),
+            broker=[f"kafka://{address.strip()}" for address in settings.kafka.bootstrap.split(",")],
+            store="rocksdb://" if settings.streams.store == "rocksdb" else "memory://",
+            datadir=folder,
+            key_serializer="raw",
+            value_serializer="raw",
+            topic_partitions=partitions,
+            topic_replication_factor=settings.kafka.replication_factor,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            table_standby_replicas=0,
+            web_enabled=False,
+            stream_buffer_maxsize=INBOX_LIMIT,
+            broker_session_timeout=settings.streams.session_timeout_s,
+            broker_heartbeat_interval=settings.streams.session_timeout_s / 4,
+            broker_commit_interval=0.5,
+            broker_commit_every=5_000,
+            # Faust takes its own changelog, which no stream reads after the recovery, for one that stands still, and
+            # logs an error of 15 lines every 10 s; `Scheduler.watch_inputs` watches the inputs.
+            stream_processing_timeout=math.inf,
+            consumer_auto_offset_reset="earliest",
+            # Static membership: a restarted process takes its place back without waiting for its dead predecessor.
+            consumer_group_instance_id=f"{socket.gethostname()}-{level_name(level)}-{instance}",
+            loop=asyncio.get_running_loop(),
+        )
+        transport: Any = self.app.transport
+        transport.Consumer = QuickConsumer
+        source = self.app.topic(*self._inputs, partitions=partitions, key_type=bytes, value_type=bytes)
+        self.rows = self._table(f"rows-{level_name(level)}", settings.topic(topics.status(level)), settings)
+        offline = level_name(level) == "offline"
+        self.batches = self._table("batches", settings.topic(topics.BATCHES), settings) if offline else NoRows()
+
+        async def scheduler(stream: Any) -> None:
+            stream.enable_acks = False
+            async for event in stream.events():
+                await on_event(event)
+
+        self.app.agent(source, concurrency=1, name=f"scheduler-{level_name(level)}")(scheduler)
+
+        async def ready(*_: Any, **__: Any) -> None:
+            inputs = {tp for tp in self.app.assignor.assigned_actives() if tp.topic in self._inputs}
+            self._heard()
+            note_heartbeats(self.app.consumer, self._heard)
+            mend_seek(self.app.consumer, inputs, committable)
+            commit_only(self.app.consumer, inputs, committable)
+            await on_ready({tp.partition for tp in inputs})
+            if not self._asked:  # once: where the topics themselves do not fit, asking again changes nothing
+                self._asked = ask_for_all(self.app.consumer, inputs, self._inputs)
+
+        async def revoked(*_: Any, **__: Any) -> None:
+            await on_revoked()
+
+        # Kept here: Faust's signals hold their receivers weakly. The first is sent once the table is recovered and
+        # before the first event flows, the second once everything in hand is done and before the partitions are gone.
+        self._receivers: tuple[Any, Any] = (ready, revoked)
+        self.app.on_rebalance_complete.connect(self._receivers[0])
+        self.app.on_partitions_revoked.connect(self._receivers[1])
+
+    def _table(self, name: str, changelog: str, settings: Settings) -> Rows:
+        partitions = settings.kafka.partitions
+        topic = self.app.topic(
+            changelog, partitions=partitions, key_type=bytes, value_type=bytes, compacting=True, deleting=False
+        )
+        options = dict(ROCKSDB_OPTIONS) if settings.streams.store == "rocksdb" else None
+        table = self.app.Table(
+            name, partitions=partitions, key_type=bytes, value_type=bytes, changelog_topic=topic, options=options
+        )
+        return Rows(table, changelog)
+
+    def _heard(self) -> None:
+        self._heard_at = time.monotonic()
+
+    def silent_s(self) -> float:
+        """Return for how long the group has confirmed nothing: beyond the session somebody else may own everything."""
+        return time.monotonic() - self._heard_at
+
+    def end(self, place: tuple[str, int]) -> int | None:
+        """Return the end of what is committed in a partition, as the last fetch told it."""
+        return stable_end(self.app.consumer, TP(*place))
+
+    async def start(self) -> None:
+        """Join the group, recover the table and begin to read."""
+        await self.app.start()
+
+    async def stop(self) -> None:
+        """Finish the batch in hand, commit and leave."""
+        await self.app.stop()
+
+    async def wait_crashed(self) -> BaseException | None:
+        """Return when the app has stopped by itself, with the reason."""
+        await self.app.wait_until_stopped()
+        reason: BaseException | None = self.app.crash_reason
+        return reason

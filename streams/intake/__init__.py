@@ -1,0 +1,1 @@
+"""Task records on their way in: decoding, trust, quotas, reply topics, duplicates."""

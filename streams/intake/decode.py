@@ -1,0 +1,128 @@
+"""What the scheduler reads, decoded: new tasks, events, and what can be neither."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from schemas import ids
+from schemas.codec import EVENT, SchemaError
+from schemas.framing import FramingError
+from schemas.partitioning import queue_number
+from schemas.records import Event, Queue, Task
+from schemas.task_decoder import read_form
+from schemas.validation import Invalid, check_task
+from streams.intake.trust import Believed, judge
+from streams.state_machine.batch_rows import proposal
+
+BELIEVED = Believed()
+
+
+class Submission(NamedTuple):
+    """A valid new task with its identity."""
+
+    task_id: str
+    task: Task
+    created_ms: int
+    traceparent: bytes | None
+    direct: bool = False
+    """Whether it came from a producer of its own, and not through a door of ours."""
+
+
+class Poison(NamedTuple):
+    """A record that no row can come of."""
+
+    reason: str
+    field: str | None
+
+
+def timestamp_ms(message: Any) -> int:
+    """Return a record's time; Faust gives seconds, and nothing for a record without one."""
+    return int((message.timestamp or 0) * 1000)
+
+
+MAX_TEXT = 1_000
+HEADROOM_BYTES = 16_384
+"""What a work, event or result record holds beside the body: a body that fits its own record must fit theirs."""
+
+
+def read_task(message: Any, *, level: int, max_bytes: int, believed: Believed = BELIEVED) -> Submission | Poison:
+    """Read and check a record of tasks.LEVEL; the level of the topic counts, not the one inside."""
+    value, headers = message.value, message.headers or ()
+    if value is None:
+        return Poison("a task record needs a value", "value")
+    if len(value) > max_bytes - HEADROOM_BYTES:
+        most = max_bytes - HEADROOM_BYTES
+        return Poison(f"{len(value)} bytes are too many for a record ({most} fit); larger bodies go over HTTP", "data")
+    try:
+        told = read_form(value, headers, level=level)
+        task = told.task
+        if task["level"] != level:
+            raise Invalid("level", f"level {task['level']} does not belong into this topic")
+        ours = told.ours and believed.stamped(value, headers)
+        if not ours:
+            judge(task, headers, believed, timestamp_ms=timestamp_ms(message))
+        check_task(task)
+        task_id = task_identity(message, task, level=level)
+    except Invalid as error:
+        return Poison(error.message, error.field)
+    created_ms = task["created_ms"] or timestamp_ms(message)
+    return Submission(task_id, task, created_ms, told.traceparent, not ours)
+
+
+def in_queue(submission: Submission, queue: Queue | None) -> Submission | Poison:
+    """Let a task have what its queue sets for tasks that name nothing of their own."""
+    if queue is None:
+        return Poison(f"queue {submission.task['queue']} is not registered", "queue")
+    if not submission.task["retention_ms"]:
+        submission.task["retention_ms"] = queue["retention_ms"] or 0
+    return submission
+
+
+def task_identity(message: Any, task: Task, *, level: int) -> str:
+    """Return the id given by the ingress, or derive one from where the record lies."""
+    if task["id"] is None:
+        return str(
+            ids.from_record(
+                queue_number=queue_number(task["queue"]),
+                level=level,
+                timestamp_ms=timestamp_ms(message),
+                partition=message.partition,
+                offset=message.offset,
+            )
+        )
+    try:
+        parsed = ids.parse(task["id"])
+    except ids.IdError as error:
+        raise Invalid("id", str(error)) from error
+    if parsed.partition != message.partition or parsed.level != level:
+        raise Invalid("id", f"{task['id']} names another home than partition {message.partition}")
+    return str(parsed)
+
+
+def read_event(message: Any, *, max_bytes: int) -> Event | Poison:
+    """Decode a record of events.LEVEL; an outcome too large for a result record becomes a failure."""
+    if message.value is None:
+        return Poison("an event record needs a value", None)
+    try:
+        event = EVENT.decode(message.value)
+        if event["kind"] == "batch_created":
+            proposal(event, partition=message.partition, max_bytes=max_bytes // 4)
+    except (FramingError, SchemaError) as error:
+        return Poison(str(error), None)
+    except Invalid as error:
+        return Poison(error.message, error.field)
+    outcome = event["outcome"]
+    if outcome is not None:
+        if len(message.value) > max_bytes - HEADROOM_BYTES:
+            outcome["body"] = None
+            outcome["error_code"] = "answer_too_large"
+            outcome["error_message"] = f"the answer of {len(message.value)} bytes is too large for a record"
+            outcome["status_code"] = 502
+            outcome["retriable"] = False
+        outcome["error_message"] = _short(outcome["error_message"])
+    event["reason"] = _short(event["reason"])
+    return event
+
+
+def _short(text: str | None) -> str | None:
+    return text if text is None else text[:MAX_TEXT]

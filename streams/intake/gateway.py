@@ -1,0 +1,169 @@
+"""The Kafka door as the scheduler uses it: reads a record, sees to what its task needs, and lets it in or not."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from core.errors import DeliveryFailed, RequestError, Unavailable
+from core.kafka.producer import Producer, Record
+from core.kafka.record_signature import Stamp
+from core.queues import QueueDirectory
+from core.settings.callback_policy import callback_policy
+from core.settings.loader import is_loopback
+from core.settings.models import Settings
+from core.tenants import Tenants
+from schemas.headers import find
+from schemas.partitioning import home_partition, stable_hash
+from streams.intake.decode import Poison, Submission, in_queue, read_task, timestamp_ms
+from streams.intake.quota import Quotas
+from streams.intake.reply_topics import Replies
+from streams.intake.trust import FORWARDED, Believed
+from streams.transaction import Fold
+
+KNOWN_S = 2.0
+NEW_S = 0.5
+"""A producer may write to a queue that was registered a moment ago, before that record is read here."""
+NEW_EVERY_S = 5.0
+"""So often at most the lane waits for one: names that nobody registers must not slow it down."""
+POLL_S = 0.02
+MAX_AROUND = 4_096
+"""Key and headers of a record that is written anew: the broker took it packed, perhaps with many times its bytes."""
+
+
+def believed_of(settings: Settings, tenants: Tenants | None = None) -> Believed:
+    """Return what the settings allow direct producers."""
+    direct = settings.direct
+    tenants = tenants or Tenants(settings)
+    open_to_all = direct.owners is None and is_loopback(settings.ingress.host)
+    return Believed(
+        owner=direct.owner or None,
+        owners=None if open_to_all else frozenset(direct.owners or ()),
+        tenants=tenants.known,
+        callbacks=callback_policy(settings),
+        reply_topics=tuple(direct.reply_topics),
+        prefix=settings.kafka.topic_prefix,
+        now_ms=lambda: time.time_ns() // 1_000_000,
+        stamped=Stamp(settings).holds,
+    )
+
+
+class Door:
+    """The way from a record of tasks.LEVEL to a task of the fold."""
+
+    def __init__(self, settings: Settings, level: int, *, producer: Producer, queues: QueueDirectory) -> None:
+        self._settings = settings
+        self._level = level
+        self._producer = producer
+        self._queues = queues
+        tenants = Tenants(settings)
+        self._believed = believed_of(settings, tenants)
+        self._quotas = Quotas(tenants.tasks_per_minute) if tenants.limited else None
+        self._refused: dict[str, str] = {}
+        self._waited_at = -math.inf
+        self.replies = Replies(settings, name="replies")
+
+    def read(self, message: Any) -> Submission | Poison:
+        """Read and judge a record."""
+        most = self._settings.kafka.max_message_bytes
+        return read_task(message, level=self._level, max_bytes=most, believed=self._believed)
+
+    async def prepare(self, decoded: Iterable[object]) -> None:
+        """Register queues that nobody has named before, and look for reply topics; raises DeliveryFailed."""
+        tasks = [one for one in decoded if isinstance(one, Submission)]
+        replies = {one.task["reply_topic"] for one in tasks}
+        new = {one.task["queue"]: one for one in tasks if self._queues.get(one.task["queue"]) is None}
+        self._refused.clear()
+        try:
+            await self.replies.look(name for name in replies if name is not None)
+            for name, first in new.items():
+                await self._register(name, first)
+        except Unavailable as error:
+            raise DeliveryFailed(f"what a batch of tasks needs could not be made: {error}") from error
+
+    def admit(self, one: Submission, message: Any, fold: Fold, *, now_ms: int) -> Submission | Poison | None:
+        """Say whether a task is folded here; None: it was written anew, where the twins of its key live."""
+        queue = self._queues.get(one.task["queue"])
+        admitted = in_queue(one, queue)
+        if queue is None:
+            reason = self._refused.get(one.task["queue"])
+            return Poison(reason, "queue") if reason else admitted
+        if not one.direct:
+            return admitted
+        if (refusal := self._refusal(one, message, fold)) is not None:
+            return refusal
+        home = self._home_of_key(one, message, width=queue["width"])
+        if home == message.partition:
+            return self._one_too_many(one, message, fold, now_ms=now_ms) or admitted
+        came = (FORWARDED, b"%d/%d" % (message.partition, message.offset))
+        record = Record(message.key, message.value, [*(message.headers or ()), came], timestamp_ms(message))
+        fold.records[message.topic, home].append(record)
+        fold.notes["forwarded"] += 1
+        return None
+
+    def _refusal(self, one: Submission, message: Any, fold: Fold) -> Poison | None:
+        reply = one.task["reply_topic"]
+        if reply is not None and not self.replies.partitions(reply):
+            return Poison(f"there is no topic {reply[:80]}", "reply_topic")
+        if fold.taken(message.partition, one.task_id, message.offset):
+            return Poison(f"the id {one.task_id} is taken by another task", "id")
+        return None
+
+    def _one_too_many(self, one: Submission, message: Any, fold: Fold, *, now_ms: int) -> Poison | None:
+        """Count a task of a direct producer; one that has its row already is read again after a crash, and is not."""
+        if self._quotas is None or fold.knows(message.partition, one.task_id):
+            return None
+        reason = self._quotas.refusal(one.task["owner"], now_s=now_ms / 1000)
+        if reason is None:
+            return None
+        fold.notes["over_quota"] += 1
+        return Poison(reason, "owner" if find(message.headers or (), "x-owner") is None else "x-owner")
+
+    async def reply(self, fold: Fold) -> None:
+        """Write the results of a batch to the topics that their tasks name; raises DeliveryFailed."""
+        asked: dict[str, list[Record]] = defaultdict(list)
+        for home, pending in fold.results.items():
+            row = fold.rows.get(home)
+            if pending.record is not None and row is not None and row["reply_topic"] is not None:
+                asked[row["reply_topic"]].append(pending.record)
+        if asked:
+            fold.notes["reply_dropped"] += await self.replies.send(asked)
+
+    def _home_of_key(self, one: Submission, message: Any, *, width: int) -> int:
+        """Return where the twins of a task live: its producer's partitioner does not know that."""
+        key, headers = one.task["idempotency_key"], message.headers or ()
+        around = len(message.key or b"") + sum(len(name) + len(value or b"") for name, value in headers)
+        if key is None or one.task["id"] is not None or find(headers, FORWARDED) is not None or around > MAX_AROUND:
+            return int(message.partition)
+        spread = stable_hash(f"{one.task['owner']}\n{key}")
+        return home_partition(one.task["queue"], spread, width=width, partitions=self._settings.kafka.partitions)
+
+    async def _register(self, name: str, first: Submission) -> None:
+        """Register a queue as the first task over HTTP does; a refusal is a reason for its dead letters."""
+        if not self._settings.ingress.auto_register:
+            if not first.direct:
+                await self._until_known(name, KNOWN_S)
+            elif time.monotonic() - self._waited_at >= NEW_EVERY_S:
+                await self._until_known(name, NEW_S)
+                self._waited_at = time.monotonic()
+            return
+        try:
+            await self._queues.register(
+                self._producer, name, endpoint=first.task["endpoint"], owner=first.task["owner"]
+            )
+        except RequestError as error:
+            self._refused[name] = error.message
+
+    async def _until_known(self, name: str, seconds: float) -> None:
+        """Wait for the record of a queue that was registered just now: it lies in another topic."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    if self._queues.get(name) is not None:
+                        return
+                    await asyncio.sleep(POLL_S)

@@ -1,0 +1,1 @@
+"""What is read again after a start or a rebalance."""

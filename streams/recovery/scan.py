@@ -1,0 +1,153 @@
+"""After an assignment: rebuild the index from the table, and find results whose rows a crash has cut off.
+
+Results are durable before their rows and both before the input's offset is committed. So whatever lies in results.LEVEL
+since the first uncommitted input may still lack its row; it is looked up there and never written twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+from aiokafka import TopicPartition
+
+from core.kafka.admin import admin
+from core.kafka.log_reader import Found, Lookup
+from core.settings.models import Settings
+from schemas import topics
+from schemas.codec import BATCH, STATUS, SchemaError, state_of
+from schemas.framing import FramingError
+from schemas.headers import find
+from schemas.records import Result
+from streams.faust.app import Rows
+from streams.recovery.buffer import SPOKEN_KINDS, Attempt
+from streams.state_index import Index
+from streams.transaction import Home, result_of
+
+log = logging.getLogger(__name__)
+
+CLOCK_MARGIN_MS = 60_000
+"""Inputs carry their writers' clocks, results ours: how far the two may differ."""
+SPOKEN_RECORDS = 50_000
+"""Events looked through for what workers did of late; the seam of a crash is one batch, far below this."""
+BATCH_SLICE = 100
+"""Rows of batches walked at once: each holds two bitmaps and the list of its parts."""
+SLICE = 2_000
+"""Rows walked before the loop gets a turn: about 10 ms."""
+
+
+async def sweep(rows: Rows, index: Index, partitions: Iterable[int], *, now_ms: int, rebuild: bool) -> int:
+    """Walk all rows and schedule what is due within the horizon; with `rebuild` note the holders too."""
+    count = 0
+    for partition in partitions:
+        for _, value in rows.scan(partition):
+            count += 1
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
+            if state_of(value) == "expired" and rebuild:
+                continue  # the next ordinary sweep will do; nothing waits for it
+            row = STATUS.decode(value)
+            if rebuild:
+                index.changed(partition, None, row, now_ms=now_ms)
+            else:
+                index.schedule(partition, row, now_ms=now_ms)
+    return count
+
+
+async def sweep_batches(batches: Rows, index: Index, partitions: Iterable[int], *, now_ms: int, rebuild: bool) -> int:
+    """Walk all batches and schedule what is due within the horizon; with `rebuild` note what their ids are made of."""
+    count = 0
+    for partition in partitions:
+        for _, value in batches.scan(partition):
+            count += 1
+            if count % BATCH_SLICE == 0:
+                await asyncio.sleep(0)
+            batch = BATCH.decode(value)
+            if rebuild:
+                index.batch_changed(partition, None, batch, now_ms=now_ms)
+            else:
+                index.schedule_batch(partition, batch, now_ms=now_ms)
+    return count
+
+
+async def starts_of(
+    settings: Settings, level: int, group: str, partitions: Iterable[int], *, lookup: Lookup
+) -> dict[TopicPartition, int]:
+    """Return where reading begins in each input partition: the committed offset, or the first record there is.
+
+    Also where the committed offset lies behind the end: then the topic was made anew.
+    """
+    inputs = [settings.topic(topics.tasks(level)), settings.topic(topics.events(level))]
+    async with admin(settings) as client:
+        committed = {tp: found.offset for tp, found in (await client.list_consumer_group_offsets(group)).items()}
+    bounds = await lookup.bounds([TopicPartition(topic, partition) for topic in inputs for partition in partitions])
+    return {
+        tp: at if first <= (at := committed.get(tp, first)) <= end else first for tp, (first, end) in bounds.items()
+    }
+
+
+async def orphaned_results(
+    settings: Settings, level: int, starts: Mapping[TopicPartition, int], *, lookup: Lookup
+) -> dict[Home, tuple[int, Result]]:
+    """Return every result since the first uncommitted input of each partition: home → offset and result."""
+    results = settings.topic(topics.results(level))
+    known: dict[Home, tuple[int, Result]] = {}
+    for partition in sorted({tp.partition for tp in starts}):
+        since = await _first_uncommitted_ms(lookup, {tp: at for tp, at in starts.items() if tp.partition == partition})
+        if since is None:
+            continue
+        async for record in lookup.scan(TopicPartition(results, partition), from_ms=max(0, since - CLOCK_MARGIN_MS)):
+            with suppress(FramingError, SchemaError):  # of nobody who answers for a row
+                home, found = result_of(record)
+                known.setdefault(home, found)
+    log.info("found %d results since the first uncommitted input", len(known), extra={"event": "results_scanned"})
+    return known
+
+
+async def spoken_attempts(
+    settings: Settings, level: int, starts: Mapping[TopicPartition, int], rows: Rows, *, lookup: Lookup
+) -> tuple[dict[int, int], set[Attempt]]:
+    """Return what a crash may have left half done.
+
+    Returns: partition → end of its tasks, where some are not folded yet; and the attempts that workers have claimed or
+    finished in events that are not folded yet, as far as the table does not know of them.
+    """
+    tasks, events = settings.topic(topics.tasks(level)), settings.topic(topics.events(level))
+    ends = {tp: end for tp, (_, end) in (await lookup.bounds([*starts])).items()}
+    spoken: set[Attempt] = set()
+    for tp, start in starts.items():
+        if tp.topic != events:
+            continue
+        end = min(ends[tp], start + SPOKEN_RECORDS)
+        async for record in lookup.between(tp, start, end):
+            if (told := _attempt_of(record)) is not None:
+                key, attempt = told
+                value = rows.get(tp.partition, key.encode())
+                row = STATUS.decode(value) if value is not None else None
+                if row is None or (row["state"] == "queued" and row["attempt"] == attempt):
+                    spoken.add((tp.partition, key, attempt))
+    return {tp.partition: ends[tp] for tp, at in starts.items() if tp.topic == tasks and at < ends[tp]}, spoken
+
+
+def _attempt_of(record: Found) -> tuple[str, int] | None:
+    """Return the task and attempt of which a worker speaks; None for all else, whatever its headers say."""
+    kind = (find(record.headers, "ce_type") or b"").decode(errors="replace").rpartition(".")[2]
+    attempt = find(record.headers, "x-attempt")
+    if kind not in SPOKEN_KINDS or attempt is None or record.key is None:
+        return None
+    try:
+        return record.key.decode(), int(attempt)
+    except ValueError:
+        return None
+
+
+async def _first_uncommitted_ms(lookup: Lookup, starts: Mapping[TopicPartition, int]) -> int | None:
+    times: list[int] = []
+    for tp, (_, end) in (await lookup.bounds([*starts])).items():
+        if starts[tp] < end:
+            record = await lookup.first_record(tp, starts[tp], end)
+            if record is not None:  # else only marks of transactions are there
+                times.append(record.timestamp)
+    return min(times) if times else None

@@ -1,0 +1,176 @@
+"""What the scheduler keeps in memory beside the table, rebuilt from it: who holds what, who is alive, what is due.
+
+Pure: time is given. Only what is due within the horizon is kept, so a million waiting tasks cost no memory here; a
+sweep over the table brings in the next ones.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from schemas.batches import Batch
+from schemas.records import Status, Worker
+from streams.state_machine.batch_rows import due_ms
+from streams.state_machine.rows import cancelled_early, next_deadline_ms
+
+HORIZON_MS = 600_000
+SWEEP_MS = 300_000
+"""How often the table is swept: half the horizon, so that nothing due is ever missed."""
+ACTIVE = ("queued", "processing")
+
+DueKind = Literal["deadline", "retry_due", "lease_over", "expire", "batch_due"]
+
+
+class Due(NamedTuple):
+    """Something to be looked at when its time has come."""
+
+    at_ms: int
+    kind: DueKind
+    partition: int
+    task_id: str
+
+
+@dataclass(slots=True)
+class Heard:
+    """The last sign of life of a worker, as one partition knows it."""
+
+    heard_ms: int
+    info: Worker
+    suspected_ms: int = 0
+
+
+@dataclass(slots=True)
+class Index:
+    """The scheduler's memory over all partitions that it owns."""
+
+    holders: dict[tuple[int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+    workers: dict[int, dict[str, Heard]] = field(default_factory=lambda: defaultdict(dict))
+    stamps: dict[tuple[int, int], set[int]] = field(default_factory=lambda: defaultdict(set))
+    """(Partition, queue number) → the seconds that the ids of some batch's lines are made with."""
+    batch_retention_ms: int = 0
+    _heap: list[Due] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget everything, before a rebuild."""
+        self.holders.clear()
+        self.workers.clear()
+        self.stamps.clear()
+        self._heap.clear()
+
+    def changed(self, partition: int, before: Status | None, after: Status | None, *, now_ms: int) -> None:
+        """Follow a row that has become durable."""
+        if before is not None and before["state"] == "processing" and before["worker"]:
+            self.holders[partition, before["worker"]].discard(before["id"])
+        if after is None:
+            return
+        if after["state"] == "processing" and after["worker"] and after["lease_until_ms"] is None:
+            self.holders[partition, after["worker"]].add(after["id"])
+            if after["worker"] not in self.workers[partition]:
+                self.heard(partition, after["worker"], now_ms=now_ms)
+        self.schedule(partition, after, now_ms=now_ms, fresh=before is None or cancelled_early(before))
+
+    def schedule(self, partition: int, row: Status, *, now_ms: int, fresh: bool = True) -> None:
+        """Remember what a row is due for, when that is near; the deadlines only once, they never change."""
+        if row["state"] in ACTIVE:
+            if fresh:
+                for at_ms in {next_deadline_ms(row), row["deadline_ms"]}:
+                    self._push(Due(at_ms, "deadline", partition, row["id"]), now_ms)
+            if row["not_before_ms"] is not None:
+                self._push(Due(row["not_before_ms"], "retry_due", partition, row["id"]), now_ms)
+            if row["lease_until_ms"] is not None:
+                self._push(Due(row["lease_until_ms"], "lease_over", partition, row["id"]), now_ms)
+        elif row["expires_ms"] is not None:
+            self._push(Due(row["expires_ms"], "expire", partition, row["id"]), now_ms)
+
+    def batch_changed(self, partition: int, before: Batch | None, after: Batch | None, *, now_ms: int) -> None:
+        """Follow a batch's row that has become durable."""
+        if after is None:
+            if before is not None:
+                self.stamps[partition, before["queue_number"]].discard(before["stamp_s"])
+            return
+        self.stamps[partition, after["queue_number"]].add(after["stamp_s"])
+        if before is None or before["state"] != after["state"]:
+            self.schedule_batch(partition, after, now_ms=now_ms)
+
+    def schedule_batch(self, partition: int, batch: Batch, *, now_ms: int) -> None:
+        """Remember the end of a batch's window, or of the time that it is kept, when that is near."""
+        at_ms = due_ms(batch, retention_ms=self.batch_retention_ms)
+        if at_ms is not None:
+            self._push(Due(at_ms, "batch_due", partition, batch["id"]), now_ms)
+
+    def stamp_taken(self, partition: int, queue_number: int, stamp_s: int) -> bool:
+        """Tell whether the ids of another batch's lines are made with a second."""
+        return stamp_s in self.stamps[partition, queue_number]
+
+    def _push(self, due: Due, now_ms: int) -> None:
+        if due.at_ms <= now_ms + HORIZON_MS:
+            heapq.heappush(self._heap, due)
+
+    def due(self, *, now_ms: int, limit: int = 1000) -> list[Due]:
+        """Take what is due."""
+        ready: list[Due] = []
+        while self._heap and self._heap[0].at_ms <= now_ms and len(ready) < limit:
+            ready.append(heapq.heappop(self._heap))
+        return ready
+
+    def put_back(self, due: list[Due], *, delay_ms: int, now_ms: int) -> None:
+        """Look at these again later: their events could not be written."""
+        for one in due:
+            self._push(one._replace(at_ms=now_ms + delay_ms), now_ms)
+
+    def next_due_ms(self) -> int | None:
+        """Return when the next one is due."""
+        return self._heap[0].at_ms if self._heap else None
+
+    def heard(
+        self, partition: int, worker: str, *, now_ms: int, seen_ms: int = 0, running: int = 0, upstreams_up: int = 0
+    ) -> bool:
+        """Note a sign of life; tells whether the worker is new or its upstreams changed."""
+        before = self.workers[partition].get(worker)
+        info: Worker = {
+            "name": worker,
+            "seen_ms": seen_ms or now_ms,
+            "running": running,
+            "upstreams_up": upstreams_up,
+        }
+        self.workers[partition][worker] = Heard(now_ms, info)
+        return before is None or before.info["upstreams_up"] != upstreams_up
+
+    def silent(self, partition: int, worker: str, *, now_ms: int, lease_ms: int) -> bool:
+        """Tell whether a worker's lease has run out."""
+        heard = self.workers[partition].get(worker)
+        return heard is None or now_ms - heard.heard_ms > lease_ms
+
+    def suspects(self, *, now_ms: int, lease_ms: int, since_ms: int = 0) -> list[tuple[int, str]]:
+        """List silent workers, each at most once per lease; those that hold nothing are forgotten.
+
+        Nobody is silent for longer than Kafka has worked without a break, which is since `since_ms`.
+        """
+        found: list[tuple[int, str]] = []
+        for partition, workers in self.workers.items():
+            for worker, heard in list(workers.items()):
+                if now_ms - max(heard.heard_ms, since_ms) <= lease_ms:
+                    continue
+                if not self.holders.get((partition, worker)):
+                    del workers[worker]
+                elif now_ms - heard.suspected_ms > lease_ms:
+                    heard.suspected_ms = now_ms
+                    found.append((partition, worker))
+        return found
+
+    def gone(self, partition: int, worker: str) -> None:
+        """Forget a worker."""
+        self.workers[partition].pop(worker, None)
+        self.holders.pop((partition, worker), None)
+
+    def alive(self, *, now_ms: int, lease_ms: int) -> list[Worker]:
+        """List live workers, each as its freshest sign of life tells."""
+        best: dict[str, Heard] = {}
+        for workers in self.workers.values():
+            for name, heard in workers.items():
+                if now_ms - heard.heard_ms <= lease_ms and (name not in best or best[name].heard_ms < heard.heard_ms):
+                    best[name] = heard
+        return [best[name].info for name in sorted(best)]

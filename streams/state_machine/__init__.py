@@ -1,0 +1,1 @@
+"""Pure transitions of tasks and batches, and the rows they change."""

@@ -1,0 +1,103 @@
+"""The row that a batch begins with: what was proposed, freed of everything that only the scheduler may say. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from schemas.batches import Batch, not_begun
+from schemas.codec import BATCH, SchemaError
+from schemas.common import BatchError
+from schemas.framing import FramingError
+from schemas.ids import EPOCH_S, IdError, parse_batch
+from schemas.records import Event
+from schemas.validation import MAX_CREATED_MS, MAX_TEXT, Invalid, check_callback, check_endpoint, check_queue
+
+MAX_PROPOSAL_BYTES = 262_144
+"""The row grows by two bitmaps and the list of its parts: together they must fit a record of 1 MB."""
+MAX_PARTS = 15_000
+"""About 40 bytes each: at 4 MB a piece 60 GB of answers. A row that outgrows its record would end the scheduler."""
+MAX_ERRORS = 100
+MAX_ERROR_TEXT = 1_000
+
+
+def proposal(event: Event, *, partition: int, max_bytes: int = MAX_PROPOSAL_BYTES) -> Batch:
+    """Read what batch_created proposes; raises Invalid."""
+    said = event["change"]["batch"] if event["change"] is not None else None
+    if said is None:
+        raise Invalid("change", "batch_created needs the proposed batch")
+    if len(said) > min(max_bytes, MAX_PROPOSAL_BYTES):
+        raise Invalid("change", f"a batch of {len(said)} bytes is too large: its row must fit a record in the end")
+    try:
+        batch = BATCH.decode(said)
+        home = parse_batch(batch["id"]).partition
+    except (FramingError, SchemaError, IdError) as error:
+        raise Invalid("change", str(error)) from error
+    if batch["id"] != event["id"] or home != partition:
+        raise Invalid("id", f"{batch['id']} is not the batch of this event, or not at home in partition {partition}")
+    _check(batch)
+    return batch
+
+
+def _check(batch: Batch) -> None:
+    """Refuse a batch whose lines could not become tasks."""
+    check_queue(batch["queue"])
+    check_endpoint(batch["endpoint"])
+    if not 0 <= batch["queue_number"] < 1 << 32:
+        raise Invalid("queue_number", "queue_number must have 32 bits")
+    if not EPOCH_S * 1000 <= batch["created_ms"] < batch["expires_ms"] <= MAX_CREATED_MS:
+        raise Invalid("expires_ms", "a batch expires after it was created, both as epoch ms before the year 2100")
+    if len(batch["owner"]) > MAX_TEXT:
+        raise Invalid("owner", f"owner must be at most {MAX_TEXT} characters")
+    if batch["callback_url"] is not None:
+        check_callback(batch["callback_url"])
+
+
+def first_row(proposed: Batch, *, offset: int, taken: Callable[[int], bool]) -> Batch:
+    """Build the first row; `taken` tells which seconds other batches of this home and queue number have."""
+    stamp_s = proposed["created_ms"] // 1000
+    while taken(stamp_s):
+        stamp_s += 1
+    return {
+        **proposed,
+        "state": "validating",
+        "stamp_s": stamp_s,
+        **not_begun(),
+        "source_offset": offset,
+    }
+
+
+def ended_ms(batch: Batch) -> int | None:
+    """Return when a batch ended; None while it has not."""
+    match batch["state"]:
+        case "completed":
+            return batch["completed_ms"]
+        case "failed":
+            return batch["failed_ms"]
+        case "expired":
+            return batch["expired_ms"]
+        case "cancelled":
+            return batch["cancelled_ms"]
+        case _:
+            return None
+
+
+def errors_of(event: Event) -> list[BatchError]:
+    """Take the faults of a file out of batch_invalid, no more of them and no longer than a row can hold."""
+    found = event["change"]["errors"] if event["change"] is not None else []
+    return [
+        {
+            "code": error["code"][:MAX_TEXT],
+            "message": error["message"][:MAX_ERROR_TEXT],
+            "param": None if error["param"] is None else error["param"][:MAX_TEXT],
+            "line": error["line"],
+        }
+        for error in found[:MAX_ERRORS]
+    ]
+
+
+def due_ms(batch: Batch, *, retention_ms: int) -> int | None:
+    """Return when time changes a batch: its window is over, or it has been kept long enough; None for neither."""
+    if batch["state"] in ("validating", "in_progress"):
+        return batch["expires_ms"]
+    over_ms = ended_ms(batch)
+    return None if over_ms is None else over_ms + retention_ms

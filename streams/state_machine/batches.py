@@ -1,0 +1,235 @@
+"""The state machine of a batch: pure functions from a row and what happened to the next row.
+
+validating → in_progress → finalizing → completed, with expired, cancelling → cancelled and failed beside it. The row
+counts its lines: a bit in `ended` for each that has an outcome, a bit in `written` for each that is in the files. What
+does not fit is dropped and counted under the `note` of its step. Drawn in docs/state_machine.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, cast
+
+from schemas import bitmap
+from schemas.batches import BATCH_ENDED, Batch, BatchState
+from schemas.common import BatchChange, BatchPart, Usage
+from schemas.ids import line_id, parse_batch
+from schemas.records import Event, State, Task
+from streams.state_machine.batch_rows import MAX_PARTS, due_ms, errors_of
+
+KINDS = frozenset(("batch_created", "batch_validated", "batch_invalid", "batch_part", "batch_cancel", "batch_due"))
+CANCELLED, EXPIRED = "batch_cancelled", "batch_expired"
+OPEN = ("validating", "in_progress")
+"""The states in which a batch can still be cancelled or expire."""
+MESSAGES = {
+    CANCELLED: "This request was cancelled because its batch was cancelled.",
+    EXPIRED: "This request could not be executed before the completion window expired.",
+}
+
+
+class Step(NamedTuple):
+    """What follows; `batch` None means that the row is removed, `note` names what was dropped.
+
+    `withdraw` is the error code with which every fed line ends that has not ended yet, slice by slice: the same event
+    once more goes on with it.
+    """
+
+    batch: Batch | None
+    note: str | None = None
+    withdraw: str | None = None
+
+
+def dropped(batch: Batch | None, note: str) -> Step:
+    """Leave everything as it is."""
+    return Step(batch, note)
+
+
+def apply(batch: Batch | None, event: Event, *, now_ms: int, retention_ms: int) -> Step:
+    """Apply an event about a batch that was created before."""
+    if batch is None:
+        return dropped(None, "unknown_batch")
+    if event["kind"] == "batch_due":
+        return _due(batch, now_ms=now_ms, retention_ms=retention_ms)
+    handler = HANDLERS.get(event["kind"])
+    if handler is None:
+        return dropped(batch, "unexpected_batch_event")
+    return handler(batch, event, now_ms)
+
+
+def line_read(batch: Batch | None, task: Task, *, task_id: str, unknown: bool, has_result: bool) -> Step:
+    """Judge a line's task: the next one of a batch in progress moves `fed`, one before it is left to the task machine.
+
+    Args:
+        unknown: the task has no row yet.
+        has_result: a crash came between its result and its row, so the row has to be made up for.
+    """
+    if batch is None:
+        return dropped(None, "unknown_batch")
+    line = task["batch_line"]
+    if task["owner"] != batch["owner"] or line < 0 or task_id != line_task_id(batch, line):
+        return dropped(batch, "foreign_line")
+    if line < batch["fed"]:
+        over = unknown and not has_result and bitmap.has(batch["ended"], line)
+        return dropped(batch, "line_over") if over else Step(batch)
+    if batch["state"] != "in_progress":
+        return dropped(batch, "late_line")
+    if line > batch["fed"] or line >= batch["total"]:
+        return dropped(batch, "line_ahead")
+    return Step({**batch, "fed": line + 1})
+
+
+def line_ended(
+    batch: Batch, line: int, state: State, usage: Usage | None, *, now_ms: int, withdrawn: bool = False
+) -> Batch:
+    """Count the end of a line, once: whoever tells it again changes nothing.
+
+    A line that ended with its batch, `withdrawn`, counts in neither sum. After a crash its result may be known before
+    the batch is stopped once more; so the sums, and not the bits, tell that a batch has gone to its end.
+    """
+    if bitmap.has(batch["ended"], line):
+        return batch
+    failed = state == "failed" or (state == "cancelled" and not withdrawn and batch["state"] == "in_progress")
+    return _settled(
+        {
+            **batch,
+            "ended": bitmap.with_line(batch["ended"], line),
+            "completed": batch["completed"] + (state == "completed"),
+            "failed": batch["failed"] + failed,
+            "usage": _sum(batch["usage"], usage),
+        },
+        now_ms=now_ms,
+    )
+
+
+def result_written(batch: Batch, offset: int, *, first: int | None) -> Batch:
+    """Note where a result of the batch lies; `first` is where its files begin, while nothing of them is written."""
+    newest = offset if batch["last_result"] is None else max(batch["last_result"], offset)
+    return {**batch, "last_result": newest, "written_to": batch["written_to"] if first is None else first}
+
+
+def line_task_id(batch: Batch, line: int) -> str:
+    """Return the id of a line's task."""
+    home = parse_batch(batch["id"])
+    return str(line_id(home, line, queue_number=batch["queue_number"], stamp_s=batch["stamp_s"]))
+
+
+def unended(batch: Batch) -> list[int]:
+    """List the lines that are tasks and have no outcome."""
+    return list(bitmap.missing(batch["ended"], batch["fed"]))
+
+
+def is_stopping(batch: Batch) -> bool:
+    """Tell whether a batch was stopped and some of its lines have not ended by that yet."""
+    return batch["ending"] in ("cancelled", "expired") and bitmap.count(batch["ended"]) < batch["fed"]
+
+
+def _validated(batch: Batch, event: Event, now_ms: int) -> Step:
+    total = event["change"]["total"] if event["change"] is not None else 0
+    if batch["state"] == "validating":
+        if total < 1:
+            return dropped(batch, "misfit_validated")
+        return Step({**batch, "state": "in_progress", "in_progress_ms": now_ms, "total": total})
+    # Cancelled or expired before its file was counted: its lines are still to be told of in the error file.
+    if batch["state"] in ("cancelling", "finalizing") and batch["total"] == 0 and total > 0:
+        return Step({**batch, "total": total})
+    return dropped(batch, "late_batch_validated")
+
+
+def _invalid(batch: Batch, event: Event, now_ms: int) -> Step:
+    if batch["state"] != "validating":
+        return dropped(batch, "late_batch_invalid")
+    return Step({**batch, "state": "failed", "failed_ms": now_ms, "errors": errors_of(event)})
+
+
+def _cancel(batch: Batch, event: Event, now_ms: int) -> Step:
+    if event["owner"] is not None and event["owner"] != batch["owner"]:
+        return dropped(batch, "foreign_batch_cancel")
+    if batch["state"] == "cancelling" and is_stopping(batch):
+        return Step(batch, withdraw=CANCELLED)
+    if batch["state"] not in OPEN:
+        return dropped(batch, "late_batch_cancel")
+    stopped: Batch = {**batch, "state": "cancelling", "cancelling_ms": now_ms, "ending": "cancelled"}
+    return Step(stopped, withdraw=CANCELLED)
+
+
+def _due(batch: Batch, *, now_ms: int, retention_ms: int) -> Step:
+    if batch["ending"] == "expired" and is_stopping(batch):
+        return Step(batch, withdraw=EXPIRED)
+    at_ms = due_ms(batch, retention_ms=retention_ms)
+    if at_ms is None:
+        return dropped(batch, "late_batch_due")
+    if now_ms < at_ms:
+        return dropped(batch, "early_batch_due")
+    if batch["state"] in BATCH_ENDED:
+        return Step(None)
+    return Step({**batch, "state": "finalizing", "finalizing_ms": now_ms, "ending": "expired"}, withdraw=EXPIRED)
+
+
+def _part(batch: Batch, event: Event, now_ms: int) -> Step:
+    """Take in a piece of the files: it must begin where the last one ended and hold no line a second time.
+
+    So of two writers, one of which was frozen and believes that the batch is still its own, only one is heard.
+    """
+    said = event["change"]
+    if batch["state"] == "validating" or batch["state"] in BATCH_ENDED:
+        return dropped(batch, "late_batch_part")
+    if said is None or not _fits(batch, said):
+        return dropped(batch, "misfit_part")
+    if len(batch["parts"]) >= MAX_PARTS:
+        return dropped(batch, "too_many_parts")
+    part, lines = said["part"], said["lines"]
+    row: Batch = {**batch, "written": bitmap.union(batch["written"], lines)}
+    if part is not None and part["end"] > said["begin"]:
+        row["written_to"] = part["end"]
+    if part is not None and lines:
+        row["parts"] = [*batch["parts"], part]
+    if not said["last"]:
+        return Step(row)
+    ending = cast("BatchState | None", row["ending"])
+    missing = bitmap.count(row["ended"]) < row["fed"] or bitmap.count(row["written"]) < row["total"]
+    if row["state"] == "in_progress" or ending is None or missing:
+        return dropped(batch, "early_last_part")
+    return Step(cast("Batch", {**row, "state": ending, f"{ending}_ms": now_ms}))
+
+
+def _fits(batch: Batch, said: BatchChange) -> bool:
+    part, lines, begin = said["part"], said["lines"], said["begin"]
+    if begin != (batch["written_to"] or 0):
+        return False
+    if part is None:
+        return said["last"] and not lines
+    forward = part["end"] > begin
+    if part["end"] < begin or (forward and batch["written_to"] is None) or not (forward or lines or said["last"]):
+        return False
+    return (
+        _counted(part, lines) and bitmap.width(lines) <= batch["total"] and not bitmap.overlap(lines, batch["written"])
+    )
+
+
+def _counted(part: BatchPart, lines: bytes) -> bool:
+    return bitmap.count(lines) == part["output_lines"] + part["error_lines"]
+
+
+def _settled(batch: Batch, *, now_ms: int) -> Batch:
+    """Begin to finalize when the last line has ended."""
+    if batch["state"] != "in_progress" or batch["completed"] + batch["failed"] < batch["total"]:
+        return batch
+    return {**batch, "state": "finalizing", "finalizing_ms": now_ms, "ending": "completed"}
+
+
+def _sum(one: Usage, other: Usage | None) -> Usage:
+    if other is None:
+        return one
+    return {
+        "prompt_tokens": one["prompt_tokens"] + other["prompt_tokens"],
+        "completion_tokens": one["completion_tokens"] + other["completion_tokens"],
+        "total_tokens": one["total_tokens"] + other["total_tokens"],
+    }
+
+
+HANDLERS: Mapping[str, Callable[[Batch, Event, int], Step]] = {
+    "batch_validated": _validated,
+    "batch_invalid": _invalid,
+    "batch_part": _part,
+    "batch_cancel": _cancel,
+}

@@ -1,0 +1,76 @@
+"""Dead letters: the record as it came, and where and why."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from core.dead_letters.record import bury, partition_of
+from core.errors import Unavailable
+from core.kafka.record_format import Unread
+from core.settings.models import Settings
+from tests.support.dispatcher_doubles import MemoryProducer
+
+
+def consumed(**changes: Any) -> Any:
+    base = {
+        "topic": "headrace.work.chat.online", "partition": 3, "offset": 17, "key": b"k", "value": b"\x00v",
+        "headers": [("traceparent", b"00-1"), ("x-reason", b"forged"), ("odd", None)],
+    }  # fmt: skip
+    return SimpleNamespace(**(base | changes))
+
+
+async def test_key_value_and_headers_are_kept_and_the_reason_added() -> None:
+    producer = MemoryProducer()
+    await bury(producer, Settings(), consumed(), reason="no such thing", field="id", attempt=2)
+    ((topic, partition, record),) = producer.written
+    assert (topic, record.key, record.value) == ("headrace.dead-letters", b"k", b"\x00v")
+    assert 0 <= partition < 4
+    assert record.headers == [
+        ("traceparent", b"00-1"), ("odd", None), ("x-reason", b"no such thing"),
+        ("x-topic", b"headrace.work.chat.online"), ("x-partition", b"3"), ("x-offset", b"17"),
+        ("x-attempt", b"2"), ("x-field", b"id"),
+    ]  # fmt: skip
+
+
+async def test_a_value_that_fits_only_just_is_left_where_it_is() -> None:
+    producer = MemoryProducer()
+    settings = Settings()
+    large = b"x" * (settings.kafka.max_message_bytes - 100)
+    await bury(producer, settings, consumed(value=large, headers=[("big", b"y" * 100_000)]), reason="r" * 5000)
+    record = producer.written[0][2]
+    headers = dict(record.headers)
+    assert record.value is None
+    assert headers["x-attempt"] == b"0"
+    assert int(headers["x-left-behind-bytes"]) == len(large)
+    assert len(headers["x-reason"]) == 1000
+    assert "big" not in headers
+
+
+async def test_a_tombstone_can_be_buried() -> None:
+    producer = MemoryProducer()
+    await bury(producer, Settings(), consumed(value=None, key=None, headers=()), reason="no value")
+    assert producer.written[0][2].value is None
+
+
+async def test_a_kafka_that_is_away_is_said() -> None:
+    producer = MemoryProducer()
+    producer.blocked = True
+    with pytest.raises(Unavailable):
+        await bury(producer, Settings(), consumed(), reason="r")
+
+
+def test_letters_spread_by_where_they_came_from() -> None:
+    partitions = {partition_of(consumed(partition=number)) for number in range(64)}
+    assert partitions == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(("whole", "told"), [(False, b"19"), (True, None)])
+async def test_what_could_not_be_read_says_how_far_it_reaches(whole: bool, told: bytes | None) -> None:
+    producer = MemoryProducer()
+    headers = Unread.because("broken", 19, [("caf\\xe9", b"1")], whole=whole)
+    await bury(producer, Settings(), consumed(headers=headers), reason=headers.reason)
+    written = dict(producer.written[0][2].headers)
+    assert (written["x-offset"], written.get("x-unread-to"), written["caf\\xe9"]) == (b"17", told, b"1")

@@ -1,0 +1,65 @@
+"""What a dispatcher knows of batches by their topic."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from core.settings.models import Settings
+from dispatcher.batches.index import Rows
+from schemas import bitmap
+from schemas.batches import Batch
+from schemas.codec import BATCH
+from schemas.ids import line_id
+from tests.support.batch_doubles import BATCH as IDENTITY
+from tests.support.batch_doubles import HOME, batch_row
+
+BLOB: Any = {"uri": "files/1", "size": 1, "sha256": ""}
+PART = {"end": 9, "token": "t", "output_bytes": 5, "error_bytes": 0, "output_lines": 1, "error_lines": 0}
+
+
+def told(rows: Rows, *batches: Batch | None) -> None:
+    """Let the topic say something."""
+    records: list[Any] = [
+        SimpleNamespace(key=IDENTITY.batch().encode(), value=None if row is None else BATCH.encode(row))
+        for row in batches
+    ]
+    rows.fold(TopicPartition("batches", HOME), records)
+
+
+def line(number: int) -> str:
+    return str(line_id(IDENTITY, number, queue_number=7, stamp_s=1_795_000_000))
+
+
+def test_the_newest_row_of_an_open_batch_is_known_to_its_home() -> None:
+    rows, changes = Rows(Settings(), name="t"), list[int]()
+    rows.on_change = changes.append
+    told(rows, batch_row(BLOB), batch_row(BLOB, state="in_progress", total=3))
+    assert [row["total"] for row in rows.of(HOME)] == [3]
+    assert rows.of(HOME + 1) == []
+    assert changes == [HOME]
+    told(rows, batch_row(BLOB, state="failed"))
+    assert rows.get(HOME, IDENTITY.batch()) is None
+
+
+def test_a_line_has_its_outcome_when_its_bit_is_set_or_its_batch_is_over() -> None:
+    rows = Rows(Settings(), name="t")
+    told(rows, batch_row(BLOB, state="in_progress", ended=bitmap.of([1])))
+    assert [rows.has_outcome(line(number)) for number in range(3)] == [False, True, False]
+    assert not rows.has_outcome(line(1).replace("-P-", "-C-"))
+    assert not rows.has_outcome(str(line_id(IDENTITY, 1, queue_number=7, stamp_s=1_795_000_001)))
+    told(rows, batch_row(BLOB, state="cancelled"))
+    assert rows.has_outcome(line(2))
+
+
+def test_pieces_are_tidied_when_a_batch_ends_and_when_it_is_removed() -> None:
+    rows = Rows(Settings(), name="t")
+    told(rows, batch_row(BLOB, state="completed", parts=[PART], updated_ms=5))
+    assert rows.ended(HOME) == {}  # long ago: its owner has done it
+    told(rows, batch_row(BLOB, state="completed", parts=[PART], updated_ms=time.time_ns() // 1_000_000))
+    assert rows.ended(HOME) == {IDENTITY.batch(): {f"batches/{IDENTITY.batch()}/output/000000000009-t"}}
+    told(rows, None)
+    assert rows.ended(HOME) == {IDENTITY.batch(): frozenset()}

@@ -1,0 +1,62 @@
+"""The part of a dispatcher that works for batches: what it begins, it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.clock import Deadline
+from core.settings.models import Settings
+from core.storage.blobs import BlobStore
+from dispatcher.batches import service
+from dispatcher.batches.index import Rows
+from dispatcher.batches.service import Batches
+from dispatcher.task_supervisor import Crew
+from tests.support.batch_doubles import Stage
+from tests.support.waiting import eventually_async
+
+
+class Assignment:
+    """A group that has given this member one partition; looking at it takes until the next turn."""
+
+    owned = frozenset({0})
+    assigned = True
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.turn = asyncio.Event()
+
+    async def take(self, _: int) -> list[Any]:
+        await asyncio.sleep(0)
+        await self.turn.wait()
+        return []
+
+    async def close(self, _: Deadline) -> None: ...
+
+
+async def test_a_stop_in_the_middle_of_a_look_leaves_nothing_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: Any) -> None: ...
+
+    monkeypatch.setattr(service, "Assignment", Assignment)
+    for name in ("open", "close"):
+        monkeypatch.setattr(Rows, name, nothing)
+    monkeypatch.setattr(Batches, "_open_lookup", nothing)
+    stage = Stage(tmp_path, Settings())
+    blobs: BlobStore = stage.blobs
+    rows, producer = Rows(stage.settings, name="t"), stage.producer
+    batches = Batches(stage.settings, name="t", crew=Crew(), producer=producer, blobs=blobs, rows=rows)
+    assignment: Any = batches._assignment
+    await batches.open()
+    assignment.turn.set()
+    await eventually_async(lambda: batches.ready()[1]["partitions"] == 1, what="the partition is worked for")
+    assignment.turn.clear()
+    closing = asyncio.create_task(batches.close(Deadline(60)))
+    await asyncio.sleep(0)
+    assignment.turn.set()
+    await closing
+    running = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("batches-")]
+    assert running == []

@@ -1,0 +1,95 @@
+"""The retry matrix."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatcher.inference.outcome import MAX_RETRY_AFTER_MS, Failure, answered, failed, retry_after_ms
+from schemas.codec import EVENT
+from schemas.events import event
+
+
+@pytest.mark.parametrize("status", [200, 201, 204])
+def test_a_success_is_completed(status: int) -> None:
+    outcome = answered(status, body=b"{}", content_type="application/json", upstream="u", started_ms=1)
+    assert (outcome["error_code"], outcome["retriable"], outcome["status_code"]) == (None, False, status)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 501, 502, 503, 504, 505])
+def test_an_error_keeps_status_and_body(status: int) -> None:
+    outcome = answered(status, body=b"no", content_type="text/plain", upstream="u", started_ms=1, retry_after=500)
+    assert (outcome["error_code"], outcome["status_code"], outcome["body"]) == ("upstream_error", status, b"no")
+    assert outcome["retriable"] is (status in {408, 429, 500, 502, 503, 504})
+    assert outcome["retry_after_ms"] == 500
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "retriable"),
+    [
+        (Failure.UNREACHABLE, 503, True),
+        (Failure.CUT, 502, True),
+        (Failure.MALFORMED, 502, False),
+        (Failure.NO_JSON, 502, False),
+        (Failure.REDIRECT, 502, False),
+        (Failure.TOO_LARGE, 502, False),
+        (Failure.REPORTED, 502, True),
+        (Failure.EMPTY, 502, True),
+        (Failure.TIMEOUT, 408, False),
+        (Failure.RUN_TIMEOUT, 408, True),
+        (Failure.BODY_LOST, 500, False),
+        (Failure.STORAGE, 503, True),
+        (Failure.STOPPED, 503, True),
+        (Failure.INTERNAL, 500, False),
+    ],
+)
+def test_failures(failure: Failure, status: int, retriable: bool) -> None:
+    outcome = failed(failure, started_ms=1, detail="x" * 1000)
+    assert (outcome["status_code"], outcome["retriable"]) == (status, retriable)
+    assert len(outcome["error_message"] or "") <= 500
+
+
+def test_every_failure_is_in_the_table() -> None:
+    assert len(Failure) == 14
+
+
+@given(st.text(), st.sampled_from(Failure))
+def test_whatever_the_detail_it_can_be_written(detail: str, failure: Failure) -> None:
+    outcome = failed(failure, started_ms=1, detail=detail + "\udc80")
+    assert EVENT.decode(EVENT.encode(event("finished", at_ms=1, outcome=outcome)))["outcome"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("2", 2000),
+        ("0.25", 250),
+        (" 3 ", 3000),
+        ("-1", 0),
+        ("soon", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e300", MAX_RETRY_AFTER_MS),
+        ("1e308", MAX_RETRY_AFTER_MS),
+        ("1e400", None),
+        ("9" * 400, None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_RETRY_AFTER_MS),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", MAX_RETRY_AFTER_MS),
+        ("Mon, 01 Jan 99999 00:00:00 GMT", None),
+        ("Mon, 99 Jan 2026 99:99:99 GMT", None),
+        ("Mon, 01 Jan 2026 00:00:00 +999999999999", None),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 90_000),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("", None),
+    ],
+)
+def test_retry_after(value: str | None, expected: int | None) -> None:
+    assert retry_after_ms(value, now_ms=10_000) == expected
+
+
+@given(st.text())
+def test_no_retry_after_is_too_strange(value: str) -> None:
+    wait = retry_after_ms(value, now_ms=10_000)
+    assert wait is None or 0 <= wait <= MAX_RETRY_AFTER_MS

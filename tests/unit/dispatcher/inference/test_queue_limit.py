@@ -1,0 +1,60 @@
+"""How many calls of one queue may run, and none while it is paused."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dispatcher.inference.queue_limit import Allowance
+from dispatcher.inference.slots import Draining
+
+
+async def test_a_queue_without_settings_has_all_the_room_there_is() -> None:
+    allowance = Allowance()
+    assert all([await allowance.take() for _ in range(1_000)])
+    await allowance.passed()
+
+
+async def test_so_many_calls_run_at_once_and_no_more() -> None:
+    allowance = Allowance()
+    allowance.set(paused=False, concurrency=2)
+    assert [await allowance.take(), await allowance.take(), allowance.room] == [True, True, 0]
+    third = asyncio.create_task(allowance.take())
+    await asyncio.sleep(0)
+    assert not third.done()
+    allowance.put_back()
+    assert await third
+    allowance.set(paused=False, concurrency=1)
+    allowance.put_back()
+    assert allowance.room == 0, "one runs still"
+    allowance.put_back()
+    assert allowance.room == 1
+
+
+async def test_a_pause_holds_lanes_back_and_turns_away_who_waits_for_room() -> None:
+    allowance = Allowance()
+    allowance.set(paused=False, concurrency=1)
+    assert await allowance.take()
+    waiting = asyncio.create_task(allowance.take())
+    await asyncio.sleep(0)
+    allowance.set(paused=True, concurrency=1)
+    assert not await waiting
+    passing = asyncio.create_task(allowance.passed())
+    await asyncio.sleep(0)
+    allowance.put_back()
+    await asyncio.sleep(0)
+    assert not passing.done()
+    allowance.set(paused=False, concurrency=1)
+    await passing
+
+
+async def test_a_stop_lets_nobody_wait() -> None:
+    allowance = Allowance()
+    allowance.set(paused=True, concurrency=None)
+    passing = asyncio.create_task(allowance.passed())
+    await asyncio.sleep(0)
+    allowance.end()
+    await passing
+    with pytest.raises(Draining):
+        await allowance.take()

@@ -1,0 +1,188 @@
+"""What one attempt may touch: hostile URLs are never connected to, whatever names resolve to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from core.settings.models import Settings
+from dispatcher.webhooks import http_client
+from dispatcher.webhooks.circuit_breaker import Health
+from dispatcher.webhooks.http_client import Poster, Verdict, judge
+from schemas.callback_url import Policy, policy
+from tests.support.hostile_urls import ALWAYS, FINE, ODD_PORTS, PRIVATE
+from tests.support.receiver import Receiver
+
+HOOKS = Settings.model_validate({"webhooks": {"timeout_s": 300}}).webhooks
+BODY = b'{"status_code":200,"request_id":"x","body":null}'
+
+
+class Rebinding(AbstractResolver):
+    """Says a public address first, and one of ours whenever it matters: all names lead to this machine."""
+
+    def __init__(self, address: str = "127.0.0.1", port: int | None = None) -> None:
+        self.address, self.port, self.asked = address, port, 0
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - aiohttp's
+    ) -> list[ResolveResult]:
+        self.asked += 1
+        kind = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        return [
+            {"hostname": host, "host": self.address, "port": self.port or port, "family": kind, "proto": 6, "flags": 0}
+        ]
+
+    async def close(self) -> None:
+        """Close nothing."""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a body soon that does not come to its end."""
+    monkeypatch.setattr(http_client, "ANSWER_S", 0.05)
+
+
+@pytest.fixture
+async def connections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Every connection that the loop was asked for."""
+    loop = asyncio.get_running_loop()
+    asked: list[object] = []
+
+    async def noted(sock: socket.socket, address: object) -> None:
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(loop, "sock_connect", noted)
+    return asked
+
+
+async def test_nothing_of_the_corpus_is_connected_to(connections: list[object]) -> None:
+    poster = Poster(HOOKS, policy(private=False, ports=()), Rebinding())
+    for url in [*ALWAYS, *PRIVATE, *ODD_PORTS]:
+        answer = await poster.post(url, BODY, {})
+        assert (answer.verdict, answer.kind) == (Verdict.REFUSED, "blocked"), url
+    assert connections == []
+    await poster.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.5", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.5"])
+async def test_a_name_that_leads_inside_is_not_connected_to(address: str, connections: list[object]) -> None:
+    resolver = Rebinding(address)
+    poster = Poster(HOOKS, policy(private=False, ports=()), resolver)
+    for url in FINE:
+        answer = await poster.post(url, BODY, {})
+        if resolver.asked:
+            assert (answer.verdict, answer.kind) == (Verdict.REFUSED, "blocked"), url
+            assert "not allowed for callbacks" in answer.reason
+        resolver.asked = 0
+    assert all("8.8.8.8" in str(each) or "2606:4700" in str(each) for each in connections), "only what is public"
+    await poster.close()
+
+
+async def test_metadata_services_are_not_reached_where_private_addresses_are_allowed(connections: list[object]) -> None:
+    poster = Poster(HOOKS, Policy(private=True), Rebinding("169.254.169.254"))
+    answer = await poster.post("http://rebound.example/", BODY, {})
+    assert (answer.verdict, answer.kind) == (Verdict.REFUSED, "blocked")
+    assert connections == []
+    await poster.close()
+
+
+async def test_redirects_and_proxies_are_not_followed(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    poster = Poster(HOOKS, Policy(private=True))
+    for status in (300, 301, 302, 303, 307, 308):
+        answer = await poster.post(f"{receiver.root}/{status}", BODY, {})
+        assert (answer.verdict, answer.kind, answer.status) == (Verdict.AGAIN, "redirect", status)
+    assert len(receiver.got["x"]) == 6
+    await poster.close()
+
+
+async def test_what_an_answer_costs_is_bounded(receiver: Receiver) -> None:
+    poster = Poster(HOOKS, Policy(private=True))
+    async with asyncio.timeout(60):  # of which neither body takes more than its part, nor the call its five minutes
+        for path in ("flood", "lie"):
+            assert (await poster.post(f"{receiver.root}/{path}", BODY, {})).verdict is Verdict.DELIVERED
+    await poster.close()
+
+
+async def test_a_host_that_refuses_is_away(receiver: Receiver) -> None:
+    poster = Poster(HOOKS, Policy(private=True))
+    answer = await poster.post("http://127.0.0.1:1/", BODY, {})
+    assert (answer.verdict, answer.kind, answer.health) == (Verdict.AGAIN, "network", Health.AWAY)
+    tls = await poster.post(f"https://127.0.0.1:{receiver.port}/", BODY, {})
+    assert (tls.verdict, tls.health) == (Verdict.AGAIN, Health.AWAY)
+    await poster.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok", Verdict.DELIVERED),
+        (b"HTTP/1.1 204 No Content\r\n\r\nok", Verdict.DELIVERED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nok", Verdict.DELIVERED),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok", Verdict.DELIVERED),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Verdict.DELIVERED),
+        (b"HTTP/1.1 410 Gone\r\nContent-Length: 2\r\n\r\ngone", Verdict.GONE),
+        (b"ok\r\n\r\nok", Verdict.AGAIN),
+    ],
+)
+async def test_the_status_stands_whatever_follows_the_head(answer: bytes, verdict: Verdict) -> None:
+    async def sloppy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(answer)
+        writer.close()
+
+    poster = Poster(HOOKS, Policy(private=True))
+    async with await asyncio.start_server(sloppy, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        for _ in range(2):
+            assert (await poster.post(url, b"", {})).verdict is verdict
+        await poster.close()
+
+
+async def test_a_url_is_called_as_it_is_spelled() -> None:
+    targets: list[bytes] = []
+
+    async def noted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        targets.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    poster = Poster(HOOKS, Policy(private=True))
+    async with await asyncio.start_server(noted, "127.0.0.1", 0) as server:
+        root = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for rest in ("", "?x", "/a%c3%a9/%2e?c=%2F&d=%2B+%zz;x=1#part", "//a/../b"):
+            assert (await poster.post(root + rest, b"", {})).verdict is Verdict.DELIVERED
+        await poster.close()
+    assert targets == [b"/", b"/?x", b"/a%c3%a9/%2e?c=%2F&d=%2B+%zz;x=1", b"//a/../b"]
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        (200, Verdict.DELIVERED), (201, Verdict.DELIVERED), (204, Verdict.DELIVERED), (299, Verdict.DELIVERED),
+        (101, Verdict.AGAIN), (301, Verdict.AGAIN), (302, Verdict.AGAIN), (304, Verdict.AGAIN), (308, Verdict.AGAIN),
+        (400, Verdict.AGAIN), (401, Verdict.AGAIN), (403, Verdict.AGAIN), (404, Verdict.AGAIN), (405, Verdict.AGAIN),
+        (408, Verdict.AGAIN), (409, Verdict.AGAIN), (410, Verdict.GONE), (413, Verdict.AGAIN), (421, Verdict.AGAIN),
+        (425, Verdict.AGAIN), (429, Verdict.AGAIN), (451, Verdict.AGAIN), (500, Verdict.AGAIN), (501, Verdict.AGAIN),
+        (503, Verdict.AGAIN), (599, Verdict.AGAIN), (999, Verdict.AGAIN),
+    ],
+)  # fmt: skip
+def test_each_status_has_its_verdict(status: int, verdict: Verdict) -> None:
+    assert judge(status).verdict is verdict
+
+
+def test_a_receiver_may_ask_for_time() -> None:
+    assert judge(503, "30").retry_after_s == 30
+    assert judge(429, "soon").retry_after_s is None
+    assert judge(302, "30").retry_after_s == judge(404, "30").retry_after_s == 30
+    assert judge(410, "30").retry_after_s is None

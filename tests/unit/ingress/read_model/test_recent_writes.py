@@ -1,0 +1,39 @@
+"""What a tenant has just put: remembered once, for a moment, and within bounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from ingress.read_model import recent_writes
+from ingress.read_model.recent_writes import MOST, YOUNG_S, OwnWrites
+
+
+def test_each_tenant_has_its_own_and_takes_them_once() -> None:
+    writes = OwnWrites()
+    for number in range(3):
+        writes.add("one", b"%d" % number)
+    writes.add("two", b"x")
+    assert writes.take("one") == [b"0", b"1", b"2"]
+    assert writes.take("one") == []
+    assert writes.take("two") == [b"x"]
+
+
+def test_old_ones_are_forgotten() -> None:
+    now = 0.0
+    writes = OwnWrites(clock=lambda: now)
+    writes.add("one", b"old")
+    now = YOUNG_S
+    writes.add("one", b"young")
+    now += 1
+    assert writes.take("one") == [b"young"]
+
+
+def test_both_numbers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent_writes, "MAX_OWNERS", 2)
+    writes = OwnWrites()
+    for number in range(MOST + 5):
+        writes.add("many", b"%d" % number)
+    assert len(writes.take("many")) == MOST
+    for owner in ("one", "two", "three"):
+        writes.add(owner, b"x")
+    assert [writes.take(owner) for owner in ("one", "two", "three")] == [[], [b"x"], [b"x"]]

@@ -1,0 +1,135 @@
+"""What a tenant may write to Kafka per minute: by a clock that the test moves, at the door and in the keys file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import ConfigError
+from core.settings.models import Settings
+from core.tenants import Tenants
+from ingress.auth.key_entry import from_document
+from streams.intake.decode import Poison, Submission
+from streams.intake.gateway import Door
+from streams.intake.quota import MOST_OWNERS, Quotas
+from tests.support.intake import NOW_S, OWNER, FoldDouble, QueueRegistry, admit, intake, message
+from tests.support.memory_log import Log
+
+LIMIT = 2
+NOW_MS = int(NOW_S * 1000)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.floats(0, 20)), max_size=120))
+def test_owners_do_not_disturb_each_other(story: list[tuple[str | None, float]]) -> None:
+    """What an owner gets is what it would get alone."""
+    quotas, alone, now_s = Quotas(lambda _: 3), {owner: Quotas(lambda _: 3) for owner in ("a", "b", None)}, 0.0
+    for owner, step in story:
+        now_s += step
+        assert quotas.refusal(owner, now_s=now_s) == alone[owner].refusal(owner, now_s=now_s)
+
+
+def test_a_new_limit_counts_at_once_and_none_is_none() -> None:
+    limits = {"a": 1, "b": 0}
+    quotas = Quotas(lambda owner: limits[owner or ""])
+    assert quotas.refusal("a", now_s=0) is None
+    assert (quotas.refusal("a", now_s=0) or "").startswith("more than the 1 tasks per minute that a may write here")
+    assert not any(quotas.refusal("b", now_s=0) for _ in range(100))
+    limits["a"] = 3
+    assert quotas.refusal("a", now_s=0) is None
+
+
+def test_names_without_end_do_not_fill_the_memory() -> None:
+    quotas = Quotas(lambda _: 1)
+    for number in range(2 * MOST_OWNERS):
+        assert quotas.refusal(str(number), now_s=0) is None
+    assert len(quotas._buckets) <= MOST_OWNERS
+
+
+class Rows(FoldDouble):
+    """A fold that knows some tasks already."""
+
+    def __init__(self, *known: str) -> None:
+        super().__init__()
+        self.known = known
+
+    def knows(self, _: int, task_id: str) -> bool:
+        return task_id in self.known
+
+
+def limited(**direct: Any) -> Door:
+    owners: dict[str, Any] = {"owners": ["*"], "owner": OWNER}
+    return intake(QueueRegistry("chat"), direct={**owners, "tasks_per_minute": LIMIT, **direct})
+
+
+async def test_one_too_many_becomes_a_dead_letter_and_others_are_let_in() -> None:
+    made, fold = limited(), Rows()
+    for _ in range(LIMIT):
+        assert isinstance(await admit(made, message(), fold, now_ms=NOW_MS), Submission)
+    found = await admit(made, message(), fold, now_ms=NOW_MS)
+    assert isinstance(found, Poison)
+    assert (found.field, found.reason) == (
+        "owner", f"more than the 2 tasks per minute that {OWNER} may write here (direct.tasks_per_minute)"
+    )  # fmt: skip
+    named = message(headers=[("x-owner", OWNER.encode())])
+    assert (await admit(made, named, fold, now_ms=NOW_MS)) == Poison(found.reason, "x-owner")
+    assert isinstance(await admit(made, message(owner="other"), fold, now_ms=NOW_MS), Submission)
+    assert isinstance(await admit(made, message(), fold, now_ms=NOW_MS + 30_000), Submission)
+    assert fold.notes["over_quota"] == 2
+
+
+async def test_what_has_its_row_is_not_judged_again() -> None:
+    made = limited()
+    one = await admit(made, message(), Rows(), now_ms=NOW_MS)
+    assert isinstance(one, Submission)
+    for _ in range(10):
+        assert isinstance(await admit(made, message(), Rows(one.task_id), now_ms=NOW_MS), Submission)
+    assert isinstance(await admit(made, message(), Rows(), now_ms=NOW_MS), Submission), "none of them was counted"
+
+
+async def test_a_batch_read_again_after_a_crash_comes_to_the_same_tasks() -> None:
+    made, log, offsets = limited(), Log(), range(LIMIT)
+    records = [message(trace_id=str(number)) for number in offsets]
+    for number, record in zip(offsets, records, strict=True):
+        record.offset = number
+    for _ in range(3):
+        fold = log.fold()
+        for number, record in zip(offsets, records, strict=True):
+            one = await admit(made, record, fold, now_ms=NOW_MS)
+            assert isinstance(one, Submission)
+            fold.submission(one, partition=0, offset=number)
+        log.keep(fold)
+    assert len(log.rows) == LIMIT
+    assert isinstance(await admit(made, message(), log.fold(), now_ms=NOW_MS), Poison), "the minute is used up"
+
+
+async def test_without_a_limit_nothing_is_counted() -> None:
+    made = limited(tasks_per_minute=0)
+    assert made._quotas is None
+    assert isinstance(await admit(made, message(), FoldDouble(), now_ms=NOW_MS), Submission)
+
+
+def test_a_tenant_may_have_a_limit_of_its_own(tmp_path: Path) -> None:
+    path, now = tmp_path / "keys.json", [0.0]
+    tenants = {"a": {"tasks_per_minute": 7, "keys": [{"key": "sk-a"}]}, "b": {"keys": [{"key": "sk-b"}]}}
+    path.write_text(json.dumps({"tenants": tenants}))
+    settings = Settings.model_validate({"auth": {"keys_file": path}, "direct": {"tasks_per_minute": 5}})
+    known = Tenants(settings, clock=lambda: now[0])
+    assert [known.tasks_per_minute(name) for name in ("a", "b", "c", None)] == [7, 5, 5, 5]
+    for changed, limit in ((0, 0), (9, 9), (True, 9), ("many", 9), (-1, 9), (10**10, 9)):
+        tenants["a"]["tasks_per_minute"] = changed  # type: ignore[assignment]  # what people write
+        path.write_text(json.dumps({"tenants": tenants, "n": [0] * len(str(changed)) + [now[0]]}))
+        now[0] += 2
+        assert known.tasks_per_minute("a") == limit, changed
+
+
+@pytest.mark.parametrize("wrong", [True, -1, "many", 1.5, 10**10])
+def test_a_wrong_limit_is_named_when_the_keys_file_is_read(wrong: object) -> None:
+    keys = [{"key": "sk-a"}]
+    assert len(from_document({"tenants": {"a": {"tasks_per_minute": 0, "keys": keys}}})) == 1
+    with pytest.raises(ConfigError, match="tenant a: tasks_per_minute must be a whole number, 0 for no limit"):
+        from_document({"tenants": {"a": {"tasks_per_minute": wrong, "keys": keys}}})

@@ -1,0 +1,44 @@
+"""Events that overtake their task after a crash."""
+
+from __future__ import annotations
+
+from schemas.events import event
+from streams.recovery.buffer import Held, Replay
+
+ENDED = event("finished", at_ms=1, task_id="T", attempt=1, worker="w")
+BEAT = event("heartbeat", at_ms=1, worker="w")
+
+
+def test_only_what_workers_say_waits_and_only_while_tasks_are_read_again() -> None:
+    replay = Replay()
+    assert not replay.waits(0, ENDED)
+    replay.begin({0: 10}, ())
+    assert replay.waits(0, ENDED)
+    assert not replay.waits(1, ENDED)
+    assert not replay.waits(0, BEAT)
+    assert not replay.waits(0, event("cancel", at_ms=1, task_id="T"))  # remembered by the machine itself
+    replay.folded(0, 10)
+    assert not replay.waits(0, ENDED)
+
+
+def test_a_task_takes_what_waited_for_it_in_order() -> None:
+    replay = Replay()
+    replay.begin({0: 10}, ())
+    claim = event("claimed", at_ms=1, task_id="T", attempt=1, worker="w")
+    replay.hold(0, Held(1, claim))
+    replay.hold(0, Held(2, ENDED))
+    replay.hold(0, Held(3, {**ENDED, "id": "U"}))
+    assert [held.source for held in replay.of_task(0, "T")] == [1, 2]
+    assert replay.of_task(0, "T") == []
+    assert replay.folded(0, 9) == []
+    assert [held.source for held in replay.folded(0, 10)] == [3]
+    assert replay.folded(0, 11) == []
+
+
+def test_spoken_attempts_belong_to_one_assignment() -> None:
+    replay = Replay()
+    replay.begin({}, [(0, "T", 1)])
+    assert replay.spoken(0, "T", 1)
+    assert not replay.spoken(0, "T", 2)
+    replay.begin({}, ())
+    assert not replay.spoken(0, "T", 1)

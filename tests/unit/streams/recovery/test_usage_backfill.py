@@ -1,0 +1,162 @@
+"""What is told of a task to those who add up: in its result, and once in the usage topic."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from typing import Any, cast
+
+from aiokafka import TopicPartition
+
+from core.kafka.log_reader import Found, Lookup
+from core.kafka.producer import Record
+from core.settings.models import ModelSettings, Settings
+from schemas.codec import RESULT, USAGE
+from schemas.common import Usage
+from schemas.events import event
+from schemas.headers import find, traceparent_of
+from streams.intake.decode import Submission
+from streams.recovery.usage_backfill import missing, usage_record
+from streams.state_machine.rows import Rules
+from streams.transaction import Fold, Home
+from tests.support.memory_log import Log
+from tests.support.records import failure, finished, outcome, task, task_id
+from tests.support.results import result_of
+
+COUNTED: Usage = {"prompt_tokens": 1_000, "completion_tokens": 500, "total_tokens": 1_500}
+PRICED = {"m": ModelSettings.model_validate({"prompt_price": "0.001", "completion_price": "0.002", "currency": "EUR"})}
+USAGE_0 = ("t.usage", 0)
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+CHILD = TRACE[:36] + b"1" * 16 + b"-01"
+
+
+def ended(one: str, log: Log | None = None, *, rules: Rules | None = None, **changes: Any) -> Fold:
+    """Fold a task and its outcome."""
+    fold = (log or Log()).fold()
+    fold._rules = rules or Rules(prices=PRICED)
+    fold.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
+    fold.event(finished(one, result=outcome(usage=COUNTED, first_token_ms=2_100, **changes)), partition=0)
+    return fold
+
+
+def results(fold: Fold) -> list[Record]:
+    return [pending.record for pending in fold.results.values() if pending.record is not None]
+
+
+def test_a_result_tells_what_it_cost_and_what_was_asked() -> None:
+    one = task_id()
+    [record] = results(ended(one))
+    result = RESULT.decode(record.value or b"")
+    assert result["request_digest"] == sha256(task()["data"] or b"").hexdigest()  # type: ignore[arg-type]
+    assert (result["cost"], result["currency"]) == ("0.0020000", "EUR")
+    assert (result["first_token_ms"], result["lost_workers"]) == (2_100, 0)
+    assert find(record.headers, "x-model") == b"m"
+    assert find(record.headers, "ce_type") == b"io.headrace.result.completed"
+
+
+def test_the_digest_of_a_stored_body_is_the_one_of_its_store() -> None:
+    one, fold = task_id(), Log().fold()
+    stored = task(data=None, data_ref={"uri": "tasks/x", "size": 9, "sha256": "ab" * 32})
+    fold.submission(Submission(one, stored, 1_000, None), partition=0, offset=0)
+    row = fold.rows[0, one]
+    assert row is not None
+    assert row["request_digest"] == "ab" * 32
+
+
+def test_a_model_without_prices_has_no_cost() -> None:
+    one = task_id()
+    for rules in (Rules(), Rules(prices={"m": ModelSettings.model_validate({})})):
+        [record] = results(ended(one, rules=rules))
+        result = RESULT.decode(record.value or b"")
+        assert (result["cost"], result["currency"]) == (None, None)
+
+
+def test_every_result_has_its_usage_and_nothing_else_has() -> None:
+    one, log = task_id(), Log()
+    fold = ended(one, log)
+    [record] = fold.usage[USAGE_0]
+    usage = USAGE.decode(record.value or b"")
+    assert {name: usage[name] for name in COUNTED} == COUNTED  # type: ignore[literal-required]
+    assert (usage["id"], usage["state"], usage["cost"], usage["currency"]) == (one, "completed", "0.0020000", "EUR")
+    assert record.timestamp_ms == usage["finished_ms"] == RESULT.decode(results(fold)[0].value or b"")["finished_ms"]
+    log.keep(fold)
+    again = log.fold()
+    again.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
+    again.event(finished(one), partition=0)
+    assert not again.usage
+
+
+def test_what_was_tried_again_counts_once_and_what_nobody_counted_is_zero() -> None:
+    one, fold = task_id(), Log().fold()
+    fold.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
+    fold.event(finished(one, result=failure(usage=COUNTED)), partition=0)
+    assert not fold.usage
+    fold.rows[0, one] = {**fold.rows[0, one], "not_before_ms": None}  # type: ignore[misc, typeddict-item]
+    fold.event(finished(one, attempt=2), partition=0)
+    [record] = fold.usage[USAGE_0]
+    usage = USAGE.decode(record.value or b"")
+    assert (usage["attempt"], usage["total_tokens"], usage["cost"]) == (2, 0, None)
+
+
+def test_an_adopted_result_is_not_accounted_for_by_the_fold() -> None:
+    one, log = task_id(), Log()
+    [record] = results(ended(one, log))
+    fold = log.fold(known={(0, one): (7, RESULT.decode(record.value or b""))})
+    fold.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
+    fold.event(finished(one), partition=0)
+    assert fold.notes["result_adopted"] == 1
+    assert not fold.usage
+
+
+class Topic:
+    """The usage topic in memory."""
+
+    def __init__(self, *records: Record) -> None:
+        self.records = records
+        self.asked: list[tuple[TopicPartition, int]] = []
+
+    async def scan(self, tp: TopicPartition, *, from_ms: int) -> AsyncIterator[Found]:
+        """Yield what lies in a partition."""
+        self.asked.append((tp, from_ms))
+        for offset, record in enumerate(self.records):
+            yield Found(tp.topic, tp.partition, offset, record.timestamp_ms or 0, record.key, record.value)
+
+
+async def test_after_a_crash_the_records_that_lack_are_found() -> None:
+    there, lacks, elsewhere = task_id(), task_id(), task_id(partition=2)
+    found: dict[Home, tuple[int, Any]] = {
+        (0, there): (1, result_of(there, finished_ms=9_000)),
+        (0, lacks): (2, result_of(lacks, finished_ms=8_000)),
+        (2, elsewhere): (1, result_of(elsewhere, finished_ms=7_000)),
+    }
+    topic = Topic(usage_record(result_of(there)))
+    lacking = await missing(Settings(), found, lookup=cast("Lookup", topic))
+    name = Settings().topic("usage")
+    assert {place: [record.key for record in records] for place, records in lacking.items()} == {
+        (name, 0): [lacks.encode()],
+        (name, 2): [elsewhere.encode()],
+    }
+    assert topic.asked == [(TopicPartition(name, 0), 8_000), (TopicPartition(name, 2), 7_000)]
+
+
+def test_what_comes_later_is_in_the_trace_of_the_task() -> None:
+    """A deadline is an event of nobody's trace: its result and its work take that of the row."""
+    one, log = task_id(), Log()
+    fold = log.fold()
+    fold.submission(Submission(one, task(timeout_ms=60_000), 1_000, TRACE), partition=0, offset=0)
+    assert fold.rows[0, one] is not None
+    log.keep(fold)
+    late = log.fold(now_ms=90_000)
+    late.event(event("deadline", at_ms=90_000, task_id=one), partition=0)
+    [record] = results(late)
+    assert find(record.headers, "traceparent") == TRACE
+    attempt = log.fold()
+    attempt.event(finished(one), partition=0, traceparent=CHILD)
+    [record] = results(attempt)
+    assert find(record.headers, "traceparent") == CHILD
+
+
+def test_a_broken_trace_context_of_a_record_is_ignored() -> None:
+    assert traceparent_of([("traceparent", TRACE)]) == TRACE
+    for broken in (b"", b"00-\xff", TRACE[:-1], TRACE + b"-\n", b"ff" + TRACE[2:], None):
+        assert traceparent_of([("traceparent", broken)]) is None

@@ -1,0 +1,72 @@
+"""The pulse knows since when Kafka has worked, so that an outage of Kafka is not taken for the death of workers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from core.errors import Unavailable
+from core.settings.models import Settings
+from streams import heartbeat as module
+from streams.heartbeat import Pulse
+from streams.state_index import Index
+
+
+class Broker:
+    """Takes pulses, or not."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.hangs: asyncio.Event | None = None
+
+    async def send(self, *_: Any) -> int:
+        if self.hangs is not None:
+            await self.hangs.wait()
+        if self.down:
+            raise Unavailable
+        return 0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    now = [1_000_000]
+    monkeypatch.setattr(module, "now_ms", lambda: now[0])
+    return now
+
+
+def pulse(broker: Any) -> Pulse:
+    made = Pulse(Settings(), 0, name="s", producer=broker, index=Index(), changed=asyncio.Event())
+    made.partitions = {0}
+    return made
+
+
+async def test_pulses_that_are_taken_leave_the_time_alone(clock: list[int]) -> None:
+    beating = pulse(Broker())
+    for _ in range(3):
+        clock[0] += 2_000
+        await beating._watched_beat()
+    assert beating.kafka_since_ms() == 1_000_000
+
+
+async def test_a_refused_pulse_begins_the_time_anew(clock: list[int]) -> None:
+    broker = Broker()
+    beating = pulse(broker)
+    broker.down = True
+    clock[0] += 5_000
+    await beating._watched_beat()
+    assert beating.kafka_since_ms() == 1_005_000
+
+
+async def test_while_a_pulse_hangs_kafka_counts_as_away(clock: list[int]) -> None:
+    broker = Broker()
+    broker.hangs = asyncio.Event()
+    beating = pulse(broker)
+    hanging = asyncio.create_task(beating._watched_beat())
+    await asyncio.sleep(0)
+    clock[0] += 7_000
+    assert beating.kafka_since_ms() == 1_007_000
+    broker.hangs.set()
+    await hanging
+    assert beating.kafka_since_ms() == 1_007_000
