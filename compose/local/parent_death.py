@@ -1,4 +1,4 @@
-"""Run a command that dies with its parent: `python -I -S tether.py PARENT_PID COMMAND ARGUMENT...`.
+"""Run a command that dies with its parent: `python -I -S parent_death.py PARENT_PID COMMAND ARGUMENT...`.
 
 A program of its own, because neither the JVM nor the roles can ask the kernel for this themselves before their first
 line runs, and a hook between fork and exec is unsafe in a process with threads. It becomes the command: same pid.

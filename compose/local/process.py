@@ -16,7 +16,7 @@ TAIL_BYTES = 65_536
 
 def tethered(argv: Sequence[str]) -> list[str]:
     """Wrap a command so that the kernel kills it when this process ends, however it ends (Linux only)."""
-    script = Path(__file__).with_name("tether.py")
+    script = Path(__file__).with_name("parent_death.py")
     return [sys.executable, "-I", "-S", str(script), str(os.getpid()), *argv]
 
 
