@@ -1,4 +1,4 @@
-"""What docs/analytics.md tells a reader of the topics: its example runs, and its tables know every field."""
+"""The example of docs/reference/analytics-fields.md runs, and its tables name every field."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.records import task_id
 from tests.support.results import result_of
 from tests.support.roles import settings_for
 
-PAGE = (Path(__file__).parents[2] / "docs/analytics.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/reference/analytics-fields.md").read_text(encoding="utf-8")
 
 
 def at(day: int, hour: int) -> int:

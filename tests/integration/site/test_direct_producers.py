@@ -266,7 +266,7 @@ async def test_an_id_is_taken_once(shop: Shop) -> None:
 
 
 async def test_the_examples_of_the_page_work(shop: Shop) -> None:
-    page = (Path(__file__).parents[3] / "docs/kafka.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/how-to/produce-to-kafka.md").read_text(encoding="utf-8")
     program = "\n".join(block.text for block in blocks(page) if block.language == "python")
     for shown, real in (
         ("127.0.0.1:9092", shop.settings.kafka.bootstrap),
