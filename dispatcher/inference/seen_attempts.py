@@ -3,7 +3,7 @@
 Consumer offsets are a poor memory of what was done: a commit that hung while calls went on, and then a kill -9, and
 whoever comes next is given the work of many seconds once more. The events topics are the good one: what a worker has
 claimed, finished or given back stands there as soon as it is durable. So whoever is given partitions reads the events
-since the first record that it finds in them, before it runs any of it (docs/adr/0016).
+since the first record that it finds in them, before it runs any of it (docs/contributing/decisions/0016).
 """
 
 from __future__ import annotations
