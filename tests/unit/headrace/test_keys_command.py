@@ -29,7 +29,7 @@ def test_new_keys_work_with_the_lines_that_are_printed(tmp_path: Path) -> None:
     ):
         shown = run("new", *options).stdout
         key, sentence, lines = shown.split("\n\n")
-        assert "not shown again" in sentence
+        assert "not printed again" in sentence
         assert key not in lines
         made.append(key)
         with file.open("a") as out:
