@@ -231,7 +231,7 @@ class Feeder:
             if not len(records) % TURN:
                 await asyncio.sleep(0)
         self._expect("in_progress")
-        await self._producer.ship({(self._tasks, self._home): records})
+        await self._producer.send_batch({(self._tasks, self._home): records})
         metrics.BATCH_LINES_FED.inc(len(records))
         return len(records)
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from core.clock import Clock, epoch_ms
 from core.errors import Unavailable
-from core.kafka.log_reader import Found
+from core.kafka.log_reader import LogRecord
 from dispatcher.inference.slots import Draining
 from dispatcher.inference.work_item import Key
 from schemas.headers import TYPE
@@ -45,7 +45,7 @@ Read = Callable[[int, Positions, Callable[[bytes], None]], Awaitable[None]]
 positions; raises Unavailable, and may be called again then."""
 
 
-def attempt_of(record: Found) -> bytes | None:
+def attempt_of(record: LogRecord) -> bytes | None:
     """Return the attempt that a dispatcher speaks of, rendered as `key_of` does; None for every other event.
 
     Nothing is decoded: the headers tell, and the place where the worker's name begins. What an ingress says for a pull
