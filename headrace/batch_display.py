@@ -1,4 +1,4 @@
-"""How the command line shows batches: a bar while one runs, a table of many, the words of one."""
+"""How the command line shows batches: a progress bar, a table, and one batch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
 from rich.text import Text
+
+from headrace.output import Column, Output, show_table
 
 Batch = dict[str, Any]
 WAITS = {
@@ -19,7 +20,15 @@ WAITS = {
     "finalizing": "writing the files",
     "cancelling": "cancelling",
 }
-COLUMNS = ("id", "status", "created", "done", "failed")
+COLUMNS = (
+    Column("id", "id"),
+    Column("status", "status"),
+    Column("created", "created", 3),
+    Column("done", "done", 1),
+    Column("failed", "failed", 2),
+    Column("endpoint", "endpoint", 4),
+    Column("model", "model", 5),
+)
 MAX_ERRORS = 20
 
 
@@ -33,7 +42,7 @@ class Rate(ProgressColumn):
 
 
 def follow(batches: Iterable[Batch]) -> Batch:
-    """Show a bar on stderr for as long as a batch is followed, and return it as it ended."""
+    """Show a progress bar on stderr until the last state, and return that."""
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(),
         TextColumn("{task.fields[failed]}"), TimeRemainingColumn(elapsed_when_finished=True),
@@ -52,23 +61,18 @@ def follow(batches: Iterable[Batch]) -> Batch:
     return batch
 
 
-def table(batches: Iterable[Batch]) -> None:
-    """Print batches as a table, their ids whole: they are what one copies from it."""
-    found = Table(
-        *(Column(name, no_wrap=name in ("id", "created"), overflow="fold") for name in COLUMNS),
-        box=None,
-        padding=(0, 1, 0, 0),
-    )
+def show_batches(batches: Iterable[Batch], *, output: Output) -> None:
+    """Print batches as a table."""
+    rows = []
     for batch in batches:
         counts = batch["request_counts"] or {"total": 0, "completed": 0, "failed": 0}
         done = f"{counts['completed'] + counts['failed']}/{counts['total']}"
-        cells = (batch["id"], batch["status"], moment(batch["created_at"])[5:16], done, str(counts["failed"]))
-        found.add_row(*map(Text, cells))
-    Console().print(found)
+        rows.append({**batch, "created": moment(batch["created_at"])[:16], "done": done, "failed": counts["failed"]})
+    show_table(rows, COLUMNS, output=output, nothing="No batches found.")
 
 
 def words(batch: Batch) -> str:
-    """Return what there is to say of a batch, a line each."""
+    """Return the members of a batch, one per line."""
     counts, usage = batch["request_counts"] or {}, batch["usage"] or {}
     lines = {
         "id": batch["id"],
@@ -88,30 +92,30 @@ def words(batch: Batch) -> str:
 
 
 def faults(batch: Batch) -> list[str]:
-    """Return what is wrong with a batch's file, a sentence each."""
+    """Return the errors of a batch's file, one sentence each."""
     found = (batch["errors"] or {}).get("data", [])
     said = [f"{_where(error)}{error['message']} ({error['code']})" for error in found[:MAX_ERRORS]]
     return said + ([f"… and {len(found) - MAX_ERRORS} more"] if len(found) > MAX_ERRORS else [])
 
 
 def ended(batch: Batch) -> str:
-    """Say in a sentence how a batch ended."""
+    """Describe in a sentence how a batch ended."""
     counts = batch["request_counts"] or {"total": 0, "completed": 0, "failed": 0}
     rest = counts["total"] - counts["completed"] - counts["failed"]
     left = f", {rest} did not run" if rest > 0 else ""
     return (
-        f"{batch['id']} {batch['status']}: {counts['completed']} of {counts['total']} requests with a good answer, "
+        f"{batch['id']} {batch['status']}: {counts['completed']} of {counts['total']} requests completed, "
         f"{counts['failed']} failed{left}"
     )
 
 
 def moment(at_s: int) -> str:
-    """Render epoch seconds for people."""
+    """Format epoch seconds."""
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def say(text: str) -> None:
-    """Tell something beside the output."""
+    """Print to standard error."""
     click.echo(text, err=True)
 
 

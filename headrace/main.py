@@ -1,4 +1,4 @@
-"""The command line. Each command's module is imported only when it runs: a role loads nothing of another role."""
+"""The command line. Each command's module is imported when it runs: a role loads nothing of another role."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import click
 
+from headrace.examples import add_examples
+
 
 class Command(NamedTuple):
-    """Where a command is defined, and its line in the overview."""
+    """Module and attribute of a command, and its line in the overview."""
 
     module: str
     attribute: str
@@ -24,24 +26,23 @@ COMMANDS: Mapping[str, Command] = {
     "dispatcher": Command(
         "headrace.commands.roles", "dispatcher", "Run the inference consumers and the webhook sender."
     ),
-    "replay": Command("headrace.commands.replay", "replay", "Run past tasks again, and compare what they answer."),
+    "replay": Command("headrace.commands.replay", "replay", "Repeat past tasks, and compare the results."),
     "batches": Command("headrace.commands.batches", "batches", "Run thousands of requests from a file."),
-    "webhooks": Command("headrace.commands.webhooks", "webhooks", "Look at callbacks and send them again."),
-    "queues": Command("headrace.commands.queues", "queues", "Pause, limit and purge queues."),
-    "tasks": Command("headrace.commands.tasks", "tasks", "Look at tasks of all tenants, cancel and repeat them."),
-    "dead-letters": Command(
-        "headrace.commands.dead_letters", "dead_letters", "Look at dead letters and send them back."
-    ),
-    "workers": Command("headrace.commands.workers", "workers", "Look at the processes that do the work."),
-    "doctor": Command("headrace.commands.doctor", "doctor", "Say what is stuck, why, and what to do."),
+    "webhooks": Command("headrace.commands.webhooks", "webhooks", "List webhook deliveries and resend them."),
+    "queues": Command("headrace.commands.queues", "queues", "List, pause, limit and purge queues."),
+    "tasks": Command("headrace.commands.tasks", "tasks", "List, cancel and requeue tasks of all tenants."),
+    "dead-letters": Command("headrace.commands.dead_letters", "dead_letters", "List, redrive and purge dead letters."),
+    "workers": Command("headrace.commands.workers", "workers", "List the processes that run tasks."),
+    "doctor": Command("headrace.commands.doctor", "doctor", "Report what is stuck, why, and the next step."),
     "topics": Command("headrace.commands.topics", "topics", "Create or compare the Kafka topics."),
-    "keys": Command("headrace.commands.keys", "keys", "Make, hash and list API keys."),
+    "keys": Command("headrace.commands.keys", "keys", "Create, hash and list API keys."),
     "config": Command("headrace.commands.config", "config", "Show the effective settings."),
+    "completion": Command("headrace.commands.completion", "completion", "Print a shell completion script."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
+    """A group whose commands are imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names in the order of the overview."""
@@ -54,6 +55,7 @@ class LazyGroup(click.Group):
             return None
         command = getattr(import_module(entry.module), entry.attribute)
         assert isinstance(command, click.Command)  # noqa: S101 - a slip in the table above, not a state of the world
+        add_examples(cmd_name, command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature

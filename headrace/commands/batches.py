@@ -1,4 +1,4 @@
-"""`headrace batches`: thousands of requests from a file, over HTTP as any other client."""
+"""`headrace batches`: run thousands of requests from a file, over HTTP."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from click.core import ParameterSource
 
 from core.settings.loader import LOCAL_KEY
 from headrace import batch_display as display
-from headrace.batch_client import BatchClient
+from headrace.client import BatchClient
 from headrace.options import key_option, reported
+from headrace.output import Output, json_output, output_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 LOCAL_URL = "http://127.0.0.1:8080"
@@ -31,31 +32,30 @@ def api_options(command: F) -> F:
     )  # fmt: skip
     url = click.option(
         "--url", envvar="HEADRACE_URL", default=LOCAL_URL, metavar="URL",
-        help=f"Where Headrace is; or HEADRACE_URL.  [{LOCAL_URL}]",
+        help=f"URL of the ingress; or HEADRACE_URL.  [{LOCAL_URL}]",
     )  # fmt: skip
     return url(key(command))
 
 
 def flags_again() -> str:
-    """Return the --url that a command we name must be given too; nothing when the environment leads it there."""
+    """Return the --url option for a suggested command; empty when the environment sets it."""
     context = click.get_current_context()
     if context.get_parameter_source("url") is not ParameterSource.COMMANDLINE:
         return ""
     return f" --url {shlex.quote(context.params['url'])}"
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 file_option = click.option(
     "--output", "target", type=click.Path(dir_okay=False, path_type=Path), metavar="PATH",
-    help="Write the answers there instead of printing them.",
+    help="Write the results to this file instead of printing them.",
 )  # fmt: skip
 
 
 @click.group()
 def batches() -> None:
-    """Run thousands of requests from a file, and fetch the answers.
+    """Run thousands of requests from a file, and fetch the results.
 
-    A file holds one request per line, each with an id of your choice:
+    A file contains one request per line, each with an id of your choice:
 
     \b
       {"custom_id": "a", "body": {"messages": [{"role": "user", "content": "Why is the sky blue?"}]}}
@@ -65,26 +65,26 @@ def batches() -> None:
     \b
       headrace batches submit requests.jsonl --model smollm2 --wait --output answers.jsonl
 
-    Every answer carries its custom_id; the order is not that of the file.
+    Every result carries its custom_id; the order differs from the file.
     """
 
 
 @batches.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--model", metavar="NAME", help="Model of every request, whatever its line says.")
+@click.option("--model", metavar="NAME", help="Model of every request; overrides the model of the lines.")
 @click.option(
     "--endpoint",
     type=click.Choice(ENDPOINTS),
     default=ENDPOINTS[0],
     show_default=True,
-    help="What the requests are for.",
+    help="Endpoint of the requests.",
 )
 @click.option("--queue", metavar="NAME", help="Queue of the requests; the server's setting unless given.")
-@click.option("--window", default="24h", show_default=True, metavar="TIME", help="Time to complete, 24h to 336h.")
-@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the batch; repeatable.")
-@click.option("--wait", is_flag=True, help="Show the progress until it has ended, then the answers.")
+@click.option("--window", default="24h", show_default=True, metavar="TIME", help="Completion window, 24h to 336h.")
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Metadata of the batch; repeatable.")
+@click.option("--wait", is_flag=True, help="Show the progress until the batch has ended, then print the results.")
 @file_option
-@json_option
+@json_output
 @api_options
 def submit(
     file: Path, model: str | None, endpoint: str, queue: str | None, window: str, metadata: tuple[str, ...],
@@ -92,9 +92,9 @@ def submit(
 ) -> None:  # fmt: skip
     """Upload FILE and run its requests.
 
-    With --wait (or --output) it stays until the batch has ended and prints the good answers, one JSON object per line;
-    those that failed go to a file beside the output. The exit code is 1 when the batch itself has failed, expired or
-    was cancelled. Ctrl-C leaves the batch running.
+    With --wait (or --output) it waits until the batch has ended and prints the results, one JSON object per line;
+    failed requests go to a second file next to the output. The exit code is 1 when the batch failed, expired or was
+    cancelled. Ctrl-C leaves the batch running.
     """
     wanted: dict[str, Any] = {
         "endpoint": endpoint, "completion_window": window, "metadata": dict(map(_pair, metadata)),
@@ -108,7 +108,7 @@ def submit(
                 _print(batch)
                 return
             look = f"headrace batches show {batch['id']}{flags_again()}"
-            click.echo(f"{batch['id']} is accepted. See how it goes: {look}")
+            click.echo(f"{batch['id']} is accepted. Check its progress: {look}")
             return
         display.say(f"{batch['id']} is accepted.")
         batch = _followed(client, batch["id"])
@@ -123,25 +123,27 @@ def submit(
 
 
 @batches.command(name="list")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most so many.")
-@json_option
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Maximum number of batches."
+)
+@output_option
 @api_options
-def list_(limit: int, as_json: bool, url: str, api_key: str) -> None:
-    """List batches, the newest first."""
+def list_(limit: int, output: Output, url: str, api_key: str) -> None:
+    """List batches, newest first."""
     with reported(), _client(url, api_key) as client:
         found = list(client.list(limit))
-    if as_json:
+    if output == "json":
         _print(found)
     else:
-        display.table(found)
+        display.show_batches(found, output=output)
 
 
 @batches.command()
 @click.argument("batch_id")
-@json_option
+@json_output
 @api_options
 def show(batch_id: str, as_json: bool, url: str, api_key: str) -> None:
-    """Show how a batch stands, and what is wrong with its file."""
+    """Show the state of a batch, and the errors of its file."""
     with reported(), _client(url, api_key) as client:
         batch = client.get(batch_id)
     if as_json:
@@ -152,10 +154,10 @@ def show(batch_id: str, as_json: bool, url: str, api_key: str) -> None:
 
 @batches.command()
 @click.argument("batch_id")
-@json_option
+@json_output
 @api_options
 def cancel(batch_id: str, as_json: bool, url: str, api_key: str) -> None:
-    """Cancel a batch: nothing more of it runs, what has an answer keeps it."""
+    """Cancel a batch: no more of its requests run; finished ones keep their results."""
     with reported(), _client(url, api_key) as client:
         batch = client.cancel(batch_id)
     if as_json:
@@ -166,11 +168,11 @@ def cancel(batch_id: str, as_json: bool, url: str, api_key: str) -> None:
 
 @batches.command()
 @click.argument("batch_id")
-@click.option("--errors", is_flag=True, help="The failed requests instead of the good answers.")
+@click.option("--errors", is_flag=True, help="The failed requests instead of the results.")
 @file_option
 @api_options
 def output(batch_id: str, errors: bool, target: Path | None, url: str, api_key: str) -> None:
-    """Print the answers of a batch, as far as there are any; also while it runs."""
+    """Print the results of a batch that are available so far; also while it runs."""
     with reported(), _client(url, api_key) as client:
         if target is None:
             client.download(batch_id, errors=errors, out=click.get_binary_stream("stdout"))
@@ -192,28 +194,30 @@ def _followed(client: BatchClient, batch_id: str) -> dict[str, Any]:
         return display.follow(client.follow(batch_id))
     except KeyboardInterrupt:
         rest = f"{batch_id}{flags_again()}"
-        display.say(f"{batch_id} goes on. Look: headrace batches show {rest}; stop it: headrace batches cancel {rest}")
+        display.say(
+            f"{batch_id} continues. Check it: headrace batches show {rest}; stop it: headrace batches cancel {rest}"
+        )
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def _fetch(client: BatchClient, batch: dict[str, Any], target: Path | None, *, quiet: bool) -> None:
-    """Bring the answers: to a file, and the failed ones to one beside it, or the good ones to stdout."""
+    """Fetch the results: to a file, with failed requests in a second one, or to standard output."""
     batch_id, failed = batch["id"], batch["error_file_id"] is not None
     if target is None:
         if not quiet and batch["output_file_id"] is not None:
             client.download(batch_id, errors=False, out=click.get_binary_stream("stdout"))
         if failed:
-            display.say(f"The failed ones: headrace batches output {batch_id} --errors{flags_again()}")
+            display.say(f"Failed requests: headrace batches output {batch_id} --errors{flags_again()}")
         return
     _save(client, batch_id, target, errors=False)
     if failed:
         beside = target.with_name(f"{target.stem}.errors{target.suffix}")
         _save(client, batch_id, beside, errors=True)
-        display.say(f"The failed ones are in {beside}.")
+        display.say(f"Failed requests are in {beside}.")
 
 
 def _save(client: BatchClient, batch_id: str, target: Path, *, errors: bool) -> None:
-    """Write a file that is there as a whole or not at all."""
+    """Write a file atomically."""
     part = target.with_name(f"{target.name}.part")
     try:
         with part.open("wb") as out:

@@ -1,4 +1,4 @@
-"""`headrace keys`: make API keys, hash them, and list those that are accepted."""
+"""`headrace keys`: create API keys, hash them, and list the accepted ones."""
 
 from __future__ import annotations
 
@@ -9,40 +9,44 @@ from pathlib import Path
 
 import click
 import tomli_w
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from core.apikeys import DIGEST_PREFIX, printable
 from core.settings.loader import LOCAL_KEY, api_keys
 from headrace.options import config_option, load_here, reported
+from headrace.output import Column, Output, output_option, show_table
 from ingress.auth.key_entry import SCOPES, USUAL_SCOPES, Key, Limits, from_document
 from ingress.auth.keys import Keys
 from ingress.auth.keys_file import read_keys
 
 KEY_BYTES = 32
-LIMITS = ("per minute", "at once")
+COLUMNS = (
+    Column("tenant", "tenant"),
+    Column("key", "key"),
+    Column("state", "state", 1),
+    Column("scopes", "scopes", 2),
+    Column("per-minute", "requests_per_minute", 3),
+    Column("concurrency", "concurrency", 4),
+)
 
 
 @click.group()
 def keys() -> None:
-    """Make, hash and list API keys.
+    """Create, hash and list API keys.
 
-    Keys stand in auth.api_keys, each a tenant of its own, or in the file that auth.keys_file names: there a tenant may
-    have several keys, each with scopes, limits and an end. A running ingress takes over a change of the file within
-    seconds.
+    Keys are set in auth.api_keys, each a tenant of its own, or in the file auth.keys_file: there a tenant may have
+    several keys, each with scopes, limits and an expiry. A running ingress reloads the file within seconds.
     """
 
 
 @keys.command()
-@click.option("--tenant", default="default", show_default=True, help="Whose tasks the key may see.")
-@click.option("--id", "name", metavar="NAME", help="What logs and lists call the key.  [from its digest]")
+@click.option("--tenant", default="default", show_default=True, help="Tenant of the key.")
+@click.option("--id", "name", metavar="NAME", help="Name of the key in logs and lists.  [from its digest]")
 @click.option(
     "--scope", "scopes", multiple=True, type=click.Choice(sorted(SCOPES)), help="Repeatable.  [submit and read]"
 )
-@click.option("--requests-per-minute", type=click.IntRange(0), help="Submits per minute and ingress; 0: no limit.")
-@click.option("--concurrency", type=click.IntRange(0), help="Requests held at once per ingress; 0: no limit.")
-@click.option("--expires", metavar="TIME", help="When it ends, such as 2027-01-31T00:00:00Z.")
+@click.option("--requests-per-minute", type=click.IntRange(0), help="Submissions per minute and ingress; 0: no limit.")
+@click.option("--concurrency", type=click.IntRange(0), help="Open requests per ingress; 0: no limit.")
+@click.option("--expires", metavar="TIME", help="Expiry, such as 2027-01-31T00:00:00Z.")
 def new(
     tenant: str,
     name: str | None,
@@ -51,9 +55,9 @@ def new(
     concurrency: int | None,
     expires: str | None,
 ) -> None:
-    """Print a new key, and the lines that admit it.
+    """Print a new key, and its lines for the keys file.
 
-    The key is shown this once and kept nowhere; the lines hold only its digest.
+    The key is printed once and not stored; the lines contain only its digest.
     """
     key = "hr-" + secrets.token_urlsafe(KEY_BYTES)
     entry: dict[str, object] = {
@@ -67,15 +71,15 @@ def new(
     given = {member: value for member, value in entry.items() if value is not None}
     with reported():
         from_document({"tenants": {tenant: {"keys": [given]}}})
-    click.echo(f"{key}\n\nThis key is not shown again. Add these lines to the keys file (auth.keys_file):\n")
+    click.echo(f"{key}\n\nThis key is not printed again. Add these lines to the keys file (auth.keys_file):\n")
     click.echo(_block(tenant, given), nl=False)
 
 
 @keys.command(name="hash")
 def hash_() -> None:
-    """Print sha256:HEX of a key that is typed or piped in.
+    """Print sha256:HEX of a key from the prompt or standard input.
 
-    It goes where the key would: into auth.api_keys, --api-key or, without sha256:, the keys file.
+    Use it instead of the key: in auth.api_keys, --api-key or, without sha256:, the keys file.
     """
     stdin = click.get_text_stream("stdin")
     key = click.prompt("Key", hide_input=True) if stdin.isatty() else stdin.read().strip()
@@ -86,10 +90,11 @@ def hash_() -> None:
 
 @keys.command(name="list")
 @config_option
-def list_(config: Path | None) -> None:
-    """List the accepted keys: names, scopes, limits and ends; never a key.
+@output_option
+def list_(config: Path | None, output: Output) -> None:
+    """List the accepted keys with names, scopes, limits and expiry; never the keys themselves.
 
-    Also a check of the keys file before a running ingress reads it: a mistake is named and the exit code is 1.
+    Also checks the keys file before a running ingress reloads it: a mistake is reported with exit code 1.
     """
     with reported():
         settings = load_here(config)
@@ -98,18 +103,21 @@ def list_(config: Path | None) -> None:
         found = Keys(
             api_keys(settings), limits=limits, from_file=read_keys(path, limits=limits) if path is not None else ()
         )
-    # Folded, because a name that is cut off cannot be searched for.
-    table = Table(*(Column(name, overflow="fold") for name in ("tenant", "key", "scopes", *LIMITS, "state")))
-    for key in found.entries():
-        table.add_row(*map(Text, _row(key)))
-    Console().print(table)
-    if not settings.auth.api_keys and path is None:
-        click.echo(f"The only key is {LOCAL_KEY}: nothing is set, and the ingress listens on this machine alone.")
+    show_table([_row(key) for key in found.entries()], COLUMNS, output=output, nothing="No keys found.")
+    if output != "json" and not settings.auth.api_keys and path is None:
+        click.echo(f"The only key is {LOCAL_KEY}: none is configured, and the ingress listens on loopback only.")
 
 
-def _row(key: Key) -> tuple[str, ...]:
-    limits = (str(limit) if limit else "-" for limit in key.limits)
-    return key.owner, key.name, " ".join(sorted(key.scopes, reverse=True)), *limits, _state(key)
+def _row(key: Key) -> dict[str, object]:
+    limits = [limit or None for limit in key.limits]
+    return {
+        "tenant": key.owner,
+        "key": key.name,
+        "state": _state(key),
+        "scopes": ",".join(sorted(key.scopes, reverse=True)),
+        "requests_per_minute": limits[0],
+        "concurrency": limits[1],
+    }
 
 
 def _state(key: Key) -> str:

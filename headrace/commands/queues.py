@@ -1,4 +1,4 @@
-"""`headrace queues`: list, register, pause, set and purge queues, over HTTP."""
+"""`headrace queues`: list, register, pause, configure and purge queues, over HTTP."""
 
 from __future__ import annotations
 
@@ -7,29 +7,43 @@ from typing import Any, TypeVar
 
 import click
 
-from headrace.client import Api, json_option, named, show, show_members, show_table
+from headrace.client import AdminClient, path_segment
 from headrace.commands.batches import api_options
 from headrace.options import reported
+from headrace.output import Column, Output, json_output, output_option, show, show_members, show_table
 
 F = TypeVar("F", bound=Callable[..., Any])
-MOST = 10_000
-COLUMNS = {
-    "queue": "name", "served by": "served_by", "paused": "paused", "online": "waiting.online",
-    "offline": "waiting.offline", "at most": "max_waiting",
-    "width": "width", "concurrency": "concurrency", "retention s": "result_retention_s",
-    "endpoint": "endpoint", "owner": "owner",
-}  # fmt: skip
+MAX_QUEUES = 10_000
+COLUMNS = (
+    Column("queue", "name"),
+    Column("paused", "paused", 1),
+    Column("online", "waiting.online", 1),
+    Column("offline", "waiting.offline", 1),
+    Column("max-depth", "max_waiting", 2),
+    Column("served-by", "served_by", 2),
+    Column("concurrency", "concurrency", 3),
+    Column("owner", "owner", 4),
+    Column("width", "width", 5),
+    Column("retention-s", "result_retention_s", 6),
+    Column("endpoint", "endpoint", 7),
+)
 
 
 def settings_options(command: F) -> F:
-    """Add the settings of a queue."""
+    """Add the options that set a queue's limits."""
     for option in (
         click.option(
-            "--retention", type=click.IntRange(0), metavar="SECONDS", help="How long results are kept; 0: as usual."
+            "--retention", type=click.IntRange(0), metavar="SECONDS", help="Retention of results; 0: the default."
         ),
-        click.option("--concurrency", type=click.IntRange(0), help="Most calls at once per dispatcher; 0: no limit."),
-        click.option("--max-waiting", type=click.IntRange(0), help="Most tasks of a level that may wait; 0: no limit."),
-        click.option("--width", type=click.IntRange(0), help="Partitions its tasks spread over; 0: all. Only grows."),
+        click.option(
+            "--concurrency", type=click.IntRange(0), help="Maximum concurrent calls per dispatcher; 0: no limit."
+        ),
+        click.option("--max-waiting", type=click.IntRange(0), help="Maximum queued tasks per level; 0: no limit."),
+        click.option(
+            "--width",
+            type=click.IntRange(0),
+            help="Partitions its tasks are spread over; 0: all. Can only be increased.",
+        ),
     ):
         command = option(command)
     return command
@@ -37,106 +51,108 @@ def settings_options(command: F) -> F:
 
 @click.group()
 def queues() -> None:
-    """Look at queues, pause and resume them, set their limits, and purge what waits.
+    """List, pause, resume, configure and purge queues.
 
-    A queue that is paused still accepts tasks; they stay queued, running calls finish, and nothing more is handed out.
+    A paused queue still accepts tasks; they stay queued, running calls finish, and no new calls start.
     """
 
 
 @queues.command(name="list")
-@json_option
+@output_option
 @api_options
-def list_(url: str, api_key: str, as_json: bool) -> None:
-    """List queues with what waits for a dispatcher in each."""
-    with reported(), Api(url, api_key) as api:
-        found = list(api.pages("queues", most=MOST))
-    show_table(found, COLUMNS, as_json=as_json, nothing="No queue is registered; the first task registers its own.")
+def list_(url: str, api_key: str, output: Output) -> None:
+    """List queues with the number of queued tasks."""
+    with reported(), AdminClient(url, api_key) as api:
+        found = list(api.pages("queues", most=MAX_QUEUES))
+    show_table(found, COLUMNS, output=output, nothing="No queues found.")
 
 
 @queues.command(name="show")
 @click.argument("name")
-@json_option
+@json_output
 @api_options
 def show_(name: str, url: str, api_key: str, as_json: bool) -> None:
-    """Show a queue: its settings, what waits in it, and how much may."""
-    with reported(), Api(url, api_key) as api:
-        show_members(api.get(f"queues/{named(name)}"), as_json=as_json)
+    """Show the settings of a queue, its queued tasks and its limits."""
+    with reported(), AdminClient(url, api_key) as api:
+        show_members(api.get(f"queues/{path_segment(name)}"), as_json=as_json)
 
 
 @queues.command()
 @click.argument("name")
-@click.option("--endpoint", metavar="PATH", help="What its tasks call, such as /v1/chat/completions.")
-@click.option("--served-by", type=click.Choice(["dispatcher", "workers"]), help="Who runs its tasks.  [dispatcher]")
-@click.option("--paused", is_flag=True, help="Begin paused.")
+@click.option("--endpoint", metavar="PATH", help="Endpoint of its tasks, such as /v1/chat/completions.")
+@click.option("--served-by", type=click.Choice(["dispatcher", "workers"]), help="What runs its tasks.  [dispatcher]")
+@click.option("--paused", is_flag=True, help="Register it paused.")
 @settings_options
-@json_option
+@json_output
 @api_options
 def register(
     name: str, endpoint: str | None, served_by: str | None, paused: bool, width: int | None, concurrency: int | None,
     retention: int | None, max_waiting: int | None, url: str, api_key: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Register a queue with settings; without this its first task does, with none."""
+    """Register a queue with settings. Otherwise its first task registers it with the defaults."""
     body = {
         "name": name, "endpoint": endpoint, "served_by": served_by, "paused": paused or None, "width": width,
         "concurrency": concurrency, "result_retention_s": retention, "max_waiting": max_waiting,
     }  # fmt: skip
-    with reported(), Api(url, api_key) as api:
+    with reported(), AdminClient(url, api_key) as api:
         show(api.post("queues", body), as_json=as_json, sentence=f"Queue {name} is registered.")
 
 
 @queues.command()
 @click.argument("name")
-@json_option
+@json_output
 @api_options
 def pause(name: str, url: str, api_key: str, as_json: bool) -> None:
-    """Hand out nothing more of a queue; its tasks stay queued and running calls finish."""
+    """Pause a queue: its tasks stay queued, and running calls finish."""
     _change(name, {"paused": True}, url, api_key, as_json, f"Queue {name} is paused.")
 
 
 @queues.command()
 @click.argument("name")
-@json_option
+@json_output
 @api_options
 def resume(name: str, url: str, api_key: str, as_json: bool) -> None:
-    """Go on with a paused queue."""
-    _change(name, {"paused": False}, url, api_key, as_json, f"Queue {name} goes on.")
+    """Resume a paused queue."""
+    _change(name, {"paused": False}, url, api_key, as_json, f"Queue {name} is resumed.")
 
 
 @queues.command(name="set")
 @click.argument("name")
 @settings_options
-@json_option
+@json_output
 @api_options
 def set_(
     name: str, width: int | None, concurrency: int | None, retention: int | None, max_waiting: int | None, url: str,
     api_key: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Set the limits of a queue; those that are not named stay."""
+    """Set the limits of a queue; options that are not given stay unchanged."""
     settings = {
         "width": width, "concurrency": concurrency, "result_retention_s": retention, "max_waiting": max_waiting,
     }  # fmt: skip
     if not any(value is not None for value in settings.values()):
         raise click.UsageError("name at least one of --width, --concurrency, --retention and --max-waiting")
-    _change(name, settings, url, api_key, as_json, f"Queue {name} is set.")
+    _change(name, settings, url, api_key, as_json, f"Queue {name} is updated.")
 
 
 @queues.command()
 @click.argument("name")
 @click.option("--level", type=click.Choice(["online", "offline"]), help="Only this level.")
-@click.option("--wait", type=click.IntRange(0, 60), default=30, show_default=True, help="Seconds to wait for the end.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@json_option
+@click.option(
+    "--wait", type=click.IntRange(0, 60), default=30, show_default=True, help="Seconds to wait for the purge to finish."
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@json_output
 @api_options
 def purge(name: str, level: str | None, wait: int, yes: bool, url: str, api_key: str, as_json: bool) -> None:
-    """Cancel every task that waits in a queue now; what runs goes on."""
+    """Cancel all queued tasks of a queue; running tasks are not affected."""
     if not yes:
-        click.confirm(f"Cancel everything that waits in {name}?", abort=True, err=True)
-    with reported(), Api(url, api_key) as api:
-        told = api.post(f"queues/{named(name)}/purge", {"level": level, "wait_s": wait})
-    rest = "" if told["done"] else f" {told['left']} are left; it goes on by itself."
-    show(told, as_json=as_json, sentence=f"{told['purged']} waiting tasks of {name} are cancelled.{rest}")
+        click.confirm(f"Cancel all queued tasks of {name}?", abort=True, err=True)
+    with reported(), AdminClient(url, api_key) as api:
+        purged = api.post(f"queues/{path_segment(name)}/purge", {"level": level, "wait_s": wait})
+    rest = "" if purged["done"] else f" {purged['left']} are left; the purge continues in the background."
+    show(purged, as_json=as_json, sentence=f"{purged['purged']} queued tasks of {name} are cancelled.{rest}")
 
 
 def _change(name: str, body: dict[str, Any], url: str, api_key: str, as_json: bool, sentence: str) -> None:
-    with reported(), Api(url, api_key) as api:
-        show(api.patch(f"queues/{named(name)}", body), as_json=as_json, sentence=sentence)
+    with reported(), AdminClient(url, api_key) as api:
+        show(api.patch(f"queues/{path_segment(name)}", body), as_json=as_json, sentence=sentence)

@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 
 from core.errors import ConfigError, NotFound, Unavailable
 from core.settings.loader import LOCAL_KEY
 from core.settings.models import Settings
 from core.storage.blobs import open_blobs
 from headrace.options import RunsByDefault, config_option, key_option, load_here, reported, settings_here
+from headrace.output import json_output, print_lines
 from headrace.replay import state as states
 from headrace.replay import tables
 from headrace.replay.answers import Comparison, Which, compared
@@ -31,7 +31,6 @@ from headrace.replay.state import State, Target
 from headrace.replay.worker import Place, Worker
 
 LOCAL_URL = "http://127.0.0.1:8080"
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 name_option = click.option("--name", metavar="NAME", help="What the replay is called.  [from the time]")
 state_option = click.option(
     "--state", type=click.Path(dir_okay=False, path_type=Path), metavar="PATH",
@@ -60,7 +59,7 @@ def replay() -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @name_option
 @state_option
-@json_option
+@json_output
 @config_option
 def run_(
     into: str | None,
@@ -112,7 +111,7 @@ def run_(
 @click.option("--queue", metavar="QUEUE", help="Everything that was ever repeated into this queue, instead.")
 @click.option("--from", "since", metavar="TIME", help="With --queue: since this time.  [all that is kept]")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="PATH", help="A JSON line per task.")
-@json_option
+@json_output
 @config_option
 def diff(
     name: str | None,
@@ -153,7 +152,7 @@ def diff(
         ]
         click.echo(json.dumps({"tasks": len(found.pairs), "pending": pending, **total, "groups": rows}, indent=2))
         return
-    Console().print(tables.comparison_table(groups))
+    print_lines(tables.comparison_table(groups))
     if pending:
         click.echo(f"{pending:,} repetitions have no outcome yet: they wait, run, or were twins by their key.")
     if found.superseded:
@@ -242,11 +241,8 @@ def _show_survey(settings: Settings, found: Survey, *, model_to: str | None, as_
         more = {"read": found.read, "passed_over": found.passed_over, "missing_ids": found.missing_ids}
         click.echo(json.dumps({**said, **more, "notes": found.notes}, indent=2))
         return
-    console = Console()
-    for table in tables.survey_tables(found, settings.models, model_to=model_to):
-        console.print(table)
-    for note in tables.survey_notes(found):
-        click.echo(note)
+    print_lines(tables.survey_tables(found, settings.models, model_to=model_to))
+    print_lines(tables.survey_notes(found))
 
 
 def _run(settings: Settings, path: Path, order: Order, rate: float | None) -> State:

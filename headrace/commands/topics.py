@@ -1,4 +1,4 @@
-"""`headrace topics`: create the declared topics, and compare them with what the broker has."""
+"""`headrace topics`: create the declared topics, and compare them with the topics of the broker."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from core.asyncapi import document
 from core.kafka.admin import Change, apply_topics, diff_topics
@@ -18,49 +15,49 @@ from core.kafka.work_topics import apply_work, diff_work
 from core.schema_registry.register import lacking_schemas, register_schemas
 from core.settings.models import Settings
 from headrace.options import config_option, load_here, reported, settings_here
+from headrace.output import Column, Output, output_option, show_table
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+COLUMNS = (Column("topic", "topic"), Column("what", "what"), Column("is", "was"), Column("declared", "wanted"))
 
 
 @click.group()
 def topics() -> None:
     """Create and check the Kafka topics.
 
-    Nothing is created by accident: the broker's own auto-creation is never relied on, and the roles wait until the
-    declared topics are there. `headrace up` applies them by itself; on a cluster run `headrace topics apply` once per
-    release, with an account that may create topics and change their settings.
+    Headrace does not rely on the broker's automatic topic creation; the roles wait until the declared topics exist.
+    `headrace up` applies them; on a cluster run `headrace topics apply` once per release, with an account that may
+    create topics and change their settings.
     """
 
 
 @topics.command()
 @config_option
-@json_option
-def apply(config: Path | None, as_json: bool) -> None:
+@output_option
+def apply(config: Path | None, output: Output) -> None:
     """Create missing topics and set differing topic settings.
 
-    Safe to repeat: a second run changes nothing. The number of partitions of an existing topic is never changed, for
-    the home of every task depends on it; such a difference stays visible in `headrace topics diff`. Only work topics
-    are widened, and those of registered queues are made again when they are gone.
+    Idempotent: a second run changes nothing. The number of partitions of an existing topic is never changed, because
+    the partition of every task depends on it; such a difference stays visible in `headrace topics diff`. Only work
+    topics get more partitions, and missing ones of registered queues are created again.
 
-    With kafka.registry_url the schemas are registered in that schema registry, too, under the ids that records carry.
+    With kafka.registry_url the schemas are also registered in that schema registry, under the ids that records carry.
     """
     with reported():
         changes = asyncio.run(_apply(settings_here(config)))
-        _show(changes, as_json=as_json, nothing="All topics are as declared.")
+        _show(changes, output=output, nothing="All topics are as declared.")
 
 
 @topics.command()
 @config_option
-@json_option
-def diff(config: Path | None, as_json: bool) -> None:
+@output_option
+def diff(config: Path | None, output: Output) -> None:
     """Compare the broker's topics with the declared ones; exit code 1 when something differs.
 
-    For a deployment check: `headrace topics diff && start the roles`. With kafka.registry_url it tells which schemas
-    that registry lacks, too.
+    For deployment checks. With kafka.registry_url it also lists the schemas that are missing in that registry.
     """
     with reported():
         changes = asyncio.run(_diff(settings_here(config)))
-        _show(changes, as_json=as_json, nothing="No difference.")
+        _show(changes, output=output, nothing="No differences.")
     if changes:
         raise SystemExit(1)
 
@@ -70,7 +67,7 @@ def diff(config: Path | None, as_json: bool) -> None:
 def asyncapi(config: Path | None) -> None:
     """Print the AsyncAPI document: every topic with its records.
 
-    For code generators and catalogues. The ingress serves the same at /asyncapi.json, without the broker's address.
+    For code generators and catalogs. The ingress serves the same at /asyncapi.json, without the broker's address.
     """
     with reported():
         settings = load_here(config)
@@ -90,18 +87,8 @@ async def _diff(settings: Settings) -> list[Change]:
 
 
 def _progress(text: str) -> None:
-    click.echo(text, err=True)  # standard output is for the table, or for the program that reads the JSON
+    click.echo(text, err=True)  # standard output is for the table or the JSON
 
 
-def _show(changes: Sequence[Change], *, as_json: bool, nothing: str) -> None:
-    if as_json:
-        click.echo(json.dumps([change._asdict() for change in changes], indent=2))
-        return
-    if not changes:
-        click.echo(nothing)
-        return
-    # Folded, because a topic's name that is cut off cannot be copied.
-    table = Table(*(Column(name, overflow="fold") for name in ("topic", "what", "is", "declared")))
-    for change in changes:
-        table.add_row(*map(Text, change))
-    Console().print(table)
+def _show(changes: Sequence[Change], *, output: Output, nothing: str) -> None:
+    show_table([change._asdict() for change in changes], COLUMNS, output=output, nothing=nothing)

@@ -1,4 +1,4 @@
-"""`headrace webhooks`: what became of callbacks, and sending them again, straight from Kafka."""
+"""`headrace webhooks`: list webhook deliveries and resend them, read from Kafka directly."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from urllib.parse import urlsplit
 
 import click
 from aiokafka import TopicPartition
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from core import deliveries
 from core.errors import NotFound, Unavailable
@@ -23,6 +20,7 @@ from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
 from core.settings.models import Settings
 from headrace.options import config_option, reported, settings_here
+from headrace.output import Column, Output, output_option, show_table
 from schemas import ids, topics
 from schemas.codec import DELIVERY, SchemaError
 from schemas.framing import FramingError
@@ -31,49 +29,54 @@ from schemas.records import Delivery
 STATES = ("pending", "delivered", "failed", "disabled")
 DEAD = ("failed", "disabled")
 UNBOUNDED_MS = 0
-COLUMNS = ("task", "event", "state", "tries", "last", "next", "url")
+COLUMNS = (
+    Column("task", "task_id"),
+    Column("event", "event", 1),
+    Column("state", "state"),
+    Column("attempts", "made", 4),
+    Column("next", "next", 5),
+    Column("last", "last", 3, text=True),
+    Column("url", "url", 2),
+)
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-host_option = click.option("--host", metavar="HOST", help="Only callbacks to this host, HOST or HOST:PORT.")
+host_option = click.option("--host", metavar="HOST", help="Only deliveries to this host, HOST or HOST:PORT.")
 
 
 @click.group()
 def webhooks() -> None:
-    """Look at callbacks and send them again.
+    """List webhook deliveries and resend them.
 
-    What is given up is a dead letter, too; sending it again needs its result, which is kept for seven days.
+    A delivery that failed for good is also a dead letter. A resend needs the task's result, which is retained for seven
+    days.
     """
 
 
 @webhooks.command(name="list")
 @click.option("--state", type=click.Choice(STATES), multiple=True, help="Only these; may be repeated.")
 @host_option
-@json_option
+@output_option
 @config_option
-def list_(state: tuple[str, ...], host: str | None, as_json: bool, config: Path | None) -> None:
-    """List callbacks with their last attempt, and when the next one is due."""
+def list_(state: tuple[str, ...], host: str | None, output: Output, config: Path | None) -> None:
+    """List deliveries with their last attempt, and when the next one is due."""
     with reported():
         settings = settings_here(config)
         found = asyncio.run(_read(settings, lambda one: _fits(one, state or STATES, host)))
-    if as_json:
+    if output == "json":
         click.echo(json.dumps([_plain(one) for one in found], indent=2))
         return
-    table = Table(
-        *(Column(name, overflow="fold") for name in ("task", "event", "state", "tries", "last", "next", "url"))
-    )
-    for one in found:
-        last = one["attempts"][-1]["reason"] if one["attempts"] else ""
-        cells = (one["task_id"], one["event"], one["state"], str(one["made"]), last, _moment(one["due_ms"]), one["url"])
-        table.add_row(*map(Text, cells))
-    Console().print(table)
+    rows = [
+        {**one, "last": one["attempts"][-1]["reason"] if one["attempts"] else "", "next": _moment(one["due_ms"])}
+        for one in found
+    ]
+    show_table(rows, COLUMNS, output=output, nothing="No deliveries found.")
 
 
 @webhooks.command()
 @click.argument("task_id", metavar="ID")
-@click.option("--event", metavar="EVENT", help="The callback to send again; without it that of the outcome.")
+@click.option("--event", metavar="EVENT", help="The event to send again; without it that of the outcome.")
 @config_option
 def resend(task_id: str, event: str | None, config: Path | None) -> None:
-    """Send the callback of a task or a batch again, at once and with all its attempts."""
+    """Resend the webhook of a task or a batch now, with all its attempts."""
     with reported():
         settings = settings_here(config)
         wanted = (event,) if event else (*deliveries.OUTCOMES, *deliveries.BATCH_OUTCOMES)
@@ -81,20 +84,20 @@ def resend(task_id: str, event: str | None, config: Path | None) -> None:
             home = ids.home_of(task_id)
             key = ids.spelled(task_id)
         except ids.IdError:
-            raise NotFound(f"{task_id} is no id of a task or a batch") from None
+            raise NotFound(f"{task_id} is not the id of a task or a batch") from None
         found = asyncio.run(_send(settings, lambda one: one["task_id"] == key and one["event"] in wanted, only=home))
         if not found:
-            raise NotFound(f"no callback of {task_id} is known; it may be older than eight days")
-    click.echo(f"{found[0]['id']} is sent again.")
+            raise NotFound(f"there is no delivery of {task_id}; it may be older than eight days")
+    click.echo(f"{found[0]['id']} is resent.")
 
 
 @webhooks.command()
 @host_option
-@click.option("--owner", metavar="TENANT", help="Only callbacks of this tenant.")
-@click.option("--dry-run", is_flag=True, help="Only say how many there are.")
+@click.option("--owner", metavar="TENANT", help="Only deliveries of this tenant.")
+@click.option("--dry-run", is_flag=True, help="Only print how many there are.")
 @config_option
 def redrive(host: str | None, owner: str | None, dry_run: bool, config: Path | None) -> None:
-    """Send everything again that was given up and not delivered since."""
+    """Resend all deliveries that failed for good and were not delivered since."""
 
     def chosen(one: Delivery) -> bool:
         # Progress is tried once, and outdated soon after.
@@ -103,7 +106,7 @@ def redrive(host: str | None, owner: str | None, dry_run: bool, config: Path | N
     with reported():
         settings = settings_here(config)
         found = asyncio.run(_read(settings, chosen) if dry_run else _send(settings, chosen))
-    click.echo(f"{len(found)} callbacks {'would be' if dry_run else 'are'} sent again.")
+    click.echo(f"{len(found)} deliveries {'would be' if dry_run else 'are'} resent.")
 
 
 def _fits(one: Delivery, states: Sequence[str], host: str | None) -> bool:
@@ -112,7 +115,7 @@ def _fits(one: Delivery, states: Sequence[str], host: str | None) -> bool:
 
 
 async def _read(settings: Settings, chosen: Callable[[Delivery], bool], only: int | None = None) -> list[Delivery]:
-    """Return the newest rows of the deliveries that are chosen, the oldest first; `only` names one partition."""
+    """Return the current state of the selected deliveries, oldest first; `only` names one partition."""
     topic = settings.topic(topics.DELIVERIES)
     async with _lookup(settings, topic) as lookup:
         newest: dict[bytes, Delivery] = {}
@@ -123,7 +126,7 @@ async def _read(settings: Settings, chosen: Callable[[Delivery], bool], only: in
                 try:
                     one = DELIVERY.decode(record.value)
                 except (FramingError, SchemaError):
-                    continue  # a stray record of somebody else's must not hide all others
+                    continue  # a foreign record must not hide all others
                 newest.pop(record.key, None)
                 if chosen(one):
                     newest[record.key] = one
@@ -138,7 +141,7 @@ async def _send(settings: Settings, chosen: Callable[[Delivery], bool], only: in
         for one in found:
             now_ms = time.time_ns() // 1_000_000
             round_ = deliveries.resent(one, now_ms=now_ms)
-            # The row first: whatever the sender writes of this round comes after it.
+            # The state record first: what the sender writes about this round comes after it.
             await producer.send(*deliveries.row(settings, round_, now_ms=now_ms))
             await producer.send(*deliveries.retry_record(settings, round_, delay_s=0, now_ms=now_ms))
     finally:

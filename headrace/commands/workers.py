@@ -1,4 +1,4 @@
-"""`headrace workers`: who works on what, over HTTP."""
+"""`headrace workers`: the processes that run tasks, over HTTP."""
 
 from __future__ import annotations
 
@@ -6,42 +6,53 @@ import json
 
 import click
 
-from headrace.client import Api, json_option, show_table
+from headrace.client import AdminClient
 from headrace.commands.batches import api_options
 from headrace.options import reported
+from headrace.output import Column, Output, output_option, show_table
 
-DISPATCHERS = {
-    "dispatcher": "name", "running": "running", "upstreams up": "upstreams_up", "last heartbeat": "last_heartbeat_at",
-    "partitions": "partitions",
-}  # fmt: skip
-SCHEDULERS = {"scheduler": "name", "level": "level", "partitions": "partitions", "last heard": "last_heard_at"}
-OTHERS = {"other consumer": "name", "queues": "queues"}
-PULLERS = {
-    "pull workers": "name", "queue": "queue", "level": "level", "running": "running",
-    "next lease ends": "next_lease_ends_at",
-}  # fmt: skip
+DISPATCHERS = (
+    Column("dispatcher", "name"),
+    Column("running", "running", 1),
+    Column("upstreams-up", "upstreams_up", 2),
+    Column("last-heartbeat", "last_heartbeat_at", 1),
+    Column("partitions", "partitions", 3),
+)
+SCHEDULERS = (
+    Column("scheduler", "name"),
+    Column("level", "level", 1),
+    Column("last-heartbeat", "last_heard_at", 2),
+    Column("partitions", "partitions", 3),
+)
+OTHERS = (Column("other-consumer", "name"), Column("queues", "queues", 1))
+PULLERS = (
+    Column("pull-worker", "name"),
+    Column("queue", "queue", 1),
+    Column("level", "level", 3),
+    Column("running", "running", 1),
+    Column("next-lease-end", "next_lease_ends_at", 2),
+)
 
 
 @click.group()
 def workers() -> None:
-    """Look at the processes that do the work."""
+    """List the processes that run tasks."""
 
 
 @workers.command(name="list")
-@json_option
+@output_option
 @api_options
-def list_(url: str, api_key: str, as_json: bool) -> None:
-    """List dispatchers, schedulers, and what workers hold that fetch tasks over HTTP."""
-    with reported(), Api(url, api_key) as api:
-        told = api.get("workers")
-    if as_json:
-        click.echo(json.dumps(told, indent=2))
+def list_(url: str, api_key: str, output: Output) -> None:
+    """List dispatchers, schedulers and pull workers."""
+    with reported(), AdminClient(url, api_key) as api:
+        found = api.get("workers")
+    if output == "json":
+        click.echo(json.dumps(found, indent=2))
         return
-    show_table(told["dispatchers"], DISPATCHERS, as_json=False, nothing="No dispatcher was heard within 10 s.")
-    show_table(told["schedulers"], SCHEDULERS, as_json=False, nothing="No scheduler was heard within 10 s.")
-    for name, columns in (
-        ("other_consumers", {"other consumer": "name", "queues": "queues"}),
-        ("pull_workers", PULLERS),
-    ):
-        if told[name]:
-            show_table(told[name], columns, as_json=False, nothing="")
+    show_table(found["dispatchers"], DISPATCHERS, output=output, nothing="No dispatcher heartbeat in the last 10 s.")
+    click.echo()
+    show_table(found["schedulers"], SCHEDULERS, output=output, nothing="No scheduler heartbeat in the last 10 s.")
+    for name, columns in (("other_consumers", OTHERS), ("pull_workers", PULLERS)):
+        if found[name]:
+            click.echo()
+            show_table(found[name], columns, output=output, nothing="")

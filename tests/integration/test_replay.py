@@ -109,7 +109,7 @@ async def test_nothing_runs_again_before_somebody_says_yes(site: ReplaySite) -> 
     before = await site.ends_of(topics.tasks(1))
     refused = await site.run("run", "--queue", "asked", "--into", "live")
     assert refused.code == 1
-    assert "3 tasks chosen" in refused.out
+    assert "3 tasks selected" in refused.out
     assert "Aborted" in refused.err
     nowhere = await site.run("run", "--queue", "asked", "--yes")
     assert (nowhere.code, "--into live" in nowhere.err) == (1, True)

@@ -59,7 +59,7 @@ async def test_submit_and_wait_prints_the_answers(served: Served, requests: Path
     options = ("--model", "m", "--queue", "night", "--window", "2d", "--metadata", "a=b=c", "--wait")
     ran, batch_id = await asyncio.gather(run(served, "submit", str(requests), *options), completed(served.memory))
     assert (ran.exit_code, ran.stdout) == (0, '{"custom_id":"a"}\n'), ran.output
-    assert f"{batch_id} completed: 1 of 2 requests with a good answer, 1 failed" in ran.stderr
+    assert f"{batch_id} completed: 1 of 2 requests completed, 1 failed" in ran.stderr
     assert f"headrace batches output {batch_id} --errors" in ran.stderr
     row = proposed(served.memory, batch_id)
     assert (row["replace"], row["queue"], row["completion_window"]) == (b'{"model":"m"}', "night", "2d")
@@ -94,7 +94,7 @@ async def test_a_file_with_faults_is_told_line_by_line(served: Served, requests:
 async def test_submit_list_show_output_and_cancel(served: Served, requests: Path, tmp_path: Path) -> None:
     submitted = await run(served, "submit", str(requests))
     batch_id = await first_batch(served.memory)
-    assert submitted.stdout.startswith(f"{batch_id} is accepted. See how it goes: headrace batches show {batch_id}")
+    assert submitted.stdout.startswith(f"{batch_id} is accepted. Check its progress: headrace batches show {batch_id}")
     await moved(served.memory, batch_id, state="in_progress", total=2, fed=2, completed=1)
     listed = await run(served, "list")
     assert batch_id in listed.stdout

@@ -5,16 +5,17 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from headrace.client import Api, ApiError, Unreachable, cell, named
+from headrace.client import AdminClient, ApiError, Unreachable, path_segment
+from headrace.output import cell
 
 
-def api(answer: httpx.Response | Exception) -> Api:
+def api(answer: httpx.Response | Exception) -> AdminClient:
     def transport(_: httpx.Request) -> httpx.Response:
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    return Api("http://here/v1", "sk", transport=httpx.MockTransport(transport))
+    return AdminClient("http://here/v1", "sk", transport=httpx.MockTransport(transport))
 
 
 def test_pages_are_put_together_up_to_what_is_wanted() -> None:
@@ -27,7 +28,7 @@ def test_pages_are_put_together_up_to_what_is_wanted() -> None:
         data = [{"n": number} for number in range(begin, begin + count)]
         return httpx.Response(200, json={"data": data, "next_cursor": str(begin + count)})
 
-    with Api("http://here", "sk", transport=httpx.MockTransport(transport)) as made:
+    with AdminClient("http://here", "sk", transport=httpx.MockTransport(transport)) as made:
         found = [one["n"] for one in made.pages("tasks", most=250, queue="chat", level=None)]
     assert found == list(range(250))
     assert asked == [
@@ -53,4 +54,4 @@ def test_an_ingress_that_is_not_there_is_told_apart() -> None:
 
 def test_values_are_shown_for_people_and_names_stay_in_their_place() -> None:
     assert [cell(value) for value in (None, True, False, 5, {"a": 1})] == ["", "yes", "no", "5", '{"a": 1}']
-    assert named("../a b?") == "..%2Fa%20b%3F"
+    assert path_segment("../a b?") == "..%2Fa%20b%3F"

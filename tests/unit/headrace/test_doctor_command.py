@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from headrace.client import Api
+from headrace.client import AdminClient
 from headrace.commands import doctor
 
 URL = "http://there:81/a b"
@@ -18,11 +18,11 @@ STEPS = (
 
 
 def test_commands_over_http_are_told_where_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    def get(_: Api, path: str) -> Any:
+    def get(_: AdminClient, path: str) -> Any:
         assert path == "doctor"
         return {"healthy": True, "data": [{"weight": "note", "what": "", "next_step": step} for step in STEPS]}
 
-    monkeypatch.setattr(Api, "get", get)
+    monkeypatch.setattr(AdminClient, "get", get)
     told = CliRunner().invoke(doctor.doctor, ["--url", URL])
     assert told.exit_code == 0, told.output
     assert "next: `headrace queues set night --concurrency N --url 'http://there:81/a b'`, or start" in told.stdout

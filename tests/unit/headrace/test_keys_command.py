@@ -29,7 +29,7 @@ def test_new_keys_work_with_the_lines_that_are_printed(tmp_path: Path) -> None:
     ):
         shown = run("new", *options).stdout
         key, sentence, lines = shown.split("\n\n")
-        assert "not shown again" in sentence
+        assert "not printed again" in sentence
         assert key not in lines
         made.append(key)
         with file.open("a") as out:
@@ -40,7 +40,7 @@ def test_new_keys_work_with_the_lines_that_are_printed(tmp_path: Path) -> None:
     assert (second.owner, second.scopes, second.limits.concurrency) == ("acme", {"read"}, 5)
     assert (third.owner, third.limits.requests_per_minute) == ("b.c", 60)
     listed = run("list", HEADRACE_AUTH_KEYS_FILE=str(file), HEADRACE_AUTH_API_KEYS="sk-plain", COLUMNS="200").stdout
-    for words in ("acme/web", "submit read", "b.c", "until 2999-01-31", f"key-{sha256(b'sk-plain').hexdigest()[:12]}"):
+    for words in ("acme/web", "submit,read", "b.c", "until 2999-01-31", f"key-{sha256(b'sk-plain').hexdigest()[:12]}"):
         assert words in listed
     for key in (*made, "sk-plain"):
         assert key not in listed

@@ -49,7 +49,7 @@ def test_what_was_given_up_is_redriven_except_for_progress(
 
     monkeypatch.setattr(webhooks, "_read", read)
     done = CliRunner().invoke(webhooks.redrive, ["--dry-run", *options])
-    assert (done.exit_code, done.output) == (0, f"{count} callbacks would be sent again.\n")
+    assert (done.exit_code, done.output) == (0, f"{count} deliveries would be resent.\n")
 
 
 def test_a_stray_record_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
