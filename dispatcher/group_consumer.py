@@ -16,8 +16,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
 from core.clock import Deadline, epoch_ms
+from core.kafka.aiokafka_patches import client_of, on_heartbeat, wait_for_metadata
 from core.kafka.fetching import COMMITTED, patch_fetching, position_of
-from core.kafka.heartbeats import on_heartbeat
 from core.settings.models import Settings
 from dispatcher import metrics
 from dispatcher.offset_tracker import Claims
@@ -129,7 +129,7 @@ class GroupReader:
         gone = any(not self._consumer.partitions_for_topic(topic) for topic in self._topics)
         if gone and time.monotonic() - self._asked_at > LOST_S:
             self._asked_at = time.monotonic()
-            self._consumer._client.force_metadata_update()  # noqa: SLF001
+            client_of(self._consumer).force_metadata_update()
 
     async def _ours(self, taken: list[Taken]) -> list[Taken]:
         """Leave out what another member has by now; whoever was frozen reads on until the group tells it so.
@@ -230,7 +230,7 @@ class GroupReader:
             for topic in self._topics:
                 # A topic made a moment ago is not in the first metadata, and a member that joins without it is
                 # given nothing until the metadata is refreshed minutes later.
-                await consumer._client._wait_on_metadata(topic)  # noqa: SLF001
+                await wait_for_metadata(consumer, topic)
             consumer.subscribe(topics=list(self._topics), listener=_Listener(self))
         except BaseException:
             await _stop(consumer, BACKOFF_S)

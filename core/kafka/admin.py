@@ -20,6 +20,7 @@ from aiokafka.errors import (
 
 from core.errors import ConfigError, Unavailable
 from core.kafka import codecs
+from core.kafka.aiokafka_patches import send_request
 from core.kafka.log_reader import LogReader
 from core.kafka.offsets import widths_asked, widths_of
 from core.settings.models import Settings
@@ -110,7 +111,7 @@ async def partition_counts(client: AIOKafkaAdminClient, names: Iterable[str] | N
     if asked == []:
         return {}
     # Not describe_topics: on a broker with auto.create.topics.enable that creates the topics it asks for.
-    return widths_of(await client._send_request(widths_asked(asked)))  # noqa: SLF001
+    return widths_of(await send_request(client, widths_asked(asked)))
 
 
 async def ensure_topics(settings: Settings, topics: Sequence[Topic]) -> list[str]:

@@ -1,29 +1,106 @@
-"""A mend of aiokafka for uvloop: a request on a connection that has just broken fails as Kafka's errors do.
+"""All private parts of aiokafka that Headrace depends on, in one module; canary tests check that they still exist.
 
-aiokafka expects an OSError of a write; uvloop raises a RuntimeError as long as aiokafka has not noticed the break. When
-a broker is killed in that moment, it ends aiokafka's task that refreshes the metadata, without a word in any log. From
-then on every search for a group's coordinator waits for ever: no commit, no heartbeat, and after its session the group
-gives the partitions to another member, while this one goes on with them as if nothing had happened.
+What is replaced is in `patch_connections` here and in core/kafka/fetching.py; everything else reads or calls what has
+no public name. An update of aiokafka that changes one of them fails tests/unit/core/kafka/test_aiokafka_patches.py.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Collection
 from typing import Any
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, KafkaError
+
+log = logging.getLogger(__name__)
 
 _send = AIOKafkaConnection.send
 
 
 def patch_connections() -> None:
-    """Mend every connection of this process, those that are open too; a second call does nothing."""
-    AIOKafkaConnection.send = _mended
+    """Make requests on a connection that has just broken fail with a KafkaError on uvloop; idempotent.
+
+    aiokafka expects an OSError from a write; uvloop raises a RuntimeError until aiokafka has noticed the break. When a
+    broker is killed in that moment, the error ends aiokafka's task that refreshes the metadata, without a log line.
+    From then on every search for a group coordinator waits for ever: no commit, no heartbeat, and after its session the
+    group assigns the partitions to another member, while this one continues with them.
+    """
+    AIOKafkaConnection.send = _send_or_kafka_error
 
 
-def _mended(self: Any, request: Any, expect_response: bool = True) -> Any:
+def _send_or_kafka_error(self: Any, request: Any, expect_response: bool = True) -> Any:
     try:
         return _send(self, request, expect_response)
     except RuntimeError as error:
         self.close(reason=CloseReason.CONNECTION_BROKEN)
         raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
+
+
+def client_of(owner: Any) -> Any:
+    """Return the AIOKafkaClient of a consumer or of an admin client: its requests to a node have no public way."""
+    return owner._client  # noqa: SLF001
+
+
+async def send_request(admin: Any, request: Any) -> Any:
+    """Send a request of an admin client to any node."""
+    return await admin._send_request(request)  # noqa: SLF001
+
+
+async def refresh_metadata(consumer: Any, topic: str) -> None:
+    """Fetch the metadata, and wait until a topic is part of it: that of a new topic is not in the first metadata."""
+    await client_of(consumer).force_metadata_update()
+    await wait_for_metadata(consumer, topic)
+
+
+async def wait_for_metadata(consumer: Any, topic: str) -> None:
+    """Wait until the metadata has a topic; `partitions_for_topic` reads only the cache."""
+    await client_of(consumer)._wait_on_metadata(topic)  # noqa: SLF001
+
+
+async def add_topics(client: Any, topics: Collection[str]) -> None:
+    """Add topics to those whose metadata a client keeps; the public call replaces them."""
+    known = client._topics  # noqa: SLF001
+    if not set(topics) <= known:
+        await client.set_topics({*known, *topics})
+
+
+def assignment_of(consumer: Any) -> Any:
+    """Return the assignment of a consumer with the state of each partition; None when it has none."""
+    return consumer._subscription.subscription.assignment  # noqa: SLF001
+
+
+def on_heartbeat(consumer: Any, confirmed: Callable[[], None]) -> None:
+    """Call `confirmed` at each heartbeat of a started consumer that its group confirms; a second call does nothing.
+
+    Schedulers and dispatchers must know when they may have lost the partitions that they still read.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001
+    beat = coordinator._do_heartbeat  # noqa: SLF001
+    if getattr(beat, "observed", False):
+        return
+
+    async def observed() -> bool:
+        accepted: bool = await beat()
+        if accepted:
+            confirmed()
+        return accepted
+
+    observed.observed = True  # type: ignore[attr-defined]  # our own mark
+    coordinator._do_heartbeat = observed  # noqa: SLF001
+
+
+async def discard(producer: AIOKafkaProducer) -> None:
+    """Close a producer without writing what it still holds.
+
+    aiokafka's own stop() waits until the buffer is empty, without a bound while the broker is away; its parts can be
+    closed separately.
+    """
+    producer._closed = True  # noqa: SLF001
+    if producer._sender is not None:  # noqa: SLF001
+        try:
+            await producer._sender.close()  # noqa: SLF001
+        except (KafkaError, AssertionError):
+            log.debug("the sender of a discarded producer had already failed")
+    await producer.client.close()

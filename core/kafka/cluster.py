@@ -20,6 +20,7 @@ from aiokafka.protocol.admin import DescribeGroupsRequest, DescribeGroupsRequest
 
 from core.kafka import codecs
 from core.kafka.admin import COMPRESSION, READABLE_DEFAULT, admin, current_configs, partition_counts
+from core.kafka.aiokafka_patches import client_of
 from core.kafka.log_reader import TIMEOUT_S, LogReader
 from core.kafka.offsets import EARLIEST, LATEST, offsets_at, retried
 from core.settings.models import Settings
@@ -123,7 +124,7 @@ class Cluster:
             for group, home in zip(groups, homes, strict=True):
                 by_home[home].append(group)
             for home, at_home in by_home.items():
-                response = await client._client.send(home, _DescribeGroups(at_home))  # noqa: SLF001
+                response = await client_of(client).send(home, _DescribeGroups(at_home))
                 for _, group, _, _, _, members in response.groups:
                     found[group] = [_member(*member) for member in members]
         return found
@@ -177,9 +178,10 @@ async def _offsets(
     """Ask each leader once for all of its partitions."""
     if not tps:
         return {}
-    await client._client.set_topics({tp.topic for tp in tps})  # noqa: SLF001 - the public call asks one partition at a time
+    connection = client_of(client)  # the admin client's public call asks for one partition at a time
+    await connection.set_topics({tp.topic for tp in tps})
     async with asyncio.timeout(TIMEOUT_S):
-        found = await retried(client._client, lambda connected: offsets_at(connected, tps, at, isolation=isolation))  # noqa: SLF001
+        found = await retried(connection, lambda connected: offsets_at(connected, tps, at, isolation=isolation))
     return {tp: max(0, offset) for tp, offset in found.items()}
 
 

@@ -15,6 +15,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.consumer import fetcher
 from prometheus_client import Counter
 
+from core.kafka.aiokafka_patches import assignment_of
 from core.kafka.record_format import Unread, unread
 from core.kafka.unpacking import Unpacking
 
@@ -41,13 +42,13 @@ def patch_fetching() -> None:
 
 def position_of(consumer: Any, tp: TopicPartition) -> int | None:
     """Return the next offset that a consumer will give, as far as it is known; without waiting for it."""
-    assignment = consumer._subscription.subscription.assignment  # noqa: SLF001
+    assignment = assignment_of(consumer)
     state = None if assignment is None or tp not in assignment.tps else assignment.state_value(tp)
     return state.position if state is not None and state.has_valid_position else None
 
 
 def skip_unreadable(records: list[Any]) -> list[Any]:
-    """Leave out what could not be read, and tell of it: for readers that do not own the records."""
+    """Leave out records that cannot be read, and report them: for readers that do not own the records."""
     if not any(map(unread, records)):
         return records
     for record in records:
@@ -64,7 +65,7 @@ def report_unread(topic: str, partition: int, offset: int, why: Unread) -> None:
     _remember(_reported, place)
     PASSED_OVER.labels(topic).inc()
     log.warning(
-        "%s/%d@%d cannot be read and is passed over: %s", *place, why.reason,
+        "skipping %s/%d@%d, which cannot be read: %s", *place, why.reason,
         extra={"event": "record_unread", "topic": topic, "partition": partition, "offset": offset},
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError, LeaderNotAvailableError, OffsetOutOfRang
 from aiokafka.protocol.fetch import FetchRequest
 
 from core.errors import Unavailable
+from core.kafka.aiokafka_patches import add_topics
 from core.kafka.fetching import READ_COMMITTED, report_unread
 from core.kafka.offsets import EARLIEST, LATEST, offsets_at, retried, widths_asked, widths_of
 from core.kafka.record_format import Unpacked, Unread
@@ -200,8 +201,7 @@ class LogReader:
             if node is None:
                 raise LeaderNotAvailableError
             found = widths_of(await client.send(node, widths_asked(list(names))))
-            if not found.keys() <= client._topics:  # noqa: SLF001 - no public way to add to them
-                await client.set_topics({*client._topics, *found})  # noqa: SLF001
+            await add_topics(client, found)
             return found
 
         async with _bounded("ask for topics"):

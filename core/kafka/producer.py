@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
 
 from core.errors import Unavailable, WriteUnconfirmed
+from core.kafka.aiokafka_patches import discard
 from core.kafka.record_signature import RecordSigner
 from core.settings.models import Settings
 
@@ -250,18 +251,3 @@ def fenced(producer: AIOKafkaProducer, fence: Callable[[], None]) -> None:
         return await send(*args, **kwargs)
 
     producer.client.send = guarded
-
-
-async def discard(producer: AIOKafkaProducer) -> None:
-    """Close a producer without writing what it still holds.
-
-    aiokafka's own stop() waits until the buffer is empty, without a bound while the broker is away; its parts can be
-    closed apart. Private names, held by a canary test.
-    """
-    producer._closed = True  # noqa: SLF001
-    if producer._sender is not None:  # noqa: SLF001
-        try:
-            await producer._sender.close()  # noqa: SLF001
-        except (KafkaError, AssertionError):
-            log.debug("the sender of a dropped producer had already failed")
-    await producer.client.close()

@@ -11,6 +11,7 @@ from typing import Literal
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from core.kafka.aiokafka_patches import refresh_metadata
 from core.kafka.fetching import COMMITTED, patch_fetching, position_of, skip_unreadable
 from core.settings.models import Settings
 
@@ -143,8 +144,7 @@ class TopicFollower:
 
     async def _partitions(self, consumer: AIOKafkaConsumer[bytes, bytes], topic: str) -> set[int]:
         for _ in range(20):
-            await consumer._client.force_metadata_update()  # noqa: SLF001 - a new topic is not in the first metadata
-            await consumer._client._wait_on_metadata(topic)  # noqa: SLF001 - partitions_for_topic reads only the cache
+            await refresh_metadata(consumer, topic)
             if partitions := consumer.partitions_for_topic(topic):
                 return set(partitions)
             await asyncio.sleep(BACKOFF_S / 5)

@@ -1,6 +1,7 @@
-"""Logging of every role: text for people or one JSON object per line, and never a key in either.
+"""Logging of every role: text or one JSON object per line, without secrets.
 
-Secrets are taken out of the finished line, so that they cannot pass through a traceback or an `extra` field.
+Secrets are removed from the formatted line, so that they cannot leak through a traceback or an `extra` field.
+Repeated lines of libraries are throttled.
 """
 
 from __future__ import annotations
@@ -8,20 +9,24 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-from core.observability.throttle import Throttle
 from core.observability.transient_errors import Passing
 from core.settings.models import LogSettings
 
 HIDDEN = "***"
 SHORTEST_SECRET = 4
-"""Hiding anything shorter would eat ordinary words."""
+"""Hiding anything shorter would remove ordinary words."""
+THROTTLE_S = 10.0
+"""A library's repeated line is logged once in this time, with a count of the others."""
+MAX_KINDS = 1_000
+"""Kinds of lines that are remembered; further ones are not throttled."""
 CHATTER = ("aiokafka", "faust", "mode", "httpx", "httpcore", "asyncio", "uvicorn.access", "kafka")
-"""Libraries whose info lines tell of their inside and not of a task."""
+"""Libraries whose info lines describe their internals."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event", "taskName", "color_message"}
 _SCHEMES = re.compile(r"(?i)\b(bearer|basic)(\s+)[\w.~+/=:-]+")
@@ -34,11 +39,11 @@ _HEADERS = re.compile(
 
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""What the HTTP request is called that is being served; its log lines carry it."""
+"""Id of the HTTP request that is being served; its log lines carry it."""
 
 
 class Redactor:
-    """Takes configured secrets, Bearer tokens and Authorization values out of a text."""
+    """Removes configured secrets, Bearer tokens and Authorization values from a text."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = {form for secret in secrets if len(secret) >= SHORTEST_SECRET for form in _forms(secret)}
@@ -54,7 +59,7 @@ class Redactor:
 
 
 class TextFormatter(logging.Formatter):
-    """One line for people: time, level, role, logger, message, then the extra fields."""
+    """One line: time, level, role, logger, message, then the extra fields."""
 
     def __init__(self, role: str, redact: Redactor) -> None:
         super().__init__()
@@ -72,7 +77,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object per line, for machines; all `extra` fields stand beside the fixed ones."""
+    """One JSON object per line; `extra` fields are members beside the fixed ones."""
 
     def __init__(self, role: str, redact: Redactor) -> None:
         super().__init__()
@@ -94,15 +99,44 @@ class JsonFormatter(logging.Formatter):
 
 
 def _with_request(record: logging.LogRecord) -> bool:
-    """Add the request that a line belongs to, when there is one."""
+    """Add the id of the current request, if any."""
     request_id = REQUEST_ID.get()
     if request_id is not None:
         record.request_id = request_id
     return True
 
 
+class Throttle(logging.Filter):
+    """Log one line of each kind per interval; a kind is the logger and the message before formatting.
+
+    Only for loggers below the given names. While a broker is away aiokafka logs several lines a second for each of its
+    connections: gigabytes in an outage of hours.
+    """
+
+    def __init__(self, names: tuple[str, ...], *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._names = names
+        self._clock = clock
+        self._last: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Decide about one line; a line that passes carries the count of those that did not."""
+        if record.name.partition(".")[0] not in self._names or not isinstance(record.msg, str):
+            return True
+        kind, now = (record.name, record.msg), self._clock()
+        logged_s, suppressed = self._last.get(kind, (-THROTTLE_S, 0))
+        if now - logged_s < THROTTLE_S:
+            self._last[kind] = (logged_s, suppressed + 1)
+            return False
+        if kind in self._last or len(self._last) < MAX_KINDS:
+            self._last[kind] = (now, 0)
+        if suppressed:
+            record.msg = f"{record.msg} (and {suppressed} alike)"
+        return True
+
+
 class _Handler(logging.StreamHandler[Any]):
-    """Ours, told apart from handlers that a test or a host program has put on the root logger."""
+    """Distinguishes our handler from those that a test or a host program has added to the root logger."""
 
 
 def setup_logging(log: LogSettings, role: str, *, secrets: Iterable[str] = ()) -> None:
@@ -111,7 +145,7 @@ def setup_logging(log: LogSettings, role: str, *, secrets: Iterable[str] = ()) -
     handler = _Handler()
     handler.setFormatter(JsonFormatter(role, redact) if log.format == "json" else TextFormatter(role, redact))
     level = logging.getLevelNamesMapping()[log.level.upper()]
-    handler.addFilter(Passing(level))  # before the other, for it has to see every line
+    handler.addFilter(Passing(level))  # before the throttle, because it has to see every line
     handler.addFilter(Throttle(CHATTER))
     handler.addFilter(_with_request)
     root = logging.getLogger()
@@ -119,14 +153,14 @@ def setup_logging(log: LogSettings, role: str, *, secrets: Iterable[str] = ()) -
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    # At debug everything is asked for; else info lines of libraries go, and a level above warning still counts.
+    # At debug everything is logged; otherwise libraries log warnings and above, or less if the level is higher.
     quiet = logging.NOTSET if level <= logging.DEBUG else max(level, logging.WARNING)
     for name in CHATTER:
         logging.getLogger(name).setLevel(quiet)
 
 
 def _forms(secret: str) -> set[str]:
-    """Return a secret as it is, as the repr of a container shows it, and both as JSON writes them."""
+    """Return a secret, its repr inside a container, and both in JSON escaping."""
     shown = {secret, repr(secret)[1:-1]}
     return shown | {json.dumps(form)[1:-1] for form in shown}
 

@@ -1,4 +1,6 @@
-"""Spans that are recorded and exported by OpenTelemetry's SDK; only core/observability/tracing.py imports this module.
+"""Spans that are recorded and exported by OpenTelemetry's SDK.
+
+Apart, because only core/observability/tracing.py imports it, and only when the OTEL_ variables ask for traces.
 
 Endpoint, headers, time-outs, sampler, batch sizes and resource attributes are read by the SDK itself from the OTEL_
 variables.
@@ -19,12 +21,12 @@ from opentelemetry.trace import Span as Recorded
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from core.observability.spans import Attributes, Kind, Span, Tracer
+from core.observability.tracing import Attributes, Kind, Span, Tracer
 
 CLOSE_S = 2.0
-"""What a stop may take for the last spans: a collector that is away must not hold the process."""
+"""Limit for exporting the last spans: an unreachable collector must not delay the stop."""
 UNNAMED = "unknown_service"
-"""What the SDK calls a service that no variable names."""
+"""The SDK's name for a service that no variable names."""
 KINDS: Mapping[Kind, SpanKind] = {
     "producer": SpanKind.PRODUCER,
     "consumer": SpanKind.CONSUMER,
@@ -44,7 +46,7 @@ class RecordedSpan(Span):
         self.recording = span.is_recording()
 
     def rename(self, name: str) -> None:
-        """Give it the name that was not known at its begin."""
+        """Set a name that was not known at the start."""
         self._span.update_name(name)
 
     def note(self, attributes: Attributes) -> None:
@@ -52,19 +54,19 @@ class RecordedSpan(Span):
         self._span.set_attributes({name: value for name, value in attributes.items() if value is not None})
 
     def failed(self, code: str) -> None:
-        """Mark it as failed."""
+        """Mark the span as failed."""
         self._span.set_attribute("error.type", code)
         self._span.set_status(Status(StatusCode.ERROR))
 
     def end(self) -> None:
-        """End it; once more does nothing."""
+        """End the span; idempotent."""
         if self.recording:
             self.recording = False
             self._span.end()
 
 
 class OtelTracer(Tracer):
-    """Makes spans of a provider."""
+    """Creates spans of a provider."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
@@ -72,8 +74,8 @@ class OtelTracer(Tracer):
         self._propagator = TraceContextTextMapPropagator()
 
     def span(self, name: str, kind: Kind, *, parent: bytes | None, attributes: Attributes | None = None) -> Span:
-        """Begin a span."""
-        context = Context()  # never the one of the thread: what belongs together is said by the records
+        """Start a span."""
+        context = Context()  # never the thread's context: the parent is in the records
         if parent is not None:
             context = self._propagator.extract({"traceparent": parent.decode("latin-1")}, context)
         span = RecordedSpan(self._tracer.start_span(name, context=context, kind=KINDS[kind]))
@@ -81,7 +83,7 @@ class OtelTracer(Tracer):
         return span
 
     def close(self) -> None:
-        """Send what has not been sent, bounded in time."""
+        """Export the remaining spans, bounded in time."""
         closing = threading.Thread(target=self._provider.shutdown, name="tracing-close", daemon=True)
         closing.start()
         closing.join(CLOSE_S)

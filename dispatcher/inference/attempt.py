@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from core.clock import Clock
-from core.observability.spans import tracer
+from core.observability.tracing import tracer
 from core.upstream_errors import reason_in
 from dispatcher.inference import tracing
 from dispatcher.inference.bodies import Bodies, RequestBody

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from core.observability.spans import Span, describe
+from core.observability.tracing import Span, describe
 from core.settings.models import Settings
 from schemas import topics
 from schemas.records import Outcome, Work

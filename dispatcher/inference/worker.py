@@ -6,7 +6,7 @@ import asyncio
 
 from core.clock import Clock
 from core.kafka.producer import Producer
-from core.observability.spans import tracer
+from core.observability.tracing import tracer
 from core.settings.models import Settings
 from dispatcher import metrics
 from dispatcher.inference import tracing

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from core.clock import Clock, epoch_ms
 from core.errors import Unavailable
-from core.observability.spans import tracer
+from core.observability.tracing import tracer
 from core.settings.models import Settings
 from dispatcher import metrics
 from dispatcher.event_outbox import Outbox

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from core.observability.spans import Span
+from core.observability.tracing import Span
 from dispatcher.webhooks.http_client import Answer, Verdict
 from schemas.records import Delivery
 

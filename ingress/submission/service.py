@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from core.errors import HeadraceError, Unavailable, WriteUnconfirmed
 from core.kafka.producer import Record
-from core.observability.spans import Span, describe, tracer
+from core.observability.tracing import Span, describe, tracer
 from ingress.auth.keys import Caller
 from ingress.http.body import traceparent
 from ingress.runtime import Services

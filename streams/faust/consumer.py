@@ -15,8 +15,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.services import WaitResults
 
+from core.kafka.aiokafka_patches import on_heartbeat
 from core.kafka.fetching import COMMITTED, patch_fetching
-from core.kafka.heartbeats import on_heartbeat
 from core.kafka.offsets import LATEST, offsets_at, retried
 
 

@@ -6,10 +6,17 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterator
+from inspect import iscoroutinefunction
+from pathlib import Path
 
 import pytest
 import uvloop
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import Subscription
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.admin import ApiVersionRequest
 
@@ -57,3 +64,46 @@ def test_a_break_is_an_error_of_kafka(as_it_was: None) -> None:
     aiokafka_patches.patch_connections()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, pytest.raises(KafkaConnectionError):
         runner.run(ask_after_a_break())
+
+
+async def test_the_private_parts_that_are_used_exist() -> None:
+    """Canary: fails when an update of aiokafka renames or drops one of them."""
+    consumer, admin, producer = AIOKafkaConsumer(), AIOKafkaAdminClient(), AIOKafkaProducer()
+    client = aiokafka_patches.client_of(consumer)
+    assert isinstance(client, AIOKafkaClient)
+    assert isinstance(aiokafka_patches.client_of(admin), AIOKafkaClient)
+    assert iscoroutinefunction(admin._send_request)
+    assert iscoroutinefunction(client._wait_on_metadata)
+    assert callable(client.force_metadata_update)
+    assert isinstance(client._topics, set)
+    assert consumer._subscription.subscription is None
+    assert hasattr(Subscription, "assignment")
+    assert iscoroutinefunction(GroupCoordinator._do_heartbeat)
+    assert consumer._coordinator is None
+    assert producer._closed is False
+    assert producer._sender is None or iscoroutinefunction(producer._sender.close)
+    await consumer.stop()
+    await aiokafka_patches.discard(producer)
+    assert producer._closed is True
+    await admin.close()
+
+
+async def test_topics_are_added_to_those_of_a_client() -> None:
+    client = AIOKafkaClient()
+    await aiokafka_patches.add_topics(client, ["a"])
+    await aiokafka_patches.add_topics(client, ["b"])
+    await aiokafka_patches.add_topics(client, ["a"])
+    assert client._topics == {"a", "b"}
+
+
+def test_only_this_module_and_those_of_faust_use_private_names() -> None:
+    """An access to a private name needs a `noqa`, which only these modules may have for aiokafka and Faust."""
+    root = Path(__file__).parents[4]
+    allowed = {"core/kafka/aiokafka_patches.py", "core/settings/loader.py", "dispatcher/inference/upstream_response.py"}
+    found = {
+        str(path.relative_to(root))
+        for package in ("core", "schemas", "ingress", "dispatcher", "streams", "headrace", "compose")
+        for path in (root / package).rglob("*.py")
+        if "SLF001" in path.read_text()
+    }
+    assert {path for path in found if not path.startswith("streams/faust/")} <= allowed

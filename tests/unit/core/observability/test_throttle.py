@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from core.observability.throttle import INTERVAL_S, Throttle
+from core.observability.logs import THROTTLE_S, Throttle
 from tests.support.clocks import SecondClock
 
 
@@ -19,11 +19,11 @@ def test_a_kind_is_told_once_per_interval_with_a_count() -> None:
     assert not throttle.filter(line("aiokafka.conn", "no node %s", 2))
     assert not throttle.filter(line("aiokafka.conn", "no node %s", 3))
     assert throttle.filter(line("aiokafka.conn", "something else"))
-    clock.now_s += INTERVAL_S
+    clock.now_s += THROTTLE_S
     told = line("aiokafka.conn", "no node %s", 4)
     assert throttle.filter(told)
     assert told.getMessage() == "no node 4 (and 2 alike)"
-    clock.now_s += INTERVAL_S
+    clock.now_s += THROTTLE_S
     told = line("aiokafka.conn", "no node %s", 5)
     assert throttle.filter(told)
     assert told.getMessage() == "no node 5"

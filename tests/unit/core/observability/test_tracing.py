@@ -16,8 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from core.errors import ConfigError
 from core.observability.otel import OtelTracer
-from core.observability.spans import Tracer, describe, tracer
-from core.observability.tracing import exporter, tracing
+from core.observability.tracing import Tracer, describe, exporter, tracer, tracing
 
 PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
