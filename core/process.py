@@ -1,4 +1,7 @@
-"""How a role runs as a process: event loop, logging, signals, exit code."""
+"""How a role runs as a process: event loop, logging, tracing, signals, exit code.
+
+The standard OTEL_ variables select the exporter of traces; without them nothing of OpenTelemetry is imported.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,25 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import uvloop
 
-from core.errors import HeadraceError
+from core.errors import ConfigError, HeadraceError
 from core.kafka.aiokafka_patches import patch_connections
 from core.observability.logs import setup_logging
-from core.observability.tracing import tracing
+from core.observability.tracing import Tracer, using
 from core.settings.environment import service_variables
 from core.settings.loader import secrets
 from core.settings.models import Settings
 
 log = logging.getLogger(__name__)
+
+EXPORTERS = ("otlp", "console", "none")
+HTTP = "http/protobuf"
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -96,3 +105,42 @@ def _leaves(group: BaseExceptionGroup[HeadraceError]) -> Iterator[HeadraceError]
             yield from _leaves(error)
         else:
             yield error
+
+
+@contextmanager
+def tracing(role: str, environ: Mapping[str, str] = os.environ) -> Iterator[None]:
+    """Trace within a block as the OTEL_ variables configure; raises ConfigError."""
+    with using(_chosen(role, environ)) as chosen:
+        try:
+            yield
+        finally:
+            chosen.close()
+
+
+def exporter(environ: Mapping[str, str]) -> str:
+    """Return the configured exporter: otlp, console or none; raises ConfigError."""
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return "none"
+    wanted = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if not wanted:
+        return "otlp" if any(environ.get(name) for name in ENDPOINTS) else "none"
+    if wanted not in EXPORTERS:
+        raise ConfigError(f"OTEL_TRACES_EXPORTER is {wanted!r}; it must be one of {', '.join(EXPORTERS)}")
+    return wanted
+
+
+def _chosen(role: str, environ: Mapping[str, str]) -> Tracer:
+    wanted = exporter(environ)
+    if wanted == "none":
+        return Tracer()
+    protocol = next((environ[name] for name in PROTOCOLS if environ.get(name)), HTTP)
+    if wanted == "otlp" and protocol != HTTP:
+        raise ConfigError(f"the OTLP protocol {protocol!r} is not supported; set OTEL_EXPORTER_OTLP_PROTOCOL={HTTP}")
+    try:
+        from core.observability.otel import open_tracer  # noqa: PLC0415 - imported only when configured
+    except ImportError as error:
+        raise ConfigError(
+            f"the OTEL_ variables ask for traces, but {error.name} is not installed: install headrace[tracing], "
+            "or set OTEL_TRACES_EXPORTER=none"
+        ) from error
+    return open_tracer(role, console=wanted == "console")

@@ -1,6 +1,6 @@
 """Spans that are recorded and exported by OpenTelemetry's SDK.
 
-Apart, because only core/observability/tracing.py imports it, and only when the OTEL_ variables ask for traces.
+Apart, because core/process.py imports it only when the OTEL_ variables ask for traces.
 
 Endpoint, headers, time-outs, sampler, batch sizes and resource attributes are read by the SDK itself from the OTEL_
 variables.

@@ -1,23 +1,15 @@
-"""Tracing: spans, the W3C trace context that every record carries, and the exporter that the OTEL_ variables select.
+"""Tracing: spans, and the W3C trace context that every record carries.
 
-Without these variables nothing of OpenTelemetry is imported, and a span is a small object that passes on the context it
-was given. A span never contains the content of a request or a response.
+Unless the process traces (`core.process.tracing`), a span is a small object that passes on the context it was given. A
+span never contains the content of a request or a response.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal, Self
-
-from core.errors import ConfigError
-
-EXPORTERS = ("otlp", "console", "none")
-HTTP = "http/protobuf"
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 Kind = Literal["producer", "consumer", "client"]
 Value = str | int | float
@@ -115,42 +107,3 @@ def using(chosen: Tracer) -> Iterator[Tracer]:
         yield chosen
     finally:
         _current = before
-
-
-@contextmanager
-def tracing(role: str, environ: Mapping[str, str] = os.environ) -> Iterator[None]:
-    """Trace within a block as the OTEL_ variables configure; raises ConfigError."""
-    with using(_chosen(role, environ)) as chosen:
-        try:
-            yield
-        finally:
-            chosen.close()
-
-
-def exporter(environ: Mapping[str, str]) -> str:
-    """Return the configured exporter: otlp, console or none; raises ConfigError."""
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return "none"
-    wanted = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
-    if not wanted:
-        return "otlp" if any(environ.get(name) for name in ENDPOINTS) else "none"
-    if wanted not in EXPORTERS:
-        raise ConfigError(f"OTEL_TRACES_EXPORTER is {wanted!r}; it must be one of {', '.join(EXPORTERS)}")
-    return wanted
-
-
-def _chosen(role: str, environ: Mapping[str, str]) -> Tracer:
-    wanted = exporter(environ)
-    if wanted == "none":
-        return Tracer()
-    protocol = next((environ[name] for name in PROTOCOLS if environ.get(name)), HTTP)
-    if wanted == "otlp" and protocol != HTTP:
-        raise ConfigError(f"the OTLP protocol {protocol!r} is not supported; set OTEL_EXPORTER_OTLP_PROTOCOL={HTTP}")
-    try:
-        from core.observability.otel import open_tracer  # noqa: PLC0415 - imported only when configured
-    except ImportError as error:
-        raise ConfigError(
-            f"the OTEL_ variables ask for traces, but {error.name} is not installed: install headrace[tracing], "
-            "or set OTEL_TRACES_EXPORTER=none"
-        ) from error
-    return open_tracer(role, console=wanted == "console")

@@ -16,7 +16,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from core.errors import ConfigError
 from core.observability.otel import OtelTracer
-from core.observability.tracing import Tracer, describe, exporter, tracer, tracing
+from core.observability.tracing import Tracer, describe, tracer
+from core.process import exporter, tracing
 
 PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
@@ -60,8 +61,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_imported_unless_it_is_asked_for() -> None:
     program = (
-        "import sys, core.observability.tracing as t; t.tracing('x', {}).__enter__(); "
-        "print('core.observability.otel' in sys.modules)"
+        "import sys, core.process as t; t.tracing('x', {}).__enter__(); print('core.observability.otel' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
