@@ -73,9 +73,9 @@ class DrainRate:
         if self._at_s is None or now_s <= self._at_s:
             return
         passed_s, self._at_s = now_s - self._at_s, now_s
-        kept = math.exp(-_DECAY * passed_s)
-        self._began *= kept
-        self._busy_s = self._busy_s * kept + (1 - kept) / _DECAY
+        remaining = math.exp(-_DECAY * passed_s)
+        self._began *= remaining
+        self._busy_s = self._busy_s * remaining + (1 - remaining) / _DECAY
         self._still_s += passed_s
 
 

@@ -60,6 +60,6 @@ def claim_instance(folder: Path, limit: int = INSTANCES) -> Instance:
             return Instance(number, own, lock)
     except OSError as error:
         raise ConfigError(
-            f"local state cannot be kept under {folder}: {error.strerror}; choose another data_dir"
+            f"local state cannot be stored under {folder}: {error.strerror}; choose another data_dir"
         ) from error
     raise Unavailable(f"all {limit} instance numbers under {folder} are taken; stop a process or use another data_dir")

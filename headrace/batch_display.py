@@ -94,8 +94,8 @@ def words(batch: Batch) -> str:
 def faults(batch: Batch) -> list[str]:
     """Return the errors of a batch's file, one sentence each."""
     found = (batch["errors"] or {}).get("data", [])
-    said = [f"{_where(error)}{error['message']} ({error['code']})" for error in found[:MAX_ERRORS]]
-    return said + ([f"… and {len(found) - MAX_ERRORS} more"] if len(found) > MAX_ERRORS else [])
+    sentences = [f"{_where(error)}{error['message']} ({error['code']})" for error in found[:MAX_ERRORS]]
+    return sentences + ([f"… and {len(found) - MAX_ERRORS} more"] if len(found) > MAX_ERRORS else [])
 
 
 def ended(batch: Batch) -> str:

@@ -83,17 +83,17 @@ class Launch:
         self._say = say
         self._began = began
         self._stop = asyncio.Event()
-        self._supervisor = Supervisor(changed=self._publish, said=say)
+        self._supervisor = Supervisor(changed=self._publish, report=say)
 
     async def run(self) -> None:
-        """Return when the stack was told to stop and is gone; raise when it could not start, and is gone too."""
+        """Return when the stack has been stopped; raises when it could not start, after stopping the rest."""
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-                loop.add_signal_handler(number, self._told)
-        told: asyncio.Future[Any] = asyncio.create_task(self._stop.wait(), name="wait for a signal")
+                loop.add_signal_handler(number, self._on_signal)
+        stopped: asyncio.Future[Any] = asyncio.create_task(self._stop.wait(), name="wait for a signal")
         coming_up: asyncio.Future[Any] = asyncio.create_task(self._come_up(), name="come up")
-        ends = {told, self._supervisor.failed}
+        ends = {stopped, self._supervisor.failed}
         try:
             await asyncio.wait({coming_up, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if coming_up.done():
@@ -102,15 +102,15 @@ class Launch:
             if self._supervisor.failed.done():
                 self._supervisor.failed.result()
         finally:
-            told.cancel()
+            stopped.cancel()
             coming_up.cancel()
             self._say("stopping")
             await asyncio.gather(self._supervisor.stop(), coming_up, return_exceptions=True)
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
-    def _told(self) -> None:
-        if self._stop.is_set():  # told twice: no more patience
+    def _on_signal(self) -> None:
+        if self._stop.is_set():  # a second signal: stop immediately
             self._supervisor.kill()
         self._stop.set()
 

@@ -49,14 +49,14 @@ class Supervisor:
 
     Args:
         changed: called after every start of a child, with the pids of all.
-        said: called with a sentence for the person at the terminal when a child died.
+        report: called with a sentence for the terminal when a child died.
     """
 
     def __init__(
         self,
         *,
         changed: Callable[[Mapping[str, int]], None] = lambda _: None,
-        said: Callable[[str], None] = lambda _: None,
+        report: Callable[[str], None] = lambda _: None,
         policy: Policy | None = None,
     ) -> None:
         self.give_up_on_quick_deaths = True
@@ -64,7 +64,7 @@ class Supervisor:
         self.pids: dict[str, int] = {}
         self.deaths: Counter[str] = Counter()
         self._changed = changed
-        self._said = said
+        self._report = report
         self._policy = policy or Policy()
         self._stopping = asyncio.Event()
         self._children: list[tuple[Child, asyncio.Task[None]]] = []
@@ -122,7 +122,7 @@ class Supervisor:
                 delay_s = policy.first_delay_s
             facts = {"event": "child_ended", "role": child.name, "code": code}
             logger.warning("%s ended with code %d", child.name, code, extra=facts)
-            self._said(f"{child.name} {_ending(code)}; starting it again in {delay_s:g} s")
+            self._report(f"{child.name} {_ending(code)}; starting it again in {delay_s:g} s")
             await self._pause(delay_s)
             delay_s = min(delay_s * 2, policy.longest_delay_s)
 

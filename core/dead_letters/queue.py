@@ -1,7 +1,7 @@
-"""The dead letters as operators see them: pages of them, one of them, and sending them back to where they came from.
+"""The dead-letter queue for operators: list and read dead letters, and redrive them to their original topics.
 
-A letter stays where it is until its retention ends. That it was sent back is told by a mark, a record without a value
-in the letter's own partition; so nothing is sent back twice unless somebody asks for it.
+A dead letter stays until its retention ends. A redrive is recorded by a mark, a record without a value in the same
+partition; so a dead letter is redriven once unless a repetition is requested.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from schemas.task_decoder import is_ours
 REDRIVEN_HEADER = "x-redriven"
 FETCH_WINDOW = 200
 SCAN_LIMIT = 5_000
-"""Letters of a partition that one page looks at: with a rare filter it may be empty and still have a next one."""
+"""Records of a partition that one page reads: with a rare filter a page may be empty and still have a next one."""
 PARTITIONS = range(topics.DEAD_LETTER_PARTITIONS)
 
 
@@ -37,7 +37,7 @@ class DeadLetter(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Return what names it: its partition and offset."""
+        """Return its id: partition and offset."""
         return f"{self.found.partition}-{self.found.offset}"
 
     def header(self, name: str) -> str | None:
@@ -47,7 +47,7 @@ class DeadLetter(NamedTuple):
 
 
 class DeadLetterFilter(NamedTuple):
-    """Which letters are meant; None means any."""
+    """Which dead letters to select; None means any."""
 
     reason: str | None = None
     """A part of the reason, in any case."""
@@ -55,25 +55,25 @@ class DeadLetterFilter(NamedTuple):
     """The topic it came from, with or without the prefix."""
     redriven: bool | None = None
 
-    def match(self, letter: DeadLetter, prefix: str) -> bool:
-        """Tell whether a letter is meant."""
-        if self.reason is not None and self.reason.lower() not in (letter.header("x-reason") or "").lower():
+    def match(self, dead: DeadLetter, prefix: str) -> bool:
+        """Tell whether a dead letter matches."""
+        if self.reason is not None and self.reason.lower() not in (dead.header("x-reason") or "").lower():
             return False
-        if self.topic is not None and (letter.header("x-topic") or "") not in (self.topic, prefix + self.topic):
+        if self.topic is not None and (dead.header("x-topic") or "") not in (self.topic, prefix + self.topic):
             return False
-        return self.redriven is None or self.redriven == (letter.redriven_ms is not None)
+        return self.redriven is None or self.redriven == (dead.redriven_ms is not None)
 
 
 class Redriven(NamedTuple):
-    """What became of letters that were to be sent back."""
+    """Result of a redrive."""
 
     sent: list[str]
     skipped: dict[str, str]
-    """Letter → why it was not sent."""
+    """Id → why it was skipped."""
 
 
 class DeadLetterQueue:
-    """The dead letters of one cluster; everything raises Unavailable when it does not answer."""
+    """The dead letters of one cluster; every method raises Unavailable when it does not answer."""
 
     def __init__(self, settings: Settings, cluster: Cluster) -> None:
         self._settings = settings
@@ -84,7 +84,7 @@ class DeadLetterQueue:
     async def list_page(
         self, wanted: DeadLetterFilter, *, limit: int, below: dict[int, int] | None = None
     ) -> tuple[list[DeadLetter], dict[int, int] | None]:
-        """Return letters, the newest first, and below which offsets the next page goes on; None at the end."""
+        """Return dead letters, newest first, and the offsets below which the next page starts; None at the end."""
         async with self._cluster.reading([self._topic]) as lookup:
             bounds = await lookup.bounds([TopicPartition(self._topic, number) for number in PARTITIONS])
             found: list[DeadLetter] = []
@@ -96,23 +96,23 @@ class DeadLetterQueue:
                 found += some
         found.sort(key=lambda one: (-one.found.timestamp, one.found.partition, -one.found.offset))
         shown, rest = found[:limit], found[limit:]
-        for letter in rest:  # those are the next page's, with all that is older in their partitions
-            reached[letter.found.partition] = max(reached[letter.found.partition], letter.found.offset + 1)
+        for dead in rest:  # those are the next page's, with all that is older in their partitions
+            reached[dead.found.partition] = max(reached[dead.found.partition], dead.found.offset + 1)
         more = any(reached[number] > begins[number] for number in PARTITIONS)
         return shown, reached if more else None
 
-    async def get(self, letter_id: str) -> DeadLetter:
-        """Return one letter; raises NotFound."""
+    async def get(self, record_id: str) -> DeadLetter:
+        """Return one dead letter; raises NotFound."""
         async with self._cluster.reading([self._topic]) as lookup:
-            found = await self._read(lookup, letter_id)
+            found = await self._read(lookup, record_id)
             tp = _tp(self._topic, found.partition)
             [(_, end)] = (await lookup.bounds([tp])).values()
             marks = await self._marks(lookup, tp, found.offset + 1, end)
-        return DeadLetter(found, marks.get(letter_id))
+        return DeadLetter(found, marks.get(record_id))
 
-    async def _read(self, lookup: LogReader, letter_id: str) -> LogRecord:
-        number, _, offset = letter_id.partition("-")
-        unknown = NotFound(f"there is no dead letter {letter_id[:40]}")
+    async def _read(self, lookup: LogReader, record_id: str) -> LogRecord:
+        number, _, offset = record_id.partition("-")
+        unknown = NotFound(f"there is no dead letter {record_id[:40]}")
         if not (_is_number(number, 4) and _is_number(offset, 18) and int(number) in PARTITIONS):
             raise unknown
         found = await lookup.read(_tp(self._topic, int(number)), int(offset))
@@ -121,7 +121,7 @@ class DeadLetterQueue:
         return found
 
     async def select(self, wanted: DeadLetterFilter, *, limit: int) -> list[str]:
-        """Return the ids of letters, the oldest of each partition first."""
+        """Return the ids of matching dead letters, the oldest of each partition first."""
         chosen: list[str] = []
         async with self._cluster.reading([self._topic]) as lookup:
             for tp, (begin, end) in (await lookup.bounds([_tp(self._topic, p) for p in PARTITIONS])).items():
@@ -130,32 +130,32 @@ class DeadLetterQueue:
                     if len(chosen) == limit:
                         return chosen
                     if find(record.headers, REDRIVEN_HEADER) is None:
-                        letter = DeadLetter(record._replace(value=None))
-                        letter = letter._replace(redriven_ms=marks.get(letter.id))
-                        if wanted.match(letter, self._prefix):
-                            chosen.append(letter.id)
+                        dead = DeadLetter(record._replace(value=None))
+                        dead = dead._replace(redriven_ms=marks.get(dead.id))
+                        if wanted.match(dead, self._prefix):
+                            chosen.append(dead.id)
         return chosen
 
     async def redrive(self, producer: Producer, ids: list[str], *, now_ms: Callable[[], int]) -> Redriven:
-        """Write the original records of letters back to where they came from."""
+        """Write the original records back to their topics."""
         done = Redriven([], {})
         async with self._cluster.reading([self._topic]) as lookup:
-            for letter_id in ids:
+            for record_id in ids:
                 try:
-                    letter = DeadLetter(await self._read(lookup, letter_id))
+                    dead = DeadLetter(await self._read(lookup, record_id))
                 except NotFound as error:
-                    done.skipped[letter_id] = error.message
+                    done.skipped[record_id] = error.message
                     continue
-                if (why := await self._send_back(producer, letter)) is not None:
-                    done.skipped[letter_id] = why
+                if (why := await self._send_back(producer, dead)) is not None:
+                    done.skipped[record_id] = why
                     continue
-                mark = Record(letter_id.encode(), None, [(REDRIVEN_HEADER, letter_id.encode())], now_ms())
-                await producer.send(self._topic, letter.found.partition, mark)
-                done.sent.append(letter_id)
+                mark = Record(record_id.encode(), None, [(REDRIVEN_HEADER, record_id.encode())], now_ms())
+                await producer.send(self._topic, dead.found.partition, mark)
+                done.sent.append(record_id)
         return done
 
     async def delete_before(self, offsets: dict[int, int]) -> int:
-        """Delete the letters before these offsets for good; returns how many there were, marks included."""
+        """Delete the records before these offsets permanently; returns their number, marks included."""
         async with self._cluster.reading([self._topic]) as lookup:
             bounds = await lookup.bounds([_tp(self._topic, number) for number in offsets])
         upto = {tp: min(end, offsets[tp.partition]) for tp, (_, end) in bounds.items()}
@@ -166,7 +166,7 @@ class DeadLetterQueue:
         return sum(first - bounds[tp][0] for tp, first in left.items())
 
     async def offsets_at(self, at_ms: int | None) -> dict[int, int]:
-        """Return the offsets at which the letters of a time begin; without a time the ends."""
+        """Return the first offsets at or after a time; without a time the ends."""
         async with self._cluster.reading([self._topic]) as lookup:
             bounds = await lookup.bounds([_tp(self._topic, number) for number in PARTITIONS])
             found = {}
@@ -175,36 +175,34 @@ class DeadLetterQueue:
                 found[tp.partition] = end if first is None else first
         return found
 
-    async def _send_back(self, producer: Producer, letter: DeadLetter) -> str | None:
-        """Send one back; returns why it was not."""
-        topic, number = letter.header("x-topic") or "", letter.header("x-partition") or ""
+    async def _send_back(self, producer: Producer, dead: DeadLetter) -> str | None:
+        """Redrive one; returns why it was skipped."""
+        topic, number = dead.header("x-topic") or "", dead.header("x-partition") or ""
         if not (_is_number(number, 6) and int(number) < await self._wide(topic)):
             return f"it came from {topic or 'nowhere'}, which is not there any more"
-        if (last := letter.header("x-unread-to")) is not None:
-            return (
-                f"it could not be read; it lies in {topic}/{number} from offset {letter.header('x-offset')} to {last}"
-            )
-        key, value = letter.found.key, letter.found.value
-        if letter.header("x-left-behind-bytes") is not None:
-            value = await self._left_behind(topic, int(number), letter)
+        if (last := dead.header("x-unread-to")) is not None:
+            return f"it could not be read; it lies in {topic}/{number} from offset {dead.header('x-offset')} to {last}"
+        key, value = dead.found.key, dead.found.value
+        if dead.header("x-left-behind-bytes") is not None:
+            value = await self._left_behind(topic, int(number), dead)
             if value is None:
-                return "its value was too large to be kept here, and is gone from its own topic"
+                return "its value was too large to be retained here, and is gone from its own topic"
         if key is None and value is None:
             return "it has neither a key nor a value"
-        kept = [(name, content or b"") for name, content in letter.found.headers if name not in ADDED_HEADERS]
-        if is_ours(kept) and find(kept, SIGNATURE_HEADER) is None:
-            kept.append(
+        original = [(name, content or b"") for name, content in dead.found.headers if name not in ADDED_HEADERS]
+        if is_ours(original) and find(original, SIGNATURE_HEADER) is None:
+            original.append(
                 (SIGNATURE_HEADER, b"")
-            )  # a letter proves nothing of who wrote it, and must not get our stamp on its way
-        await producer.send(topic, int(number), Record(key, value, kept))
+            )  # a dead letter does not prove who wrote it: it must not get our signature
+        await producer.send(topic, int(number), Record(key, value, original))
         return None
 
     async def _wide(self, topic: str) -> int:
         """Return how many partitions a topic of ours has, 0 when it is not there."""
         return (await self._cluster.topics([topic])).get(topic, 0) if topic.startswith(self._prefix) else 0
 
-    async def _left_behind(self, topic: str, number: int, letter: DeadLetter) -> bytes | None:
-        offset = letter.header("x-offset") or ""
+    async def _left_behind(self, topic: str, number: int, dead: DeadLetter) -> bytes | None:
+        offset = dead.header("x-offset") or ""
         if not _is_number(offset, 18):
             return None
         async with self._cluster.reading([topic]) as lookup:
@@ -221,7 +219,7 @@ class DeadLetterQueue:
         wanted: DeadLetterFilter,
         limit: int,
     ) -> tuple[list[DeadLetter], int]:
-        """Walk back window by window; returns the newest first, and the offset down to which all were looked at."""
+        """Read backwards window by window; returns the newest first, and the offset down to which all were read."""
         marks = await self._marks(lookup, tp, upto, end) if upto < end else {}
         found: list[DeadLetter] = []
         at = upto
@@ -229,9 +227,9 @@ class DeadLetterQueue:
             low = max(begin, at - FETCH_WINDOW)
             records = [record async for record in lookup.read_range(tp, low, at)]
             marks |= _marks(records)
-            letters = [DeadLetter(one) for one in reversed(records) if find(one.headers, REDRIVEN_HEADER) is None]
-            letters = [one._replace(redriven_ms=marks.get(one.id)) for one in letters]
-            matching = [one for one in letters if wanted.match(one, self._prefix)]
+            found_here = [DeadLetter(one) for one in reversed(records) if find(one.headers, REDRIVEN_HEADER) is None]
+            found_here = [one._replace(redriven_ms=marks.get(one.id)) for one in found_here]
+            matching = [one for one in found_here if wanted.match(one, self._prefix)]
             found += matching[: limit - len(found)]
             at = found[-1].found.offset if len(found) == limit else low
         return found, at
@@ -241,14 +239,14 @@ class DeadLetterQueue:
 
 
 async def _headed(records: AsyncIterator[LogRecord]) -> AsyncIterator[LogRecord]:
-    """Keep only marks, so that not all letters are in memory at once."""
+    """Yield only marks, so that not all records are in memory at once."""
     async for record in records:
         if find(record.headers, REDRIVEN_HEADER) is not None:
             yield record
 
 
 def _marks(records: list[LogRecord]) -> dict[str, int]:
-    """Return which letters were sent back, and when."""
+    """Return the ids that were redriven, with the time."""
     marked = ((find(record.headers, REDRIVEN_HEADER), record.timestamp) for record in records)
     return {name.decode(errors="replace"): at_ms for name, at_ms in marked if name is not None}
 

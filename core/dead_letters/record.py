@@ -1,4 +1,4 @@
-"""Dead letters: a record that nobody can work with is kept as it came, with the reason, and its partition moves on."""
+"""Dead letters: a record that cannot be processed is written to a topic with the reason, and reading continues."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def dead_letter(
         key, value = None if long_key > room else key, None
     if key is None and value is None:
         key = b""  # aiokafka refuses a record with neither
-    kept = [(name, content) for name, content in record.headers or () if name not in ADDED_HEADERS]
-    if sum(len(name) + len(content or b"") for name, content in kept) > HEADROOM_BYTES // 2:
-        kept = []
+    original = [(name, content) for name, content in record.headers or () if name not in ADDED_HEADERS]
+    if sum(len(name) + len(content or b"") for name, content in original) > HEADROOM_BYTES // 2:
+        original = []
     # No timestamp of old: the retention of a letter begins when it is buried.
-    letter = Record(key, value, [*kept, *added.items()])
-    return settings.topic(topics.DEAD_LETTERS), partition_of(record), letter
+    dead = Record(key, value, [*original, *added.items()])
+    return settings.topic(topics.DEAD_LETTERS), partition_of(record), dead
 
 
 async def send_to_dead_letters(

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from aiokafka import TopicPartition
 
-from core.diagnostics.facts import Disk, Facts, Flow, Heard, QueueFlow, Skew, WorkerHeard
+from core.diagnostics.facts import Disk, Facts, Flow, QueueFlow, SchedulerSeen, Skew, WorkerSeen
 from core.drain_rate import Backlog, limit_of
 from core.errors import Unavailable
 from core.kafka.cluster import Cluster, Lag, Member
@@ -63,19 +63,19 @@ async def _look(settings: Settings, cluster: Cluster, facts: Facts) -> None:
         facts.queues = await queues_of(settings, lookup)
         await _look_at_topics(settings, cluster, facts)
         wanted = _groups(settings, facts.queues)
-        ears = _Ears(settings, lookup)
-        await ears.open()
+        collector = _HeartbeatCollector(settings, lookup)
+        await collector.open()
         before = await cluster.lags(wanted)
         began = time.monotonic()
         while (listened := time.monotonic() - began) < LISTEN_S:
             await asyncio.sleep(LOOK_S)
-            await ears.listen()
-            if listened >= AT_LEAST_S and ears.heard_all():
+            await collector.run()
+            if listened >= AT_LEAST_S and collector.complete():
                 break
         facts.watched_s = time.monotonic() - began
         after = await cluster.lags(wanted)
-        facts.schedulers, facts.dispatchers, facts.skews = ears.told()
-        facts.dead_letters = await _buried(settings, lookup)
+        facts.schedulers, facts.dispatchers, facts.skews = collector.snapshot()
+        facts.dead_letters = await _dead_letter_count(settings, lookup)
     works = [settings.topic(topics.work(queue["name"], level)) for queue in facts.queues for level in LEVELS]
     members = await cluster.members(works)
     await _flows(settings, cluster, facts, {(one.group, one.topic): one for one in before}, after, members)
@@ -168,7 +168,7 @@ def _together(flows: Sequence[Flow]) -> Flow:
     return Flow(waiting, arrived, read, max(ages) if ages else None)
 
 
-async def _buried(settings: Settings, lookup: LogReader) -> int:
+async def _dead_letter_count(settings: Settings, lookup: LogReader) -> int:
     count = 0
     for number in range(topics.DEAD_LETTER_PARTITIONS):
         tp = TopicPartition(settings.topic(topics.DEAD_LETTERS), number)
@@ -178,7 +178,7 @@ async def _buried(settings: Settings, lookup: LogReader) -> int:
     return count
 
 
-class _Ears:
+class _HeartbeatCollector:
     """Hear schedulers and dispatchers from now on."""
 
     def __init__(self, settings: Settings, lookup: LogReader) -> None:
@@ -186,8 +186,8 @@ class _Ears:
         # A dispatcher speaks in every partition of both lanes; the offline one is the quieter.
         self._places = [TopicPartition(settings.topic(name), 0) for name in (topics.CONTROLS, topics.events(1))]
         self._at: dict[TopicPartition, int] = {}
-        self._schedulers: dict[str, Heard] = {}
-        self._dispatchers: dict[str, WorkerHeard] = {}
+        self._schedulers: dict[str, SchedulerSeen] = {}
+        self._dispatchers: dict[str, WorkerSeen] = {}
         self._skews: dict[str, int] = {}
         self._since_ms = 0
 
@@ -196,32 +196,32 @@ class _Ears:
         self._at = {tp: end for tp, (_, end) in (await self._lookup.bounds(self._places)).items()}
         self._since_ms = _now_ms()
 
-    async def listen(self) -> None:
+    async def run(self) -> None:
         """Take in what was said since the last time."""
         bounds = await self._lookup.bounds(self._places)
         now_ms = _now_ms()
         for tp, (_, end) in bounds.items():
             async for record in self._lookup.read_range(tp, self._at[tp], end):
                 with suppress(FramingError, SchemaError):
-                    self._hear(record, now_ms)
+                    self._observe(record, now_ms)
             self._at[tp] = end
         self._since_ms = now_ms
 
-    def heard_all(self) -> bool:
+    def complete(self) -> bool:
         """Tell whether there was one of each."""
         return {one.level for one in self._schedulers.values()} == set(LEVELS) and bool(self._dispatchers)
 
-    def told(self) -> tuple[list[Heard], list[WorkerHeard], list[Skew]]:
-        """Return who was heard, and whose clock differs."""
+    def snapshot(self) -> tuple[list[SchedulerSeen], list[WorkerSeen], list[Skew]]:
+        """Return the schedulers and dispatchers seen, and the clocks that differ."""
         skews = [Skew(who, ms) for who, ms in sorted(self._skews.items()) if ms]
         return list(self._schedulers.values()), list(self._dispatchers.values()), skews
 
-    def _hear(self, record: LogRecord, now_ms: int) -> None:
+    def _observe(self, record: LogRecord, now_ms: int) -> None:
         if record.topic == self._places[0].topic:
             control = CONTROL.decode(record.value or b"")
             name = control["scheduler"] or ""
             if control["kind"] == "pulse":
-                self._schedulers[name] = Heard(name, control["level"], tuple(control["partitions"]))
+                self._schedulers[name] = SchedulerSeen(name, control["level"], tuple(control["partitions"]))
                 self._compare(name, control["at_ms"], now_ms)
             return
         if find(record.headers, "ce_type") in (_HEARTBEAT, TYPE + b"goodbye"):
@@ -230,7 +230,7 @@ class _Ears:
             if event["kind"] == "goodbye":
                 self._dispatchers.pop(name, None)
                 return
-            self._dispatchers[name] = WorkerHeard(name, event["running"], event["upstreams_up"], event["reason"])
+            self._dispatchers[name] = WorkerSeen(name, event["running"], event["upstreams_up"], event["reason"])
             self._compare(name, event["at_ms"], now_ms)
 
     def _compare(self, who: str, at_ms: int, now_ms: int) -> None:

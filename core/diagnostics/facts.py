@@ -38,7 +38,7 @@ class QueueFlow(NamedTuple):
     """Consumers in its group."""
 
 
-class Heard(NamedTuple):
+class SchedulerSeen(NamedTuple):
     """A scheduler that spoke while it was listened to."""
 
     name: str
@@ -46,7 +46,7 @@ class Heard(NamedTuple):
     partitions: tuple[int, ...]
 
 
-class WorkerHeard(NamedTuple):
+class WorkerSeen(NamedTuple):
     """A dispatcher that spoke while it was listened to."""
 
     name: str
@@ -100,8 +100,8 @@ class Facts:
     work: Sequence[QueueFlow] = ()
     lanes: dict[int, Flow] = field(default_factory=dict)
     """Tasks and events that the scheduler of a level has not judged."""
-    schedulers: Sequence[Heard] = ()
-    dispatchers: Sequence[WorkerHeard] = ()
+    schedulers: Sequence[SchedulerSeen] = ()
+    dispatchers: Sequence[WorkerSeen] = ()
     callbacks: Flow = NOTHING
     dead_letters: int = 0
     """Buried within the last hour."""

@@ -25,7 +25,7 @@ def findings(facts: Facts) -> list[Finding]:
         return [*map(_itself, facts.ingress), _broker(facts), *_disks(facts)]
     found = [
         *map(_itself, facts.ingress), *_topics(facts), *_lanes(facts), *_dispatchers(facts), *_queues(facts),
-        *_full(facts), *_pulled(facts), *_callbacks(facts), *_clocks(facts), *_disks(facts), *_letters(facts),
+        *_full(facts), *_pulled(facts), *_callbacks(facts), *_clocks(facts), *_disks(facts), *_dead_letters(facts),
     ]  # fmt: skip
     return sorted(found, key=lambda one: one.weight != "problem")
 
@@ -81,10 +81,10 @@ def _lanes(facts: Facts) -> Iterator[Finding]:
         lane = level_name(level)
         owned = [set(one.partitions) for one in facts.schedulers if one.level == level]
         if not owned:
-            waits = f"; {_count(flow.waiting, 'record')} wait to be judged" if flow.waiting else ""
+            waits = f"; {_count(flow.waiting, 'record')} are not processed yet" if flow.waiting else ""
             yield Finding(
                 "problem", "scheduler_stopped", lane,
-                f"no {lane} scheduler was heard within {facts.watched_s:.0f} s{waits}",
+                f"no heartbeat from the {lane} scheduler in the last {facts.watched_s:.0f} s{waits}",
                 f"start `headrace streams --level {lane}`, or read its log",
             )  # fmt: skip
             continue
@@ -111,7 +111,7 @@ def _dispatchers(facts: Facts) -> Iterator[Finding]:
         waits = f"; {_count(waiting, 'task')} wait" if waiting else ""
         yield Finding(
             "problem", "dispatcher_stopped", "dispatcher",
-            f"no dispatcher was heard within {facts.watched_s:.0f} s{waits}",
+            f"no heartbeat from any dispatcher in the last {facts.watched_s:.0f} s{waits}",
             "start `headrace dispatcher`, or read its log",
         )  # fmt: skip
         return
@@ -230,7 +230,7 @@ def _disks(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "problem", "disk_full", disk.path,
                 f"{disk.free_bytes / (1 << 30):.1f} of {disk.total_bytes / (1 << 30):.1f} GiB are free at {disk.path}",
-                "make room: a broker without any stops to take writes, and local state cannot be kept",
+                "make room: a broker without any stops to take writes, and local state cannot be stored",
             )  # fmt: skip
 
 
@@ -240,12 +240,12 @@ def _is_full(disk: Disk) -> bool:
     )
 
 
-def _letters(facts: Facts) -> Iterator[Finding]:
+def _dead_letters(facts: Facts) -> Iterator[Finding]:
     if facts.dead_letters:
         yield Finding(
             "note", "dead_letters", "dead-letters",
-            f"{_count(facts.dead_letters, 'record')} buried within the last hour",
-            "`headrace dead-letters list` tells the reasons",
+            f"{_count(facts.dead_letters, 'record')} dead-lettered in the last hour",
+            "`headrace dead-letters list` shows the reasons",
         )  # fmt: skip
 
 

@@ -105,7 +105,7 @@ class RegistryClient:
     async def mode(self, subject: str, *, in_force: bool = False) -> str | None:
         """Return the mode that a subject has itself, or the one in force for it; None where the registry tells none.
 
-        An account that may only read schemas is often not told, and needs not be while nothing is missing.
+        An account that may only read schemas is often not shown, and needs not be while nothing is missing.
         """
         query = "?defaultToGlobal=true" if in_force else ""
         answer = await self._call("GET", f"/mode/{quote(subject, safe='')}{query}", refusable=True)
@@ -185,5 +185,5 @@ def _read(status: int, raw: bytes) -> Answer:
         body = None
     members = body if isinstance(body, dict) else {}
     code, message = members.get("error_code"), members.get("message")
-    told = " ".join(message.split())[:SHOWN_CHARACTERS] if isinstance(message, str) else ""
-    return Answer(status, code if isinstance(code, int) else None, told, body)
+    shown = " ".join(message.split())[:SHOWN_CHARACTERS] if isinstance(message, str) else ""
+    return Answer(status, code if isinstance(code, int) else None, shown, body)

@@ -65,8 +65,8 @@ async def register(client: RegistryClient, wanted: dict[str, str], *, say: Say) 
     for lack in found.lacks:
         await _supply(client, lack, found)
         done += _changes(lack)
-        told = ", ".join(f"version {one.number} as id {one.schema_id}" for one in lack.versions)
-        say(f"  {lack.subject}: {told or 'left IMPORT mode'}")
+        registered = ", ".join(f"version {one.number} as id {one.schema_id}" for one in lack.versions)
+        say(f"  {lack.subject}: {registered or 'left IMPORT mode'}")
     return done
 
 

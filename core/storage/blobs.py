@@ -240,7 +240,7 @@ def open_blobs(settings: Settings) -> BlobStore:
             return BlobStore(LocalStore(folder.absolute(), mkdir=True))
         except (BaseError, OSError) as error:
             raise ConfigError(
-                f"big bodies cannot be kept in {folder}: {_first_line(error)}; choose another data_dir"
+                f"big bodies cannot be stored in {folder}: {_first_line(error)}; choose another data_dir"
             ) from error
     try:
         return BlobStore(from_url(settings.storage.url))

@@ -47,17 +47,17 @@ def list_(reason: str | None, topic: str | None, limit: int, url: str, api_key: 
 
 
 @dead_letters.command(name="show")
-@click.argument("letter", metavar="ID")
+@click.argument("dead_id", metavar="ID")
 @json_output
 @api_options
-def show_(letter: str, url: str, api_key: str, as_json: bool) -> None:
+def show_(dead_id: str, url: str, api_key: str, as_json: bool) -> None:
     """Show a dead letter with its headers and its value."""
     with reported(), AdminClient(url, api_key) as api:
-        show_members(api.get(f"dead-letters/{path_segment(letter)}"), as_json=as_json)
+        show_members(api.get(f"dead-letters/{path_segment(dead_id)}"), as_json=as_json)
 
 
 @dead_letters.command()
-@click.argument("letters", metavar="[ID]...", nargs=-1)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
 @reason_option
 @topic_option
 @click.option("--all", "everything", is_flag=True, help="All that were not redriven yet.")
@@ -69,21 +69,21 @@ def show_(letter: str, url: str, api_key: str, as_json: bool) -> None:
 @json_output
 @api_options
 def redrive(
-    letters: tuple[str, ...], reason: str | None, topic: str | None, everything: bool, again: bool, limit: int,
+    ids: tuple[str, ...], reason: str | None, topic: str | None, everything: bool, again: bool, limit: int,
     dry_run: bool, url: str, api_key: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Write original records back to their topic and partition: by ids, or by --reason and --topic."""
-    if not (letters or reason or topic or everything):
+    if not (ids or reason or topic or everything):
         raise click.UsageError("give ids, --reason, --topic or --all")
     body = {
-        "ids": list(letters) or None, "reason": reason, "topic": topic, "again": again, "dry_run": dry_run,
+        "ids": list(ids) or None, "reason": reason, "topic": topic, "again": again, "dry_run": dry_run,
         "limit": limit,
     }  # fmt: skip
     with reported(), AdminClient(url, api_key) as api:
         result = api.post("dead-letters/redrive", body)
     count = len(result["chosen"]) if dry_run else result["redriven"]
     lines = [f"{count} dead letters {'would be' if dry_run else 'are'} redriven."]
-    lines += [f"{letter} is skipped: {why}" for letter, why in result["skipped"].items()]
+    lines += [f"{dead_id} is skipped: {why}" for dead_id, why in result["skipped"].items()]
     show(result, as_json=as_json, sentence="\n".join(lines))
 
 

@@ -109,7 +109,7 @@ def run_(
 @click.argument("name", required=False)
 @state_option
 @click.option("--queue", metavar="QUEUE", help="Everything that was ever repeated into this queue, instead.")
-@click.option("--from", "since", metavar="TIME", help="With --queue: since this time.  [all that is kept]")
+@click.option("--from", "since", metavar="TIME", help="With --queue: since this time.  [all that is retained]")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="PATH", help="A JSON line per task.")
 @json_output
 @config_option
@@ -154,7 +154,9 @@ def diff(
         return
     print_lines(tables.comparison_table(groups))
     if pending:
-        click.echo(f"{pending:,} repetitions have no outcome yet: they wait, run, or were twins by their key.")
+        click.echo(
+            f"{pending:,} repetitions have no outcome yet: they are queued, running, or duplicates by their key."
+        )
     if found.superseded:
         click.echo(f"{found.superseded:,} earlier repetitions of the same tasks were left aside.")
 
@@ -197,8 +199,8 @@ def read_model(config: Path | None) -> None:
     with reported():
         found = list(drop_read_models(load_here(config).data_dir))
     for one in found:
-        said = "is removed" if one.dropped else "is in use: stop its ingress first"
-        click.echo(f"{one.folder} {said}.")
+        status = "is removed" if one.dropped else "is in use: stop its ingress first"
+        click.echo(f"{one.folder} {status}.")
     if not found:
         click.echo("There is no read model here.")
     if not all(one.dropped for one in found):
@@ -237,9 +239,9 @@ def _survey(settings: Settings, choice: Choice, *, now_ms: int) -> Survey:
 
 def _show_survey(settings: Settings, found: Survey, *, model_to: str | None, as_json: bool) -> None:
     if as_json:
-        said = found.tally.as_json(settings.models, model_to=model_to)
+        figures = found.tally.as_json(settings.models, model_to=model_to)
         more = {"read": found.read, "passed_over": found.passed_over, "missing_ids": found.missing_ids}
-        click.echo(json.dumps({**said, **more, "notes": found.notes}, indent=2))
+        click.echo(json.dumps({**figures, **more, "notes": found.notes}, indent=2))
         return
     print_lines(tables.survey_tables(found, settings.models, model_to=model_to))
     print_lines(tables.survey_notes(found))

@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
-from headrace.replay.compare import Answer, Pair, answer_of, judged
+from headrace.replay.compare import Answer, Pair, answer_of, verdict_of
 from headrace.replay.read import EARLY_MS, Home, patient, slices, stretch
 from headrace.replay.state import State
 from schemas import ids, topics
@@ -82,7 +82,7 @@ async def compared(
                 replays[original] = result["created_ms"], answer
     originals = await _originals(reader, replays)
     pairs = [
-        Pair(judged(originals.get(original), answer), originals.get(original), answer, original)
+        Pair(verdict_of(originals.get(original), answer), originals.get(original), answer, original)
         for original, (_, answer) in replays.items()
     ]
     return Comparison(pairs, superseded)

@@ -69,8 +69,8 @@ class Bodies:
             raise Unusable("body_without_model")
         if len(body) <= self._inline_bytes:
             return copy._replace(task={**copy.task, "data": body, "data_ref": None})
-        kept = await patient(lambda: self._blobs.put(body, name=_name(copy), media_type=JSON))
-        return copy._replace(task={**copy.task, "data": None, "data_ref": kept})
+        copied_ref = await patient(lambda: self._blobs.put(body, name=_name(copy), media_type=JSON))
+        return copy._replace(task={**copy.task, "data": None, "data_ref": copied_ref})
 
 
 def _name(copy: Copy) -> str:

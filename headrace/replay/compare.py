@@ -39,7 +39,7 @@ class Answer(NamedTuple):
     """From the start of the call that counted to its end; None when no worker had begun."""
     usage: Usage
     digest: bytes | None
-    """Of what was said; None when the body could not be read."""
+    """Of the content; None when the body could not be read."""
     excerpt: str | None
 
 
@@ -83,19 +83,19 @@ def answer_of(result: Result, body: bytes | None, *, excerpt: bool) -> Answer:
 
 def essence(body: bytes, content_type: str) -> bytes:
     """Return a digest of what an answer says: without ids and times, and of a stream without where it was cut."""
-    said: Any
+    content: Any
     try:
         if content_type.partition(";")[0].strip().lower() == EVENT_STREAM:
-            said = _said(_frames(body))
+            content = _merged_frames(_frames(body))
         else:
-            said = _lasting(lenient_json.loads(body))
-        text = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
+            content = _lasting(lenient_json.loads(body))
+        text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
     except (ValueError, TypeError, RecursionError):  # no JSON, or such that it cannot be written again
         return blake2b(body, digest_size=16).digest()
     return blake2b(text, digest_size=16).digest()
 
 
-def judged(original: Answer | None, replay: Answer) -> Verdict:
+def verdict_of(original: Answer | None, replay: Answer) -> Verdict:
     """Compare two outcomes."""
     if original is None:
         return "unpaired"
@@ -166,7 +166,7 @@ def _frames(body: bytes) -> Iterable[Any]:
         yield _lasting(lenient_json.loads(payload))
 
 
-def _said(frames: Iterable[Any]) -> Any:
+def _merged_frames(frames: Iterable[Any]) -> Any:
     """Put the pieces of each choice together, to what the same answer would be in one piece.
 
     Frames of other streams are compared one by one.
@@ -187,8 +187,8 @@ def _said(frames: Iterable[Any]) -> Any:
         for call in message.get("tool_calls") or () if isinstance(message, dict) else ():
             if isinstance(call, dict):
                 call.pop("index", None)
-    said = {"choices": [choices[index] for index in sorted(choices)]}
-    return {**said, "frames": others} if others else said
+    content = {"choices": [choices[index] for index in sorted(choices)]}
+    return {**content, "frames": others} if others else content
 
 
 def _join(into: dict[str, Any], piece: Mapping[str, Any]) -> None:

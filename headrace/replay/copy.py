@@ -45,7 +45,7 @@ class Copy(NamedTuple):
 
 
 def copied(pick: Pick, state: State, *, partitions: int, now_ms: int) -> Copy:
-    """Return the task that repeats one: same owner and request, an id of its own, nobody told unless that was asked."""
+    """Return the task that repeats one: same owner and request, an id of its own, no notifications unless requested."""
     old, target = pick.task, state.target
     queue = target.queue_to or old["queue"]
     home, wide = pick.partition, 1
@@ -60,7 +60,7 @@ def copied(pick: Pick, state: State, *, partitions: int, now_ms: int) -> Copy:
         partition=pick.partition,
         offset=pick.offset,
     )
-    told = target.callbacks
+    notified = target.callbacks
     task: Task = {
         **old,
         "queue": queue,
@@ -68,15 +68,15 @@ def copied(pick: Pick, state: State, *, partitions: int, now_ms: int) -> Copy:
         # A stream's tokens are counted, and its first one is timed, only where it is relayed.
         "mode": "streaming" if old["mode"] == "streaming" else "callback",
         "model": target.model_to or pick.model,
-        "callback_url": old["callback_url"] if told else None,
-        "callback_events": old["callback_events"] if told else [],
+        "callback_url": old["callback_url"] if notified else None,
+        "callback_events": old["callback_events"] if notified else [],
         "idempotency_key": _key(old, state.name),
         "created_ms": now_ms,
         "timeout_ms": TIMEOUT_MS,
         "start_timeout_ms": 0,
         **ORDINARY,
         "replay_of": pick.task_id,
-        "reply_topic": old["reply_topic"] if told else None,
+        "reply_topic": old["reply_topic"] if notified else None,
     }
     return Copy(task_id, task)
 

@@ -84,15 +84,17 @@ async def _count(
 
 def beyond_reach(choice: Choice, *, now_ms: int) -> list[str]:
     """Say what was asked for and is not kept any more."""
-    kept = {topic.name: topic.retention_ms or 0 for topic in declared(partitions=1)}
+    retention = {topic.name: topic.retention_ms or 0 for topic in declared(partitions=1)}
     notes = []
     for level in choice.levels:
-        kept_ms = kept[topics.tasks(level)]
-        if choice.from_ms is None or choice.from_ms < now_ms - kept_ms:
-            notes.append(f"{level_name(level)} tasks are kept for {_long(kept_ms)}; older ones cannot be replayed")
-    results_ms = kept[topics.results(0)]
+        retention_ms = retention[topics.tasks(level)]
+        if choice.from_ms is None or choice.from_ms < now_ms - retention_ms:
+            notes.append(
+                f"{level_name(level)} tasks are retained for {_long(retention_ms)}; older ones cannot be replayed"
+            )
+    results_ms = retention[topics.results(0)]
     if choice.from_ms is None or choice.from_ms < now_ms - results_ms:
-        notes.append(f"results are kept for {_long(results_ms)}; the diff cannot compare with older ones")
+        notes.append(f"results are retained for {_long(results_ms)}; the diff cannot compare with older ones")
     return notes
 
 

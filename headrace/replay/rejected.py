@@ -25,7 +25,7 @@ from schemas.topics import DAY_MS
 Place = tuple[int, int, int]
 """Level, partition and offset."""
 AHEAD_MS = DAY_MS + SLACK_MS
-"""A record may name a time that lies ahead by a day: its letter is older then."""
+"""A record may name a time that lies ahead by a day: its dead letter is older then."""
 OFFLINE = 1
 NEVER_TRIED = b"0"
 """The attempt that letters of refused records name; those of tasks that lost their workers name a later one."""
@@ -79,12 +79,12 @@ async def _places(
     return frozenset(found)
 
 
-def place_of(letter: LogRecord, levels: Mapping[bytes, int]) -> Place | None:
-    """Return where the record of a letter lies, when it is one that no task came of."""
-    level = levels.get(find(letter.headers, "x-topic") or b"")
-    if level is None or find(letter.headers, "x-attempt") != NEVER_TRIED:
+def place_of(dead: LogRecord, levels: Mapping[bytes, int]) -> Place | None:
+    """Return the position of a dead letter's record, if it never became a task."""
+    level = levels.get(find(dead.headers, "x-topic") or b"")
+    if level is None or find(dead.headers, "x-attempt") != NEVER_TRIED:
         return None
-    numbers = [find(letter.headers, name) or b"" for name in ("x-partition", "x-offset")]
+    numbers = [find(dead.headers, name) or b"" for name in ("x-partition", "x-offset")]
     if not all(number.isdigit() for number in numbers):
         return None
     partition, offset = map(int, numbers)

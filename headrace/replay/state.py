@@ -132,7 +132,7 @@ def save(path: Path, state: State) -> None:
             os.fsync(out.fileno())
         draft.replace(path)
     except OSError as error:
-        raise ConfigError(f"the state of the replay cannot be kept in {path}: {error.strerror}") from error
+        raise ConfigError(f"the state of the replay cannot be stored in {path}: {error.strerror}") from error
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def alone(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigError(f"the state of the replay cannot be kept in {path}: {error.strerror}") from error
+        raise ConfigError(f"the state of the replay cannot be stored in {path}: {error.strerror}") from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -59,23 +59,23 @@ class Worker:
         try:
             async with (
                 httpx.AsyncClient(base_url=_base(self._place.url), headers=_bearer(self._place.api_key),
-                                  timeout=60) as door,
+                                  timeout=60) as ingress,
                 httpx.AsyncClient(headers=_bearer(self._place.upstream_key), timeout=timeout, limits=limits) as model,
             ):  # fmt: skip
-                await self._work(door, model, drain=drain)
+                await self._work(ingress, model, drain=drain)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
             raise ConfigError(f"no URL that can be called: {error}") from None
         finally:
             for task in self._running:
                 task.cancel()
 
-    async def _work(self, door: httpx.AsyncClient, model: httpx.AsyncClient, *, drain: bool) -> None:
+    async def _work(self, ingress: httpx.AsyncClient, model: httpx.AsyncClient, *, drain: bool) -> None:
         last = time.monotonic()
         while not drain or self._running or time.monotonic() - last < DRAINED_S:
             free = self._concurrency - len(self._running)
-            taken = await self._take(door, free) if free > 0 else []
+            taken = await self._take(ingress, free) if free > 0 else []
             for one in taken:
-                self._running.add(asyncio.create_task(self._serve(door, model, one), name=f"serve-{one['task_id']}"))
+                self._running.add(asyncio.create_task(self._serve(ingress, model, one), name=f"serve-{one['task_id']}"))
             if taken:
                 last = time.monotonic()
                 continue
@@ -88,14 +88,14 @@ class Worker:
                 self._running.discard(ended)
                 ended.result()
 
-    async def _take(self, door: httpx.AsyncClient, size: int) -> list[dict[str, Any]]:
+    async def _take(self, ingress: httpx.AsyncClient, size: int) -> list[dict[str, Any]]:
         lanes = [f"{self._place.queue}:{level}" for level in (0, 1)]
-        found = await _told(door, "/v1/queue/take", {"queues": lanes, "size": size, "process_timeout": LEASE_S})
+        found = await _post(ingress, "/v1/queue/take", {"queues": lanes, "size": size, "process_timeout": LEASE_S})
         return [one for tasks in found.values() for one in tasks]
 
-    async def _serve(self, door: httpx.AsyncClient, model: httpx.AsyncClient, task: dict[str, Any]) -> None:
+    async def _serve(self, ingress: httpx.AsyncClient, model: httpx.AsyncClient, task: dict[str, Any]) -> None:
         outcome = await self._call(model, task) | {"attempt": task["attempt"], "request_id": task["task_id"]}
-        await _told(door, f"/v1/queue/{task['task_id']}/complete", outcome)
+        await _post(ingress, f"/v1/queue/{task['task_id']}/complete", outcome)
         self.done += 1
         self._on_done(self.done)
 
@@ -126,12 +126,12 @@ class Worker:
         return outcome
 
 
-async def _told(door: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
+async def _post(ingress: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
     """Post to the ingress, again while it is away; raises ConfigError for what it refuses."""
     why, wait_s = "", 0.25
     for _ in range(TRIES + 3):
         try:
-            answer = await door.post(path, content=orjson.dumps(body), headers={"content-type": "application/json"})
+            answer = await ingress.post(path, content=orjson.dumps(body), headers={"content-type": "application/json"})
         except httpx.TransportError as error:
             why = str(error) or type(error).__name__
         else:
@@ -139,10 +139,10 @@ async def _told(door: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any
                 return json.loads(answer.content)
             why = f"{answer.status_code} {answer.text[:300]}"
             if answer.status_code not in RETRIABLE:
-                raise ConfigError(f"the ingress at {door.base_url} refuses {path}: {why}")
+                raise ConfigError(f"the ingress at {ingress.base_url} refuses {path}: {why}")
         await asyncio.sleep(wait_s)
         wait_s *= 2
-    raise Unavailable(f"the ingress at {door.base_url} does not answer: {why}")
+    raise Unavailable(f"the ingress at {ingress.base_url} does not answer: {why}")
 
 
 def outcome_of(status: int, body: bytes, content_type: str) -> dict[str, Any]:

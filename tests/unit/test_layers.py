@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.vocabulary_remaining import SMALL
+
 ROOT = Path(__file__).parents[2]
 BELOW = {
     "schemas": set(),
@@ -39,6 +41,8 @@ IMPURE = {
 }
 """What a pure module must not import: Kafka, HTTP, clocks and chance. UUID alone, the type, is neither."""
 LONGEST = 450
+SHORT = 60
+"""A module below so many lines that one module alone imports says in its docstring why it is apart ("Apart, …")."""
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 
 
@@ -108,6 +112,30 @@ def test_modules_are_short() -> None:
     lengths = {name: len(path.read_text().splitlines()) for name, path in modules(*OURS).items()}
     assert lengths
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def small_modules() -> set[str]:
+    """Return the modules below SHORT lines with one importer whose docstring gives no reason."""
+    importers: dict[str, set[str]] = {name: set() for name in ALL}
+    for name, path in ALL.items():
+        for imported in set(own_imports(path, ALL)) - {name}:
+            importers[imported].add(name)
+    small = (
+        name
+        for name, path in ALL.items()
+        if path.name not in ("__init__.py", "__main__.py")
+        and len(importers[name]) == 1
+        and len(path.read_text().splitlines()) < SHORT
+    )
+    return {name for name in small if "Apart" not in (ast.get_docstring(ast.parse(ALL[name].read_text())) or "")}
+
+
+def test_small_modules_say_why_they_are_apart() -> None:
+    assert small_modules() - SMALL == set()
+
+
+def test_the_list_of_small_modules_only_gets_shorter() -> None:
+    assert SMALL - small_modules() == set(), "run `python -m tests.unit.test_vocabulary` to shorten the list"
 
 
 def test_every_package_is_installed() -> None:

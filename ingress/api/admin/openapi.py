@@ -40,7 +40,7 @@ _DEAD = {
 }  # fmt: skip
 _FOUND = {
     "weight": "problem", "code": "dispatcher_stopped", "subject": "dispatcher",
-    "what": "no dispatcher was heard within 10 s; 12 tasks wait",
+    "what": "no heartbeat from any dispatcher in the last 10 s; 12 tasks wait",
     "next_step": "start `headrace dispatcher`, or read its log",
 }  # fmt: skip
 

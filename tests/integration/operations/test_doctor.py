@@ -59,7 +59,7 @@ async def test_doctor_names_each_of_what_is_broken(operators: Operators) -> None
     through_kafka = asyncio.create_task(operators.ask_elsewhere("doctor", "--url", site.urls[1], code=1))
     found = await told(operators, "dispatcher_stopped", "scheduler_stopped")
     assert "2 tasks wait" in found["dispatcher_stopped"]["what"]
-    assert "no offline scheduler was heard" in found["scheduler_stopped"]["what"]
+    assert "no heartbeat from the offline scheduler" in found["scheduler_stopped"]["what"]
     found = problems(await through_kafka)
     assert found.keys() == {"ingress_down", "dispatcher_stopped", "scheduler_stopped"}
     assert f"the ingress at {site.urls[1]} does not answer" in found["ingress_down"]["what"]

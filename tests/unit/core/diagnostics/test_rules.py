@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from core.diagnostics.facts import Disk, Facts, Finding, Flow, Heard, Pulled, QueueFlow, Skew, WorkerHeard
+from core.diagnostics.facts import Disk, Facts, Finding, Flow, Pulled, QueueFlow, SchedulerSeen, Skew, WorkerSeen
 from core.diagnostics.rules import findings
 from core.drain_rate import Backlog
 from tests.support.records import queue
 
-WORKER = WorkerHeard("w1", 0, 1, None)
+WORKER = WorkerSeen("w1", 0, 1, None)
 SLOW = Flow(waiting=9, oldest_ms=90_000)
 WELL = Facts(
     kafka="k:9092",
@@ -20,7 +20,7 @@ WELL = Facts(
     queues=[queue("q")],
     work=[QueueFlow("q", level, Flow(), 1) for level in (0, 1)],
     lanes={0: Flow(), 1: Flow()},
-    schedulers=[Heard("s0", 0, (0, 1)), Heard("s1", 1, (0,)), Heard("s2", 1, (1,))],
+    schedulers=[SchedulerSeen("s0", 0, (0, 1)), SchedulerSeen("s1", 1, (0,)), SchedulerSeen("s2", 1, (1,))],
     dispatchers=[WORKER],
     skews=[Skew("w1", 300)],
     disks=[Disk("/data", 50 << 30, 100 << 30)],
@@ -48,10 +48,14 @@ def test_nothing_is_found_where_all_is_well() -> None:
             "compression_unreadable",
             "compression.type zstd, which is not read",
         ),
-        ({"schedulers": WELL.schedulers[1:]}, "scheduler_stopped", "no online scheduler was heard within 3 s"),
+        (
+            {"schedulers": WELL.schedulers[1:]},
+            "scheduler_stopped",
+            "no heartbeat from the online scheduler in the last 3 s",
+        ),
         ({"schedulers": WELL.schedulers[:2]}, "partitions_unserved", "no offline scheduler serves partition 1"),
         ({"lanes": {0: Flow(5, 9, 1, 20_000)}}, "scheduler_behind", "5 records and 20 s behind and falls further"),
-        ({"dispatchers": []}, "dispatcher_stopped", "no dispatcher was heard"),
+        ({"dispatchers": []}, "dispatcher_stopped", "no heartbeat from any dispatcher"),
         ({"dispatchers": [WORKER._replace(upstreams_up=0)]}, "upstream_down", "no upstream model server answers"),
         ({"dispatchers": [WORKER._replace(troubles="u does not answer")]}, "upstream_down", "u does not answer"),
         ({"dispatchers": [WORKER._replace(troubles="u asked")]}, "upstream_rate_limited", "u asked"),
@@ -91,7 +95,7 @@ def test_what_is_not_stuck_is_a_note_and_comes_last() -> None:
     assert held.what == "3 records of tasks.online/1 wait for the end of a transaction"
     found = of(dead_letters=1, schedulers=[])
     assert [one.weight for one in found] == ["problem", "problem", "note"]
-    assert found[-1].what == "1 record buried within the last hour"
+    assert found[-1].what == "1 record dead-lettered in the last hour"
 
 
 def test_one_cause_is_told_once() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from headrace.replay.compare import Answer, Pair, answer_of, essence, grouped, judged, percentile
+from headrace.replay.compare import Answer, Pair, answer_of, essence, grouped, percentile, verdict_of
 from tests.support.results import result_of
 
 JSON = "application/json"
@@ -98,7 +98,7 @@ FAILED = {"state": "failed", "error_code": "upstream_error", "status_code": 500}
     ],
 )
 def test_verdicts(original: Answer | None, replay: Answer, verdict: str) -> None:
-    assert judged(original, replay) == verdict
+    assert verdict_of(original, replay) == verdict
 
 
 def test_the_figures_of_a_group() -> None:

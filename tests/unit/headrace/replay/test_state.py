@@ -78,9 +78,9 @@ def test_a_replay_is_run_by_one_process(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be kept"):
+    with pytest.raises(ConfigError, match="cannot be stored"):
         states.save(tmp_path / "file" / "r.json", state())
-    with pytest.raises(ConfigError, match="cannot be kept"), states.alone(tmp_path / "file" / "r.json"):
+    with pytest.raises(ConfigError, match="cannot be stored"), states.alone(tmp_path / "file" / "r.json"):
         pass
 
 
