@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator
-from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
 
+from tests.support.module_graph import ALL, BELOW, ROOT, imports, modules, own_imports, small_modules
 from tests.unit.vocabulary_remaining import SMALL
 
-ROOT = Path(__file__).parents[2]
-BELOW = {
-    "schemas": set(),
-    "core": {"schemas"},
-    "ingress": {"schemas", "core"},
-    "streams": {"schemas", "core"},
-    "dispatcher": {"schemas", "core"},
-    "compose": {"schemas", "core", "ingress", "streams", "dispatcher"},
-    "headrace": {"schemas", "core", "ingress", "streams", "dispatcher", "compose"},
-}
-"""Package → the packages of ours that it may import."""
 OURS = {*BELOW, "tests", "bench"}
 IMPURE = {
     "aiokafka",
@@ -41,43 +28,7 @@ IMPURE = {
 }
 """What a pure module must not import: Kafka, HTTP, clocks and chance. UUID alone, the type, is neither."""
 LONGEST = 450
-SHORT = 60
-"""A module below so many lines that one module alone imports says in its docstring why it is apart ("Apart, …")."""
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
-
-
-def modules(*packages: str) -> dict[str, Path]:
-    """Return dotted name → file."""
-    found = {}
-    for package in packages:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-@cache
-def imports(path: Path) -> frozenset[str]:
-    """List every dotted name that a file imports, inside functions too."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return frozenset(names)
-
-
-def own_imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """Narrow the imports to modules of ours; `from module import name` counts as the module."""
-    for name in imports(path):
-        candidate = name if name in known else name.rpartition(".")[0]
-        if candidate in known:
-            yield candidate
-
-
-ALL = modules(*BELOW)
 
 
 def packages_used(name: str) -> set[str]:
@@ -114,28 +65,12 @@ def test_modules_are_short() -> None:
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
 
 
-def small_modules() -> set[str]:
-    """Return the modules below SHORT lines with one importer whose docstring gives no reason."""
-    importers: dict[str, set[str]] = {name: set() for name in ALL}
-    for name, path in ALL.items():
-        for imported in set(own_imports(path, ALL)) - {name}:
-            importers[imported].add(name)
-    small = (
-        name
-        for name, path in ALL.items()
-        if path.name not in ("__init__.py", "__main__.py")
-        and len(importers[name]) == 1
-        and len(path.read_text().splitlines()) < SHORT
-    )
-    return {name for name in small if "Apart" not in (ast.get_docstring(ast.parse(ALL[name].read_text())) or "")}
-
-
 def test_small_modules_say_why_they_are_apart() -> None:
     assert small_modules() - SMALL == set()
 
 
 def test_the_list_of_small_modules_only_gets_shorter() -> None:
-    assert SMALL - small_modules() == set(), "run `python -m tests.unit.test_vocabulary` to shorten the list"
+    assert SMALL - small_modules() == set(), "run `python -m tests.support.vocabulary` to shorten the list"
 
 
 def test_every_package_is_installed() -> None:

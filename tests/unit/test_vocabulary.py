@@ -1,108 +1,17 @@
-"""One word for one thing: retired words in product code, and class names that are used twice.
+"""One word for one thing: no retired words in product code, and no class name twice.
 
-What does not pass yet stands in REMAINING and TWICE, file by file. Both may only get shorter: an entry that is not
-needed any more fails, too. `python -m tests.unit.test_vocabulary` takes such entries out of the lists; it adds none.
+What does not pass yet is listed in tests/unit/vocabulary_remaining.py. The lists may only get shorter: an entry that is
+not needed any more fails, too.
 """
 
 from __future__ import annotations
 
 import ast
-import json
-import re
-from collections import defaultdict
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
-from tests.unit.test_layers import small_modules
-from tests.unit.vocabulary_remaining import REMAINING, SMALL, TWICE
+from tests.support.vocabulary import classes, found, messages_of, retired_in
+from tests.unit.vocabulary_remaining import REMAINING, TWICE
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("schemas", "core", "ingress", "streams", "dispatcher", "compose", "headrace")
-RETIRED = {
-    "told", "untold", "kept", "keeper", "heard", "spoken", "said", "judge", "judged", "judges", "twin", "twins", "door",
-    "doors", "letter", "letters", "bury", "buried", "hands", "crew", "pulse", "courier", "rung", "ears", "torso",
-    "torsos", "anew", "whoever", "nobody", "somebody",
-}  # fmt: skip
-"""Words that nobody outside this project would search for; the glossary has the term for each."""
-CONTRACT = {
-    "pulse",  # kind of a control record
-    "buried_at",  # member of the dead letters' HTTP objects
-    "DEAD_LETTER", "DEAD_LETTERS", "dead_letter", "dead_letters", "DeadLetter",
-}  # fmt: skip
-"""Names that records and HTTP objects carry, and the field's own term with one of the words in it."""
-DEAD_LETTER = re.compile(r"dead[-_ ]?letters?", re.IGNORECASE)
-SHORTEN = "run `python -m tests.unit.test_vocabulary` to shorten the lists"
-LISTS = Path(__file__).with_name("vocabulary_remaining.py")
-WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-
-
-def retired_in(text: str) -> set[str]:
-    """Return the retired words of an identifier or a sentence."""
-    if text in CONTRACT:
-        return set()
-    return {word.lower() for word in WORD.findall(DEAD_LETTER.sub("", text))} & RETIRED
-
-
-def names_of(tree: ast.AST) -> Iterator[str]:
-    """Yield the identifiers that a module defines."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                yield name
-            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
-                yield name
-
-
-def _strings(node: ast.AST) -> Iterator[str]:
-    for one in ast.walk(node):
-        if isinstance(one, ast.Constant) and isinstance(one.value, str):
-            yield one.value
-
-
-def messages_of(tree: ast.AST) -> Iterator[str]:
-    """Yield what users and operators read: log lines and events, raised errors, help and field descriptions."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            for argument in node.exc.args:
-                yield from _strings(argument)
-        if not isinstance(node, ast.Call):
-            continue
-        called = ast.unparse(node.func)
-        if re.fullmatch(r"(?:self\.)?_?log(?:ger)?\.(?:debug|info|warning|error|exception|log)", called):
-            for argument in (*node.args, *(word.value for word in node.keywords)):
-                yield from _strings(argument)
-        elif called == "click.echo":
-            for argument in node.args:
-                yield from _strings(argument)
-        for word in node.keywords:
-            if word.arg in ("help", "description"):
-                yield from _strings(word.value)
-
-
-@cache
-def found() -> dict[str, frozenset[str]]:
-    """Return file → the retired words in its identifiers and messages."""
-    out = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            tree = ast.parse(path.read_text())
-            words = {word for text in (*names_of(tree), *messages_of(tree)) for word in retired_in(text)}
-            if words:
-                out[str(path.relative_to(ROOT))] = frozenset(words)
-    return out
-
-
-@cache
-def classes() -> dict[str, frozenset[str]]:
-    """Return the name of each class that is defined twice → the files that define it; private ones are left out."""
-    out: dict[str, set[str]] = defaultdict(set)
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.parse(path.read_text()).body:
-                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                    out[node.name].add(str(path.relative_to(ROOT)))
-    return {name: frozenset(files) for name, files in out.items() if len(files) > 1}
+SHORTEN = "run `python -m tests.support.vocabulary` to shorten the lists"
 
 
 def test_no_retired_word_is_in_a_name_or_a_message() -> None:
@@ -131,25 +40,3 @@ def test_the_words_of_names_and_sentences_are_found() -> None:
     assert retired_in("the letters of a queue") == {"letters"}
     tree = ast.parse('log.warning("it was %s", "heard", extra={"event": "door_open"})\nraise Gone(f"{a} is not kept")')
     assert {word for text in messages_of(tree) for word in retired_in(text)} == {"heard", "door", "kept"}
-
-
-def shorten() -> None:
-    """Take entries out of the lists that are not needed any more."""
-    now, twice = found(), classes()
-    left = {file: sorted(words & now.get(file, frozenset())) for file, words in sorted(REMAINING.items())}
-    lines = [f'    "{file}": frozenset({json.dumps(words)}),' for file, words in left.items() if words]
-    names = [f'    "{name}",' for name in sorted(TWICE & twice.keys())]
-    small = [f'    "{name}",' for name in sorted(SMALL & small_modules())]
-    head, _, _ = LISTS.read_text().partition("REMAINING")
-    LISTS.write_text(
-        f"{head}REMAINING: dict[str, frozenset[str]] = {{\n" + "\n".join(lines) + "\n}\n"
-        '"""File → retired words in its identifiers and messages."""\n'
-        "TWICE: set[str] = {\n" + "\n".join(names) + "\n}\n"
-        '"""Names of classes that two modules or more define."""\n'
-        "SMALL: set[str] = {\n" + "\n".join(small) + "\n}\n"
-        '"""Modules below 60 lines with one importer whose docstrings give no reason."""\n'
-    )  # fmt: skip
-
-
-if __name__ == "__main__":
-    shorten()

@@ -130,7 +130,7 @@ async def test_410_switches_a_url_off_for_its_tenant_across_restarts_until_a_res
         await eventually_async(lambda: receiver.got[foreign], what="the call of another tenant")
         assert receiver.got[second] == []
         run = await webhooks_command(env, "resend", first)
-        assert run == f"{first}-completed is sent again.\n"
+        assert run == f"{first}-completed is resent.\n"
         await eventually_async(lambda: rows.state(first) == "delivered", what="the resend")
         third = await probe.result(f"{receiver.root}/410-then-200", owner="key-one", state="failed")
         await eventually_async(lambda: len(receiver.got[third]) == 1, what="a call of the URL")

@@ -164,11 +164,11 @@ async def test_what_was_given_up_can_be_redriven(
     await probe.producer.send(*target, Record(letter.key, letter.value))
     await eventually_async(lambda: rows.state(by_letter) == "delivered", what="the redriven letter")
     dry = await webhooks_command(env, "redrive", "--dry-run")
-    assert dry == f"{len(await failed())} callbacks would be sent again.\n"
+    assert dry == f"{len(await failed())} deliveries would be resent.\n"
     dry = await webhooks_command(env, "redrive", "--dry-run", "--host", here)
-    assert dry == "1 callbacks would be sent again.\n"
+    assert dry == "1 deliveries would be resent.\n"
     run = await webhooks_command(env, "redrive", "--host", here)
-    assert run == "1 callbacks are sent again.\n"
+    assert run == "1 deliveries are resent.\n"
     await eventually_async(lambda: rows.state(by_command) == "delivered", what="the redriven row")
     await settled(probe)
     assert rows.of[f"{by_command}/completed"]["made"] == 4

@@ -104,4 +104,4 @@ async def test_workers_show_what_they_read_and_run(operators: Operators) -> None
     )
     assert plain_readers(told)[0]["upstreams_up"] == 1
     assert {one["level"]: one["partitions"] for one in told["schedulers"]} == {"online": [0, 1], "offline": [0, 1]}
-    assert "upstreams up" in (await operators.run("workers", "list")).stdout
+    assert "UPSTREAMS-UP" in (await operators.run("workers", "list")).stdout
