@@ -26,7 +26,8 @@ KEYS = keys_file(
 async def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     async with running_site(
         kafka, tmp_path_factory.mktemp("site"), keys=KEYS, streams__session_timeout_s=12, dispatcher__heartbeat_s=0.5,
-        ingress__keep_alive_s=0.5, ingress__check_models=False, webhooks__allow_private=True, direct__owner="direct",
+        ingress__keep_alive_s=0.5, ingress__check_models=False, webhooks__allow_private=True,
+        direct__default_tenant="direct",
         direct__reply_topics=["replies-*"], direct__secrets=["0123456789abcdef"],
     ) as opened:  # fmt: skip
         yield opened
