@@ -128,9 +128,15 @@ def _hinted(record: dict[str, Any], hints: tuple[_Hint, ...]) -> dict[str, Any]:
     return record
 
 
-def state_of(row: bytes) -> records.State:
-    """Read the state of a framed Status without decoding it: the enum is its first field, one varint byte."""
-    return records.STATES[row[HEADER.size] >> 1]
+def state_of(row: bytes) -> records.State | None:
+    """Read the state of a framed Status without decoding it: the enum is its first field, one varint byte.
+
+    None for what cannot be a row, such as a record that another program wrote to the changelog.
+    """
+    try:
+        return records.STATES[row[HEADER.size] >> 1]
+    except IndexError:
+        return None
 
 
 def batch_state_of(row: bytes) -> batches.BatchState:

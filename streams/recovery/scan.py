@@ -42,13 +42,17 @@ async def sweep(rows: Rows, index: Index, partitions: Iterable[int], *, now_ms: 
     """Walk all rows and schedule what is due within the horizon; with `rebuild` note the holders too."""
     count = 0
     for partition in partitions:
-        for _, value in rows.scan(partition):
+        for key, value in rows.scan(partition):
             count += 1
             if count % SLICE == 0:
                 await asyncio.sleep(0)
-            if state_of(value) == "expired" and rebuild:
-                continue  # the next ordinary sweep will do; nothing waits for it
-            row = STATUS.decode(value)
+            try:
+                if state_of(value) == "expired" and rebuild:
+                    continue  # the next ordinary sweep will do; nothing waits for it
+                row = STATUS.decode(value)
+            except (FramingError, SchemaError) as error:
+                _skip(key, partition, error, rebuild=rebuild)
+                continue
             if rebuild:
                 index.changed(partition, None, row, now_ms=now_ms)
             else:
@@ -60,16 +64,32 @@ async def sweep_batches(batches: Rows, index: Index, partitions: Iterable[int], 
     """Walk all batches and schedule what is due within the horizon; with `rebuild` note what their ids are made of."""
     count = 0
     for partition in partitions:
-        for _, value in batches.scan(partition):
+        for key, value in batches.scan(partition):
             count += 1
             if count % BATCH_SLICE == 0:
                 await asyncio.sleep(0)
-            batch = BATCH.decode(value)
+            try:
+                batch = BATCH.decode(value)
+            except (FramingError, SchemaError) as error:
+                _skip(key, partition, error, rebuild=rebuild)
+                continue
             if rebuild:
                 index.batch_changed(partition, None, batch, now_ms=now_ms)
             else:
                 index.schedule_batch(partition, batch, now_ms=now_ms)
     return count
+
+
+def _skip(key: bytes, partition: int, error: Exception, *, rebuild: bool) -> None:
+    """Log a row that another program wrote to the changelog; once for each start, although every sweep meets it.
+
+    It is left where it is: it schedules nothing, and without this every start of the scheduler would end at it.
+    """
+    if rebuild:
+        log.warning(
+            "row %r cannot be read and is skipped: %s", key, error,
+            extra={"event": "table_row_unreadable", "partition": partition},
+        )  # fmt: skip
 
 
 async def starts_of(

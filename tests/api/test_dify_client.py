@@ -108,6 +108,20 @@ async def test_pings_come_while_the_model_is_silent(whole: Stack) -> None:
     assert [event.event async for event in stream][-1] == "message_end"
 
 
+async def test_each_ping_is_an_event_of_its_own_on_the_wire(whole: Stack) -> None:
+    async with httpx.AsyncClient(base_url=whole.url, timeout=60) as plain:
+        answer = await plain.post(
+            "/completion-messages",
+            json={"inputs": {"query": "Hello, world!"}, "response_mode": "streaming", "user": "abc-123"},
+            headers={"authorization": f"Bearer {KEY}", "X-Headrace-Queue": "silent"},
+        )
+    *frames, end = answer.content.split(b"\n\n")
+    pings = [frame for frame in frames if not frame.startswith(b"data: ")]
+    assert (answer.status_code, end, set(pings)) == (200, b"", {b"event: ping"})
+    assert frames[: len(pings)] == pings, "the model server is silent before its answer only"
+    assert json.loads(frames[-1].removeprefix(b"data: "))["event"] == "message_end"
+
+
 async def test_stop(client: AsyncClient) -> None:
     stream = await client.acompletion_messages(ask("streaming"), headers={"X-Headrace-Queue": "slow"})
     events = []

@@ -13,7 +13,7 @@ from schemas.records import Event
 from streams.faust.app import NoRows
 from streams.intake.decode import Poison, read_event
 from streams.recovery.buffer import Replay
-from streams.recovery.scan import sweep_batches
+from streams.recovery.scan import sweep, sweep_batches
 from streams.state_index import HORIZON_MS, Due
 from streams.state_machine.batch_rows import MAX_PROPOSAL_BYTES
 from streams.timers import Timers
@@ -103,6 +103,20 @@ async def test_the_clock_of_a_batch_rings_at_its_window_and_at_its_retention() -
     assert log.index.stamp_taken(HOME, QUEUE_NUMBER, CREATED_MS // 1000)
     log.index.clear()
     assert not log.index.stamp_taken(HOME, QUEUE_NUMBER, CREATED_MS // 1000)
+
+
+async def test_rows_that_cannot_be_read_are_skipped_at_a_start_and_by_each_sweep() -> None:
+    log = BatchLog()
+    await log.fold((0, created(ONE)), now_ms=CREATED_MS)
+    rows: Any = log.batches
+    rows.put(HOME, [(b"j", b"v"), (b"k", b""), (b"l", b"\xff" * 40)], offset=1)
+    for rebuild in (True, False):
+        assert await sweep_batches(rows, log.index, [HOME], now_ms=CREATED_MS, rebuild=rebuild) == 4
+    assert log.index.stamp_taken(HOME, QUEUE_NUMBER, CREATED_MS // 1000)
+    tasks: Any = type(rows)()
+    tasks.put(HOME, [(b"j", b"v"), (b"k", b""), (b"l", b"\xff" * 40)], offset=1)
+    for rebuild in (True, False):
+        assert await sweep(tasks, log.index, [HOME], now_ms=CREATED_MS, rebuild=rebuild) == 3
 
 
 async def test_timers_write_what_is_due_for_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
