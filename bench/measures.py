@@ -32,7 +32,7 @@ async def scheduler(tasks: int) -> list[Row]:
     rows: list[Row] = []
     for level in (1, 0):
         async with cluster() as running, producing(running.settings) as producer:
-            await producer.ship(task_records(running.settings, level, tasks))
+            await producer.send_batch(task_records(running.settings, level, tasks))
             async with counting(running.settings, topics.status(level)) as counted:
                 running.start("streams", "streams", "--level", level_name(level))
                 await until(lambda: counted.keys, what="the first row")
@@ -157,12 +157,12 @@ async def pipeline(tasks: int) -> list[Row]:
             running.start("streams-offline", "streams", "--level", "offline")
             running.start("dispatcher", "dispatcher", "--only", "inference")
             # The first tasks find both roles ready; they are not measured.
-            await producer.ship(task_records(running.settings, 1, 200))
+            await producer.send_batch(task_records(running.settings, 1, 200))
             await counted.reaches(200)
             records = task_records(running.settings, 1, tasks)
             with running.meter() as meter:
                 began = time.perf_counter()
-                await producer.ship(records)
+                await producer.send_batch(records)
                 await counted.reaches(tasks + 200)
         rate = tasks / (counted.last_at - began)
         peer_rate, peer_cpu = await celery(tasks, upstream=upstream.url, body=DATA.decode())

@@ -11,7 +11,7 @@ from bench.cluster import Cluster, cluster, until
 from bench.report import Row
 from bench.tasks import QUEUE, bench_task, producing
 from core.kafka.producer import Producer, Record
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import CONTROL
@@ -50,7 +50,7 @@ async def write_rows(producer: Producer, settings: Settings, count: int) -> None
             )
             row = finished_row(task_id, number, now_ms)
             records.setdefault((topic, home), []).append(outputs.status_record(row, now_ms=now_ms))
-        await producer.ship(records)
+        await producer.send_batch(records)
 
 
 async def rebuild(count: int) -> list[Row]:
@@ -80,7 +80,9 @@ async def _until_pulse(running: Cluster) -> tuple[float, float]:
         for record in records:
             owned.update(CONTROL.decode(record.value)["partitions"])
 
-    tail = Tail(running.settings, name="bench-pulse", topics=[running.settings.topic(topics.CONTROLS)], handle=take)
+    tail = TopicFollower(
+        running.settings, name="bench-pulse", topics=[running.settings.topic(topics.CONTROLS)], handle=take
+    )
     await tail.open()
     try:
         began = time.perf_counter()

@@ -57,7 +57,7 @@ async def replay(count: int) -> list[Row]:
             for begin in range(0, len(records), CHUNK):
                 piece = records[begin : begin + CHUNK]
                 used = [usage_record(TASK.decode(record.value or b"")) for record in piece]
-                await producer.ship({(topic, home): piece, (settings.topic(topics.USAGE), home): used})
+                await producer.send_batch({(topic, home): piece, (settings.topic(topics.USAGE), home): used})
         every, every_s, every_cpu_s = await dry(settings, Choice(levels=(1,)))
         none, none_s, none_cpu_s = await dry(settings, Choice(levels=(1,), queues=("another",)))
     if every.tally.total != count or none.tally.total:

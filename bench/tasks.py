@@ -11,7 +11,7 @@ import orjson
 from aiokafka import TopicPartition
 
 from core.kafka.producer import Producer, Record
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.queues import QueueDirectory
 from core.settings.models import Settings
 from schemas import topics
@@ -54,7 +54,7 @@ def bench_task(task_id: str, *, level: int, now_ms: int) -> Task:
 
 
 def task_records(settings: Settings, level: int, count: int) -> dict[tuple[str, int], list[Record]]:
-    """Make tasks over all partitions, packed for `Producer.ship`."""
+    """Make tasks over all partitions, packed for `Producer.send_batch`."""
     serials, now_ms = Serials(999), time.time_ns() // 1_000_000
     topic = settings.topic(topics.tasks(level))
     records: dict[tuple[str, int], list[Record]] = {}
@@ -114,7 +114,7 @@ class Counted:
 async def counting(settings: Settings, topic: str) -> AsyncIterator[Counted]:
     """Count the keys of a topic from its first record on."""
     counted = Counted()
-    tail = Tail(settings, name="bench-count", topics=[settings.topic(topic)], handle=counted.take)
+    tail = TopicFollower(settings, name="bench-count", topics=[settings.topic(topic)], handle=counted.take)
     await tail.open()
     try:
         yield counted

@@ -106,7 +106,7 @@ async def _write(running: Cluster, producer: Producer, count: int, url: str) -> 
         )
         result = _result(task_id, url, now_ms)
         records.setdefault((topic, home), []).append(Record(task_id.encode(), RESULT.encode(result), [], now_ms))
-    await producer.ship(records)
+    await producer.send_batch(records)
 
 
 _slots = iter(range(1, 1000))

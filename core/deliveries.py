@@ -1,4 +1,4 @@
-"""Deliveries of callbacks as records: how a round begins and where its records go. Pure; for all who send again."""
+"""Webhook deliveries as records: how a round begins and which partition its records belong to. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OUTCOMES = ("completed", "failed", "cancelled")
 BATCH_OUTCOMES = ("batch.completed", "batch.failed", "batch.expired", "batch.cancelled")
 
 
-class Placed(NamedTuple):
+class PlacedRecord(NamedTuple):
     """A record with where it goes."""
 
     topic: str
@@ -24,7 +24,7 @@ class Placed(NamedTuple):
     record: Record
 
 
-def begun(
+def new_delivery(
     task_id: str, event: str, *, name: str, url: str, owner: str | None, level: int, result_offset: int | None,
     payload: bytes | None, now_ms: int, traceparent: str | None = None,
 ) -> Delivery:  # fmt: skip
@@ -49,7 +49,7 @@ def begun(
     }
 
 
-def again(delivery: Delivery, *, now_ms: int) -> Delivery:
+def resent(delivery: Delivery, *, now_ms: int) -> Delivery:
     """Begin a round that somebody asked for: at once, and even when the URL has answered 410."""
     return {**delivery, "state": "pending", "step": 0, "created_ms": now_ms, "due_ms": now_ms, "manual": True}
 
@@ -59,17 +59,17 @@ def row_key(task_id: str, event: str) -> bytes:
     return f"{task_id}/{event}".encode()
 
 
-def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> Placed:
+def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> PlacedRecord:
     """Place what everybody can see of a delivery."""
     home = ids.home_of(delivery["task_id"])
     key = row_key(delivery["task_id"], delivery["event"])
-    return Placed(settings.topic(topics.DELIVERIES), home, rendered(key, delivery, now_ms=now_ms))
+    return PlacedRecord(settings.topic(topics.DELIVERIES), home, rendered(key, delivery, now_ms=now_ms))
 
 
-def waiting(settings: Settings, delivery: Delivery, *, delay_s: int, now_ms: int) -> Placed:
+def retry_record(settings: Settings, delivery: Delivery, *, delay_s: int, now_ms: int) -> PlacedRecord:
     """Place a delivery that waits in the retry topic of a delay."""
     record = rendered(delivery["task_id"].encode(), delivery, now_ms=now_ms)
-    return Placed(settings.topic(topics.retry(delay_s)), retry_partition(settings, delivery["task_id"]), record)
+    return PlacedRecord(settings.topic(topics.retry(delay_s)), retry_partition(settings, delivery["task_id"]), record)
 
 
 def retry_partition(settings: Settings, task_id: str) -> int:

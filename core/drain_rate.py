@@ -8,18 +8,18 @@ from typing import NamedTuple
 from core.settings.models import Settings
 from schemas.records import Queue
 
-HALF_S = 10.0
+HALF_LIFE_S = 10.0
 """After so many seconds of waiting tasks what was measured counts half: a new worker shows within seconds."""
-NOTHING_S = 30.0
+STALLED_S = 30.0
 """So long nothing began although tasks waited: then the rate of before tells nothing any more."""
 SETTLE_S = 1.0
 """Below this one task that began at once would look like a rate of thousands."""
 LEAST_RETRY_S, MOST_RETRY_S = 1.0, 300.0
 UNKNOWN_RETRY_S = 60.0
 """Nothing drains: nobody knows when it will."""
-ROOM = 10
+HEADROOM = 10
 """Who was refused comes again when a tenth of the limit is free: at one free place all of them would."""
-_DECAY = math.log(2) / HALF_S
+_DECAY = math.log(2) / HALF_LIFE_S
 
 
 class Backlog(NamedTuple):
@@ -41,7 +41,7 @@ def limit_of(settings: Settings, name: str, queue: Queue | None) -> int:
     return settings.ingress.queue_max_waiting
 
 
-class Drain:
+class DrainRate:
     """How fast tasks begin, over the time in which some waited: an idle queue is not a slow one."""
 
     def __init__(self) -> None:
@@ -51,12 +51,12 @@ class Drain:
         self._at_s: float | None = None
         """Since when tasks wait, as far as that is not in the sums yet; None while none does."""
 
-    def waits(self, some: bool, *, now_s: float) -> None:
+    def set_waiting(self, some: bool, *, now_s: float) -> None:
         """Note whether tasks wait from now on."""
         self._advance(now_s)
         self._at_s = now_s if some else None
 
-    def began(self, *, now_s: float) -> None:
+    def record_start(self, *, now_s: float) -> None:
         """Note that a task began."""
         self._advance(now_s)
         self._began += 1
@@ -65,7 +65,7 @@ class Drain:
     def rate(self, *, now_s: float) -> float:
         """Return the tasks that begin per second; 0 when nothing drains, or nothing was seen yet."""
         self._advance(now_s)
-        if self._still_s > NOTHING_S:
+        if self._still_s > STALLED_S:
             return 0.0
         return self._began / max(self._busy_s, SETTLE_S)
 
@@ -83,5 +83,5 @@ def retry_after_s(waiting: int, limit: int, rate: float) -> float:
     """Return the seconds until a tenth of the limit should be free, within bounds."""
     if rate <= 0:
         return UNKNOWN_RETRY_S
-    due_s = (waiting - limit + max(1, limit // ROOM)) / rate
+    due_s = (waiting - limit + max(1, limit // HEADROOM)) / rate
     return min(max(due_s, LEAST_RETRY_S), MOST_RETRY_S)

@@ -2,7 +2,7 @@
 
 HeadraceError
 ├── ConfigError             a setting is wrong
-├── RequestError            a caller's mistake; carries the HTTP status, a code and the field
+├── RequestError            an invalid request; carries the HTTP status, a code and the field
 │   ├── InvalidRequest      400
 │   ├── NotCancellable      400
 │   ├── Unauthorized        401
@@ -13,14 +13,14 @@ HeadraceError
 │   ├── TooLarge            413
 │   ├── UnsupportedType     415
 │   ├── IdempotencyConflict 422
-│   └── TooMany             429
+│   └── RateLimited         429
 ├── Unavailable             503: Kafka cannot take the write now, or the process is full
-│   └── Unconfirmed         503: a write was sent and its acknowledgement never came
-└── FatalError              the process must end, so that its supervisor starts it anew
+│   └── WriteUnconfirmed    503: a write was sent and its acknowledgement never came
+└── FatalError              the process must end, so that its supervisor restarts it
     ├── DeliveryFailed      a record of a durable batch was not acknowledged
-    └── Frozen              the process slept longer than its Kafka session lasts
+    └── SessionExpired      the process was suspended for longer than its Kafka session
 
-The docstring of a class is what an operator reads when nothing better is known.
+The docstring of a class is its message when none is given.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from typing import Self
 
 
 class HeadraceError(Exception):
-    """Something went wrong in Headrace."""
+    """An error in Headrace."""
 
     http_status = 500
     code = "internal_error"
     retriable = False
     task_id: str | None = None
-    """The task that it is about, where there is one already."""
+    """The id of the task that the error concerns, once there is one."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (self.__doc__ or "").splitlines()[0])
 
-    def about(self, task_id: str | None) -> Self:
-        """Name the task that it is about."""
+    def with_task(self, task_id: str | None) -> Self:
+        """Attach the id of the task that the error concerns."""
         self.task_id = task_id
         return self
 
     @property
     def message(self) -> str:
-        """Return the sentence for people."""
+        """Return the human-readable message."""
         return str(self)
 
 
@@ -89,14 +89,14 @@ class Unauthorized(RequestError):
 
 
 class Forbidden(RequestError):
-    """The API key may not do this."""
+    """The API key does not have the required scope."""
 
     http_status = 403
     code = "forbidden"
 
 
 class NotFound(RequestError):
-    """There is no such thing, or it belongs to somebody else."""
+    """Not found, or owned by another tenant."""
 
     http_status = 404
     code = "not_found"
@@ -109,7 +109,7 @@ class ModelNotFound(NotFound):
 
 
 class Gone(RequestError):
-    """It was there, and is not kept any more."""
+    """Expired: no longer retained."""
 
     http_status = 410
     code = "gone"
@@ -123,7 +123,7 @@ class TooLarge(RequestError):
 
 
 class UnsupportedType(RequestError):
-    """The body is of a type that this route does not take."""
+    """The content type is not supported by this route."""
 
     http_status = 415
     code = "unsupported_media_type"
@@ -136,7 +136,7 @@ class IdempotencyConflict(RequestError):
     code = "idempotency_conflict"
 
 
-class TooMany(RequestError):
+class RateLimited(RequestError):
     """Too many requests; try again later."""
 
     http_status = 429
@@ -156,8 +156,8 @@ class Unavailable(HeadraceError):
         self.retry_after_s = retry_after_s
 
 
-class Unconfirmed(Unavailable):
-    """Kafka did not confirm the write in time; it is not known whether it was made."""
+class WriteUnconfirmed(Unavailable):
+    """Kafka did not acknowledge the write in time; it may or may not have been written."""
 
     code = "unconfirmed"
 
@@ -167,12 +167,12 @@ class Unconfirmed(Unavailable):
 
 
 class FatalError(HeadraceError):
-    """The process cannot go on and must be started anew."""
+    """The process cannot continue and must be restarted."""
 
 
 class DeliveryFailed(FatalError):
-    """A record was not acknowledged by Kafka; the batch is read again after the restart."""
+    """Kafka did not acknowledge a record; the batch is processed again after the restart."""
 
 
-class Frozen(FatalError):
-    """The process slept longer than its Kafka session; another may own its partitions."""
+class SessionExpired(FatalError):
+    """The process was suspended for longer than its Kafka session; another process may own its partitions."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import uvloop
 
 from core.errors import HeadraceError
-from core.kafka.aiokafka_patches import mend_connections
+from core.kafka.aiokafka_patches import patch_connections
 from core.observability.logs import setup_logging
 from core.observability.tracing import tracing
 from core.settings.environment import service_variables
@@ -33,7 +33,7 @@ def run_role(role: str, settings: Settings, main: Main) -> int:
     setup_logging(settings.log, role, secrets=secrets(settings))
     logging.captureWarnings(True)
     _tell_passed_over()
-    mend_connections()
+    patch_connections()
     # What was imported stays for good. Walking its 110,000 objects stopped the loop for 60 ms at every full collection.
     gc.collect()
     gc.freeze()

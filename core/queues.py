@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
-from core.errors import NotFound, TooMany, Unavailable
+from core.errors import NotFound, RateLimited, Unavailable
 from core.kafka.admin import ensure_topics
 from core.kafka.producer import Producer, Record
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import QUEUE, SchemaError
@@ -67,7 +67,7 @@ class QueueDirectory:
         self._registering: dict[str, asyncio.Task[Queue]] = {}
         self._configuring = asyncio.Lock()
         self._topic = settings.topic(topics.QUEUES)
-        self._tail = Tail(settings, name=f"{name}-queues", topics=[self._topic], handle=self._fold)
+        self._tail = TopicFollower(settings, name=f"{name}-queues", topics=[self._topic], handle=self._fold)
 
     async def open(self) -> None:
         """Read the whole topic, then follow it."""
@@ -99,8 +99,8 @@ class QueueDirectory:
     ) -> Queue:
         """Return the queue, registering it when it is new: its work topics are there when this returns.
 
-        Concurrent calls for one name share one attempt; of twins in other processes `merged` says which one counts, so
-        a caller who means to be the registrant has to look whose the returned queue is.
+        Concurrent calls for one name share one attempt. When another process registers the name at the same time,
+        `merge_registrations` decides which registration wins: compare the owner of the returned queue with your own.
         """
         if known := self._queues.get(name):
             return known
@@ -128,7 +128,7 @@ class QueueDirectory:
             task.add_done_callback(lambda _: self._registering.pop(name, None))
         return await asyncio.shield(task)
 
-    async def give_to_workers(self, producer: Producer, queue: Queue) -> Queue:
+    async def convert_to_pull_queue(self, producer: Producer, queue: Queue) -> Queue:
         """Have workers serve a registered queue from now on; raises Unavailable."""
         try:
             async with asyncio.timeout(REGISTER_TIMEOUT_S):
@@ -155,7 +155,7 @@ class QueueDirectory:
         name, wide = queue["name"], queue["work_partitions"]
         check_queue(name)
         if len(self._queues) >= self._settings.kafka.max_queues:
-            raise TooMany(
+            raise RateLimited(
                 f"{len(self._queues)} queues are registered and kafka.max_queues allows no more", field="queue"
             )
         try:
@@ -177,7 +177,7 @@ class QueueDirectory:
             described = headers(kind="queue", ce_id=f"{name}-{now_ms}", at_ms=now_ms, queue=name, owner=queue["owner"])
             record = Record(name.encode(), QUEUE.encode(queue), described, now_ms)
             offset = await producer.send(self._topic, 0, record)
-            await self._tail.passed(TopicPartition(self._topic, 0), offset)
+            await self._tail.wait_for_offset(TopicPartition(self._topic, 0), offset)
             counts = self._queues.get(name, queue)
             # Other settings of the same registration were written after ours, so the last record holds them already.
             if _facts(counts) == _facts(queue):
@@ -195,12 +195,12 @@ class QueueDirectory:
             except (FramingError, SchemaError):
                 continue  # nobody but us writes here; a stray record must not stop every process
             known = self._queues.get(queue["name"])
-            queue = self._queues[queue["name"]] = merged(known, queue)
+            queue = self._queues[queue["name"]] = merge_registrations(known, queue)
             if self._on_new is not None and known != queue:
                 self._on_new(queue)
 
 
-def merged(known: Queue | None, new: Queue) -> Queue:
+def merge_registrations(known: Queue | None, new: Queue) -> Queue:
     """Return what counts after one more record of a queue.
 
     The first registration stays, but one by name goes before one by a first task: both may be under way at once. Of

@@ -5,7 +5,7 @@ from __future__ import annotations
 WINDOW_S = 60
 
 
-class Bucket:
+class TokenBucket:
     """Who was silent for a minute may spend the whole minute's tokens at once."""
 
     def __init__(self, limit: int, *, now_s: float) -> None:

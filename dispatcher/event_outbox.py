@@ -111,7 +111,7 @@ class Outbox:
             await self._wake.wait()
             batch = self._batch()
             try:
-                await self._producer.ship(_packed(batch))
+                await self._producer.send_batch(_packed(batch))
             except Unavailable:
                 self._set_failing(True)
                 await asyncio.sleep(RETRY_S)

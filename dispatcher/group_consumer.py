@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
 from core.clock import Deadline, epoch_ms
-from core.kafka.fetching import COMMITTED, mend_fetching, position_of
+from core.kafka.fetching import COMMITTED, patch_fetching, position_of
 from core.kafka.heartbeats import on_heartbeat
 from core.settings.models import Settings
 from dispatcher import metrics
@@ -209,7 +209,7 @@ class GroupReader:
         return self._claims.get(TopicPartition(record.topic, record.partition)) is taken.claims
 
     async def _joining(self) -> Any:
-        mend_fetching()
+        patch_fetching()
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka.bootstrap,
             client_id=self.name,

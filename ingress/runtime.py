@@ -15,7 +15,7 @@ from core.errors import Unavailable
 from core.instance_lock import claim_instance
 from core.kafka.admin import admin, wait_for_broker, wait_for_topics
 from core.kafka.cluster import Cluster
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
 from core.queues import QueueDirectory
 from core.settings.loader import api_keys
@@ -69,7 +69,7 @@ class Services:
         self.producer = Producer(settings, name=self.name)
         self.backlog = BacklogKeeper(settings, queue=self._queue, on_refused=self.metrics.queue_full)
         self.queues = QueueDirectory(settings, name=self.name, on_new=self.backlog.notice)
-        self.lookup = Lookup(settings, name=self.name)
+        self.lookup = LogReader(settings, name=self.name)
         self.cluster = Cluster(settings, name=self.name)
         self.waiters = Waiters(settings, name=self.name)
         self.pulse = Pulse(settings, name=self.name)
@@ -232,7 +232,7 @@ class Services:
             ends = await self.lookup.bounds(list(tail.positions))
             async with asyncio.timeout(READ_S):
                 for tp, (_, end) in ends.items():
-                    await tail.passed(tp, end - 1)
+                    await tail.wait_for_offset(tp, end - 1)
 
     async def _reach_broker(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""The task of a batch's line that is no JSON: it runs nowhere, and its outcome says what is wrong with the line. Pure.
+"""The task of a batch line that no request can be made of: it is not run, and its outcome says what is wrong. Pure.
 
 Every line of a batch is a task, so that its count, its place in the error file and its state are those of any other.
 """
@@ -12,12 +12,13 @@ from schemas.records import Outcome
 CONTENT_TYPE = "application/vnd.headrace.broken-line+json"
 """What tells such a body from a request."""
 CODE = "invalid_json_line"
+UNKNOWN = "unknown_parameter"
 JSON = "application/json"
 
 
-def written(message: str) -> bytes:
+def written(message: str, *, code: str = CODE) -> bytes:
     """Return the body of the task of a line."""
-    return orjson.dumps({"message": message})
+    return orjson.dumps({"code": code, "message": message})
 
 
 def outcome_of(content_type: str, body: bytes | str | None, *, started_ms: int) -> Outcome | None:
@@ -28,13 +29,14 @@ def outcome_of(content_type: str, body: bytes | str | None, *, started_ms: int) 
         found = orjson.loads(body or b"")
     except orjson.JSONDecodeError:
         found = None
-    message = found.get("message") if isinstance(found, dict) else None
+    members = found if isinstance(found, dict) else {}
+    message = members.get("message")
     return {
         "status_code": 400,
         "body": None,
         "body_ref": None,
         "content_type": JSON,
-        "error_code": CODE,
+        "error_code": UNKNOWN if members.get("code") == UNKNOWN else CODE,
         "error_message": message if isinstance(message, str) else "This line is no valid JSON.",
         "retriable": False,
         "retry_after_ms": None,

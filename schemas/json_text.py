@@ -1,12 +1,13 @@
 """Change members of a JSON object, and take them out as text, with every other number as it was. Pure.
 
-Whoever reads a body and writes it again rounds it: orjson reads an integer above 64 bits as a float, and a float has
-15 digits that are sure. A text with a longer number is therefore cut and joined as text; any other is read and written,
-which is faster and loses nothing.
+Reading a body and writing it again rounds its numbers: orjson reads an integer above 64 bits as a float, a float has 15
+digits that are sure, and a number such as 1e400 fits none. A text with such a number is therefore cut and joined as
+text; any other is read and written, which is faster and loses nothing.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,10 +18,14 @@ BOM = b"\xef\xbb\xbf"
 """What editors of Windows write before UTF-8; JSON allows readers to pass over it."""
 DEEPEST = 254
 """Levels that orjson writes: a deeper body could not be shown again by every part that shows bodies."""
-_LONG_NUMBER = re.compile(rb"[0-9.]{17}")
-"""Sixteen digits and a point; only a text that holds this can hold a number that is rounded."""
+_LONG_NUMBER = re.compile(rb"[0-9.]{17}|[0-9][eE][+-]?[0-9]{3}")
+"""Sixteen digits and a point, or a long exponent; only a text that holds this can hold a number that is rounded."""
+_TOO_LARGE = "number is infinity"
+"""How orjson begins its refusal of a number that no float holds."""
+_LARGEST = b"1e308"
 # Possessive, so that a string costs no more than its length.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_NUMBER = re.compile(_STRING + rb"|-?[0-9][0-9.eE+-]*+", re.DOTALL)
 _TOKEN = re.compile(_STRING + rb"|[{}\[\],:]", re.DOTALL)
 _NESTED = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
 _VALUE = re.compile(rb"[^ \t\r\n]")
@@ -43,10 +48,18 @@ class _Member(NamedTuple):
 
 
 def read_json(text: bytes | str) -> Any:
-    """Read JSON text, with or without a byte order mark; raises orjson.JSONDecodeError."""
-    if isinstance(text, str):
-        return orjson.loads(text.removeprefix("\ufeff"))
-    return orjson.loads(text.removeprefix(BOM))
+    """Read JSON text, with or without a byte order mark; raises orjson.JSONDecodeError.
+
+    A number beyond the range of a float is read as one near its end; `changed` and `member` leave its text as it is.
+    """
+    text = text.removeprefix("\ufeff") if isinstance(text, str) else text.removeprefix(BOM)
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if not error.msg.startswith(_TOO_LARGE):
+            raise
+        raw = text.encode() if isinstance(text, str) else text
+    return orjson.loads(_NUMBER.sub(_within_range, raw))
 
 
 def member(text: bytes, read: Mapping[str, Any], name: str) -> bytes:
@@ -79,6 +92,16 @@ def changed(text: bytes, read: Mapping[str, Any], changes: Mapping[str, bytes | 
             parts.append(text[one.start : one.begin] + new)
     parts += [orjson.dumps(name) + b":" + new for name, new in left.items() if new is not None]
     return b"{" + b",".join(parts) + b"}"
+
+
+def _within_range(token: re.Match[bytes]) -> bytes:
+    """Return a string as it is, and a number as one that a float holds."""
+    text = token[0]
+    try:
+        too_large = math.isinf(float(text))
+    except ValueError:  # a string, or no number; the reader judges it
+        return text
+    return (b"-" if text.startswith(b"-") else b"") + _LARGEST if too_large else text
 
 
 def _written(value: Any) -> bytes:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from core.errors import Unavailable
 from core.settings.models import Settings
-from core.storage.blobs import ARRIVING, BlobStore, Stored
+from core.storage.blobs import STAGING_PREFIX, BlobStore, StoredObject
 from schemas import ids, topics
 from schemas.codec import STATUS
 from schemas.records import TERMINAL, Status
@@ -112,12 +112,12 @@ class BodySweeper:
             async for batch in self._blobs.listed(prefix):
                 count += await self._delete([one.name for one in batch if self._is_over(one, now_ms)])
         uploads_ms = int(self._settings.uploads.retention_s * 1000) + MARGIN_MS
-        for prefix, kept_ms in ((ARRIVING, ARRIVING_MS), (UPLOADS, uploads_ms)):
+        for prefix, kept_ms in ((STAGING_PREFIX, ARRIVING_MS), (UPLOADS, uploads_ms)):
             async for batch in self._blobs.listed(prefix):
                 count += await self._delete([one.name for one in batch if now_ms - one.modified_ms > kept_ms])
-        return count + await self._blobs.remove_torsos(older_s=ARRIVING_MS / 1000)
+        return count + await self._blobs.delete_partial_uploads(older_s=ARRIVING_MS / 1000)
 
-    def _is_over(self, stored: Stored, now_ms: int) -> bool:
+    def _is_over(self, stored: StoredObject, now_ms: int) -> bool:
         name = read_name(stored.name)
         # Asked anew for each: only while a partition is ours is its row the newest one.
         if name is None or name.level != self._level or name.partition not in self._partitions():

@@ -73,7 +73,7 @@ class Shipping:
                 written[partition].append(pending.home)
             elif pending.offset is not None:
                 placed.append((pending.home, pending.offset))
-        offsets = await self._producer.ship(records) if records else {}
+        offsets = await self._producer.send_batch(records) if records else {}
         self.written |= {at: found[-1] + 1 for at, found in offsets.items() if at[0].startswith(self._work)}
         for partition, homes in written.items():
             placed += zip(homes, offsets[self._results, partition], strict=True)
@@ -92,7 +92,7 @@ class Shipping:
             elif before is not None:
                 shipped[self._changelog, partition].append(Record(batch_id.encode(), None, [], now_ms))
         if shipped:
-            self._store(self._batches(), shipped, await self._producer.ship(shipped))
+            self._store(self._batches(), shipped, await self._producer.send_batch(shipped))
 
     async def _write_rows(self, fold: Fold, now_ms: int) -> None:
         shipped: Shipped = defaultdict(list)
@@ -103,7 +103,7 @@ class Shipping:
             elif before is not None:
                 shipped[self._status, partition].append(Record(task_id.encode(), None, [], now_ms))
         if shipped:
-            self._store(self._rows(), shipped, await self._producer.ship({**shipped, **fold.usage}))
+            self._store(self._rows(), shipped, await self._producer.send_batch({**shipped, **fold.usage}))
 
     def _store(self, rows: Rows, shipped: Shipped, offsets: dict[tuple[str, int], list[int]]) -> None:
         for (topic, partition), records in shipped.items():

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from core.errors import FatalError, Frozen, Unavailable
+from core.errors import FatalError, SessionExpired, Unavailable
 from core.instance_lock import claim_instance
 from core.kafka.admin import wait_for_broker, wait_for_topics
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
 from core.observability.health_server import HealthServer
 from core.queues import QueueDirectory
@@ -44,7 +44,7 @@ class Lane:
         self.producer = Producer(settings, name=f"{self.name}-scheduler", fence=self._fence)
         # The timers have a producer of their own, so that a big batch never delays a pulse or a lease.
         self.timer_producer = Producer(settings, name=f"{self.name}-timers")
-        self.lookup = Lookup(settings, name=f"{self.name}-lookup")
+        self.lookup = LogReader(settings, name=f"{self.name}-lookup")
         self.queues = QueueDirectory(settings, name=self.name)
         self.index = Index(batch_retention_ms=settings.batches.retention_s * 1000)
         self.scheduler = Scheduler(
@@ -138,7 +138,7 @@ class Lane:
         """End a process that slept before it writes another byte: its partitions may have a new owner."""
         try:
             self.scheduler.check_freeze()
-        except Frozen as error:
+        except SessionExpired as error:
             self._end_at_once(error)
 
     def ready(self) -> tuple[bool, dict[str, object]]:

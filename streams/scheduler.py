@@ -18,9 +18,9 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from core.dead_letters.record import dead_letter
-from core.errors import Frozen
+from core.errors import SessionExpired
 from core.kafka.fetching import since
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
 from core.kafka.record_format import unread
 from core.queues import QueueDirectory
@@ -58,7 +58,7 @@ class Scheduler:
         level: int,
         *,
         producer: Producer,
-        lookup: Lookup,
+        lookup: LogReader,
         queues: QueueDirectory,
         index: Index,
         rows: Callable[[], Rows],
@@ -152,11 +152,11 @@ class Scheduler:
                 await over_gap(self._lookup, self.progress, place, end(place))
 
     def check_freeze(self) -> None:
-        """Raise Frozen when the process did not run for longer than its session lasts; also the producer's fence."""
+        """Raise SessionExpired when the process was suspended longer than its session; also the producer's fence."""
         now = time.monotonic()
         asleep, self._last_alive = now - self._last_alive, now
         if asleep > self._settings.streams.session_timeout_s * 0.9:
-            raise Frozen(f"the scheduler slept for {asleep:.1f} s, longer than its Kafka session")
+            raise SessionExpired(f"the scheduler slept for {asleep:.1f} s, longer than its Kafka session")
 
     async def _until_heard(self) -> None:
         """Wait for the group's next word when its last is older than a session: others may own the partitions."""
@@ -164,7 +164,9 @@ class Scheduler:
         give_up_s = time.monotonic() + session_s
         while (silent_s := self._silent_s()) > session_s * 0.9:
             if time.monotonic() > give_up_s:
-                raise Frozen(f"the consumer group has confirmed nothing for {silent_s:.1f} s, longer than its session")
+                raise SessionExpired(
+                    f"the consumer group has confirmed nothing for {silent_s:.1f} s, longer than its session"
+                )
             await asyncio.sleep(HEARD_POLL_S)
 
     async def _fold(self, batch: list[Any]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from aiokafka import TopicPartition
 
 from core.errors import Unavailable
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer, Record
 from core.kafka.task_records import task_of
 from core.settings.models import Settings
@@ -40,7 +40,7 @@ class Timers:
         level: int,
         *,
         producer: Producer,
-        lookup: Lookup,
+        lookup: LogReader,
         index: Index,
         rows: Rows,
         batches: Rows | None = None,

@@ -17,7 +17,7 @@ from typing import Protocol
 from aiokafka import TopicPartition
 
 from core.errors import Unavailable
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer, Record
 from core.kafka.work_topics import changes_of, mend_work, work_topics
 from core.settings.models import Settings
@@ -65,7 +65,7 @@ class WorkTopics:
         settings: Settings,
         level: int,
         *,
-        lookup: Lookup,
+        lookup: LogReader,
         producer: Producer,
         queues: Queues,
         rows: ScansRows,

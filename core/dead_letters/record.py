@@ -15,7 +15,16 @@ HEADROOM_BYTES = 8192
 """What headers and framing may add; a value that fits its own topic only just is left where it is."""
 KEY_BYTES = 1024
 """How much of that is for the key; what a longer one takes, the value cannot have."""
-OURS = ("x-reason", "x-field", "x-topic", "x-partition", "x-offset", "x-attempt", "x-left-behind-bytes", "x-unread-to")
+ADDED_HEADERS = (
+    "x-reason",
+    "x-field",
+    "x-topic",
+    "x-partition",
+    "x-offset",
+    "x-attempt",
+    "x-left-behind-bytes",
+    "x-unread-to",
+)
 
 
 def dead_letter(
@@ -37,7 +46,7 @@ def dead_letter(
         key, value = None if long_key > room else key, None
     if key is None and value is None:
         key = b""  # aiokafka refuses a record with neither
-    kept = [(name, content) for name, content in record.headers or () if name not in OURS]
+    kept = [(name, content) for name, content in record.headers or () if name not in ADDED_HEADERS]
     if sum(len(name) + len(content or b"") for name, content in kept) > HEADROOM_BYTES // 2:
         kept = []
     # No timestamp of old: the retention of a letter begins when it is buried.
@@ -45,7 +54,7 @@ def dead_letter(
     return settings.topic(topics.DEAD_LETTERS), partition_of(record), letter
 
 
-async def bury(
+async def send_to_dead_letters(
     producer: Producer,
     settings: Settings,
     record: Any,

@@ -17,7 +17,7 @@ from core.diagnostics.facts import Disk, Facts, Flow, Heard, QueueFlow, Skew, Wo
 from core.drain_rate import Backlog, limit_of
 from core.errors import Unavailable
 from core.kafka.cluster import Cluster, Lag, Member
-from core.kafka.log_reader import Found, Lookup
+from core.kafka.log_reader import LogReader, LogRecord
 from core.kafka.offsets import LATEST
 from core.kafka.work_topics import changes_of, queues_of, work_topics
 from core.settings.models import Settings
@@ -168,7 +168,7 @@ def _together(flows: Sequence[Flow]) -> Flow:
     return Flow(waiting, arrived, read, max(ages) if ages else None)
 
 
-async def _buried(settings: Settings, lookup: Lookup) -> int:
+async def _buried(settings: Settings, lookup: LogReader) -> int:
     count = 0
     for number in range(topics.DEAD_LETTER_PARTITIONS):
         tp = TopicPartition(settings.topic(topics.DEAD_LETTERS), number)
@@ -181,7 +181,7 @@ async def _buried(settings: Settings, lookup: Lookup) -> int:
 class _Ears:
     """Hear schedulers and dispatchers from now on."""
 
-    def __init__(self, settings: Settings, lookup: Lookup) -> None:
+    def __init__(self, settings: Settings, lookup: LogReader) -> None:
         self._lookup = lookup
         # A dispatcher speaks in every partition of both lanes; the offline one is the quieter.
         self._places = [TopicPartition(settings.topic(name), 0) for name in (topics.CONTROLS, topics.events(1))]
@@ -201,7 +201,7 @@ class _Ears:
         bounds = await self._lookup.bounds(self._places)
         now_ms = _now_ms()
         for tp, (_, end) in bounds.items():
-            async for record in self._lookup.between(tp, self._at[tp], end):
+            async for record in self._lookup.read_range(tp, self._at[tp], end):
                 with suppress(FramingError, SchemaError):
                     self._hear(record, now_ms)
             self._at[tp] = end
@@ -216,7 +216,7 @@ class _Ears:
         skews = [Skew(who, ms) for who, ms in sorted(self._skews.items()) if ms]
         return list(self._schedulers.values()), list(self._dispatchers.values()), skews
 
-    def _hear(self, record: Found, now_ms: int) -> None:
+    def _hear(self, record: LogRecord, now_ms: int) -> None:
         if record.topic == self._places[0].topic:
             control = CONTROL.decode(record.value or b"")
             name = control["scheduler"] or ""

@@ -20,13 +20,13 @@ from aiokafka.errors import (
 
 from core.errors import ConfigError, Unavailable
 from core.kafka import codecs
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.offsets import widths_asked, widths_of
 from core.settings.models import Settings
 from schemas.topics import Topic, declared
 
 POLL_S = 0.25
-LED_TRIES = 5
+LEADER_TRIES = 5
 COMPRESSION, READABLE_DEFAULT = "compression.type", "producer"
 """Whatever the broker's own setting is: under `producer` records stay as they were written."""
 
@@ -140,16 +140,16 @@ async def _create(client: AIOKafkaAdminClient, settings: Settings, topics: Seque
     for name, code, *rest in response.topic_errors:
         if code and code != TopicAlreadyExistsError.errno:
             raise Unavailable(f"topic {name} was not created: {(rest and rest[0]) or for_code(code).__name__}")
-    await _until_led(settings, topics)
+    await _await_leaders(settings, topics)
 
 
-async def _until_led(settings: Settings, topics: Sequence[Topic]) -> None:
+async def _await_leaders(settings: Settings, topics: Sequence[Topic]) -> None:
     """Wait until every partition answers: a broker names the leaders of a new topic before they are ready to serve."""
-    lookup = Lookup(settings, name="headrace-admin")
+    lookup = LogReader(settings, name="headrace-admin")
     tps = [TopicPartition(settings.topic(topic.name), number) for topic in topics for number in range(topic.partitions)]
     try:
-        await lookup.open_patiently([settings.topic(topic.name) for topic in topics])
-        for _ in range(LED_TRIES - 1):  # a busy machine may need longer for all of them than one look-up may take
+        await lookup.open_with_retry([settings.topic(topic.name) for topic in topics])
+        for _ in range(LEADER_TRIES - 1):  # a busy machine may need longer for all of them than one look-up may take
             with suppress(Unavailable):
                 await lookup.bounds(tps)
                 return

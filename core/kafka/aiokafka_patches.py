@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaConnectionError
 _send = AIOKafkaConnection.send
 
 
-def mend_connections() -> None:
+def patch_connections() -> None:
     """Mend every connection of this process, those that are open too; a second call does nothing."""
     AIOKafkaConnection.send = _mended
 

@@ -20,7 +20,7 @@ from aiokafka.protocol.admin import DescribeGroupsRequest, DescribeGroupsRequest
 
 from core.kafka import codecs
 from core.kafka.admin import COMPRESSION, READABLE_DEFAULT, admin, current_configs, partition_counts
-from core.kafka.log_reader import TIMEOUT_S, Lookup
+from core.kafka.log_reader import TIMEOUT_S, LogReader
 from core.kafka.offsets import EARLIEST, LATEST, offsets_at, retried
 from core.settings.models import Settings
 
@@ -137,9 +137,9 @@ class Cluster:
             return deleted
 
     @asynccontextmanager
-    async def reading(self, topics: Iterable[str]) -> AsyncIterator[Lookup]:
+    async def reading(self, topics: Iterable[str]) -> AsyncIterator[LogReader]:
         """Read single records of some topics."""
-        lookup = Lookup(self._settings, name=self._name)
+        lookup = LogReader(self._settings, name=self._name)
         try:
             await lookup.open(list(topics))
             yield lookup

@@ -33,7 +33,7 @@ _gaps: dict[tuple[str, int, int], int] = {}
 """Where a fetch ended → where the gap began that it ended with, for the first record of the next fetch."""
 
 
-def mend_fetching() -> None:
+def patch_fetching() -> None:
     """Let every consumer of this process survive what it fetches; a second call does nothing."""
     fetcher.MemoryRecords = Fetched
     fetcher.PartitionRecords = PartitionRecords
@@ -46,7 +46,7 @@ def position_of(consumer: Any, tp: TopicPartition) -> int | None:
     return state.position if state is not None and state.has_valid_position else None
 
 
-def pass_over(records: list[Any]) -> list[Any]:
+def skip_unreadable(records: list[Any]) -> list[Any]:
     """Leave out what could not be read, and tell of it: for readers that do not own the records."""
     if not any(map(unread, records)):
         return records

@@ -39,7 +39,7 @@ MINIMAL = 2
 """Fields of a partition beside its stable end in the oldest answer that tells of transactions."""
 
 
-class Found(NamedTuple):
+class LogRecord(NamedTuple):
     """One record as it stands in the log."""
 
     topic: str
@@ -63,7 +63,7 @@ class _Fetched(NamedTuple):
     """The end of all."""
 
 
-class Lookup:
+class LogReader:
     """Answers where and what, bounded in time; raises Unavailable when the broker does not answer."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
@@ -82,7 +82,7 @@ class Lookup:
             await self._client.bootstrap()
             await self._client.set_topics(topics)
 
-    async def open_patiently(self, topics: Sequence[str]) -> None:
+    async def open_with_retry(self, topics: Sequence[str]) -> None:
         """Connect, more than once when the broker is busy: what runs beside must not end for it; raises Unavailable."""
         for _ in range(OPEN_TRIES - 1):
             try:
@@ -98,7 +98,7 @@ class Lookup:
         if self._client is not None:
             await self._client.close()
 
-    async def read(self, tp: TopicPartition, offset: int) -> Found | None:
+    async def read(self, tp: TopicPartition, offset: int) -> LogRecord | None:
         """Return the record at an offset; None when it is no longer, or not yet, there, or cannot be read."""
         async with _bounded(f"read {tp.topic}/{tp.partition}@{offset}"):
             for certain in (False, True):
@@ -110,7 +110,7 @@ class Lookup:
                     break  # else it stands behind a transaction that is open; what is no part of one may be read there
             return next((record for record in _readable(tp, fetched.records) if record.offset == offset), None)
 
-    async def find(self, tp: TopicPartition, key: bytes, *, from_ms: int) -> Found | None:
+    async def find(self, tp: TopicPartition, key: bytes, *, from_ms: int) -> LogRecord | None:
         """Search for a key from a time up to the end of the partition as it is now.
 
         Behind a transaction that is open, too: what was written there by itself is as certain as what is before it.
@@ -143,29 +143,31 @@ class Lookup:
                 offset = fetched.following
         return None
 
-    async def first_record(self, tp: TopicPartition, offset: int, end: int) -> Found | None:
+    async def first_record(self, tp: TopicPartition, offset: int, end: int) -> LogRecord | None:
         """Return the first record from an offset on; None when there is none that can be read."""
         async with _bounded(f"read {tp.topic}/{tp.partition}@{offset}"):
-            async for record in self._between(tp, offset, end, ONE_BATCH_BYTES):
+            async for record in self._read_range(tp, offset, end, ONE_BATCH_BYTES):
                 return record
         return None
 
-    async def scan(self, tp: TopicPartition, *, from_ms: int) -> AsyncIterator[Found]:
+    async def scan(self, tp: TopicPartition, *, from_ms: int) -> AsyncIterator[LogRecord]:
         """Yield the records from a time up to the end of the partition as it is now; bounded by the caller."""
         offset = await self._offset(tp, from_ms)
         end = await self._offset(tp, LATEST) or 0
         if offset is not None:
-            async for record in self.between(tp, offset, end):
+            async for record in self.read_range(tp, offset, end):
                 yield record
 
-    def between(self, tp: TopicPartition, offset: int, end: int) -> AsyncGenerator[Found, None]:
+    def read_range(self, tp: TopicPartition, offset: int, end: int) -> AsyncGenerator[LogRecord, None]:
         """Yield the records from an offset up to, but not with, another; bounded by the caller.
 
         Offsets may have gaps. At a transaction that is open it waits; `bounds` tells of no end behind one.
         """
-        return self._between(tp, offset, end, SCAN_BYTES)
+        return self._read_range(tp, offset, end, SCAN_BYTES)
 
-    async def _between(self, tp: TopicPartition, offset: int, end: int, limit: int) -> AsyncGenerator[Found, None]:
+    async def _read_range(
+        self, tp: TopicPartition, offset: int, end: int, limit: int
+    ) -> AsyncGenerator[LogRecord, None]:
         while offset < end:
             try:
                 fetched = await self._fetch(tp, offset, limit)
@@ -255,13 +257,13 @@ class Lookup:
         return await retried(self._client, ask)
 
 
-def _readable(tp: TopicPartition, records: Sequence[Unpacked]) -> Iterator[Found]:
+def _readable(tp: TopicPartition, records: Sequence[Unpacked]) -> Iterator[LogRecord]:
     """Give what can be read, and tell of the rest."""
     for one in records:
         if isinstance(one.headers, Unread):
             report_unread(tp.topic, tp.partition, one.offset, one.headers)
         else:
-            yield Found(tp.topic, tp.partition, one.offset, one.timestamp, one.key, one.value, one.headers)
+            yield LogRecord(tp.topic, tp.partition, one.offset, one.timestamp, one.key, one.value, one.headers)
 
 
 @asynccontextmanager
@@ -270,5 +272,5 @@ async def _bounded(what: str) -> AsyncIterator[None]:
         async with asyncio.timeout(TIMEOUT_S):
             yield
     except (TimeoutError, KafkaError, OSError) as error:
-        log.warning("cannot %s: %s", what, str(error) or type(error).__name__, extra={"event": "lookup_failed"})
+        log.warning("cannot %s: %s", what, str(error) or type(error).__name__, extra={"event": "log_read_failed"})
         raise Unavailable("Kafka cannot be read now; try again in some seconds") from error

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
 
-from core.errors import Unavailable, Unconfirmed
-from core.kafka.record_signature import Stamp
+from core.errors import Unavailable, WriteUnconfirmed
+from core.kafka.record_signature import RecordSigner
 from core.settings.models import Settings
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Producer:
         self._producer: AIOKafkaProducer | None = None
         self._rebuilding: asyncio.Task[None] | None = None
         self._stopped = False
-        self._stamp = Stamp(settings)
+        self._signer = RecordSigner(settings)
 
     async def start(self) -> None:
         """Connect; raises Unavailable when no broker answers."""
@@ -89,7 +89,7 @@ class Producer:
     async def enqueue(self, topic: str, partition: int, record: Record) -> asyncio.Future[Any]:
         """Buffer one record; the future yields aiokafka's RecordMetadata. For `confirm`, which bounds the wait."""
         producer = self._current()
-        stamped = self._stamp.headers if self._stamp.covers(topic) else _as_they_are
+        signed = self._signer.headers if self._signer.signs(topic) else _unsigned
         try:
             future: asyncio.Future[Any] = await producer.send(
                 topic,
@@ -97,7 +97,7 @@ class Producer:
                 key=record.key,
                 partition=partition,
                 timestamp_ms=record.timestamp_ms,
-                headers=stamped(record.value, record.headers),
+                headers=signed(record.value, record.headers),
             )
             return future
         except (KafkaError, AssertionError) as error:
@@ -107,8 +107,8 @@ class Producer:
     async def send(self, topic: str, partition: int, record: Record) -> int:
         """Write one record and return its offset; raises Unavailable when it was not written.
 
-        Unconfirmed, a kind of Unavailable, when it was sent and no answer came: a broker that hangs and comes back may
-        still write what stands in its socket, and nobody can take that back.
+        Raises WriteUnconfirmed, a subclass of Unavailable, when it was sent and not acknowledged: a broker that hangs
+        and recovers may still write what is in its socket buffer, and that cannot be undone.
         """
         producer = self._current()
         future: asyncio.Future[Any] | None = None
@@ -121,7 +121,7 @@ class Producer:
             self._failed(producer, error)
             if future is None or isinstance(error, NotEnoughReplicasError):
                 raise Unavailable from error
-            raise Unconfirmed from error
+            raise WriteUnconfirmed from error
 
     async def send_all(self, records: Sequence[tuple[str, int, Record]]) -> None:
         """Write records and wait for every one of them; raises Unavailable when any is not known to be safe."""
@@ -134,30 +134,30 @@ class Producer:
             self._failed(producer, error)
             raise Unavailable from error
 
-    async def ship(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> dict[tuple[str, int], list[int]]:
-        """Write records packed per topic and partition; returns their offsets in order once all are durable.
+    async def send_batch(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> dict[tuple[str, int], list[int]]:
+        """Write records in one batch per topic and partition; returns their offsets in order once all are durable.
 
-        Packing avoids one future and one call per record, the greatest cost of a produced record.
+        Batching here avoids one future and one call per record, the largest cost of a produced record.
         """
         producer = self._current()
         try:
             async with asyncio.timeout(self._timeout_s):
                 packs = [self._pack(producer, topic, partition, pairs) for (topic, partition), pairs in records.items()]
-                # One alone, as of an idle lane, needs no task of its own.
-                shipped = [await packs[0]] if len(packs) == 1 else await asyncio.gather(*packs)
+                # A single batch needs no asyncio task.
+                offsets = [await packs[0]] if len(packs) == 1 else await asyncio.gather(*packs)
         except (TimeoutError, KafkaError, AssertionError) as error:
             self._failed(producer, error)
             raise Unavailable from error
-        return dict(zip(records, shipped, strict=True))
+        return dict(zip(records, offsets, strict=True))
 
     async def _pack(
         self, producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Record]
     ) -> list[int]:
         pending: list[tuple[int, asyncio.Future[Any]]] = []
         builder, count = producer.create_batch(), 0
-        stamped = self._stamp.headers if self._stamp.covers(topic) else _as_they_are
+        signed = self._signer.headers if self._signer.signs(topic) else _unsigned
         for record in records:
-            headers = stamped(record.value, record.headers)
+            headers = signed(record.value, record.headers)
             for _ in range(2):
                 done = builder.append(
                     key=record.key, value=record.value, timestamp=record.timestamp_ms, headers=headers
@@ -237,7 +237,7 @@ class Producer:
         return producer
 
 
-def _as_they_are(_: bytes | None, headers: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+def _unsigned(_: bytes | None, headers: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
     return headers
 
 

@@ -14,10 +14,10 @@ from schemas.headers import find
 from schemas.task_decoder import is_ours
 from schemas.topics import LEVELS, TASKS
 
-STAMP = "x-stamp"
+SIGNATURE_HEADER = "x-stamp"
 
 
-class Stamp:
+class RecordSigner:
     """Stamp records, and look at stamps."""
 
     def __init__(self, settings: Settings) -> None:
@@ -26,20 +26,20 @@ class Stamp:
             frozenset(settings.topic(f"{TASKS}.{level}") for level in LEVELS) if self._secrets else frozenset()
         )
 
-    def covers(self, topic: str) -> bool:
+    def signs(self, topic: str) -> bool:
         """Tell whether records of a topic are stamped."""
         return topic in self._topics
 
     def headers(self, value: bytes | None, headers: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
         """Return the headers of a record with its stamp, when it is one of ours and has none yet."""
-        if value is None or not is_ours(headers) or find(headers, STAMP) is not None:
+        if value is None or not is_ours(headers) or find(headers, SIGNATURE_HEADER) is not None:
             return headers
-        return [*headers, (STAMP, hmac.digest(self._secrets[0], value, "sha256").hex().encode())]
+        return [*headers, (SIGNATURE_HEADER, hmac.digest(self._secrets[0], value, "sha256").hex().encode())]
 
-    def holds(self, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> bool:
+    def verify(self, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> bool:
         """Tell whether a record in our form is ours; without a secret its form is enough."""
         if not self._secrets:
             return True
-        given = find(headers, STAMP) or b""
+        given = find(headers, SIGNATURE_HEADER) or b""
         made = (hmac.digest(secret, value, "sha256").hex().encode() for secret in self._secrets)
         return any(hmac.compare_digest(given, one) for one in made)

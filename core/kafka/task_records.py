@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from core.kafka.log_reader import Found
+from core.kafka.log_reader import LogRecord
 from schemas.records import Task
 from schemas.task_decoder import accepted
 from schemas.topics import LEVELS
 from schemas.validation import Invalid
 
 
-def task_of(found: Found | None) -> Task | None:
+def task_of(found: LogRecord | None) -> Task | None:
     """Return the task of a record of tasks.LEVEL, in whatever form it was written; None for what is no task."""
     if found is None or found.value is None:
         return None

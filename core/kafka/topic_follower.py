@@ -11,7 +11,7 @@ from typing import Literal
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from core.kafka.fetching import COMMITTED, mend_fetching, pass_over, position_of
+from core.kafka.fetching import COMMITTED, patch_fetching, position_of, skip_unreadable
 from core.settings.models import Settings
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ FETCH_WAIT_MS = 1_000
 """How long the broker holds a fetch that finds nothing; what comes is answered at once. A process has many tails."""
 
 
-class Tail:
+class TopicFollower:
     """Feed every record of some partitions to a handler, in order per partition, and tell how far it is.
 
     What cannot be read is passed over and logged, and nothing of a transaction is read before it is committed.
@@ -66,7 +66,7 @@ class Tail:
 
     async def open(self) -> None:
         """Assign, find the starting positions and begin to read; raises KafkaError when no broker answers."""
-        mend_fetching()
+        patch_fetching()
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka.bootstrap,
             client_id=self.name,
@@ -83,7 +83,7 @@ class Tail:
         except BaseException:
             await consumer.stop()
             raise
-        self._task = asyncio.create_task(self._run(consumer), name=f"tail-{self.name}")
+        self._task = asyncio.create_task(self._run(consumer), name=f"follower-{self.name}")
 
     async def close(self) -> None:
         """Stop reading; takes at most one poll."""
@@ -102,14 +102,14 @@ class Tail:
         while not self.caught_up:
             await self._wait_move()
 
-    async def passed(self, tp: TopicPartition, offset: int) -> None:
+    async def wait_for_offset(self, tp: TopicPartition, offset: int) -> None:
         """Return when the record at this offset has been handled; bound it with asyncio.timeout."""
-        with self.hurrying():
+        with self.low_latency():
             while self.positions.get(tp, -1) <= offset:
                 await self._wait_move()
 
     @contextmanager
-    def hurrying(self) -> Iterator[None]:
+    def low_latency(self) -> Iterator[None]:
         """Take no rest as long as the block lasts, and end the one that is taken now."""
         self._hurried += 1
         self._hurry.set()
@@ -173,11 +173,11 @@ class Tail:
                 try:
                     batches = await consumer.getmany(timeout_ms=POLL_MS)
                 except KafkaError as error:
-                    log.warning("reading %s: %s", self.name, error, extra={"event": "tail_failed"})
+                    log.warning("cannot read %s: %s", self.name, error, extra={"event": "follower_failed"})
                     await asyncio.sleep(BACKOFF_S)
                     continue
                 for tp, records in batches.items():
-                    if readable := pass_over(records):
+                    if readable := skip_unreadable(records):
                         self._handle(tp, readable)
                 if self._follow(consumer) or batches:
                     self._moved.set()

@@ -15,8 +15,8 @@ from aiokafka.errors import for_code
 
 from core.errors import Unavailable
 from core.kafka.admin import Change, admin, ensure_topics, partition_counts
-from core.kafka.log_reader import Lookup
-from core.queues import merged
+from core.kafka.log_reader import LogReader
+from core.queues import merge_registrations
 from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import QUEUE, SchemaError
@@ -27,15 +27,15 @@ from schemas.topics import Topic
 LEVELS = (0, 1)
 
 
-async def queues_of(settings: Settings, lookup: Lookup) -> list[Queue]:
+async def queues_of(settings: Settings, lookup: LogReader) -> list[Queue]:
     """Fold the queues topic."""
     tp = TopicPartition(settings.topic(topics.QUEUES), 0)
     found: dict[str, Queue] = {}
     for begin, end in (await lookup.bounds([tp])).values():
-        async for record in lookup.between(tp, begin, end):
+        async for record in lookup.read_range(tp, begin, end):
             with suppress(FramingError, SchemaError):
                 queue = QUEUE.decode(record.value or b"")
-                found[queue["name"]] = merged(found.get(queue["name"]), queue)
+                found[queue["name"]] = merge_registrations(found.get(queue["name"]), queue)
     return sorted(found.values(), key=lambda queue: queue["name"])
 
 
@@ -91,9 +91,9 @@ async def _wanted(settings: Settings) -> dict[str, Topic]:
     async with admin(settings) as client:
         if topic not in await partition_counts(client, [topic]):
             return {}
-    lookup = Lookup(settings, name="headrace-topics")
+    lookup = LogReader(settings, name="headrace-topics")
     try:
-        await lookup.open_patiently([topic])
+        await lookup.open_with_retry([topic])
         return work_topics(settings, await queues_of(settings, lookup))
     finally:
         await lookup.close()

@@ -25,7 +25,7 @@ from schemas.common import Blob
 
 INLINE_HASH_BYTES = 1_048_576
 """Hashing more than this would hold the event loop for longer than a millisecond."""
-ARRIVING = "arriving/"
+STAGING_PREFIX = "arriving/"
 """Where an upload lies until it belongs to a task. What is found there an hour later never came to belong to one."""
 READ_BYTES = 262_144
 LIST_SLICE = 500
@@ -46,7 +46,7 @@ class BlobCorrupt(HeadraceError):
     code = "body_corrupt"
 
 
-class Stored(NamedTuple):
+class StoredObject(NamedTuple):
     """One object as the store lists it."""
 
     name: str
@@ -163,17 +163,17 @@ class BlobStore:
         except (BaseError, OSError) as error:
             raise _unavailable("delete", name, error) from error
 
-    async def listed(self, prefix: str) -> AsyncIterator[list[Stored]]:
+    async def listed(self, prefix: str) -> AsyncIterator[list[StoredObject]]:
         """List all objects below a prefix, some at a time; what comes and goes meanwhile may be in it or not."""
         try:
             async for batch in obstore.list(self._store, prefix, chunk_size=LIST_SLICE):
-                yield [Stored(meta["path"], int(meta["last_modified"].timestamp() * 1000)) for meta in batch]
+                yield [StoredObject(meta["path"], int(meta["last_modified"].timestamp() * 1000)) for meta in batch]
         except FileNotFoundError:
             return
         except (BaseError, OSError) as error:
             raise _unavailable("list", prefix, error) from error
 
-    async def remove_torsos(self, *, older_s: float) -> int:
+    async def delete_partial_uploads(self, *, older_s: float) -> int:
         """Remove the beginnings of bodies whose writer was killed; returns how many.
 
         Only a local folder shows them, as NAME#N; for S3 set a lifecycle rule that ends unfinished multipart uploads.
@@ -181,7 +181,7 @@ class BlobStore:
         if self._local is None:
             return 0
         try:
-            return await asyncio.to_thread(_remove_torsos, self._local, time.time() - older_s)
+            return await asyncio.to_thread(_delete_partial_uploads, self._local, time.time() - older_s)
         except OSError as error:
             raise _unavailable("tidy", str(self._local), error) from error
 
@@ -264,7 +264,7 @@ async def _checked(answer: obstore.GetResult, blob: Blob) -> AsyncGenerator[byte
         yield held
 
 
-def _remove_torsos(folder: Path, before_s: float) -> int:
+def _delete_partial_uploads(folder: Path, before_s: float) -> int:
     count = 0
     for path in folder.rglob("*#[0-9]*"):
         with suppress(FileNotFoundError):  # finished meanwhile

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from aiokafka import TopicPartition
 
 from core.clock import epoch_ms
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from dispatcher.batches.output_segments import names_of
 from dispatcher.inference.work_item import Recent
@@ -52,7 +52,7 @@ class Rows:
         self._rows: dict[int, dict[str, Batch]] = defaultdict(dict)
         self._opened = False
         topic = settings.topic(topics.BATCHES)
-        self._tail = Tail(settings, name=f"{name}-rows", topics=[topic], handle=self.fold)
+        self._tail = TopicFollower(settings, name=f"{name}-rows", topics=[topic], handle=self.fold)
 
     async def open(self) -> None:
         """Read the whole topic, then follow it; a second call does nothing."""

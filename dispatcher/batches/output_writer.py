@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from core.clock import Clock, epoch_ms
 from core.errors import Unavailable
-from core.kafka.log_reader import Found, Lookup
+from core.kafka.log_reader import LogReader, LogRecord
 from core.kafka.producer import Producer
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore
@@ -63,7 +63,7 @@ class Writer:
         *,
         home: int,
         rows: Callable[[], list[Batch]],
-        lookup: Lookup,
+        lookup: LogReader,
         blobs: BlobStore,
         producer: Producer,
         clock: Clock = epoch_ms,
@@ -133,7 +133,7 @@ class Writer:
         """Read some results from an offset on; returns how far it came."""
         position = begin
         try:
-            async with asyncio.timeout(READ_S), aclosing(self._lookup.between(self._tp, begin, end)) as found:
+            async with asyncio.timeout(READ_S), aclosing(self._lookup.read_range(self._tp, begin, end)) as found:
                 async for record in found:
                     position = record.offset + 1
                     self._take(record, drafts)
@@ -152,7 +152,7 @@ class Writer:
     def _is_full(self) -> bool:
         return sum(draft.size for draft in self._drafts.values()) >= self._most_bytes
 
-    def _take(self, record: Found, drafts: dict[str, Draft]) -> None:
+    def _take(self, record: LogRecord, drafts: dict[str, Draft]) -> None:
         batch_id = (find(record.headers, BATCH_ID) or b"").decode(errors="replace")
         draft = drafts.get(batch_id)
         if draft is None or record.value is None or record.offset < (draft.upto or 0):

@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 
 from core.errors import Unavailable
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore
@@ -34,7 +34,7 @@ class Home:
         number: int,
         *,
         rows: Rows,
-        lookup: Lookup,
+        lookup: LogReader,
         blobs: BlobStore,
         producer: Producer,
         turns: Turns,

@@ -51,10 +51,10 @@ class LineTasks:
         """Return what is sent upstream for a line."""
         return body_of(request, self._replace)
 
-    def broken(self, index: int, custom_id: str | None, message: str, *, now_ms: int) -> Record:
-        """Render the task of a line that is no JSON."""
+    def broken(self, index: int, custom_id: str | None, message: str, *, code: str, now_ms: int) -> Record:
+        """Render the task of a line that no request can be made of."""
         request = Request(custom_id, {}, b"")
-        return self.record(index, request, written(message), now_ms=now_ms, content_type=CONTENT_TYPE)
+        return self.record(index, request, written(message, code=code), now_ms=now_ms, content_type=CONTENT_TYPE)
 
     def record(
         self, index: int, request: Request, data: bytes | Blob, *, now_ms: int, content_type: str = "application/json"

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.broken_lines import CODE
+from schemas.broken_lines import CODE, UNKNOWN
 from schemas.common import BatchError
 from schemas.json_text import TooDeep, changed, member, read_json, values
+from schemas.nearest import SHOWN, hint
 from schemas.task_body import stream_changes
 
 MAX_CUSTOM_ID = 512
@@ -19,6 +20,7 @@ LONGEST_BYTES = 8_388_608
 MAX_VALUES = 200_000
 """Values take many times their size in memory, and the event loop stands still while a line is read."""
 LARGE_BYTES = 262_144
+MEMBERS = ("custom_id", "method", "url", "body")
 TOO_DEEP = "depth limit exceeded"
 """What orjson says of more."""
 
@@ -65,7 +67,7 @@ class Fault(ValueError):
 
 
 class BrokenLine(Fault):
-    """A line that is no JSON at all: its own fault, and not that of the file."""
+    """A line that is no JSON, or has a member that is not known: an error of that line, not of the file."""
 
 
 def read(text: bytes | None, *, endpoint: str) -> Request:
@@ -86,9 +88,14 @@ def read(text: bytes | None, *, endpoint: str) -> Request:
     if not isinstance(body, dict):
         raise Fault("invalid_request", "body must be a JSON object.", "body")
     try:
-        return Request(custom_id, body, member(text, line, "body"))
+        request = Request(custom_id, body, member(text, line, "body"))
     except TooDeep:
         raise Fault("invalid_request", "body is nested too deeply.", "body") from None
+    for name in line:
+        if name not in MEMBERS:
+            shown = name[:SHOWN]
+            raise BrokenLine(UNKNOWN, f"{shown} is no member of a batch line{hint(name, MEMBERS)}.", shown)
+    return request
 
 
 def custom_id_of(text: bytes | None) -> str | None:

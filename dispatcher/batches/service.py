@@ -15,7 +15,7 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from core.clock import Deadline
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore
@@ -56,7 +56,7 @@ class Batches:
         self._crew = crew
         self._blobs = blobs
         self._producer = producer
-        self._lookup = Lookup(settings, name=name)
+        self._lookup = LogReader(settings, name=name)
         self._rows = rows
         rows.on_change = self._changed
         self._turns = Turns()
@@ -80,7 +80,7 @@ class Batches:
     async def _open_lookup(self) -> None:
         """Connect, more than once when the broker is busy: what runs beside must not end for it."""
         names = [self._settings.topic(topics.results(OFFLINE))]
-        await self._lookup.open_patiently(names)
+        await self._lookup.open_with_retry(names)
 
     async def close(self, deadline: Deadline) -> None:
         """Stop where it is: whoever comes next goes on from the rows."""

@@ -231,7 +231,7 @@ class Feeder:
             if not len(records) % TURN:
                 await asyncio.sleep(0)
         self._expect("in_progress")
-        await self._producer.ship({(self._tasks, self._home): records})
+        await self._producer.send_batch({(self._tasks, self._home): records})
         metrics.BATCH_LINES_FED.inc(len(records))
         return len(records)
 
@@ -240,7 +240,8 @@ class Feeder:
             request = read(line.text, endpoint=tasks.endpoint)
         except BrokenLine as fault:
             message = f"Line {line.number}: {fault.message}"
-            return tasks.broken(line.request, custom_id_of(line.text), message, now_ms=self._clock())
+            name = custom_id_of(line.text)
+            return tasks.broken(line.request, name, message, code=fault.code, now_ms=self._clock())
         except Fault as fault:  # it was valid when the batch began
             raise BlobCorrupt(f"line {line.number} of the file of {self._batch_id} has changed: {fault}") from fault
         data = tasks.body(request)

@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.offsets import LATEST
 from core.settings.models import Settings
 from dispatcher.inference.seen_attempts import Positions, attempt_of
@@ -27,11 +27,11 @@ class Said:
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._settings = settings
-        self._lookup = Lookup(settings, name=f"{name}-said")
+        self._lookup = LogReader(settings, name=f"{name}-said")
 
     async def open(self) -> None:
         """Connect; raises Unavailable."""
-        await self._lookup.open_patiently([self._topic(level) for level in range(len(topics.LEVELS))])
+        await self._lookup.open_with_retry([self._topic(level) for level in range(len(topics.LEVELS))])
 
     async def close(self) -> None:
         """Disconnect."""
@@ -55,7 +55,7 @@ class Said:
         if tp.partition not in positions:
             first = await self._lookup.offset_at(tp, since_ms)
             positions[tp.partition] = end if first is None else min(first, end)
-        async for record in self._lookup.between(tp, positions[tp.partition], end):
+        async for record in self._lookup.read_range(tp, positions[tp.partition], end):
             attempt = attempt_of(record)
             if attempt is not None:
                 add(attempt)

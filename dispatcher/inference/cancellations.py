@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from aiokafka import TopicPartition
 
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from dispatcher.inference.work_item import Recent
 from schemas import topics
@@ -24,7 +24,7 @@ class Controls:
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._on_cancel: Callable[[str], None] = lambda _: None
         self._ids = Recent(REMEMBERED)
-        self._tail = Tail(
+        self._tail = TopicFollower(
             settings, name=f"{name}-controls", topics=[settings.topic(topics.CONTROLS)], handle=self._fold
         )
 

@@ -18,6 +18,7 @@ from dispatcher.events import about_task
 from dispatcher.inference.work_item import Item, Phase
 from dispatcher.task_supervisor import Crew
 from schemas.events import event
+from schemas.json_text import read_json
 from schemas.records import Work
 
 PERIOD_S = 0.5
@@ -92,7 +93,7 @@ def token_limit(work: Work) -> int | None:
     if not work["data"] or work["content_type"] != "application/json":
         return None
     try:
-        body = orjson.loads(work["data"])
+        body = read_json(work["data"])
     except orjson.JSONDecodeError:
         return None
     if not isinstance(body, dict):

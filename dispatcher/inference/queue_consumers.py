@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from core.clock import Deadline
-from core.dead_letters.record import bury
+from core.dead_letters.record import send_to_dead_letters
 from core.errors import Unavailable
 from core.kafka.producer import Producer
 from core.settings.models import Settings
@@ -142,7 +142,7 @@ class Lane:
         )  # fmt: skip
         while not lanes.stopping:
             try:
-                await bury(
+                await send_to_dead_letters(
                     lanes.producer, lanes.settings, record,
                     reason=poison.message, field=poison.field, attempt=poison.attempt,
                 )  # fmt: skip

@@ -3,7 +3,7 @@
 Consumer offsets are a poor memory of what was done: a commit that hung while calls went on, and then a kill -9, and
 whoever comes next is given the work of many seconds once more. The events topics are the good one: what a worker has
 claimed, finished or given back stands there as soon as it is durable. So whoever is given partitions reads the events
-since the first record that it finds in them, before it runs any of it (docs/adr/0016).
+since the first record that it finds in them, before it runs any of it (docs/contributing/decisions/0016).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from core.clock import Clock, epoch_ms
 from core.errors import Unavailable
-from core.kafka.log_reader import Found
+from core.kafka.log_reader import LogRecord
 from dispatcher.inference.slots import Draining
 from dispatcher.inference.work_item import Key
 from schemas.headers import TYPE
@@ -45,7 +45,7 @@ Read = Callable[[int, Positions, Callable[[bytes], None]], Awaitable[None]]
 positions; raises Unavailable, and may be called again then."""
 
 
-def attempt_of(record: Found) -> bytes | None:
+def attempt_of(record: LogRecord) -> bytes | None:
     """Return the attempt that a dispatcher speaks of, rendered as `key_of` does; None for every other event.
 
     Nothing is decoded: the headers tell, and the place where the worker's name begins. What an ingress says for a pull

@@ -1,7 +1,7 @@
 """One upstream model server: a long-lived client of aiohttp, and what can fail by its names.
 
 aiohttp is used by itself: httpx over it, with the same transport, cost 0.28 ms CPU more per call, as much as all else
-that a dispatcher does for a task (docs/adr/0017).
+that a dispatcher does for a task (docs/contributing/decisions/0017).
 """
 
 from __future__ import annotations

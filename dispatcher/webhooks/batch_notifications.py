@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import orjson
 
-from core.deliveries import begun
+from core.deliveries import new_delivery
 from schemas.batches import BATCH_ENDED, Batch
 from schemas.codec import BATCH, batch_state_of
 from schemas.records import Delivery
@@ -46,7 +46,7 @@ def of_batch_row(value: bytes, *, now_ms: int) -> Delivery | None:
     if not url or now_ms - at_ms > LATELY_MS:
         return None
     event = f"batch.{row['state']}"
-    return begun(
+    return new_delivery(
         row["id"], event, name=event, url=url, owner=row["owner"], level=LEVEL, result_offset=None,
         payload=payload(row["id"], event, at_ms=at_ms), now_ms=now_ms, traceparent=row["traceparent"],
     )  # fmt: skip

@@ -7,7 +7,7 @@ import logging
 from aiokafka import TopicPartition
 
 from core.errors import HeadraceError
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.settings.loader import is_loopback
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
@@ -29,7 +29,7 @@ class ResultGone(HeadraceError):
 class Bodies:
     """Render the body of a delivery; raises ResultGone, and Unavailable when a store does not answer."""
 
-    def __init__(self, settings: Settings, *, lookup: Lookup, blobs: BlobStore) -> None:
+    def __init__(self, settings: Settings, *, lookup: LogReader, blobs: BlobStore) -> None:
         self._settings = settings
         self._blobs = blobs
         self._most = settings.webhooks.max_body_bytes

@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from core.deliveries import row_key
 from core.errors import Unavailable
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.settings.models import Settings
 from dispatcher.group_consumer import Taken
 from dispatcher.offset_tracker import Claims
@@ -39,7 +39,7 @@ class _Scan(NamedTuple):
 class Known:
     """Tell what has been delivered; each partition's rows are read once per assignment, from its first record on."""
 
-    def __init__(self, settings: Settings, lookup: Lookup) -> None:
+    def __init__(self, settings: Settings, lookup: LogReader) -> None:
         self._topic = settings.topic(topics.DELIVERIES)
         self._lookup = lookup
         self._scans: dict[TopicPartition, _Scan] = {}

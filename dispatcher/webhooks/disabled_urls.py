@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiokafka import TopicPartition
 
 from core.clock import epoch_ms
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from dispatcher.webhooks.manual_resends import Rounds, is_mark
 from dispatcher.webhooks.records import url_key
@@ -20,7 +20,9 @@ class Disabled:
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._until: dict[bytes, int] = {}
         self.rounds = Rounds()
-        self._tail = Tail(settings, name=f"{name}-disabled", topics=[settings.topic(topics.DISABLED)], handle=self.fold)
+        self._tail = TopicFollower(
+            settings, name=f"{name}-disabled", topics=[settings.topic(topics.DISABLED)], handle=self.fold
+        )
 
     async def open(self) -> None:
         """Read all marks, then follow them."""

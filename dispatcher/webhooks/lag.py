@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from core.clock import epoch_ms
 from core.errors import Unavailable
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from dispatcher import metrics
 from dispatcher.webhooks.in_flight import Hands
 from schemas.codec import DELIVERY, SchemaError
@@ -76,7 +76,7 @@ class Window:
 class Backlog:
     """What waits in the partitions of this process; `heads` tells from which offset on, and is asked every time."""
 
-    def __init__(self, lookup: Lookup, heads: Callable[[], Mapping[TopicPartition, int]]) -> None:
+    def __init__(self, lookup: LogReader, heads: Callable[[], Mapping[TopicPartition, int]]) -> None:
         self._lookup = lookup
         self._heads = heads
         self._windows: dict[TopicPartition, Window] = {}
@@ -108,7 +108,7 @@ class Backlog:
         first, end = (await self._lookup.bounds([tp]))[tp]
         window.advance(first)  # what was kept for too long has gone
         try:
-            async for record in self._lookup.between(tp, window.next, end):
+            async for record in self._lookup.read_range(tp, window.next, end):
                 try:
                     created_ms = DELIVERY.decode(record.value or b"")["created_ms"]
                 except (FramingError, SchemaError):

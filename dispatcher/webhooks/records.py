@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from core import deliveries
 from core.dead_letters.record import dead_letter
-from core.deliveries import OUTCOMES, Placed, again, begun
-from core.kafka.log_reader import Found
+from core.deliveries import OUTCOMES, PlacedRecord, new_delivery, resent
+from core.kafka.log_reader import LogRecord
 from core.kafka.producer import Record
 from core.settings.models import Settings
 from dispatcher.events import Address, Addressed
@@ -39,7 +39,7 @@ def wanted(event: str, events: list[str]) -> bool:
 def of_result(result: Result, offset: int, *, now_ms: int, traceparent: str | None = None) -> Delivery:
     """Begin the delivery of an outcome."""
     event = result["state"]
-    return begun(
+    return new_delivery(
         result["id"], event, name=event, url=result["callback_url"] or "", owner=result["owner"],
         level=result["level"], result_offset=offset, payload=None, now_ms=now_ms, traceparent=traceparent,
     )  # fmt: skip
@@ -47,7 +47,7 @@ def of_result(result: Result, offset: int, *, now_ms: int, traceparent: str | No
 
 def of_row(row_: Status, event: str, name: str, payload: bytes, *, now_ms: int) -> Delivery:
     """Begin the delivery of news."""
-    return begun(
+    return new_delivery(
         row_["id"], event, name=name, url=row_["callback_url"] or "", owner=row_["owner"],
         level=row_["level"], result_offset=None, payload=payload, now_ms=now_ms, traceparent=row_["traceparent"],
     )  # fmt: skip
@@ -80,14 +80,14 @@ def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> Addressed:
 def waiting(settings: Settings, delivery: Delivery, *, now_ms: int) -> Addressed:
     """Address a delivery that waits to the retry topic that its time fits."""
     delay_s = rung((delivery["due_ms"] or now_ms) - now_ms)
-    return _addressed(deliveries.waiting(settings, delivery, delay_s=delay_s, now_ms=now_ms))
+    return _addressed(deliveries.retry_record(settings, delivery, delay_s=delay_s, now_ms=now_ms))
 
 
 def letter(settings: Settings, delivery: Delivery, *, reason: str, now_ms: int) -> Addressed:
     """Address the dead letter of a delivery that was given up: as the record that would begin a new round."""
-    round_ = deliveries.waiting(settings, again(delivery, now_ms=now_ms), delay_s=0, now_ms=now_ms)
+    round_ = deliveries.retry_record(settings, resent(delivery, now_ms=now_ms), delay_s=0, now_ms=now_ms)
     record = round_.record
-    found = Found(round_.topic, round_.partition, NOWHERE, now_ms, record.key, record.value, record.headers)
+    found = LogRecord(round_.topic, round_.partition, NOWHERE, now_ms, record.key, record.value, record.headers)
     name, target, buried = dead_letter(
         settings, found, reason=f"callback given up: {reason}", field="callback_url", attempt=delivery["made"]
     )
@@ -121,5 +121,5 @@ def _marks(settings: Settings) -> Address:
     return Address(settings.topic(topics.DISABLED), DISABLED_PARTITION)
 
 
-def _addressed(placed: Placed) -> Addressed:
+def _addressed(placed: PlacedRecord) -> Addressed:
     return Addressed(Address(placed.topic, placed.partition), placed.record)

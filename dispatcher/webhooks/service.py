@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.clock import Deadline, epoch_ms
-from core.dead_letters.record import bury
+from core.dead_letters.record import send_to_dead_letters
 from core.errors import Unavailable
-from core.kafka.fetching import pass_over
-from core.kafka.log_reader import Lookup
+from core.kafka.fetching import skip_unreadable
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
 from core.kafka.record_format import unread
 from core.settings.callback_policy import callback_policy
@@ -73,7 +73,7 @@ class Sender:
         self._producer = producer
         self._poster = Poster(settings.webhooks, callback_policy(settings))
         self._hosts = Hosts(settings.webhooks.per_host)
-        self._lookup = Lookup(settings, name=name)
+        self._lookup = LogReader(settings, name=name)
         self._known = Known(settings, self._lookup)
         self._bodies = Bodies(settings, lookup=self._lookup, blobs=blobs)
         self._disabled = Disabled(settings, name=name)
@@ -117,7 +117,7 @@ class Sender:
         levels, waits = range(len(topics.LEVELS)), map(topics.retry, topics.RETRY_DELAYS_S)
         read = [*map(topics.results, levels), topics.DELIVERIES, *waits]
         names = [self._settings.topic(name) for name in read]
-        await self._lookup.open_patiently(names)
+        await self._lookup.open_with_retry(names)
 
     async def close(self, deadline: Deadline) -> None:
         """Finish the attempts under way as far as the deadline allows; the rest is delivered by another, or later."""
@@ -219,7 +219,7 @@ class Sender:
 
     async def _row(self, taken: Taken) -> None:
         record = taken.record
-        if not pass_over([record]) or record.value is None or find(record.headers, HEADER) is None:
+        if not skip_unreadable([record]) or record.value is None or find(record.headers, HEADER) is None:
             taken.claims.settled(record.offset)
             return
         try:
@@ -234,7 +234,7 @@ class Sender:
     async def _batch(self, taken: Taken) -> None:
         record = taken.record
         try:
-            readable = record.value and pass_over([record])
+            readable = record.value and skip_unreadable([record])
             delivery = of_batch_row(record.value, now_ms=epoch_ms()) if readable else None
         except (FramingError, SchemaError, IndexError):
             delivery = None  # the scheduler's own topic, as that of the rows
@@ -277,7 +277,7 @@ class Sender:
         """Put a record aside that nobody can work with; returns once that is durable."""
         while True:
             try:
-                await bury(self._producer, self._settings, taken.record, reason=reason)
+                await send_to_dead_letters(self._producer, self._settings, taken.record, reason=reason)
             except Unavailable:
                 await asyncio.sleep(BURY_RETRY_S)
             else:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from core import deliveries
 from core.errors import NotFound, Unavailable
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
 from core.settings.models import Settings
 from headrace.options import config_option, reported, settings_here
@@ -137,18 +137,18 @@ async def _send(settings: Settings, chosen: Callable[[Delivery], bool], only: in
     try:
         for one in found:
             now_ms = time.time_ns() // 1_000_000
-            round_ = deliveries.again(one, now_ms=now_ms)
+            round_ = deliveries.resent(one, now_ms=now_ms)
             # The row first: whatever the sender writes of this round comes after it.
             await producer.send(*deliveries.row(settings, round_, now_ms=now_ms))
-            await producer.send(*deliveries.waiting(settings, round_, delay_s=0, now_ms=now_ms))
+            await producer.send(*deliveries.retry_record(settings, round_, delay_s=0, now_ms=now_ms))
     finally:
         await producer.stop()
     return found
 
 
 @asynccontextmanager
-async def _lookup(settings: Settings, topic: str) -> AsyncIterator[Lookup]:
-    lookup = Lookup(settings, name="headrace-webhooks")
+async def _lookup(settings: Settings, topic: str) -> AsyncIterator[LogReader]:
+    lookup = LogReader(settings, name="headrace-webhooks")
     try:
         try:
             await lookup.open([topic])

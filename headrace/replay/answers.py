@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
-from core.kafka.log_reader import Found, Lookup
+from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from headrace.replay.compare import Answer, Pair, answer_of, judged
@@ -36,7 +36,7 @@ class Which(NamedTuple):
         """Return what a replay has written."""
         return cls(state.target.queue_to, state.start_s, state.created_ms)
 
-    def fits(self, record: Found) -> bool:
+    def fits(self, record: LogRecord) -> bool:
         """Tell by key and headers whether a result is one of these."""
         if record.key is None or MARK not in record.key:
             return False
@@ -60,7 +60,7 @@ class Comparison(NamedTuple):
 
 async def compared(
     settings: Settings,
-    lookup: Lookup,
+    lookup: LogReader,
     blobs: BlobStore,
     which: Which,
     *,
@@ -104,13 +104,13 @@ async def _originals(reader: _Reader, wanted: Collection[str]) -> dict[str, Answ
     return found
 
 
-def _is_one_of(keys: Collection[bytes], record: Found) -> bool:
+def _is_one_of(keys: Collection[bytes], record: LogRecord) -> bool:
     return record.key in keys
 
 
 class _Reader:
     def __init__(
-        self, settings: Settings, lookup: Lookup, blobs: BlobStore, *, excerpts: bool, on_read: Callable[[int], None]
+        self, settings: Settings, lookup: LogReader, blobs: BlobStore, *, excerpts: bool, on_read: Callable[[int], None]
     ) -> None:
         self._settings = settings
         self._lookup = lookup
@@ -119,7 +119,7 @@ class _Reader:
         self._on_read = on_read
 
     async def outcomes(
-        self, home: Home, from_ms: int | None, wanted: Callable[[Found], bool]
+        self, home: Home, from_ms: int | None, wanted: Callable[[LogRecord], bool]
     ) -> AsyncIterator[tuple[Result, Answer]]:
         """Decode the results of one partition that are wanted."""
         tp = TopicPartition(self._settings.topic(topics.results(home[0])), home[1])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.settings.models import Settings
 from headrace.replay.choice import Choice
 from headrace.replay.read import Span, directory, slices, task_spans
@@ -32,7 +32,7 @@ class Survey(NamedTuple):
 
 
 async def surveyed(
-    settings: Settings, lookup: Lookup, choice: Choice, *, now_ms: int, on_read: Callable[[int, int], None]
+    settings: Settings, lookup: LogReader, choice: Choice, *, now_ms: int, on_read: Callable[[int, int], None]
 ) -> Survey:
     """Count the chosen tasks; `on_read` is told of records read and of how many there are."""
     spans = await task_spans(settings, lookup, choice)
@@ -65,7 +65,7 @@ async def surveyed(
 
 async def _count(
     settings: Settings,
-    lookup: Lookup,
+    lookup: LogReader,
     picker: Picker,
     span: Span,
     *,

@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
-from core.kafka.log_reader import Found, Lookup
+from core.kafka.log_reader import LogReader, LogRecord
 from core.queues import QueueDirectory
 from core.settings.models import Settings
 from headrace.replay.choice import Choice
@@ -43,7 +43,7 @@ class Span(NamedTuple):
 class Slice(NamedTuple):
     """Some records of a partition that follow one another, and the offset behind them."""
 
-    records: Sequence[Found]
+    records: Sequence[LogRecord]
     following: int
 
 
@@ -71,7 +71,7 @@ async def directory(settings: Settings) -> AsyncIterator[QueueDirectory]:
         await queues.close()
 
 
-async def task_spans(settings: Settings, lookup: Lookup, choice: Choice) -> list[Span]:
+async def task_spans(settings: Settings, lookup: LogReader, choice: Choice) -> list[Span]:
     """Return where the chosen tasks lie, as the topics are now."""
     since = beginnings(choice, partitions=settings.kafka.partitions)
     found = []
@@ -84,7 +84,7 @@ async def task_spans(settings: Settings, lookup: Lookup, choice: Choice) -> list
 
 
 async def stretch(
-    lookup: Lookup, tp: TopicPartition, *, from_ms: int | None, to_ms: int | None = None
+    lookup: LogReader, tp: TopicPartition, *, from_ms: int | None, to_ms: int | None = None
 ) -> tuple[int, int] | None:
     """Return the first offset of a time and the one behind its last; None when nothing lies between."""
     bounds = (await patient(lambda: lookup.bounds([tp])))[tp]
@@ -98,12 +98,12 @@ async def stretch(
     return (begin, end) if begin < end else None
 
 
-async def slices(lookup: Lookup, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Slice]:
+async def slices(lookup: LogReader, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Slice]:
     """Read from one offset up to, but not with, another; raises Unavailable when the broker stays away."""
-    records = lookup.between(tp, begin, end)
+    records = lookup.read_range(tp, begin, end)
     over = False
     while not over:
-        held: list[Found] = []
+        held: list[LogRecord] = []
         try:
             async with asyncio.timeout(STALL_S):
                 while len(held) < SLICE:

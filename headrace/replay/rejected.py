@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
-from core.kafka.log_reader import Found, Lookup
+from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from headrace.replay.choice import Choice
 from headrace.replay.read import SLACK_MS, beginnings, slices, stretch
@@ -39,13 +39,15 @@ class Refused(NamedTuple):
     """How many lines of a batch became tasks; a batch whose row is not kept any more is not in it."""
 
 
-async def refused_of(settings: Settings, lookup: Lookup, choice: Choice, *, on_read: Callable[[int], None]) -> Refused:
+async def refused_of(
+    settings: Settings, lookup: LogReader, choice: Choice, *, on_read: Callable[[int], None]
+) -> Refused:
     """Return what was refused of a choice, as far as that is known now. Letters are kept for longer than the tasks."""
     places = await _places(settings, lookup, choice, on_read)
     return Refused(places, await _fed(settings, lookup, on_read) if OFFLINE in choice.levels else {})
 
 
-async def _fed(settings: Settings, lookup: Lookup, on_read: Callable[[int], None]) -> dict[str, int]:
+async def _fed(settings: Settings, lookup: LogReader, on_read: Callable[[int], None]) -> dict[str, int]:
     newest: dict[bytes | None, bytes | None] = {}
     for partition in range(settings.kafka.partitions):
         tp = TopicPartition(settings.topic(topics.BATCHES), partition)
@@ -59,7 +61,7 @@ async def _fed(settings: Settings, lookup: Lookup, on_read: Callable[[int], None
 
 
 async def _places(
-    settings: Settings, lookup: Lookup, choice: Choice, on_read: Callable[[int], None]
+    settings: Settings, lookup: LogReader, choice: Choice, on_read: Callable[[int], None]
 ) -> frozenset[Place]:
     since = [*beginnings(choice, partitions=settings.kafka.partitions).values()]
     if not since:
@@ -77,7 +79,7 @@ async def _places(
     return frozenset(found)
 
 
-def place_of(letter: Found, levels: Mapping[bytes, int]) -> Place | None:
+def place_of(letter: LogRecord, levels: Mapping[bytes, int]) -> Place | None:
     """Return where the record of a letter lies, when it is one that no task came of."""
     level = levels.get(find(letter.headers, "x-topic") or b"")
     if level is None or find(letter.headers, "x-attempt") != NEVER_TRIED:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from aiokafka import TopicPartition
 
 from core.errors import RequestError, Unavailable
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer, Record
 from core.queues import QueueDirectory
 from core.settings.models import Settings
@@ -48,9 +48,9 @@ class Order(NamedTuple):
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Lookup]:
+async def opened(settings: Settings) -> AsyncIterator[LogReader]:
     """Open a reader of all topics that replays read; raises Unavailable."""
-    lookup = Lookup(settings, name=NAME)
+    lookup = LogReader(settings, name=NAME)
     names = [
         topics.USAGE,
         topics.DEAD_LETTERS,
@@ -94,7 +94,7 @@ class Replay:
         self,
         settings: Settings,
         *,
-        lookup: Lookup,
+        lookup: LogReader,
         producer: Producer,
         queues: QueueDirectory,
         path: Path,
@@ -132,7 +132,7 @@ class Replay:
     async def _shadow(self, name: str, *, workers: bool) -> None:
         queue = await self._queues.register(self._producer, name, served_by="workers" if workers else "dispatcher")
         if workers and queue["served_by"] != "workers":
-            await self._queues.give_to_workers(self._producer, queue)
+            await self._queues.convert_to_pull_queue(self._producer, queue)
 
     async def go(self, state: State, on_step: Callable[[int, int, int], None]) -> State:
         """Repeat what is left, and remember after each step how far it is."""
@@ -200,7 +200,7 @@ class Replay:
         give_up = time.monotonic() + PATIENCE_S
         while True:
             try:
-                await self._producer.ship(records)
+                await self._producer.send_batch(records)
             except Unavailable:
                 if time.monotonic() > give_up:
                     raise

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 from aiokafka import TopicPartition
 
-from core.kafka.log_reader import Found, Lookup
+from core.kafka.log_reader import LogReader, LogRecord
 from core.queues import QueueDirectory
 from core.settings.models import Settings
 from headrace.replay.choice import Choice, Matcher
@@ -20,6 +20,7 @@ from schemas import topics
 from schemas.codec import USAGE
 from schemas.headers import TYPE, find
 from schemas.ids import SERIALS
+from schemas.json_text import read_json
 from schemas.partitioning import home_partition, stable_hash
 from schemas.records import Task
 from streams.intake.decode import Poison, Submission, read_task
@@ -79,7 +80,7 @@ class Picker:
         self.chosen = 0
         self.passed_over: Counter[str] = Counter()
 
-    def picks(self, level: int, records: Sequence[Found]) -> Iterator[Pick]:
+    def picks(self, level: int, records: Sequence[LogRecord]) -> Iterator[Pick]:
         """Yield the chosen tasks among records of one partition."""
         matcher, limit = self._matcher, self._settings.kafka.max_message_bytes
         for record in records:
@@ -118,7 +119,7 @@ class Picker:
         seen[at] |= 1 << bit
         return again
 
-    def _moved_on(self, one: Submission, record: Found) -> bool:
+    def _moved_on(self, one: Submission, record: LogRecord) -> bool:
         """Tell whether the scheduler has written a direct record anew, to the home of its key: then that one counts."""
         key, task = one.task["idempotency_key"], one.task
         around = len(record.key or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
@@ -134,7 +135,7 @@ class _Message:
 
     __slots__ = ("headers", "key", "offset", "partition", "timestamp", "topic", "value")
 
-    def __init__(self, record: Found) -> None:
+    def __init__(self, record: LogRecord) -> None:
         self.key, self.value, self.headers = record.key, record.value, record.headers
         self.topic, self.partition, self.offset = record.topic, record.partition, record.offset
         self.timestamp = record.timestamp / 1000
@@ -150,7 +151,7 @@ def model_of(task: Task) -> str | None:
     if task["model"] is not None or not task["data"]:
         return task["model"]
     try:
-        document = orjson.loads(task["data"])
+        document = read_json(task["data"])
     except orjson.JSONDecodeError:
         return None
     model = document.get("model") if isinstance(document, dict) else None
@@ -158,7 +159,7 @@ def model_of(task: Task) -> str | None:
 
 
 async def usage_of(
-    settings: Settings, lookup: Lookup, choice: Choice, *, tokens: bool, on_read: Callable[[int], None]
+    settings: Settings, lookup: LogReader, choice: Choice, *, tokens: bool, on_read: Callable[[int], None]
 ) -> dict[str, Used]:
     """Return how the tasks that may be meant have ended; `tokens` False leaves their token counts undecoded.
 
@@ -187,7 +188,7 @@ async def usage_of(
     return found
 
 
-def _used(record: Found, *, tokens: bool) -> Used | None:
+def _used(record: LogRecord, *, tokens: bool) -> Used | None:
     kind = find(record.headers, "ce_type") or b""
     if not tokens and kind.startswith(ENDED):
         return Used(kind[len(ENDED) :].decode(), 0, 0)

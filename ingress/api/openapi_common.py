@@ -14,8 +14,8 @@ from core.errors import (
     IdempotencyConflict,
     InvalidRequest,
     NotFound,
+    RateLimited,
     TooLarge,
-    TooMany,
     Unauthorized,
     Unavailable,
 )
@@ -63,7 +63,7 @@ UNAVAILABLE = Refusal(
 )  # fmt: skip
 CODES = {
     error.http_status: error.code
-    for error in (InvalidRequest, Unauthorized, Forbidden, NotFound, Gone, TooLarge, IdempotencyConflict, TooMany)
+    for error in (InvalidRequest, Unauthorized, Forbidden, NotFound, Gone, TooLarge, IdempotencyConflict, RateLimited)
 } | {Unavailable.http_status: Unavailable.code}
 
 

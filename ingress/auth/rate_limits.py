@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import TooMany
-from core.token_bucket import WINDOW_S, Bucket
+from core.errors import RateLimited
+from core.token_bucket import WINDOW_S, TokenBucket
 from ingress.auth.keys import Caller
 
 HELD_RETRY_S = 1.0
@@ -49,39 +49,39 @@ class KeyLimits:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[str, TokenBucket] = {}
         self._held: Counter[str] = Counter()
 
     def submit(self, caller: Caller, scope: Scope) -> None:
-        """Count one submit; raises TooMany. The answer's headers tell what is left."""
+        """Count one submit; raises RateLimited. The answer's headers tell what is left."""
         limit = caller.limits.requests_per_minute
         if not limit:
             return
         now_s = self._clock()
         bucket = self._buckets.get(caller.key)
         if bucket is None or bucket.limit != limit:
-            bucket = self._buckets[caller.key] = Bucket(limit, now_s=now_s)
+            bucket = self._buckets[caller.key] = TokenBucket(limit, now_s=now_s)
         wait_s = bucket.take(now_s)
         scope[SCOPE_KEY] = Quota(limit, int(bucket.tokens), bucket.full_in_s)
         if wait_s:
-            raise TooMany(
+            raise RateLimited(
                 f"this key may submit {limit} requests per minute; nothing was accepted, try again in "
                 f"{math.ceil(wait_s)} s",
                 retry_after_s=wait_s,
             )
 
     def check_room(self, caller: Caller) -> None:
-        """Refuse one more held request of a key that has its full number; raises TooMany."""
+        """Refuse one more held request of a key that has its full number; raises RateLimited."""
         limit = caller.limits.concurrency
         if limit and self._held[caller.key] >= limit:
-            raise TooMany(
+            raise RateLimited(
                 f"this key may hold {limit} requests at once; nothing was accepted, try again when one has ended",
                 retry_after_s=HELD_RETRY_S,
             )
 
     @contextmanager
     def holding(self, caller: Caller) -> Iterator[None]:
-        """Count a held request as long as the block lasts; raises TooMany."""
+        """Count a held request as long as the block lasts; raises RateLimited."""
         if not caller.limits.concurrency:
             yield
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 
-from core.errors import InvalidRequest, Unconfirmed
+from core.errors import InvalidRequest, WriteUnconfirmed
 from core.kafka.producer import Producer, Record
 from core.queues import QueueDirectory
 from core.settings.models import Settings
@@ -50,8 +50,8 @@ class BatchWriter:
         )  # fmt: skip
         try:
             await self._write(made, traceparent=traceparent)
-        except Unconfirmed as error:
-            raise Unconfirmed(
+        except WriteUnconfirmed as error:
+            raise WriteUnconfirmed(
                 f"Kafka did not confirm batch {batch['id']} in time, so it may or may not be accepted; look with "
                 f"GET /v1/batches/{batch['id']} before you create it again"
             ) from error

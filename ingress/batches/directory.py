@@ -14,7 +14,7 @@ from collections.abc import Callable
 from aiokafka import TopicPartition
 
 from core.errors import Unavailable
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from schemas import topics
 from schemas.batches import BATCH_ENDED, Batch
@@ -36,7 +36,7 @@ class BatchDirectory:
         self._removed: OrderedDict[str, None] = OrderedDict()
         self._awaited: dict[str, set[asyncio.Future[None]]] = {}
         topic = settings.topic(topics.BATCHES)
-        self.tail = Tail(settings, name=f"{name}-batches", topics=[topic], handle=self.feed)
+        self.tail = TopicFollower(settings, name=f"{name}-batches", topics=[topic], handle=self.feed)
         self.read_at: float | None = None
 
     async def open(self) -> None:

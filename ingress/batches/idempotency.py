@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 import orjson
 
-from core.errors import IdempotencyConflict, Unavailable, Unconfirmed
+from core.errors import IdempotencyConflict, Unavailable, WriteUnconfirmed
 from ingress.batches.request import Wanted
 from ingress.runtime import Services
 from schemas.batches import Batch, File
@@ -49,7 +49,7 @@ async def create_once(
     file = await find_input()
     try:
         made = await writer.create(wanted, file, owner=owner, queue=name, identity=own, traceparent=traceparent)
-    except Unconfirmed as error:
+    except WriteUnconfirmed as error:
         raise Unavailable("Kafka did not confirm the batch in time; send it again with its Idempotency-Key") from error
     row = await directory.until(made["id"], lambda _: True, seconds=JUDGED_S)
     if row is None:

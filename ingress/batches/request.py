@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-import orjson
-
 from core.errors import InvalidRequest
 from ingress.http.json_body import check_members, json_object, not_too_deep
 from schemas.callback_url import Policy
-from schemas.json_text import member
+from schemas.json_text import member, read_json
 from schemas.validation import Invalid, check_callback
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/images/generations")
@@ -141,5 +139,5 @@ def _expires_s(value: object) -> int | None:
 
 def model_of(replace: bytes | None) -> str | None:
     """Return the model that all lines of a batch are for, when its `replace` names one."""
-    model = None if replace is None else orjson.loads(replace).get("model")
+    model = None if replace is None else read_json(replace).get("model")
     return model if isinstance(model, str) else None

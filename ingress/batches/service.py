@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from core.errors import NotFound, RequestError, Unavailable
-from core.kafka.log_reader import Found
+from core.kafka.log_reader import LogRecord
 from ingress.batches.idempotency import may_be_keyed
 from ingress.runtime import Services
 from schemas import ids, topics
@@ -105,7 +105,7 @@ async def _created_since(services: Services, tp: TopicPartition, begin_ms: int) 
     if begin is None:
         return
     _, end = (await services.lookup.bounds([tp]))[tp]
-    async for found in services.lookup.between(tp, begin, end):
+    async for found in services.lookup.read_range(tp, begin, end):
         if (find(found.headers, "ce_type") or b"").endswith(b".batch_created"):
             batch = _proposed(found)
             if batch is not None:
@@ -121,7 +121,7 @@ async def _from_event(services: Services, identity: TaskId) -> Batch | None:
     return _proposed(await services.lookup.find(tp, key, from_ms=from_s * 1000 - CLOCK_SKEW_MS))
 
 
-def _proposed(found: Found | None) -> Batch | None:
+def _proposed(found: LogRecord | None) -> Batch | None:
     """Return the row that an event proposes."""
     if found is None or found.value is None:
         return None

@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 
 from core.errors import Unavailable
 from core.kafka.producer import Producer, Record
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from schemas import topics
 from schemas.batches import File
@@ -59,7 +59,7 @@ class FileBook:
         self._by_owner: dict[str, set[str]] = defaultdict(set)
         self._removed: OrderedDict[str, None] = OrderedDict()
         self._come = asyncio.Event()
-        self.tail = Tail(settings, name=f"{name}-files", topics=[self._topic], handle=self.feed)
+        self.tail = TopicFollower(settings, name=f"{name}-files", topics=[self._topic], handle=self.feed)
         self.read_at: float | None = None
 
     async def open(self) -> None:
@@ -115,7 +115,7 @@ class FileBook:
 
     async def passed(self, offset: int) -> None:
         """Return when the record at this offset has been folded; bound it with asyncio.timeout."""
-        await self.tail.passed(self._tp, offset)
+        await self.tail.wait_for_offset(self._tp, offset)
 
     async def _write(self, producer: Producer, file_id: str, value: bytes | None, *, owner: str, kind: str) -> None:
         now_ms = time.time_ns() // 1_000_000

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from core.errors import HeadraceError
 from core.kafka.producer import Producer
-from core.storage.blobs import BlobStore, Stored
+from core.storage.blobs import BlobStore, StoredObject
 from ingress.batches.directory import BatchDirectory
 from ingress.batches.retention import outputs_over
 from ingress.files.directory import BLOBS, FileBook
@@ -73,12 +73,12 @@ class FileSweeper:
                 await asyncio.sleep(0)
         return count
 
-    def _orphan(self, stored: Stored, now_ms: int) -> bool:
+    def _orphan(self, stored: StoredObject, now_ms: int) -> bool:
         file_id = stored.name.removeprefix(BLOBS)
         used = self._files.known(file_id) or self._batches.users_of(file_id)
         return now_ms - stored.modified_ms > ORPHAN_MS and not used
 
-    def _abandoned(self, stored: Stored, now_ms: int) -> bool:
+    def _abandoned(self, stored: StoredObject, now_ms: int) -> bool:
         batch = self._batches.get(stored.name.removeprefix(PIECES).partition("/")[0])
         if batch is None:
             return now_ms - stored.modified_ms > PIECE_MS

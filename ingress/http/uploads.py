@@ -10,7 +10,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from core.errors import InvalidRequest, UnsupportedType
-from core.storage.blobs import ARRIVING, BlobStore
+from core.storage.blobs import STAGING_PREFIX, BlobStore
 from core.storage.spool import Spool
 from ingress.http.body import body_pieces, declared_length
 from ingress.http.multipart import FormRewriter, Rules, boundary_of, too_large
@@ -55,7 +55,7 @@ class Uploads:
         new_boundary = f"headrace-{token}"
         form = FormRewriter(boundary, rules, new_boundary=new_boundary)
         content_type = f"multipart/form-data; boundary={new_boundary}"
-        name = f"{ARRIVING}{secrets.token_hex(16)}"
+        name = f"{STAGING_PREFIX}{secrets.token_hex(16)}"
         spool = Spool(lambda: self._blobs.writer(name, media_type=content_type), inline_bytes=self._inline_bytes)
         try:
             async for data in pieces(request, most_bytes=self.max_bytes):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from core.errors import Unavailable
-from core.kafka.log_reader import Found
+from core.kafka.log_reader import LogRecord
 from core.kafka.task_records import task_of
 from core.storage.blobs import BlobCorrupt, BlobMissing
 from ingress.pull.claims import Holding
@@ -158,7 +158,7 @@ class Puller:
             return None
         return Taken(row, data)
 
-    async def _body(self, task_id: str, found: Found | None) -> bytes | str | None:
+    async def _body(self, task_id: str, found: LogRecord | None) -> bytes | str | None:
         try:
             task = task_of(found)
             if task is None or task["id"] not in (None, task_id):

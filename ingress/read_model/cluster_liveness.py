@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import CONTROL, SchemaError
@@ -39,12 +39,12 @@ class Pulse:
         self._partitions = frozenset(range(settings.kafka.partitions))
         self._schedulers: dict[tuple[int, str], Heard] = {}
         self._workers: dict[str, Worker] = {}
-        self._tail: Tail | None = None
+        self._tail: TopicFollower | None = None
         self.read_at: float | None = None
 
     async def open(self) -> None:
         """Listen from now on: what was said before may be the last word of schedulers that are gone."""
-        self._tail = Tail(
+        self._tail = TopicFollower(
             self._settings, name=f"{self._name}-controls", topics=[self._topic], handle=self.feed, start="latest"
         )
         await self._tail.open()

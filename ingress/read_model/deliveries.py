@@ -16,8 +16,8 @@ from aiokafka import TopicPartition
 from rocksdict import AccessType, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from core.errors import Unavailable
-from core.kafka.log_reader import Lookup
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.log_reader import LogReader
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import DELIVERY, SchemaError
@@ -38,12 +38,12 @@ class Deliveries:
         self._name = name
         self._topic = settings.topic(topics.DELIVERIES)
         self._store: Rdict | None = None
-        self._tail: Tail | None = None
+        self._tail: TopicFollower | None = None
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True  # type: ignore[method-assign,assignment]  # a property, whatever the stub says
         self.read_at: float | None = None
 
-    async def open(self, lookup: Lookup, *, folder: Path, cluster: str) -> None:
+    async def open(self, lookup: LogReader, *, folder: Path, cluster: str) -> None:
         """Open the store below a folder and follow the topic from where it stands; raises Unavailable."""
         tps = [TopicPartition(self._topic, number) for number in range(self._settings.kafka.partitions)]
         bounds = await lookup.bounds(tps)
@@ -57,7 +57,7 @@ class Deliveries:
             store, positions = _opened(path), {}
             store[_CLUSTER] = cluster.encode()
         self._store = store
-        self._tail = Tail(
+        self._tail = TopicFollower(
             self._settings, name=f"{self._name}-deliveries", topics=[self._topic], handle=self.feed, begin=positions
         )
         await self._tail.open()
@@ -73,7 +73,7 @@ class Deliveries:
     async def passed(self, partition: int, offset: int) -> None:
         """Return when the row at this offset has been folded; bound it with asyncio.timeout."""
         if self._tail is not None:
-            await self._tail.passed(TopicPartition(self._topic, partition), offset)
+            await self._tail.wait_for_offset(TopicPartition(self._topic, partition), offset)
 
     def of(self, task_id: str) -> list[Delivery]:
         """Return the deliveries of a task, the oldest first; raises Unavailable while older rows are still read."""

@@ -18,8 +18,8 @@ from pathlib import Path
 from aiokafka import TopicPartition
 from rocksdict import AccessType, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
-from core.kafka.log_reader import Lookup
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.log_reader import LogReader
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from ingress.read_model import listing_index
 from schemas import topics
@@ -53,7 +53,7 @@ class View:
         self._settings = settings
         self._name = name
         self._store: Rdict | None = None
-        self._tail: Tail | None = None
+        self._tail: TopicFollower | None = None
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True  # type: ignore[method-assign,assignment]  # a property, whatever the stub says
         self._awaited: dict[bytes, set[asyncio.Future[None]]] = {}
@@ -62,7 +62,7 @@ class View:
         """Called with every batch right before it is written, so that the rows before it can still be read."""
         self.read_at: float | None = None
 
-    async def open(self, lookup: Lookup, *, cluster: str) -> None:
+    async def open(self, lookup: LogReader, *, cluster: str) -> None:
         """Open the store and follow the topics from where it stands; the past is read in the background.
 
         A store of another cluster, or one that does not fit the topics, is thrown away and made anew.
@@ -76,7 +76,7 @@ class View:
             self._store = self._open_store()
             self._store[_CLUSTER] = cluster.encode()
             self._store[_FORM] = FORM
-        self._tail = Tail(
+        self._tail = TopicFollower(
             self._settings, name=f"{self._name}-view", topics=self._topics, handle=self.feed,
             begin=self._positions(tps), rest_s=REST_S,
         )  # fmt: skip
@@ -125,7 +125,7 @@ class View:
     async def passed(self, tp: TopicPartition, offset: int) -> None:
         """Return when the record at this offset has been folded; bound it with asyncio.timeout."""
         if self._tail is not None:
-            await self._tail.passed(tp, offset)
+            await self._tail.wait_for_offset(tp, offset)
 
     async def wait(self, key: bytes, *, seconds: float) -> Status | None:
         """Return the row of a task, waiting some time for it to appear."""
@@ -166,7 +166,7 @@ class View:
             del self._watched[key]
 
     def _hurrying(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._tail is None else self._tail.hurrying()
+        return nullcontext() if self._tail is None else self._tail.low_latency()
 
     async def _changed(self, key: bytes) -> None:
         """Return when a record of this key has been read."""

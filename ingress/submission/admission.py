@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from core.drain_rate import Backlog, limit_of, retry_after_s
-from core.errors import TooMany, Unavailable
+from core.errors import RateLimited, Unavailable
 from core.kafka.topic_follower import Records
 from core.settings.models import Settings
 from ingress.read_model.task_view import View
@@ -88,7 +88,7 @@ class BacklogKeeper:
                 watched.walking.cancel()
 
     async def admit(self, task: Task, *, owner: str) -> None:
-        """Return when there is room for a task; raises TooMany, and Unavailable while rows are still being counted."""
+        """Return when there is room for a task; raises RateLimited, and Unavailable while rows are counted."""
         name, level = task["queue"], task["level"]
         limit = limit_of(self._settings, name, self._queue(name))
         if not limit or self._view is None:
@@ -101,7 +101,7 @@ class BacklogKeeper:
             return
         wait_s = retry_after_s(waiting, limit, watched.count.drain.rate(now_s=self._clock()))
         self._on_refused(level)
-        raise TooMany(
+        raise RateLimited(
             f"queue {name} is full: {waiting} {level_name(level)} tasks wait, and its limit is {limit}; nothing was "
             f"accepted, try again in {math.ceil(wait_s)} s",
             retry_after_s=wait_s,

@@ -41,9 +41,9 @@ async def first_of(services: Services, ticket: Ticket) -> Ticket:
     if row is None:
         raise Unavailable(
             "the task was written but not yet compared with others of its Idempotency-Key; send it again with the key"
-        ).about(ticket.text)
+        ).with_task(ticket.text)
     if row["error_code"] == IdempotencyConflict.code:
-        raise IdempotencyConflict(row["error_message"], field="Idempotency-Key").about(row["duplicate_of"])
+        raise IdempotencyConflict(row["error_message"], field="Idempotency-Key").with_task(row["duplicate_of"])
     if row["duplicate_of"] is None:
         return ticket
     key = row["duplicate_of"].encode()
@@ -61,9 +61,9 @@ async def judged(services: Services, ticket: Ticket, waiter: Waiter) -> AsyncIte
         return
     row = services.view.get(first.key)
     if row is None or row["state"] == "expired":
-        raise Gone(f"the result of {first.text}, the first task with this Idempotency-Key, is not kept any more").about(
-            first.text
-        )
+        raise Gone(
+            f"the result of {first.text}, the first task with this Idempotency-Key, is not kept any more"
+        ).with_task(first.text)
     bringing = asyncio.create_task(_bring(services, first, waiter), name=f"twin-{first.text}")
     try:
         yield first

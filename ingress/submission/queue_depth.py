@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from core.drain_rate import Drain
+from core.drain_rate import DrainRate
 from schemas.records import State
 
 BEGAN = frozenset[State | None](("processing", "completed", "failed"))
@@ -22,19 +22,19 @@ class LaneCount:
     """Rows in the state queued."""
     unseen: dict[bytes, float] = field(default_factory=dict)
     """Tasks accepted here whose row was not seen yet → when, the oldest first."""
-    drain: Drain = field(default_factory=Drain)
+    drain: DrainRate = field(default_factory=DrainRate)
     _seen_s: float = -math.inf
     """When the newest task was accepted of those whose row was seen."""
 
     def accepted(self, key: bytes, *, now_s: float) -> None:
         """Count a task that is about to be written."""
         self.unseen[key] = now_s
-        self.drain.waits(True, now_s=now_s)
+        self.drain.set_waiting(True, now_s=now_s)
 
     def refused(self, key: bytes, *, now_s: float) -> None:
         """Take back a task that was not written."""
         self.unseen.pop(key, None)
-        self.drain.waits(self._some(), now_s=now_s)
+        self.drain.set_waiting(self._some(), now_s=now_s)
 
     def change(self, key: bytes, before: State | None, after: State | None, *, now_s: float, timed: bool) -> None:
         """Follow a row; `timed` unless it tells of the past, as rows do that are read after a start."""
@@ -43,8 +43,8 @@ class LaneCount:
         if accepted_s is not None:
             self._seen_s = max(self._seen_s, accepted_s)
         if timed and after in BEGAN and before in ("queued", None):
-            self.drain.began(now_s=now_s)
-        self.drain.waits(self._some(), now_s=now_s)
+            self.drain.record_start(now_s=now_s)
+        self.drain.set_waiting(self._some(), now_s=now_s)
 
     def total(self) -> int:
         """Return how many wait."""

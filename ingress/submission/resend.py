@@ -40,11 +40,11 @@ def wanted_event(body: bytes, events: Collection[str]) -> str | None:
 async def send_again(services: Services, delivery: Delivery) -> Delivery:
     """Begin a new round at once and return it; whoever looks next sees it, unless the row takes long to come by."""
     now_ms = time.time_ns() // 1_000_000
-    delivery = deliveries.again(delivery, now_ms=now_ms)
+    delivery = deliveries.resent(delivery, now_ms=now_ms)
     row = deliveries.row(services.settings, delivery, now_ms=now_ms)
     # The row first: whatever the sender writes of this round comes after it.
     offset = await services.producer.send(*row)
-    await services.producer.send(*deliveries.waiting(services.settings, delivery, delay_s=0, now_ms=now_ms))
+    await services.producer.send(*deliveries.retry_record(services.settings, delivery, delay_s=0, now_ms=now_ms))
     with suppress(TimeoutError):
         async with asyncio.timeout(SEEN_S):
             await services.deliveries.passed(row.partition, offset)

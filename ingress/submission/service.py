@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
-from core.errors import HeadraceError, Unavailable, Unconfirmed
+from core.errors import HeadraceError, Unavailable, WriteUnconfirmed
 from core.kafka.producer import Record
 from core.observability.spans import Span, describe, tracer
 from ingress.auth.keys import Caller
@@ -89,7 +89,7 @@ class Door:
     async def waiting(self, ticket: Ticket, caller: Caller, waiter: Waiter) -> AsyncIterator[None]:
         """Deliver news of a task as long as the block lasts, within what its key may hold.
 
-        Raises TooMany and Unavailable, and then keeps nothing of the task.
+        Raises RateLimited and Unavailable, and then keeps nothing of the task.
         """
         with ExitStack() as stack:
             try:
@@ -111,7 +111,7 @@ class Door:
                 offset = await self._services.submitter.send(ticket, prepared.record)
             except Unavailable as error:
                 self._services.backlog.refused(ticket.key)
-                if isinstance(error, Unconfirmed):
+                if isinstance(error, WriteUnconfirmed):
                     raise self._unconfirmed(ticket) from error
                 raise
             span.note({"messaging.kafka.offset": offset})
@@ -119,13 +119,13 @@ class Door:
         self._services.metrics.accepted_by[ticket.id.level, ticket.id.mode].inc()
         self._services.metrics.put_seconds.observe(time.perf_counter() - prepared.began)
 
-    def _unconfirmed(self, ticket: Ticket) -> Unconfirmed:
+    def _unconfirmed(self, ticket: Ticket) -> WriteUnconfirmed:
         """Say what is known of a task whose write was not confirmed, and take it back if that is possible."""
         unknown = f"Kafka did not confirm task {ticket.text} in time, so it may or may not be accepted"
         if ticket.keyed:  # the same key means the same task, whatever became of this write
-            return Unconfirmed(f"{unknown}; send it again with its Idempotency-Key", task_id=ticket.text)
+            return WriteUnconfirmed(f"{unknown}; send it again with its Idempotency-Key", task_id=ticket.text)
         self._services.withdrawals.add(ticket)
-        return Unconfirmed(
+        return WriteUnconfirmed(
             f"{unknown}; if it was, it is cancelled when Kafka is back. Look with {self._look} before you send it "
             "again, or use an Idempotency-Key",
             task_id=ticket.text,

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
-from core.errors import InvalidRequest, Unavailable, Unconfirmed
+from core.errors import InvalidRequest, Unavailable, WriteUnconfirmed
 from core.kafka.producer import Producer, Record
 from core.queues import QueueDirectory
 from core.settings.callback_policy import callback_policy
@@ -118,7 +118,7 @@ class Submitter:
         task_id = ticket.id
         try:
             return await self._producer.send(self._tasks[task_id.level], task_id.partition, record)
-        except Unconfirmed:  # it may be there, and then it needs its body
+        except WriteUnconfirmed:  # it may be there, and then it needs its body
             raise
         except Unavailable:
             await self.forget(ticket)

@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from schemas.codec import CHUNK, SchemaError
 from schemas.framing import FramingError
 from schemas.records import Chunk
@@ -42,7 +42,7 @@ class Request:
 class Replays:
     """Passes over the chunk topic; one at a time for each partition."""
 
-    def __init__(self, lookup: Callable[[], Lookup]) -> None:
+    def __init__(self, lookup: Callable[[], LogReader]) -> None:
         self._lookup = lookup
         self._asked: dict[TopicPartition, list[Request]] = defaultdict(list)
         self._passing: dict[TopicPartition, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -69,7 +69,7 @@ class Replays:
         at, end = min(request.begin for request in requests), max(request.end for request in requests)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                async for record in self._lookup().between(tp, at, end):
+                async for record in self._lookup().read_range(tp, at, end):
                     at = record.offset
                     for request in by_key.get(record.key or b"", ()):
                         if request.begin <= at < request.end:

@@ -113,7 +113,7 @@ class Feed:
         mark, run = self.transcript.mark(frame), self.transcript.run
         if mark is None or run is None:
             return []
-        records = self._services.lookup.between(self._tp, mark.offset, self._position())
+        records = self._services.lookup.read_range(self._tp, mark.offset, self._position())
         try:
             async with asyncio.timeout(SETTLE_S):
                 return await read_page(records, key=self.key, run=run, mark=mark, frame=frame)
@@ -163,7 +163,7 @@ class Feed:
             async with asyncio.timeout(SETTLE_S):
                 _, end = (await self._services.lookup.bounds([self._tp]))[self._tp]
                 if self._position() < end:
-                    await tail.passed(self._tp, end - 1)
+                    await tail.wait_for_offset(self._tp, end - 1)
         except (TimeoutError, Unavailable):
             log.warning("events of %s: the chunks are late", self._reading.id, extra={"event": "chunks_late"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from core.kafka.log_reader import Found
+from core.kafka.log_reader import LogRecord
 from ingress.task_events.position import Run
 from ingress.task_events.transcript import TAKE_BYTES, Mark
 from schemas.codec import CHUNK, SchemaError
@@ -12,7 +12,7 @@ from schemas.framing import FramingError
 from schemas.records import Chunk
 
 
-async def read_page(records: AsyncIterator[Found], *, key: bytes, run: Run, mark: Mark, frame: int) -> list[bytes]:
+async def read_page(records: AsyncIterator[LogRecord], *, key: bytes, run: Run, mark: Mark, frame: int) -> list[bytes]:
     """Return the payloads from a frame on, some records' worth, up to the first gap.
 
     Args:
@@ -36,7 +36,7 @@ async def read_page(records: AsyncIterator[Found], *, key: bytes, run: Run, mark
     return page
 
 
-def _chunk_of(record: Found) -> Chunk | None:
+def _chunk_of(record: LogRecord) -> Chunk | None:
     try:
         return CHUNK.decode(record.value or b"")
     except (FramingError, SchemaError):

@@ -15,7 +15,7 @@ from typing import Protocol
 from aiokafka import TopicPartition
 
 from core.errors import Unavailable
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import CHUNK, RESULT, SchemaError
@@ -64,7 +64,7 @@ class Waiters:
         self._at_shutdown: list[Callable[[], None]] = []
         self._closing = False
         self.read_at: float | None = None
-        self.tail = Tail(
+        self.tail = TopicFollower(
             settings,
             name=f"{name}-answers",
             topics=[self._results, settings.topic(topics.CHUNKS)],

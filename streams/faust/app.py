@@ -3,8 +3,8 @@
 A canary test holds each of them.
 
 Faust gives the consumer group, co-partitioned assignment, the state store and its recovery from the changelog. Its own
-produce path and batching helpers are not used (docs/adr/0003): table writes go to the store through `Rows` once our
-packed changelog records are durable, and events are acknowledged one by one after that.
+produce path and batching helpers are not used (docs/contributing/decisions/0003): table writes go to the store through
+`Rows` once our packed changelog records are durable, and events are acknowledged one by one after that.
 """
 
 from __future__ import annotations

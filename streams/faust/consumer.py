@@ -15,7 +15,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.services import WaitResults
 
-from core.kafka.fetching import COMMITTED, mend_fetching
+from core.kafka.fetching import COMMITTED, patch_fetching
 from core.kafka.heartbeats import on_heartbeat
 from core.kafka.offsets import LATEST, offsets_at, retried
 
@@ -61,7 +61,7 @@ class CommittedThread(driver.AIOKafkaConsumerThread):
     """Reads what is committed, and nothing of a fetch ends it; Faust reads so only within transactions of its own."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        mend_fetching()
+        patch_fetching()
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = COMMITTED  # noqa: SLF001 - it is looked at when the consumer starts
         return consumer

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.errors import DeliveryFailed, RequestError, Unavailable
 from core.kafka.producer import Producer, Record
-from core.kafka.record_signature import Stamp
+from core.kafka.record_signature import RecordSigner
 from core.queues import QueueDirectory
 from core.settings.callback_policy import callback_policy
 from core.settings.loader import is_loopback
@@ -49,7 +49,7 @@ def believed_of(settings: Settings, tenants: Tenants | None = None) -> Believed:
         reply_topics=tuple(direct.reply_topics),
         prefix=settings.kafka.topic_prefix,
         now_ms=lambda: time.time_ns() // 1_000_000,
-        stamped=Stamp(settings).holds,
+        stamped=RecordSigner(settings).verify,
     )
 
 

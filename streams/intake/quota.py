@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from core.token_bucket import Bucket
+from core.token_bucket import TokenBucket
 
 MOST_OWNERS = 10_000
 """Owners remembered; where records may name anybody they could name a new one each. 2 MB."""
@@ -19,7 +19,7 @@ class Quotas:
 
     def __init__(self, limit_of: Callable[[str | None], int]) -> None:
         self._limit_of = limit_of
-        self._buckets: dict[str | None, Bucket] = {}
+        self._buckets: dict[str | None, TokenBucket] = {}
 
     def refusal(self, owner: str | None, *, now_s: float) -> str | None:
         """Count one task; return why it is one too many."""
@@ -30,7 +30,7 @@ class Quotas:
         if bucket is None or bucket.limit != limit:
             if len(self._buckets) >= MOST_OWNERS:
                 self._buckets.clear()
-            bucket = self._buckets[owner] = Bucket(limit, now_s=now_s)
+            bucket = self._buckets[owner] = TokenBucket(limit, now_s=now_s)
         if not bucket.take(now_s):
             return None
         who = "nobody in particular" if owner is None else owner

@@ -90,7 +90,7 @@ class Replies:
             partition = stable_hash((reply.key or b"").decode()) % wide
             packed.setdefault((topic, partition), []).append(reply)
         try:
-            await self._producer.ship(packed)
+            await self._producer.send_batch(packed)
         except Unavailable as error:
             cause = error.__cause__
             final = isinstance(cause, KafkaError) and not cause.retriable

@@ -14,7 +14,7 @@ from contextlib import suppress
 from aiokafka import TopicPartition
 
 from core.kafka.admin import admin
-from core.kafka.log_reader import Found, Lookup
+from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import BATCH, STATUS, SchemaError, state_of
@@ -73,7 +73,7 @@ async def sweep_batches(batches: Rows, index: Index, partitions: Iterable[int], 
 
 
 async def starts_of(
-    settings: Settings, level: int, group: str, partitions: Iterable[int], *, lookup: Lookup
+    settings: Settings, level: int, group: str, partitions: Iterable[int], *, lookup: LogReader
 ) -> dict[TopicPartition, int]:
     """Return where reading begins in each input partition: the committed offset, or the first record there is.
 
@@ -89,7 +89,7 @@ async def starts_of(
 
 
 async def orphaned_results(
-    settings: Settings, level: int, starts: Mapping[TopicPartition, int], *, lookup: Lookup
+    settings: Settings, level: int, starts: Mapping[TopicPartition, int], *, lookup: LogReader
 ) -> dict[Home, tuple[int, Result]]:
     """Return every result since the first uncommitted input of each partition: home → offset and result."""
     results = settings.topic(topics.results(level))
@@ -107,7 +107,7 @@ async def orphaned_results(
 
 
 async def spoken_attempts(
-    settings: Settings, level: int, starts: Mapping[TopicPartition, int], rows: Rows, *, lookup: Lookup
+    settings: Settings, level: int, starts: Mapping[TopicPartition, int], rows: Rows, *, lookup: LogReader
 ) -> tuple[dict[int, int], set[Attempt]]:
     """Return what a crash may have left half done.
 
@@ -121,7 +121,7 @@ async def spoken_attempts(
         if tp.topic != events:
             continue
         end = min(ends[tp], start + SPOKEN_RECORDS)
-        async for record in lookup.between(tp, start, end):
+        async for record in lookup.read_range(tp, start, end):
             if (told := _attempt_of(record)) is not None:
                 key, attempt = told
                 value = rows.get(tp.partition, key.encode())
@@ -131,7 +131,7 @@ async def spoken_attempts(
     return {tp.partition: ends[tp] for tp, at in starts.items() if tp.topic == tasks and at < ends[tp]}, spoken
 
 
-def _attempt_of(record: Found) -> tuple[str, int] | None:
+def _attempt_of(record: LogRecord) -> tuple[str, int] | None:
     """Return the task and attempt of which a worker speaks; None for all else, whatever its headers say."""
     kind = (find(record.headers, "ce_type") or b"").decode(errors="replace").rpartition(".")[2]
     attempt = find(record.headers, "x-attempt")
@@ -143,7 +143,7 @@ def _attempt_of(record: Found) -> tuple[str, int] | None:
         return None
 
 
-async def _first_uncommitted_ms(lookup: Lookup, starts: Mapping[TopicPartition, int]) -> int | None:
+async def _first_uncommitted_ms(lookup: LogReader, starts: Mapping[TopicPartition, int]) -> int | None:
     times: list[int] = []
     for tp, (_, end) in (await lookup.bounds([*starts])).items():
         if starts[tp] < end:

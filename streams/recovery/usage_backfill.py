@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from aiokafka import TopicPartition
 
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer, Record
 from core.settings.models import Settings
 from schemas import topics
@@ -70,7 +70,7 @@ def usage_record(result: Result) -> Record:
 
 
 async def missing(
-    settings: Settings, results: Mapping[Home, tuple[int, Result]], *, lookup: Lookup
+    settings: Settings, results: Mapping[Home, tuple[int, Result]], *, lookup: LogReader
 ) -> dict[tuple[str, int], list[Record]]:
     """Return the usage records that lack among results; raises Unavailable.
 
@@ -92,12 +92,12 @@ async def missing(
 
 
 async def complete(
-    settings: Settings, results: Mapping[Home, tuple[int, Result]], *, lookup: Lookup, producer: Producer
+    settings: Settings, results: Mapping[Home, tuple[int, Result]], *, lookup: LogReader, producer: Producer
 ) -> int:
     """Write the usage records that lack among results; returns how many. Raises Unavailable."""
     lacking = await missing(settings, results, lookup=lookup)
     if lacking:
-        await producer.ship(lacking)
+        await producer.send_batch(lacking)
     count = sum(map(len, lacking.values()))
     if count:
         log.info("wrote %d usage records that a crash had cut off", count, extra={"event": "usage_completed"})

@@ -2,7 +2,7 @@
 
 validating → in_progress → finalizing → completed, with expired, cancelling → cancelled and failed beside it. The row
 counts its lines: a bit in `ended` for each that has an outcome, a bit in `written` for each that is in the files. What
-does not fit is dropped and counted under the `note` of its step. Drawn in docs/state_machine.md.
+does not fit is dropped and counted under the `note` of its step. Drawn in docs/concepts/batch-life-cycle.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The state machine of a task: pure functions from a row and an event to the next row and its effects.
 
 queued → processing → completed | failed | cancelled, and later expired. The first terminal state wins; whatever comes
-after is dropped and counted under the `note` of its step. Time enters as an argument. Drawn in docs/state_machine.md.
+after is dropped and counted under the `note` of its step. Time enters as an argument. Drawn in
+docs/concepts/task-life-cycle.md.
 """
 
 from __future__ import annotations

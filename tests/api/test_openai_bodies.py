@@ -113,7 +113,7 @@ async def test_a_stream_comes_back_as_the_chunks_of_the_sdk(whole: Stack) -> Non
     ):
         assert answer.content_type == "text/event-stream"
         frames = [
-            frame.removeprefix("data: ") for frame in (await answer.text()).split("\n\n") if frame.startswith("data: ")
+            frame.removeprefix("data: ") for frame in (await answer.text()).split("\n") if frame.startswith("data: ")
         ]
     assert frames.pop() == "[DONE]"
     chunks = [ChatCompletionChunk.model_validate_json(frame) for frame in frames]

@@ -13,7 +13,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from bench.simulator import Simulator
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from schemas import topics
 from tests.support.stack import KEY, Stack, stack
@@ -48,7 +48,7 @@ class Seen:
 async def seen(whole: Stack) -> AsyncIterator[Seen]:
     settings = Settings.model_validate({"kafka": {"bootstrap": whole.kafka}})
     found = Seen()
-    tail = Tail(settings, name="checker", topics=[settings.topic(topics.results(0))], handle=found.take)
+    tail = TopicFollower(settings, name="checker", topics=[settings.topic(topics.results(0))], handle=found.take)
     await tail.open()
     yield found
     await tail.close()

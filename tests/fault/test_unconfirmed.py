@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 
 from bench.simulator import Simulator
 from bench.sink import Sink
+from tests.support.freezing import freeze, thaw
 from tests.support.stack import KEY, Stack, stack
 from tests.support.waiting import eventually_async
 
@@ -49,7 +48,7 @@ async def test_a_write_that_was_never_confirmed_is_withdrawn(whole: Stack, upstr
         status, first, _, _ = await send()
         assert status == 200
         broker = whole.pid("broker")
-        os.kill(broker, signal.SIGSTOP)
+        freeze(broker)
         try:
             status, hung, retry_after, said = await send()
             assert (status, bool(hung), bool(retry_after)) == (503, True, True)
@@ -58,7 +57,7 @@ async def test_a_write_that_was_never_confirmed_is_withdrawn(whole: Stack, upstr
             assert (status, nobody) == (503, "")
             assert "nothing was accepted" in str(said["message"])
         finally:
-            os.kill(broker, signal.SIGCONT)
+            thaw(broker)
         await eventually_async(whole.ready, within_s=60, what="a ready stack")
         seen: list[str] = []
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from core.kafka.producer import Record
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from schemas import bitmap, topics
 from schemas.batches import Batch
 from schemas.codec import BATCH, EVENT, TASK
@@ -127,7 +127,7 @@ async def shared(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
     )
     async with scheduler_probe(settings, 1) as probe:
         made = Stage(probe, folder, env)
-        tail = Tail(settings, name="batches", topics=[settings.topic(topics.BATCHES)], handle=made.see)
+        tail = TopicFollower(settings, name="batches", topics=[settings.topic(topics.BATCHES)], handle=made.see)
         try:
             await tail.open()
             await eventually_async(lambda: probe.heartbeats, within_s=WITHIN_S, what="the first heartbeat")

@@ -17,6 +17,7 @@ from core.errors import ConfigError
 from core.settings.models import Settings
 from ingress.main import serve
 from tests.support.bella import BODY, PUT
+from tests.support.freezing import freeze
 from tests.support.ingress_backend import ingress_backend, ingress_running
 from tests.support.ports import free_port
 from tests.support.roles import settings_for
@@ -66,7 +67,7 @@ async def test_a_broker_that_hangs_and_one_that_dies(broker: EmbeddedBroker, tmp
     async with ingress_backend(settings) as behind, ingress_running(settings) as client:
         accepted = {await accepted_again(client)}
         assert broker.pid is not None
-        os.kill(broker.pid, signal.SIGSTOP)
+        freeze(broker.pid)
         modes = ("callback", "blocking", "streaming")
         await asyncio.gather(*(refused(client, within_s=60, response_mode=mode) for mode in modes))
         assert (await client.get("/livez")).status_code == 200

@@ -15,9 +15,9 @@ from aiokafka.errors import KafkaError
 
 from core.clock import Deadline
 from core.kafka.cluster import Cluster
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Record
-from core.kafka.topic_follower import Tail
+from core.kafka.topic_follower import TopicFollower
 from dispatcher.group_consumer import GroupReader
 from schemas import topics
 from schemas.codec import TASK
@@ -82,7 +82,7 @@ async def test_tasks_in_every_codec_are_run(bench: Bench, codec: str) -> None:
     await eventually_async(lambda: all(bench.probe.work[one] for one in made), what=f"work of {codec} records")
     await goes_on(bench)
     # The other readers: look-ups, tails, members of groups.
-    lookup = Lookup(bench.settings, name="test")
+    lookup = LogReader(bench.settings, name="test")
     await lookup.open([place(bench).topic])
     found = [await lookup.read(place(bench), offset) for offset in offsets]
     assert [one and one.key for one in found] == [one.encode() for one in made]
@@ -94,7 +94,7 @@ async def test_tasks_in_every_codec_are_run(bench: Bench, codec: str) -> None:
 async def tailed(bench: Bench) -> list[bytes]:
     """Read the tasks topic as the ingresses read theirs, up to its end."""
     keys: list[bytes] = []
-    tail = Tail(
+    tail = TopicFollower(
         bench.settings, name="test", topics=[place(bench).topic],
         handle=lambda _, records: keys.extend(one.key for one in records if one.key),
     )  # fmt: skip
@@ -212,7 +212,7 @@ async def test_transactions_are_read_when_they_are_committed(bench: Bench) -> No
     held = await Cluster(bench.settings, name="test").held({place(bench).topic: 2})
     assert held.keys() == {place(bench)}
     assert held[place(bench)] >= len(open_) + 1
-    lookup = Lookup(bench.settings, name="test")
+    lookup = LogReader(bench.settings, name="test")
     await lookup.open([place(bench).topic])
     assert (await lookup.bounds([place(bench)]))[place(bench)][1] <= first
     assert await lookup.read(place(bench), first) is None

@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from bench.wire import Exchange, RawServer, head
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from schemas import topics
 from schemas.headers import find
 from tests.support.receiver import Receiver
@@ -65,7 +65,7 @@ async def test_a_collector_sees_one_trace_and_every_record_is_in_it(kafka: str, 
         )
         assert answer.status == 200, answer.body
         topic_names = [site.settings.topic(name) for name in names]
-        tail = Tail(site.settings, name="traces", topics=topic_names, handle=note)
+        tail = TopicFollower(site.settings, name="traces", topics=topic_names, handle=note)
         await tail.open()
         await eventually_async(lambda: site.settings.topic(topics.results(0)) in carried, what="a result")
         await eventually_async(lambda: len(collector.named("chat")) == 2, what="the spans of both calls")

@@ -13,7 +13,7 @@ from core.clock import Deadline
 from core.kafka.admin import admin, apply_topics, partition_counts
 from core.kafka.cluster import Cluster
 from core.kafka.producer import Record
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from dispatcher.group_consumer import GroupReader
 from schemas import topics
 from schemas.codec import TASK, WORK
@@ -60,7 +60,9 @@ async def works_of_other(bench: Bench, count: int) -> None:
     def note(_: Any, records: Records) -> None:
         seen.update(WORK.decode(record.value)["id"] for record in records if record.value)
 
-    tail = Tail(bench.settings, name="other", topics=[bench.settings.topic(topics.work(OTHER, 0))], handle=note)
+    tail = TopicFollower(
+        bench.settings, name="other", topics=[bench.settings.topic(topics.work(OTHER, 0))], handle=note
+    )
     await tail.open()
     await eventually_async(lambda: set(made) <= seen, what="work of another queue")
     await tail.close()

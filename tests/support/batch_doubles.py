@@ -10,7 +10,7 @@ import orjson
 from aiokafka import TopicPartition
 from obstore.store import LocalStore
 
-from core.kafka.log_reader import Found, Lookup
+from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore
 from schemas import bitmap, topics
@@ -58,15 +58,15 @@ def input_file(count: int) -> bytes:
     return b"".join(request_line(number) + b"\n" for number in range(count))
 
 
-class MemoryLookup(Lookup):
+class MemoryLookup(LogReader):
     """A log in memory."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, name="memory")
-        self.log: list[Found] = []
+        self.log: list[LogRecord] = []
         self.first = 0
 
-    async def between(self, tp: TopicPartition, offset: int, end: int) -> AsyncGenerator[Found, None]:
+    async def read_range(self, tp: TopicPartition, offset: int, end: int) -> AsyncGenerator[LogRecord, None]:
         assert tp.partition == HOME
         for record in self.log[max(offset, self.first) : end]:
             yield record
@@ -164,7 +164,7 @@ class Stage:
         offset = len(self.lookup.log)
         headers = [] if batch_id is None else [(BATCH_ID, batch_id.encode())]
         value = RESULT.encode(result)
-        self.lookup.log.append(Found("results", HOME, offset, 0, result["id"].encode(), value, headers))
+        self.lookup.log.append(LogRecord("results", HOME, offset, 0, result["id"].encode(), value, headers))
         return offset
 
     def _line(self, task: Task) -> None:

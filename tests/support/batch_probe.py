@@ -12,7 +12,7 @@ import orjson
 from aiokafka import TopicPartition
 
 from core.kafka.producer import Producer, Record
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.queues import QueueDirectory
 from core.settings.models import Settings
 from core.storage.blobs import open_blobs
@@ -126,7 +126,7 @@ async def batch_probe(settings: Settings) -> AsyncIterator[BatchProbe]:
     bench = BatchProbe(settings)
     queues = QueueDirectory(settings, name="batch-bench")
     followed = [settings.topic(topics.BATCHES), settings.topic(topics.results(1))]
-    tail = Tail(settings, name="batch-bench", topics=followed, handle=bench.fold)
+    tail = TopicFollower(settings, name="batch-bench", topics=followed, handle=bench.fold)
     async with declared_topics(settings):
         await bench.producer.start()
         try:

@@ -23,7 +23,7 @@ class MemoryProducer(Producer):
         self.blocked = False
         self.hold: asyncio.Event | None = None
 
-    async def ship(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> dict[tuple[str, int], list[int]]:
+    async def send_batch(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> dict[tuple[str, int], list[int]]:
         await self._write([(topic, partition, one) for (topic, partition), all_ in records.items() for one in all_])
         return {}
 

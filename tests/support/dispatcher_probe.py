@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 
 from core.kafka.cluster import Cluster
 from core.kafka.producer import Producer, Record
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.queues import QueueDirectory
 from core.settings.models import Settings
 from dispatcher.main import serve
@@ -59,10 +59,12 @@ class DispatcherProbe:
         self._cluster = Cluster(settings, name="probe")
         events = self._names(topics.events(0), topics.events(1))
         self._tails = [
-            Tail(settings, name="probe-events", topics=events, handle=self._event),
-            Tail(settings, name="probe-chunks", topics=self._names(topics.CHUNKS), handle=self._chunk),
-            Tail(settings, name="probe-dead", topics=self._names(topics.DEAD_LETTERS), handle=self._dead_letter),
-        ]  # fmt: skip
+            TopicFollower(settings, name="probe-events", topics=events, handle=self._event),
+            TopicFollower(settings, name="probe-chunks", topics=self._names(topics.CHUNKS), handle=self._chunk),
+            TopicFollower(
+                settings, name="probe-dead", topics=self._names(topics.DEAD_LETTERS), handle=self._dead_letter
+            ),
+        ]
 
     async def open(self) -> None:
         """Follow what comes out."""

@@ -13,7 +13,7 @@ import httpx
 from aiokafka import TopicPartition
 
 from core.kafka.producer import Producer, Record
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from ingress.main import serve
 from schemas import ids, topics
@@ -36,7 +36,7 @@ class IngressBackend:
         self.offsets: dict[str, int] = {}
         self.events: dict[str, list[Event]] = defaultdict(list)
         watched = [settings.topic(name) for name in (topics.tasks(0), topics.tasks(1), topics.events(0))]
-        self.tail = Tail(settings, name="ingress-backend", topics=watched, handle=self._on)
+        self.tail = TopicFollower(settings, name="ingress-backend", topics=watched, handle=self._on)
 
     def _on(self, tp: TopicPartition, records: Records) -> None:
         for record in records:
@@ -62,7 +62,7 @@ class IngressBackend:
     async def _read_up_to_now(self, tp: TopicPartition) -> None:
         offset = await self.producer.send(tp.topic, tp.partition, Record(b"mark", None))
         async with asyncio.timeout(60):
-            await self.tail.passed(tp, offset)
+            await self.tail.wait_for_offset(tp, offset)
 
     async def task(self, number: int = 0) -> Task:
         """Return the task that was submitted as the nth."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from core.errors import TooMany
+from core.errors import RateLimited
 from core.kafka.producer import Record
 from core.settings.models import Settings
 from schemas.records import Queue
@@ -34,7 +34,7 @@ class QueueRegistry:
 
     async def register(self, _: object, name: str, *, endpoint: str | None, owner: str | None) -> Queue:
         if self.full:
-            raise TooMany("500 queues are registered and kafka.max_queues allows no more", field="queue")
+            raise RateLimited("500 queues are registered and kafka.max_queues allows no more", field="queue")
         self.registered.append((name, endpoint, owner))
         return self.known.setdefault(name, queue(name))
 

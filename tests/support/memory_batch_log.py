@@ -71,7 +71,7 @@ class BatchLog:
         self.rows, self.batches = MemoryRows(), MemoryRows()
         self.index = Index(batch_retention_ms=RETENTION_MS)
 
-    async def ship(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> dict[tuple[str, int], list[int]]:
+    async def send_batch(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> dict[tuple[str, int], list[int]]:
         """Write as the producer does, until the cut."""
         offsets: dict[tuple[str, int], list[int]] = defaultdict(list)
         for place, group in records.items():

@@ -80,12 +80,12 @@ class Reader:
 
     async def read(self, tp: TopicPartition, offset: int) -> Any:
         """Return a record."""
-        found = [one async for one in self.between(tp, offset, offset + 1)]
+        found = [one async for one in self.read_range(tp, offset, offset + 1)]
         return found[0] if found else None
 
-    async def between(self, tp: TopicPartition, offset: int, end: int) -> AsyncIterator[Any]:
+    async def read_range(self, tp: TopicPartition, offset: int, end: int) -> AsyncIterator[Any]:
         """Yield records."""
-        for record in [one async for one in self._memory.between(tp, offset, end)]:
+        for record in [one async for one in self._memory.read_range(tp, offset, end)]:
             kept = self._memory.log[tp][record.offset]
             yield record._replace(headers=kept.headers, timestamp=kept.timestamp_ms or 0)
 

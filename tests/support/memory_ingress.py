@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from fastapi import FastAPI
 
 from core.errors import Unavailable
-from core.kafka.log_reader import Found
+from core.kafka.log_reader import LogRecord
 from core.kafka.producer import Record
 from core.settings.models import Settings
 from ingress.app import create_app
@@ -171,12 +171,12 @@ class Memory:
         made += [(key, record.value or b"") for key, record in records]
         return sorted(one for one in made if one is not None and begin <= one[0] < end)[:limit]
 
-    async def read(self, tp: TopicPartition, offset: int) -> Found | None:
+    async def read(self, tp: TopicPartition, offset: int) -> LogRecord | None:
         """Return a record by its position."""
         records = self.log.get(tp, [])
         if offset >= len(records):
             return None
-        return Found(tp.topic, tp.partition, offset, 0, records[offset].key, records[offset].value)
+        return LogRecord(tp.topic, tp.partition, offset, 0, records[offset].key, records[offset].value)
 
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int | None:  # noqa: ARG002 - all are alike
         """Return where a time begins: every record is of the time 0."""
@@ -186,16 +186,16 @@ class Memory:
         """Return the first and the next offset of partitions."""
         return {tp: (0, len(self.log[tp])) for tp in tps}
 
-    async def between(self, tp: TopicPartition, offset: int, end: int) -> AsyncIterator[Found]:
+    async def read_range(self, tp: TopicPartition, offset: int, end: int) -> AsyncIterator[LogRecord]:
         """Yield records."""
         for at, record in enumerate(self.log[tp][offset:end], offset):
-            yield Found(tp.topic, tp.partition, at, 0, record.key, record.value)
+            yield LogRecord(tp.topic, tp.partition, at, 0, record.key, record.value)
             await asyncio.sleep(0)
 
-    async def find(self, tp: TopicPartition, key: bytes, *, from_ms: int) -> Found | None:  # noqa: ARG002 - all of it
+    async def find(self, tp: TopicPartition, key: bytes, *, from_ms: int) -> LogRecord | None:  # noqa: ARG002 - all of it
         """Search for a record by its key."""
         hits = (
-            Found(tp.topic, tp.partition, n, 0, record.key, record.value)
+            LogRecord(tp.topic, tp.partition, n, 0, record.key, record.value)
             for n, record in enumerate(self.log.get(tp, []))
             if record.key == key
         )

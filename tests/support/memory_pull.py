@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from core.errors import Unavailable
-from core.kafka.log_reader import Found
+from core.kafka.log_reader import LogRecord
 from core.kafka.producer import Record
 from core.settings.models import Settings
 from ingress.pull.service import Puller
@@ -151,5 +151,5 @@ class Services:
         assert at_ms == -1
         return 0 if tp.partition else len(self.cluster.log)
 
-    async def read(self, tp: TopicPartition, offset: int) -> Found:
-        return Found(tp.topic, tp.partition, offset, 0, None, TASK.encode(task(queue=QUEUE)))
+    async def read(self, tp: TopicPartition, offset: int) -> LogRecord:
+        return LogRecord(tp.topic, tp.partition, offset, 0, None, TASK.encode(task(queue=QUEUE)))

@@ -20,9 +20,9 @@ from bench.simulator import Simulator
 from bench.simulator.answers import chat, whole
 from bench.simulator.behaviour import INSTANT
 from core.kafka.admin import admin, partition_counts
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer, Record
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.queues import QueueDirectory
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore, open_blobs
@@ -76,7 +76,7 @@ class ReplaySite:
         self.results: dict[str, Result] = {}
         self.repeated: Counter[str] = Counter()
         """Results by the task that they repeat."""
-        self.tail = Tail(
+        self.tail = TopicFollower(
             settings, name="replay-site", topics=[settings.topic(topics.results(1))], handle=self._on_results
         )
         self._serials = Serials(77)
@@ -110,7 +110,7 @@ class ReplaySite:
             )
             record = Record(task_id.encode(), TASK.encode(one), described, one["created_ms"])
             by_home.setdefault((self.settings.topic(topics.tasks(1)), _home(task_id)), []).append(record)
-        await self.producer.ship(by_home)
+        await self.producer.send_batch(by_home)
         return [task_id for task_id, _ in tasks]
 
     async def write_past(self, tasks: Sequence[NamedTask]) -> list[str]:
@@ -128,7 +128,7 @@ class ReplaySite:
             )  # fmt: skip
             record = result_record(result, traceparent=None)
             by_home.setdefault((self.settings.topic(topics.results(1)), _home(task_id)), []).append(record)
-        await self.producer.ship(by_home)
+        await self.producer.send_batch(by_home)
         made = await self.write(tasks)
         await self._commit_inputs()
         return made
@@ -214,9 +214,9 @@ class ReplaySite:
         async with admin(self.settings) as client:
             counts = await partition_counts(client, names)
         tps = [TopicPartition(name, number) for name in names for number in range(counts[name])]
-        lookup = Lookup(self.settings, name="replay-site-ends")
+        lookup = LogReader(self.settings, name="replay-site-ends")
         try:
-            await lookup.open_patiently(names)
+            await lookup.open_with_retry(names)
             bounds = await patient(lambda: lookup.bounds(tps))
         finally:
             await lookup.close()

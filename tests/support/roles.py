@@ -12,6 +12,7 @@ from pathlib import Path
 from core.settings.loader import environment
 from core.settings.models import Settings
 from tests.support.forking import ForkedProcess
+from tests.support.freezing import freeze
 
 REVIVE_S = 0.2
 
@@ -81,7 +82,10 @@ class Role:
 
     def send(self, what: signal.Signals) -> None:
         """Send a signal."""
-        os.kill(self.pid, what)
+        if what is signal.SIGSTOP:
+            freeze(self.pid)
+        else:
+            os.kill(self.pid, what)
 
     def kill(self) -> None:
         """Kill -9 and reap."""

@@ -11,7 +11,7 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from core.kafka.producer import Producer, Record
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.queues import QueueDirectory
 from core.settings.models import Settings
 from schemas import ids, topics
@@ -149,7 +149,7 @@ async def scheduler_probe(settings: Settings, level: int = 0) -> AsyncIterator[S
             topics.USAGE,
             topics.DEAD_LETTERS,
         ]
-        tail = Tail(settings, name="probe", topics=[settings.topic(name) for name in names], handle=probe._on)
+        tail = TopicFollower(settings, name="probe", topics=[settings.topic(name) for name in names], handle=probe._on)
         await tail.open()
         try:
             yield probe

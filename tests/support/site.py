@@ -130,7 +130,7 @@ class Answer(NamedTuple):
     @property
     def frames(self) -> list[bytes]:
         """Return the data of a streamed answer."""
-        return [line[6:] for line in self.body.split(b"\n\n") if line.startswith(b"data: ")]
+        return [line[6:] for line in self.body.split(b"\n") if line.startswith(b"data: ")]
 
 
 class Client:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka import TopicPartition
 
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import RESULT, STATUS
@@ -30,7 +30,9 @@ class TaskLog:
         self.states: dict[str, list[str]] = defaultdict(list)
         self._results = {settings.topic(topics.results(level)) for level in LEVELS}
         rows = [settings.topic(topics.status(level)) for level in LEVELS]
-        self.tail = Tail(settings, name="task-log", topics=[*self._results, *rows], handle=self._on, start="latest")
+        self.tail = TopicFollower(
+            settings, name="task-log", topics=[*self._results, *rows], handle=self._on, start="latest"
+        )
 
     def outcomes(self, task_id: str) -> list[str]:
         """Return the states that the results of a task name."""

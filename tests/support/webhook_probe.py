@@ -7,7 +7,7 @@ import asyncio
 from aiokafka import TopicPartition
 from click.testing import CliRunner
 
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from dispatcher.webhooks import retry_topics
 from dispatcher.webhooks.service import GROUP
@@ -26,7 +26,7 @@ class DeliveryRows:
 
     def __init__(self, settings: Settings) -> None:
         self.of: dict[str, Delivery] = {}
-        self.tail = Tail(settings, name="rows", topics=[settings.topic(topics.DELIVERIES)], handle=self._take)
+        self.tail = TopicFollower(settings, name="rows", topics=[settings.topic(topics.DELIVERIES)], handle=self._take)
 
     def state(self, task_id: str, event: str = "completed") -> str | None:
         """Return how far a delivery is; None before its first attempt."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.deliveries import begun, row
+from core.deliveries import new_delivery, row
 from schemas import topics
 from schemas.codec import DELIVERY
 from schemas.records import Delivery
@@ -25,7 +25,7 @@ async def told(ingress: Double) -> tuple[str, Delivery]:
     memory, client = ingress
     batch_id = (await created(client))["id"]
     await moved(memory, batch_id, state="completed", completed_ms=5, callback_url=URL)
-    made = begun(
+    made = new_delivery(
         batch_id, "batch.completed", name="batch.completed", url=URL, owner=None, level=1, result_offset=None,
         payload=b"{}", now_ms=NOW_MS,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.deliveries import begun, row
+from core.deliveries import new_delivery, row
 from schemas import topics
 from schemas.codec import DELIVERY
 from schemas.records import Delivery, Task
@@ -24,7 +24,7 @@ async def told(ingress: Double, **changes: Any) -> tuple[Task, Delivery]:
     memory.rows[task_id.encode()] = row_of(
         task, 0, state="completed", finished_ms=5, status_code=200, result_offset=3, callback_url="http://there/x"
     )
-    made = begun(
+    made = new_delivery(
         task_id, "completed", name="completed", url="http://there/x", owner=task["owner"], level=0, result_offset=3,
         payload=None, now_ms=NOW_MS,
     )  # fmt: skip

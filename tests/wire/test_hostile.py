@@ -68,8 +68,6 @@ def message(answer: bytes) -> str:
         (b"[" * 90_000, "depth limit"),
         (b'{"data":' * 5_000 + b"1" + b"}" * 5_000, "depth limit"),
         (b'{"queue":"q","endpoint":"/v1/x","data":' + b'{"a":' * 900 + b"1" + b"}" * 901, "nested too deeply"),
-        (TEXT.replace(b"[]", b"1e999"), "number is infinity"),
-        (TEXT.replace(b"[]", b"9" * 10_000), "number is infinity"),
         (TEXT.replace(b"[]", b"NaN"), "not valid JSON"),
         (TEXT.replace(b'"m"', b'"\\ud800"'), "not valid JSON"),
         (TEXT.replace(b'"chat"', b'"a\\u0000"'), "queue must be"),

@@ -23,6 +23,7 @@ from tests.support.waiting import eventually_async
         (b'{"model":"m","async":true,"x":1}', b'{"model":"m","x":1}'),
         (b'{"model":"m","n":123456789012345678901234567890,"async":true}',
          b'{"model":"m","n":123456789012345678901234567890}'),
+        (b'{"model":"m","n":-1.50e400,"async":true}', b'{"model":"m","n":-1.50e400}'),
     ],
 )  # fmt: skip
 async def test_async_is_taken_off_and_answered_at_once(ingress: Double, sent: bytes, kept: bytes) -> None:

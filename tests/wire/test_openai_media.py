@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core.errors import TooMany
+from core.errors import RateLimited
 from schemas import topics
 from schemas.codec import TASK
 from schemas.records import Task
@@ -230,7 +230,7 @@ async def test_a_form_in_many_pieces_without_a_length(ingress: Double) -> None:
 @pytest.mark.parametrize("stream", ["true", "false"])
 async def test_one_too_many_keeps_nothing(ingress: Double, monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
     memory, client = ingress
-    full = TooMany("enough")
+    full = RateLimited("enough")
 
     def refuse(*_: object) -> None:
         raise full

@@ -147,14 +147,14 @@ async def test_what_happens_while_the_past_is_read_comes_after_it(
     story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = asyncio.Event()
-    between = Memory.between
+    read_range = Memory.read_range
 
     async def held(*arguments: Any) -> AsyncIterator[Any]:
         await go.wait()
-        async for record in between(*arguments):
+        async for record in read_range(*arguments):
             yield record
 
-    monkeypatch.setattr(Memory, "between", held)
+    monkeypatch.setattr(Memory, "read_range", held)
     story.row()
     story.chunk(0, b"of a run that was lost", worker="w0")
     viewing = story.open()

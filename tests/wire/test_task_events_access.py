@@ -85,14 +85,14 @@ async def test_many_viewers_share_one_reading(story: Story, monkeypatch: pytest.
     story.memory.services.waiters._limit = 1_000
     story.memory.settings.ingress.__dict__["max_waiting"] = 1_000
     passes = 0
-    between = Memory.between
+    read_range = Memory.read_range
 
     def counted(*arguments: Any) -> Any:
         nonlocal passes
         passes += 1
-        return between(*arguments)
+        return read_range(*arguments)
 
-    monkeypatch.setattr(Memory, "between", counted)
+    monkeypatch.setattr(Memory, "read_range", counted)
     story.row()
     story.chunk(0)
     viewing = [story.open() for _ in range(1_000)]

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.dead_letters.queue import PARTITIONS, Letter, Letters, Wanted
+from core.dead_letters.queue import PARTITIONS, DeadLetter, DeadLetterFilter, DeadLetterQueue
 from core.errors import InvalidRequest
 from ingress.api.admin.fields import MAX_BODY, Members, answer, limit_of, parameters, time_of
 from ingress.api.tasks.serialization import moment
@@ -31,8 +31,8 @@ class LetterAdmin:
         self._services = services
 
     @property
-    def _letters(self) -> Letters:
-        return Letters(self._services.settings, self._services.cluster)
+    def _letters(self) -> DeadLetterQueue:
+        return DeadLetterQueue(self._services.settings, self._services.cluster)
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -51,9 +51,11 @@ class LetterAdmin:
         redriven = query.get("redriven")
         if redriven is not None and redriven not in TRUTH:
             raise InvalidRequest("redriven must be true or false", field="redriven")
-        wanted = Wanted(query.get("reason"), query.get("topic"), None if redriven is None else TRUTH[redriven])
+        wanted = DeadLetterFilter(
+            query.get("reason"), query.get("topic"), None if redriven is None else TRUTH[redriven]
+        )
         limit = limit_of(query.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
-        found, below = await self._letters.page(wanted, limit=limit, below=_below(query.get("after")))
+        found, below = await self._letters.list_page(wanted, limit=limit, below=_below(query.get("after")))
         more = None if below is None else "-".join(str(below[number]) for number in PARTITIONS)
         data = [letter_object(one) for one in found]
         return answer({"object": "list", "data": data, "has_more": more is not None, "next_cursor": more})
@@ -70,11 +72,11 @@ class LetterAdmin:
         self._services.keys.caller(request, "admin")
         names = ("again", "dry_run", "ids", "limit", "reason", "topic")
         given = Members(await read_body(request, limit=MAX_BODY * 4), names)
-        wanted = Wanted(given.text("reason"), given.text("topic"), None if given.boolean("again") else False)
+        wanted = DeadLetterFilter(given.text("reason"), given.text("topic"), None if given.boolean("again") else False)
         dry, ids = given.boolean("dry_run", default=False), given.texts("ids", MAX_REDRIVE)
         limit = given.integer("limit", 1, MAX_REDRIVE) or REDRIVE_LIMIT
         if ids is None:
-            ids = await self._letters.chosen(wanted, limit=limit)
+            ids = await self._letters.select(wanted, limit=limit)
         elif wanted.reason is not None or wanted.topic is not None:
             raise InvalidRequest("name ids, or choose by reason and topic", field="ids")
         if dry:
@@ -106,24 +108,24 @@ class LetterAdmin:
         return answer({"object": "purge", "deleted": await self._letters.delete_before(offsets)})
 
 
-def letter_object(letter: Letter) -> dict[str, Any]:
+def letter_object(letter: DeadLetter) -> dict[str, Any]:
     """Render a dead letter without its value."""
     found = letter.found
-    left = letter.said("x-left-behind-bytes")
+    left = letter.header("x-left-behind-bytes")
     return {
         "object": "dead_letter",
         "id": letter.id,
-        "reason": letter.said("x-reason"),
-        "field": letter.said("x-field"),
-        "topic": letter.said("x-topic"),
-        "partition": _number(letter.said("x-partition")),
-        "offset": _number(letter.said("x-offset")),
-        "attempt": _number(letter.said("x-attempt")),
+        "reason": letter.header("x-reason"),
+        "field": letter.header("x-field"),
+        "topic": letter.header("x-topic"),
+        "partition": _number(letter.header("x-partition")),
+        "offset": _number(letter.header("x-offset")),
+        "attempt": _number(letter.header("x-attempt")),
         "buried_at": moment(max(0, found.timestamp)),
         "key": None if found.key is None else found.key.decode(errors="replace"),
         "bytes": _number(left) if left is not None else len(found.value or b""),
-        "queue": letter.said("x-queue"),
-        "owner": letter.said("x-owner"),
+        "queue": letter.header("x-queue"),
+        "owner": letter.header("x-owner"),
         "redriven_at": None if letter.redriven_ms is None else moment(letter.redriven_ms),
     }
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core import drain_rate
-from core.errors import InvalidRequest, NotFound, TooMany
+from core.errors import InvalidRequest, NotFound, RateLimited
 from core.kafka.cluster import Lag
 from core.queues import QueueChanges
 from ingress.api.admin.fields import MAX_BODY, Members, answer, limit_of, parameters
@@ -96,7 +96,7 @@ class QueueAdmin:
                 self._services.producer, name, endpoint=endpoint, owner=caller.owner, explicit=True,
                 served_by="workers" if served_by == "workers" else "dispatcher", changes=changes,
             )  # fmt: skip
-        except TooMany as error:  # nothing that passes by itself, so no 429
+        except RateLimited as error:  # nothing that passes by itself, so no 429
             raise InvalidRequest(error.message, field="name") from None
         if not queue["explicit"] or queue["owner"] != caller.owner:
             raise taken

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.deliveries import BATCH_OUTCOMES
-from core.errors import InvalidRequest, NotFound, Unconfirmed
+from core.errors import InvalidRequest, NotFound, WriteUnconfirmed
 from core.settings.callback_policy import callback_policy
 from ingress.api.batches import problems
 from ingress.api.batches.serialization import DIALECTS, Dialect, batch_object, list_object
@@ -99,7 +99,7 @@ class BatchRoutes:
                 batch = await services.batch_writer.create(
                     wanted, await find_input(), owner=caller.owner, queue=name, traceparent=trace
                 )
-        except Unconfirmed as error:
+        except WriteUnconfirmed as error:
             refused = RENDERERS[dialect](Problem(error.http_status, error.code, error.message))
             refused.headers.update(UNCONFIRMED)
             return refused

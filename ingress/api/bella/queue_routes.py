@@ -138,7 +138,7 @@ class QueueRoutes:
         queues = {name: self._served_queue(name, caller) for name in dict.fromkeys(lane.queue for lane in order.lanes)}
         for name, queue in queues.items():
             if queue["served_by"] != "workers":
-                await self._services.queues.give_to_workers(self._services.producer, queue)
+                await self._services.queues.convert_to_pull_queue(self._services.producer, queue)
                 log.info("queue %s is served by workers now", name, extra={"event": "queue_to_workers", "queue": name})
 
     def _without_paused(self, order: Order) -> Order:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.errors import InvalidRequest, Unavailable, Unconfirmed
+from core.errors import InvalidRequest, Unavailable, WriteUnconfirmed
 from ingress.api.batches.routes import position, read_page
 from ingress.api.batches.serialization import list_object
 from ingress.api.files.serialization import deleted_object, file_object
@@ -50,7 +50,7 @@ class FileRoutes:
         file = await receive_file(request, services.blobs, owner=caller.owner, most_bytes=most)
         try:
             await services.files.add(services.producer, file)
-        except Unconfirmed:  # it may be there, and then it needs its bytes; else they are swept away
+        except WriteUnconfirmed:  # it may be there, and then it needs its bytes; else they are swept away
             raise
         except Unavailable:
             with suppress(Unavailable):

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.errors import TooMany, Unavailable
+from core.errors import RateLimited, Unavailable
 from ingress.api.tasks import serialization
 from ingress.api.tasks.listing import cursor, read_page, read_query
 from ingress.auth.keys import Caller
@@ -93,7 +93,7 @@ class TaskRoutes:
         try:
             with self._services.limits.holding(caller):
                 return await self._polls.until_ended(key, request.receive, seconds=seconds)
-        except TooMany:
+        except RateLimited:
             return False
 
     async def _own_rows(self, owner: str) -> None:

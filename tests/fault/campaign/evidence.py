@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 
 from aiokafka import TopicPartition
 
-from core.kafka.topic_follower import Records, Tail
+from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from schemas import topics
 from schemas.codec import RESULT, STATUS, USAGE, WORK
@@ -44,7 +44,9 @@ class Evidence:
             "letters": ([topics.DEAD_LETTERS], self._letter),
         }
         self._tails = {
-            name: Tail(settings, name=f"audit-{name}", topics=[settings.topic(one) for one in several], handle=handle)
+            name: TopicFollower(
+                settings, name=f"audit-{name}", topics=[settings.topic(one) for one in several], handle=handle
+            )
             for name, (several, handle) in names.items()
         }
 

@@ -13,6 +13,7 @@ import pytest
 from compose.local.broker import EmbeddedBroker
 from core.settings.models import Settings
 from tests.support.dispatcher_probe import DispatcherProbe, dispatching
+from tests.support.freezing import freeze
 from tests.support.held_upstream import HELD, HeldUpstream
 from tests.support.waiting import eventually_async
 
@@ -54,7 +55,10 @@ async def test_outcomes_survive_an_outage_of_the_broker(
         ids = [await probe.submit(sim=HELD) for _ in range(40)]
         await eventually_async(lambda: sim.stats.current == 40, what="all calls")
         assert broker.pid is not None
-        os.kill(broker.pid, signal.SIGSTOP if how == "frozen" else signal.SIGKILL)
+        if how == "frozen":
+            freeze(broker.pid)
+        else:
+            os.kill(broker.pid, signal.SIGKILL)
         for one in ids:
             sim.answer(one)
         await eventually_async(lambda: sim.stats.completed == 40, what="the end of all calls")

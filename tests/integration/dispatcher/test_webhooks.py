@@ -198,7 +198,7 @@ async def put_rows(probe: DispatcherProbe, task_id: str, url: str, events: list[
     }  # fmt: skip
     place = (probe.settings.topic(topics.status(0)), int(task_id.split("-")[-2]))
     made: list[Status] = [row_of(task, 0, **{"callback_events": events, "updated_ms": 0, **row}) for row in rows]
-    await probe.producer.ship({place: [status_record(row, now_ms=now_ms()) for row in made]})
+    await probe.producer.send_batch({place: [status_record(row, now_ms=now_ms()) for row in made]})
 
 
 async def test_those_who_ask_are_told_of_the_start_and_the_way(

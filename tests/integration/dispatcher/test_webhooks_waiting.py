@@ -51,15 +51,17 @@ async def test_what_waits_is_counted_across_a_restart_and_a_resend_ends_it(
     async with dispatching(settings):
         await eventually_async(lambda: waiting() == 1, what="what waited before the start")
         assert 0 < metrics.WEBHOOK_OLDEST._value.get() <= (now_ms() - began_ms) / 1000 + 1
-        first = deliveries.begun(
+        first = deliveries.new_delivery(
             task, "completed", name="completed", url=url, owner="key-one", level=0, result_offset=0, payload=None,
             now_ms=began_ms,
         )  # fmt: skip
-        round_ = deliveries.again(first, now_ms=now_ms())
-        await probe.producer.send(*deliveries.waiting(settings, round_, delay_s=0, now_ms=now_ms()))
+        round_ = deliveries.resent(first, now_ms=now_ms())
+        await probe.producer.send(*deliveries.retry_record(settings, round_, delay_s=0, now_ms=now_ms()))
         await eventually_async(lambda: len(receiver.got[task]) == 2, what="the resend")
         before = superseded()
-        due = deliveries.waiting(settings, {**first, "due_ms": began_ms + 1, "step": 1}, delay_s=0, now_ms=now_ms())
+        due = deliveries.retry_record(
+            settings, {**first, "due_ms": began_ms + 1, "step": 1}, delay_s=0, now_ms=now_ms()
+        )
         async with asyncio.timeout(WITHIN_S):
             while superseded() == before:
                 # Its mark comes back to the sender within some ms; until then the old round would be posted.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.drain_rate import LEAST_RETRY_S, MOST_RETRY_S, NOTHING_S, UNKNOWN_RETRY_S, Drain, limit_of, retry_after_s
+from core.drain_rate import LEAST_RETRY_S, MOST_RETRY_S, STALLED_S, UNKNOWN_RETRY_S, DrainRate, limit_of, retry_after_s
 from core.settings.models import Settings
 from tests.support.records import queue
 
@@ -27,12 +27,12 @@ def test_what_was_set_goes_before_the_file_and_that_before_the_usual(
     assert limit_of(settings, "other", None) == usual
 
 
-def drained(*, per_s: float, seconds: float, drain: Drain | None = None, at_s: float = 0.0) -> Drain:
+def drained(*, per_s: float, seconds: float, drain: DrainRate | None = None, at_s: float = 0.0) -> DrainRate:
     """Let tasks begin evenly while others wait."""
-    made = drain or Drain()
-    made.waits(True, now_s=at_s)
+    made = drain or DrainRate()
+    made.set_waiting(True, now_s=at_s)
     for number in range(round(per_s * seconds)):
-        made.began(now_s=at_s + (number + 1) / per_s)
+        made.record_start(now_s=at_s + (number + 1) / per_s)
     return made
 
 
@@ -44,9 +44,9 @@ def test_an_even_pace_is_measured(per_s: float, seconds: float) -> None:
 
 def test_an_idle_queue_is_not_a_slow_one() -> None:
     drain = drained(per_s=10, seconds=30)
-    drain.waits(False, now_s=30)
+    drain.set_waiting(False, now_s=30)
     assert drain.rate(now_s=86_400) == pytest.approx(10, rel=0.1)
-    drain.waits(True, now_s=86_400)
+    drain.set_waiting(True, now_s=86_400)
     assert drain.rate(now_s=86_401) == pytest.approx(10, rel=0.2)
 
 
@@ -57,20 +57,20 @@ def test_a_new_pace_shows_within_some_tens_of_seconds() -> None:
 
 
 def test_nothing_that_begins_is_no_pace() -> None:
-    assert Drain().rate(now_s=5) == 0
+    assert DrainRate().rate(now_s=5) == 0
     drain = drained(per_s=10, seconds=10)
-    slower = [drain.rate(now_s=10 + NOTHING_S / 4 * step) for step in range(5)]
+    slower = [drain.rate(now_s=10 + STALLED_S / 4 * step) for step in range(5)]
     assert slower == sorted(slower, reverse=True)
     assert slower[-1] > 0
-    assert drain.rate(now_s=10 + NOTHING_S + 0.1) == 0
-    drain.began(now_s=10 + NOTHING_S + 1)
-    assert drain.rate(now_s=10 + NOTHING_S + 1) > 0
+    assert drain.rate(now_s=10 + STALLED_S + 0.1) == 0
+    drain.record_start(now_s=10 + STALLED_S + 1)
+    assert drain.rate(now_s=10 + STALLED_S + 1) > 0
 
 
 def test_one_that_begins_at_once_is_no_pace_of_thousands() -> None:
-    drain = Drain()
-    drain.waits(True, now_s=0)
-    drain.began(now_s=0.001)
+    drain = DrainRate()
+    drain.set_waiting(True, now_s=0)
+    drain.record_start(now_s=0.001)
     assert drain.rate(now_s=0.001) <= 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import permutations
 from typing import Any
 
-from core.queues import QueueChanges, merged
+from core.queues import QueueChanges, merge_registrations
 from schemas.records import Queue
 from tests.support import records
 
@@ -18,7 +18,7 @@ def queue(**changes: Any) -> Queue:
 def fold(*given: Queue) -> Queue | None:
     known = None
     for record in given:
-        known = merged(known, record)
+        known = merge_registrations(known, record)
     return known
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from core.deliveries import begun, row
+from core.deliveries import new_delivery, row
 from core.errors import Unavailable
 from core.settings.models import Settings
 from headrace.commands import webhooks
@@ -19,7 +19,7 @@ from schemas.records import Delivery, DeliveryState
 
 
 def told(event: str, state: DeliveryState) -> Delivery:
-    made = begun(
+    made = new_delivery(
         "TASK-1-0-C-261118110640-0001-000001", event, name=event, url="http://there:81/x", owner="alice", level=0,
         result_offset=1, payload=None, now_ms=1,
     )  # fmt: skip
@@ -75,7 +75,7 @@ def test_a_broker_that_does_not_answer_is_named_with_its_setting(monkeypatch: py
     async def open_(*_: object) -> None:
         raise Unavailable
 
-    monkeypatch.setattr(webhooks.Lookup, "open", open_)
+    monkeypatch.setattr(webhooks.LogReader, "open", open_)
     monkeypatch.setenv("HEADRACE_KAFKA_BOOTSTRAP", "127.0.0.1:4711")
     done = CliRunner().invoke(webhooks.list_, [])
     assert done.exit_code == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from core.deliveries import begun, row
+from core.deliveries import new_delivery, row
 from core.settings.models import Settings
 from ingress.read_model.deliveries import Deliveries, _opened
 
@@ -17,7 +17,7 @@ TASK = "TASK-1-0-C-261118110640-0001-000001"
 
 def test_a_stray_record_is_no_delivery(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
-    told = begun(
+    told = new_delivery(
         TASK, "completed", name="completed", url="http://there/x", owner=None, level=0, result_offset=1, payload=None,
         now_ms=1,
     )  # fmt: skip

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from schemas.json_text import DEEPEST, TooDeep, changed, member, read_json, values
 
 LONG = b"123456789012345678901234567890"
+BEYOND = [b"1e400", b"-1.5E+400", b"1e-400", b"1" + b"0" * 400, b"1E0000400"]
+"""Numbers that no float holds."""
 PRECISE = b"3.14159265358979323846264338327950288"
 
 
@@ -20,7 +22,9 @@ def edited(text: bytes, **changes: bytes | None) -> bytes:
     return changed(text, read_json(text), changes)
 
 
-@pytest.mark.parametrize("number", [LONG, b"-" + LONG, PRECISE, PRECISE + b"e+17", b"1234567890.1234567", b"0"])
+@pytest.mark.parametrize(
+    "number", [LONG, b"-" + LONG, PRECISE, PRECISE + b"e+17", b"1234567890.1234567", b"0", *BEYOND]
+)
 def test_a_number_stays_as_it_is(number: bytes) -> None:
     text = b'{"a":%b,"stream":true,"deep":{"n":[%b]}}' % (number, number)
     assert edited(text, stream=b"false") == b'{"a":%b,"stream":false,"deep":{"n":[%b]}}' % (number, number)
@@ -60,6 +64,18 @@ def test_what_is_nested_too_deeply_is_told(number: bytes) -> None:
     for levels in (DEEPEST + 2, 900):
         with pytest.raises(TooDeep):
             member(nested(levels), read_json(nested(levels)), "a")
+
+
+@pytest.mark.parametrize("number", BEYOND)
+def test_a_number_that_no_float_holds_is_read_as_one_near_its_end(number: bytes) -> None:
+    read = read_json(b'\xef\xbb\xbf{"a":"%b \\" 1e400","b":%b}' % (number, number))
+    assert read["a"] == number.decode() + ' " 1e400'
+    assert abs(read["b"]) in (0.0, 1e308)
+    assert (read["b"] < 0) == number.startswith(b"-")
+    assert read_json(number.decode()) == read["b"]
+    for broken in (b'{"a":1e400,}', b'{"a":1e400', b'{"a":1e400 "b"}', b'{"a":01e400}'):
+        with pytest.raises(orjson.JSONDecodeError):
+            read_json(broken)
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:

@@ -1,4 +1,4 @@
-"""docs/state_machine.md against the batch machine: table and diagram are computed by driving it."""
+"""docs/concepts/batch-life-cycle.md against the batch machine: table and diagram are computed by driving it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.memory_batch_log import (
     validated,
 )
 
-PAGE = (Path(__file__).parents[3] / "docs/state_machine.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/concepts/batch-life-cycle.md").read_text(encoding="utf-8")
 ONE = batch_id()
 NOW_MS = CREATED_MS + 1_000
 DUE = event("batch_due", at_ms=1, task_id=ONE)
@@ -149,7 +149,7 @@ def moves() -> Iterator[tuple[str, str]]:
 
 def test_the_table_is_what_the_machine_does() -> None:
     expected = table()
-    assert expected in PAGE, f"put this table into docs/state_machine.md:\n\n{expected}"
+    assert expected in PAGE, f"put this table into docs/concepts/batch-life-cycle.md:\n\n{expected}"
 
 
 def test_the_diagram_shows_every_move_and_no_other() -> None:

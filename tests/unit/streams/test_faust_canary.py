@@ -18,7 +18,7 @@ from faust.transport.consumer import Consumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
-from core.errors import Frozen
+from core.errors import SessionExpired
 from core.kafka.producer import Producer, discard
 from core.settings.models import Settings
 from streams.faust.app import LaneApp
@@ -244,7 +244,7 @@ async def test_a_member_that_was_not_heard_of_writes_nothing(tmp_path: Path) -> 
             rows=lambda: stored, batches=lambda: stored, silent_s=silent_s,
         )  # fmt: skip
 
-    with pytest.raises(Frozen, match="confirmed nothing for 9000"):
+    with pytest.raises(SessionExpired, match="confirmed nothing for 9000"):
         await scheduler(0.1)._fold([])
     asked.clear()
     waiting = asyncio.ensure_future(scheduler(3_600)._until_heard())

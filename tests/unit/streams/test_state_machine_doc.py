@@ -1,4 +1,4 @@
-"""docs/state_machine.md against the machine: table, diagram and drop reasons are computed by driving it."""
+"""docs/concepts/task-life-cycle.md against the machine: table, diagram and drop reasons are computed by driving it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streams.state_machine.tasks import Dead, Result, Step, Stop, Work
 from tests.support.records import claimed, failure, finished, outcome, task, task_id
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs/state_machine.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/concepts/task-life-cycle.md").read_text(encoding="utf-8")
 RULES = Rules(max_attempts=3, max_lost_workers=3)
 ID = task_id()
 NOW_MS, START_MS, DEADLINE_MS, EXPIRES_MS = 10_000, 300_000, 500_000, 900_000
@@ -174,7 +174,13 @@ def moves() -> Iterator[tuple[str, str]]:
 def reasons() -> set[str]:
     """Collect every drop reason from the code."""
     found: set[str] = set()
-    for name in ("machine", "fold", "scheduler", "batch_machine", "batch_fold"):
+    for name in (
+        "state_machine/tasks",
+        "transaction",
+        "scheduler",
+        "state_machine/batches",
+        "batch_transaction",
+    ):
         text = (ROOT / f"streams/{name}.py").read_text(encoding="utf-8")
         found |= set(re.findall(r'_note\("(\w+)"', text))
         found |= set(re.findall(r'dropped\(\w+, f?"(\w+?)(?:\{|")', text)) | set(re.findall(r'notes\["(\w+)"\]', text))
@@ -187,7 +193,7 @@ def reasons() -> set[str]:
 
 def test_the_table_is_what_the_machine_does() -> None:
     expected = table()
-    assert expected in PAGE, f"put this table into docs/state_machine.md:\n\n{expected}"
+    assert expected in PAGE, f"put this table into docs/concepts/task-life-cycle.md:\n\n{expected}"
 
 
 def test_the_diagram_shows_every_move_and_no_other() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.dead_letters.record import bury, partition_of
+from core.dead_letters.record import partition_of, send_to_dead_letters
 from core.errors import Unavailable
 from core.kafka.record_format import Unread
 from core.settings.models import Settings
@@ -24,7 +24,7 @@ def consumed(**changes: Any) -> Any:
 
 async def test_key_value_and_headers_are_kept_and_the_reason_added() -> None:
     producer = MemoryProducer()
-    await bury(producer, Settings(), consumed(), reason="no such thing", field="id", attempt=2)
+    await send_to_dead_letters(producer, Settings(), consumed(), reason="no such thing", field="id", attempt=2)
     ((topic, partition, record),) = producer.written
     assert (topic, record.key, record.value) == ("headrace.dead-letters", b"k", b"\x00v")
     assert 0 <= partition < 4
@@ -39,7 +39,9 @@ async def test_a_value_that_fits_only_just_is_left_where_it_is() -> None:
     producer = MemoryProducer()
     settings = Settings()
     large = b"x" * (settings.kafka.max_message_bytes - 100)
-    await bury(producer, settings, consumed(value=large, headers=[("big", b"y" * 100_000)]), reason="r" * 5000)
+    await send_to_dead_letters(
+        producer, settings, consumed(value=large, headers=[("big", b"y" * 100_000)]), reason="r" * 5000
+    )
     record = producer.written[0][2]
     headers = dict(record.headers)
     assert record.value is None
@@ -51,7 +53,7 @@ async def test_a_value_that_fits_only_just_is_left_where_it_is() -> None:
 
 async def test_a_tombstone_can_be_buried() -> None:
     producer = MemoryProducer()
-    await bury(producer, Settings(), consumed(value=None, key=None, headers=()), reason="no value")
+    await send_to_dead_letters(producer, Settings(), consumed(value=None, key=None, headers=()), reason="no value")
     assert producer.written[0][2].value is None
 
 
@@ -59,7 +61,7 @@ async def test_a_kafka_that_is_away_is_said() -> None:
     producer = MemoryProducer()
     producer.blocked = True
     with pytest.raises(Unavailable):
-        await bury(producer, Settings(), consumed(), reason="r")
+        await send_to_dead_letters(producer, Settings(), consumed(), reason="r")
 
 
 def test_letters_spread_by_where_they_came_from() -> None:
@@ -71,6 +73,6 @@ def test_letters_spread_by_where_they_came_from() -> None:
 async def test_what_could_not_be_read_says_how_far_it_reaches(whole: bool, told: bytes | None) -> None:
     producer = MemoryProducer()
     headers = Unread.because("broken", 19, [("caf\\xe9", b"1")], whole=whole)
-    await bury(producer, Settings(), consumed(headers=headers), reason=headers.reason)
+    await send_to_dead_letters(producer, Settings(), consumed(headers=headers), reason=headers.reason)
     written = dict(producer.written[0][2].headers)
     assert (written["x-offset"], written.get("x-unread-to"), written["caf\\xe9"]) == (b"17", told, b"1")

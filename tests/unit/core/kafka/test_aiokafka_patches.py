@@ -53,7 +53,7 @@ def test_uvloop_speaks_of_a_break_in_its_own_way(as_it_was: None) -> None:
 
 
 def test_a_break_is_an_error_of_kafka(as_it_was: None) -> None:
-    aiokafka_patches.mend_connections()
-    aiokafka_patches.mend_connections()
+    aiokafka_patches.patch_connections()
+    aiokafka_patches.patch_connections()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, pytest.raises(KafkaConnectionError):
         runner.run(ask_after_a_break())

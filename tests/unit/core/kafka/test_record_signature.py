@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.kafka.record_signature import STAMP, Stamp
+from core.kafka.record_signature import SIGNATURE_HEADER, RecordSigner
 from core.settings.models import Settings
 from schemas.codec import TASK
 from schemas.headers import headers
@@ -22,11 +22,11 @@ def settings(*secrets: str) -> Settings:
     return Settings.model_validate({"direct": {"secrets": list(secrets)}})
 
 
-def written(stamp: Stamp, **changes: Any) -> tuple[bytes, list[tuple[str, bytes]]]:
+def written(stamp: RecordSigner, **changes: Any) -> tuple[bytes, list[tuple[str, bytes]]]:
     one = task_id(partition=0)
     value = TASK.encode(task(id=one, owner="key-of-somebody", **changes))
     described = headers(kind="task", ce_id=one, at_ms=1)
-    return value, stamp.headers(value, described) if stamp.covers("headrace.tasks.online") else described
+    return value, stamp.headers(value, described) if stamp.signs("headrace.tasks.online") else described
 
 
 def read(value: bytes, told: list[tuple[str, bytes]], *secrets: str) -> Submission | Poison:
@@ -37,16 +37,16 @@ def read(value: bytes, told: list[tuple[str, bytes]], *secrets: str) -> Submissi
 
 
 def test_without_a_secret_nothing_is_stamped_and_the_form_counts() -> None:
-    value, told = written(Stamp(settings()))
-    assert STAMP not in dict(told)
+    value, told = written(RecordSigner(settings()))
+    assert SIGNATURE_HEADER not in dict(told)
     found = read(value, told)
     assert isinstance(found, Submission)
     assert not found.direct
 
 
 def test_a_stamp_of_any_of_the_secrets_is_believed() -> None:
-    value, told = written(Stamp(settings(ONE, TWO)))
-    assert len(dict(told)[STAMP]) == 64
+    value, told = written(RecordSigner(settings(ONE, TWO)))
+    assert len(dict(told)[SIGNATURE_HEADER]) == 64
     for secrets in ((ONE,), (TWO, ONE)):
         found = read(value, told, *secrets)
         assert isinstance(found, Submission)
@@ -55,9 +55,13 @@ def test_a_stamp_of_any_of_the_secrets_is_believed() -> None:
 
 
 def test_an_imitation_is_judged_like_any_other_record() -> None:
-    value, told = written(Stamp(settings()))
-    other, stamped = written(Stamp(settings(ONE)), trace_id="other")
-    for forged in (told, [*told, (STAMP, b"")], [*told, (STAMP, dict(stamped)[STAMP])]):
+    value, told = written(RecordSigner(settings()))
+    other, stamped = written(RecordSigner(settings(ONE)), trace_id="other")
+    for forged in (
+        told,
+        [*told, (SIGNATURE_HEADER, b"")],
+        [*told, (SIGNATURE_HEADER, dict(stamped)[SIGNATURE_HEADER])],
+    ):
         found = read(value, forged, ONE)
         assert isinstance(found, Poison)
         assert found.field == "owner"
@@ -65,9 +69,9 @@ def test_an_imitation_is_judged_like_any_other_record() -> None:
 
 
 def test_only_records_in_our_form_are_stamped_and_only_once() -> None:
-    stamp = Stamp(settings(ONE))
-    assert stamp.covers("headrace.tasks.offline")
-    assert not stamp.covers("headrace.results.online")
+    stamp = RecordSigner(settings(ONE))
+    assert stamp.signs("headrace.tasks.offline")
+    assert not stamp.signs("headrace.results.online")
     theirs = [("x-owner", b"somebody")]
     assert stamp.headers(b"value", theirs) is theirs
     value, told = written(stamp)

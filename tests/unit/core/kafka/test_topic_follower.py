@@ -9,7 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from core.kafka import topic_follower as module
-from core.kafka.topic_follower import Tail
+from core.kafka.topic_follower import TopicFollower
 from core.settings.models import Settings
 from tests.support.waiting import turns
 
@@ -45,7 +45,7 @@ class CancellingConsumer:
 async def test_closing_while_the_broker_is_away_cancels_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     consumer = CancellingConsumer()
     monkeypatch.setattr(module, "AIOKafkaConsumer", lambda **_: consumer)
-    tail = Tail(Settings(), name="tail", topics=[], handle=lambda *_: None)
+    tail = TopicFollower(Settings(), name="tail", topics=[], handle=lambda *_: None)
     await tail.open()
     await tail.close()
     assert consumer.stopped
@@ -110,8 +110,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     return consumer
 
 
-def resting() -> Tail:
-    return Tail(Settings(), name="tail", topics=[PLACE.topic], handle=lambda *_: None, rest_s=LONG_S)
+def resting() -> TopicFollower:
+    return TopicFollower(Settings(), name="tail", topics=[PLACE.topic], handle=lambda *_: None, rest_s=LONG_S)
 
 
 async def test_the_bounds_are_asked_for_before_a_fetch_could_hold_them_up(scripted: Scripted) -> None:
@@ -136,11 +136,11 @@ async def test_no_rest_is_taken_while_somebody_waits(scripted: Scripted) -> None
     await tail.wait_caught_up()
     await turns(100)
     async with asyncio.timeout(60):
-        await tail.passed(PLACE, 9)
+        await tail.wait_for_offset(PLACE, 9)
     await turns(100)
     # The rest begins anew with the batch after that: the reader was on its way already.
     assert 10 <= scripted.given <= 11
-    with tail.hurrying():
+    with tail.low_latency():
         await turns(100)
         assert scripted.given > 12
     await turns(100)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.kafka import codecs
-from core.kafka.fetching import Fetched, PartitionRecords, mend_fetching, pass_over, position_of
+from core.kafka.fetching import Fetched, PartitionRecords, patch_fetching, position_of, skip_unreadable
 from core.kafka.record_format import Unpacked, Unread
 from core.kafka.unpacking import Unpacking
 from tests.support.record_batches import ENCODERS, FIRST_MS, HOSTILE, batch, record
@@ -143,7 +143,7 @@ def test_no_records_of_a_sound_batch_raise(body: bytes, codec: str | None) -> No
 
 def results(raw: bytes) -> tuple[FetchResult, Any]:
     """Give a fetch to aiokafka's own classes, with ours in their places."""
-    mend_fetching()
+    patch_fetching()
     state = SubscriptionState()
     state.assign_from_user([TP])
     state.seek(TP, 0)
@@ -157,7 +157,7 @@ async def test_a_consumer_goes_on_behind_what_it_cannot_read() -> None:
     assert [one.offset for one in got] == [0, 1]
     got += fetched.getall()
     assert [one.offset for one in got] == [0, 1, 2, 3, 6, 7, 8]
-    assert [one.offset for one in pass_over(got)] == [0, 2, 6, 7, 8]
+    assert [one.offset for one in skip_unreadable(got)] == [0, 2, 6, 7, 8]
     assert position_of(SimpleNamespace(_subscription=state), TP) == 9
 
 

@@ -186,7 +186,7 @@ async def test_what_a_killed_writer_left_is_removed_when_it_is_old(tmp_path: Pat
     blob = await blobs.put(b"x", name="tasks/1", media_type=JSON)
     torso = tmp_path / "objects" / "tasks" / "2#1"
     torso.write_bytes(b"half")
-    assert await blobs.remove_torsos(older_s=3600) == 0
-    assert await blobs.remove_torsos(older_s=-1) == 1
+    assert await blobs.delete_partial_uploads(older_s=3600) == 0
+    assert await blobs.delete_partial_uploads(older_s=-1) == 1
     assert not torso.exists()
     assert await blobs.get(blob) == b"x"

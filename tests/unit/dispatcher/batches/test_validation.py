@@ -100,6 +100,26 @@ def test_a_line_that_is_no_json_is_its_own_fault(line: bytes, column: int, reaso
     assert custom_id_of(line) == name
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("customId", "did you mean custom_id?"),
+        ("bdy", "did you mean body?"),
+        ("URL", "did you mean url?"),
+        ("x", "there are custom_id, method, url, body"),
+        ("x" * 100, "there are"),
+    ],
+)
+def test_a_member_that_is_not_known_is_an_error_of_its_line(name: str, hint: str) -> None:
+    line = b'{"custom_id":"c","body":{},"%b":1}' % name.encode()
+    assert faults(request_line(2) + b"\n" + line) == []
+    assert faults(line) == [("unknown_parameter", name[:80], 1)]
+    with pytest.raises(BrokenLine, match="is no member of a batch line; ") as caught:
+        read(line, endpoint=ENDPOINT)
+    assert hint in caught.value.message
+    assert custom_id_of(line) == "c"
+
+
 def test_a_file_of_which_no_line_is_json_is_no_batch() -> None:
     found = faults(b"id,prompt\n\n1,hello\n")
     assert found == [("invalid_json_line", None, 1), ("invalid_json_line", None, 3)]
@@ -121,7 +141,7 @@ def test_a_file_that_is_wrong_otherwise_is_told_of_such_lines_too() -> None:
         request_line(1, method=None, url=None),
         request_line(1, body={}),
         request_line(1, body={"stream": True}),
-        request_line(1, custom_id="x" * MAX_CUSTOM_ID, unknown={"members": "are ignored"}),
+        request_line(1, custom_id="x" * MAX_CUSTOM_ID),
         request_line(1, body={"x": [[1]] * 300}),
     ],
 )
@@ -164,7 +184,7 @@ def test_replace_wins_and_nothing_is_streamed() -> None:
     assert sent(body, b'{"stream":true}') == b'{"model":"a","stream":false}'
 
 
-@pytest.mark.parametrize("number", [b"123456789012345678901234567890", b"0.12345678901234567890", b"1"])
+@pytest.mark.parametrize("number", [b"123456789012345678901234567890", b"0.12345678901234567890", b"-1.5e400", b"1"])
 def test_numbers_of_lines_and_of_replace_are_not_rounded(number: bytes) -> None:
     line = read(b'{"body":{"seed":%b,"x":{"y":[%b]}},"custom_id":"a"}' % (number, number), endpoint=ENDPOINT)
     replaced = sent(line, b'{"top":%b}' % number)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from core.errors import Unavailable
-from core.kafka.log_reader import Found
+from core.kafka.log_reader import LogRecord
 from core.kafka.producer import Record
 from core.settings.models import Settings
 from dispatcher.events import about_task, about_worker
@@ -38,11 +38,11 @@ SETTINGS = Settings()
 ONE = work(attempt=3)
 
 
-def found(record: Record) -> Found:
-    return Found("events", 0, 0, 1, record.key, record.value, record.headers)
+def found(record: Record) -> LogRecord:
+    return LogRecord("events", 0, 0, 1, record.key, record.value, record.headers)
 
 
-def said(kind: EventKind, *, worker: str = "host-1-abcdef", result: Outcome | None = None) -> Found:
+def said(kind: EventKind, *, worker: str = "host-1-abcdef", result: Outcome | None = None) -> LogRecord:
     happened = event(kind, at_ms=7, task_id=ONE["id"], attempt=3, worker=worker, outcome=result)
     return found(about_task(SETTINGS, ONE, happened, home=0).record)
 
@@ -70,13 +70,13 @@ def test_what_an_ingress_says_for_a_pull_worker_does_not() -> None:
 def test_what_others_say_does_not(kind: str) -> None:
     told = event("retry_due", at_ms=7, task_id=ONE["id"], attempt=3)
     described = headers(kind=kind, ce_id=f"{ONE['id']}/{kind}/3/7", at_ms=7, attempt=3)
-    assert attempt_of(Found("events", 0, 0, 7, ONE["id"].encode(), EVENT.encode(told), described)) is None
+    assert attempt_of(LogRecord("events", 0, 0, 7, ONE["id"].encode(), EVENT.encode(told), described)) is None
 
 
 @pytest.mark.parametrize("key", [None, b"", b"other"])
 def test_strange_records_do_no_harm(key: bytes | None) -> None:
     for described in ([], [("ce_type", None)], [("ce_type", b"io.headrace.claimed")]):
-        assert attempt_of(Found("events", 0, 0, 7, key, None, described)) is None
+        assert attempt_of(LogRecord("events", 0, 0, 7, key, None, described)) is None
 
 
 def test_halves_forget_the_oldest() -> None:

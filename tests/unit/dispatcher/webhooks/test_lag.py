@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from core.clock import epoch_ms
-from core.deliveries import begun
+from core.deliveries import new_delivery
 from core.errors import Unavailable
 from dispatcher import metrics
 from dispatcher.webhooks.lag import MARKS, Backlog, Window, measure
@@ -34,7 +34,7 @@ class Log:
             raise Unavailable
         return {tp: (self.first, len(self.of.get(tp, []))) for tp in tps}
 
-    async def between(self, tp: TopicPartition, offset: int, end: int) -> AsyncIterator[Any]:
+    async def read_range(self, tp: TopicPartition, offset: int, end: int) -> AsyncIterator[Any]:
         """Yield records."""
         for at in range(offset, end):
             self.read += 1
@@ -44,7 +44,7 @@ class Log:
 
 
 def waiting(created_ms: int) -> bytes:
-    made = begun(
+    made = new_delivery(
         "TASK-1-0-C-261118110640-0001-000001", "completed", name="completed", url="http://there/x", owner=None,
         level=0, result_offset=1, payload=None, now_ms=created_ms,
     )  # fmt: skip
@@ -52,7 +52,7 @@ def waiting(created_ms: int) -> bytes:
 
 
 def backlog(log: Log, heads: dict[TopicPartition, int]) -> Backlog:
-    return Backlog(log, lambda: heads)  # type: ignore[arg-type]  # what it uses of a Lookup
+    return Backlog(log, lambda: heads)  # type: ignore[arg-type]  # what it uses of a LogReader
 
 
 async def test_what_stands_behind_a_waiting_head_is_counted_with_its_age() -> None:

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from core.clock import epoch_ms
-from core.deliveries import begun
+from core.deliveries import new_delivery
 from core.settings.models import Settings
 from dispatcher.webhooks.bodies import _own_url
 from dispatcher.webhooks.disabled_urls import Disabled
@@ -49,7 +49,7 @@ def test_a_url_whose_time_is_over_is_not_counted() -> None:
     now_ms = epoch_ms()
     disabled = Disabled(Settings(), name="test")
     for name, until_ms in (("over", now_ms - 1), ("alone", now_ms + 600_000), ("alone-too", now_ms + 600_000)):
-        mark = begun(
+        mark = new_delivery(
             "TASK-1-0-C-261118110640-0001-000001", "completed", name="completed", url=f"http://there/{name}",
             owner=None, level=0, result_offset=1, payload=None, now_ms=now_ms,
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.deliveries import again
+from core.deliveries import resent
 from dispatcher.webhooks import records
 from dispatcher.webhooks.manual_resends import Rounds, asked_for
 from schemas.codec import DELIVERY
@@ -13,7 +13,7 @@ from tests.support.webhook_bench import WebhookBench
 
 def resend(bench: WebhookBench, delivery: Delivery) -> Delivery:
     bench.now_ms += 1_000
-    return again(bench.rows[delivery["task_id"]], now_ms=bench.now_ms)
+    return resent(bench.rows[delivery["task_id"]], now_ms=bench.now_ms)
 
 
 async def test_a_resend_ends_the_round_that_waits(bench: WebhookBench, receiver: Receiver) -> None:
@@ -22,7 +22,7 @@ async def test_a_resend_ends_the_round_that_waits(bench: WebhookBench, receiver:
     assert len(bench.waiting) == 1
     await bench.courier.deliver(resend(bench, first))
     await bench.run()
-    assert len(receiver.got[first["task_id"]]) == 2, "what was delivered is not posted again"
+    assert len(receiver.got[first["task_id"]]) == 2, "what was delivered is not posted resent"
     assert bench.rows[first["task_id"]]["state"] == "delivered"
     assert (bench.waiting, bench.dead_letters) == ([], [])
 
@@ -48,7 +48,7 @@ async def test_an_attempt_under_way_when_a_resend_comes_changes_its_row_no_more(
     render = bench.of
 
     async def overtaken(delivery: Delivery, result: None) -> bytes:
-        later = again(first, now_ms=first["created_ms"] + 1)
+        later = resent(first, now_ms=first["created_ms"] + 1)
         await bench.put_all([records.round_mark(bench.settings, later, now_ms=bench.now_ms)])
         return await render(delivery, result)
 
@@ -60,28 +60,28 @@ async def test_an_attempt_under_way_when_a_resend_comes_changes_its_row_no_more(
 
 def test_when_in_doubt_it_is_posted(bench: WebhookBench) -> None:
     rounds, first = Rounds(most=2), bench.new("http://there/x")
-    later = again(first, now_ms=first["created_ms"] + 5)
+    later = resent(first, now_ms=first["created_ms"] + 5)
     assert not rounds.overtaken(first), "no mark is known"
     rounds.fold(later)
     assert rounds.overtaken(first)
     assert not rounds.overtaken(later)
     waits: Delivery = {**later, "due_ms": later["created_ms"] + 9, "step": 1}
     assert not rounds.overtaken(waits), "the round of the mark itself"
-    behind = again(first, now_ms=first["created_ms"] + 3)
+    behind = resent(first, now_ms=first["created_ms"] + 3)
     assert asked_for(behind)
     assert not rounds.overtaken(behind), "asked for by a clock that goes wrong, or a letter that was sent back"
     rounds.fold(behind)
     assert not rounds.overtaken({**behind, "due_ms": behind["created_ms"] + 9})
     assert not rounds.overtaken({**first, "id": f"{first['task_id']}-start"}), "other news of the same task"
     for _ in range(2):
-        rounds.fold(again(bench.new("http://there/x"), now_ms=0))
+        rounds.fold(resent(bench.new("http://there/x"), now_ms=0))
     assert len(rounds) == 2
     assert not rounds.overtaken(first), "forgotten"
 
 
 def test_marks_of_rounds_and_of_urls_share_a_topic_and_nothing_else(bench: WebhookBench) -> None:
     first = bench.new("http://there/x")
-    later = again(first, now_ms=first["created_ms"] + 5)
+    later = resent(first, now_ms=first["created_ms"] + 5)
     mark = records.round_mark(bench.settings, later, now_ms=1)
     gone = records.disabled(bench.settings, first, until_ms=bench.now_ms * 2, now_ms=1)
     assert mark.address == gone.address

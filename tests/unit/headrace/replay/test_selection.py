@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.dead_letters.record import dead_letter
-from core.kafka.log_reader import Found
+from core.kafka.log_reader import LogRecord
 from core.settings.models import Settings
 from headrace.replay.choice import Choice
 from headrace.replay.rejected import Refused, place_of
@@ -34,17 +34,17 @@ def settings(tmp_path: Path) -> Settings:
     return Settings.model_validate({"data_dir": str(tmp_path), "auth": {"api_keys": ["one"]}})
 
 
-def found(value: bytes | None, *, partition: int = 0, offset: int = 7, head: Any = ()) -> Found:
-    return Found(topics.tasks(0), partition, offset, AT_MS, b"k", value, list(head))
+def found(value: bytes | None, *, partition: int = 0, offset: int = 7, head: Any = ()) -> LogRecord:
+    return LogRecord(topics.tasks(0), partition, offset, AT_MS, b"k", value, list(head))
 
 
-def written(**changes: Any) -> Found:
+def written(**changes: Any) -> LogRecord:
     one = changes.pop("id", None) or task_id()
     described = headers(kind="task", ce_id=one, at_ms=AT_MS, queue="chat", level=0, owner="key-1")
     return found(TASK.encode(task(id=one, **changes)), head=described)
 
 
-def picks(settings: Settings, *records: Found, choice: Choice | None = None, used: Any = None) -> list[Pick]:
+def picks(settings: Settings, *records: LogRecord, choice: Choice | None = None, used: Any = None) -> list[Pick]:
     return list(Picker(settings, choice or Choice(), used, {}).picks(0, records))
 
 
@@ -71,7 +71,7 @@ def test_what_became_a_dead_letter_is_passed_over_where_its_record_does_not_tell
     assert picker.passed_over == {"refused": 1}
 
 
-def line(number: int, batch_id: str = BATCH.batch()) -> Found:
+def line(number: int, batch_id: str = BATCH.batch()) -> LogRecord:
     """A line of a batch as its feeder writes it."""
     one = str(line_id(BATCH, max(0, number) % 1_000, queue_number=queue_number("chat"), stamp_s=AT_MS // 1000))
     described = headers(kind="task", ce_id=one, at_ms=AT_MS, queue="chat", level=1, owner="key-1")
@@ -94,22 +94,22 @@ def test_a_line_counts_once_and_only_if_it_became_a_task(fed: int | None, runs: 
     assert picker.passed_over["lines"] == len(numbers) - len(chosen) + 2
 
 
-def letter(record: Found, **changes: Any) -> Found:
+def letter(record: LogRecord, **changes: Any) -> LogRecord:
     """The letter that a scheduler writes of a record."""
     _, partition, made = dead_letter(Settings(), record, reason="no", **changes)
-    return Found(topics.DEAD_LETTERS, partition, 0, AT_MS, made.key, made.value, made.headers)
+    return LogRecord(topics.DEAD_LETTERS, partition, 0, AT_MS, made.key, made.value, made.headers)
 
 
 def test_a_letter_names_its_record_unless_that_was_a_task_once() -> None:
     levels = {b"tasks.online": 0, b"tasks.offline": 1}
-    records = [Found(f"tasks.{level}", 3, 77, AT_MS, b"k", b"v") for level in ("online", "offline", "other")]
+    records = [LogRecord(f"tasks.{level}", 3, 77, AT_MS, b"k", b"v") for level in ("online", "offline", "other")]
     assert [place_of(letter(one, field="id"), levels) for one in records] == [(0, 3, 77), (1, 3, 77), None]
     assert place_of(letter(records[0], attempt=4), levels) is None, "it has lost its workers"
     assert place_of(records[0]._replace(headers=[("x-redriven", b"0-1")]), levels) is None
     assert place_of(letter(records[0]._replace(offset=-1)), levels) is None
 
 
-def direct(key: str | None, *, partition: int, forwarded: bool = False) -> Found:
+def direct(key: str | None, *, partition: int, forwarded: bool = False) -> LogRecord:
     """A task that its producer wrote as JSON."""
     data: dict[str, Any] = {"queue": "chat", "endpoint": "/v1/chat/completions", "data": {"model": "m"}}
     head = [(FORWARDED, b"0/1")] if forwarded else []

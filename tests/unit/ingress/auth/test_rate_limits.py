@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import TooMany
+from core.errors import RateLimited
 from ingress.auth.key_entry import SCOPES, Limits
 from ingress.auth.keys import Caller
 from ingress.auth.rate_limits import SCOPE_KEY, KeyLimits
@@ -29,11 +29,11 @@ def test_a_minutes_worth_at_once_and_then_evenly() -> None:
     clock = SecondClock()
     limits, who = KeyLimits(clock=clock), caller(per_minute=3)
     assert [submit(limits, who)["x-ratelimit-remaining-requests"] for _ in range(3)] == ["2", "1", "0"]
-    with pytest.raises(TooMany, match="3 requests per minute") as refused:
+    with pytest.raises(RateLimited, match="3 requests per minute") as refused:
         submit(limits, who)
     assert refused.value.retry_after_s == pytest.approx(20)
     clock.now_s += 19
-    with pytest.raises(TooMany) as refused:
+    with pytest.raises(RateLimited) as refused:
         submit(limits, who)
     assert refused.value.retry_after_s == pytest.approx(1)
     clock.now_s += 1
@@ -52,7 +52,7 @@ def test_a_refusal_tells_what_is_left() -> None:
     limits, who = KeyLimits(clock=SecondClock()), caller(per_minute=1)
     submit(limits, who)
     scope: dict[str, Any] = {}
-    with pytest.raises(TooMany):
+    with pytest.raises(RateLimited):
         limits.submit(who, scope)
     assert (scope[SCOPE_KEY].remaining, scope[SCOPE_KEY].limit) == (0, 1)
 
@@ -73,8 +73,8 @@ def test_held_requests_are_counted_until_they_end() -> None:
             raise RuntimeError
         held.enter_context(limits.holding(who))
         limits.check_room(caller("acme/other", concurrency=2))
-        with pytest.raises(TooMany, match="hold 2 requests at once"):
+        with pytest.raises(RateLimited, match="hold 2 requests at once"):
             limits.check_room(who)
-        with pytest.raises(TooMany), limits.holding(who):
+        with pytest.raises(RateLimited), limits.holding(who):
             pytest.fail("it was let in")
     limits.check_room(who)

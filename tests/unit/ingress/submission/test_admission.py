@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import TooMany, Unavailable
+from core.errors import RateLimited, Unavailable
 from core.kafka.producer import Record
 from core.settings.models import Settings
 from ingress.read_model.task_view import View
@@ -72,7 +72,7 @@ async def test_rows_that_change_while_they_are_walked_are_counted_once(place: Pl
         place.move(chance.choice(ids), chance.choice(("queued", "processing", "completed", "cancelled")))
         if chance.random() < 0.2:
             await asyncio.sleep(0)
-    with pytest.raises(TooMany):
+    with pytest.raises(RateLimited):
         await place.admit()
     [online, offline] = sorted(place.keeper.all())
     waiting = sum(row["state"] == "queued" for row in place.cluster.rows.values())
@@ -111,7 +111,7 @@ async def test_a_full_queue_refuses_until_something_begins(place: Place) -> None
     place.follow()
     ids = place.cluster.submit(1, 2, 3)
     place.view.catch_up()
-    with pytest.raises(TooMany) as refused:
+    with pytest.raises(RateLimited) as refused:
         await place.admit()
     assert str(refused.value) == (
         "queue chat is full: 3 online tasks wait, and its limit is 3; nothing was accepted, try again in 60 s"
@@ -123,7 +123,7 @@ async def test_a_full_queue_refuses_until_something_begins(place: Place) -> None
     await place.admit()
     place.cluster.submit(4)
     place.view.catch_up()
-    with pytest.raises(TooMany) as refused:
+    with pytest.raises(RateLimited) as refused:
         await place.admit()
     assert refused.value.retry_after_s == pytest.approx(4, rel=0.2), "one began in four seconds"
 
@@ -137,7 +137,7 @@ async def test_what_is_accepted_here_counts_before_its_row_is_there(place: Place
         place.keeper.accepted(key)
         assert place.keeper.all()[0].waiting == number + 1
     place.view.catch_up()
-    with pytest.raises(TooMany, match="3 online tasks wait"):
+    with pytest.raises(RateLimited, match="3 online tasks wait"):
         await place.admit()
     place.keeper.refused(f"{one[:-1]}9".encode())
     await place.admit()
@@ -150,7 +150,7 @@ async def test_a_twin_of_a_known_task_is_let_in(place: Place) -> None:
     place.cluster.write(known)  # type: ignore[arg-type]  # a row
     place.view.catch_up()
     await place.admit(idempotency_key="once")
-    with pytest.raises(TooMany):
+    with pytest.raises(RateLimited):
         await place.admit(idempotency_key="another")
 
 
@@ -163,7 +163,7 @@ async def test_a_limit_may_come_and_go(place: Place) -> None:
     assert place.keeper.all() == []
     place.queue = queue(QUEUE, max_waiting=2)
     place.keeper.notice(place.queue)
-    with pytest.raises(TooMany, match="its limit is 2"):
+    with pytest.raises(RateLimited, match="its limit is 2"):
         await place.admit()
     place.queue = queue(QUEUE, max_waiting=0)
     place.keeper.notice(place.queue)

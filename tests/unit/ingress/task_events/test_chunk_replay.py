@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
-from core.kafka.log_reader import Found
+from core.kafka.log_reader import LogRecord
 from ingress.task_events import chunk_replay
 from ingress.task_events.chunk_replay import Replays, Request
 from schemas.codec import CHUNK
@@ -30,12 +30,12 @@ class Log:
         self.gate.set()
         self.records = [self._record(offset) for offset in range(length)]
 
-    def _record(self, offset: int) -> Found:
+    def _record(self, offset: int) -> LogRecord:
         task = f"T{offset % TASKS}"
         chunk: Chunk = {"id": task, "attempt": 1, "worker": "w", "seq": offset // TASKS, "frames": [b"x"], "events": []}
-        return Found(TP.topic, TP.partition, offset, 0, task.encode(), CHUNK.encode(chunk))
+        return LogRecord(TP.topic, TP.partition, offset, 0, task.encode(), CHUNK.encode(chunk))
 
-    async def between(self, _: TopicPartition, begin: int, end: int) -> AsyncIterator[Found]:
+    async def read_range(self, _: TopicPartition, begin: int, end: int) -> AsyncIterator[LogRecord]:
         """Yield records, and fail where that is wanted."""
         self.passes.append((begin, end))
         await asyncio.sleep(0)  # as a network would

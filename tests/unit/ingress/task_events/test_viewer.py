@@ -78,7 +78,7 @@ async def test_what_the_log_has_lost_comes_from_the_outcome(memory: Memory, monk
         return
         yield
 
-    monkeypatch.setattr(Memory, "between", nothing)
+    monkeypatch.setattr(Memory, "read_range", nothing)
     events = TaskEvents(memory.services)
     async with events.joined(of_row(ROW)) as feed:
         slow = Viewer(feed, START).follow(silence_s=0.01)

@@ -124,7 +124,7 @@ class Cluster:
     async def stop(self) -> None:
         """Stop nothing."""
 
-    async def ship(self, records: dict[tuple[str, int], list[Record]]) -> None:
+    async def send_batch(self, records: dict[tuple[str, int], list[Record]]) -> None:
         if self.error is not None:
             raise Unavailable from self.error
         self.written += [place for place, several in records.items() for _ in several]

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from aiokafka import TopicPartition
 
-from core.kafka.log_reader import Found, Lookup
+from core.kafka.log_reader import LogReader, LogRecord
 from core.kafka.producer import Record
 from core.settings.models import ModelSettings, Settings
 from schemas.codec import RESULT, USAGE
@@ -115,11 +115,11 @@ class Topic:
         self.records = records
         self.asked: list[tuple[TopicPartition, int]] = []
 
-    async def scan(self, tp: TopicPartition, *, from_ms: int) -> AsyncIterator[Found]:
+    async def scan(self, tp: TopicPartition, *, from_ms: int) -> AsyncIterator[LogRecord]:
         """Yield what lies in a partition."""
         self.asked.append((tp, from_ms))
         for offset, record in enumerate(self.records):
-            yield Found(tp.topic, tp.partition, offset, record.timestamp_ms or 0, record.key, record.value)
+            yield LogRecord(tp.topic, tp.partition, offset, record.timestamp_ms or 0, record.key, record.value)
 
 
 async def test_after_a_crash_the_records_that_lack_are_found() -> None:
@@ -130,7 +130,7 @@ async def test_after_a_crash_the_records_that_lack_are_found() -> None:
         (2, elsewhere): (1, result_of(elsewhere, finished_ms=7_000)),
     }
     topic = Topic(usage_record(result_of(there)))
-    lacking = await missing(Settings(), found, lookup=cast("Lookup", topic))
+    lacking = await missing(Settings(), found, lookup=cast("LogReader", topic))
     name = Settings().topic("usage")
     assert {place: [record.key for record in records] for place, records in lacking.items()} == {
         (name, 0): [lacks.encode()],

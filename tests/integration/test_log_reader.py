@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from core.kafka.admin import ensure_topics
-from core.kafka.log_reader import Lookup
+from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer, Record
 from schemas import topics
 from tests.support.kafka import own_prefix, patient_lookups
@@ -20,20 +20,22 @@ COUNT = 40
 
 
 @pytest.fixture(scope="module")
-async def filled(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Lookup, TopicPartition]]:
+async def filled(
+    kafka: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[LogReader, TopicPartition]]:
     """A partition of some records, written in batches of different size."""
     settings, _ = settings_for(
         kafka, tmp_path_factory.mktemp("lookup"), f"lookup-{time.time_ns()}.", kafka__partitions=1
     )
     declared = {topic.name: topic for topic in topics.declared(partitions=1)}
     tp = TopicPartition(settings.topic(topics.tasks(0)), 0)
-    producer, lookup = Producer(settings, name="test"), Lookup(settings, name="test")
+    producer, lookup = Producer(settings, name="test"), LogReader(settings, name="test")
     async with own_prefix(settings):
         await ensure_topics(settings, [declared[topics.TASKS + ".online"]])
         await producer.start()
         records = [Record(b"%d" % n, b"v" * n * 100, [], 1_000 + n) for n in range(COUNT)]
         for begin, end in ((0, 1), (1, 30), (30, COUNT)):
-            await producer.ship({(tp.topic, 0): records[begin:end]})
+            await producer.send_batch({(tp.topic, 0): records[begin:end]})
         await producer.stop()
         with patient_lookups():
             await lookup.open([tp.topic])
@@ -41,7 +43,7 @@ async def filled(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
             await lookup.close()
 
 
-async def test_look_ups_side_by_side(filled: tuple[Lookup, TopicPartition]) -> None:
+async def test_look_ups_side_by_side(filled: tuple[LogReader, TopicPartition]) -> None:
     lookup, tp = filled
     wanted = [n % COUNT for n in range(400)]
     found = await asyncio.gather(*(lookup.read(tp, offset) for offset in wanted))
@@ -50,12 +52,12 @@ async def test_look_ups_side_by_side(filled: tuple[Lookup, TopicPartition]) -> N
 
 
 @pytest.mark.parametrize("offset", [COUNT, 10_000])
-async def test_what_is_not_there(filled: tuple[Lookup, TopicPartition], offset: int) -> None:
+async def test_what_is_not_there(filled: tuple[LogReader, TopicPartition], offset: int) -> None:
     lookup, tp = filled
     assert await lookup.read(tp, offset) is None
 
 
-async def test_search_by_key(filled: tuple[Lookup, TopicPartition]) -> None:
+async def test_search_by_key(filled: tuple[LogReader, TopicPartition]) -> None:
     lookup, tp = filled
     found = await lookup.find(tp, b"37", from_ms=0)
     assert found is not None
@@ -65,7 +67,7 @@ async def test_search_by_key(filled: tuple[Lookup, TopicPartition]) -> None:
     assert await lookup.find(tp, b"37", from_ms=9_000) is None
 
 
-async def test_offsets(filled: tuple[Lookup, TopicPartition]) -> None:
+async def test_offsets(filled: tuple[LogReader, TopicPartition]) -> None:
     lookup, tp = filled
     assert await lookup.offset_at(tp, 1_007) == 7
     assert await lookup.offset_at(tp, 9_000) is None
