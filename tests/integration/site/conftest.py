@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,6 +15,7 @@ KEYS = keys_file(
     "cancel",
     "direct",
     "events",
+    "examples",
     "idempotency",
     "producers",
     "strangers",
@@ -26,7 +28,8 @@ KEYS = keys_file(
 async def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     async with running_site(
         kafka, tmp_path_factory.mktemp("site"), keys=KEYS, streams__session_timeout_s=12, dispatcher__heartbeat_s=0.5,
-        ingress__keep_alive_s=0.5, ingress__check_models=False, webhooks__allow_private=True, direct__owner="direct",
+        ingress__keep_alive_s=0.5, ingress__check_models=False, webhooks__allow_private=True,
+        webhooks__secret=[f"whsec_{base64.b64encode(bytes(range(32))).decode()}"], direct__owner="direct",
         direct__reply_topics=["replies-*"], direct__secrets=["0123456789abcdef"],
     ) as opened:  # fmt: skip
         yield opened
