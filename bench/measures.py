@@ -155,7 +155,7 @@ async def pipeline(tasks: int) -> list[Row]:
     async with Simulator() as upstream, cluster(upstream__urls=upstream.url) as running:
         async with producing(running.settings) as producer, counting(running.settings, topics.results(1)) as counted:
             running.start("streams-offline", "streams", "--level", "offline")
-            running.start("dispatcher", "dispatcher", "--only", "inference")
+            running.start("dispatcher", "dispatcher", "--component", "inference")
             # The first tasks find both roles ready; they are not measured.
             await producer.send_batch(task_records(running.settings, 1, 200))
             await counted.reaches(200)

@@ -50,7 +50,7 @@ async def webhooks(count: int) -> list[Row]:
     """Deliver results to a receiver on this machine from one sender process."""
     command = f"python -m bench webhooks --tasks {count}"
     async with Counter() as receiver, Counter() as dead, cluster(webhooks__retry_delays="300,300") as running:
-        running.start("sender", "dispatcher", "--only", "webhooks")
+        running.start("sender", "dispatcher", "--component", "webhooks")
         producer = Producer(running.settings, name="bench")
         await producer.start()
         await _write(running, producer, 200, receiver.root)

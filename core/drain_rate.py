@@ -36,9 +36,9 @@ def limit_of(settings: Settings, name: str, queue: Queue | None) -> int:
     if queue is not None and queue["max_waiting"] is not None:
         return queue["max_waiting"]
     listed = settings.queues.get(name)
-    if listed is not None and listed.max_waiting is not None:
-        return listed.max_waiting
-    return settings.ingress.queue_max_waiting
+    if listed is not None and listed.max_depth is not None:
+        return listed.max_depth
+    return settings.ingress.default_max_depth
 
 
 class DrainRate:

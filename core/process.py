@@ -25,16 +25,18 @@ Main = Callable[[asyncio.Event], Awaitable[None]]
 
 
 def run_role(role: str, settings: Settings, main: Main) -> int:
-    """Run a role until it ends or is told to stop; return the process' exit code.
+    """Run a role until it ends or is stopped; return the exit code of the process.
 
-    SIGTERM and SIGINT set the event that `main` is given; the same signal once more ends the process at once. Only the
-    same one, because a Ctrl-C reaches a whole terminal and is followed by the supervisor's SIGTERM.
+    SIGTERM and SIGINT set the event that `main` is given; the same signal once more ends the process
+    immediately. Only the same one, because a Ctrl-C reaches every process of a terminal and is followed by the
+    supervisor's SIGTERM.
     """
     setup_logging(settings.log, role, secrets=secrets(settings))
     logging.captureWarnings(True)
-    _tell_passed_over()
+    _report_ignored_variables()
+    _report_renamed(settings)
     patch_connections()
-    # What was imported stays for good. Walking its 110,000 objects stopped the loop for 60 ms at every full collection.
+    # Imported modules are never freed; traversing their 110,000 objects stopped the loop for 60 ms per full collection.
     gc.collect()
     gc.freeze()
     code = 1
@@ -45,16 +47,26 @@ def run_role(role: str, settings: Settings, main: Main) -> int:
     except* HeadraceError as group:
         for error in _leaves(group):
             log.error("%s", error, extra={"event": "role_failed", "code": error.code})
-    except* Exception:  # the last place that can say what ended the process
-        log.exception("%s ended by an unexpected error", role, extra={"event": "role_crashed"})
+    except* Exception:  # nothing above reports it
+        log.exception("%s stopped by an unexpected error", role, extra={"event": "role_crashed"})
     return code
 
 
-def _tell_passed_over() -> None:
-    """Say in one line which variables count as nothing: one of them may have the name of a setting."""
+def _report_renamed(settings: Settings) -> None:
+    for old, new in settings.renamed:
+        log.warning(
+            "setting %s is deprecated and will be removed in the next version; use %s",
+            old,
+            new,
+            extra={"event": "setting_renamed"},
+        )
+
+
+def _report_ignored_variables() -> None:
+    """Log which variables are ignored: one of them may have the name of a setting."""
     if names := service_variables(os.environ):
         log.info(
-            "%d variables that Kubernetes has made for a Service are no settings: %s",
+            "ignoring %d variables that Kubernetes set for a Service: %s",
             len(names),
             ", ".join(names),
             extra={"event": "service_variables"},
@@ -66,7 +78,7 @@ async def _until_done(main: Main) -> None:
     seen: set[signal.Signals] = set()
     loop = asyncio.get_running_loop()
 
-    def told(number: signal.Signals) -> None:
+    def on_signal(number: signal.Signals) -> None:
         if number in seen:
             os._exit(128 + number)
         seen.add(number)
@@ -74,7 +86,7 @@ async def _until_done(main: Main) -> None:
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told, number)
+        loop.add_signal_handler(number, on_signal, number)
     await main(stop)
 
 

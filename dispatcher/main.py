@@ -87,7 +87,7 @@ async def _work(settings: Settings, stop: asyncio.Event, crew: Crew, name: str, 
             log.info("dispatcher %s works", name, extra={"event": "dispatcher_started", "worker": name})
             await crew.wait(stop)
         finally:
-            deadline = Deadline(settings.dispatcher.grace_s + CLOSING_S)
+            deadline = Deadline(settings.dispatcher.shutdown_grace_s + CLOSING_S)
             await asyncio.gather(*(part.close(deadline) for part in parts))
             log.info("dispatcher %s has stopped", name, extra={"event": "dispatcher_stopped", "worker": name})
 
@@ -96,11 +96,11 @@ def _parts(settings: Settings, crew: Crew, name: str, producer: Producer) -> Seq
     blobs = open_blobs(settings)
     rows = Rows(settings, name=name)
     parts: list[Part] = []
-    if settings.dispatcher.only in ("all", "inference"):
+    if settings.dispatcher.component in ("all", "inference"):
         parts.append(Inference(settings, name=name, crew=crew, producer=producer, blobs=blobs, rows=rows))
-    if settings.dispatcher.only in ("all", "webhooks"):
+    if settings.dispatcher.component in ("all", "webhooks"):
         parts.append(Sender(settings, name=f"{name}-webhooks", crew=crew, producer=producer, blobs=blobs))
-    if settings.dispatcher.only in ("all", "batches"):
+    if settings.dispatcher.component in ("all", "batches"):
         parts.append(Batches(settings, name=f"{name}-batches", crew=crew, producer=producer, blobs=blobs, rows=rows))
     return parts
 

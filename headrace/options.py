@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -54,13 +54,21 @@ class RunsByDefault(click.Group):
         return super().parse_args(ctx, args)
 
 
+def load_here(config: Path | None, flags: Mapping[str, object] | None = None) -> Settings:
+    """Load the settings of a command, and print a line for each old name that they use; raises ConfigError."""
+    settings = load_settings(config=config, flags=flags)
+    for old, new in settings.renamed:
+        click.echo(f"Warning: setting {old} is deprecated and will be removed in the next version; use {new}", err=True)
+    return settings
+
+
 def settings_here(config: Path | None) -> Settings:
     """Load the settings of a command that asks Kafka itself; raises ConfigError.
 
     Where none of them names a broker and a stack of `headrace up` runs in DATA_DIR, its broker is meant: it has a port
     of its own.
     """
-    settings = load_settings(config=config)
+    settings = load_here(config)
     if "bootstrap" in settings.kafka.model_fields_set:
         return settings
     try:

@@ -111,7 +111,7 @@ class BodySweeper:
         for prefix in ("tasks", "results"):
             async for batch in self._blobs.listed(prefix):
                 count += await self._delete([one.name for one in batch if self._is_over(one, now_ms)])
-        uploads_ms = int(self._settings.uploads.retention_s * 1000) + MARGIN_MS
+        uploads_ms = int(self._settings.dify.upload_retention_s * 1000) + MARGIN_MS
         for prefix, kept_ms in ((STAGING_PREFIX, ARRIVING_MS), (UPLOADS, uploads_ms)):
             async for batch in self._blobs.listed(prefix):
                 count += await self._delete([one.name for one in batch if now_ms - one.modified_ms > kept_ms])

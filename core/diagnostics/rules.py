@@ -209,7 +209,7 @@ def _callbacks(facts: Facts) -> Iterator[Finding]:
     if flow.waiting > CALLBACKS_WAITING and flow.growing:
         yield Finding(
             "problem", "callbacks_behind", "webhooks", f"{_count(flow.waiting, 'result')} wait for the callback sender",
-            "start another `headrace dispatcher --only webhooks`",
+            "start another `headrace dispatcher --component webhooks`",
         )  # fmt: skip
 
 

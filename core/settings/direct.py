@@ -1,4 +1,4 @@
-"""The settings of the Kafka door: what is believed of records that others write into the tasks topics."""
+"""Settings of direct producers: which claims of records in the tasks topics are trusted."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SECRET_CHARACTERS = 16
 
 
 class DirectSettings(Section):
-    owner: str = Field(
+    default_tenant: str = Field(
         "",
         pattern=r"^[a-zA-Z0-9_.-]{0,64}$",
-        description="Tenant of records that name none; unset: the only tenant there is, or nobody.",
+        description="Tenant of records that name none; unset: the only tenant, or none if there are several.",
     )
-    owners: Annotated[list[str], NoDecode] | None = Field(
+    allowed_tenants: Annotated[list[str], NoDecode] | None = Field(
         None,
         description="Tenants that a record may name in x-owner, comma separated, * for any; unset: every tenant with a "
         "key while the ingress listens on loopback, else none.",
@@ -34,19 +34,19 @@ class DirectSettings(Section):
 
     secrets: Annotated[list[SecretStr], NoDecode] = Field(
         default_factory=list,
-        description="Secrets that Headrace stamps its own task records with, comma separated: the first stamps, each "
-        "is believed; unset: they are known by their form, which a producer could imitate.",
+        description="Secrets that Headrace signs its own task records with, comma separated: the first signs, all "
+        "verify; unset: records are recognised by their form, which a producer could imitate.",
     )
 
     tasks_per_minute: int = Field(
         0,
         ge=0,
         le=1_000_000_000,
-        description="Tasks that one scheduler takes of a tenant per minute where the keys file names no other number; "
-        "what is above becomes a dead letter. 0: no limit.",
+        description="Tasks per minute that one scheduler accepts from a tenant without a limit in the keys file; "
+        "further ones become dead letters. 0: no limit.",
     )
 
-    _split = field_validator("owners", "reply_topics", "secrets", mode="before")(split_commas)
+    _split = field_validator("allowed_tenants", "reply_topics", "secrets", mode="before")(split_commas)
 
     @field_validator("secrets")
     @classmethod
@@ -55,7 +55,7 @@ class DirectSettings(Section):
             raise ValueError(f"a secret has {SECRET_CHARACTERS} characters or more")
         return secrets
 
-    @field_validator("owners")
+    @field_validator("allowed_tenants")
     @classmethod
     def _tenants(cls, owners: list[str] | None) -> list[str] | None:
         if not all(name == ANY or TENANT.fullmatch(name) for name in owners or ()):

@@ -6,6 +6,7 @@ these begin as ours do, and one of them may have the very name of a setting. The
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from core.errors import ConfigError
 from core.settings.catalog import PREFIX, by_name, sections
+from core.settings.renamed import RENAMED, RENAMED_MEMBERS, with_new_names
 
 IGNORED = (f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
 """Names that the tests and the bench keep for themselves."""
@@ -64,7 +66,9 @@ class Given(NamedTuple):
     values: dict[str, str]
     """The variable of a setting → its text."""
     sources: dict[str, str]
-    """The variable of a setting → the one that was really given: itself, or the one that named a file."""
+    """The variable of a setting → the one that was given: itself, its old name, or the one that names a file."""
+    renamed: list[tuple[str, str]]
+    """Old names that were given, with the new ones."""
 
 
 def given(environ: Mapping[str, str]) -> Given:
@@ -72,18 +76,53 @@ def given(environ: Mapping[str, str]) -> Given:
 
     Raises ConfigError, which never repeats what stands in a file.
     """
-    names = set()
+    old_names = {_variable(old): _variable(new) for old, new in RENAMED.items()}
+    names: set[str] = set()
     for name, value in environ.items():
         if not name.startswith(PREFIX) or name.startswith(IGNORED) or name in OF_CLIENTS:
             continue
         if is_service_variable(name, value):
             continue
-        setting = name if name in by_name() else name.removesuffix(FILE)
-        if setting not in by_name():
+        known = by_name().keys() | old_names.keys()
+        setting = name if name in known else name.removesuffix(FILE)
+        if setting not in known:
             raise ConfigError(f"{name} is not a setting{nearest(name, _names(name))}")
         names.add(setting)
     values = {name: text for name in names if (text := text_of(name, environ)) is not None}
-    return Given(values, {name: name + FILE if environ.get(name + FILE) else name for name in values})
+    sources = {name: name + FILE if environ.get(name + FILE) else name for name in values}
+    renamed = []
+    for old, new in old_names.items():
+        if old not in values:
+            continue
+        if new in values:
+            raise ConfigError(
+                f"{sources[old]} and {sources[new]} are both set; {old} is the old name of {new}, remove it"
+            )
+        values[new], sources[new] = values.pop(old), sources.pop(old)
+        renamed.append((old, new))
+    return Given(*_with_new_members(values, sources, renamed))
+
+
+def _variable(dotted: str) -> str:
+    return PREFIX + dotted.replace(".", "_").upper()
+
+
+def _with_new_members(
+    values: dict[str, str], sources: dict[str, str], renamed: list[tuple[str, str]]
+) -> tuple[dict[str, str], dict[str, str], list[tuple[str, str]]]:
+    """Replace old names of members in tables that are given as JSON; other text is left to validation."""
+    for table in RENAMED_MEMBERS:
+        if (name := _variable(table)) not in values:
+            continue
+        try:
+            entries = json.loads(values[name])
+        except ValueError:
+            continue
+        nested, found = with_new_names({table: entries}, source=sources[name])
+        if found:
+            values[name] = json.dumps(nested[table])
+            renamed += found
+    return values, sources, renamed
 
 
 def text_of(name: str, environ: Mapping[str, str]) -> str | None:

@@ -1,7 +1,7 @@
-"""How the settings come together: defaults < headrace.toml < HEADRACE_* environment < flags.
+"""Load the settings: defaults < headrace.toml < HEADRACE_* environment < flags.
 
-Every mistake ends as a ConfigError of one sentence that names the setting, what was given and what is allowed; secrets
-are never repeated.
+Every mistake is a ConfigError of one sentence that names the setting, the given value and what is allowed; secrets are
+never repeated. Old names of settings are accepted and listed in `Settings.renamed`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from core.settings.catalog import PREFIX, Variable, by_dotted, members, plain, s
 from core.settings.environment import FILE, nearest
 from core.settings.environment import given as given_by
 from core.settings.models import Settings
+from core.settings.renamed import RENAMED, with_new_names
 
 DEFAULT_FILE = Path("headrace.toml")
 LOCAL_KEY = "hr-local"
@@ -47,10 +48,10 @@ class _Environment(EnvSettingsSource):
 
 
 class _File(TomlConfigSettingsSource):
-    """The settings file; a byte order mark before it is passed over, which the parser would refuse."""
+    """The settings file, with old names replaced; reading it drops a byte order mark, which the parser rejects."""
 
     def _read_file(self, file_path: Any) -> dict[str, Any]:
-        return _toml(Path(file_path))
+        return with_new_names(_toml(Path(file_path)), source=str(file_path))[0]
 
 
 def load_settings(
@@ -70,8 +71,13 @@ def load_settings(
     path = config if config is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     found = given_by(os.environ if environ is None else environ)
+    renamed = [*found.renamed]
     if path is not None:
         _check_file(path)
+        renamed += with_new_names(_toml(path), source=str(path))[1]
+    for old in [name for name in given if name in RENAMED]:
+        given[RENAMED[old]] = given.pop(old)
+        renamed.append((old, RENAMED[old]))
 
     class Layered(Settings, BaseSettings):
         model_config = SettingsConfigDict(
@@ -92,7 +98,9 @@ def load_settings(
         raise ConfigError(f"{' or '.join(tables)} is not valid JSON") from None
     except ValidationError as error:
         raise ConfigError(_sentence(error, path=path, sources=found.sources, flags=given)) from None
-    return Settings(**{name: getattr(layered, name) for name in Settings.model_fields})
+    settings = Settings(**{name: getattr(layered, name) for name in Settings.model_fields})
+    settings._renamed = tuple(dict.fromkeys(renamed))  # noqa: SLF001 - set by the loader alone
+    return settings
 
 
 def environment(flags: Mapping[str, object]) -> dict[str, str]:

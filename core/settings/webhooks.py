@@ -1,4 +1,4 @@
-"""The settings of the callbacks, and the keys that sign them."""
+"""Settings of webhooks, and the keys that sign them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 from core.settings.section import Section, split_commas
 
 RETRY_MAX_S, RETRY_SUM_S = 172_800, 500_000
-"""Callbacks are made from the results, which are kept for 604,800 s."""
+"""Webhook payloads are built from results, which are retained for 604,800 s."""
 
 
 def webhook_key(text: str) -> tuple[str, bytes]:
@@ -30,34 +30,32 @@ def webhook_key(text: str) -> tuple[str, bytes]:
 
 class WebhookSettings(Section):
     allow_private: bool | None = Field(
-        None, description="Allow callbacks to private addresses; unset: only while the ingress listens on loopback."
+        None, description="Allow webhooks to private addresses; unset: only while the ingress listens on loopback."
     )
     ports: Annotated[list[int], NoDecode] = Field(
         default_factory=list,
-        description="Ports that callbacks may name; unset: 80, 443, 8080, 8443, or any where private is allowed.",
+        description="Allowed ports of webhook URLs; unset: 80, 443, 8080, 8443, or any where private is allowed.",
     )
     secret: Annotated[list[SecretStr], NoDecode] = Field(
         default_factory=list,
-        description="Keys that sign callbacks: whsec_BASE64 (v1), whsk_BASE64 (v1a); several while they are changed.",
+        description="Signing keys of webhooks: whsec_BASE64 (v1), whsk_BASE64 (v1a); several during a key rotation.",
     )
     tenant_secrets: Annotated[list[SecretStr], NoDecode] = Field(
-        default_factory=list, description="TENANT=KEY: keys that sign one tenant's callbacks instead."
+        default_factory=list, description="TENANT=KEY: signing keys of one tenant, used instead."
     )
-    timeout_s: float = Field(15, gt=0, description="Seconds a receiver may take to answer.")
+    timeout_s: float = Field(15, gt=0, description="Timeout of one delivery attempt, seconds.")
     retry_delays: Annotated[list[float], NoDecode] = Field(
         default_factory=lambda: list[float]((5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)),
         description="Seconds before each further attempt, comma separated.",
     )
-    concurrency: int = Field(256, ge=1, description="Deliveries at once.")
-    per_host: int = Field(16, ge=1, description="Deliveries at once toward one host.")
-    disable_s: int = Field(
-        86_400, ge=1, le=604_800, description="Seconds a URL is left alone after it has answered 410."
+    concurrency: int = Field(256, ge=1, description="Concurrent deliveries.")
+    per_host: int = Field(16, ge=1, description="Concurrent deliveries per host.")
+    gone_ttl_s: int = Field(
+        86_400, ge=1, le=604_800, description="Seconds during which a URL that has answered 410 gets no deliveries."
     )
-    max_body_bytes: int = Field(
-        1_048_576, ge=1024, description="Larger results are not posted: the callback holds a link, bytes."
-    )
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="Results above this are sent as a link, bytes.")
     public_url: str = Field(
-        "", pattern=r"^(https?://.+[^/])?$", description="Where receivers reach the ingress, for that link."
+        "", pattern=r"^(https?://.+[^/])?$", description="URL at which receivers reach the ingress, for that link."
     )
 
     _split = field_validator("retry_delays", "ports", "secret", "tenant_secrets", mode="before")(split_commas)

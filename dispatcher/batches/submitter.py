@@ -206,14 +206,14 @@ class Feeder:
         """Return how many lines may be written now."""
         row = self._expect("in_progress")
         ended = int.from_bytes(row["ended"], "little").bit_count()
-        return min(self._settings.batches.window - (following - ended), SLICE)
+        return min(self._settings.batches.max_in_flight - (following - ended), SLICE)
 
     async def _room(self, following: int, wanted: int) -> bool:
         """Wait for room in the window, for many lines at once; False when the row does not follow.
 
         A row that has all that was written may stand as long as it likes: its lines take their time.
         """
-        wanted = max(1, min(wanted, self._settings.batches.window // 4))
+        wanted = max(1, min(wanted, self._settings.batches.max_in_flight // 4))
         return await self._wait(
             lambda _: self._open(following) >= wanted, may_stand=lambda newest: newest["fed"] >= following
         )

@@ -131,7 +131,7 @@ class Inference:
         await self._runner.progress.close()
         await self._ticker.tick(self._lanes.readers, Deadline(deadline.left(1.5)), last=True)
         await self._lanes.leave(Deadline(deadline.left(1.0)))
-        await self._runner.finish(Deadline(min(deadline.left() - 1.5, self._settings.dispatcher.grace_s)))
+        await self._runner.finish(Deadline(min(deadline.left() - 1.5, self._settings.dispatcher.shutdown_grace_s)))
         self._runner.release()
         await self._outbox.drained(Deadline(deadline.left() / 2))
         await self._heartbeat.close(Deadline(deadline.left() / 2))

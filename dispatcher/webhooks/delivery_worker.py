@@ -116,7 +116,7 @@ class Courier:
             case Verdict.DELIVERED:
                 await self._delivered(delivery, tried)
             case Verdict.GONE:
-                until_ms = now_ms + self._hooks.disable_s * 1000
+                until_ms = now_ms + self._hooks.gone_ttl_s * 1000
                 mark = records.disabled(self._settings, delivery, until_ms=until_ms, now_ms=now_ms)
                 ended = records.after(delivery, tried, state="disabled", due_ms=None)
                 await self._end(ended, "disabled", answer.reason, mark)

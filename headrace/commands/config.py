@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from core.settings.catalog import documented
-from core.settings.loader import as_toml, load_settings
-from headrace.options import config_option, reported
+from core.settings.loader import as_toml
+from headrace.options import config_option, load_here, reported
 
 
 @click.group()
@@ -36,7 +36,7 @@ def print_(config: Path | None) -> None:
     The output is a complete settings file: save it, fill in the secrets, and give it to any command with --config.
     """
     with reported():
-        click.echo(as_toml(load_settings(config=config)), nl=False)
+        click.echo(as_toml(load_here(config)), nl=False)
 
 
 @config.command(name="variables")

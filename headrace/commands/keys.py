@@ -14,8 +14,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from core.apikeys import DIGEST_PREFIX, printable
-from core.settings.loader import LOCAL_KEY, api_keys, load_settings
-from headrace.options import config_option, reported
+from core.settings.loader import LOCAL_KEY, api_keys
+from headrace.options import config_option, load_here, reported
 from ingress.auth.key_entry import SCOPES, USUAL_SCOPES, Key, Limits, from_document
 from ingress.auth.keys import Keys
 from ingress.auth.keys_file import read_keys
@@ -92,7 +92,7 @@ def list_(config: Path | None) -> None:
     Also a check of the keys file before a running ingress reads it: a mistake is named and the exit code is 1.
     """
     with reported():
-        settings = load_settings(config=config)
+        settings = load_here(config)
         limits = Limits(settings.auth.requests_per_minute, settings.auth.concurrency)
         path = settings.auth.keys_file
         found = Keys(

@@ -14,10 +14,10 @@ import orjson
 from rich.console import Console
 
 from core.errors import ConfigError, NotFound, Unavailable
-from core.settings.loader import LOCAL_KEY, load_settings
+from core.settings.loader import LOCAL_KEY
 from core.settings.models import Settings
 from core.storage.blobs import open_blobs
-from headrace.options import RunsByDefault, config_option, key_option, reported, settings_here
+from headrace.options import RunsByDefault, config_option, key_option, load_here, reported, settings_here
 from headrace.replay import state as states
 from headrace.replay import tables
 from headrace.replay.answers import Comparison, Which, compared
@@ -196,7 +196,7 @@ def read_model(config: Path | None) -> None:
     schedulers' tables are made anew in the same way when DATA_DIR/streams-LEVEL is removed while they are stopped.
     """
     with reported():
-        found = list(drop_read_models(load_settings(config=config).data_dir))
+        found = list(drop_read_models(load_here(config).data_dir))
     for one in found:
         said = "is removed" if one.dropped else "is in use: stop its ingress first"
         click.echo(f"{one.folder} {said}.")

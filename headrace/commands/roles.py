@@ -17,6 +17,7 @@ from core.settings.models import Settings
 from headrace.options import config_option, reported
 from schemas.topics import LEVELS
 
+COMPONENTS = ("all", "inference", "webhooks", "batches")
 metrics_option = click.option(
     "--metrics-port", type=click.IntRange(0, 65535), help="Port of /metrics, /livez and /readyz; 0 is off.  [0]"
 )
@@ -62,20 +63,25 @@ def streams(level: str | None, metrics_port: int | None, config: Path | None) ->
 
 @click.command()
 @click.option(
-    "--only",
-    type=click.Choice(["all", "inference", "webhooks", "batches"]),
-    help="Run one part alone: the inference consumers, the callback sender, or feeder and writer of batches.",
+    "--component",
+    type=click.Choice(COMPONENTS),
+    help="Run only one component: inference, webhooks or batches.  [all]",
 )
+@click.option("--only", type=click.Choice(COMPONENTS), hidden=True)
 @metrics_option
 @config_option
-def dispatcher(only: str | None, metrics_port: int | None, config: Path | None) -> None:
+def dispatcher(component: str | None, only: str | None, metrics_port: int | None, config: Path | None) -> None:
     """Run the inference consumers, which call the model servers, the callback sender, and what feeds batches.
 
     Any number may run against one Kafka; each takes only what it has room for.
     """
     from dispatcher.main import serve  # noqa: PLC0415 - a role loads only its own packages
 
-    settings = _settings(config, {"dispatcher.only": only, "metrics_port": metrics_port})
+    if component is not None and only is not None:
+        raise click.UsageError("--only is the old name of --component; give one of them")
+    settings = _settings(
+        config, {"dispatcher.component": component, "dispatcher.only": only, "metrics_port": metrics_port}
+    )
     sys.exit(run_role("dispatcher", settings, lambda stop: serve(settings, stop)))
 
 

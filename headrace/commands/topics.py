@@ -16,9 +16,8 @@ from core.asyncapi import document
 from core.kafka.admin import Change, apply_topics, diff_topics
 from core.kafka.work_topics import apply_work, diff_work
 from core.schema_registry.register import lacking_schemas, register_schemas
-from core.settings.loader import load_settings
 from core.settings.models import Settings
-from headrace.options import config_option, reported, settings_here
+from headrace.options import config_option, load_here, reported, settings_here
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 
@@ -74,7 +73,7 @@ def asyncapi(config: Path | None) -> None:
     For code generators and catalogues. The ingress serves the same at /asyncapi.json, without the broker's address.
     """
     with reported():
-        settings = load_settings(config=config)
+        settings = load_here(config)
         click.echo(json.dumps(document(settings, bootstrap=settings.kafka.bootstrap), indent=2))
 
 

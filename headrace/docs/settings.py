@@ -20,7 +20,7 @@ ABOUT = {
     "webhooks": "Webhooks and their signatures.",
     "direct": "Tasks that producers write to Kafka themselves.",
     "storage": "The object store for large bodies.",
-    "uploads": "File uploads of the Dify-compatible API.",
+    "dify": "File uploads of the Dify-compatible API.",
     "batches": "Files and batches.",
     "local": "The local stack of `headrace up`.",
     "log": "Logs.",

@@ -36,7 +36,7 @@ async def create_once(
     """Return the batch of a key, which is created when there is none; raises IdempotencyConflict and Unavailable."""
     writer, directory = services.batch_writer, services.batches
     queue = await writer.queue(name, wanted.endpoint, owner)
-    now_ms, window_s = time.time_ns() // 1_000_000, services.settings.streams.idempotency_s
+    now_ms, window_s = time.time_ns() // 1_000_000, services.settings.streams.idempotency_window_s
     own, *others = (
         keyed_id(queue, owner, key, begin_s=begin_s, partitions=services.settings.kafka.partitions)
         for begin_s in begins(now_ms // 1000, window_s=window_s)

@@ -44,7 +44,7 @@ async def find_batch(services: Services, text: str, *, owner: str) -> Batch:
         raise _unknown(text) from None
     directory = services.batches
     batch = directory.get(text)
-    keyed = may_be_keyed(identity, window_s=services.settings.streams.idempotency_s)
+    keyed = may_be_keyed(identity, window_s=services.settings.streams.idempotency_window_s)
     if batch is None and (keyed or _young(identity, services)) and not directory.removed(text):
         _ = services.batch_writer  # without Kafka there is nothing to search
         batch = await directory.until(text, lambda _: True, seconds=OTHER_WAIT_S)

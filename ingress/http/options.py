@@ -32,8 +32,8 @@ DESCRIPTIONS = {
     START_TIMEOUT: "Seconds until a worker must have begun; else the task fails with `start_timeout`.",
     RUN_TIMEOUT: "Seconds that one call to the model server may take; a longer one is closed and tried again.",
     RETENTION: "Seconds that the result can be fetched, at most 604800.",
-    WAIT: "Seconds to hold the call, at most `ingress.hold_s`; then 504, and the task goes on. A stream has no such "
-    "bound unless this is given.",
+    WAIT: "Seconds to wait for the result, at most `ingress.blocking_timeout_s`; then 504, and the task continues. A "
+    "stream has no such bound unless this is given.",
     CALLBACK_URL: "Where the outcome of an async call is posted.",
     CALLBACK_EVENTS: "What is posted there, separated by commas: start, progress, completed, failed, cancelled, "
     "expired; the outcome alone unless given.",
@@ -106,7 +106,7 @@ def read_options(headers: Headers, *, hold_s: float) -> Options:
         callback_events=_names(headers, CALLBACK_EVENTS),
     )
     if options.wait_s > hold_s:
-        raise InvalidRequest(f"{WAIT} must be at most {hold_s:g} seconds (ingress.hold_s)", field=WAIT)
+        raise InvalidRequest(f"{WAIT} must be at most {hold_s:g} seconds (ingress.blocking_timeout_s)", field=WAIT)
     try:
         if options.queue is not None:
             check_queue(options.queue)

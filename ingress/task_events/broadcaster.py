@@ -46,7 +46,7 @@ class TaskEvents:
     @asynccontextmanager
     async def joined(self, reading: Reading) -> AsyncIterator[Feed]:
         """Give the feed of a task as long as the block lasts; raises Unavailable when the process is full or ends."""
-        most = self._services.settings.ingress.max_waiting
+        most = self._services.settings.ingress.max_blocking_requests
         if self._viewers >= most:
             raise Unavailable(f"{most} event streams are open already; try again", retry_after_s=FULL_RETRY_S)
         shared = self._shared.get(reading.id) or self._open(reading)

@@ -18,7 +18,7 @@ class Polls:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._limit = services.settings.ingress.max_waiting
+        self._limit = services.settings.ingress.max_blocking_requests
         self._held: set[asyncio.Task[Any]] = set()
         self._finding: dict[tuple[str, str], asyncio.Task[Reading]] = {}
         self._closing = False

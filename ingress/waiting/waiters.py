@@ -56,7 +56,7 @@ class Waiters:
     """The held requests of this process and the reader that serves them."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
-        self._limit = settings.ingress.max_waiting
+        self._limit = settings.ingress.max_blocking_requests
         self._results = settings.topic(topics.results(0))
         self._by_key: dict[bytes, Waiter] = {}
         self._followers: dict[bytes, Follower] = {}

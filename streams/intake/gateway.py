@@ -40,10 +40,10 @@ def believed_of(settings: Settings, tenants: Tenants | None = None) -> Believed:
     """Return what the settings allow direct producers."""
     direct = settings.direct
     tenants = tenants or Tenants(settings)
-    open_to_all = direct.owners is None and is_loopback(settings.ingress.host)
+    open_to_all = direct.allowed_tenants is None and is_loopback(settings.ingress.host)
     return Believed(
-        owner=direct.owner or None,
-        owners=None if open_to_all else frozenset(direct.owners or ()),
+        owner=direct.default_tenant or None,
+        owners=None if open_to_all else frozenset(direct.allowed_tenants or ()),
         tenants=tenants.known,
         callbacks=callback_policy(settings),
         reply_topics=tuple(direct.reply_topics),

@@ -80,7 +80,7 @@ def owner_of(task: Task, headers: Headers, believed: Believed) -> str | None:
     if ANY in allowed and not TENANT.fullmatch(wanted):
         raise Invalid(field, f"{field} must be 1 to 64 of a-z A-Z 0-9 _ . -")
     if ANY not in allowed and wanted not in allowed:
-        raise Invalid(field, f"records of this topic must not act for {wanted[:64]} (direct.owners)")
+        raise Invalid(field, f"records of this topic must not act for {wanted[:64]} (direct.allowed_tenants)")
     return wanted
 
 

@@ -41,7 +41,7 @@ def rules_of(settings: Settings) -> Rules:
         start_timeout_ms=streams.start_timeout_s * 1000,
         run_timeout_ms=streams.run_timeout_s * 1000,
         retention_ms=streams.result_retention_s * 1000,
-        idempotency_ms=streams.idempotency_s * 1000,
+        idempotency_ms=streams.idempotency_window_s * 1000,
         prices=settings.models,
     )
 

@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
     # What the model server answers is what the client gets.
     "streams.max_attempts": 1,
     "storage.sweep_s": 0.5,
-    "uploads.image_bytes": 100_000,
+    "dify.max_image_bytes": 100_000,
     "queues": QUEUES,
     "models": {"sim-instant": {"prompt_price": "0.001", "completion_price": "0.002"}},
     "kafka.partitions": 2,

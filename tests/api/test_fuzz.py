@@ -65,7 +65,7 @@ class Ingress:
 
     def __init__(self, folder: Path) -> None:
         self._runner = asyncio.Runner()
-        limits = IngressSettings(max_body_bytes=100_000, hold_s=0.05)
+        limits = IngressSettings(max_body_bytes=100_000, blocking_timeout_s=0.05)
         queues = {"default": QueueSettings(model="smollm2")}
         self._double = ingress_in_memory(Settings(data_dir=folder, ingress=limits, queues=queues))
         self.memory: Memory

@@ -163,7 +163,7 @@ def test_local_state_lies_on_a_volume_that_all_share(compose: dict[str, Any]) ->
 
 def test_every_role_gets_the_time_that_it_needs_to_stop(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    grace_s = load_settings(environ=headrace_variables(services["dispatcher"])).dispatcher.grace_s
+    grace_s = load_settings(environ=headrace_variables(services["dispatcher"])).dispatcher.shutdown_grace_s
     assert seconds(services["dispatcher"]["stop_grace_period"]) >= 2 * grace_s
     for name in ("kafka", *ROLES):
         assert seconds(services[name]["stop_grace_period"]) >= 20

@@ -84,7 +84,9 @@ async def test_usage_adds_up_under_kills(kafka: str, tmp_path: Path) -> None:
         async with scheduler_probe(settings) as probe:
             with (
                 running("streams", "--level", "online", env=env, log=tmp_path / "streams.log") as streams,
-                running("dispatcher", "--only", "inference", env=env, log=tmp_path / "dispatcher.log") as dispatcher,
+                running(
+                    "dispatcher", "--component", "inference", env=env, log=tmp_path / "dispatcher.log"
+                ) as dispatcher,
             ):
                 dice, accepted = random.Random(8), list[str]()
                 for number in range(TASKS):

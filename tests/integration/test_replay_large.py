@@ -20,7 +20,7 @@ async def test_ten_thousand_tasks_into_a_shadow_queue_and_compared(kafka: str, t
         originals = await site.write_past([site.new("whole", number) for number in range(MANY)])
         with (
             running("streams", "--level", "offline", env=site.env, log=tmp_path / "streams.log"),
-            running("dispatcher", "--only", "inference", env=site.env, log=tmp_path / "dispatcher.log"),
+            running("dispatcher", "--component", "inference", env=site.env, log=tmp_path / "dispatcher.log"),
         ):
             command = ("run", "--queue", "whole", "--queue-to", "whole-shadow", "--name", "whole", "--yes", "--json")
             assert (await site.run(*command)).json["written"] == MANY

@@ -15,7 +15,7 @@ from tests.support.memory_ingress import Memory
 URL = "/completion-messages"
 BODY = {"inputs": {"query": "Hello, world!"}, "response_mode": "blocking", "user": "abc-123"}
 DIFY: dict[str, Any] = {
-    "ingress": {"max_body_bytes": 20_000, "max_waiting": 2, "keep_alive_s": 0.05},
+    "ingress": {"max_body_bytes": 20_000, "max_blocking_requests": 2, "keep_alive_s": 0.05},
     "models": {"priced": {"prompt_price": 0.001, "completion_price": 0.002}},
     "queues": {
         "default": {"model": "m"},

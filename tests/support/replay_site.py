@@ -233,7 +233,7 @@ async def replay_site(kafka: str, folder: Path) -> AsyncIterator[ReplaySite]:
     async with Simulator() as simulator:
         settings, env = settings_for(
             kafka, folder, f"{folder.name}-{time.time_ns()}.", upstream__urls=[simulator.url],
-            ingress__port=free_port(), storage__inline_bytes=20_000, dispatcher__grace_s=1,
+            ingress__port=free_port(), storage__inline_bytes=20_000, dispatcher__shutdown_grace_s=1,
         )  # fmt: skip
         async with declared_topics(settings):
             site = ReplaySite(settings, env, simulator)

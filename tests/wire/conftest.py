@@ -13,7 +13,7 @@ from tests.support.memory_ingress import ingress_in_memory
 from tests.support.task_frames import Story
 
 USUAL = {
-    "ingress": {"max_body_bytes": 20_000, "max_waiting": 2, "keep_alive_s": 0.05},
+    "ingress": {"max_body_bytes": 20_000, "max_blocking_requests": 2, "keep_alive_s": 0.05},
     "storage": {"inline_bytes": 4_096},
 }
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from core.settings.models import Settings, UploadSettings
+from core.settings.models import DifySettings, Settings
 from core.storage.blobs import open_blobs
 from ingress.api.dify.form import receive
 from tests.support.bella import Double, answer
@@ -24,10 +24,10 @@ from tests.support.forms import EDGE, form_in_pieces
 from tests.support.memory_ingress import ingress_in_memory
 
 UPLOAD = "/files/upload"
-LIMITS = {"image_bytes": 1000, "audio_bytes": 2000, "video_bytes": 3000, "other_bytes": 4000}
+LIMITS = {"max_image_bytes": 1000, "max_audio_bytes": 2000, "max_video_bytes": 3000, "max_other_bytes": 4000}
 
 
-SETTINGS = DIFY | {"uploads": LIMITS}
+SETTINGS = DIFY | {"dify": LIMITS}
 
 
 def stored(folder: Path) -> list[str]:
@@ -223,6 +223,6 @@ async def test_any_cut_of_a_form_gives_the_same_file(
 ) -> None:
     body = FILE.replace(b"\r\n\r\nx\r\n", b"\r\n\r\n" + data + b"\r\n") + END
     blobs = open_blobs(Settings.model_validate({"storage": {"url": "memory:///"}}))
-    received = await receive(form_in_pieces(body, cuts), blobs=blobs, name="uploads/x", settings=UploadSettings())
+    received = await receive(form_in_pieces(body, cuts), blobs=blobs, name="uploads/x", settings=DifySettings())
     assert await blobs.get(received.blob) == data
     assert received.blob["size"] == len(data)

@@ -50,7 +50,7 @@ async def test_a_failed_task_keeps_its_answer_and_is_not_sent_again(
 
 
 async def test_a_wait_that_is_over_leaves_the_task_running(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, ingress=IngressSettings(hold_s=0.05))
+    settings = Settings(data_dir=tmp_path, ingress=IngressSettings(blocking_timeout_s=0.05))
     async with ingress_in_memory(settings) as (memory, client):
         response = await client.post(CHAT, content=BODY)
         found = error(response, 504)

@@ -77,7 +77,10 @@ async def test_silence_is_filled_with_comments_alone(tmp_path: Path, monkeypatch
 
 
 async def test_a_stream_that_moves_is_not_cut_at_the_longest_hold(tmp_path: Path) -> None:
-    async with ingress_in_memory(Settings(data_dir=tmp_path, ingress=IngressSettings(hold_s=0.02))) as (memory, client):
+    async with ingress_in_memory(Settings(data_dir=tmp_path, ingress=IngressSettings(blocking_timeout_s=0.02))) as (
+        memory,
+        client,
+    ):
 
         def tell(task: Task) -> list[Chunk | Result]:
             first, ended = telling(b"{}")(task)

@@ -23,10 +23,10 @@ DATA = {"model": "m", "messages": MESSAGES}
 
 
 SETTINGS = {
-    "ingress": {"queue_max_waiting": 2, "keep_alive_s": 0.05},
+    "ingress": {"default_max_depth": 2, "keep_alive_s": 0.05},
     "auth": {"requests_per_minute": 1_000},
     "storage": {"inline_bytes": 4_096},
-    "queues": {"default": {"model": "m"}, "wide": {"max_waiting": 0}, "narrow": {"max_waiting": 1}},
+    "queues": {"default": {"model": "m"}, "wide": {"max_depth": 0}, "narrow": {"max_depth": 1}},
 }
 
 

@@ -83,7 +83,7 @@ async def test_a_query_that_would_be_ignored_is_refused(story: Story, query: str
 
 async def test_many_viewers_share_one_reading(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     story.memory.services.waiters._limit = 1_000
-    story.memory.settings.ingress.__dict__["max_waiting"] = 1_000
+    story.memory.settings.ingress.__dict__["max_blocking_requests"] = 1_000
     passes = 0
     read_range = Memory.read_range
 

@@ -103,7 +103,7 @@ async def test_a_shutdown_answers_those_who_wait(ingress: Double) -> None:
 
 async def test_beyond_the_limit_a_look_does_not_wait(ingress: Double) -> None:
     task = await with_row(ingress, state="processing")
-    limit = ingress[0].settings.ingress.max_waiting
+    limit = ingress[0].settings.ingress.max_blocking_requests
     held = [asyncio.create_task(shown(ingress, task, prefer="wait=60")) for _ in range(limit)]
     await eventually_async(lambda: len(polls_of(ingress)) == limit, what="the held looks")
     response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 30)

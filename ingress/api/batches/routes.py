@@ -78,7 +78,7 @@ class BatchRoutes:
         services = self._services
         caller = services.keys.caller(request, scope="submit")
         services.limits.submit(caller, request.scope)
-        options = read_options(request.headers, hold_s=self._settings.ingress.hold_s)
+        options = read_options(request.headers, hold_s=self._settings.ingress.blocking_timeout_s)
         if options._replace(queue=None) != NONE:
             raise InvalidRequest(
                 f"of the X-Headrace headers only {QUEUE} and {DIALECT} go with a batch", field="headers"

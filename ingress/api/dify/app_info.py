@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.settings.models import QueueSettings, UploadSettings
+from core.settings.models import DifySettings, QueueSettings
 from ingress.api.dify.prompt import QUERY, variables
 
 OFF = {"enabled": False}
 MB = 1_048_576
 
 
-def parameters(queue: QueueSettings, uploads: UploadSettings) -> dict[str, Any]:
+def parameters(queue: QueueSettings, dify: DifySettings) -> dict[str, Any]:
     """List what the form of the application asks for, and what may be uploaded."""
     names = variables(queue.prompt) if queue.prompt is not None else [QUERY]
     form = [{"paragraph": {"label": n, "variable": n, "required": True, "default": ""}} for n in names or [QUERY]]
@@ -29,17 +29,17 @@ def parameters(queue: QueueSettings, uploads: UploadSettings) -> dict[str, Any]:
         "file_upload": {
             "image": {
                 "enabled": True,
-                "number_limits": uploads.per_request,
+                "number_limits": dify.max_files_per_request,
                 "detail": "high",
                 "transfer_methods": ["remote_url", "local_file"],
             }
         },
         "system_parameters": {
-            "file_size_limit": uploads.other_bytes // MB,
-            "image_file_size_limit": uploads.image_bytes // MB,
-            "audio_file_size_limit": uploads.audio_bytes // MB,
-            "video_file_size_limit": uploads.video_bytes // MB,
-            "workflow_file_upload_limit": uploads.per_request,
+            "file_size_limit": dify.max_other_bytes // MB,
+            "image_file_size_limit": dify.max_image_bytes // MB,
+            "audio_file_size_limit": dify.max_audio_bytes // MB,
+            "video_file_size_limit": dify.max_video_bytes // MB,
+            "workflow_file_upload_limit": dify.max_files_per_request,
         },
     }
 

@@ -46,9 +46,9 @@ class Completions:
         """Send the prompt to the model; answer with its text, at once or as it comes."""
         caller = self._services.keys.caller(request, "submit")
         settings = self._settings.ingress
-        options = read_options(request.headers, hold_s=settings.hold_s)
+        options = read_options(request.headers, hold_s=settings.blocking_timeout_s)
         body = await read_body(request, limit=settings.max_body_bytes, setting=BODY_SETTING)
-        most_files = self._settings.uploads.per_request
+        most_files = self._settings.dify.max_files_per_request
         ask = read_ask(body, most_files=most_files, require_user=settings.require_user)
         name = options.queue or settings.default_queue
         queue = self._settings.queues.get(name, QueueSettings())

@@ -1,7 +1,7 @@
 """Uploaded files: what is kept of them, and images as the model takes them.
 
 A file is two objects of the store, uploads/ID with its bytes and uploads/ID.json with whose it is; the second is
-written last, so a file is there as a whole or not at all. It can be named for `uploads.retention_s`.
+written last, so a file is there as a whole or not at all. It can be named for `dify.upload_retention_s`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Uploads:
     async def keep(self, request: Request, *, owner: str) -> Upload:
         """Store the file of a form; raises RequestError and Unavailable, and then keeps nothing."""
         file_id = str(uuid4())
-        settings = self._settings.uploads
+        settings = self._settings.dify
         received = await receive(request, blobs=self._blobs, name=PREFIX + file_id, settings=settings)
         try:
             upload: Upload = {
@@ -101,7 +101,7 @@ class Uploads:
             upload: Upload = orjson.loads(await self._blobs.read(f"{PREFIX}{name}.json"))
         except (ValueError, BlobMissing):
             return None
-        over = time.time() - upload["created_at"] >= self._settings.uploads.retention_s
+        over = time.time() - upload["created_at"] >= self._settings.dify.upload_retention_s
         return None if over else upload
 
     async def _data_url(self, upload: Upload) -> str:

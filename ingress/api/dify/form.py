@@ -11,7 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from core.errors import InvalidRequest
-from core.settings.models import UploadSettings
+from core.settings.models import DifySettings
 from core.storage.blobs import BlobStore
 from ingress.api.dify.errors import Refused
 from ingress.api.dify.media import Media
@@ -32,7 +32,7 @@ class Received(NamedTuple):
     user: str | None
 
 
-async def receive(request: Request, *, blobs: BlobStore, name: str, settings: UploadSettings) -> Received:
+async def receive(request: Request, *, blobs: BlobStore, name: str, settings: DifySettings) -> Received:
     """Store the file of a form under a name; raises RequestError, Unavailable, ClientDisconnect, then storing none."""
     boundary = _boundary(request)
     form = _Form(settings)
@@ -62,10 +62,10 @@ async def receive(request: Request, *, blobs: BlobStore, name: str, settings: Up
 class _Form:
     """What the parser's callbacks collect."""
 
-    def __init__(self, settings: UploadSettings) -> None:
+    def __init__(self, settings: DifySettings) -> None:
         self._settings = settings
         self.most_bytes = MARGIN_BYTES + max(
-            settings.image_bytes, settings.audio_bytes, settings.video_bytes, settings.other_bytes
+            settings.max_image_bytes, settings.max_audio_bytes, settings.max_video_bytes, settings.max_other_bytes
         )
         self.media: Media | None = None
         self.ended = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from core.settings.models import UploadSettings
+from core.settings.models import DifySettings
 from ingress.api.dify.errors import Refused
 
 Kind = Literal["image", "audio", "video", "document"]
@@ -57,13 +57,13 @@ class Media:
         self.extension = given
         self.mime_type = TYPES[found][given]
 
-    def limit(self, settings: UploadSettings) -> int:
+    def limit(self, settings: DifySettings) -> int:
         """Return the largest size, bytes."""
         return {
-            "image": settings.image_bytes,
-            "audio": settings.audio_bytes,
-            "video": settings.video_bytes,
-            "document": settings.other_bytes,
+            "image": settings.max_image_bytes,
+            "audio": settings.max_audio_bytes,
+            "video": settings.max_video_bytes,
+            "document": settings.max_other_bytes,
         }[self.kind]
 
 

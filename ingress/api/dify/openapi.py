@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.settings.models import QueueSettings, UploadSettings
+from core.settings.models import DifySettings, QueueSettings
 from ingress.api.dify.app_info import info, meta, parameters
 from ingress.api.openapi_parts import IDEMPOTENCY, header
 from ingress.http.options import DESCRIPTIONS, QUEUE, RETENTION, RUN_TIMEOUT, START_TIMEOUT, TIMEOUT
@@ -88,7 +88,7 @@ def paths() -> dict[str, Any]:
         "/completion-messages/{task_id}/stop": {"post": _stop()},
         "/files/upload": {"post": _upload()},
         "/messages/{message_id}/feedbacks": {"post": _feedback()},
-        "/parameters": {"get": _told("Inputs and limits of a queue", parameters(QueueSettings(), UploadSettings()))},
+        "/parameters": {"get": _told("Inputs and limits of a queue", parameters(QueueSettings(), DifySettings()))},
         "/info": {"get": _told("Name of a queue's application", info("default"))},
         "/meta": {"get": _told("Tools of a queue's application: none", meta())},
     }
@@ -179,7 +179,7 @@ def _upload() -> dict[str, Any]:
     form = {"multipart/form-data": {"schema": {"type": "object", "required": ["file"], "properties": fields}}}
     return {
         "summary": "Upload a file for completion-messages",
-        "description": "Only the same user may name it, for `uploads.retention_s`. Limits by kind: `uploads.*_bytes`.",
+        "description": "Only the same user may name it, for `dify.upload_retention_s`. Limits: `dify.max_*_bytes`.",
         "requestBody": {"required": True, "content": form},
         "responses": {"201": _ok(FILE), **_errors(400, 401, 403, 413, 415, 503)},
     }

@@ -88,7 +88,7 @@ def _images(value: object, *, most: int) -> list[Image]:
     if not isinstance(value, list):
         raise InvalidRequest("files must be an array", field="files")
     if len(value) > most:
-        raise Refused(f"at most {most} files (uploads.per_request)", code="too_many_files", field="files")
+        raise Refused(f"at most {most} files (dify.max_files_per_request)", code="too_many_files", field="files")
     return [_image(item, f"files[{number}]") for number, item in enumerate(value)]
 
 

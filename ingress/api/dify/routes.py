@@ -106,7 +106,7 @@ class DifyRoutes:
     async def parameters(self, request: Request) -> Response:
         """Tell what the application of a queue asks for."""
         queue = self._settings.queues.get(self._queue(request), QueueSettings())
-        return Response(orjson.dumps(app_info.parameters(queue, self._settings.uploads)), media_type=JSON)
+        return Response(orjson.dumps(app_info.parameters(queue, self._settings.dify)), media_type=JSON)
 
     async def info(self, request: Request) -> Response:
         """Name the application of a queue."""
@@ -120,5 +120,5 @@ class DifyRoutes:
     def _queue(self, request: Request) -> str:
         """Return the queue whose application is asked for."""
         self._services.keys.caller(request, "read")
-        options = read_options(request.headers, hold_s=self._settings.ingress.hold_s)
+        options = read_options(request.headers, hold_s=self._settings.ingress.blocking_timeout_s)
         return options.queue or self._settings.ingress.default_queue

@@ -24,7 +24,7 @@ class Calls:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._door = Door(services)
-        self._hold_s = services.settings.ingress.hold_s
+        self._hold_s = services.settings.ingress.blocking_timeout_s
 
     def check(self, request: Request) -> None:
         """Refuse wrong headers before a body is read; raises InvalidRequest."""

@@ -33,7 +33,7 @@ LIMITS = {
     "streams__retry_base_s": 0.2,
     "streams__retry_max_s": 1,
     "dispatcher__heartbeat_s": 0.5,
-    "dispatcher__grace_s": 3,
+    "dispatcher__shutdown_grace_s": 3,
 }
 """Short times, so that a campaign meets every time-out often; longer ones change how long a recovery takes, not what
 is lost."""

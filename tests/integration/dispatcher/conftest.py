@@ -48,10 +48,10 @@ def changes(upstream: HeldUpstream) -> dict[str, object]:
     """Return the settings that are not as usual; a module that wants others overrides this."""
     return {
         "upstream__urls": [upstream.url],
-        "dispatcher__grace_s": 1,
+        "dispatcher__shutdown_grace_s": 1,
         "dispatcher__heartbeat_s": 0.5,
         "dispatcher__commit_interval_s": 0.2,
-        "dispatcher__only": "inference",
+        "dispatcher__component": "inference",
     }
 
 
@@ -83,7 +83,7 @@ async def probe(settings: Settings) -> AsyncIterator[DispatcherProbe]:
 @pytest.fixture(scope="module")
 async def dispatcher(probe: DispatcherProbe, settings: Settings) -> AsyncIterator[Dispatcher]:
     """Run the dispatcher that the tests of a module share."""
-    if settings.dispatcher.only == "inference":
+    if settings.dispatcher.component == "inference":
         await probe.use_queue()
     async with dispatching(settings) as made:
         yield made

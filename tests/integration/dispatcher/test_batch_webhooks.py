@@ -28,8 +28,8 @@ _serials = itertools.count()
 def changes() -> dict[str, object]:
     """Try again soon."""
     return {
-        "dispatcher__only": "webhooks",
-        "dispatcher__grace_s": 1,
+        "dispatcher__component": "webhooks",
+        "dispatcher__shutdown_grace_s": 1,
         "dispatcher__commit_interval_s": 0.2,
         "webhooks__retry_delays": [0.05, 0.05],
     }

@@ -33,7 +33,7 @@ def changes(changes: dict[str, object]) -> dict[str, object]:
     """Have enough slots for all lines that may be out."""
     return {
         **changes,
-        "dispatcher__only": "all",
+        "dispatcher__component": "all",
         "dispatcher__concurrency": 512,
         "streams__session_timeout_s": 6,
         "streams__lease_s": 8,
@@ -48,7 +48,9 @@ async def bench(settings: Settings, env: dict[str, str], folder: Path) -> AsyncI
     async with batch_probe(settings) as made, AsyncExitStack() as stack:
         stack.enter_context(running("streams", "--level", "offline", env=env, log=folder / "streams.log"))
         for only in ("inference", "batches"):
-            part = settings.model_copy(update={"dispatcher": settings.dispatcher.model_copy(update={"only": only})})
+            part = settings.model_copy(
+                update={"dispatcher": settings.dispatcher.model_copy(update={"component": only})}
+            )
             await stack.enter_async_context(dispatching(part))
         yield made
 
@@ -127,7 +129,7 @@ async def test_a_frozen_writer_is_not_heard_any_more(
     bench: BatchProbe, settings: Settings, env: dict[str, str], folder: Path
 ) -> None:
     total = 800
-    with running("dispatcher", "--only", "batches", env=env, log=folder / "frozen.log") as role:
+    with running("dispatcher", "--component", "batches", env=env, log=folder / "frozen.log") as role:
         batch = await bench.create(input_of(total, latency_ms=300), home=await home_of(settings, role.pid))
         await eventually_async(lambda: bench.count(batch) >= 150, within_s=120, what="150 ends")
         role.send(signal.SIGSTOP)

@@ -87,7 +87,7 @@ async def test_a_stop_finishes_what_it_can_and_gives_the_rest_back(
 ) -> None:
     known = {*probe.heartbeats}
     # The machine may stand still for a part of the grace.
-    slow = settings.model_copy(update={"dispatcher": settings.dispatcher.model_copy(update={"grace_s": 7})})
+    slow = settings.model_copy(update={"dispatcher": settings.dispatcher.model_copy(update={"shutdown_grace_s": 7})})
     async with dispatching(slow) as dispatcher:
         worker = await probe.new_worker(known)
         short = await probe.submit(sim=HELD)

@@ -21,8 +21,8 @@ LONG_S = 3_600
 def changes() -> dict[str, object]:
     """Try again soon."""
     return {
-        "dispatcher__only": "webhooks",
-        "dispatcher__grace_s": 1,
+        "dispatcher__component": "webhooks",
+        "dispatcher__shutdown_grace_s": 1,
         "dispatcher__commit_interval_s": 0.2,
         "webhooks__retry_delays": [0.1, 0.1],
     }

@@ -35,8 +35,8 @@ pytestmark = pytest.mark.usefixtures("dispatcher")
 def changes() -> dict[str, object]:
     """Sign with several keys, try again soon, and post small bodies only."""
     return {
-        "dispatcher__only": "webhooks",
-        "dispatcher__grace_s": 1,
+        "dispatcher__component": "webhooks",
+        "dispatcher__shutdown_grace_s": 1,
         "dispatcher__commit_interval_s": 0.2,
         "webhooks__retry_delays": [0.1, 0.1],
         "webhooks__secret": [NEW, OLD, f"whsk_{base64.b64encode(SEED).decode()}"],

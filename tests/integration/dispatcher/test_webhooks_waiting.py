@@ -21,8 +21,8 @@ from tests.support.webhook_probe import RESULTS
 def changes() -> dict[str, object]:
     """Have a failed delivery wait for longer than the test."""
     return {
-        "dispatcher__only": "webhooks",
-        "dispatcher__grace_s": 1,
+        "dispatcher__component": "webhooks",
+        "dispatcher__shutdown_grace_s": 1,
         "dispatcher__commit_interval_s": 0.2,
         "webhooks__retry_delays": [300],
     }

@@ -21,7 +21,7 @@ from tests.support.records import queue
 def test_what_was_set_goes_before_the_file_and_that_before_the_usual(
     own: int | None, listed: int | None, usual: int, limit: int
 ) -> None:
-    given = {"ingress": {"queue_max_waiting": usual}, "queues": {"q": {"max_waiting": listed}}}
+    given = {"ingress": {"default_max_depth": usual}, "queues": {"q": {"max_depth": listed}}}
     settings = Settings.model_validate(given)
     assert limit_of(settings, "q", queue("q", max_waiting=own)) == limit
     assert limit_of(settings, "other", None) == usual

@@ -24,7 +24,7 @@ WINDOW = 50
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path, Settings.model_validate({"batches": {"window": WINDOW, "max_lines": 1_000}}))
+    return Stage(tmp_path, Settings.model_validate({"batches": {"max_in_flight": WINDOW, "max_lines": 1_000}}))
 
 
 @asynccontextmanager

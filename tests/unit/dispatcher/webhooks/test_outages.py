@@ -130,7 +130,7 @@ async def test_a_410_ends_what_waits_for_the_same_url_of_the_same_tenant(
     assert receiver.got[same["task_id"]] == []
     await bench.run()
     assert [len(receiver.got[each["task_id"]]) for each in (waits, other)] == [2, 2]
-    bench.now_ms += bench.settings.webhooks.disable_s * 1000 + 1
+    bench.now_ms += bench.settings.webhooks.gone_ttl_s * 1000 + 1
     again = bench.new(f"{receiver.root}/410", owner="a")
     await bench.courier.deliver(again)
     assert len(receiver.got[again["task_id"]]) == 1, "the mark has an end"

@@ -62,7 +62,7 @@ class Rows(FoldDouble):
 
 
 def limited(**direct: Any) -> Door:
-    owners: dict[str, Any] = {"owners": ["*"], "owner": OWNER}
+    owners: dict[str, Any] = {"allowed_tenants": ["*"], "default_tenant": OWNER}
     return intake(QueueRegistry("chat"), direct={**owners, "tasks_per_minute": LIMIT, **direct})
 
 

@@ -63,10 +63,10 @@ def test_beyond_loopback_nobody_is_named_unless_the_settings_say_so() -> None:
     closed = believed_of(settings(**outside))
     [first, _] = sorted(closed.tenants())
     assert [owner(closed), owner(closed, first)] == [None, "!x-owner"]
-    listed = believed_of(settings(**outside, direct={"owner": "shop", "owners": [first]}))
+    listed = believed_of(settings(**outside, direct={"default_tenant": "shop", "allowed_tenants": [first]}))
     assert [owner(listed), owner(listed, "shop"), owner(listed, first)] == ["shop", "shop", first]
     assert owner(listed, "other") == "!x-owner"
-    open_ = believed_of(settings(**outside, direct={"owners": ["*"]}))
+    open_ = believed_of(settings(**outside, direct={"allowed_tenants": ["*"]}))
     assert [owner(open_, "anybody"), owner(open_, "no name!"), owner(open_, "x" * 65)] == [
         "anybody",
         "!x-owner",
