@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := requirements/server.lock requirements/local.lock requirements/dev.lock
 STAMP := $(VENV)/.complete
+DOCS_VENV := .venv-docs
 # Tests mostly wait, for Kafka and for each other's processes: more of them than cores keep the cores busy.
 WORKERS ?= 4
 # Compiled modules are kept, whatever the environment says: or every process that a test starts compiles ours anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick test-one test-fault test-batch test-mutations bench lint lock clean
+.PHONY: help setup run test test-quick test-one test-fault test-batch test-mutations bench docs lint lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,14 @@ test-mutations: setup ## Take out one protection after the other and see that a 
 bench: setup ## The figures of the README, measured on this machine
 	$(BIN)/python -m bench $(ARGS)
 
+docs: $(DOCS_VENV)/.complete ## The documentation as a site in build/site; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build
+
+$(DOCS_VENV)/.complete: requirements/docs.lock
+	@test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps -r requirements/docs.lock
+	@touch $@
+
 lint: setup ## Style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,4 +73,4 @@ lock: ## Compile the lock files anew (needs uv)
 	sh requirements/lock.sh
 
 clean: ## Remove the virtual environment and the local data
-	rm -rf $(VENV) .headrace build *.egg-info
+	rm -rf $(VENV) $(DOCS_VENV) .headrace build *.egg-info

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--queue", default="demo", help="queue of the tasks (default: %(default)s)")
     parser.add_argument("--model", default="smollm2", help="name of the model (default: %(default)s)")
     parser.add_argument("--trace-id", default="example", help="reference that results repeat (default: %(default)s)")
-    parser.add_argument("--tenant", help="tenant of the tasks, where direct.owners allows it")
+    parser.add_argument("--tenant", help="tenant of the tasks, where direct.allowed_tenants allows it")
     asyncio.run(produce(parser.parse_args()))
 
 

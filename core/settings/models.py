@@ -1,7 +1,7 @@
 """The settings of every role: defaults < headrace.toml < HEADRACE_* environment < flags.
 
-Each field names its unit, its range and its effect; `headrace config print` shows the effective values, and the tables of
-docs/reference/settings.md are generated from here. Sections are one level deep, so `webhooks.allow_private` is
+Each field names its unit, its range and its effect. `headrace config print` shows the effective values, and the tables
+of docs/reference/settings.md are generated from here. Sections are one level deep, so `webhooks.allow_private` is
 HEADRACE_WEBHOOKS_ALLOW_PRIVATE.
 """
 
