@@ -1,52 +1,79 @@
-"""What a dispatcher counts."""
+"""Metrics of the dispatcher."""
 
 from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from core.observability.metrics import labelled
+from core.observability.metrics import OldName, labelled
 from schemas.records import Outcome, Work
 from schemas.topics import LEVELS
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
-RUNNING = Gauge("headrace_calls_running", "Upstream calls under way.", ["level"])
-TAKEN = Counter("headrace_work_taken", "Work records taken.", ["level"])
-REPEATS = Counter("headrace_work_repeats", "Work records that had been taken before, and were skipped.")
-POISON = Counter("headrace_work_poison", "Work records that nobody can work with.")
-OUTCOMES = Counter("headrace_outcomes", "Attempts that ended, by error code.", ["level", "code"])
-CALL_SECONDS = Histogram("headrace_call_seconds", "Seconds from start to end of an attempt.", buckets=SECONDS)
+RUNNING = Gauge("headrace_calls_running", "Upstream calls in progress.", ["level"])
+TAKEN = Counter("headrace_work_received_total", "Work records received.", ["level"])
+REPEATS = Counter("headrace_work_duplicates_total", "Work records that had been received before, and were skipped.")
+POISON = Counter("headrace_work_invalid_total", "Work records that cannot be processed.")
+OUTCOMES = Counter("headrace_outcomes_total", "Finished attempts, by error code.", ["level", "code"])
+CALL_SECONDS = Histogram("headrace_call_seconds", "Duration of an attempt, seconds.", buckets=SECONDS)
 FIRST_TOKEN_SECONDS = Histogram(
     "headrace_first_token_seconds",
-    "From the start of a stream's attempt to its first piece.",
+    "From the start of a streaming attempt to its first chunk, seconds.",
     ["level"],
     buckets=SECONDS,
 )
-TOKENS = Counter("headrace_tokens", "Tokens that upstreams counted, of every attempt.", ["level", "kind"])
-CANCELLED = Counter("headrace_calls_cancelled", "Calls closed because their task was cancelled or timed out.")
-RELEASED = Counter("headrace_work_released", "Work given back at a graceful stop or a pause.")
-CLAIMED = Counter("headrace_work_claimed", "Claims written.")
-COMMIT_FAILURES = Counter("headrace_commit_failures", "Offset commits that did not succeed.")
-CHUNKS = Counter("headrace_chunks", "Chunk records written.")
-CHUNKS_LOST = Counter("headrace_chunks_lost", "Chunk records that Kafka did not take; readers use the result instead.")
-OUTBOX = Gauge("headrace_outbox", "Events that wait for Kafka.")
-UPSTREAMS_UP = Gauge("headrace_upstreams_up", "Upstreams that answer.")
-LANES = Gauge("headrace_lanes", "Lanes that are read.")
-DELIVERIES = Counter("headrace_webhook_deliveries", "Callbacks by what became of them.", ["outcome"])
-DELIVERY_SECONDS = Histogram("headrace_webhook_seconds", "Seconds of one callback attempt.", buckets=SECONDS)
-WEBHOOK_ATTEMPTS = Counter("headrace_webhook_attempts", "Callback attempts by what they came to.", ["verdict"])
-WEBHOOK_FAILURES = Counter("headrace_webhook_failures", "Callback attempts that failed, by reason.", ["reason"])
-WEBHOOK_PARKED = Counter("headrace_webhook_parked", "Callbacks put off because their host was closed or crowded.")
-WEBHOOK_PENDING = Gauge(
-    "headrace_webhook_pending", "Callbacks not delivered yet: in hand, or in the retry partitions of this process."
+TOKENS = Counter("headrace_tokens_total", "Tokens reported by upstreams, all attempts included.", ["level", "kind"])
+CANCELLED = Counter("headrace_calls_cancelled_total", "Calls aborted because their task was cancelled or timed out.")
+RELEASED = Counter("headrace_work_returned_total", "Work records returned at a graceful stop or a pause.")
+CLAIMED = Counter("headrace_work_claimed_total", "Claims written.")
+COMMIT_FAILURES = Counter("headrace_commit_failures_total", "Failed offset commits.")
+CHUNKS = Counter("headrace_chunks_total", "Chunk records written.")
+CHUNKS_LOST = Counter(
+    "headrace_chunks_lost_total", "Chunk records that could not be written; readers use the result instead."
 )
-WEBHOOK_OLDEST = Gauge("headrace_webhook_oldest_seconds", "Age of the oldest of headrace_webhook_pending, within 5 s.")
-WEBHOOK_CLOSED = Gauge("headrace_webhook_hosts_closed", "Hosts that are not called for a while.")
+OUTBOX = Gauge("headrace_outbox_records", "Event records waiting to be written to Kafka.")
+UPSTREAMS_UP = Gauge("headrace_upstreams_up", "Upstreams that respond.")
+LANES = Gauge("headrace_queue_consumers", "Queues and levels that are consumed.")
+DELIVERIES = Counter("headrace_webhook_deliveries_total", "Finished webhook deliveries, by outcome.", ["outcome"])
+DELIVERY_SECONDS = Histogram("headrace_webhook_seconds", "Duration of one delivery attempt, seconds.", buckets=SECONDS)
+WEBHOOK_ATTEMPTS = Counter(
+    "headrace_webhook_delivery_attempts_total", "Delivery attempts, by how they were handled.", ["disposition"]
+)
+WEBHOOK_FAILURES = Counter("headrace_webhook_failures_total", "Failed delivery attempts, by reason.", ["reason"])
+WEBHOOK_PARKED = Counter(
+    "headrace_webhook_deferred_total",
+    "Deliveries deferred because their host's circuit is open or its slots are in use.",
+)
+WEBHOOK_PENDING = Gauge(
+    "headrace_webhook_pending", "Pending deliveries: in flight, or in the retry partitions of this process."
+)
+WEBHOOK_OLDEST = Gauge(
+    "headrace_webhook_oldest_pending_age_seconds", "Age of the oldest of headrace_webhook_pending, within 5 s."
+)
+WEBHOOK_CLOSED = Gauge("headrace_webhook_circuits_open", "Hosts whose circuit is open: they get no deliveries for now.")
 WEBHOOK_DISABLED = Gauge("headrace_webhook_urls_disabled", "URLs that have answered 410.")
-BATCH_LINES_FED = Counter("headrace_batch_lines_fed", "Lines of batches made tasks, repeats included.")
-BATCH_LINES_WRITTEN = Counter("headrace_batch_lines_written", "Lines written into pieces of output and error files.")
-BATCH_PIECES_DROPPED = Counter("headrace_batch_pieces_dropped", "Pieces that another writer was ahead of.")
-BATCHES_OPEN = Gauge("headrace_batches_open", "Batches that have not ended, of the partitions of this process.")
+BATCH_LINES_FED = Counter("headrace_batch_lines_submitted_total", "Batch lines submitted as tasks, repeats included.")
+BATCH_LINES_WRITTEN = Counter("headrace_batch_lines_written_total", "Lines written to output and error segments.")
+BATCH_PIECES_DROPPED = Counter(
+    "headrace_batch_segments_discarded_total", "Segments discarded because another writer was ahead."
+)
+BATCHES_OPEN = Gauge("headrace_batches_open", "Unfinished batches in the partitions of this process.")
+
+for _metric, _old in (
+    (TAKEN, "headrace_work_taken"),
+    (REPEATS, "headrace_work_repeats"),
+    (POISON, "headrace_work_poison"),
+    (RELEASED, "headrace_work_released"),
+    (OUTBOX, "headrace_outbox"),
+    (LANES, "headrace_lanes"),
+    (WEBHOOK_PARKED, "headrace_webhook_parked"),
+    (WEBHOOK_CLOSED, "headrace_webhook_hosts_closed"),
+    (WEBHOOK_OLDEST, "headrace_webhook_oldest_seconds"),
+    (BATCH_LINES_FED, "headrace_batch_lines_fed"),
+    (BATCH_PIECES_DROPPED, "headrace_batch_pieces_dropped"),
+):
+    OldName(_metric, _old)
+OldName(WEBHOOK_ATTEMPTS, "headrace_webhook_attempts", labels={"disposition": "verdict"})
 
 
 def answered(work: Work, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""What /metrics tells; one registry per application, so that tests may run several in one process."""
+"""Metrics of the ingress; one registry per application, so that tests can run several in one process."""
 
 from __future__ import annotations
 
@@ -7,34 +7,37 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 
+from core.observability.metrics import OldName
 from schemas.ids import MODE_LETTERS
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """The counters of one ingress."""
+    """The metrics of one ingress."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self.accepted = Counter(
-            "headrace_ingress_accepted", "Tasks acknowledged by Kafka.", ("level", "mode"), registry=self.registry
+            "headrace_ingress_accepted_total", "Tasks acknowledged by Kafka.", ("level", "mode"), registry=self.registry
         )
         self.answers = Counter(
-            "headrace_ingress_answers", "Answers sent.", ("route", "mode", "status"), registry=self.registry
+            "headrace_ingress_responses_total", "Responses sent.", ("route", "mode", "status"), registry=self.registry
         )
         self.put_seconds = Histogram(
-            "headrace_ingress_put_seconds",
-            "From the read body to Kafka's acknowledgement.",
+            "headrace_ingress_submit_seconds",
+            "From the received body to Kafka's acknowledgement, seconds.",
             buckets=SECONDS,
             registry=self.registry,
         )
         self.full = Counter(
-            "headrace_ingress_queue_full", "Tasks refused because enough of their queue waited.", ("level",),
+            "headrace_ingress_queue_full_total", "Tasks refused because their queue was full.", ("level",),
             registry=self.registry,
         )  # fmt: skip
+        OldName(self.answers, "headrace_ingress_answers", registry=self.registry)
+        OldName(self.put_seconds, "headrace_ingress_put_seconds", registry=self.registry)
         # Looked up once: labels() costs more than the increment.
         self.accepted_by = {
             (level, letter): self.accepted.labels("offline" if level else "online", mode)
@@ -47,24 +50,30 @@ class Metrics:
         self.full.labels("offline" if level else "online").inc()
 
     def watch_waiting(self, waiting: Callable[[], int]) -> None:
-        """Show how many requests are held."""
-        gauge = Gauge("headrace_ingress_waiting", "Blocking and streaming requests held.", registry=self.registry)
+        """Expose the number of open blocking and streaming requests."""
+        gauge = Gauge(
+            "headrace_ingress_blocking_requests", "Open blocking and streaming requests.", registry=self.registry
+        )
+        OldName(gauge, "headrace_ingress_waiting", registry=self.registry)
         gauge.set_function(waiting)
 
     def watch_polls(self, held: Callable[[], int]) -> None:
-        """Show how many looks wait for the end of their task."""
-        gauge = Gauge("headrace_ingress_polls", "Looks held until their task ends.", registry=self.registry)
+        """Expose the number of open long polls."""
+        gauge = Gauge("headrace_ingress_long_polls", "Open long polls.", registry=self.registry)
+        OldName(gauge, "headrace_ingress_polls", registry=self.registry)
         gauge.set_function(held)
 
     def watch_tail(self, tail: str, read_at: Callable[[], float | None]) -> None:
-        """Show how long ago a reader last handled a record; the topic may simply be quiet."""
+        """Expose the seconds since a follower handled a record; the topic may simply have no traffic."""
         if not hasattr(self, "_tails"):
             self._tails = Gauge(
-                "headrace_ingress_tail_age_seconds",
-                "Seconds since a reader last handled a record; NaN before the first.",
-                ("tail",),
+                "headrace_ingress_follower_idle_seconds",
+                "Seconds since the last record of a followed topic; NaN before the first.",
+                ("topic",),
                 registry=self.registry,
             )
+            old = "headrace_ingress_tail_age_seconds"
+            OldName(self._tails, old, labels={"topic": "tail"}, registry=self.registry)
 
         def age() -> float:
             at = read_at()

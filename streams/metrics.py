@@ -1,4 +1,4 @@
-"""What the schedulers count; seconds and totals, no tenant labels."""
+"""Metrics of the schedulers, without tenant labels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800,
 
 STATES = Counter("headrace_task_states_total", "Tasks that entered a state.", ["level", "state"])
 BATCH_STATES = Counter("headrace_batch_states_total", "Batches that entered a state.", ["state"])
-NOTES = Counter("headrace_scheduler_dropped_total", "Events that changed nothing, by reason.", ["level", "reason"])
+NOTES = Counter("headrace_scheduler_dropped_total", "Events without an effect, by reason.", ["level", "reason"])
 BATCH_SECONDS = Histogram(
     "headrace_scheduler_batch_seconds",
-    "From taking a batch to its acknowledgement.",
+    "From receiving a batch to its acknowledgement, seconds.",
     ["level"],
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
 )
@@ -24,22 +24,25 @@ BATCH_RECORDS = Histogram(
     "headrace_scheduler_batch_records", "Records per batch.", ["level"], buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500)
 )
 PARTITIONS = Gauge("headrace_scheduler_partitions", "Partitions owned.", ["level"])
-WORKERS = Gauge("headrace_scheduler_workers", "Live workers heard.", ["level"])
+WORKERS = Gauge("headrace_scheduler_workers", "Live workers by heartbeat.", ["level"])
 BODIES_DELETED = Counter("headrace_bodies_deleted_total", "Stored bodies deleted after their retention.", ["level"])
 QUEUE_SECONDS = Histogram(
     "headrace_task_queue_seconds",
-    "From a task's acceptance to its first start, noted at its end.",
+    "From a task's acceptance to its first start, seconds; recorded at its end.",
     ["level"],
     buckets=SECONDS,
 )
 RUN_SECONDS = Histogram(
     "headrace_task_run_seconds",
-    "From a task's first start to its end, further attempts and their waits included.",
+    "From a task's first start to its end, seconds; retries and their delays included.",
     ["level"],
     buckets=SECONDS,
 )
 TASK_SECONDS = Histogram(
-    "headrace_task_seconds", "From a task's acceptance to its end, however it ended.", ["level"], buckets=SECONDS
+    "headrace_task_seconds",
+    "From a task's acceptance to its end, seconds; whatever its final state.",
+    ["level"],
+    buckets=SECONDS,
 )
 
 

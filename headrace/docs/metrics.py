@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
 
+from core.observability.metrics import DEPRECATED
 from headrace.docs.markdown import table
 
 PREFIX = "headrace_"
@@ -20,7 +22,7 @@ def metrics_table() -> str:
     ingress.watch_waiting(int)
     ingress.watch_polls(int)
     ingress.watch_tail("answers", float)
-    found = [("ingress", family) for family in ingress.registry.collect() if family.name.startswith(PREFIX)]
+    found = [("ingress", family) for family in ingress.registry.collect() if _is_current(family)]
     for role, module in (("streams", streams), ("dispatcher", dispatcher)):
         collectors = [one for one in vars(module).values() if isinstance(one, MetricWrapperBase)]
         found += [(role, family) for one in collectors for family in one.collect()]
@@ -29,3 +31,8 @@ def metrics_table() -> str:
         for role, family in found
     )
     return table(["metric", "type", "role", "meaning"], rows)
+
+
+def _is_current(family: Metric) -> bool:
+    """Tell metrics of Headrace from those of the client library and from deprecated names."""
+    return family.name.startswith(PREFIX) and not family.documentation.startswith(DEPRECATED)

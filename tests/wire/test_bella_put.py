@@ -234,5 +234,5 @@ async def test_probes_need_no_key(ingress: Double) -> None:
     await client.post(PUT, json=BODY, headers=HEADERS)
     text = (await client.get("/metrics", headers=nobody)).text
     assert 'headrace_ingress_accepted_total{level="online",mode="callback"} 1.0' in text
-    assert "headrace_ingress_put_seconds_count 1.0" in text
-    assert "headrace_ingress_waiting 0.0" in text
+    assert "headrace_ingress_submit_seconds_count 1.0" in text
+    assert "headrace_ingress_blocking_requests 0.0" in text

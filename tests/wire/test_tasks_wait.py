@@ -30,7 +30,7 @@ async def test_a_wait_ends_with_the_task(ingress: Double) -> None:
     looking = asyncio.create_task(shown(ingress, task, prefer="respond-async, wait=30"))
     polls = polls_of(ingress)
     await eventually_async(lambda: len(polls) == 1, what="the held look")
-    assert b"\nheadrace_ingress_polls 1.0\n" in (await ingress[1].get("/metrics")).content
+    assert b"\nheadrace_ingress_long_polls 1.0\n" in (await ingress[1].get("/metrics")).content
     ingress[0].rows[(task["id"] or "").encode()]["state"] = "cancelled"
     response = await asyncio.wait_for(looking, 20)
     assert response.json()["status"] == "cancelled"
