@@ -1,4 +1,4 @@
-"""Every setting with its environment variable, described for the README's table, for --help and for error messages."""
+"""Every setting with its environment variable, described for the reference page, for --help and for error messages."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The settings of every role: defaults < headrace.toml < HEADRACE_* environment < flags.
 
-Each field names its unit, its range and its effect; `headrace config print` shows the effective values and the README's
-table is made from here. Sections are one level deep, so `webhooks.allow_private` is HEADRACE_WEBHOOKS_ALLOW_PRIVATE.
+Each field names its unit, its range and its effect. `headrace config print` shows the effective values, and the tables
+of docs/reference/settings.md are generated from here. Sections are one level deep, so `webhooks.allow_private` is
+HEADRACE_WEBHOOKS_ALLOW_PRIVATE.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ PREFIX = "headrace_"
 def metrics_table() -> str:
     """List the metrics of each role with their type and help text."""
     # Imported here, because each role's module registers its counters for the whole process.
+    from core.kafka import fetching  # noqa: PLC0415
     from dispatcher import metrics as dispatcher  # noqa: PLC0415
     from ingress.metrics import Metrics  # noqa: PLC0415
     from streams import metrics as streams  # noqa: PLC0415
@@ -23,7 +24,7 @@ def metrics_table() -> str:
     ingress.watch_polls(int)
     ingress.watch_tail("answers", float)
     found = [("ingress", family) for family in ingress.registry.collect() if _is_current(family)]
-    for role, module in (("streams", streams), ("dispatcher", dispatcher)):
+    for role, module in (("streams", streams), ("dispatcher", dispatcher), ("streams, dispatcher", fetching)):
         collectors = [one for one in vars(module).values() if isinstance(one, MetricWrapperBase)]
         found += [(role, family) for one in collectors for family in one.collect()]
     rows = (

@@ -33,6 +33,7 @@ SECONDS = {
     "tests/integration/test_scheduler.py": 30,
     "tests/local/test_whole.py": 50,
     "tests/local/test_launch.py": 40,
+    "tests/docs/test_commands.py": 70,
     "tests/fault/test_three_brokers.py": 40,
     "tests/integration/dispatcher/test_batches_whole.py": 30,
     "tests/integration/dispatcher/test_webhook_restarts.py": 35,

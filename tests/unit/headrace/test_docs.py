@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core.settings.catalog import documented
 from headrace import docs
 from headrace.docs import command_line, log_events
 from ingress.api.openapi_document import document
@@ -115,6 +116,26 @@ def test_the_words_of_readiness_are_those_of_the_code() -> None:
         # What the code fills in: an address, a level, a partition.
         pieces = re.split(r"…|online|for 10 s|\d+$", words)
         assert all(piece.strip() in CODE for piece in pieces), words
+
+
+def test_metrics_in_the_text_exist() -> None:
+    known = set(re.findall(r"^\| `(headrace_\w+)`", PAGES["docs/reference/metrics.md"], re.MULTILINE))
+    named = {
+        name: set(re.findall(r"`(headrace_\w+)", text)) - known
+        for name, text in PAGES.items()
+        if name != "docs/operations/renamed.md"
+    }
+    assert {name: unknown for name, unknown in named.items() if unknown} == {}
+
+
+def test_settings_in_the_text_exist() -> None:
+    known = {one.dotted for one in documented()}
+    sections = {dotted.partition(".")[0] for dotted in known if "." in dotted} - {"kafka", "queues", "models"}
+    for name, text in PAGES.items():
+        if name in ("docs/operations/renamed.md", "docs/reference/topics.md") or "/decisions/" in name:
+            continue
+        named = {one for one in re.findall(r"`([a-z]+\.[a-z_]+)`", text) if one.partition(".")[0] in sections}
+        assert named <= known, (name, named - known)
 
 
 def test_every_route_of_the_document_has_a_description() -> None:
