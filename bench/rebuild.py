@@ -81,7 +81,7 @@ async def _until_pulse(running: Cluster) -> tuple[float, float]:
             owned.update(CONTROL.decode(record.value)["partitions"])
 
     tail = TopicFollower(
-        running.settings, name="bench-pulse", topics=[running.settings.topic(topics.CONTROLS)], handle=take
+        running.settings, name="bench-heartbeats", topics=[running.settings.topic(topics.CONTROLS)], handle=take
     )
     await tail.open()
     try:

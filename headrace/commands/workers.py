@@ -1,4 +1,7 @@
-"""`headrace workers`: the processes that run tasks, over HTTP."""
+"""`headrace workers`: the processes that run tasks, over HTTP.
+
+Apart, because every command has a module of its own.
+"""
 
 from __future__ import annotations
 

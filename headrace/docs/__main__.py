@@ -1,4 +1,7 @@
-"""`python -m headrace.docs`: renew the generated parts of the pages (Python runs this module by its name)."""
+"""`python -m headrace.docs`: renew the generated parts of the pages.
+
+Apart, because Python runs the module of this name.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The metrics of every role, read from their Prometheus registries."""
+"""The metrics of every role, read from their Prometheus registries.
+
+Apart, because each generated part of the pages has a module of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every setting with its variable, default and range, a table per section."""
+"""Every setting with its variable, default and range, a table per section.
+
+Apart, because each generated part of the pages has a module of its own.
+"""
 
 from __future__ import annotations
 

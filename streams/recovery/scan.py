@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from typing import TypeVar
 
 from aiokafka import TopicPartition
 
@@ -17,16 +18,19 @@ from core.kafka.admin import admin
 from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from schemas import topics
+from schemas.batches import Batch
 from schemas.codec import BATCH, STATUS, SchemaError, state_of
 from schemas.framing import FramingError
 from schemas.headers import find
-from schemas.records import Result
+from schemas.records import Result, Status
 from streams.faust.app import Rows
 from streams.recovery.buffer import SPOKEN_KINDS, Attempt
 from streams.state_index import Index
 from streams.transaction import Home, result_of
 
 log = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
 
 CLOCK_MARGIN_MS = 60_000
 """Inputs carry their writers' clocks, results ours: how far the two may differ."""
@@ -40,56 +44,65 @@ SLICE = 2_000
 
 async def sweep(rows: Rows, index: Index, partitions: Iterable[int], *, now_ms: int, rebuild: bool) -> int:
     """Walk all rows and schedule what is due within the horizon; with `rebuild` note the holders too."""
-    count = 0
-    for partition in partitions:
-        for key, value in rows.scan(partition):
-            count += 1
-            if count % SLICE == 0:
-                await asyncio.sleep(0)
-            try:
-                if state_of(value) == "expired" and rebuild:
-                    continue  # the next ordinary sweep will do; nothing waits for it
-                row = STATUS.decode(value)
-            except (FramingError, SchemaError) as error:
-                _skip(key, partition, error, rebuild=rebuild)
-                continue
-            if rebuild:
-                index.changed(partition, None, row, now_ms=now_ms)
-            else:
-                index.schedule(partition, row, now_ms=now_ms)
-    return count
+
+    def decode(value: bytes) -> Status | None:
+        if rebuild and state_of(value) == "expired":
+            return None  # the next ordinary sweep will do; nothing waits for it
+        return STATUS.decode(value)
+
+    def note(partition: int, row: Status) -> None:
+        if rebuild:
+            index.changed(partition, None, row, now_ms=now_ms)
+        else:
+            index.schedule(partition, row, now_ms=now_ms)
+
+    return await _walk(rows, partitions, decode, note, slice_rows=SLICE, log_unreadable=rebuild)
 
 
 async def sweep_batches(batches: Rows, index: Index, partitions: Iterable[int], *, now_ms: int, rebuild: bool) -> int:
     """Walk all batches and schedule what is due within the horizon; with `rebuild` note what their ids are made of."""
+
+    def note(partition: int, batch: Batch) -> None:
+        if rebuild:
+            index.batch_changed(partition, None, batch, now_ms=now_ms)
+        else:
+            index.schedule_batch(partition, batch, now_ms=now_ms)
+
+    return await _walk(batches, partitions, BATCH.decode, note, slice_rows=BATCH_SLICE, log_unreadable=rebuild)
+
+
+async def _walk(
+    rows: Rows,
+    partitions: Iterable[int],
+    decode: Callable[[bytes], Row | None],
+    note: Callable[[int, Row], None],
+    *,
+    slice_rows: int,
+    log_unreadable: bool,
+) -> int:
+    """Note every row, giving the loop a turn after each slice; returns how many rows there are.
+
+    A row that another program wrote to the changelog is left where it is: it schedules nothing, and without this every
+    start of the scheduler would end at it. It is logged once for each start, although every sweep meets it.
+    """
     count = 0
     for partition in partitions:
-        for key, value in batches.scan(partition):
+        for key, value in rows.scan(partition):
             count += 1
-            if count % BATCH_SLICE == 0:
+            if count % slice_rows == 0:
                 await asyncio.sleep(0)
             try:
-                batch = BATCH.decode(value)
+                row = decode(value)
             except (FramingError, SchemaError) as error:
-                _skip(key, partition, error, rebuild=rebuild)
+                if log_unreadable:
+                    log.warning(
+                        "row %r cannot be read and is skipped: %s", key, error,
+                        extra={"event": "table_row_unreadable", "partition": partition},
+                    )  # fmt: skip
                 continue
-            if rebuild:
-                index.batch_changed(partition, None, batch, now_ms=now_ms)
-            else:
-                index.schedule_batch(partition, batch, now_ms=now_ms)
+            if row is not None:
+                note(partition, row)
     return count
-
-
-def _skip(key: bytes, partition: int, error: Exception, *, rebuild: bool) -> None:
-    """Log a row that another program wrote to the changelog; once for each start, although every sweep meets it.
-
-    It is left where it is: it schedules nothing, and without this every start of the scheduler would end at it.
-    """
-    if rebuild:
-        log.warning(
-            "row %r cannot be read and is skipped: %s", key, error,
-            extra={"event": "table_row_unreadable", "partition": partition},
-        )  # fmt: skip
 
 
 async def starts_of(

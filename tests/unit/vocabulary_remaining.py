@@ -169,8 +169,6 @@ SMALL: set[str] = {
     "dispatcher.webhooks.slots",
     "dispatcher.webhooks.ssrf_guard",
     "dispatcher.webhooks.tracing",
-    "headrace.docs.metrics",
-    "headrace.docs.settings",
     "headrace.replay.read_model",
     "ingress.api.admin.routes",
     "ingress.api.bella.stream",
