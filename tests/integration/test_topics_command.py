@@ -61,7 +61,7 @@ def test_apply_creates_what_diff_misses_and_can_be_repeated(environ: dict[str, s
     again = run(environ, "apply")
     assert (again.exit_code, again.stdout) == (0, "All topics are as declared.\n")
     same = run(environ, "diff")
-    assert (same.exit_code, same.stdout) == (0, "No difference.\n")
+    assert (same.exit_code, same.stdout) == (0, "No differences.\n")
 
 
 async def change_by_hand(bootstrap: str, topic: str, settings: dict[str, str]) -> None:
@@ -91,7 +91,7 @@ def test_a_codec_that_is_not_read_is_shown_and_corrected(
     # The change by hand has replaced all settings of the topic, once the broker shows it.
     eventually(lambda: run(applied, "diff").exit_code == 1, what="the difference")
     assert run(applied, "apply").exit_code == 0
-    assert run(applied, "diff").stdout == "No difference.\n", "what can be read is nobody's business"
+    assert run(applied, "diff").stdout == "No differences.\n", "what can be read is nobody's business"
     monkeypatch.setattr("core.kafka.codecs.READABLE", frozenset({"producer", "gzip"}))
     seen = json.loads(run(applied, "diff", "--json").stdout)
     assert seen == [{"topic": name, "what": "compression.type", "was": "zstd", "wanted": "producer"}]

@@ -50,7 +50,7 @@ def child(tmp_path: Path) -> MakeChild:
 async def test_a_child_that_is_killed_starts_again(child: MakeChild) -> None:
     seen: list[int] = []
     said: list[str] = []
-    supervisor = Supervisor(changed=lambda pids: seen.append(pids["a"]), said=said.append, policy=QUICK)
+    supervisor = Supervisor(changed=lambda pids: seen.append(pids["a"]), report=said.append, policy=QUICK)
     supervisor.add(child("a", SLEEP))
     await eventually_async(lambda: len(seen) == 1)
     os.kill(seen[0], signal.SIGKILL)
@@ -63,7 +63,7 @@ async def test_a_child_that_is_killed_starts_again(child: MakeChild) -> None:
 
 async def test_waits_longer_each_time_and_not_after_a_long_life(child: MakeChild) -> None:
     said: list[str] = []
-    supervisor = Supervisor(said=said.append, policy=QUICK)
+    supervisor = Supervisor(report=said.append, policy=QUICK)
     supervisor.give_up_on_quick_deaths = False
     supervisor.add(child("a", "raise SystemExit(3)"))
     await eventually_async(lambda: len(said) >= 6)
@@ -73,7 +73,7 @@ async def test_waits_longer_each_time_and_not_after_a_long_life(child: MakeChild
 
     said.clear()
     healthy = Policy(first_delay_s=0.02, healthy_after_s=0, stop_stages_s=QUICK.stop_stages_s)
-    supervisor = Supervisor(said=said.append, policy=healthy)
+    supervisor = Supervisor(report=said.append, policy=healthy)
     supervisor.give_up_on_quick_deaths = False
     supervisor.add(child("a", "raise SystemExit(3)"))
     await eventually_async(lambda: len(said) >= 3)
@@ -115,7 +115,7 @@ def test_a_stop_takes_less_than_the_ten_seconds_that_are_promised() -> None:
 
 async def test_a_stop_during_the_pause_starts_nothing(child: MakeChild) -> None:
     said: list[str] = []
-    supervisor = Supervisor(said=said.append, policy=Policy(first_delay_s=3_600))
+    supervisor = Supervisor(report=said.append, policy=Policy(first_delay_s=3_600))
     supervisor.add(child("a", "raise SystemExit(1)"))
     await eventually_async(lambda: said)
     pid = supervisor.pids["a"]

@@ -66,13 +66,10 @@ MUTATIONS = (
     Mutation(
         "a restart forgets the retries that wait",
         "streams/recovery/scan.py",
-        """            row = STATUS.decode(value)
-            if rebuild:
+        """        return STATUS.decode(value)
 """,
-        """            row = STATUS.decode(value)
-            if rebuild and row["not_before_ms"] is not None:
-                continue
-            if rebuild:
+        """        row = STATUS.decode(value)
+        return None if rebuild and row["not_before_ms"] is not None else row
 """,
         ("test_a_retry_that_waits_outlives_the_scheduler",),
     ),

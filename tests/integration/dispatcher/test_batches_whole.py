@@ -38,7 +38,7 @@ def changes(changes: dict[str, object]) -> dict[str, object]:
         "streams__session_timeout_s": 6,
         "streams__lease_s": 8,
         "streams__retry_base_s": 0.2,
-        "batches__window": 200,
+        "batches__max_in_flight": 200,
     }
 
 
