@@ -20,7 +20,7 @@ from schemas.partitioning import queue_number
 from schemas.records import Status
 from streams import outputs
 from streams.state_machine import tasks
-from streams.state_machine.rows import Rules
+from streams.state_machine.rows import TaskRules
 
 CHUNK = 20_000
 BUDGET_S = 60.0
@@ -31,7 +31,7 @@ def finished_row(task_id: str, offset: int, now_ms: int) -> Status:
     """Make the row of a completed task, as most rows are."""
     task = bench_task(task_id, level=0, now_ms=now_ms)
     row = tasks.submitted(
-        None, task, task_id=task_id, offset=offset, created_ms=now_ms, now_ms=now_ms, rules=Rules()
+        None, task, task_id=task_id, offset=offset, created_ms=now_ms, now_ms=now_ms, rules=TaskRules()
     ).row
     assert row is not None  # noqa: S101 - a new task always has one
     return {**row, "state": "completed", "finished_ms": now_ms, "expires_ms": now_ms + 86_400_000, "status_code": 200}

@@ -19,7 +19,7 @@ from schemas.codec import TASK
 from schemas.headers import headers
 from schemas.ids import Serials
 from schemas.partitioning import queue_number
-from schemas.records import ORDINARY, Task
+from schemas.records import NO_ORIGIN, Task
 
 QUEUE = "bench"
 DATA = orjson.dumps({"model": "sim-instant", "messages": [{"role": "user", "content": "ping " * 60}]})
@@ -49,7 +49,7 @@ def bench_task(task_id: str, *, level: int, now_ms: int) -> Task:
         "content_type": "application/json",
         "user": None,
         "callback_events": [],
-        **ORDINARY,
+        **NO_ORIGIN,
     }
 
 

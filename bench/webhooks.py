@@ -16,7 +16,7 @@ from schemas import topics
 from schemas.codec import RESULT
 from schemas.ids import Serials
 from schemas.partitioning import queue_number
-from schemas.records import ORDINARY, Result
+from schemas.records import NO_ORIGIN, Result
 
 WAITING = 10_000
 BODY = orjson.dumps({"choices": [{"message": {"role": "assistant", "content": "word " * 200}}]})
@@ -123,5 +123,5 @@ def _result(task_id: str, url: str, now_ms: int) -> Result:
         "attempt": 1, "worker": None, "upstream": None, "status_code": 200, "body": BODY, "body_ref": None,
         "content_type": "application/json", "error_code": None, "error_message": None, "usage": None, "chunks": 0,
         "created_ms": now_ms, "started_ms": now_ms, "finished_ms": now_ms, "callback_events": [],
-        **ORDINARY, "request_digest": None, "lost_workers": 0, "first_token_ms": None, "cost": None, "currency": None,
+        **NO_ORIGIN, "request_digest": None, "lost_workers": 0, "first_token_ms": None, "cost": None, "currency": None,
     }  # fmt: skip

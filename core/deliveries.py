@@ -61,7 +61,7 @@ def row_key(task_id: str, event: str) -> bytes:
 
 def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> PlacedRecord:
     """Place what everybody can see of a delivery."""
-    home = ids.home_of(delivery["task_id"])
+    home = ids.partition_of(delivery["task_id"])
     key = row_key(delivery["task_id"], delivery["event"])
     return PlacedRecord(settings.topic(topics.DELIVERIES), home, rendered(key, delivery, now_ms=now_ms))
 

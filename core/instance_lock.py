@@ -18,7 +18,7 @@ INSTANCES = 64
 """More like processes than this on one machine are a mistake."""
 
 
-class Instance:
+class InstanceLock:
     """A claimed number with the folder that belongs to it; free again at the end of the `with` block or the process."""
 
     def __init__(self, number: int, folder: Path, lock: int) -> None:
@@ -41,7 +41,7 @@ class Instance:
         self.release()
 
 
-def claim_instance(folder: Path, limit: int = INSTANCES) -> Instance:
+def claim_instance(folder: Path, limit: int = INSTANCES) -> InstanceLock:
     """Take the lowest free number under a folder.
 
     Raises ConfigError when the folder cannot be written, Unavailable when all numbers are taken.
@@ -57,7 +57,7 @@ def claim_instance(folder: Path, limit: int = INSTANCES) -> Instance:
             except BlockingIOError:
                 os.close(lock)
                 continue
-            return Instance(number, own, lock)
+            return InstanceLock(number, own, lock)
     except OSError as error:
         raise ConfigError(
             f"local state cannot be stored under {folder}: {error.strerror}; choose another data_dir"

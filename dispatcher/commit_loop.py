@@ -12,31 +12,31 @@ from collections.abc import Callable, Iterable
 from core.clock import Deadline
 from core.settings.models import Settings
 from dispatcher import metrics
-from dispatcher.event_outbox import Outbox
+from dispatcher.event_outbox import EventOutbox
 from dispatcher.events import about_task
-from dispatcher.group_consumer import GroupReader
+from dispatcher.group_consumer import GroupConsumer
 from dispatcher.inference.runner import Runner
-from dispatcher.task_supervisor import Crew
+from dispatcher.task_supervisor import TaskSupervisor
 
 TICK_S = 10.0
 """A tick that Kafka holds up for longer is given up; its claims stay in the outbox and the next tick goes on."""
 
 
-class Ticker:
+class CommitLoop:
     """Tick at the commit interval, and at once when asked."""
 
     def __init__(
-        self, settings: Settings, *, runner: Runner, outbox: Outbox, readers: Callable[[], Iterable[GroupReader]]
+        self, settings: Settings, *, runner: Runner, outbox: EventOutbox, readers: Callable[[], Iterable[GroupConsumer]]
     ) -> None:
         self._settings = settings
         self._runner = runner
         self._outbox = outbox
         self._readers = readers
         self._claiming = asyncio.Lock()
-        self._committing: dict[GroupReader, asyncio.Task[None]] = {}
+        self._committing: dict[GroupConsumer, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, crew: Crew) -> None:
+    def start(self, crew: TaskSupervisor) -> None:
         """Begin to tick."""
         self._task = crew.spawn(self._run(crew), name="ticker")
 
@@ -47,7 +47,7 @@ class Ticker:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def tick(self, readers: Iterable[GroupReader], deadline: Deadline, *, last: bool = False) -> None:
+    async def tick(self, readers: Iterable[GroupConsumer], deadline: Deadline, *, last: bool = False) -> None:
         """Claim everything that runs, then commit these readers; with the time up, what is safe by then.
 
         `last` waits for the outcomes on their way too: whoever owns the partitions next must not run them again.
@@ -70,7 +70,7 @@ class Ticker:
                     item.streamed = happened["streamed"]
                     item.claim()
 
-    async def _run(self, crew: Crew) -> None:
+    async def _run(self, crew: TaskSupervisor) -> None:
         while True:
             await asyncio.sleep(self._settings.dispatcher.commit_interval_s)
             await self._claim(Deadline(TICK_S))
@@ -78,7 +78,7 @@ class Ticker:
                 if reader.to_commit and reader not in self._committing:
                     self._committing[reader] = crew.spawn(self._commit(reader), name=f"commit-{reader.name}")
 
-    async def _commit(self, reader: GroupReader) -> None:
+    async def _commit(self, reader: GroupConsumer) -> None:
         """Commit beside the ticks: one that hangs, as after a broker's return, holds up nobody but its own reader."""
         try:
             await reader.commit()

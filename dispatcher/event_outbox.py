@@ -17,7 +17,7 @@ from core.errors import Unavailable
 from core.kafka.producer import Producer, Record
 from dispatcher import metrics
 from dispatcher.events import Address, Addressed
-from dispatcher.task_supervisor import Crew
+from dispatcher.task_supervisor import TaskSupervisor
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ FULL_BYTES = 33_554_432
 RETRY_S = 0.2
 
 
-class _Letter:
+class _PendingRecord:
     __slots__ = ("durable", "item", "size")
 
     def __init__(self, item: Addressed, durable: asyncio.Future[None]) -> None:
@@ -38,13 +38,13 @@ class _Letter:
         self.size = len(item.record.value or b"")
 
 
-class Outbox:
+class EventOutbox:
     """Write events; `on_room` is told whenever taking new work becomes possible or impossible."""
 
     def __init__(self, producer: Producer, *, on_room: Callable[[bool], None] = lambda _: None) -> None:
         self._producer = producer
         self._on_room = on_room
-        self._letters: deque[_Letter] = deque()
+        self._letters: deque[_PendingRecord] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
@@ -52,7 +52,7 @@ class Outbox:
         self._failing = False
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, crew: Crew) -> None:
+    def start(self, crew: TaskSupervisor) -> None:
         """Begin to write."""
         self._task = crew.spawn(self._run(), name="outbox")
 
@@ -76,7 +76,7 @@ class Outbox:
 
     def put(self, item: Addressed) -> asyncio.Future[None]:
         """Queue one event; the future is done once it is durable."""
-        letter = _Letter(item, asyncio.get_running_loop().create_future())
+        letter = _PendingRecord(item, asyncio.get_running_loop().create_future())
         self._letters.append(letter)
         self._bytes += letter.size
         self._empty.clear()
@@ -126,8 +126,8 @@ class Outbox:
                 self._empty.set()
             self._set_failing(False)
 
-    def _batch(self) -> list[_Letter]:
-        batch: list[_Letter] = []
+    def _batch(self) -> list[_PendingRecord]:
+        batch: list[_PendingRecord] = []
         size = 0
         for letter in self._letters:
             if batch and (len(batch) == MAX_WRITE or size + letter.size > MAX_WRITE_BYTES):
@@ -154,7 +154,7 @@ class Outbox:
         self._on_room(self.room)
 
 
-def _packed(batch: Iterable[_Letter]) -> dict[tuple[str, int], list[Record]]:
+def _packed(batch: Iterable[_PendingRecord]) -> dict[tuple[str, int], list[Record]]:
     packed: dict[tuple[str, int], list[Record]] = {}
     for letter in batch:
         address: Address = letter.item.address

@@ -20,7 +20,7 @@ from core.kafka.aiokafka_patches import client_of, on_heartbeat, wait_for_metada
 from core.kafka.fetching import COMMITTED, patch_fetching, position_of
 from core.settings.models import Settings
 from dispatcher import metrics
-from dispatcher.offset_tracker import Claims
+from dispatcher.offset_tracker import OffsetTracker
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +44,14 @@ BACKOFF_S = 0.5
 FAILURES = 5
 
 
-class Taken(NamedTuple):
+class ReceivedRecord(NamedTuple):
     """A record and the bookkeeping that it holds back."""
 
     record: Any
-    claims: Claims
+    claims: OffsetTracker
 
 
-class GroupReader:
+class GroupConsumer:
     """One consumer of a group; `on_revoke` is awaited while the partitions are still ours."""
 
     def __init__(
@@ -71,7 +71,7 @@ class GroupReader:
         self._topics = topics
         self._on_revoke = on_revoke
         self._consumer: Any = None
-        self._claims: dict[TopicPartition, Claims] = {}
+        self._claims: dict[TopicPartition, OffsetTracker] = {}
         self._failures = 0
         self._joined = False
         self._confirmed_at = 0.0
@@ -95,7 +95,7 @@ class GroupReader:
                 return False
         return True
 
-    async def take(self, max_records: int) -> list[Taken]:
+    async def take(self, max_records: int) -> list[ReceivedRecord]:
         """Return the next records, none after a fifth of a second; failures are waited out."""
         if not await self.open():
             return []
@@ -108,14 +108,14 @@ class GroupReader:
             await self._failed(error)
             return []
         self._failures = 0
-        taken: list[Taken] = []
+        taken: list[ReceivedRecord] = []
         for tp, records in batches.items():
             claims = self._claims.get(tp)
             if claims is None or not claims.follows(records[0].offset):
-                claims = self._claims[tp] = Claims()
+                claims = self._claims[tp] = OffsetTracker()
             for record in records:
                 claims.take(record.offset)
-                taken.append(Taken(record, claims))
+                taken.append(ReceivedRecord(record, claims))
         for tp, claims in self._claims.items():
             if (position := position_of(self._consumer, tp)) is not None:
                 claims.passed(position)
@@ -131,7 +131,7 @@ class GroupReader:
             self._asked_at = time.monotonic()
             client_of(self._consumer).force_metadata_update()
 
-    async def _ours(self, taken: list[Taken]) -> list[Taken]:
+    async def _ours(self, taken: list[ReceivedRecord]) -> list[ReceivedRecord]:
         """Leave out what another member has by now; whoever was frozen reads on until the group tells it so.
 
         Frozen for longer than its session, a dispatcher began the work that others had been given meanwhile, in one of
@@ -195,7 +195,7 @@ class GroupReader:
 
     def given(self, partitions: Iterable[TopicPartition]) -> None:
         """Begin the bookkeeping of newly assigned partitions."""
-        self._claims = {tp: Claims() for tp in partitions}
+        self._claims = {tp: OffsetTracker() for tp in partitions}
         self.given_ms, self.given_at = epoch_ms(), time.monotonic()
         self._confirmed()
         self._joined = True
@@ -203,7 +203,7 @@ class GroupReader:
     def _confirmed(self) -> None:
         self._confirmed_at = time.monotonic()
 
-    def owns(self, taken: Taken) -> bool:
+    def owns(self, taken: ReceivedRecord) -> bool:
         """Tell whether the partition of a record is still the one that it was read from."""
         record = taken.record
         return self._claims.get(TopicPartition(record.topic, record.partition)) is taken.claims
@@ -253,7 +253,7 @@ class GroupReader:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
-    def __init__(self, reader: GroupReader) -> None:
+    def __init__(self, reader: GroupConsumer) -> None:
         self._reader = reader
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:

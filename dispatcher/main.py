@@ -19,11 +19,11 @@ from core.kafka.producer import Producer
 from core.observability.health_server import HealthServer
 from core.settings.models import Settings
 from core.storage.blobs import open_blobs
-from dispatcher.batches.index import Rows
-from dispatcher.batches.service import Batches
-from dispatcher.inference.service import Inference
-from dispatcher.task_supervisor import Crew
-from dispatcher.webhooks.service import Sender
+from dispatcher.batches.index import BatchIndex
+from dispatcher.batches.service import BatchService
+from dispatcher.inference.service import InferenceService
+from dispatcher.task_supervisor import TaskSupervisor
+from dispatcher.webhooks.service import WebhookService
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ CLOSING_S = 2.0
 """What a stop may take on top of the grace for running calls."""
 
 
-class Part(Protocol):
+class DispatcherPart(Protocol):
     """What a dispatcher is made of."""
 
     async def open(self) -> None:
@@ -51,7 +51,7 @@ def worker_name() -> str:
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until told to stop; raises FatalError when a part of it has failed."""
-    crew = Crew()
+    crew = TaskSupervisor()
     starting = asyncio.create_task(_kafka(settings), name="wait-kafka")
     stopping = asyncio.create_task(stop.wait(), name="wait-stop")
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -75,7 +75,7 @@ async def _kafka(settings: Settings) -> None:
     await wait_for_topics(settings)
 
 
-async def _work(settings: Settings, stop: asyncio.Event, crew: Crew, name: str, producer: Producer) -> None:
+async def _work(settings: Settings, stop: asyncio.Event, crew: TaskSupervisor, name: str, producer: Producer) -> None:
     parts = _parts(settings, crew, name, producer)
     async with HealthServer(settings.metrics_host, settings.metrics_port, lambda: _ready(parts)):
         try:
@@ -92,20 +92,22 @@ async def _work(settings: Settings, stop: asyncio.Event, crew: Crew, name: str, 
             log.info("dispatcher %s has stopped", name, extra={"event": "dispatcher_stopped", "worker": name})
 
 
-def _parts(settings: Settings, crew: Crew, name: str, producer: Producer) -> Sequence[Part]:
+def _parts(settings: Settings, crew: TaskSupervisor, name: str, producer: Producer) -> Sequence[DispatcherPart]:
     blobs = open_blobs(settings)
-    rows = Rows(settings, name=name)
-    parts: list[Part] = []
+    rows = BatchIndex(settings, name=name)
+    parts: list[DispatcherPart] = []
     if settings.dispatcher.component in ("all", "inference"):
-        parts.append(Inference(settings, name=name, crew=crew, producer=producer, blobs=blobs, rows=rows))
+        parts.append(InferenceService(settings, name=name, crew=crew, producer=producer, blobs=blobs, rows=rows))
     if settings.dispatcher.component in ("all", "webhooks"):
-        parts.append(Sender(settings, name=f"{name}-webhooks", crew=crew, producer=producer, blobs=blobs))
+        parts.append(WebhookService(settings, name=f"{name}-webhooks", crew=crew, producer=producer, blobs=blobs))
     if settings.dispatcher.component in ("all", "batches"):
-        parts.append(Batches(settings, name=f"{name}-batches", crew=crew, producer=producer, blobs=blobs, rows=rows))
+        parts.append(
+            BatchService(settings, name=f"{name}-batches", crew=crew, producer=producer, blobs=blobs, rows=rows)
+        )
     return parts
 
 
-def _ready(parts: Sequence[Part]) -> tuple[bool, Mapping[str, Any]]:
+def _ready(parts: Sequence[DispatcherPart]) -> tuple[bool, Mapping[str, Any]]:
     ready, detail = True, {}
     for part in parts:
         works, told = part.ready()

@@ -9,7 +9,7 @@ from __future__ import annotations
 RUNNING, ENDED = True, False
 
 
-class Claims:
+class OffsetTracker:
     """Bookkeeping of one partition from the moment it was assigned; offsets are taken in rising order."""
 
     __slots__ = ("_committed", "_next", "_open")

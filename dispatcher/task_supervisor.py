@@ -9,7 +9,7 @@ from typing import Any
 from core.errors import FatalError
 
 
-class Crew:
+class TaskSupervisor:
     """Own tasks that must not end by themselves with an error."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from ingress.api.tasks.routes import TaskRoutes
 from ingress.auth.rate_limits import QuotaHeaders
 from ingress.http import docs, errors, health
 from ingress.http.request_ids import RequestIds
-from ingress.runtime import Opening, Services
+from ingress.runtime import Services, StartupTask
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -35,7 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
     under way. Raises ConfigError.
     """
     services = Services(settings)
-    opening = Opening(services)
+    opening = StartupTask(services)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -21,22 +21,22 @@ from core.queues import QueueDirectory
 from core.settings.loader import api_keys
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore, open_blobs
-from ingress.auth.key_entry import Limits
+from ingress.auth.key_entry import KeyQuota
 from ingress.auth.keys import Keys
 from ingress.auth.keys_file import KeysFile
 from ingress.auth.rate_limits import KeyLimits
-from ingress.batches.commands import BatchWriter
+from ingress.batches.commands import BatchCommands
 from ingress.batches.directory import BatchDirectory
-from ingress.files.directory import FileBook
+from ingress.files.directory import FileDirectory
 from ingress.files.sweeper import FileSweeper
 from ingress.metrics import Metrics
-from ingress.read_model.cluster_liveness import Pulse
+from ingress.read_model.cluster_liveness import ClusterLiveness
 from ingress.read_model.deliveries import Deliveries
-from ingress.read_model.recent_writes import OwnWrites
-from ingress.read_model.task_view import View
-from ingress.submission.admission import BacklogKeeper
-from ingress.submission.compensation import Withdrawals
-from ingress.submission.model_catalog import Catalogue
+from ingress.read_model.recent_writes import RecentWrites
+from ingress.read_model.task_view import TaskView
+from ingress.submission.admission import QueueAdmission
+from ingress.submission.compensation import CompensatingCancels
+from ingress.submission.model_catalog import ModelCatalog
 from ingress.submission.serial_slots import lease_slot, renew_slot
 from ingress.submission.submitter import Submitter, Ticket
 from ingress.waiting.waiters import Waiters
@@ -59,7 +59,7 @@ class Services:
         """Check what can be checked without Kafka; raises ConfigError."""
         self.settings = settings
         self.name = f"ingress-{socket.gethostname()}-{os.getpid()}"
-        limits = Limits(settings.auth.requests_per_minute, settings.auth.concurrency)
+        limits = KeyQuota(settings.auth.requests_per_minute, settings.auth.concurrency)
         self.keys_file = None if settings.auth.keys_file is None else KeysFile(settings.auth.keys_file, limits=limits)
         listed = self.keys_file.read() if self.keys_file is not None else ()
         self.keys = Keys(api_keys(settings), limits=limits, from_file=listed)
@@ -67,24 +67,24 @@ class Services:
         self.metrics = Metrics()
         self.blobs: BlobStore = open_blobs(settings)
         self.producer = Producer(settings, name=self.name)
-        self.backlog = BacklogKeeper(settings, queue=self._queue, on_refused=self.metrics.queue_full)
+        self.backlog = QueueAdmission(settings, queue=self._queue, on_refused=self.metrics.queue_full)
         self.queues = QueueDirectory(settings, name=self.name, on_new=self.backlog.notice)
         self.lookup = LogReader(settings, name=self.name)
         self.cluster = Cluster(settings, name=self.name)
         self.waiters = Waiters(settings, name=self.name)
-        self.pulse = Pulse(settings, name=self.name)
-        self.catalogue = Catalogue(settings)
-        self.withdrawals = Withdrawals(self.withdraw)
+        self.pulse = ClusterLiveness(settings, name=self.name)
+        self.catalogue = ModelCatalog(settings)
+        self.withdrawals = CompensatingCancels(self.withdraw)
         self.deliveries = Deliveries(settings, name=self.name)
-        self.files = FileBook(settings, name=self.name)
+        self.files = FileDirectory(settings, name=self.name)
         self.batches = BatchDirectory(settings, name=self.name)
         self.reached = False
-        self._view: View | None = None
+        self._view: TaskView | None = None
         self._submitter: Submitter | None = None
-        self._batch_writer: BatchWriter | None = None
+        self._batch_writer: BatchCommands | None = None
         self._stack = AsyncExitStack()
         self._accepted: OrderedDict[bytes, int] = OrderedDict()
-        self.own_writes = OwnWrites()
+        self.own_writes = RecentWrites()
         self._watch()
 
     @property
@@ -95,14 +95,14 @@ class Services:
         return self._submitter
 
     @property
-    def batch_writer(self) -> BatchWriter:
+    def batch_writer(self) -> BatchCommands:
         """Return the way in for batches; raises Unavailable until Kafka has been reached."""
         if self._batch_writer is None:
             raise Unavailable("this process has not reached Kafka yet; nothing was accepted, try again in some seconds")
         return self._batch_writer
 
     @property
-    def view(self) -> View:
+    def view(self) -> TaskView:
         """Return the read model; raises Unavailable until Kafka has been reached."""
         if self._view is None:
             raise Unavailable("this process has not reached Kafka yet; try again in some seconds")
@@ -137,7 +137,7 @@ class Services:
         self._stack.push_async_callback(self.pulse.close)
         async with admin(settings) as client:
             cluster = str((await client.describe_cluster())["cluster_id"])
-        view = View(settings, folder=instance.folder, name=self.name)
+        view = TaskView(settings, folder=instance.folder, name=self.name)
         self._stack.push_async_callback(view.close)
         cluster = f"{cluster}/{settings.kafka.topic_prefix}"
         await view.open(self.lookup, cluster=cluster)
@@ -149,7 +149,7 @@ class Services:
         self._stack.push_async_callback(self.deliveries.close)
         await self.deliveries.open(self.lookup, folder=instance.folder, cluster=cluster)
         await self._open_files()
-        self._batch_writer = BatchWriter(settings, producer=self.producer, queues=self.queues, serials=serials)
+        self._batch_writer = BatchCommands(settings, producer=self.producer, queues=self.queues, serials=serials)
         self._submitter = Submitter(
             settings, producer=self.producer, queues=self.queues, blobs=self.blobs, serials=serials
         )
@@ -251,7 +251,7 @@ class Services:
         self.metrics.watch_tail("view", lambda: self._view.read_at if self._view is not None else None)
 
 
-class Opening:
+class StartupTask:
     """Opens services in the background, so that probes and a plain 503 are answered meanwhile."""
 
     def __init__(self, services: Services) -> None:

@@ -104,14 +104,16 @@ def _channel(topic: Topic, *, prefix: str, replicas: int, configs: dict[str, str
             "kafka": {
                 "partitions": topic.partitions,
                 "replicas": replicas,
-                "topicConfiguration": {name: _config(name, value) for name, value in configs.items() if name in TOLD},
+                "topicConfiguration": {
+                    name: _config(name, value) for name, value in configs.items() if name in SHOWN_CONFIGS
+                },
                 "bindingVersion": BINDING,
             }
         },
     }
 
 
-TOLD = ("cleanup.policy", "retention.ms", "max.message.bytes")
+SHOWN_CONFIGS = ("cleanup.policy", "retention.ms", "max.message.bytes")
 """The topic settings that the binding has a place for and a reader cares about."""
 
 

@@ -56,7 +56,7 @@ class Batch(TypedDict):
     updated_ms: int
 
 
-class Piece(NamedTuple):
+class Segment(NamedTuple):
     """One stored object of a batch's output or error file."""
 
     name: str
@@ -67,15 +67,15 @@ PIECES = "batches/"
 """Where the object store keeps them."""
 
 
-def piece_name(batch_id: str, part: BatchPart, *, errors: bool) -> str:
+def segment_name(batch_id: str, part: BatchPart, *, errors: bool) -> str:
     """Return the name under which a piece of the output file, or of the error file, is stored."""
     return f"{PIECES}{batch_id}/{'errors' if errors else 'output'}/{part['end']:012d}-{part['token']}"
 
 
-def pieces_of(batch: Batch, *, errors: bool) -> list[Piece]:
+def segments_of(batch: Batch, *, errors: bool) -> list[Segment]:
     """List what a batch's output file, or its error file, consists of by now."""
     sizes = ((part, part["error_bytes" if errors else "output_bytes"]) for part in batch["parts"])
-    return [Piece(piece_name(batch["id"], part, errors=errors), size) for part, size in sizes if size]
+    return [Segment(segment_name(batch["id"], part, errors=errors), size) for part, size in sizes if size]
 
 
 def output_file_id(batch_id: str, *, errors: bool) -> str:
@@ -83,7 +83,7 @@ def output_file_id(batch_id: str, *, errors: bool) -> str:
     return f"file-{batch_id.removeprefix('batch_')}-{'errors' if errors else 'output'}"
 
 
-class Course(TypedDict):
+class BatchProgress(TypedDict):
     """How far a batch is: what its scheduler alone decides."""
 
     in_progress_ms: int | None
@@ -107,7 +107,7 @@ class Course(TypedDict):
     usage: Usage
 
 
-def not_begun() -> Course:
+def initial_progress() -> BatchProgress:
     """Return the course of a batch that nothing has happened to."""
     return {
         "in_progress_ms": None,
@@ -132,7 +132,7 @@ def not_begun() -> Course:
     }
 
 
-class File(TypedDict):
+class BatchFile(TypedDict):
     id: str
     owner: str
     purpose: str

@@ -53,28 +53,28 @@ CARRIERS = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
 """Blocks whose last 32 bits are an IPv4 address."""
 
 
-class Policy(NamedTuple):
+class CallbackPolicy(NamedTuple):
     """What the operator allows; no ports mean any."""
 
     private: bool = True
     ports: Collection[int] = ()
 
 
-OPEN = Policy()
+OPEN = CallbackPolicy()
 """The rules that hold for every deployment, and nothing else."""
 
 
-def policy(*, private: bool, ports: Collection[int]) -> Policy:
+def policy(*, private: bool, ports: Collection[int]) -> CallbackPolicy:
     """Return what follows from the settings: strangers are reached at the usual ports unless others are given."""
-    return Policy(private, ports or (() if private else PUBLIC_PORTS))
+    return CallbackPolicy(private, ports or (() if private else PUBLIC_PORTS))
 
 
-def problem(url: str, allowed: Policy = OPEN) -> str | None:
+def problem(url: str, allowed: CallbackPolicy = OPEN) -> str | None:
     """Say why a URL cannot be called back, in a sentence that continues "callback_url"; None when it may be tried."""
     return next(_problems(url, allowed), None)
 
 
-def _problems(url: str, allowed: Policy) -> Iterator[str]:
+def _problems(url: str, allowed: CallbackPolicy) -> Iterator[str]:
     """Yield what is wrong; only the first counts, for the later rules lean on the earlier."""
     if len(url) > MAX_URL:
         yield f"must be at most {MAX_URL} characters"

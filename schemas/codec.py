@@ -155,7 +155,7 @@ QUEUE: Codec[records.Queue] = Codec("queue")
 INSTANCE: Codec[records.Instance] = Codec("instance")
 DELIVERY: Codec[records.Delivery] = Codec("delivery")
 BATCH: Codec[batches.Batch] = Codec("batch")
-FILE: Codec[batches.File] = Codec("file")
+FILE: Codec[batches.BatchFile] = Codec("file")
 USAGE: Codec[usage.UsageRecord] = Codec("usage")
 
 __all__ = ["AVSC", "Codec", "SchemaError", "batch_state_of", "frame", "registry", "schema_text", "state_of"]

@@ -114,17 +114,17 @@ def parse_batch(text: str) -> TaskId:
     return identity
 
 
-def home_of(text: str) -> int:
+def partition_of(text: str) -> int:
     """Return the home partition of a task or a batch; anything else raises IdError."""
     return (parse_batch(text) if _BATCH.fullmatch(text) else parse(text)).partition
 
 
-def spelled(text: str) -> str:
+def canonical(text: str) -> str:
     """Return the id of a task or a batch as keys spell it; anything else raises IdError."""
     return parse_batch(text).batch() if _BATCH.fullmatch(text) else str(parse(text))
 
 
-def line_id(batch: TaskId, line: int, *, queue_number: int, stamp_s: int) -> TaskId:
+def batch_line_id(batch: TaskId, line: int, *, queue_number: int, stamp_s: int) -> TaskId:
     """Return the id of a batch's line, counted from 0: the same whenever the line is written."""
     return TaskId(queue_number, 1, MODE_LETTERS["batch"], stamp_s, batch.partition, line)
 
@@ -162,7 +162,7 @@ REPLAY_STEP_S = 1_000
 """Replays begin at different seconds of a thousand, and every further million of offsets lies a thousand earlier."""
 
 
-def replayed(
+def replay_id(
     *, queue_number: int, level: int, home: int, wide: int, start_s: int, partition: int, offset: int
 ) -> TaskId:
     """Return the id of the task that repeats the one at this position: the same whenever the replay is resumed.

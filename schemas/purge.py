@@ -9,7 +9,7 @@ REASON = "purged"
 """The error message of every task that a purge has cancelled."""
 
 
-class Extent(NamedTuple):
+class OffsetBounds(NamedTuple):
     """Which tasks of one partition are meant."""
 
     tasks_end: int
@@ -22,7 +22,7 @@ class Extent(NamedTuple):
         return json.dumps(self._asdict()).encode()
 
 
-def extent(data: bytes | None) -> Extent | None:
+def extent(data: bytes | None) -> OffsetBounds | None:
     """Read it; None when it is none."""
     try:
         members = json.loads(data or b"")
@@ -31,4 +31,4 @@ def extent(data: bytes | None) -> Extent | None:
         return None
     if not isinstance(tasks_end, int) or not isinstance(after, str):
         return None
-    return Extent(tasks_end, after)
+    return OffsetBounds(tasks_end, after)

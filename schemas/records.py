@@ -42,7 +42,7 @@ PULL_WORKER = "pull/"
 TERMINAL: frozenset[State] = frozenset(("completed", "failed", "cancelled", "expired"))
 
 
-class Lineage(TypedDict):
+class TaskOrigin(TypedDict):
     """What a task is besides itself: a line of a batch, a repetition, a request with a topic for its answer."""
 
     batch_id: str | None
@@ -52,7 +52,7 @@ class Lineage(TypedDict):
     reply_topic: str | None
 
 
-ORDINARY: Lineage = {"batch_id": None, "batch_line": -1, "custom_id": None, "replay_of": None, "reply_topic": None}
+NO_ORIGIN: TaskOrigin = {"batch_id": None, "batch_line": -1, "custom_id": None, "replay_of": None, "reply_topic": None}
 """Of a task that is nothing of all that."""
 
 

@@ -51,7 +51,7 @@ def stream_changes(members: Mapping[str, Any], mode: Mode) -> dict[str, bytes | 
     return changes
 
 
-def fitted(data: bytes | str, *, mode: Mode, content_type: str) -> tuple[bytes, str | None]:
+def normalise_body(data: bytes | str, *, mode: Mode, content_type: str) -> tuple[bytes, str | None]:
     """Check a body and return it with the model that it names; raises Invalid.
 
     As over HTTP only `stream` is changed, and only where it contradicts the mode. A body of another media type than
@@ -79,7 +79,7 @@ def repeated(task: Task) -> Task:
     if task["data"] is None:
         return task
     try:
-        data, _ = fitted(task["data"], mode=task["mode"], content_type=task["content_type"])
+        data, _ = normalise_body(task["data"], mode=task["mode"], content_type=task["content_type"])
     except Invalid:
         return task
     return {**task, "data": data}

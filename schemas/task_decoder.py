@@ -12,7 +12,7 @@ from schemas.framing import MAGIC, FramingError
 from schemas.headers import AVRO, TRACEPARENT, find, traceparent_of
 from schemas.json_text import BOM, TooDeep, member
 from schemas.records import Task
-from schemas.task_body import JSON_TYPE, fitted, json_object
+from schemas.task_body import JSON_TYPE, json_object, normalise_body
 from schemas.task_json import json_task, read_json_task
 from schemas.validation import Invalid
 
@@ -22,7 +22,7 @@ AVRO_TYPES = frozenset(
     ("application/avro", "avro/binary", "application/x-avro", "application/vnd.apache.avro+binary",
      "application/vnd.confluent.avro")
 )  # fmt: skip
-UNTOLD = frozenset(("", "application/octet-stream", "binary/octet-stream"))
+UNSPECIFIED_TYPES = frozenset(("", "application/octet-stream", "binary/octet-stream"))
 """Media types that say nothing: then the first byte tells."""
 STRUCTURED, BATCHED = "application/cloudevents", "application/cloudevents-batch"
 CLOUD_JSON = f"{STRUCTURED}+json"
@@ -30,7 +30,7 @@ REQUIRED = ("id", "source", "type")
 OUR_SOURCE, OUR_TYPE = b"headrace", b"io.headrace.task"
 
 
-class Told(NamedTuple):
+class DecodedTask(NamedTuple):
     """A record that could be read."""
 
     task: Task
@@ -39,15 +39,15 @@ class Told(NamedTuple):
     """Whether it is in the form that Headrace itself writes: of a task that another door has judged already."""
 
 
-def read_form(value: bytes, headers: Headers, *, level: int) -> Told:
+def read_form(value: bytes, headers: Headers, *, level: int) -> DecodedTask:
     """Read a record in any of its forms; raises Invalid, whose field is `value` where there is no member to name."""
     if _is_plain(headers):
         task = _avro(value)
-        return Told(task, traceparent_of(headers), ours=task["id"] is not None)
+        return DecodedTask(task, traceparent_of(headers), ours=task["id"] is not None)
     return _read_any(value, headers, level=level)
 
 
-def _read_any(value: bytes, headers: Headers, *, level: int) -> Told:
+def _read_any(value: bytes, headers: Headers, *, level: int) -> DecodedTask:
     value = value.removeprefix(BOM)
     kind, charset = _media_type(headers)
     if charset not in ("", "utf-8", "utf8", "us-ascii", "ascii"):
@@ -60,17 +60,17 @@ def _read_any(value: bytes, headers: Headers, *, level: int) -> Told:
     if (version := find(headers, "ce_specversion")) is not None:
         _check_event({name: _header(headers, f"ce_{name}") for name in REQUIRED}, version.decode("latin-1"), "ce_")
         traceparent = traceparent or _valid_trace(find(headers, "ce_traceparent"))
-    if kind in UNTOLD and value.lstrip()[:1] == b"{":
+    if kind in UNSPECIFIED_TYPES and value.lstrip()[:1] == b"{":
         members = json_object(value, field="value")
         if "specversion" in members:
             return _structured(value, CLOUD_JSON, headers, level=level)
-        return Told(json_task(value, members, level=level), traceparent, ours=False)
-    if kind in AVRO_TYPES or (kind in UNTOLD and value[:1] == bytes([MAGIC])):
+        return DecodedTask(json_task(value, members, level=level), traceparent, ours=False)
+    if kind in AVRO_TYPES or (kind in UNSPECIFIED_TYPES and value[:1] == bytes([MAGIC])):
         task = _avro(value)
-        return Told(task, traceparent, ours=task["id"] is not None and is_ours(headers))
+        return DecodedTask(task, traceparent, ours=task["id"] is not None and is_ours(headers))
     if JSON_TYPE.match(kind):
-        return Told(read_json_task(value, level=level), traceparent, ours=False)
-    if kind in UNTOLD:
+        return DecodedTask(read_json_task(value, level=level), traceparent, ours=False)
+    if kind in UNSPECIFIED_TYPES:
         raise Invalid("value", "the record is neither framed Avro, which begins with a zero byte, nor a JSON object")
     raise Invalid(
         "content-type", f"content-type {kind[:80]} is none of application/avro, {CLOUD_JSON}, application/json"
@@ -102,7 +102,7 @@ def accepted(value: bytes, headers: Headers, *, level: int) -> Task:
     told = read_form(value, headers, level=level)
     task = told.task
     if not told.ours and task["data"]:
-        task["data"], _ = fitted(task["data"], mode=task["mode"], content_type=task["content_type"])
+        task["data"], _ = normalise_body(task["data"], mode=task["mode"], content_type=task["content_type"])
     return task
 
 
@@ -113,7 +113,7 @@ def _avro(value: bytes) -> Task:
         raise Invalid("value", str(error)) from error
 
 
-def _structured(value: bytes, kind: str, headers: Headers, *, level: int) -> Told:
+def _structured(value: bytes, kind: str, headers: Headers, *, level: int) -> DecodedTask:
     """Read an event that carries its attributes beside its data."""
     if kind != CLOUD_JSON:
         raise Invalid("content-type", f"content-type {kind[:80]}: of structured CloudEvents only JSON is read")
@@ -123,7 +123,7 @@ def _structured(value: bytes, kind: str, headers: Headers, *, level: int) -> Tol
     parent = event.get("traceparent")
     trace = traceparent_of(headers) or _valid_trace(parent.encode() if isinstance(parent, str) else None)
     if event.get("data_base64") is not None:
-        return Told(_encoded(event, level=level), trace, ours=False)
+        return DecodedTask(_encoded(event, level=level), trace, ours=False)
     data = event.get("data")
     if not isinstance(data, dict):
         raise Invalid("data", "the data of the event must be a task: a JSON object")
@@ -131,7 +131,7 @@ def _structured(value: bytes, kind: str, headers: Headers, *, level: int) -> Tol
         text = member(value, event, "data")
     except TooDeep:
         raise Invalid("data", "data is nested too deeply") from None
-    return Told(json_task(text, data, level=level), trace, ours=False)
+    return DecodedTask(json_task(text, data, level=level), trace, ours=False)
 
 
 def _encoded(event: Mapping[str, Any], *, level: int) -> Task:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from schemas.json_text import TooDeep, member
 from schemas.nearest import SHOWN, hint
-from schemas.records import ORDINARY, Mode, Task
+from schemas.records import NO_ORIGIN, Mode, Task
 from schemas.task_body import json_object, kind_of
 from schemas.validation import Invalid
 
@@ -49,7 +49,7 @@ def json_task(text: bytes, members: Mapping[str, Any], *, level: int) -> Task:
             raise Invalid(name, f"{name} is set by Headrace alone")
     texts = {name: _text(members, name) for name in TEXTS}
     task: dict[str, Any] = {
-        **ORDINARY,
+        **NO_ORIGIN,
         "queue": _text(members, "queue", required=True),
         "level": _whole(members, "level", most=1, default=level),
         "endpoint": _text(members, "endpoint", required=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from schemas.callback_url import OPEN, Policy, problem
+from schemas.callback_url import OPEN, CallbackPolicy, problem
 from schemas.records import Task
 
 QUEUE_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -43,7 +43,7 @@ def check_endpoint(path: str) -> None:
         raise Invalid("endpoint", "endpoint must be a path such as /v1/chat/completions")
 
 
-def check_callback(url: str, allowed: Policy = OPEN) -> None:
+def check_callback(url: str, allowed: CallbackPolicy = OPEN) -> None:
     """Refuse a callback that could never be called, or that the operator does not allow."""
     if (why := problem(url, allowed)) is not None:
         raise Invalid("callback_url", f"callback_url {why}")

@@ -22,10 +22,10 @@ from streams.intake.decode import Submission
 from streams.recovery.buffer import STOP_KINDS
 from streams.state_machine import batches
 from streams.state_machine import tasks as machine
-from streams.state_machine.batch_rows import first_row, proposal
-from streams.state_machine.rows import Rules, cancelled_early, fresh, settled
+from streams.state_machine.batch_rows import decode_proposal, initial_batch
+from streams.state_machine.rows import TaskRules, finished_status, is_early_cancel, new_status
 
-Home = tuple[int, str]
+StateKey = tuple[int, str]
 """Partition and id."""
 LINE = f"-{MODE_LETTERS['batch']}-"
 STOP_LINES = 250
@@ -34,11 +34,11 @@ fold that took longer than the session would end the process, which would then r
 LINE_OVER = frozenset(("completed", "failed", "cancelled"))
 
 
-class Tasks(NamedTuple):
+class TransactionTasks(NamedTuple):
     """The tasks of the same fold: their rows as they are by now, and how to take over what follows."""
 
-    row: Callable[[Home], Status | None]
-    take: Callable[[Home, machine.Step], None]
+    row: Callable[[StateKey], Status | None]
+    take: Callable[[StateKey, machine.Transition], None]
     add: Callable[[str, int, Record], None]
     """Write a record with the fold: topic, partition, record."""
 
@@ -60,17 +60,17 @@ def is_line(submission: Submission) -> bool:
     return submission.task["batch_id"] is not None or LINE in submission.task_id
 
 
-class Batches:
+class BatchTransaction:
     """Collect what a fold changes in batches."""
 
     def __init__(
         self,
         source: BatchSource,
-        tasks: Tasks,
+        tasks: TransactionTasks,
         *,
-        known: Mapping[Home, tuple[int, Result]],
+        known: Mapping[StateKey, tuple[int, Result]],
         notes: MutableMapping[str, int],
-        rules: Rules,
+        rules: TaskRules,
         now_ms: int,
     ) -> None:
         self._source = source
@@ -79,11 +79,11 @@ class Batches:
         self._notes = notes
         self._rules = rules
         self._now_ms = now_ms
-        self._before: dict[Home, Batch | None] = {}
+        self._before: dict[StateKey, Batch | None] = {}
         self._stops_left = STOP_LINES
-        self.rows: dict[Home, Batch | None] = {}
+        self.rows: dict[StateKey, Batch | None] = {}
 
-    def get(self, home: Home) -> Batch | None:
+    def get(self, home: StateKey) -> Batch | None:
         """Return a batch as it is by now."""
         if home in self.rows:
             return self.rows[home]
@@ -92,7 +92,7 @@ class Batches:
             self._before[home] = None if stored is None else BATCH.decode(stored)
         return self._before[home]
 
-    def changes(self) -> list[tuple[Home, Batch | None, Batch | None]]:
+    def changes(self) -> list[tuple[StateKey, Batch | None, Batch | None]]:
         """Return every changed row: home, before, after."""
         return [(home, self._before[home], row) for home, row in self.rows.items()]
 
@@ -121,11 +121,11 @@ class Batches:
         if step.withdraw is not None and step.batch is not None:
             self._withdraw(home, step.batch, step.withdraw)
 
-    def line(self, home: Home, submission: Submission, *, offset: int) -> bool:
+    def line(self, home: StateKey, submission: Submission, *, offset: int) -> bool:
         """Fold a line as far as its batch is concerned; tells whether it goes on as any task does."""
         task, place = submission.task, (home[0], submission.task["batch_id"] or "")
         row, result = self._tasks.row(home), self._known.get(home)
-        unknown = row is None or cancelled_early(row)
+        unknown = row is None or is_early_cancel(row)
         step = batches.line_read(self.get(place), task, task_id=home[1], unknown=unknown, has_result=result is not None)
         if step.note is not None:
             self._note(step.note)
@@ -135,14 +135,14 @@ class Batches:
         if not unknown or result is None:
             return True
         # It has ended before the crash: its row is made from its result, and nobody is given work again.
-        begun = fresh(task, task_id=home[1], offset=offset, created_ms=submission.created_ms, rules=self._rules)
-        over = settled(begun, result[1], offset=result[0])
+        begun = new_status(task, task_id=home[1], offset=offset, created_ms=submission.created_ms, rules=self._rules)
+        over = finished_status(begun, result[1], offset=result[0])
         self._note("result_adopted")
-        self._tasks.take(home, machine.Step(over))
+        self._tasks.take(home, machine.Transition(over))
         self.placed(home[0], over)
         return False
 
-    def changed(self, home: Home, row: Status, usage: Usage | None) -> None:
+    def changed(self, home: StateKey, row: Status, usage: Usage | None) -> None:
         """Count a line that has ended."""
         place = (home[0], row["batch_id"] or "")
         batch = self.get(place) if row["state"] in LINE_OVER else None
@@ -169,7 +169,7 @@ class Batches:
             first = min(offset, batch["written_to"] if batch["written_to"] is not None else self._first_known(place))
         self.rows[place] = batches.result_written(batch, offset, first=first)
 
-    def _created(self, home: Home, batch: Batch | None, event: Event, offset: int) -> None:
+    def _created(self, home: StateKey, batch: Batch | None, event: Event, offset: int) -> None:
         if batch is not None and batch["source_offset"] == offset:
             self._note("reread")
             return
@@ -177,7 +177,7 @@ class Batches:
             self._note("duplicate_batch_id")
             return
         try:
-            proposed = proposal(event, partition=home[0])
+            proposed = decode_proposal(event, partition=home[0])
         except Invalid:
             self._note("misfit_batch")  # `read_event` has made a dead letter of such an event
             return
@@ -188,11 +188,11 @@ class Batches:
             if row is not None and partition == home[0] and row["queue_number"] == number
         }
         taken = self._source.taken
-        self.rows[home] = first_row(
+        self.rows[home] = initial_batch(
             proposed, offset=offset, taken=lambda stamp_s: stamp_s in here or taken(home[0], number, stamp_s)
         )
 
-    def _withdraw(self, home: Home, batch: Batch, code: str) -> None:
+    def _withdraw(self, home: StateKey, batch: Batch, code: str) -> None:
         """End a slice of the lines that run; when there are more, an event of our own goes on with them."""
         lines = batches.unended(batch)
         for line in lines[: self._stops_left]:
@@ -208,7 +208,7 @@ class Batches:
             self._tasks.add(topics.events(1), home[0], again)
         self._stops_left = max(0, self._stops_left - len(lines))
 
-    def _mend(self, home: Home) -> None:
+    def _mend(self, home: StateKey) -> None:
         """End the lines once more that a crash has left running although their batch was stopped.
 
         Their results are in the log, for they were durable before the batch's row.
@@ -225,7 +225,7 @@ class Batches:
         message = batches.MESSAGES.get(code, "")
         self._tasks.take(home, machine.withdrawn(row, code=code, message=message, now_ms=self._now_ms))
 
-    def _first_known(self, place: Home) -> int:
+    def _first_known(self, place: StateKey) -> int:
         """Return where the first result lies that a crash has left of a batch; far beyond all when there is none."""
         found = (offset for home, (offset, one) in self._known.items() if (home[0], one["batch_id"]) == place)
         return min(found, default=1 << 62)

@@ -21,8 +21,8 @@ from schemas.codec import STATUS
 from schemas.records import TERMINAL, Status
 from schemas.topics import level_name
 from streams import metrics
-from streams.faust.app import Rows
-from streams.state_machine.rows import cancelled_early
+from streams.faust.app import StateTable
+from streams.state_machine.rows import is_early_cancel
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def is_over(name: Name, row: Status | None, *, age_ms: int, unread_ms: int, call
         unread_ms: how long a task's record can lie unread; an older body without a row belongs to no task.
         callback_ms: how long an answer may have to be posted again.
     """
-    if row is None or cancelled_early(row):
+    if row is None or is_early_cancel(row):
         return age_ms > unread_ms
     if row["state"] == "expired":
         posted = name.attempt == row["attempt"] and row["callback_url"] is not None
@@ -79,7 +79,7 @@ class BodySweeper:
     """Sweeps the store for the partitions that this process owns."""
 
     def __init__(
-        self, settings: Settings, level: int, *, blobs: BlobStore, rows: Rows, partitions: Callable[[], set[int]]
+        self, settings: Settings, level: int, *, blobs: BlobStore, rows: StateTable, partitions: Callable[[], set[int]]
     ) -> None:
         self._settings = settings
         self._level = level

@@ -14,14 +14,14 @@ from core.kafka.producer import Producer, Record
 from core.settings.models import Settings
 from schemas import topics
 from streams import metrics, outputs
-from streams.faust.app import Rows
-from streams.state_index import Index
-from streams.transaction import Fold, Home
+from streams.faust.app import StateTable
+from streams.state_index import StateIndex
+from streams.transaction import StateKey, Transaction
 
 Shipped = dict[tuple[str, int], list[Record]]
 
 
-class Shipping:
+class Committer:
     """Writes what the scheduler of one lane has folded."""
 
     def __init__(
@@ -30,9 +30,9 @@ class Shipping:
         level: int,
         *,
         producer: Producer,
-        index: Index,
-        rows: Callable[[], Rows],
-        batches: Callable[[], Rows],
+        index: StateIndex,
+        rows: Callable[[], StateTable],
+        batches: Callable[[], StateTable],
     ) -> None:
         self._lane = topics.LEVELS[level]
         self._producer = producer
@@ -46,7 +46,7 @@ class Shipping:
         self.written: dict[tuple[str, int], int] = {}
         """The offset behind the last work record that was written to each partition."""
 
-    async def ship(self, fold: Fold, now_ms: int) -> None:
+    async def ship(self, fold: Transaction, now_ms: int) -> None:
         """Write everything in order; raises DeliveryFailed."""
         try:
             await self._write_outputs(fold)
@@ -61,11 +61,11 @@ class Shipping:
         for note, count in fold.notes.items():
             metrics.NOTES.labels(self._lane, note).inc(count)
 
-    async def _write_outputs(self, fold: Fold) -> None:
+    async def _write_outputs(self, fold: Transaction) -> None:
         """Write results and all else that follows; the rows then know where their results lie."""
         records: Shipped = dict(fold.records)
-        written: dict[int, list[Home]] = defaultdict(list)
-        placed: list[tuple[Home, int]] = []
+        written: dict[int, list[StateKey]] = defaultdict(list)
+        placed: list[tuple[StateKey, int]] = []
         for pending in fold.results.values():
             partition = pending.home[0]
             if pending.record is not None:
@@ -82,7 +82,7 @@ class Shipping:
                 row["result_offset"] = offset
                 fold.batches.placed(home[0], row)
 
-    async def _write_batches(self, fold: Fold, now_ms: int) -> None:
+    async def _write_batches(self, fold: Transaction, now_ms: int) -> None:
         shipped: Shipped = defaultdict(list)
         for (partition, batch_id), before, after in fold.batches.changes():
             if after is not None:
@@ -94,7 +94,7 @@ class Shipping:
         if shipped:
             self._store(self._batches(), shipped, await self._producer.send_batch(shipped))
 
-    async def _write_rows(self, fold: Fold, now_ms: int) -> None:
+    async def _write_rows(self, fold: Transaction, now_ms: int) -> None:
         shipped: Shipped = defaultdict(list)
         for (partition, task_id), before, after in fold.changes():
             if after is not None:
@@ -105,7 +105,7 @@ class Shipping:
         if shipped:
             self._store(self._rows(), shipped, await self._producer.send_batch({**shipped, **fold.usage}))
 
-    def _store(self, rows: Rows, shipped: Shipped, offsets: dict[tuple[str, int], list[int]]) -> None:
+    def _store(self, rows: StateTable, shipped: Shipped, offsets: dict[tuple[str, int], list[int]]) -> None:
         for (topic, partition), records in shipped.items():
             stored = [(record.key or b"", record.value) for record in records]
             rows.put(partition, stored, offset=offsets[topic, partition][-1])

@@ -17,7 +17,7 @@ from schemas.codec import CONTROL
 from schemas.headers import headers
 from schemas.topics import level_name
 from streams import metrics
-from streams.state_index import Index
+from streams.state_index import StateIndex
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,18 @@ SETTLE_S = 0.05
 """A worker announces itself to every partition at once: wait that long, so that one pulse tells of all."""
 
 
-class Pulse:
+class SchedulerHeartbeat:
     """Write a control record every two seconds and whenever the workers change."""
 
     def __init__(
-        self, settings: Settings, level: int, *, name: str, producer: Producer, index: Index, changed: asyncio.Event
+        self,
+        settings: Settings,
+        level: int,
+        *,
+        name: str,
+        producer: Producer,
+        index: StateIndex,
+        changed: asyncio.Event,
     ) -> None:
         self._topic = settings.topic(topics.CONTROLS)
         self._lease_ms = int(settings.streams.lease_s * 1000)

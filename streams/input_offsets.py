@@ -13,7 +13,7 @@ Place = tuple[str, int]
 """Topic and partition."""
 
 
-class Progress:
+class InputOffsets:
     """The next offset of each owned input partition."""
 
     def __init__(self) -> None:

@@ -22,19 +22,19 @@ from core.storage.blobs import open_blobs
 from schemas import topics
 from schemas.topics import level_name
 from streams.body_gc import BodySweeper
-from streams.faust.app import LaneApp
-from streams.heartbeat import Pulse
-from streams.recovery.scan import orphaned_results, spoken_attempts, starts_of, sweep, sweep_batches
+from streams.faust.app import SchedulerApp
+from streams.heartbeat import SchedulerHeartbeat
+from streams.recovery.scan import attempts_seen_before_crash, orphaned_results, starts_of, sweep, sweep_batches
 from streams.recovery.usage_backfill import complete
 from streams.scheduler import Scheduler
-from streams.state_index import Index
+from streams.state_index import StateIndex
 from streams.timers import Timers
 from streams.work_topics import CONFIRM_S, WorkTopics
 
 log = logging.getLogger(__name__)
 
 
-class Lane:
+class SchedulerProcess:
     """Everything that one lane's process runs, put together."""
 
     def __init__(self, settings: Settings, level: int, *, instance: int, folder: Path) -> None:
@@ -46,7 +46,7 @@ class Lane:
         self.timer_producer = Producer(settings, name=f"{self.name}-timers")
         self.lookup = LogReader(settings, name=f"{self.name}-lookup")
         self.queues = QueueDirectory(settings, name=self.name)
-        self.index = Index(batch_retention_ms=settings.batches.retention_s * 1000)
+        self.index = StateIndex(batch_retention_ms=settings.batches.retention_s * 1000)
         self.scheduler = Scheduler(
             settings,
             level,
@@ -59,7 +59,7 @@ class Lane:
             silent_s=lambda: self.app.silent_s(),  # noqa: PLW0108 - the app is made below
             lacks=lambda queue: self.work_topics.lacks(queue),  # noqa: PLW0108 - the same
         )
-        self.app = LaneApp(
+        self.app = SchedulerApp(
             settings,
             level,
             folder=folder,
@@ -69,7 +69,7 @@ class Lane:
             on_revoked=self._revoked,
             committable=self.scheduler.progress.committable,
         )
-        self.pulse = Pulse(
+        self.pulse = SchedulerHeartbeat(
             settings,
             level,
             name=self.name,
@@ -114,7 +114,9 @@ class Lane:
         starts = await starts_of(self.settings, self.level, group, owned, lookup=self.lookup)
         self.scheduler.known_results = await orphaned_results(self.settings, self.level, starts, lookup=self.lookup)
         await complete(self.settings, self.scheduler.known_results, lookup=self.lookup, producer=self.producer)
-        ends, spoken = await spoken_attempts(self.settings, self.level, starts, self.app.rows, lookup=self.lookup)
+        ends, spoken = await attempts_seen_before_crash(
+            self.settings, self.level, starts, self.app.rows, lookup=self.lookup
+        )
         self.scheduler.replay.begin(ends, spoken)
         reading = {(tp.topic, tp.partition): offset for tp, offset in starts.items()}
         self.scheduler.progress.reset(reading)
@@ -218,6 +220,6 @@ async def serve(settings: Settings, stop: asyncio.Event, *, level: int) -> None:
     await wait_for_broker(settings)
     await wait_for_topics(settings)
     with claim_instance(settings.data_dir / f"streams-{level_name(level)}") as instance:
-        lane = Lane(settings, level, instance=instance.number, folder=instance.folder)
+        lane = SchedulerProcess(settings, level, instance=instance.number, folder=instance.folder)
         async with HealthServer(settings.metrics_host, settings.metrics_port, lane.ready):
             await lane.run(stop)

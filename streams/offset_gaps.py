@@ -10,10 +10,10 @@ from aiokafka import TopicPartition
 
 from core.errors import FatalError, Unavailable
 from core.kafka.log_reader import LogReader
-from streams.input_offsets import Place, Progress
+from streams.input_offsets import InputOffsets, Place
 
 
-async def over_gap(lookup: LogReader, progress: Progress, place: Place, end: int | None) -> None:
+async def over_gap(lookup: LogReader, progress: InputOffsets, place: Place, end: int | None) -> None:
     """Pass the gap at which a partition stands still; raises FatalError when there is none."""
     at, name = progress.committable(place), f"{place[0]}/{place[1]}"
     if at is None:

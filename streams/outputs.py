@@ -12,8 +12,8 @@ from schemas.codec import BATCH, CONTROL, EVENT, RESULT, STATUS, WORK
 from schemas.events import event
 from schemas.headers import BATCH_ID, CALLBACK_EVENTS, headers
 from schemas.records import EventKind, Outcome, Result, Status
-from streams.state_machine.rows import cancelled_early
-from streams.state_machine.tasks import Work
+from streams.state_machine.rows import is_early_cancel
+from streams.state_machine.tasks import WorkEffect
 
 NO_PRICES: Mapping[str, ModelSettings] = {}
 NEWS = frozenset(("start", "progress", "expired"))
@@ -22,7 +22,7 @@ NEWS = frozenset(("start", "progress", "expired"))
 
 def status_record(row: Status, *, now_ms: int) -> Record:
     """Render a row for the changelog."""
-    is_task = row["duplicate_of"] is None and not cancelled_early(row)
+    is_task = row["duplicate_of"] is None and not is_early_cancel(row)
     running = f"/{row['progress']}" if row["state"] == "processing" and row["progress"] else ""
     described = headers(
         kind=f"task.{row['state']}",
@@ -62,7 +62,7 @@ def stop_again(batch: Batch, *, now_ms: int) -> Record:
     return Record(batch["id"].encode(), value, described, now_ms)
 
 
-def work_record(row: Status, work: Work, *, now_ms: int, traceparent: bytes | None) -> Record:
+def work_record(row: Status, work: WorkEffect, *, now_ms: int, traceparent: bytes | None) -> Record:
     """Render the current attempt for the inference consumers."""
     value = WORK.encode(
         {

@@ -15,9 +15,9 @@ from schemas.codec import EVENT, STATUS, state_of
 from schemas.events import event as build
 from schemas.headers import headers
 from schemas.partitioning import queue_number
-from schemas.purge import REASON, Extent, extent
+from schemas.purge import REASON, OffsetBounds, extent
 from schemas.records import Event
-from streams.transaction import Fold
+from streams.transaction import Transaction
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,9 @@ After = Callable[[int, bytes], Iterator[tuple[bytes, bytes]]]
 """Rows of a partition in the order of their keys, from a key on."""
 
 
-def purge(fold: Fold, rows_from: After, asked: Event, partition: int, *, folded: int, level: int, now_ms: int) -> int:
+def purge(
+    fold: Transaction, rows_from: After, asked: Event, partition: int, *, folded: int, level: int, now_ms: int
+) -> int:
     """Fold a purge event: cancel a slice of its queue's waiting tasks, and write the event for the next.
 
     `folded` is the offset below which every task record of the partition has been folded in an earlier batch. Returns
@@ -65,13 +67,13 @@ def purge(fold: Fold, rows_from: After, asked: Event, partition: int, *, folded:
     return cancelled
 
 
-def _meant(value: bytes, queue: str, bounds: Extent) -> bool:
+def _meant(value: bytes, queue: str, bounds: OffsetBounds) -> bool:
     """Tell whether a row is of the queue, whose number another may share, and was accepted before the purge."""
     row = STATUS.decode(value)
     return row["queue"] == queue and row["duplicate_of"] is None and 0 <= row["source_offset"] < bounds.tasks_end
 
 
-def _record(asked: Event, bounds: Extent, *, level: int, now_ms: int) -> Record:
+def _record(asked: Event, bounds: OffsetBounds, *, level: int, now_ms: int) -> Record:
     name = asked["queue"] or ""
     described = headers(
         kind="event.purge", ce_id=f"{name}/purge/{asked['at_ms']}/{bounds.after}", at_ms=now_ms, queue=name, level=level

@@ -30,17 +30,17 @@ from schemas.headers import traceparent_of
 from schemas.records import Event, Result
 from streams import metrics
 from streams.batch_transaction import BatchSource
-from streams.commit import Shipping
-from streams.faust.app import INBOX_LIMIT, Rows
-from streams.input_offsets import Place, Progress
-from streams.intake.decode import Poison, Submission, read_event
-from streams.intake.gateway import Door
+from streams.commit import Committer
+from streams.faust.app import INBOX_LIMIT, StateTable
+from streams.input_offsets import InputOffsets, Place
+from streams.intake.decode import InvalidRecord, Submission, read_event
+from streams.intake.gateway import TaskIntake
 from streams.offset_gaps import over_gap
 from streams.purge import purge
-from streams.recovery.buffer import Held, Replay, Waiting
-from streams.state_index import Index
+from streams.recovery.buffer import PendingAck, PendingEvent, RecoveryBuffer
+from streams.state_index import StateIndex
 from streams.state_machine.rows import rules_of
-from streams.transaction import Fold, Home
+from streams.transaction import StateKey, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +60,9 @@ class Scheduler:
         producer: Producer,
         lookup: LogReader,
         queues: QueueDirectory,
-        index: Index,
-        rows: Callable[[], Rows],
-        batches: Callable[[], Rows],
+        index: StateIndex,
+        rows: Callable[[], StateTable],
+        batches: Callable[[], StateTable],
         silent_s: Callable[[], float] = lambda: 0.0,
         lacks: Callable[[str], bool] = lambda _: False,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -80,7 +80,7 @@ class Scheduler:
         self._index = index
         self._rows = rows
         self._batches = batches
-        self._shipping = Shipping(settings, level, producer=producer, index=index, rows=rows, batches=batches)
+        self._shipping = Committer(settings, level, producer=producer, index=index, rows=rows, batches=batches)
         self.written = self._shipping.written
         self._silent_s = silent_s
         self._lacks = lacks
@@ -95,10 +95,10 @@ class Scheduler:
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._last_alive = time.monotonic()
-        self.door = Door(settings, level, producer=producer, queues=queues)
-        self.known_results: dict[Home, tuple[int, Result]] = {}
-        self.progress = Progress()
-        self.replay = Replay()
+        self.door = TaskIntake(settings, level, producer=producer, queues=queues)
+        self.known_results: dict[StateKey, tuple[int, Result]] = {}
+        self.progress = InputOffsets()
+        self.replay = RecoveryBuffer()
         self.changed = asyncio.Event()
         """Set when a worker appears, goes or changes: the pulse tells at once."""
 
@@ -174,7 +174,7 @@ class Scheduler:
         await self.door.prepare(decoded)
         now_ms = self._now_ms()
         rows = self._rows()
-        fold = Fold(
+        fold = Transaction(
             level=self._level,
             rules=self._rules,
             now_ms=now_ms,
@@ -211,14 +211,16 @@ class Scheduler:
             if waited:
                 self._arrived.set()
 
-    def _decode(self, message: Any) -> Submission | Event | Poison:
+    def _decode(self, message: Any) -> Submission | Event | InvalidRecord:
         if (why := unread(message)) is not None:
-            return Poison(why.reason, None)
+            return InvalidRecord(why.reason, None)
         if message.topic == self._tasks:
             return self.door.read(message)
         return read_event(message, max_bytes=self._settings.kafka.max_message_bytes)
 
-    def _fold_one(self, fold: Fold, source: Any, one: Submission | Event | Poison, now_ms: int) -> list[Any]:
+    def _fold_one(
+        self, fold: Transaction, source: Any, one: Submission | Event | InvalidRecord, now_ms: int
+    ) -> list[Any]:
         """Fold one input; returns the inputs that are folded by that, none when it has to wait."""
         message = source.message
         partition = message.partition
@@ -227,7 +229,7 @@ class Scheduler:
             if admitted is None:
                 return [source]
             one = admitted
-        if isinstance(one, Poison):
+        if isinstance(one, InvalidRecord):
             topic, place, letter = dead_letter(self._settings, message, reason=one.reason, field=one.field)
             fold.records[topic, place].append(letter)
             fold.notes["poison"] += 1
@@ -245,18 +247,18 @@ class Scheduler:
         elif not one["id"]:
             self._worker_event(fold, one, partition, now_ms)
         elif self.replay.waits(partition, one) and not fold.knows(partition, one["id"]):
-            self.replay.hold(partition, Held(Waiting(message), one))
+            self.replay.hold(partition, PendingEvent(PendingAck(message), one))
             source.ack()  # for Faust it is over; what is committed is counted by `progress`
             return []
         else:
             self._task_event(fold, message, one)
         return [source]
 
-    def _task_event(self, fold: Fold, message: Any, event: Event) -> None:
+    def _task_event(self, fold: Transaction, message: Any, event: Event) -> None:
         traceparent = traceparent_of(message.headers)
         fold.event(event, partition=message.partition, offset=message.offset, traceparent=traceparent)
 
-    def _worker_event(self, fold: Fold, event: Event, partition: int, now_ms: int) -> None:
+    def _worker_event(self, fold: Transaction, event: Event, partition: int, now_ms: int) -> None:
         worker = event["worker"] or ""
         if event["kind"] == "heartbeat":
             if self._index.heard(
@@ -287,7 +289,7 @@ class Scheduler:
             return 0
         return known["work_partitions"] if known else self._settings.kafka.work_partitions
 
-    async def _bury_lost(self, fold: Fold) -> None:
+    async def _bury_lost(self, fold: Transaction) -> None:
         """Write the dead letters of tasks that lost too many workers, with their original records."""
         for (partition, task_id), reason in fold.dead:
             row = fold.rows[partition, task_id]

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from schemas.batches import Batch
 from schemas.records import Status, Worker
 from streams.state_machine.batch_rows import due_ms
-from streams.state_machine.rows import cancelled_early, next_deadline_ms
+from streams.state_machine.rows import is_early_cancel, next_deadline_ms
 
 HORIZON_MS = 600_000
 SWEEP_MS = 300_000
@@ -34,7 +34,7 @@ class Due(NamedTuple):
 
 
 @dataclass(slots=True)
-class Heard:
+class SchedulerSeen:
     """The last sign of life of a worker, as one partition knows it."""
 
     heard_ms: int
@@ -43,11 +43,11 @@ class Heard:
 
 
 @dataclass(slots=True)
-class Index:
+class StateIndex:
     """The scheduler's memory over all partitions that it owns."""
 
     holders: dict[tuple[int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
-    workers: dict[int, dict[str, Heard]] = field(default_factory=lambda: defaultdict(dict))
+    workers: dict[int, dict[str, SchedulerSeen]] = field(default_factory=lambda: defaultdict(dict))
     stamps: dict[tuple[int, int], set[int]] = field(default_factory=lambda: defaultdict(set))
     """(Partition, queue number) → the seconds that the ids of some batch's lines are made with."""
     batch_retention_ms: int = 0
@@ -70,7 +70,7 @@ class Index:
             self.holders[partition, after["worker"]].add(after["id"])
             if after["worker"] not in self.workers[partition]:
                 self.heard(partition, after["worker"], now_ms=now_ms)
-        self.schedule(partition, after, now_ms=now_ms, fresh=before is None or cancelled_early(before))
+        self.schedule(partition, after, now_ms=now_ms, fresh=before is None or is_early_cancel(before))
 
     def schedule(self, partition: int, row: Status, *, now_ms: int, fresh: bool = True) -> None:
         """Remember what a row is due for, when that is near; the deadlines only once, they never change."""
@@ -136,7 +136,7 @@ class Index:
             "running": running,
             "upstreams_up": upstreams_up,
         }
-        self.workers[partition][worker] = Heard(now_ms, info)
+        self.workers[partition][worker] = SchedulerSeen(now_ms, info)
         return before is None or before.info["upstreams_up"] != upstreams_up
 
     def silent(self, partition: int, worker: str, *, now_ms: int, lease_ms: int) -> bool:
@@ -168,7 +168,7 @@ class Index:
 
     def alive(self, *, now_ms: int, lease_ms: int) -> list[Worker]:
         """List live workers, each as its freshest sign of life tells."""
-        best: dict[str, Heard] = {}
+        best: dict[str, SchedulerSeen] = {}
         for workers in self.workers.values():
             for name, heard in workers.items():
                 if now_ms - heard.heard_ms <= lease_ms and (name not in best or best[name].heard_ms < heard.heard_ms):

@@ -19,9 +19,9 @@ from schemas.codec import EVENT, STATUS
 from schemas.events import event
 from schemas.headers import headers
 from schemas.records import TERMINAL, Event, Status
-from streams.faust.app import NoRows, Rows
+from streams.faust.app import EmptyTable, StateTable
 from streams.recovery.scan import sweep, sweep_batches
-from streams.state_index import SWEEP_MS, Due, Index
+from streams.state_index import SWEEP_MS, Due, StateIndex
 from streams.state_machine.rows import next_deadline_ms
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,9 @@ class Timers:
         *,
         producer: Producer,
         lookup: LogReader,
-        index: Index,
-        rows: Rows,
-        batches: Rows | None = None,
+        index: StateIndex,
+        rows: StateTable,
+        batches: StateTable | None = None,
         kafka_since_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         """`kafka_since_ms` tells since when Kafka has worked without a break: no lease runs while it does not."""
@@ -52,7 +52,7 @@ class Timers:
         self._lookup = lookup
         self._index = index
         self._rows = rows
-        self._batches = batches or NoRows()
+        self._batches = batches or EmptyTable()
         self._kafka_since_ms = kafka_since_ms
         self._lease_ms = int(settings.streams.lease_s * 1000)
         self._events = settings.topic(topics.events(level))

@@ -13,39 +13,39 @@ from schemas.ids import IdError, parse
 from schemas.partitioning import stable_hash
 from schemas.records import Event, Outcome, Result, Status
 from streams import outputs
-from streams.batch_transaction import NO_BATCHES, Batches, BatchSource, Tasks, is_line
+from streams.batch_transaction import NO_BATCHES, BatchSource, BatchTransaction, TransactionTasks, is_line
 from streams.intake import deduplication
 from streams.intake.decode import Submission
 from streams.recovery import usage_backfill
 from streams.state_machine import tasks as machine
 from streams.state_machine.batches import KINDS as BATCH_KINDS
-from streams.state_machine.rows import Rules, cancelled_early, fresh
-from streams.state_machine.tasks import Dead, Step, Stop, Work
+from streams.state_machine.rows import TaskRules, is_early_cancel, new_status
+from streams.state_machine.tasks import CancelEffect, DeadLetterEffect, Transition, WorkEffect
 
-Home = tuple[int, str]
+StateKey = tuple[int, str]
 """Partition and task id."""
 
 
-class Pending(NamedTuple):
+class PendingResult(NamedTuple):
     """A result that will be written, or is there already when `offset` is known."""
 
-    home: Home
+    home: StateKey
     record: Record | None
     offset: int | None
 
 
-class Fold:
+class Transaction:
     """Collect what a batch changes. Nothing is visible outside before `Scheduler` has made it durable."""
 
     def __init__(
         self,
         *,
         level: int,
-        rules: Rules,
+        rules: TaskRules,
         now_ms: int,
         prefix: str,
         row: Callable[[int, bytes], bytes | None],
-        known_results: Mapping[Home, tuple[int, Result]],
+        known_results: Mapping[StateKey, tuple[int, Result]],
         work_partitions: Callable[[str], int],
         holders: Callable[[int, str], set[str]],
         spoken: Callable[[int, str, int], bool] = lambda *_: False,
@@ -61,17 +61,19 @@ class Fold:
         self._work_partitions = work_partitions
         self._holders = holders
         self._spoken = spoken
-        self._before: dict[Home, Status | None] = {}
+        self._before: dict[StateKey, Status | None] = {}
         self._traceparents: dict[str, bytes] = {}
-        self.rows: dict[Home, Status | None] = {}
-        self.results: dict[Home, Pending] = {}
+        self.rows: dict[StateKey, Status | None] = {}
+        self.results: dict[StateKey, PendingResult] = {}
         self.records: dict[tuple[str, int], list[Record]] = defaultdict(list)
         self.usage: dict[tuple[str, int], list[Record]] = defaultdict(list)
         """Written after the results, with the rows: so whatever is accounted for has its result."""
-        self.dead: list[tuple[Home, str]] = []
+        self.dead: list[tuple[StateKey, str]] = []
         self.notes: Counter[str] = Counter()
-        tasks = Tasks(self._row, self._take, self.add)
-        self.batches = Batches(batches, tasks, known=known_results, notes=self.notes, rules=rules, now_ms=now_ms)
+        tasks = TransactionTasks(self._row, self._take, self.add)
+        self.batches = BatchTransaction(
+            batches, tasks, known=known_results, notes=self.notes, rules=rules, now_ms=now_ms
+        )
 
     def submission(self, submission: Submission, *, partition: int, offset: int) -> None:
         """Fold a new task."""
@@ -82,7 +84,7 @@ class Fold:
         if is_line(submission):
             if not self.batches.line(home, submission, offset=offset):
                 return
-        elif (stored is None or cancelled_early(stored)) and self._is_twin(home, submission, offset):
+        elif (stored is None or is_early_cancel(stored)) and self._is_duplicate(home, submission, offset):
             return
         self._take(
             home,
@@ -130,24 +132,24 @@ class Fold:
             row = self._row(home)
             if row is None:
                 continue
-            step = machine.worker_gone(row, worker=worker, lost=lost, now_ms=self._now_ms, rules=self._rules)
+            step = machine.worker_lost(row, worker=worker, lost=lost, now_ms=self._now_ms, rules=self._rules)
             self._take(home, step)
 
     def knows(self, partition: int, task_id: str) -> bool:
         """Tell whether a task has a row."""
         row = self._row((partition, task_id))
-        return row is not None and not cancelled_early(row)
+        return row is not None and not is_early_cancel(row)
 
     def taken(self, partition: int, task_id: str, offset: int) -> bool:
         """Tell whether an id belongs to another record than that of this position."""
         row = self._row((partition, task_id))
-        return row is not None and not cancelled_early(row) and row["source_offset"] != offset
+        return row is not None and not is_early_cancel(row) and row["source_offset"] != offset
 
-    def changes(self) -> list[tuple[Home, Status | None, Status | None]]:
+    def changes(self) -> list[tuple[StateKey, Status | None, Status | None]]:
         """Return every changed row: home, before, after."""
         return [(home, self._before[home], row) for home, row in self.rows.items()]
 
-    def _is_twin(self, home: Home, submission: Submission, offset: int) -> bool:
+    def _is_duplicate(self, home: StateKey, submission: Submission, offset: int) -> bool:
         """Give a twin its row, or remember the key of a first task; the key's row is written before the task's own."""
         task, created_ms = submission.task, submission.created_ms
         name = deduplication.key_id(task)
@@ -155,9 +157,9 @@ class Fold:
             return False
         place, content = (home[0], name), deduplication.digest(task)
         key = self._row(place)
-        row = fresh(task, task_id=submission.task_id, offset=offset, created_ms=created_ms, rules=self._rules)
-        if key is not None and deduplication.holds(key, home[1], created_ms=created_ms, now_ms=self._now_ms):
-            twin = deduplication.twin_row(row, key, content=content, now_ms=self._now_ms)
+        row = new_status(task, task_id=submission.task_id, offset=offset, created_ms=created_ms, rules=self._rules)
+        if key is not None and deduplication.is_reserved(key, home[1], created_ms=created_ms, now_ms=self._now_ms):
+            twin = deduplication.duplicate_row(row, key, content=content, now_ms=self._now_ms)
             self.rows[home] = twin
             if twin["error_code"] is None:
                 self.notes["twin"] += 1
@@ -165,12 +167,12 @@ class Fold:
                 self.notes["twin_refused"] += 1
             return True
         window_ms = self._rules.idempotency_ms
-        self.rows[place] = deduplication.key_row(
+        self.rows[place] = deduplication.reservation_row(
             row, name=name, content=content, now_ms=self._now_ms, window_ms=window_ms
         )
         return False
 
-    def _row(self, home: Home) -> Status | None:
+    def _row(self, home: StateKey) -> Status | None:
         if home in self.rows:
             return self.rows[home]
         if home not in self._before:
@@ -178,7 +180,7 @@ class Fold:
             self._before[home] = None if stored is None else STATUS.decode(stored)
         return self._before[home]
 
-    def _take(self, home: Home, step: Step, outcome: Outcome | None = None) -> None:
+    def _take(self, home: StateKey, step: Transition, outcome: Outcome | None = None) -> None:
         row = step.row
         if step.note is not None:
             self.notes[step.note] += 1
@@ -194,22 +196,22 @@ class Fold:
         if row["batch_id"] is not None:
             self.batches.changed(home, self.rows[home] or row, outcome["usage"] if outcome else None)
 
-    def _follow(self, home: Home, row: Status, step: Step, outcome: Outcome | None) -> None:
+    def _follow(self, home: StateKey, row: Status, step: Transition, outcome: Outcome | None) -> None:
         for effect in step.effects:
             match effect:
-                case Work():
+                case WorkEffect():
                     if self._spoken(home[0], row["id"], row["attempt"]):
                         self.notes["work_known"] += 1
                     else:
                         self._work(row, effect)
-                case Stop(reason):
+                case CancelEffect(reason):
                     self.add(topics.CONTROLS, 0, outputs.stop_record(row, reason, now_ms=self._now_ms))
-                case Dead(reason):
+                case DeadLetterEffect(reason):
                     self.dead.append((home, reason))
-                case machine.Result():
+                case machine.ResultEffect():
                     self._result(home, row, effect.outcome or outcome)
 
-    def _work(self, row: Status, work: Work) -> None:
+    def _work(self, row: Status, work: WorkEffect) -> None:
         partitions = self._work_partitions(row["queue"])
         if not partitions:
             return  # its workers find it by its row
@@ -217,7 +219,7 @@ class Fold:
         record = outputs.work_record(row, work, now_ms=self._now_ms, traceparent=self._parent(row))
         self.add(topics.work(row["queue"], self._level), partition, record)
 
-    def _result(self, home: Home, row: Status, outcome: Outcome | None) -> None:
+    def _result(self, home: StateKey, row: Status, outcome: Outcome | None) -> None:
         """Write the result, unless a crash came between an earlier one and its row: then the row follows the log."""
         if known := self._known_results.get(home):
             offset, result = known
@@ -229,12 +231,12 @@ class Fold:
                 "error_code": result["error_code"],
                 "error_message": result["error_message"],
             }
-            self.results[home] = Pending(home, None, offset)
+            self.results[home] = PendingResult(home, None, offset)
             self.notes["result_adopted"] += 1
             return
         result = outputs.result_of(row, outcome, now_ms=self._now_ms, prices=self._rules.prices)
         record = outputs.result_record(result, traceparent=self._parent(row))
-        self.results[home] = Pending(home, record, None)
+        self.results[home] = PendingResult(home, record, None)
         self.usage[self._prefix + topics.USAGE, home[0]].append(usage_backfill.usage_record(result))
 
     def _parent(self, row: Status) -> bytes | None:
@@ -247,7 +249,7 @@ class Fold:
         self.records[self._prefix + topic, partition].append(record)
 
 
-def result_of(record: Any) -> tuple[Home, tuple[int, Result]]:
+def result_of(record: Any) -> tuple[StateKey, tuple[int, Result]]:
     """Index a record of results.LEVEL by its task, without the body."""
     result = RESULT.decode(record.value or b"")
     result["body"] = None

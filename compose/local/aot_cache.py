@@ -35,7 +35,7 @@ HEAP_MB = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class AotCache:
     """All that a broker is started from; `aot_cache` is None where none could be made."""
 
     jars: tuple[Path, ...]
@@ -43,7 +43,7 @@ class Prepared:
     aot_cache: Path | None
 
 
-def prepare(progress: Progress = lambda _: None) -> Prepared:
+def prepare(progress: Progress = lambda _: None) -> AotCache:
     """Fetch and compute what is missing; returns at once when nothing is."""
     jars = tuple(class_path(progress))
     checkpoint = cache_dir() / f"kafka-{KAFKA_VERSION}.bootstrap.checkpoint"
@@ -56,7 +56,7 @@ def prepare(progress: Progress = lambda _: None) -> Prepared:
             if not cache.exists():
                 _make_cache(jars, cache, checkpoint)
     # An empty file says that the attempt failed, so that not every start repeats it.
-    return Prepared(jars=jars, checkpoint=checkpoint, aot_cache=cache if cache.stat().st_size else None)
+    return AotCache(jars=jars, checkpoint=checkpoint, aot_cache=cache if cache.stat().st_size else None)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from compose.local.readiness import until_ok
 from compose.local.stack import StackFolder
 from compose.local.supervisor import Child, Supervisor
 from core.errors import Unavailable
-from core.observability.transient_errors import Passing
+from core.observability.transient_errors import TransientErrors
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def run_stack(flags: Flags, *, say: Say) -> None:
         open_log(log).close()
         logging.basicConfig(filename=log, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         for handler in logging.getLogger().handlers:
-            handler.addFilter(Passing())
+            handler.addFilter(TransientErrors())
         say(f"starting; records and logs are in {folder.path}")
         plan = make_plan(flags, settings, folder)
         asyncio.run(_run(plan, _prepare_broker(plan, say), say=say, began=began))

@@ -33,7 +33,7 @@ class Child:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
+class RestartPolicy:
     """How patient the supervisor is, in seconds."""
 
     first_delay_s: float = 0.5
@@ -57,7 +57,7 @@ class Supervisor:
         *,
         changed: Callable[[Mapping[str, int]], None] = lambda _: None,
         report: Callable[[str], None] = lambda _: None,
-        policy: Policy | None = None,
+        policy: RestartPolicy | None = None,
     ) -> None:
         self.give_up_on_quick_deaths = True
         self.failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -65,7 +65,7 @@ class Supervisor:
         self.deaths: Counter[str] = Counter()
         self._changed = changed
         self._report = report
-        self._policy = policy or Policy()
+        self._policy = policy or RestartPolicy()
         self._stopping = asyncio.Event()
         self._children: list[tuple[Child, asyncio.Task[None]]] = []
         self._processes: dict[str, asyncio.subprocess.Process] = {}

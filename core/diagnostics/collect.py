@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from aiokafka import TopicPartition
 
-from core.diagnostics.facts import Disk, Facts, Flow, QueueFlow, SchedulerSeen, Skew, WorkerSeen
+from core.diagnostics.facts import ClockSkew, Disk, Facts, QueueFlow, QueueThroughput, SchedulerSeen, WorkerSeen
 from core.drain_rate import Backlog, limit_of
 from core.errors import Unavailable
 from core.kafka.cluster import Cluster, Lag, Member
@@ -155,17 +155,17 @@ async def _ages(cluster: Cluster, lags: Sequence[Lag]) -> dict[TopicPartition, i
     return found
 
 
-def _flow(before: Lag | None, after: Lag, ages: dict[TopicPartition, int]) -> Flow:
+def _flow(before: Lag | None, after: Lag, ages: dict[TopicPartition, int]) -> QueueThroughput:
     known = [ages[tp] for p in after.ends if (tp := TopicPartition(after.topic, p)) in ages]
     arrived = 0 if before is None else sum(after.ends.values()) - sum(before.ends.values())
     read = 0 if before is None else after.read - before.read
-    return Flow(after.waiting, arrived, read, max(known) if known else None)
+    return QueueThroughput(after.waiting, arrived, read, max(known) if known else None)
 
 
-def _together(flows: Sequence[Flow]) -> Flow:
+def _together(flows: Sequence[QueueThroughput]) -> QueueThroughput:
     ages = [flow.oldest_ms for flow in flows if flow.oldest_ms is not None]
     waiting, arrived, read = (sum(flow[place] or 0 for flow in flows) for place in range(3))
-    return Flow(waiting, arrived, read, max(ages) if ages else None)
+    return QueueThroughput(waiting, arrived, read, max(ages) if ages else None)
 
 
 async def _dead_letter_count(settings: Settings, lookup: LogReader) -> int:
@@ -211,9 +211,9 @@ class _HeartbeatCollector:
         """Tell whether there was one of each."""
         return {one.level for one in self._schedulers.values()} == set(LEVELS) and bool(self._dispatchers)
 
-    def snapshot(self) -> tuple[list[SchedulerSeen], list[WorkerSeen], list[Skew]]:
+    def snapshot(self) -> tuple[list[SchedulerSeen], list[WorkerSeen], list[ClockSkew]]:
         """Return the schedulers and dispatchers seen, and the clocks that differ."""
-        skews = [Skew(who, ms) for who, ms in sorted(self._skews.items()) if ms]
+        skews = [ClockSkew(who, ms) for who, ms in sorted(self._skews.items()) if ms]
         return list(self._schedulers.values()), list(self._dispatchers.values()), skews
 
     def _observe(self, record: LogRecord, now_ms: int) -> None:

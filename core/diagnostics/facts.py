@@ -10,7 +10,7 @@ from core.drain_rate import Backlog
 from schemas.records import Queue
 
 
-class Flow(NamedTuple):
+class QueueThroughput(NamedTuple):
     """What waits for a reader, and what moved while it was watched."""
 
     waiting: int = 0
@@ -25,7 +25,7 @@ class Flow(NamedTuple):
         return self.waiting > 0 and self.arrived > self.read
 
 
-NOTHING = Flow()
+NOTHING = QueueThroughput()
 
 
 class QueueFlow(NamedTuple):
@@ -33,7 +33,7 @@ class QueueFlow(NamedTuple):
 
     queue: str
     level: int
-    flow: Flow
+    flow: QueueThroughput
     readers: int
     """Consumers in its group."""
 
@@ -55,7 +55,7 @@ class WorkerSeen(NamedTuple):
     troubles: str | None
 
 
-class Skew(NamedTuple):
+class ClockSkew(NamedTuple):
     """A clock that differs from this one."""
 
     who: str
@@ -70,7 +70,7 @@ class Disk(NamedTuple):
     total_bytes: int
 
 
-class Pulled(NamedTuple):
+class PullQueueFacts(NamedTuple):
     """A queue and level that workers fetch over HTTP, as the read model shows it."""
 
     queue: str
@@ -98,16 +98,16 @@ class Facts:
     """Partitions (topic/number) in which records wait for the end of a transaction → how many."""
     queues: Sequence[Queue] = ()
     work: Sequence[QueueFlow] = ()
-    lanes: dict[int, Flow] = field(default_factory=dict)
+    lanes: dict[int, QueueThroughput] = field(default_factory=dict)
     """Tasks and events that the scheduler of a level has not judged."""
     schedulers: Sequence[SchedulerSeen] = ()
     dispatchers: Sequence[WorkerSeen] = ()
-    callbacks: Flow = NOTHING
+    callbacks: QueueThroughput = NOTHING
     dead_letters: int = 0
     """Buried within the last hour."""
-    skews: Sequence[Skew] = ()
+    skews: Sequence[ClockSkew] = ()
     disks: Sequence[Disk] = ()
-    pulled: Sequence[Pulled] = ()
+    pulled: Sequence[PullQueueFacts] = ()
     backlogs: Sequence[Backlog] = ()
     """Of the queues that have a limit."""
     ingress: Sequence[str] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from core.diagnostics.facts import Disk, Facts, Finding, Flow, QueueFlow
+from core.diagnostics.facts import Disk, Facts, Finding, QueueFlow, QueueThroughput
 from schemas.topics import level_name
 
 SKEW_MS = 5_000
@@ -175,7 +175,7 @@ def _queue(one: QueueFlow, limit: int | None, *, able: bool) -> Iterator[Finding
         )  # fmt: skip
 
 
-def _stands_still(flow: Flow) -> bool:
+def _stands_still(flow: QueueThroughput) -> bool:
     return flow.waiting > 0 and flow.read == 0 and (flow.oldest_ms or 0) > STILL_MS
 
 

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-from core.observability.transient_errors import Passing
+from core.observability.transient_errors import TransientErrors
 from core.settings.models import LogSettings
 
 HIDDEN = "***"
@@ -145,7 +145,7 @@ def setup_logging(log: LogSettings, role: str, *, secrets: Iterable[str] = ()) -
     handler = _Handler()
     handler.setFormatter(JsonFormatter(role, redact) if log.format == "json" else TextFormatter(role, redact))
     level = logging.getLevelNamesMapping()[log.level.upper()]
-    handler.addFilter(Passing(level))  # before the throttle, because it has to see every line
+    handler.addFilter(TransientErrors(level))  # before the throttle, because it has to see every line
     handler.addFilter(Throttle(CHATTER))
     handler.addFilter(_with_request)
     root = logging.getLogger()

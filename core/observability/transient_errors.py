@@ -39,7 +39,7 @@ PASSING = frozenset((
 """Lines that carry no error of which one could ask whether it is retriable, in the client's very words."""
 
 
-class Passing(logging.Filter):
+class TransientErrors(logging.Filter):
     """Take lines of Kafka clients down to info for as long as what they tell may pass.
 
     Args:

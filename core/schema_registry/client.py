@@ -29,7 +29,7 @@ SHOWN_CHARACTERS = 300
 Sleep = Callable[[float], Awaitable[None]]
 
 
-class Answer(NamedTuple):
+class RegistryResponse(NamedTuple):
     """What the registry said; `code` is its own, `body` None where it was no JSON."""
 
     status: int
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
         return self.status < 300
 
 
-class Held(NamedTuple):
+class RegisteredVersion(NamedTuple):
     """A version of a subject as the registry has it."""
 
     schema_id: int
@@ -95,12 +95,12 @@ class RegistryClient:
             return None
         return str(self._member(answer, "schema", str))
 
-    async def version(self, subject: str, number: int) -> Held | None:
+    async def version(self, subject: str, number: int) -> RegisteredVersion | None:
         """Return one version of a subject."""
         answer = await self._call("GET", f"/subjects/{quote(subject, safe='')}/versions/{number}")
         if answer.code in (NO_SUBJECT, NO_VERSION):
             return None
-        return Held(self._member(answer, "id", int), self._member(answer, "schema", str))
+        return RegisteredVersion(self._member(answer, "id", int), self._member(answer, "schema", str))
 
     async def mode(self, subject: str, *, in_force: bool = False) -> str | None:
         """Return the mode that a subject has itself, or the one in force for it; None where the registry tells none.
@@ -112,11 +112,11 @@ class RegistryClient:
         mode = answer.body.get("mode") if answer.ok and isinstance(answer.body, dict) else None
         return mode if isinstance(mode, str) else None
 
-    async def set_mode(self, subject: str, mode: str) -> Answer:
+    async def set_mode(self, subject: str, mode: str) -> RegistryResponse:
         """Set the mode of a subject, even when it has versions already; the answer may be a refusal."""
         return await self._call("PUT", f"/mode/{quote(subject, safe='')}?force=true", {"mode": mode})
 
-    async def unset_mode(self, subject: str) -> Answer:
+    async def unset_mode(self, subject: str) -> RegistryResponse:
         """Let the registry's own mode be that of a subject again; the answer may be a refusal."""
         return await self._call("DELETE", f"/mode/{quote(subject, safe='')}")
 
@@ -128,13 +128,13 @@ class RegistryClient:
             raise NotPermitted(self.refusal(f"version {version} of {subject} as id {schema_id}", answer))
         return int(self._member(answer, "id", int))
 
-    def refusal(self, what: str, answer: Answer) -> str:
+    def refusal(self, what: str, answer: RegistryResponse) -> str:
         """Say that the registry did not take something."""
         return f"the schema registry {self.url} refuses {what}: {answer.status} {answer.message}".rstrip(" :")
 
     async def _call(
         self, method: str, path: str, body: dict[str, object] | None = None, *, refusable: bool = False
-    ) -> Answer:
+    ) -> RegistryResponse:
         give_up = self._clock() + self._patience_s
         wait_s = FIRST_WAIT_S
         while True:
@@ -156,7 +156,7 @@ class RegistryClient:
             )
         return answer
 
-    async def _once(self, method: str, path: str, body: dict[str, object] | None) -> Answer:
+    async def _once(self, method: str, path: str, body: dict[str, object] | None) -> RegistryResponse:
         content = None if body is None else json.dumps(body).encode()
         async with self._http.stream(method, path, content=content) as response:
             raw = bytearray()
@@ -166,7 +166,7 @@ class RegistryClient:
                     raise ConfigError(f"the schema registry {self.url} answers with more than {MAX_ANSWER_BYTES} bytes")
         return _read(response.status_code, bytes(raw))
 
-    def _member(self, answer: Answer, name: str, kind: type) -> Any:
+    def _member(self, answer: RegistryResponse, name: str, kind: type) -> Any:
         """Return a member of an answer that must have it."""
         value = answer.body.get(name) if isinstance(answer.body, dict) else None
         if answer.ok and isinstance(value, kind):
@@ -178,7 +178,7 @@ class RegistryClient:
         )
 
 
-def _read(status: int, raw: bytes) -> Answer:
+def _read(status: int, raw: bytes) -> RegistryResponse:
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
@@ -186,4 +186,4 @@ def _read(status: int, raw: bytes) -> Answer:
     members = body if isinstance(body, dict) else {}
     code, message = members.get("error_code"), members.get("message")
     shown = " ".join(message.split())[:SHOWN_CHARACTERS] if isinstance(message, str) else ""
-    return Answer(status, code if isinstance(code, int) else None, shown, body)
+    return RegistryResponse(status, code if isinstance(code, int) else None, shown, body)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from core.errors import ConfigError, HeadraceError
-from core.schema_registry.client import Held, RegistryClient
+from core.schema_registry.client import RegisteredVersion, RegistryClient
 from schemas.subjects import NoSchema, Version, canonical, record_name, versions_of
 
 AT_ONCE = 8
@@ -21,7 +21,7 @@ IMPORT = "IMPORT"
 T = TypeVar("T")
 
 
-class Lack(NamedTuple):
+class MissingSchema(NamedTuple):
     """What one subject lacks; `mode` is the one that it has itself."""
 
     subject: str
@@ -29,14 +29,14 @@ class Lack(NamedTuple):
     mode: str | None
 
 
-class Found(NamedTuple):
+class RegisteredSubject(NamedTuple):
     """What a registry has: the texts under our ids, and the subjects that lack something or are left in IMPORT."""
 
     texts: Mapping[int, str]
-    lacks: tuple[Lack, ...]
+    lacks: tuple[MissingSchema, ...]
 
 
-async def survey(client: RegistryClient, subjects: Mapping[str, str]) -> Found:
+async def survey(client: RegistryClient, subjects: Mapping[str, str]) -> RegisteredSubject:
     """Compare a registry with subject → record; raises ConfigError for what contradicts ours."""
     versions = sorted({one for record in subjects.values() for one in versions_of(record)}, key=_id)
     under_ids = await _all(partial(client.schema, one.schema_id) for one in versions)
@@ -52,10 +52,10 @@ async def survey(client: RegistryClient, subjects: Mapping[str, str]) -> Found:
         elif one.schema_id != version.schema_id:
             raise ConfigError(displaced(client.url, subject, version, one))
     modes = await _all(partial(client.mode, subject) for subject in subjects)
-    return Found(
+    return RegisteredSubject(
         texts={one.schema_id: text for one, text in zip(versions, under_ids, strict=True) if text is not None},
         lacks=tuple(
-            Lack(subject, tuple(lacking[subject]), mode)
+            MissingSchema(subject, tuple(lacking[subject]), mode)
             for subject, mode in zip(subjects, modes, strict=True)
             if lacking[subject] or mode == IMPORT
         ),
@@ -79,7 +79,7 @@ def taken(url: str, version: Version, text: str) -> str:
     )
 
 
-def displaced(url: str, subject: str, version: Version, held: Held) -> str:
+def displaced(url: str, subject: str, version: Version, held: RegisteredVersion) -> str:
     """Say that a subject's version has another id."""
     return (
         f"the schema registry {url} has version {version.number} of {subject} as id {held.schema_id} "

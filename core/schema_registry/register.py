@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from core.errors import ConfigError
 from core.kafka.admin import Change, admin, partition_counts
-from core.schema_registry.client import Answer, NotPermitted, RegistryClient
-from core.schema_registry.diff import IMPORT, Found, Lack, survey
+from core.schema_registry.client import NotPermitted, RegistryClient, RegistryResponse
+from core.schema_registry.diff import IMPORT, MissingSchema, RegisteredSubject, survey
 from core.settings.models import Settings
 from schemas.subjects import subjects
 
@@ -70,7 +70,7 @@ async def register(client: RegistryClient, wanted: dict[str, str], *, say: Say) 
     return done
 
 
-async def _supply(client: RegistryClient, lack: Lack, found: Found) -> None:
+async def _supply(client: RegistryClient, lack: MissingSchema, found: RegisteredSubject) -> None:
     """Register what one subject lacks, and leave its mode as it was."""
     # A mode IMPORT of its own is what a killed run left: nobody else sets it on our subjects and goes away.
     before = None if lack.mode == IMPORT else lack.mode
@@ -88,7 +88,7 @@ async def _supply(client: RegistryClient, lack: Lack, found: Found) -> None:
             await _restore(client, lack.subject, before)
 
 
-async def _open(client: RegistryClient, lack: Lack) -> None:
+async def _open(client: RegistryClient, lack: MissingSchema) -> None:
     """Make a subject take schemas with given ids."""
     mode = await client.mode(lack.subject, in_force=True)
     if mode in CLOSED:
@@ -103,7 +103,7 @@ async def _open(client: RegistryClient, lack: Lack) -> None:
         raise ConfigError(_no_import(client, answer))
 
 
-def _no_import(client: RegistryClient, answer: Answer) -> str:
+def _no_import(client: RegistryClient, answer: RegistryResponse) -> str:
     if answer.status in NO_ROUTE:
         why = f"the schema registry {client.url} has no IMPORT mode (PUT /mode answers {answer.status})"
     else:
@@ -115,7 +115,7 @@ def _no_import(client: RegistryClient, answer: Answer) -> str:
     )
 
 
-async def _import(client: RegistryClient, lack: Lack, found: Found) -> None:
+async def _import(client: RegistryClient, lack: MissingSchema, found: RegisteredSubject) -> None:
     for version in lack.versions:
         # A text that is there already is sent back as it is: under one id a registry takes no other wording.
         text = found.texts.get(version.schema_id, version.text)
@@ -138,7 +138,7 @@ async def _restore(client: RegistryClient, subject: str, before: str | None) -> 
         raise ConfigError(f"{client.refusal(f'the mode {before or READWRITE}', answer)}; {subject} is left in {IMPORT}")
 
 
-def _changes(lack: Lack) -> list[Change]:
+def _changes(lack: MissingSchema) -> list[Change]:
     missing = [
         Change(lack.subject, "schema", "missing", f"version {one.number}, id {one.schema_id}") for one in lack.versions
     ]

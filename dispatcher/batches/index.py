@@ -36,7 +36,7 @@ Stamp = tuple[int, int, int]
 log = logging.getLogger(__name__)
 
 
-class Rows:
+class BatchIndex:
     """A fold of the topic of batches; `on_change` is told of the home whose rows have changed."""
 
     def __init__(

@@ -6,7 +6,7 @@ import asyncio
 from hashlib import sha256
 
 from core.storage.blobs import BlobCorrupt, BlobStore
-from dispatcher.batches.line_splitter import Line, Splitter
+from dispatcher.batches.line_splitter import InputLine, LineSplitter
 from dispatcher.batches.request_line import LONGEST_BYTES
 from schemas.common import Blob
 
@@ -16,18 +16,18 @@ TURN_BYTES = 16_384
 """After which others have their turn: a slice of blank lines alone is a quarter of a second of work."""
 
 
-class Source:
+class InputReader:
     """Reads from the beginning to the end, once."""
 
     def __init__(self, blobs: BlobStore, blob: Blob) -> None:
         self._blobs = blobs
         self._blob = blob
         self._at = 0
-        self._splitter = Splitter(longest=LONGEST_BYTES)
+        self._splitter = LineSplitter(longest=LONGEST_BYTES)
         self._digest = sha256()
         self._over = False
 
-    async def next(self) -> list[Line] | None:
+    async def next(self) -> list[InputLine] | None:
         """Return the requests that end in the next slice, None after the last.
 
         Raises BlobMissing, BlobCorrupt and Unavailable; after Unavailable the same slice can be asked for again.
@@ -36,7 +36,7 @@ class Source:
             return None
         end = min(self._at + SLICE_BYTES, self._blob["size"])
         pieces = [piece async for piece in self._blobs.part(self._blob["uri"], self._at, end)] if end > self._at else []
-        lines: list[Line] = []
+        lines: list[InputLine] = []
         for piece in pieces:
             for at in range(0, len(piece), TURN_BYTES):
                 lines += self._splitter.feed(piece[at : at + TURN_BYTES])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 BOM = b"\xef\xbb\xbf"
 
 
-class Line(NamedTuple):
+class InputLine(NamedTuple):
     """One request of the file."""
 
     request: int
@@ -21,7 +21,7 @@ class Line(NamedTuple):
     """None when the line is longer than is allowed."""
 
 
-class Splitter:
+class LineSplitter:
     """Takes a file piece by piece; of a line that is too long only its place is kept."""
 
     def __init__(self, *, longest: int) -> None:
@@ -32,7 +32,7 @@ class Splitter:
         self._number = 0
         self._index = 0
 
-    def feed(self, piece: bytes) -> list[Line]:
+    def feed(self, piece: bytes) -> list[InputLine]:
         """Take the next piece and return the requests that end in it."""
         *whole, rest = piece.split(b"\n")
         lines = []
@@ -43,7 +43,7 @@ class Splitter:
         self._hold(rest)
         return lines
 
-    def end(self) -> list[Line]:
+    def end(self) -> list[InputLine]:
         """Return the last request when no line end follows it."""
         if not self._size:
             return []
@@ -57,7 +57,7 @@ class Splitter:
         elif part:
             self._held.append(part)
 
-    def _cut(self) -> Line | None:
+    def _cut(self) -> InputLine | None:
         text: bytes | None = None if self._too_long else b"".join(self._held)
         self._held, self._size, self._too_long = [], 0, False
         self._number += 1
@@ -66,4 +66,4 @@ class Splitter:
             if not text:
                 return None
         self._index += 1
-        return Line(self._index - 1, self._number, text)
+        return InputLine(self._index - 1, self._number, text)

@@ -25,7 +25,7 @@ LINE_BYTES = 400
 """About what a line holds beside its body and its custom_id."""
 
 
-class FormedLine(NamedTuple):
+class OutputLine(NamedTuple):
     """One line: what comes before the body, the body, and what comes after it."""
 
     head: bytes
@@ -44,33 +44,33 @@ class FormedLine(NamedTuple):
         return len(self.head) + len(self.body) + len(self.tail)
 
 
-def line_of(result: Result) -> FormedLine:
+def line_of(result: Result) -> OutputLine:
     """Render a result: an answer goes into the output file, a bad one or none into the error file."""
     custom_id = result["custom_id"]
     good = result["state"] == "completed"
     if not good and result["error_code"] != UPSTREAM_ERROR:
         code = NAMES.get(result["error_code"] or "", result["error_code"] or "internal_error")
         message = result["error_message"] or ""
-        return without_answer(custom_id, code, message, task_id=ids.parse(result["id"]))
+        return error_line(custom_id, code, message, task_id=ids.parse(result["id"]))
     head = _head(ids.parse(result["id"]), custom_id)
     opened = b'%b{"status_code":%d,"request_id":"%b","body":' % (head, result["status_code"], result["id"].encode())
     closed, content_type = b'},"error":null}\n', result["content_type"]
     if result["body_ref"] is not None:
-        return FormedLine(opened, b"", result["body_ref"], content_type, closed, good, custom_id)
+        return OutputLine(opened, b"", result["body_ref"], content_type, closed, good, custom_id)
     body, about = body_members(result["body"], content_type)
-    return FormedLine(opened, body, None, content_type, about + closed, good, custom_id)
+    return OutputLine(opened, body, None, content_type, about + closed, good, custom_id)
 
 
-def never_run(batch: Batch, custom_id: str | None, *, task_id: ids.TaskId) -> FormedLine:
+def unsubmitted_line(batch: Batch, custom_id: str | None, *, task_id: ids.TaskId) -> OutputLine:
     """Render a line that never became a task."""
     code = EXPIRED if batch["ending"] == "expired" else CANCELLED
-    return without_answer(custom_id, code, MESSAGES[code], task_id=task_id)
+    return error_line(custom_id, code, MESSAGES[code], task_id=task_id)
 
 
-def without_answer(custom_id: str | None, code: str, message: str, *, task_id: ids.TaskId) -> FormedLine:
+def error_line(custom_id: str | None, code: str, message: str, *, task_id: ids.TaskId) -> OutputLine:
     """Render a line to which nothing was answered."""
     tail = b',"error":%b}\n' % orjson.dumps({"code": code, "message": message})
-    return FormedLine(_head(task_id, custom_id), b"null", None, "", tail, good=False, custom_id=custom_id)
+    return OutputLine(_head(task_id, custom_id), b"null", None, "", tail, good=False, custom_id=custom_id)
 
 
 def body_members(body: bytes | None, content_type: str) -> tuple[bytes, bytes]:

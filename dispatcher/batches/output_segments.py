@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 
 from core.embedding import is_json, one_line
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore, BlobWriter
-from dispatcher.batches.output_lines import FormedLine, about_bytes, body_members
-from schemas.batches import PIECES, Batch, pieces_of
+from dispatcher.batches.output_lines import OutputLine, about_bytes, body_members
+from schemas.batches import PIECES, Batch, segments_of
 from schemas.common import Blob
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ WHOLE_BYTES = 4_194_304
 """Stored answers up to this size are looked at; a larger one is passed on a bit at a time as what its type says."""
 
 
-class BodyLost(Exception):
+class BodyMissing(Exception):
     """The stored answer to a line cannot be read any more."""
 
     def __init__(self, request: int, code: str) -> None:
@@ -28,10 +28,10 @@ class BodyLost(Exception):
         self.code = code
 
 
-async def store(blobs: BlobStore, name: str, lines: Mapping[int, FormedLine]) -> int:
+async def store(blobs: BlobStore, name: str, lines: Mapping[int, OutputLine]) -> int:
     """Keep lines under a name and return their size; nothing is stored when there are none.
 
-    Raises Unavailable, and BodyLost for the first line whose answer is lost.
+    Raises Unavailable, and BodyMissing for the first line whose answer is lost.
     """
     if not lines:
         return 0
@@ -45,7 +45,7 @@ async def store(blobs: BlobStore, name: str, lines: Mapping[int, FormedLine]) ->
                 try:
                     await _add_stored(buffer, blobs, line.stored, line.content_type)
                 except (BlobMissing, BlobCorrupt) as error:
-                    raise BodyLost(request, error.code) from error
+                    raise BodyMissing(request, error.code) from error
             await buffer.add(line.tail)
         await buffer.flush()
         return (await writer.finish())["size"]
@@ -69,7 +69,7 @@ async def tidy(blobs: BlobStore, batch_id: str, kept: Iterable[str]) -> int:
 
 def names_of(batch: Batch) -> frozenset[str]:
     """Return the names of the pieces that a batch consists of."""
-    return frozenset(piece.name for errors in (False, True) for piece in pieces_of(batch, errors=errors))
+    return frozenset(piece.name for errors in (False, True) for piece in segments_of(batch, errors=errors))
 
 
 async def _add_stored(buffer: _Buffer, blobs: BlobStore, blob: Blob, content_type: str) -> None:

@@ -25,10 +25,10 @@ from core.storage.blobs import BlobStore
 from dispatcher import metrics
 from dispatcher.batches import output_lines, output_segments
 from dispatcher.batches.records import OFFLINE, LineTasks, about_batch
-from dispatcher.batches.segment_builder import Draft, Sent
-from dispatcher.batches.unsubmitted_lines import Rest
+from dispatcher.batches.segment_builder import SegmentBuilder, SentSegment
+from dispatcher.batches.unsubmitted_lines import UnsubmittedLines
 from schemas import bitmap, topics
-from schemas.batches import Batch, piece_name
+from schemas.batches import Batch, segment_name
 from schemas.codec import RESULT, SchemaError
 from schemas.common import BatchPart
 from schemas.events import change
@@ -54,7 +54,7 @@ LOST_S = 60.0
 """How long a result that must be there is looked for."""
 
 
-class Writer:
+class OutputWriter:
     """Works step by step; what it holds can be dropped at any moment."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Writer:
         self._monotonic = monotonic
         self._most_bytes = max(min(PIECE_BYTES, HELD_BYTES // settings.kafka.partitions), MIN_HELD_BYTES)
         self._tp = TopicPartition(settings.topic(topics.results(OFFLINE)), home)
-        self._drafts: dict[str, Draft] = {}
+        self._drafts: dict[str, SegmentBuilder] = {}
         self._missing: dict[str, float] = {}
         self.uncountable: set[str] = set()
         """Batches that were stopped before their file was counted, and whose file cannot be."""
@@ -112,7 +112,7 @@ class Writer:
                     "batch %s: its files stand elsewhere than here, going on from there", batch_id,
                     extra={"event": "batch_piece_dropped", "batch_id": batch_id},
                 )  # fmt: skip
-            self._drafts[batch_id] = Draft(row)
+            self._drafts[batch_id] = SegmentBuilder(row)
 
     async def _read(self, rows: dict[str, Batch]) -> bool:
         """Read the next results that the rows tell of; True when there are more."""
@@ -129,7 +129,7 @@ class Writer:
             draft.upto = max(draft.upto or 0, position)
         return position < end
 
-    async def _read_between(self, begin: int, end: int, drafts: dict[str, Draft]) -> int:
+    async def _read_between(self, begin: int, end: int, drafts: dict[str, SegmentBuilder]) -> int:
         """Read some results from an offset on; returns how far it came."""
         position = begin
         try:
@@ -152,7 +152,7 @@ class Writer:
     def _is_full(self) -> bool:
         return sum(draft.size for draft in self._drafts.values()) >= self._most_bytes
 
-    def _take(self, record: LogRecord, drafts: dict[str, Draft]) -> None:
+    def _take(self, record: LogRecord, drafts: dict[str, SegmentBuilder]) -> None:
         batch_id = (find(record.headers, BATCH_ID) or b"").decode(errors="replace")
         draft = drafts.get(batch_id)
         if draft is None or record.value is None or record.offset < (draft.upto or 0):
@@ -167,22 +167,22 @@ class Writer:
             return
         draft.add(result["batch_line"], output_lines.line_of(result), now_s=self._monotonic())
 
-    async def _complete(self, row: Batch, draft: Draft) -> bool:
+    async def _complete(self, row: Batch, draft: SegmentBuilder) -> bool:
         """Add what is missing to the files of a batch that ends; True when the draft then is the last one."""
         if row["state"] == "in_progress" or is_behind(row, draft):
             return False
         if not self._has_results(row, draft) or (not row["total"] and row["id"] not in self.uncountable):
             return False
         if draft.rest is None:
-            draft.rest = Rest(self._blobs, row)
+            draft.rest = UnsubmittedLines(self._blobs, row)
         tasks = LineTasks(row)
         while not draft.rest.over and not self._is_full:
             for request, custom_id in await draft.rest.next():
-                line = output_lines.never_run(row, custom_id, task_id=parse(tasks.task_id(request)))
+                line = output_lines.unsubmitted_line(row, custom_id, task_id=parse(tasks.task_id(request)))
                 draft.add(request, line, now_s=self._monotonic())
         return draft.rest.over
 
-    def _has_results(self, row: Batch, draft: Draft) -> bool:
+    def _has_results(self, row: Batch, draft: SegmentBuilder) -> bool:
         """Tell whether every line that ran is here; one whose result is not kept any more gets an error for it."""
         if draft.count(row["fed"]) >= row["fed"]:
             return True
@@ -199,11 +199,11 @@ class Writer:
         )  # fmt: skip
         for request in lost:
             task_id = parse(tasks.task_id(request))
-            line = output_lines.without_answer(None, "result_lost", "The result is not kept any more.", task_id=task_id)
+            line = output_lines.error_line(None, "result_lost", "The result is not kept any more.", task_id=task_id)
             draft.add(request, line, now_s=self._monotonic())
         return True
 
-    def _is_due(self, row: Batch, draft: Draft) -> bool:
+    def _is_due(self, row: Batch, draft: SegmentBuilder) -> bool:
         if not draft.lines:
             return False
         age_s = (self._clock() - row["created_ms"]) / 1000
@@ -211,7 +211,7 @@ class Writer:
         ends = row["state"] != "in_progress" and not is_behind(row, draft)
         return ends or self._is_full or self._monotonic() - draft.since_s >= patience_s
 
-    async def _write(self, row: Batch, draft: Draft, *, last: bool) -> None:
+    async def _write(self, row: Batch, draft: SegmentBuilder, *, last: bool) -> None:
         """Store a piece and ask the scheduler to take it; raises Unavailable, and then the draft stays as it is."""
         begin = draft.begin or 0
         part: BatchPart = {
@@ -224,7 +224,7 @@ class Writer:
         }
         try:
             await self._store(row["id"], part, draft)
-        except output_segments.BodyLost as lost:
+        except output_segments.BodyMissing as lost:
             log.error(
                 "batch %s: the answer to line %d is lost: %s", row["id"], lost.request, lost.code,
                 extra={"event": "batch_body_lost", "batch_id": row["id"]},
@@ -232,24 +232,26 @@ class Writer:
             task_id = parse(LineTasks(row).task_id(lost.request))
             custom_id = draft.lines[lost.request].custom_id
             message = "The stored answer is lost."
-            draft.lines[lost.request] = output_lines.without_answer(custom_id, lost.code, message, task_id=task_id)
+            draft.lines[lost.request] = output_lines.error_line(custom_id, lost.code, message, task_id=task_id)
             return
         held = bitmap.of(draft.lines)
         said = change(part=part, begin=begin, lines=held, last=last)
         told = about_batch(self._settings, row, "batch_part", said, at_ms=self._clock())
         await self._producer.send(told.address.topic, told.address.partition, told.record)
         metrics.BATCH_LINES_WRITTEN.inc(len(draft.lines))
-        draft.cut(Sent(part, self._monotonic(), draft.written))
+        draft.cut(SentSegment(part, self._monotonic(), draft.written))
 
-    async def _store(self, batch_id: str, part: BatchPart, draft: Draft) -> None:
+    async def _store(self, batch_id: str, part: BatchPart, draft: SegmentBuilder) -> None:
         good = {request: line for request, line in draft.lines.items() if line.good}
         bad = {request: line for request, line in draft.lines.items() if not line.good}
-        part["output_bytes"] = await output_segments.store(self._blobs, piece_name(batch_id, part, errors=False), good)
-        part["error_bytes"] = await output_segments.store(self._blobs, piece_name(batch_id, part, errors=True), bad)
+        part["output_bytes"] = await output_segments.store(
+            self._blobs, segment_name(batch_id, part, errors=False), good
+        )
+        part["error_bytes"] = await output_segments.store(self._blobs, segment_name(batch_id, part, errors=True), bad)
         part["output_lines"], part["error_lines"] = len(good), len(bad)
 
 
-def is_behind(row: Batch, draft: Draft) -> bool:
+def is_behind(row: Batch, draft: SegmentBuilder) -> bool:
     """Tell whether the log holds results of a batch that were not read."""
     last = row["last_result"]
     return last is not None and (draft.upto is None or draft.upto <= last)

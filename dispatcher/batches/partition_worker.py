@@ -11,10 +11,10 @@ from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore
-from dispatcher.batches.index import Rows
+from dispatcher.batches.index import BatchIndex
 from dispatcher.batches.output_segments import tidy
-from dispatcher.batches.output_writer import Writer
-from dispatcher.batches.submitter import Feeder, Turns, to_feed
+from dispatcher.batches.output_writer import OutputWriter
+from dispatcher.batches.submitter import BatchSubmitter, FairShare, needs_submission
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ CRASHED_S = 30.0
 """One batch that we have an error with must not end a process that has all the others."""
 
 
-class Home:
+class PartitionWorker:
     """Works from `run` until it is cancelled; another process may work for the same partition for a while."""
 
     def __init__(
@@ -33,11 +33,11 @@ class Home:
         settings: Settings,
         number: int,
         *,
-        rows: Rows,
+        rows: BatchIndex,
         lookup: LogReader,
         blobs: BlobStore,
         producer: Producer,
-        turns: Turns,
+        turns: FairShare,
     ) -> None:
         self._settings = settings
         self._number = number
@@ -47,7 +47,7 @@ class Home:
         self._turns = turns
         self._wake = asyncio.Event()
         self._feeders: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
-        self._writer = Writer(
+        self._writer = OutputWriter(
             settings, home=number, rows=lambda: rows.of(number), lookup=lookup, blobs=blobs, producer=producer
         )
 
@@ -108,14 +108,14 @@ class Home:
         for batch_id in [one for one, (task, _) in self._feeders.items() if task.done()]:
             del self._feeders[batch_id]
         for row in self._rows.of(self._number):
-            if row["id"] not in self._feeders and row["id"] not in self._writer.uncountable and to_feed(row):
+            if row["id"] not in self._feeders and row["id"] not in self._writer.uncountable and needs_submission(row):
                 changed = asyncio.Event()
                 feeder = self._feeder(row["id"], changed)
                 task = asyncio.create_task(_guarded(feeder), name=f"feed-{row['id']}")
                 self._feeders[row["id"]] = (task, changed)
 
-    def _feeder(self, batch_id: str, changed: asyncio.Event) -> Feeder:
-        return Feeder(
+    def _feeder(self, batch_id: str, changed: asyncio.Event) -> BatchSubmitter:
+        return BatchSubmitter(
             self._settings,
             batch_id=batch_id,
             row=lambda: self._rows.get(self._number, batch_id),
@@ -127,7 +127,7 @@ class Home:
         )
 
 
-async def _guarded(feeder: Feeder) -> None:
+async def _guarded(feeder: BatchSubmitter) -> None:
     try:
         await feeder.run()
     except Exception:

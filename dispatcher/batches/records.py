@@ -6,7 +6,7 @@ from functools import cached_property
 
 from core.kafka.producer import Record
 from core.settings.models import Settings
-from dispatcher.batches.request_line import Replace, Request, body_of
+from dispatcher.batches.request_line import LineRequest, Replace, body_of
 from dispatcher.events import Address, Addressed
 from schemas import topics
 from schemas.batches import Batch
@@ -15,7 +15,7 @@ from schemas.codec import EVENT, TASK
 from schemas.common import BatchChange, Blob
 from schemas.events import event
 from schemas.headers import headers
-from schemas.ids import line_id, parse_batch
+from schemas.ids import batch_line_id, parse_batch
 from schemas.records import EventKind, Task
 from schemas.validation import MAX_RETENTION_MS, MAX_TEXT, MAX_TIMEOUT_MS
 
@@ -45,19 +45,25 @@ class LineTasks:
     def task_id(self, index: int) -> str:
         """Return the id of a line's task: the same whoever feeds it."""
         batch = self._batch
-        return str(line_id(self._identity, index, queue_number=batch["queue_number"], stamp_s=batch["stamp_s"]))
+        return str(batch_line_id(self._identity, index, queue_number=batch["queue_number"], stamp_s=batch["stamp_s"]))
 
-    def body(self, request: Request) -> bytes:
+    def body(self, request: LineRequest) -> bytes:
         """Return what is sent upstream for a line."""
         return body_of(request, self._replace)
 
     def broken(self, index: int, custom_id: str | None, message: str, *, code: str, now_ms: int) -> Record:
         """Render the task of a line that no request can be made of."""
-        request = Request(custom_id, {}, b"")
+        request = LineRequest(custom_id, {}, b"")
         return self.record(index, request, written(message, code=code), now_ms=now_ms, content_type=CONTENT_TYPE)
 
     def record(
-        self, index: int, request: Request, data: bytes | Blob, *, now_ms: int, content_type: str = "application/json"
+        self,
+        index: int,
+        request: LineRequest,
+        data: bytes | Blob,
+        *,
+        now_ms: int,
+        content_type: str = "application/json",
     ) -> Record:
         """Render the task of a line; `data` is its body, or where that is stored."""
         batch, task_id = self._batch, self.task_id(index)

@@ -29,7 +29,7 @@ _NAMED = re.compile(rb'"custom_id"\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")', re.DOTA
 """Of a line that is no JSON; what it calls itself can mostly be read all the same."""
 
 
-class Request(NamedTuple):
+class LineRequest(NamedTuple):
     """A line that is as it should be."""
 
     custom_id: str | None
@@ -52,7 +52,7 @@ class Replace(NamedTuple):
         return cls(members, values(text, members) if text else {})
 
 
-class Fault(ValueError):
+class LineError(ValueError):
     """A line that no request can be made of."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
@@ -66,31 +66,31 @@ class Fault(ValueError):
         return {"code": self.code, "message": self.message, "param": self.param, "line": number}
 
 
-class BrokenLine(Fault):
+class BrokenLine(LineError):
     """A line that is no JSON, or has a member that is not known: an error of that line, not of the file."""
 
 
-def read(text: bytes | None, *, endpoint: str) -> Request:
-    """Read a line; raises Fault, and BrokenLine."""
+def read(text: bytes | None, *, endpoint: str) -> LineRequest:
+    """Read a line; raises LineError, and BrokenLine."""
     if text is None:
-        raise Fault("invalid_request", f"This line is longer than {LONGEST_BYTES} bytes.")
+        raise LineError("invalid_request", f"This line is longer than {LONGEST_BYTES} bytes.")
     if len(text) > LARGE_BYTES and text.count(b",") + text.count(b":") > MAX_VALUES:
-        raise Fault("invalid_request", f"This line holds more than {MAX_VALUES} values.")
+        raise LineError("invalid_request", f"This line holds more than {MAX_VALUES} values.")
     line = _object(text)
     custom_id = _custom_id(line)
     if line.get("method") not in (None, "POST"):
-        raise Fault("invalid_method", "method must be POST.", "method")
+        raise LineError("invalid_method", "method must be POST.", "method")
     if line.get("url") is not None:
         _check_url(line["url"], endpoint)
     body = line.get("body")
     if body is None:
-        raise Fault("missing_required_parameter", "Missing required parameter: body.", "body")
+        raise LineError("missing_required_parameter", "Missing required parameter: body.", "body")
     if not isinstance(body, dict):
-        raise Fault("invalid_request", "body must be a JSON object.", "body")
+        raise LineError("invalid_request", "body must be a JSON object.", "body")
     try:
-        request = Request(custom_id, body, member(text, line, "body"))
+        request = LineRequest(custom_id, body, member(text, line, "body"))
     except TooDeep:
-        raise Fault("invalid_request", "body is nested too deeply.", "body") from None
+        raise LineError("invalid_request", "body is nested too deeply.", "body") from None
     for name in line:
         if name not in MEMBERS:
             shown = name[:SHOWN]
@@ -107,7 +107,7 @@ def custom_id_of(text: bytes | None) -> str | None:
     return line.get("custom_id") if isinstance(line, dict) else None
 
 
-def body_of(request: Request, replace: Replace) -> bytes:
+def body_of(request: LineRequest, replace: Replace) -> bytes:
     """Return what is sent upstream: `replace` wins over the line, and nothing is streamed."""
     streams = stream_changes(request.body | replace.members, "batch")
     return changed(request.text, request.body, replace.texts | streams)
@@ -118,10 +118,10 @@ def _object(text: bytes) -> dict[str, Any]:
         line = read_json(text)
     except orjson.JSONDecodeError as error:
         if error.msg == TOO_DEEP:
-            raise Fault("invalid_request", "This line is nested too deeply.") from None
+            raise LineError("invalid_request", "This line is nested too deeply.") from None
         raise BrokenLine(CODE, f"This line is no valid JSON at column {_where(text, error)}.") from None
     if not isinstance(line, dict):
-        raise Fault("invalid_request", "This line is not a JSON object.")
+        raise LineError("invalid_request", "This line is not a JSON object.")
     return line
 
 
@@ -146,15 +146,17 @@ def _named(text: bytes) -> str | None:
 def _custom_id(line: dict[str, Any]) -> str:
     found = line.get("custom_id")
     if found is None:
-        raise Fault("missing_required_parameter", "Missing required parameter: custom_id.", "custom_id")
+        raise LineError("missing_required_parameter", "Missing required parameter: custom_id.", "custom_id")
     if not isinstance(found, str) or not 1 <= len(found) <= MAX_CUSTOM_ID:
-        raise Fault("invalid_custom_id", f"custom_id must be a string of 1 to {MAX_CUSTOM_ID} characters.", "custom_id")
+        raise LineError(
+            "invalid_custom_id", f"custom_id must be a string of 1 to {MAX_CUSTOM_ID} characters.", "custom_id"
+        )
     return found
 
 
 def _check_url(url: object, endpoint: str) -> None:
     if not isinstance(url, str):
-        raise Fault("invalid_url", "url must be a string.", "url")
+        raise LineError("invalid_url", "url must be a string.", "url")
     if url != endpoint:
         shown = url[:200]
-        raise Fault("url_mismatch", f"The url {shown!r} does not match the batch's endpoint {endpoint!r}.", "url")
+        raise LineError("url_mismatch", f"The url {shown!r} does not match the batch's endpoint {endpoint!r}.", "url")

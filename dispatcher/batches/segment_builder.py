@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dispatcher.batches.output_lines import LINE_BYTES, FormedLine
-from dispatcher.batches.unsubmitted_lines import Rest
+from dispatcher.batches.output_lines import LINE_BYTES, OutputLine
+from dispatcher.batches.unsubmitted_lines import UnsubmittedLines
 from schemas import bitmap
 from schemas.batches import Batch
 from schemas.common import BatchPart
@@ -14,7 +14,7 @@ TAKEN_TAIL = 8
 """A part that was taken is among the last of its row: nobody else writes, but for one who was frozen meanwhile."""
 
 
-class Sent(NamedTuple):
+class SentSegment(NamedTuple):
     """A part that the scheduler has been asked to take."""
 
     part: BatchPart
@@ -23,7 +23,7 @@ class Sent(NamedTuple):
     """What was written before it."""
 
 
-class Draft:
+class SegmentBuilder:
     """The next piece of a batch; positions are offsets of the results topic."""
 
     def __init__(self, row: Batch) -> None:
@@ -32,11 +32,11 @@ class Draft:
         self.upto = row["written_to"]
         """The next record to read."""
         self.written = row["written"]
-        self.lines: dict[int, FormedLine] = {}
+        self.lines: dict[int, OutputLine] = {}
         self.size = 0
         self.since_s = 0.0
-        self.sent: Sent | None = None
-        self.rest: Rest | None = None
+        self.sent: SentSegment | None = None
+        self.rest: UnsubmittedLines | None = None
         """The lines that never ran, once they are being added."""
 
     def follows(self, row: Batch) -> bool:
@@ -52,7 +52,7 @@ class Draft:
             return True
         return row["written_to"] == self.begin and row["written"] == self.written
 
-    def add(self, request: int, line: FormedLine, *, now_s: float) -> None:
+    def add(self, request: int, line: OutputLine, *, now_s: float) -> None:
         """Take a line, unless it is in a piece already: the log may hold a result twice."""
         if self.holds(request):
             return
@@ -70,7 +70,7 @@ class Draft:
         here = bitmap.union(self.written, bitmap.of(self.lines))
         return (int.from_bytes(here, "little") & (1 << below) - 1).bit_count()
 
-    def cut(self, sent: Sent) -> None:
+    def cut(self, sent: SentSegment) -> None:
         """Begin the next piece behind one that was sent."""
         self.written = bitmap.union(self.written, bitmap.of(self.lines))
         self.lines, self.size, self.sent = {}, 0, sent

@@ -20,12 +20,12 @@ from core.kafka.producer import Producer
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore
 from dispatcher import metrics
-from dispatcher.batches.index import Rows
-from dispatcher.batches.partition_worker import Home
+from dispatcher.batches.index import BatchIndex
+from dispatcher.batches.partition_worker import PartitionWorker
 from dispatcher.batches.records import OFFLINE
-from dispatcher.batches.submitter import Turns
-from dispatcher.group_consumer import GroupReader
-from dispatcher.task_supervisor import Crew
+from dispatcher.batches.submitter import FairShare
+from dispatcher.group_consumer import GroupConsumer
+from dispatcher.task_supervisor import TaskSupervisor
 from schemas import topics
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 GROUP = "batches"
 
 
-class Assignment(GroupReader):
+class BatchAssignment(GroupConsumer):
     """A member of the group that reads nothing."""
 
     owned: frozenset[int] = frozenset()
@@ -46,11 +46,18 @@ class Assignment(GroupReader):
             self.hold(tp)
 
 
-class Batches:
+class BatchService:
     """Open it, let it work, close it."""
 
     def __init__(
-        self, settings: Settings, *, name: str, crew: Crew, producer: Producer, blobs: BlobStore, rows: Rows
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        crew: TaskSupervisor,
+        producer: Producer,
+        blobs: BlobStore,
+        rows: BatchIndex,
     ) -> None:
         self._settings = settings
         self._crew = crew
@@ -59,15 +66,15 @@ class Batches:
         self._lookup = LogReader(settings, name=name)
         self._rows = rows
         rows.on_change = self._changed
-        self._turns = Turns()
-        self._assignment = Assignment(
+        self._turns = FairShare()
+        self._assignment = BatchAssignment(
             settings,
             name=name,
             group=settings.topic(GROUP),
             topics=[settings.topic(topics.results(OFFLINE))],
             on_revoke=self._revoked,
         )
-        self._homes: dict[int, tuple[Home, asyncio.Task[None]]] = {}
+        self._homes: dict[int, tuple[PartitionWorker, asyncio.Task[None]]] = {}
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -114,7 +121,7 @@ class Batches:
             metrics.BATCHES_OPEN.set(sum(len(self._rows.of(number)) for number in self._homes))
 
     def _begin(self, number: int) -> None:
-        home = Home(
+        home = PartitionWorker(
             self._settings,
             number,
             rows=self._rows,

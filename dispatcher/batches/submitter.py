@@ -18,10 +18,10 @@ from core.kafka.producer import Producer, Record
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from dispatcher import metrics
-from dispatcher.batches.input_reader import Source
-from dispatcher.batches.line_splitter import Line
+from dispatcher.batches.input_reader import InputReader
+from dispatcher.batches.line_splitter import InputLine
 from dispatcher.batches.records import OFFLINE, LineTasks, about_batch
-from dispatcher.batches.request_line import BrokenLine, Fault, custom_id_of, read
+from dispatcher.batches.request_line import BrokenLine, LineError, custom_id_of, read
 from dispatcher.batches.validation import Validator
 from schemas import topics
 from schemas.batches import Batch
@@ -48,11 +48,11 @@ def _never(_: Batch) -> bool:
     return False
 
 
-class Moved(Exception):
+class BatchChanged(Exception):
     """The row has left the state that was worked on."""
 
 
-def to_feed(row: Batch) -> bool:
+def needs_submission(row: Batch) -> bool:
     """Tell whether a batch needs its feeder: to be checked, to be fed, or to be counted when it was stopped early."""
     match row["state"]:
         case "validating":
@@ -63,7 +63,7 @@ def to_feed(row: Batch) -> bool:
             return row["total"] == 0
 
 
-class Turns:
+class FairShare:
     """How many feeders of a process work at once: each holds a part of a file, and all share one event loop."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Turns:
         self.feeding = asyncio.Semaphore(4)
 
 
-class Feeder:
+class BatchSubmitter:
     """Feeds one batch until its row leaves in_progress."""
 
     def __init__(
@@ -83,7 +83,7 @@ class Feeder:
         changed: asyncio.Event,
         blobs: BlobStore,
         producer: Producer,
-        turns: Turns,
+        turns: FairShare,
         uncountable: Callable[[str], None] = lambda _: None,
         clock: Clock = epoch_ms,
         stall_s: float = STALL_S,
@@ -114,7 +114,7 @@ class Feeder:
         while True:
             try:
                 row = self._row()
-                if row is None or not to_feed(row):
+                if row is None or not needs_submission(row):
                     return
                 if row["state"] == "in_progress":
                     await self._feed(row)
@@ -123,7 +123,7 @@ class Feeder:
                 elif not await self._count(row):
                     self._uncountable(row["id"])
                     return
-            except Moved:
+            except BatchChanged:
                 continue
             except (Unavailable, BlobMissing, BlobCorrupt) as error:
                 log.warning(
@@ -165,7 +165,7 @@ class Feeder:
         if row["input"]["size"] > batches.max_bytes:
             verdict.refuse("file_too_large", f"The file is larger than {batches.max_bytes} bytes.")
             return verdict
-        source = Source(self._blobs, row["input"])
+        source = InputReader(self._blobs, row["input"])
         try:
             while not verdict.over and (lines := await source.next()) is not None:
                 self._expect(row["state"])
@@ -179,9 +179,9 @@ class Feeder:
 
     async def _feed(self, row: Batch) -> None:
         """Feed from the row's `fed` on, to the end or until the row does not follow."""
-        tasks, source = LineTasks(row), Source(self._blobs, row["input"])
+        tasks, source = LineTasks(row), InputReader(self._blobs, row["input"])
         following = row["fed"]
-        waiting: list[Line] = []
+        waiting: list[InputLine] = []
         while following < row["total"]:
             while not waiting:
                 async with self._turns.feeding:
@@ -218,7 +218,7 @@ class Feeder:
             lambda _: self._open(following) >= wanted, may_stand=lambda newest: newest["fed"] >= following
         )
 
-    async def _send(self, tasks: LineTasks, lines: list[Line]) -> int:
+    async def _send(self, tasks: LineTasks, lines: list[InputLine]) -> int:
         """Write the next lines, as many as go into one write; returns how many."""
         records: list[Record] = []
         size = 0
@@ -235,14 +235,14 @@ class Feeder:
         metrics.BATCH_LINES_FED.inc(len(records))
         return len(records)
 
-    async def _record(self, tasks: LineTasks, line: Line) -> Record:
+    async def _record(self, tasks: LineTasks, line: InputLine) -> Record:
         try:
             request = read(line.text, endpoint=tasks.endpoint)
         except BrokenLine as fault:
             message = f"Line {line.number}: {fault.message}"
             name = custom_id_of(line.text)
             return tasks.broken(line.request, name, message, code=fault.code, now_ms=self._clock())
-        except Fault as fault:  # it was valid when the batch began
+        except LineError as fault:  # it was valid when the batch began
             raise BlobCorrupt(f"line {line.number} of the file of {self._batch_id} has changed: {fault}") from fault
         data = tasks.body(request)
         if len(data) <= self._settings.storage.inline_bytes:
@@ -254,7 +254,7 @@ class Feeder:
     def _expect(self, state: str) -> Batch:
         row = self._row()
         if row is None or row["state"] != state:
-            raise Moved
+            raise BatchChanged
         return row
 
     async def _wait(self, reached: Callable[[Batch], bool], *, may_stand: Callable[[Batch], bool] = _never) -> bool:
@@ -275,4 +275,4 @@ class Feeder:
                 async with asyncio.timeout(LOOK_S):
                     await self._changed.wait()
             row = self._row()
-        raise Moved
+        raise BatchChanged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
-from dispatcher.batches.input_reader import Source
+from dispatcher.batches.input_reader import InputReader
 from dispatcher.batches.request_line import custom_id_of
 from schemas.batches import Batch
 
@@ -11,11 +11,11 @@ UNREAD = 1_000
 """Lines that are named at a time when their file cannot be read any more."""
 
 
-class Rest:
+class UnsubmittedLines:
     """Reads them from the input file, from the first one that was not fed."""
 
     def __init__(self, blobs: BlobStore, batch: Batch) -> None:
-        self._source: Source | None = Source(blobs, batch["input"])
+        self._source: InputReader | None = InputReader(blobs, batch["input"])
         self._next = batch["fed"]
         self._total = batch["total"]
 

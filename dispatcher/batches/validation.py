@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 from core.settings.batches import BatchSettings
-from dispatcher.batches.line_splitter import Line
-from dispatcher.batches.request_line import BrokenLine, Fault, Request, read
+from dispatcher.batches.line_splitter import InputLine
+from dispatcher.batches.request_line import BrokenLine, LineError, LineRequest, read
 from schemas.common import BatchError
 
 MAX_ERRORS = 100
@@ -36,14 +36,14 @@ class Validator:
         self.over = False
         """Whether nothing that follows could change the verdict."""
 
-    def take(self, lines: Iterable[Line]) -> None:
+    def take(self, lines: Iterable[InputLine]) -> None:
         """Look at the next lines."""
         for line in lines:
             if self.over:
                 return
             self.total += 1
             if self.total > self._most:
-                self._add(Fault("too_many_tasks", f"The file has more than {self._most} requests."), None)
+                self._add(LineError("too_many_tasks", f"The file has more than {self._most} requests."), None)
                 self.over = True
                 return
             try:
@@ -51,7 +51,7 @@ class Validator:
             except BrokenLine as fault:
                 if len(self._broken) < MAX_ERRORS:
                     self._broken.append(fault.at(line.number))
-            except Fault as fault:
+            except LineError as fault:
                 self._add(fault, line.number)
             else:
                 self._usable = True
@@ -59,29 +59,29 @@ class Validator:
     def end(self) -> None:
         """Note that the file is over."""
         if not self.total:
-            self._add(Fault("empty_batch", "The file has no requests."), None)
+            self._add(LineError("empty_batch", "The file has no requests."), None)
         elif self.errors or not self._usable:  # whoever has to mend the file is told of all that is wrong with it
             self.errors = sorted([*self.errors, *self._broken], key=lambda one: one["line"] or 0)[:MAX_ERRORS]
 
     def refuse(self, code: str, message: str) -> None:
         """Note what is wrong with the file as a whole."""
-        self._add(Fault(code, message), None)
+        self._add(LineError(code, message), None)
         self.over = True
 
-    def _check(self, request: Request) -> None:
+    def _check(self, request: LineRequest) -> None:
         name = request.custom_id or ""
         digest = blake2b(name.encode(errors="surrogatepass"), digest_size=DIGEST_BYTES).digest()
         if digest in self._seen:
             message = f"The custom_id {name[:200]!r} is used by an earlier line."
-            raise Fault("duplicate_custom_id", message, "custom_id")
+            raise LineError("duplicate_custom_id", message, "custom_id")
         self._seen.add(digest)
         if self._one_model:
             model = request.body.get("model")
             if len(self._seen) == 1:
                 self._model = model
             elif model != self._model:
-                raise Fault("model_mismatch", "All lines of this batch must name the same model.", "body.model")
+                raise LineError("model_mismatch", "All lines of this batch must name the same model.", "body.model")
 
-    def _add(self, fault: Fault, number: int | None) -> None:
+    def _add(self, fault: LineError, number: int | None) -> None:
         self.errors.append(fault.at(number))
         self.over = len(self.errors) >= MAX_ERRORS

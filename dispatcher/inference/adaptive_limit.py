@@ -12,8 +12,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from dispatcher.inference.slots import Slots
-from dispatcher.task_supervisor import Crew
+from dispatcher.inference.slots import CallSlots
+from dispatcher.task_supervisor import TaskSupervisor
 
 TICK_S = 0.05
 LATE_S = 0.02
@@ -25,10 +25,10 @@ RECENT_S = 10.0
 """Without an online task for so long, there is nobody to make room for."""
 
 
-class Pace:
+class AdaptiveLimit:
     """Bound the offline slots by how late the loop is."""
 
-    def __init__(self, slots: Slots, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, slots: CallSlots, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._slots = slots
         self._monotonic = monotonic
         self._online_at = -RECENT_S
@@ -38,7 +38,7 @@ class Pace:
         """Note that an online task has come."""
         self._online_at = self._monotonic()
 
-    def start(self, crew: Crew) -> None:
+    def start(self, crew: TaskSupervisor) -> None:
         """Begin to watch the loop."""
         self._task = crew.spawn(self._watch(), name="pace")
 

@@ -9,15 +9,15 @@ from core.clock import Clock
 from core.observability.tracing import tracer
 from core.upstream_errors import reason_in
 from dispatcher.inference import tracing
-from dispatcher.inference.bodies import Bodies, RequestBody
+from dispatcher.inference.bodies import BodyStore, RequestBody
 from dispatcher.inference.outcome import EVENT_STREAM, JSON, Failure, Report, answered, failed, retry_after_ms
 from dispatcher.inference.response_check import checked
 from dispatcher.inference.stream_detection import peeked
 from dispatcher.inference.stream_relay import Relay
 from dispatcher.inference.upstream import CallError, Upstream
-from dispatcher.inference.upstream_pool import Pool
-from dispatcher.inference.upstream_response import Answer
-from dispatcher.inference.work_item import Item
+from dispatcher.inference.upstream_pool import UpstreamPool
+from dispatcher.inference.upstream_response import UpstreamResponse
+from dispatcher.inference.work_item import WorkItem
 from schemas.records import Outcome
 
 
@@ -25,7 +25,14 @@ class Attempt:
     """Call an upstream for one item; what was relayed until a failure stays readable."""
 
     def __init__(
-        self, item: Item, *, pool: Pool, relay: Relay | None, bodies: Bodies, limit_bytes: int, clock: Clock
+        self,
+        item: WorkItem,
+        *,
+        pool: UpstreamPool,
+        relay: Relay | None,
+        bodies: BodyStore,
+        limit_bytes: int,
+        clock: Clock,
     ) -> None:
         """`relay` passes a stream on; None for a call that does not stream."""
         self._item = item
@@ -105,7 +112,7 @@ class Attempt:
             return await self._kept(answer, pieces, upstream, content_type)
 
     async def _kept(
-        self, answer: Answer, pieces: AsyncIterator[bytes], upstream: Upstream, content_type: str
+        self, answer: UpstreamResponse, pieces: AsyncIterator[bytes], upstream: Upstream, content_type: str
     ) -> Outcome:
         """Take an answer in, as a stream to the object store when it is large."""
         place = self._bodies.answer(self._item.work, media_type=content_type or "application/octet-stream")
@@ -160,7 +167,7 @@ class Attempt:
             first_token_ms=relay.first_token_ms,
         )
 
-    def _retry_after(self, answer: Answer, upstream: Upstream) -> int | None:
+    def _retry_after(self, answer: UpstreamResponse, upstream: Upstream) -> int | None:
         """Read Retry-After; from a busy upstream it holds for the whole pool."""
         wait_ms = retry_after_ms(answer.header("retry-after"), now_ms=self._clock())
         if wait_ms is not None and answer.status in (429, 503):

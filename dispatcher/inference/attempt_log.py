@@ -22,7 +22,7 @@ TURN_S = 10.0
 """What takes longer is broken off, as unanswered; the next turn goes on where this one was."""
 
 
-class Said:
+class AttemptEventReader:
     """The events of both levels."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:

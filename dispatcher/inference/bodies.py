@@ -52,7 +52,7 @@ class RequestBody:
             raise
 
 
-class Kept(NamedTuple):
+class StoredBody(NamedTuple):
     """An answer's body: in the record, or in the object store."""
 
     body: bytes | None
@@ -60,7 +60,7 @@ class Kept(NamedTuple):
     usage: Usage | None
 
 
-class AnswerBody:
+class ResponseBody:
     """Takes an answer piece by piece; in one too large to be held its token counts are looked for on the way."""
 
     def __init__(self, spool: Spool) -> None:
@@ -84,20 +84,20 @@ class AnswerBody:
         except Unavailable as error:
             raise CallError(Failure.STORAGE, error.message) from error
 
-    async def finish(self) -> Kept:
+    async def finish(self) -> StoredBody:
         """Return where the whole body is; raises CallError."""
         try:
             body, body_ref = await self._spool.finish()
         except Unavailable as error:
             raise CallError(Failure.STORAGE, error.message) from error
-        return Kept(body, body_ref, usage_of(body) if self._finder is None else self._finder.usage)
+        return StoredBody(body, body_ref, usage_of(body) if self._finder is None else self._finder.usage)
 
     def drop(self) -> None:
         """Forget it, unless it is finished."""
         self._spool.drop()
 
 
-class Bodies:
+class BodyStore:
     """Resolve and keep bodies; an object store that does not answer is asked some times more."""
 
     def __init__(self, blobs: BlobStore, *, inline_bytes: int) -> None:
@@ -110,9 +110,9 @@ class Bodies:
             raise CallError(Failure.BODY_LOST, "the work record has none")
         return RequestBody(self._blobs, work["data"] or b"", work["data_ref"])
 
-    def answer(self, work: Work, *, media_type: str) -> AnswerBody:
+    def answer(self, work: Work, *, media_type: str) -> ResponseBody:
         """Return a place for an answer."""
-        return AnswerBody(self.spool(work, media_type=media_type))
+        return ResponseBody(self.spool(work, media_type=media_type))
 
     def spool(self, work: Work, *, media_type: str) -> Spool:
         """Return a place for the text of a stream."""

@@ -18,7 +18,7 @@ CANCEL = 0
 """How the enum member cancel looks in the first byte of the record, so that pulses need no decoding."""
 
 
-class Controls:
+class Cancellations:
     """Know the ids whose work must not be started or go on."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from core.clock import Clock, Deadline
 from core.settings.models import Settings
-from dispatcher.event_outbox import Outbox
+from dispatcher.event_outbox import EventOutbox
 from dispatcher.events import Addressed, about_worker
-from dispatcher.task_supervisor import Crew
+from dispatcher.task_supervisor import TaskSupervisor
 from schemas.records import EventKind
 
 
@@ -21,7 +21,7 @@ class Heartbeat:
         settings: Settings,
         *,
         name: str,
-        outbox: Outbox,
+        outbox: EventOutbox,
         running: Callable[[], int],
         upstreams_up: Callable[[], int],
         clock: Clock,
@@ -39,7 +39,7 @@ class Heartbeat:
         self._told: int | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, crew: Crew) -> None:
+    def start(self, crew: TaskSupervisor) -> None:
         """Begin to beat, the first time at once."""
         self._task = crew.spawn(self._run(), name="heartbeat")
 

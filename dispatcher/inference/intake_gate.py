@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Gate:
+class IntakeGate:
     """Open while nobody holds it."""
 
     def __init__(self) -> None:

@@ -13,10 +13,10 @@ import orjson
 
 from core.clock import Clock
 from core.settings.models import Settings
-from dispatcher.event_outbox import Outbox
+from dispatcher.event_outbox import EventOutbox
 from dispatcher.events import about_task
-from dispatcher.inference.work_item import Item, Phase
-from dispatcher.task_supervisor import Crew
+from dispatcher.inference.work_item import Phase, WorkItem
+from dispatcher.task_supervisor import TaskSupervisor
 from schemas.events import event
 from schemas.json_text import read_json
 from schemas.records import Work
@@ -28,19 +28,19 @@ MOST = 99
 LIMITS = ("max_completion_tokens", "max_tokens")
 
 
-class Progress:
+class ProgressReporter:
     """Watches the streams of one process and reports those that have grown."""
 
-    def __init__(self, settings: Settings, *, name: str, outbox: Outbox, clock: Clock) -> None:
+    def __init__(self, settings: Settings, *, name: str, outbox: EventOutbox, clock: Clock) -> None:
         self._settings = settings
         self._name = name
         self._outbox = outbox
         self._clock = clock
-        self._limits: dict[Item, int] = {}
-        self._told: dict[Item, int] = {}
+        self._limits: dict[WorkItem, int] = {}
+        self._told: dict[WorkItem, int] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, crew: Crew) -> None:
+    def start(self, crew: TaskSupervisor) -> None:
         """Begin to report."""
         self._task = crew.spawn(self._run(), name="progress")
 
@@ -50,13 +50,13 @@ class Progress:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def follow(self, item: Item) -> None:
+    def follow(self, item: WorkItem) -> None:
         """Watch a stream, if there is something to count it against."""
         limit = token_limit(item.work)
         if limit is not None:
             self._limits[item], self._told[item] = limit, 0
 
-    def forget(self, item: Item) -> None:
+    def forget(self, item: WorkItem) -> None:
         """Watch it no more."""
         if self._limits.pop(item, None) is not None:
             del self._told[item]

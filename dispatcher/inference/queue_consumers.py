@@ -11,17 +11,17 @@ from core.errors import Unavailable
 from core.kafka.producer import Producer
 from core.settings.models import Settings
 from dispatcher import metrics
-from dispatcher.commit_loop import Ticker
-from dispatcher.group_consumer import GroupReader, Taken
-from dispatcher.inference.adaptive_limit import Pace
-from dispatcher.inference.intake_gate import Gate
-from dispatcher.inference.queue_limit import Allowance
+from dispatcher.commit_loop import CommitLoop
+from dispatcher.group_consumer import GroupConsumer, ReceivedRecord
+from dispatcher.inference.adaptive_limit import AdaptiveLimit
+from dispatcher.inference.intake_gate import IntakeGate
+from dispatcher.inference.queue_limit import QueueLimit
 from dispatcher.inference.runner import Runner
-from dispatcher.inference.seen_attempts import Spoken
-from dispatcher.inference.slots import ONLINE, Draining, Slots
-from dispatcher.inference.work_item import Item, Poison
-from dispatcher.offset_tracker import Claims
-from dispatcher.task_supervisor import Crew
+from dispatcher.inference.seen_attempts import SeenAttempts
+from dispatcher.inference.slots import ONLINE, CallSlots, Draining
+from dispatcher.inference.work_item import MalformedWork, WorkItem
+from dispatcher.offset_tracker import OffsetTracker
+from dispatcher.task_supervisor import TaskSupervisor
 from schemas import topics
 from schemas.records import Queue
 
@@ -36,18 +36,18 @@ OPENING = 8
 """Groups joined at once: a start with hundreds of queues must not be a storm."""
 
 
-class Lane:
+class QueueConsumer:
     """Take the work of one queue and level whenever there is room for it."""
 
-    def __init__(self, lanes: Lanes, queue: str, level: int, allowance: Allowance) -> None:
+    def __init__(self, lanes: QueueConsumers, queue: str, level: int, allowance: QueueLimit) -> None:
         self._lanes = lanes
         self.allowance = allowance
         self._level = level
         self.idle = False
         """Whether somebody else serves the queue now: what is still in its topic is passed over."""
-        self._heard: dict[int, Claims] = {}
+        self._heard: dict[int, OffsetTracker] = {}
         topic = lanes.settings.topic(topics.work(queue, level))
-        self.reader = GroupReader(
+        self.reader = GroupConsumer(
             lanes.settings,
             name=f"{lanes.name}-{queue}-{topics.level_name(level)}",
             group=topic,
@@ -78,8 +78,8 @@ class Lane:
             except Draining:
                 return
 
-    async def _taken(self, room: int) -> list[Item]:
-        items: list[Item] = []
+    async def _taken(self, room: int) -> list[WorkItem]:
+        items: list[WorkItem] = []
         for taken in await self._after_hearing(await self.reader.take(min(max(1, room), MAX_TAKE))):
             item = await self._admitted(taken)
             if item is not None:
@@ -88,7 +88,7 @@ class Lane:
             self._lanes.pace.online()
         return items
 
-    async def _after_hearing(self, records: list[Taken]) -> list[Taken]:
+    async def _after_hearing(self, records: list[ReceivedRecord]) -> list[ReceivedRecord]:
         """Learn first what was said of the work of partitions that are newly ours.
 
         What was revoked meanwhile is left out unsettled: whoever has it now reads it again.
@@ -107,7 +107,7 @@ class Lane:
         self._heard |= {taken.record.partition: taken.claims for taken in ours}
         return ours
 
-    async def _begin(self, item: Item) -> None:
+    async def _begin(self, item: WorkItem) -> None:
         """Start an item once there is room for it, or give it back when its queue was paused meanwhile."""
         lanes, allowance = self._lanes, self.allowance
         if not await allowance.take():
@@ -126,14 +126,14 @@ class Lane:
             return
         allowance.put_back()
 
-    async def _admitted(self, taken: Taken) -> Item | None:
+    async def _admitted(self, taken: ReceivedRecord) -> WorkItem | None:
         try:
             return self._lanes.runner.admit(taken)
-        except Poison as poison:
+        except MalformedWork as poison:
             await self._bury(taken, poison)
             return None
 
-    async def _bury(self, taken: Taken, poison: Poison) -> None:
+    async def _bury(self, taken: ReceivedRecord, poison: MalformedWork) -> None:
         record, lanes = taken.record, self._lanes
         metrics.POISON.inc()
         log.error(
@@ -156,7 +156,7 @@ class Lane:
         await self._lanes.ticker.tick([self.reader], Deadline(REVOKE_S), last=True)
 
 
-class Lanes:
+class QueueConsumers:
     """All lanes of this process."""
 
     def __init__(
@@ -164,13 +164,13 @@ class Lanes:
         settings: Settings,
         *,
         name: str,
-        crew: Crew,
-        slots: Slots,
-        gate: Gate,
-        pace: Pace,
-        spoken: Spoken,
+        crew: TaskSupervisor,
+        slots: CallSlots,
+        gate: IntakeGate,
+        pace: AdaptiveLimit,
+        spoken: SeenAttempts,
         runner: Runner,
-        ticker: Ticker,
+        ticker: CommitLoop,
         producer: Producer,
     ) -> None:
         self.settings = settings
@@ -185,13 +185,13 @@ class Lanes:
         self.producer = producer
         self.opening = asyncio.Semaphore(OPENING)
         self.stopping = False
-        self._lanes: dict[str, list[Lane]] = {}
-        self._allowances: dict[str, Allowance] = {}
+        self._lanes: dict[str, list[QueueConsumer]] = {}
+        self._allowances: dict[str, QueueLimit] = {}
 
     def add(self, queue: Queue) -> None:
         """Begin to serve a queue, or end it when workers serve it from now on; follow its settings."""
         name = queue["name"]
-        allowance = self._allowances.setdefault(name, Allowance())
+        allowance = self._allowances.setdefault(name, QueueLimit())
         allowance.set(paused=queue["paused"] and queue["served_by"] != "workers", concurrency=queue["concurrency"])
         if queue["served_by"] == "workers":
             for lane in self._lanes.get(name, ()):
@@ -199,12 +199,12 @@ class Lanes:
             return
         if self.stopping or name in self._lanes:
             return
-        self._lanes[name] = [Lane(self, name, level, allowance) for level in range(len(topics.LEVELS))]
+        self._lanes[name] = [QueueConsumer(self, name, level, allowance) for level in range(len(topics.LEVELS))]
         metrics.LANES.set(len(self.readers))
         log.info("queue %s is served", name, extra={"event": "lane_opened", "queue": name})
 
     @property
-    def readers(self) -> list[GroupReader]:
+    def readers(self) -> list[GroupConsumer]:
         """Return the readers of all lanes."""
         return [lane.reader for lanes in self._lanes.values() for lane in lanes]
 

@@ -9,7 +9,7 @@ from dispatcher.inference.slots import Draining
 UNBOUNDED = 1 << 30
 
 
-class Allowance:
+class QueueLimit:
     """Room for the calls of one queue; every `take` needs exactly one `put_back`."""
 
     def __init__(self) -> None:

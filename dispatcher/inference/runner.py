@@ -12,14 +12,14 @@ from core.clock import Clock, Deadline
 from core.observability.metrics import labelled
 from core.settings.models import Settings
 from dispatcher import metrics
-from dispatcher.event_outbox import Outbox
+from dispatcher.event_outbox import EventOutbox
 from dispatcher.events import about_task
-from dispatcher.group_consumer import Taken
+from dispatcher.group_consumer import ReceivedRecord
 from dispatcher.inference.outcome import Failure, failed
-from dispatcher.inference.progress import Progress
-from dispatcher.inference.slots import Slots
-from dispatcher.inference.work_item import Item, Key, Phase, Recent, read
-from dispatcher.inference.worker import Worker
+from dispatcher.inference.progress import ProgressReporter
+from dispatcher.inference.slots import CallSlots
+from dispatcher.inference.work_item import Key, Phase, Recent, WorkItem, read
+from dispatcher.inference.worker import AttemptWorker
 from schemas.events import event
 from schemas.records import Event, EventKind, Outcome
 from schemas.topics import LEVELS
@@ -38,9 +38,9 @@ class Runner:
         settings: Settings,
         *,
         name: str,
-        slots: Slots,
-        worker: Worker,
-        outbox: Outbox,
+        slots: CallSlots,
+        worker: AttemptWorker,
+        outbox: EventOutbox,
         is_cancelled: Callable[[str], bool],
         has_outcome: Callable[[str], bool] = lambda _: False,
         is_spoken: Callable[[Key], bool] = lambda _: False,
@@ -56,9 +56,9 @@ class Runner:
         self._has_outcome = has_outcome
         self._is_spoken = is_spoken
         self._clock = clock
-        self.progress = Progress(settings, name=name, outbox=outbox, clock=clock)
-        self._items: dict[Key, Item] = {}
-        self._by_id: dict[str, set[Item]] = {}
+        self.progress = ProgressReporter(settings, name=name, outbox=outbox, clock=clock)
+        self._items: dict[Key, WorkItem] = {}
+        self._by_id: dict[str, set[WorkItem]] = {}
         self._over = Recent(REMEMBERED)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -67,7 +67,7 @@ class Runner:
         """Count the calls under way."""
         return len(self._tasks)
 
-    def admit(self, taken: Taken) -> Item | None:
+    def admit(self, taken: ReceivedRecord) -> WorkItem | None:
         """Take in a record; None when there is nothing to run for it. Raises Poison."""
         record: Any = taken.record
         item = read(self._settings, record)
@@ -88,10 +88,10 @@ class Runner:
             item.settle()
         return None
 
-    def _is_repeat(self, item: Item) -> bool:
+    def _is_repeat(self, item: WorkItem) -> bool:
         return item.key in self._over or self._has_outcome(item.work["id"]) or self._is_spoken(item.key)
 
-    def start(self, item: Item) -> asyncio.Task[None] | None:
+    def start(self, item: WorkItem) -> asyncio.Task[None] | None:
         """Run an item whose slot is held; the slot is freed when the call ends. None when there is no call."""
         if item.phase is not Phase.ENDED and self._has_outcome(item.work["id"]):  # by an earlier attempt, as it waited
             metrics.REPEATS.inc()
@@ -106,7 +106,7 @@ class Runner:
         item.task.add_done_callback(self._tasks.discard)
         return item.task
 
-    def give_back(self, item: Item, *, reason: str) -> None:
+    def give_back(self, item: WorkItem, *, reason: str) -> None:
         """Have an item that has not begun run later, by whoever is free then."""
         if item.phase is not Phase.ENDED:
             self._put(item, self._event("released", item, reason=reason))
@@ -121,7 +121,7 @@ class Runner:
                 self._close(item)
                 self._forget(item)
 
-    def to_claim(self) -> list[tuple[Item, Event]]:
+    def to_claim(self) -> list[tuple[WorkItem, Event]]:
         """List the items that the next tick has to claim, with their events."""
         return [
             (item, self._event("claimed", item, streamed=item.delivered()))
@@ -151,7 +151,7 @@ class Runner:
             self._close(item)
         return released
 
-    async def _run(self, item: Item) -> None:
+    async def _run(self, item: WorkItem) -> None:
         level = LEVELS[item.work["level"]]
         began = time.monotonic()
         labelled(metrics.RUNNING, level).inc()
@@ -170,7 +170,7 @@ class Runner:
         if item.phase is not Phase.ENDED:
             self._report(item, outcome)
 
-    def _report(self, item: Item, outcome: Outcome) -> None:
+    def _report(self, item: WorkItem, outcome: Outcome) -> None:
         item.end()
         labelled(metrics.OUTCOMES, LEVELS[item.work["level"]], outcome["error_code"] or "none").inc()
         self._put(item, self._event("finished", item, outcome=outcome))
@@ -178,7 +178,7 @@ class Runner:
     def _event(
         self,
         kind: EventKind,
-        item: Item,
+        item: WorkItem,
         *,
         streamed: bool = False,
         reason: str | None = None,
@@ -196,16 +196,16 @@ class Runner:
             outcome=outcome,
         )
 
-    def _put(self, item: Item, happened: Event) -> None:
+    def _put(self, item: WorkItem, happened: Event) -> None:
         addressed = about_task(self._settings, item.work, happened, home=item.home, traceparent=item.traceparent)
         self._outbox.put(addressed).add_done_callback(lambda done: None if done.cancelled() else self._forget(item))
 
-    def _close(self, item: Item) -> None:
+    def _close(self, item: WorkItem) -> None:
         item.end()
         if item.task is not None:
             item.task.cancel()
 
-    def _forget(self, item: Item) -> None:
+    def _forget(self, item: WorkItem) -> None:
         item.settle()
         self._over.add(item.key)
         self._items.pop(item.key, None)

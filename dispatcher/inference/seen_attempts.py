@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 KINDS = frozenset(TYPE + kind for kind in (b"claimed", b"finished", b"released", b"progress"))
 MARGIN_MS = 10_000
 """How far the clocks of schedulers and dispatchers may differ."""
-REACH_MS = 120_000
+LOOKBACK_MS = 120_000
 """The longest look back: how old a backlog is tells nothing, and without Kafka no work is taken for so long."""
 KEEP_S = 300.0
 """A worker that is full of long calls meets its repeats late."""
-HALF = 100_000
+GENERATION_SIZE = 100_000
 """Attempts in each of the two halves that are kept, about 100 bytes each; two minutes of 1,500 tasks a second fit."""
 RETRY_S = 0.5
 PULL = PULL_WORKER.encode()
@@ -72,10 +72,10 @@ def key_of(key: Key) -> bytes:
     return f"{task_id}/{attempt}".encode()
 
 
-class Halves:
+class GenerationalSet:
     """A set that stays small: when its newer half is full, the older one is forgotten."""
 
-    def __init__(self, half: int = HALF) -> None:
+    def __init__(self, half: int = GENERATION_SIZE) -> None:
         self._half = half
         self._new: set[bytes] = set()
         self._old: set[bytes] = set()
@@ -97,11 +97,11 @@ class Halves:
         self._new, self._old = set(), set()
 
 
-class Hearing:
+class LevelIndex:
     """What was heard of one level. Whoever asks while it is being read is served by the next reading, all together."""
 
     def __init__(self, read: Read, *, keep_s: float = KEEP_S) -> None:
-        self.keys = Halves()
+        self.keys = GenerationalSet()
         self._read = read
         self._keep_s = keep_s
         self._since_ms: float = math.inf
@@ -169,10 +169,10 @@ class Hearing:
             self.keys.clear()
 
 
-class Spoken:
+class SeenAttempts:
     """What was heard of both levels."""
 
-    def __init__(self, levels: list[Hearing], *, clock: Clock = epoch_ms) -> None:
+    def __init__(self, levels: list[LevelIndex], *, clock: Clock = epoch_ms) -> None:
         self._levels = levels
         self._clock = clock
 
@@ -187,7 +187,7 @@ class Spoken:
         """
         if oldest_ms - MARGIN_MS > given_ms:
             return
-        since_ms = max(oldest_ms - MARGIN_MS, self._clock() - REACH_MS)
+        since_ms = max(oldest_ms - MARGIN_MS, self._clock() - LOOKBACK_MS)
         await self._levels[level].heard(since_ms, after=given_at)
 
     async def close(self) -> None:

@@ -13,23 +13,23 @@ from core.queues import QueueDirectory
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore
 from dispatcher import metrics
-from dispatcher.batches.index import Rows
-from dispatcher.commit_loop import Ticker
-from dispatcher.event_outbox import Outbox
-from dispatcher.inference.adaptive_limit import Pace
-from dispatcher.inference.attempt_log import Said
-from dispatcher.inference.bodies import Bodies
-from dispatcher.inference.cancellations import Controls
+from dispatcher.batches.index import BatchIndex
+from dispatcher.commit_loop import CommitLoop
+from dispatcher.event_outbox import EventOutbox
+from dispatcher.inference.adaptive_limit import AdaptiveLimit
+from dispatcher.inference.attempt_log import AttemptEventReader
+from dispatcher.inference.bodies import BodyStore
+from dispatcher.inference.cancellations import Cancellations
 from dispatcher.inference.heartbeat import Heartbeat
-from dispatcher.inference.intake_gate import Gate
-from dispatcher.inference.queue_consumers import Lanes
+from dispatcher.inference.intake_gate import IntakeGate
+from dispatcher.inference.queue_consumers import QueueConsumers
 from dispatcher.inference.runner import Runner
-from dispatcher.inference.seen_attempts import Hearing, Spoken
-from dispatcher.inference.slots import Slots
+from dispatcher.inference.seen_attempts import LevelIndex, SeenAttempts
+from dispatcher.inference.slots import CallSlots
 from dispatcher.inference.upstream import Upstream
-from dispatcher.inference.upstream_pool import Pool
-from dispatcher.inference.worker import Worker
-from dispatcher.task_supervisor import Crew
+from dispatcher.inference.upstream_pool import UpstreamPool
+from dispatcher.inference.worker import AttemptWorker
+from dispatcher.task_supervisor import TaskSupervisor
 from schemas import topics
 
 JOINED_POLL_S = 0.1
@@ -37,11 +37,18 @@ NO_UPSTREAM = "no upstream takes calls now"
 NO_KAFKA = "Kafka takes no events now"
 
 
-class Inference:
+class InferenceService:
     """Open it, let it work, close it."""
 
     def __init__(
-        self, settings: Settings, *, name: str, crew: Crew, producer: Producer, blobs: BlobStore, rows: Rows
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        crew: TaskSupervisor,
+        producer: Producer,
+        blobs: BlobStore,
+        rows: BatchIndex,
     ) -> None:
         self._settings = settings
         self._crew = crew
@@ -49,25 +56,27 @@ class Inference:
         self._open = False
         self._serving = False
         self._joining: asyncio.Task[None] | None = None
-        self._gate = Gate()
-        self._slots = Slots(share=settings.dispatcher.offline_share)
-        self._pace = Pace(self._slots)
-        self._controls = Controls(settings, name=name)
-        self._outbox = Outbox(producer, on_room=lambda room: self._gate.hold(NO_KAFKA, not room))
-        self._pool = Pool(
+        self._gate = IntakeGate()
+        self._slots = CallSlots(share=settings.dispatcher.offline_share)
+        self._pace = AdaptiveLimit(self._slots)
+        self._controls = Cancellations(settings, name=name)
+        self._outbox = EventOutbox(producer, on_room=lambda room: self._gate.hold(NO_KAFKA, not room))
+        self._pool = UpstreamPool(
             [Upstream(settings, url) for url in settings.upstream.urls],
             concurrency=settings.dispatcher.concurrency,
             on_change=self._upstreams_changed,
         )
         self._chunks = Producer(settings, name=f"{name}-chunks", durable=False)
-        self._said = Said(settings, name=name)
-        spoken = Spoken([Hearing(partial(self._said.read, level)) for level in range(len(topics.LEVELS))])
-        bodies = Bodies(blobs, inline_bytes=settings.storage.inline_bytes)
+        self._said = AttemptEventReader(settings, name=name)
+        spoken = SeenAttempts([LevelIndex(partial(self._said.read, level)) for level in range(len(topics.LEVELS))])
+        bodies = BodyStore(blobs, inline_bytes=settings.storage.inline_bytes)
         self._runner = Runner(
             settings,
             name=name,
             slots=self._slots,
-            worker=Worker(settings, name=name, pool=self._pool, chunks=self._chunks, bodies=bodies, clock=epoch_ms),
+            worker=AttemptWorker(
+                settings, name=name, pool=self._pool, chunks=self._chunks, bodies=bodies, clock=epoch_ms
+            ),
             outbox=self._outbox,
             is_cancelled=self._controls.cancelled,
             has_outcome=rows.has_outcome,
@@ -83,8 +92,10 @@ class Inference:
             clock=epoch_ms,
             troubles=self._pool.troubles,
         )
-        self._ticker = Ticker(settings, runner=self._runner, outbox=self._outbox, readers=lambda: self._lanes.readers)
-        self._lanes = Lanes(
+        self._ticker = CommitLoop(
+            settings, runner=self._runner, outbox=self._outbox, readers=lambda: self._lanes.readers
+        )
+        self._lanes = QueueConsumers(
             settings,
             name=name,
             crew=crew,

@@ -14,7 +14,7 @@ class Draining(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class SlotRules:
     """The choice between the levels.
 
     Offline never takes the last `share` of the slots, so an online task starts at once amid an offline flood. While
@@ -62,11 +62,11 @@ class Rules:
         return by_turns and (streak + 1) * self.share >= 1
 
 
-class Slots:
+class CallSlots:
     """Slots to wait for; every acquire that returned needs exactly one release."""
 
     def __init__(self, *, share: float, capacity: int = 0) -> None:
-        self._rules = Rules(share)
+        self._rules = SlotRules(share)
         self._capacity = capacity
         self._used = [0, 0]
         self._waiting: tuple[deque[asyncio.Future[None]], deque[asyncio.Future[None]]] = (deque(), deque())

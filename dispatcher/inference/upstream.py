@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import ContentEncodingError
 from core.reachability import why
 from core.settings.models import Settings
 from dispatcher.inference.outcome import Failure, Report
-from dispatcher.inference.upstream_response import Answer
+from dispatcher.inference.upstream_response import UpstreamResponse
 
 KEEP_ALIVE_S = 4.0
 """Below the five seconds after which common servers close an idle connection: a call must not meet a dead one."""
@@ -55,7 +55,7 @@ class Upstream:
     @asynccontextmanager
     async def post(
         self, endpoint: str, body: bytes | AsyncIterable[bytes], headers: Mapping[str, str]
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[UpstreamResponse]:
         """Send a request and yield the answer, its body still to be read; what fails inside is a CallError.
 
         A body that is a stream is sent while it is read, and goes with a content-length among the headers.
@@ -63,7 +63,9 @@ class Upstream:
         """
         try:
             url = self._url(endpoint)
-            answer = Answer(await self._client().post(url, data=body or None, headers=headers, allow_redirects=False))
+            answer = UpstreamResponse(
+                await self._client().post(url, data=body or None, headers=headers, allow_redirects=False)
+            )
             try:
                 yield answer
             finally:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from dispatcher.inference.upstream import Upstream
-from dispatcher.task_supervisor import Crew
+from dispatcher.task_supervisor import TaskSupervisor
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ MAX_OUT_S = 300.0
 """An upstream is asked again after this, whatever its Retry-After said: it may have a wrong clock."""
 
 
-class Pool:
+class UpstreamPool:
     """Pick upstreams, leave out those that ask for it or do not answer; `on_change` is called when either changes."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Pool:
         self._probes: list[asyncio.Task[None]] = []
         self._timers: set[asyncio.TimerHandle] = set()
 
-    def start(self, crew: Crew) -> None:
+    def start(self, crew: TaskSupervisor) -> None:
         """Begin to watch the upstreams; until one answers there is no capacity."""
         self._probes = [
             crew.spawn(self._probe(upstream), name=f"probe-{upstream.base}") for upstream in self._upstreams

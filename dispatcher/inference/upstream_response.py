@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 import aiohttp
 
 
-class Answer:
+class UpstreamResponse:
     """A response of aiohttp whose body is still to be read."""
 
     __slots__ = ("_response", "status")

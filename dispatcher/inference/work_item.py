@@ -12,7 +12,7 @@ from typing import Any
 from core.errors import HeadraceError
 from core.kafka.record_format import unread
 from core.settings.models import Settings
-from dispatcher.offset_tracker import Claims
+from dispatcher.offset_tracker import OffsetTracker
 from schemas import headers, ids
 from schemas.codec import WORK, SchemaError
 from schemas.framing import FramingError
@@ -22,7 +22,7 @@ from schemas.validation import Invalid, check_endpoint, check_queue
 Key = tuple[str, int]
 
 
-class Poison(HeadraceError):
+class MalformedWork(HeadraceError):
     """The record is no work that anybody can do."""
 
     def __init__(self, message: str, *, field: str | None = None, attempt: int | None = None) -> None:
@@ -40,7 +40,7 @@ class Phase(Enum):
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Item:
+class WorkItem:
     """`places` are the records it was read from: usually one, more after a rebalance that read it again.
 
     `streamed` is what the claim said; `delivered` asks whether a first token is out by now, `deltas` how many frames
@@ -50,7 +50,7 @@ class Item:
     work: Work
     home: int
     traceparent: bytes | None = None
-    places: list[tuple[Claims, int]] = field(default_factory=list)
+    places: list[tuple[OffsetTracker, int]] = field(default_factory=list)
     phase: Phase = Phase.WAITING
     claimed: bool = False
     streamed: bool = False
@@ -69,7 +69,7 @@ class Item:
         """Return what is unique about it."""
         return self.work["id"], self.work["attempt"]
 
-    def at(self, claims: Claims, offset: int) -> None:
+    def at(self, claims: OffsetTracker, offset: int) -> None:
         """Note a further record that this item was read from."""
         if self.phase is Phase.ENDED:
             claims.ended(offset)
@@ -95,32 +95,32 @@ class Item:
             claims.settled(offset)
 
 
-def read(settings: Settings, record: Any) -> Item:
-    """Read a work record; raises Poison."""
+def read(settings: Settings, record: Any) -> WorkItem:
+    """Read a work record; raises MalformedWork."""
     if (why := unread(record)) is not None:
-        raise Poison(why.reason)
+        raise MalformedWork(why.reason)
     if record.value is None:
-        raise Poison("the record has no value")
+        raise MalformedWork("the record has no value")
     try:
         work = WORK.decode(record.value)
     except (FramingError, SchemaError) as error:
-        raise Poison(str(error)) from error
+        raise MalformedWork(str(error)) from error
     attempt = work["attempt"]
     try:
         check_queue(work["queue"])
         check_endpoint(work["endpoint"])
         home = ids.parse(work["id"]).partition
     except Invalid as error:
-        raise Poison(error.message, field=error.field, attempt=attempt) from error
+        raise MalformedWork(error.message, field=error.field, attempt=attempt) from error
     except ids.IdError as error:
-        raise Poison(str(error), field="id", attempt=attempt) from error
+        raise MalformedWork(str(error), field="id", attempt=attempt) from error
     if work["level"] not in (0, 1):
-        raise Poison(f"level {work['level']} is neither 0 nor 1", field="level", attempt=attempt)
+        raise MalformedWork(f"level {work['level']} is neither 0 nor 1", field="level", attempt=attempt)
     if home >= settings.kafka.partitions:
-        raise Poison(
+        raise MalformedWork(
             f"the task's home is partition {home}, there are {settings.kafka.partitions}", field="id", attempt=attempt
         )
-    return Item(work=work, home=home, traceparent=headers.find(record.headers, "traceparent"))
+    return WorkItem(work=work, home=home, traceparent=headers.find(record.headers, "traceparent"))
 
 
 class Recent:

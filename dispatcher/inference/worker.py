@@ -11,22 +11,22 @@ from core.settings.models import Settings
 from dispatcher import metrics
 from dispatcher.inference import tracing
 from dispatcher.inference.attempt import Attempt
-from dispatcher.inference.bodies import Bodies
+from dispatcher.inference.bodies import BodyStore
 from dispatcher.inference.chunk_writer import ChunkWriter
 from dispatcher.inference.outcome import EVENT_STREAM, Failure
 from dispatcher.inference.stream_relay import Relay
 from dispatcher.inference.upstream import CallError
-from dispatcher.inference.upstream_pool import Pool
-from dispatcher.inference.work_item import Item
+from dispatcher.inference.upstream_pool import UpstreamPool
+from dispatcher.inference.work_item import WorkItem
 from schemas.broken_lines import outcome_of
 from schemas.records import Outcome
 
 
-class Worker:
+class AttemptWorker:
     """Turn items into outcomes."""
 
     def __init__(
-        self, settings: Settings, *, name: str, pool: Pool, chunks: Producer, bodies: Bodies, clock: Clock
+        self, settings: Settings, *, name: str, pool: UpstreamPool, chunks: Producer, bodies: BodyStore, clock: Clock
     ) -> None:
         self._settings = settings
         self._name = name
@@ -35,7 +35,7 @@ class Worker:
         self._bodies = bodies
         self._clock = clock
 
-    async def run(self, item: Item) -> Outcome:
+    async def run(self, item: WorkItem) -> Outcome:
         """Call until there is an outcome or the task's deadline has passed; a cancel closes the connection."""
         with tracer().span("process", "consumer", parent=item.traceparent) as span:
             item.traceparent = span.traceparent
@@ -45,7 +45,7 @@ class Worker:
             metrics.answered(item.work, outcome)
             return outcome
 
-    async def _run(self, item: Item) -> Outcome:
+    async def _run(self, item: WorkItem) -> Outcome:
         broken = outcome_of(item.work["content_type"], item.work["data"], started_ms=self._clock())
         if broken is not None:
             return broken
@@ -54,7 +54,7 @@ class Worker:
             return await self._streamed(item, left_s)
         return await _bounded(self._attempt(item, None), left_s)
 
-    async def _streamed(self, item: Item, left_s: float) -> Outcome:
+    async def _streamed(self, item: WorkItem, left_s: float) -> Outcome:
         writer = ChunkWriter(
             self._settings, self._chunks, item.work, worker=self._name, home=item.home, clock=self._clock
         )
@@ -71,7 +71,7 @@ class Worker:
         finally:
             relay.drop()
 
-    def _attempt(self, item: Item, relay: Relay | None) -> Attempt:
+    def _attempt(self, item: WorkItem, relay: Relay | None) -> Attempt:
         limit_bytes = self._settings.dispatcher.max_answer_bytes
         return Attempt(
             item, pool=self._pool, relay=relay, bodies=self._bodies, limit_bytes=limit_bytes, clock=self._clock

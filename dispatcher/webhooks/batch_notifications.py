@@ -18,7 +18,7 @@ LEVEL = 1
 REMEMBERED = 10_000
 
 
-class Once:
+class RecentSet:
     """Tell the first row of an end from its repetitions, for as long as its partition is ours."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ class ResultGone(HeadraceError):
     code = "result_gone"
 
 
-class Bodies:
+class DeliveryBodies:
     """Render the body of a delivery; raises ResultGone, and Unavailable when a store does not answer."""
 
     def __init__(self, settings: Settings, *, lookup: LogReader, blobs: BlobStore) -> None:
@@ -47,7 +47,7 @@ class Bodies:
         return payload(result, await self._body(result))
 
     async def _read(self, delivery: Delivery) -> Result:
-        home = ids.home_of(delivery["task_id"])
+        home = ids.partition_of(delivery["task_id"])
         tp = TopicPartition(self._settings.topic(topics.results(delivery["level"])), home)
         found = await self._lookup.read(tp, delivery["result_offset"] or 0)
         try:

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import Enum
 
-TRIP = 10
+FAILURE_THRESHOLD = 10
 """Failures in a row that close a host."""
 CLOSED_S, CLOSED_MAX_S = 1.0, 60.0
 """How long at first, and at most: the time doubles with every probe that fails."""
-LINE_S = 15.0
+QUEUE_TIMEOUT_S = 15.0
 """How long the line of deliveries that wait in memory for one host may become; what is beyond waits in Kafka."""
 STALL_S, WEIGHT = 1.0, 0.1
 """The pace of a host is a moving average; after so long without an end, that counts instead."""
@@ -25,7 +25,7 @@ KNOWN = 10_000
 """Hosts remembered; tenants may name as many as they like."""
 
 
-class HostClosed(Exception):
+class CircuitOpen(Exception):
     """The host is not called now; carries the seconds until it is."""
 
     def __init__(self, seconds: float) -> None:
@@ -33,7 +33,7 @@ class HostClosed(Exception):
         self.seconds = seconds
 
 
-class Health(Enum):
+class HostHealth(Enum):
     """What an attempt tells of its host."""
 
     GOOD = "good"
@@ -41,7 +41,7 @@ class Health(Enum):
     AWAY = "away"
 
 
-class Standing(Enum):
+class HostTier(Enum):
     """What the last attempt that ended tells of a host."""
 
     ANSWERS = "answers"
@@ -58,7 +58,7 @@ class _Host:
         self.pace_s = 0.0
         self.running = self.failures = self.closings = 0
         self.open_at = 0.0
-        self.standing = Standing.UNKNOWN
+        self.standing = HostTier.UNKNOWN
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     def wake(self) -> None:
@@ -69,7 +69,7 @@ class _Host:
                 future.set_result(None)
 
 
-class Hosts:
+class HostCircuitBreakers:
     """The hosts that deliveries go to."""
 
     def __init__(self, per_host: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -85,10 +85,10 @@ class Hosts:
         host = self._hosts.get(name)
         return 0.0 if host is None else max(0.0, host.open_at - self._clock())
 
-    def standing(self, name: str) -> Standing:
+    def standing(self, name: str) -> HostTier:
         """Tell whether a host answers."""
         host = self._hosts.get(name)
-        return Standing.UNKNOWN if host is None else host.standing
+        return HostTier.UNKNOWN if host is None else host.standing
 
     def crowded(self, name: str) -> bool:
         """Tell whether so many wait for a slow host that no more should in memory."""
@@ -96,7 +96,7 @@ class Hosts:
         if host is None or not host.waiting:
             return False
         silent_s = self._clock() - host.ended_at
-        return len(host.waiting) * (silent_s if silent_s > STALL_S else host.pace_s) > LINE_S
+        return len(host.waiting) * (silent_s if silent_s > STALL_S else host.pace_s) > QUEUE_TIMEOUT_S
 
     def closed(self) -> int:
         """Count the hosts that are not called now."""
@@ -105,7 +105,7 @@ class Hosts:
 
     @asynccontextmanager
     async def slot(self, name: str) -> AsyncIterator[None]:
-        """Hold one of the host's slots for the block; raises HostClosed instead when it has been closed meanwhile."""
+        """Hold one of the host's slots for the block; raises CircuitOpen instead when it has been closed meanwhile."""
         host = self._known(name)
         if host.running < host.limit:
             if not host.running:
@@ -115,7 +115,7 @@ class Hosts:
             await self._turn(host)
         try:
             if (seconds := max(0.0, host.open_at - self._clock())) > 0:
-                raise HostClosed(seconds)
+                raise CircuitOpen(seconds)
             yield
         finally:
             host.running -= 1
@@ -124,23 +124,23 @@ class Hosts:
             host.ended_at = now
             host.wake()
 
-    def report(self, name: str, health: Health) -> None:
+    def report(self, name: str, health: HostHealth) -> None:
         """Take in how an attempt went."""
         host = self._known(name)
-        host.standing = Standing.SILENT if health is Health.AWAY else Standing.ANSWERS
-        if health is Health.GOOD:
+        host.standing = HostTier.SILENT if health is HostHealth.AWAY else HostTier.ANSWERS
+        if health is HostHealth.GOOD:
             host.failures = host.closings = 0
             host.limit = min(self._per_host, host.limit + 1)
             host.wake()
             return
         host.limit = max(1, host.limit - 1)
-        if health is Health.BUSY:
+        if health is HostHealth.BUSY:
             host.failures = host.closings = 0
             return
         host.failures += 1
         if host.open_at > self._clock():
             return  # it was under way when the host was closed
-        if host.failures >= TRIP or host.closings:
+        if host.failures >= FAILURE_THRESHOLD or host.closings:
             host.open_at = self._clock() + min(CLOSED_MAX_S, CLOSED_S * 2**host.closings)
             host.closings += 1
             host.limit = 1

@@ -18,8 +18,8 @@ from core.deliveries import row_key
 from core.errors import Unavailable
 from core.kafka.log_reader import LogReader
 from core.settings.models import Settings
-from dispatcher.group_consumer import Taken
-from dispatcher.offset_tracker import Claims
+from dispatcher.group_consumer import ReceivedRecord
+from dispatcher.offset_tracker import OffsetTracker
 from schemas import topics
 from schemas.codec import DELIVERY, SchemaError
 from schemas.framing import FramingError
@@ -32,11 +32,11 @@ SKEW_MS = 5_000
 
 
 class _Scan(NamedTuple):
-    claims: Claims
+    claims: OffsetTracker
     delivered: set[bytes]
 
 
-class Known:
+class DeliveredIndex:
     """Tell what has been delivered; each partition's rows are read once per assignment, from its first record on."""
 
     def __init__(self, settings: Settings, lookup: LogReader) -> None:
@@ -44,7 +44,7 @@ class Known:
         self._lookup = lookup
         self._scans: dict[TopicPartition, _Scan] = {}
 
-    async def delivered(self, taken: Taken, delivery: Delivery) -> bool:
+    async def delivered(self, taken: ReceivedRecord, delivery: Delivery) -> bool:
         """Tell whether the first delivery of a result has been accepted before its partition came here."""
         tp = TopicPartition(taken.record.topic, taken.record.partition)
         scan = self._scans.get(tp)

@@ -14,19 +14,19 @@ from core.errors import Unavailable
 from core.observability.tracing import tracer
 from core.settings.models import Settings
 from dispatcher import metrics
-from dispatcher.event_outbox import Outbox
+from dispatcher.event_outbox import EventOutbox
 from dispatcher.events import Addressed
 from dispatcher.webhooks import records, tracing
-from dispatcher.webhooks.bodies import Bodies, ResultGone
-from dispatcher.webhooks.circuit_breaker import HostClosed, Hosts
-from dispatcher.webhooks.disabled_urls import Disabled
-from dispatcher.webhooks.http_client import Answer, Poster, Verdict
-from dispatcher.webhooks.in_flight import Idle
-from dispatcher.webhooks.manual_resends import asked_for
-from dispatcher.webhooks.records import Attempted
-from dispatcher.webhooks.retry_schedule import Dice, next_wait_ms, park_ms, patience_ms
+from dispatcher.webhooks.bodies import DeliveryBodies, ResultGone
+from dispatcher.webhooks.circuit_breaker import CircuitOpen, HostCircuitBreakers
+from dispatcher.webhooks.disabled_urls import DisabledUrls
+from dispatcher.webhooks.http_client import AttemptResult, Disposition, WebhookClient
+from dispatcher.webhooks.in_flight import WaitingTasks
+from dispatcher.webhooks.manual_resends import is_manual
+from dispatcher.webhooks.records import AttemptRecord
+from dispatcher.webhooks.retry_schedule import Random, deferral_ms, give_up_after_ms, next_wait_ms
 from dispatcher.webhooks.signature import Signer
-from dispatcher.webhooks.slots import Slots
+from dispatcher.webhooks.slots import HostSlots
 from schemas.records import Delivery, DeliveryState, Result
 
 log = logging.getLogger(__name__)
@@ -36,12 +36,12 @@ SILENT_REASON = "the host has not answered for so long that it was not called an
 EVENT_HEADER = "x-headrace-event"
 
 
-class Courier:
+class DeliveryWorker:
     """Deliver; whatever a delivery comes to is durable when its coroutine returns."""
 
     def __init__(
-        self, settings: Settings, *, poster: Poster, bodies: Bodies, disabled: Disabled, outbox: Outbox, hosts: Hosts,
-        idle: Idle,        clock: Clock = epoch_ms, dice: Dice = random.random,
+        self, settings: Settings, *, poster: WebhookClient, bodies: DeliveryBodies, disabled: DisabledUrls, outbox: EventOutbox, hosts: HostCircuitBreakers,
+        idle: WaitingTasks,        clock: Clock = epoch_ms, dice: Random = random.random,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._hooks = settings.webhooks
@@ -52,15 +52,15 @@ class Courier:
         self._outbox = outbox
         self._hosts = hosts
         self._idle = idle
-        self._slots = Slots(settings.webhooks.concurrency)
+        self._slots = HostSlots(settings.webhooks.concurrency)
         self._clock = clock
         self._dice = dice
 
     async def deliver(self, delivery: Delivery, result: Result | None = None) -> None:
         """Make the next attempt, or put it off; `result` spares the reading of it."""
-        if self._overtaken(delivery):
+        if self._superseded(delivery):
             return
-        if asked_for(delivery):
+        if is_manual(delivery):
             with self._idle:
                 await self._write([records.round_mark(self._settings, delivery, now_ms=self._clock())])
         until_ms = self._disabled.until_ms(delivery["owner"], delivery["url"])
@@ -78,7 +78,7 @@ class Courier:
                     await stack.enter_async_context(self._slots.slot(self._hosts.standing(host)))
                 tried = await self._attempt(delivery, result)
                 self._hosts.report(host, tried.answer.health)
-        except (HostClosed, Unavailable):
+        except (CircuitOpen, Unavailable):
             await self._park(delivery)
         except ResultGone as error:
             await self._end(delivery, "failed", error.message)
@@ -89,7 +89,7 @@ class Courier:
         """Let a delivery wait on."""
         await self._write([records.waiting(self._settings, delivery, now_ms=self._clock())])
 
-    async def _attempt(self, delivery: Delivery, result: Result | None) -> Attempted:
+    async def _attempt(self, delivery: Delivery, result: Result | None) -> AttemptRecord:
         body = await self._bodies.of(delivery, result)
         at_ms, began = self._clock(), time.monotonic()
         headers = self._signer.headers(body, delivery_id=delivery["id"], owner=delivery["owner"], at_s=at_ms // 1000)
@@ -104,25 +104,25 @@ class Courier:
         seconds = time.monotonic() - began
         metrics.DELIVERY_SECONDS.observe(seconds)
         metrics.WEBHOOK_ATTEMPTS.labels(answer.verdict.value).inc()
-        if answer.verdict is not Verdict.DELIVERED:
+        if answer.verdict is not Disposition.DELIVERED:
             metrics.WEBHOOK_FAILURES.labels(answer.kind).inc()
-        return Attempted(answer, at_ms, int(seconds * 1000))
+        return AttemptRecord(answer, at_ms, int(seconds * 1000))
 
-    async def _follow(self, delivery: Delivery, tried: Attempted) -> None:
+    async def _follow(self, delivery: Delivery, tried: AttemptRecord) -> None:
         answer, now_ms = tried.answer, self._clock()
-        if answer.verdict in (Verdict.AGAIN, Verdict.REFUSED) and self._overtaken(delivery):
+        if answer.verdict in (Disposition.RETRY, Disposition.REFUSED) and self._superseded(delivery):
             return  # asked for again while this attempt was under way: the row is that round's
         match answer.verdict:
-            case Verdict.DELIVERED:
+            case Disposition.DELIVERED:
                 await self._delivered(delivery, tried)
-            case Verdict.GONE:
+            case Disposition.GONE:
                 until_ms = now_ms + self._hooks.gone_ttl_s * 1000
                 mark = records.disabled(self._settings, delivery, until_ms=until_ms, now_ms=now_ms)
                 ended = records.after(delivery, tried, state="disabled", due_ms=None)
                 await self._end(ended, "disabled", answer.reason, mark)
-            case Verdict.REFUSED:
+            case Disposition.REFUSED:
                 await self._end(records.after(delivery, tried, state="failed", due_ms=None), "failed", answer.reason)
-            case Verdict.AGAIN:
+            case Disposition.RETRY:
                 wait_ms = self._wait_ms(delivery, answer)
                 if wait_ms is None:
                     ended = records.after(delivery, tried, state="failed", due_ms=None)
@@ -136,7 +136,7 @@ class Courier:
                     ]
                 )
 
-    async def _delivered(self, delivery: Delivery, tried: Attempted) -> None:
+    async def _delivered(self, delivery: Delivery, tried: AttemptRecord) -> None:
         done = records.after(delivery, tried, state="delivered", due_ms=None)
         following = [records.row(self._settings, done, now_ms=self._clock())]
         if self._disabled.until_ms(delivery["owner"], delivery["url"]) is not None:
@@ -144,14 +144,14 @@ class Courier:
         await self._write(following)
         metrics.DELIVERIES.labels("delivered").inc()
 
-    def _overtaken(self, delivery: Delivery) -> bool:
+    def _superseded(self, delivery: Delivery) -> bool:
         """Tell whether a later round makes this one needless; it ends without a trace in the row, which is not its."""
-        if not self._disabled.rounds.overtaken(delivery):
+        if not self._disabled.rounds.is_superseded(delivery):
             return False
         metrics.DELIVERIES.labels("superseded").inc()
         return True
 
-    def _wait_ms(self, delivery: Delivery, answer: Answer) -> int | None:
+    def _wait_ms(self, delivery: Delivery, answer: AttemptResult) -> int | None:
         """Return the wait before the next attempt; news of progress are outdated by then."""
         if delivery["event"] == "progress":
             return None
@@ -163,11 +163,11 @@ class Courier:
         """Put off an attempt that could not be made, without counting it; give up when that went on for too long."""
         now_ms = self._clock()
         age_ms = now_ms - delivery["created_ms"]
-        if delivery["event"] == "progress" or age_ms > patience_ms(self._hooks.retry_delays):
+        if delivery["event"] == "progress" or age_ms > give_up_after_ms(self._hooks.retry_delays):
             await self._end(delivery, "failed", SILENT_REASON)
             return
         metrics.WEBHOOK_PARKED.inc()
-        due_ms = now_ms + park_ms(age_ms=age_ms, dice=self._dice)
+        due_ms = now_ms + deferral_ms(age_ms=age_ms, dice=self._dice)
         waits: Delivery = {**delivery, "due_ms": due_ms}
         await self._write(
             [
@@ -182,7 +182,7 @@ class Courier:
         now_ms = self._clock()
         following = [*marks, records.row(self._settings, ended, now_ms=now_ms)]
         if delivery["event"] != "progress":
-            following.append(records.letter(self._settings, ended, reason=reason, now_ms=now_ms))
+            following.append(records.delivery_dead_letter(self._settings, ended, reason=reason, now_ms=now_ms))
             log.warning(
                 "callback of %s is given up: %s", delivery["task_id"], reason,
                 extra={"event": "callback_given_up", "task_id": delivery["task_id"], "attempt": delivery["made"]},

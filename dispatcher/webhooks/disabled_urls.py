@@ -7,19 +7,19 @@ from aiokafka import TopicPartition
 from core.clock import epoch_ms
 from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
-from dispatcher.webhooks.manual_resends import Rounds, is_mark
+from dispatcher.webhooks.manual_resends import ManualResends, is_mark
 from dispatcher.webhooks.records import url_key
 from schemas import topics
 from schemas.codec import DELIVERY, SchemaError
 from schemas.framing import FramingError
 
 
-class Disabled:
+class DisabledUrls:
     """Tell until when a tenant's URL is left alone."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._until: dict[bytes, int] = {}
-        self.rounds = Rounds()
+        self.rounds = ManualResends()
         self._tail = TopicFollower(
             settings, name=f"{name}-disabled", topics=[settings.topic(topics.DISABLED)], handle=self.fold
         )

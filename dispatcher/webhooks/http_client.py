@@ -15,12 +15,12 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from core.settings.webhooks import WebhookSettings
-from dispatcher.webhooks.circuit_breaker import Health
-from dispatcher.webhooks.lenient_response import HeadFirstConnector
+from dispatcher.webhooks.circuit_breaker import HostHealth
+from dispatcher.webhooks.lenient_response import LenientConnector
 from dispatcher.webhooks.resolver import Resolver
 from dispatcher.webhooks.retry_schedule import retry_after_s
-from dispatcher.webhooks.ssrf_guard import MARK, Blocked, socket_factory
-from schemas.callback_url import Policy, problem
+from dispatcher.webhooks.ssrf_guard import BLOCKED_MESSAGE, AddressBlocked, socket_factory
+from schemas.callback_url import CallbackPolicy, problem
 
 HEADERS = {"content-type": "application/json; charset=utf-8", "user-agent": "headrace", "accept-encoding": "identity"}
 ANSWER_BYTES = 65_536
@@ -28,55 +28,57 @@ ANSWER_BYTES = 65_536
 DNS_S = 5
 ANSWER_S = 1.0
 """The status decides; a receiver that dribbles its body loses the connection."""
-BUSY = frozenset((429, 502, 503, 504))
+OVERLOADED_STATUSES = frozenset((429, 502, 503, 504))
 REASON_LENGTH = 200
 
 
-class Verdict(Enum):
+class Disposition(Enum):
     """What an attempt came to."""
 
     DELIVERED = "delivered"
-    AGAIN = "again"
+    RETRY = "again"
     REFUSED = "refused"
     GONE = "gone"
 
 
-class Answer(NamedTuple):
+class AttemptResult(NamedTuple):
     """The verdict with its reason; `kind` is the reason in one word, for counters."""
 
-    verdict: Verdict
+    verdict: Disposition
     reason: str
     kind: str
-    health: Health = Health.GOOD
+    health: HostHealth = HostHealth.GOOD
     status: int | None = None
     retry_after_s: float | None = None
 
 
-def judge(status: int, retry_after: str | None = None, *, now_s: float = 0.0) -> Answer:
+def classify_status(status: int, retry_after: str | None = None, *, now_s: float = 0.0) -> AttemptResult:
     """Judge a receiver's status: 2xx is delivered, 410 ends it, and anything else may be over when it is asked again.
 
     A login page before the receiver (302, 401, 403), a route that is not deployed yet (404) or a conflict (409) passes,
     and what was given up for it would be lost to the receiver.
     """
     if 200 <= status < 300:
-        return Answer(Verdict.DELIVERED, f"answered {status}", "none", status=status)
+        return AttemptResult(Disposition.DELIVERED, f"answered {status}", "none", status=status)
     reason = f"the receiver answered {status}"
-    health = Health.BUSY if status in BUSY else Health.GOOD
+    health = HostHealth.BUSY if status in OVERLOADED_STATUSES else HostHealth.GOOD
     if status == 410:
-        return Answer(Verdict.GONE, reason, "gone", health, status)
+        return AttemptResult(Disposition.GONE, reason, "gone", health, status)
     kind = "throttled" if status == 429 else f"{status // 100}xx"
     if 300 <= status < 400:
         reason, kind = f"{reason}, and redirects are not followed", "redirect"
-    return Answer(Verdict.AGAIN, reason, kind, health, status, retry_after_s(retry_after, now_s=now_s))
+    return AttemptResult(Disposition.RETRY, reason, kind, health, status, retry_after_s(retry_after, now_s=now_s))
 
 
-class Poster:
+class WebhookClient:
     """Post callbacks; addresses are checked when they are connected to, so a name cannot be changed in between."""
 
-    def __init__(self, settings: WebhookSettings, allowed: Policy, resolver: AbstractResolver | None = None) -> None:
+    def __init__(
+        self, settings: WebhookSettings, allowed: CallbackPolicy, resolver: AbstractResolver | None = None
+    ) -> None:
         self._allowed = allowed
         self._resolver = resolver or Resolver()
-        connector = HeadFirstConnector(
+        connector = LenientConnector(
             limit=settings.concurrency,
             limit_per_host=settings.per_host,
             ssl=ssl.create_default_context(),
@@ -94,25 +96,25 @@ class Poster:
             max_field_size=ANSWER_BYTES,
         )
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> AttemptResult:
         """Post once."""
         if (why := problem(url, self._allowed)) is not None:
-            return Answer(Verdict.REFUSED, f"the callback URL {why}", "blocked")
+            return AttemptResult(Disposition.REFUSED, f"the callback URL {why}", "blocked")
         try:
             spelled = URL(url, encoded=True)  # as it was given: a receiver may have signed exactly that
             async with self._session.post(spelled, data=body, headers=headers, allow_redirects=False) as response:
-                answer = judge(response.status, response.headers.get("retry-after"), now_s=time.time())
+                answer = classify_status(response.status, response.headers.get("retry-after"), now_s=time.time())
                 with suppress(aiohttp.ClientError, TimeoutError):
                     async with asyncio.timeout(ANSWER_S):
                         await _skip(response.content)
                 return answer
         except TimeoutError:
-            return Answer(Verdict.AGAIN, "the receiver did not answer in time", "timeout", Health.AWAY)
+            return AttemptResult(Disposition.RETRY, "the receiver did not answer in time", "timeout", HostHealth.AWAY)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError):
-            return Answer(Verdict.REFUSED, "the callback URL cannot be used", "blocked")
+            return AttemptResult(Disposition.REFUSED, "the callback URL cannot be used", "blocked")
         except aiohttp.ClientResponseError as error:
             reason = f"the receiver answered no HTTP: {error.message.partition(':')[0]}"[:REASON_LENGTH]
-            return Answer(Verdict.AGAIN, reason, "protocol")
+            return AttemptResult(Disposition.RETRY, reason, "protocol")
         except (aiohttp.ClientError, OSError) as error:
             return _failed(error)
 
@@ -130,15 +132,15 @@ async def _skip(content: aiohttp.StreamReader) -> None:
         left -= len(part)
 
 
-def _failed(error: aiohttp.ClientError | OSError) -> Answer:
+def _failed(error: aiohttp.ClientError | OSError) -> AttemptResult:
     reason = (str(error) or type(error).__name__)[:REASON_LENGTH]
     if _blocked(error):
-        return Answer(Verdict.REFUSED, reason, "blocked")
+        return AttemptResult(Disposition.REFUSED, reason, "blocked")
     kind = "tls" if isinstance(error, aiohttp.ClientSSLError) else "network"
-    return Answer(Verdict.AGAIN, reason, kind, Health.AWAY)
+    return AttemptResult(Disposition.RETRY, reason, kind, HostHealth.AWAY)
 
 
 def _blocked(error: BaseException) -> bool:
     """Tell a forbidden address; with several addresses aiohttp joins their errors into one text."""
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return isinstance(inner, Blocked) or MARK in str(inner)
+    return isinstance(inner, AddressBlocked) or BLOCKED_MESSAGE in str(inner)

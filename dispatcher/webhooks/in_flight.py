@@ -11,16 +11,16 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, Self
 
-from dispatcher.group_consumer import Taken
+from dispatcher.group_consumer import ReceivedRecord
 from schemas.records import Delivery
 
 log = logging.getLogger(__name__)
 
-LET_GO_S = 4.0
+DRAIN_S = 4.0
 """The others of a group wait while this one finishes its attempts; an attempt that takes longer is made twice."""
 
 
-class Idle:
+class WaitingTasks:
     """The tasks that wait for something other than the end of an attempt, each in a `with` block of its own."""
 
     def __init__(self) -> None:
@@ -37,22 +37,27 @@ class Idle:
         return task in self._tasks
 
 
-class _Held(NamedTuple):
+class _InFlight(NamedTuple):
     size: int
     since_ms: int
 
 
-class Hands:
+class InFlightDeliveries:
     """Tasks of one reader; `crashed` is awaited with what was taken when a task ends by an unexpected error."""
 
     def __init__(
-        self, max_records: int, max_bytes: int, *, idle: Idle, crashed: Callable[[Taken, str], Awaitable[None]]
+        self,
+        max_records: int,
+        max_bytes: int,
+        *,
+        idle: WaitingTasks,
+        crashed: Callable[[ReceivedRecord, str], Awaitable[None]],
     ) -> None:
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._idle = idle
         self._crashed = crashed
-        self._held: dict[asyncio.Task[None], _Held] = {}
+        self._held: dict[asyncio.Task[None], _InFlight] = {}
         self._bytes = 0
         self._less = asyncio.Event()
         self._stopped = False
@@ -69,10 +74,10 @@ class Hands:
             await self._less.wait()
         return max(1, self._max_records - len(self._held))
 
-    def take(self, taken: Taken, delivery: Delivery, work: Coroutine[Any, Any, None], *, size: int) -> None:
+    def take(self, taken: ReceivedRecord, delivery: Delivery, work: Coroutine[Any, Any, None], *, size: int) -> None:
         """Run the work of a record; its claim is settled when that has ended well."""
         task = asyncio.create_task(self._run(taken, work), name=f"callback-{delivery['id']}")
-        self._held[task] = _Held(size, delivery["created_ms"])
+        self._held[task] = _InFlight(size, delivery["created_ms"])
         self._bytes += size
         task.add_done_callback(self._over)
 
@@ -85,7 +90,7 @@ class Hands:
         self._stopped = True
         self._less.set()
 
-    async def let_go(self, seconds: float = LET_GO_S) -> None:
+    async def let_go(self, seconds: float = DRAIN_S) -> None:
         """Drop what only waits, and wait for the rest; what is not over in time is dropped too."""
         mine = set(self._held)
         for task in mine:
@@ -97,7 +102,7 @@ class Hands:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _run(self, taken: Taken, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, taken: ReceivedRecord, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception as error:  # whatever it is, one delivery must not hold its partition for ever

@@ -18,7 +18,7 @@ from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.kafka.log_reader import LogReader
 from dispatcher import metrics
-from dispatcher.webhooks.in_flight import Hands
+from dispatcher.webhooks.in_flight import InFlightDeliveries
 from schemas.codec import DELIVERY, SchemaError
 from schemas.framing import FramingError
 
@@ -31,7 +31,7 @@ MARKS = 256
 """Per partition, so that a million that wait cost no memory; beyond it neighbours share the older one's beginning."""
 
 
-class Window:
+class LagWindow:
     """The oldest beginning in a run of offsets that grows at its end and is consumed at its head. Pure."""
 
     def __init__(self, head: int) -> None:
@@ -73,13 +73,13 @@ class Window:
         return self._marks[0][1] if self._marks else None
 
 
-class Backlog:
+class LagTracker:
     """What waits in the partitions of this process; `heads` tells from which offset on, and is asked every time."""
 
     def __init__(self, lookup: LogReader, heads: Callable[[], Mapping[TopicPartition, int]]) -> None:
         self._lookup = lookup
         self._heads = heads
-        self._windows: dict[TopicPartition, Window] = {}
+        self._windows: dict[TopicPartition, LagWindow] = {}
 
     def __len__(self) -> int:
         return sum(window.count for window in self._now())
@@ -104,7 +104,7 @@ class Backlog:
             except (KafkaError, OSError, TimeoutError, Unavailable) as error:
                 log.info("what waits: %s", error or "no answer in time", extra={"event": "callback_backlog_unread"})
 
-    async def _extend(self, tp: TopicPartition, window: Window) -> None:
+    async def _extend(self, tp: TopicPartition, window: LagWindow) -> None:
         first, end = (await self._lookup.bounds([tp]))[tp]
         window.advance(first)  # what was kept for too long has gone
         try:
@@ -118,19 +118,19 @@ class Backlog:
         finally:
             window.end = end  # only now, so that what is counted has an age
 
-    def _now(self) -> Iterable[Window]:
+    def _now(self) -> Iterable[LagWindow]:
         """Bring the windows in line with what has been taken, given and revoked."""
         before, self._windows = self._windows, {}
         for tp, head in self._heads().items():
             window = before.get(tp)
             if window is None or head < window.head:
-                window = Window(head)  # new here, or read again from an earlier place
+                window = LagWindow(head)  # new here, or read again from an earlier place
             window.advance(head)
             self._windows[tp] = window
         return self._windows.values()
 
 
-def measure(hands: Iterable[Hands], backlog: Backlog) -> None:
+def measure(hands: Iterable[InFlightDeliveries], backlog: LagTracker) -> None:
     """Set the gauges of what is not delivered yet."""
     held = list(hands)
     begun_ms = (backlog.oldest_ms(), *(each.oldest_ms() for each in held))

@@ -15,7 +15,7 @@ from aiohttp.client_proto import ResponseHandler
 HEAD_END = b"\r\n\r\n"
 
 
-class HeadFirst(ResponseHandler):
+class LenientResponseHandler(ResponseHandler):
     """Hands the parser the head alone, then the rest: an error there closes the connection, and the status stands."""
 
     def data_received(self, data: bytes) -> None:
@@ -27,10 +27,10 @@ class HeadFirst(ResponseHandler):
         super().data_received(data)
 
 
-class HeadFirstConnector(aiohttp.TCPConnector):
+class LenientConnector(aiohttp.TCPConnector):
     """Makes connections that read so."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        kind: type[ResponseHandler] = HeadFirst
+        kind: type[ResponseHandler] = LenientResponseHandler
         self._factory = partial(kind, loop=self._loop)

@@ -16,7 +16,7 @@ REMEMBERED = 50_000
 """Deliveries that were asked for again within the eight days of the topic; some 10 MB."""
 
 
-def asked_for(delivery: Delivery) -> bool:
+def is_manual(delivery: Delivery) -> bool:
     """Tell whether this begins a round that somebody asked for: nothing has moved its time since."""
     return delivery["manual"] and delivery["due_ms"] == delivery["created_ms"]
 
@@ -26,7 +26,7 @@ def is_mark(delivery: Delivery) -> bool:
     return delivery["state"] == "pending"
 
 
-class Rounds:
+class ManualResends:
     """The newest round of what was asked for again."""
 
     def __init__(self, most: int = REMEMBERED) -> None:
@@ -43,6 +43,6 @@ class Rounds:
         if len(self._begun_ms) > self._most:
             self._begun_ms.popitem(last=False)
 
-    def overtaken(self, delivery: Delivery) -> bool:
+    def is_superseded(self, delivery: Delivery) -> bool:
         """Tell whether a later round has been taken up, so that this one need not go on."""
-        return not asked_for(delivery) and delivery["created_ms"] < self._begun_ms.get(delivery["id"], 0)
+        return not is_manual(delivery) and delivery["created_ms"] < self._begun_ms.get(delivery["id"], 0)

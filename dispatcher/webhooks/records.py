@@ -12,8 +12,8 @@ from core.kafka.log_reader import LogRecord
 from core.kafka.producer import Record
 from core.settings.models import Settings
 from dispatcher.events import Address, Addressed
-from dispatcher.webhooks.http_client import Answer
-from dispatcher.webhooks.retry_schedule import rung
+from dispatcher.webhooks.http_client import AttemptResult
+from dispatcher.webhooks.retry_schedule import delay_tier
 from schemas import topics
 from schemas.records import Delivery, DeliveryState, Result, Status, Try
 
@@ -23,10 +23,10 @@ NOWHERE = -1
 """Offset of a dead letter that was no record before."""
 
 
-class Attempted(NamedTuple):
+class AttemptRecord(NamedTuple):
     """One attempt with its times."""
 
-    answer: Answer
+    answer: AttemptResult
     at_ms: int
     latency_ms: int
 
@@ -53,7 +53,7 @@ def of_row(row_: Status, event: str, name: str, payload: bytes, *, now_ms: int) 
     )  # fmt: skip
 
 
-def after(delivery: Delivery, tried: Attempted, *, state: DeliveryState, due_ms: int | None) -> Delivery:
+def after(delivery: Delivery, tried: AttemptRecord, *, state: DeliveryState, due_ms: int | None) -> Delivery:
     """Note an attempt and what follows."""
     answer = tried.answer
     note: Try = {
@@ -79,11 +79,11 @@ def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> Addressed:
 
 def waiting(settings: Settings, delivery: Delivery, *, now_ms: int) -> Addressed:
     """Address a delivery that waits to the retry topic that its time fits."""
-    delay_s = rung((delivery["due_ms"] or now_ms) - now_ms)
+    delay_s = delay_tier((delivery["due_ms"] or now_ms) - now_ms)
     return _addressed(deliveries.retry_record(settings, delivery, delay_s=delay_s, now_ms=now_ms))
 
 
-def letter(settings: Settings, delivery: Delivery, *, reason: str, now_ms: int) -> Addressed:
+def delivery_dead_letter(settings: Settings, delivery: Delivery, *, reason: str, now_ms: int) -> Addressed:
     """Address the dead letter of a delivery that was given up: as the record that would begin a new round."""
     round_ = deliveries.retry_record(settings, resent(delivery, now_ms=now_ms), delay_s=0, now_ms=now_ms)
     record = round_.record

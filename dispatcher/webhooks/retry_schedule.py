@@ -12,16 +12,16 @@ JITTER = 0.1
 """Attempts come later than the ladder says by up to this share: what failed together does not return together."""
 RETRY_AFTER_S = 86_400
 """A receiver may ask for no more than a day."""
-HOLD_MS = 6_000
+MIN_DEFERRAL_MS = 6_000
 """Shorter waits are held in memory: a kill -9 meanwhile repeats what was delivered out of order within this time."""
-SLACK_S = 10
-PARKS = ((5_000, 1, 2), (60_000, 5, 4), (600_000, 60, 5), (math.inf, 300, 5))
+JITTER_SLACK_S = 10
+DEFERRALS = ((5_000, 1, 2), (60_000, 5, 4), (600_000, 60, 5), (math.inf, 300, 5))
 """Below which age, ms, a delivery waits for its host how many seconds, and up to how many more."""
-Dice = Callable[[], float]
+Random = Callable[[], float]
 """Yields numbers from 0 to 1."""
 
 
-def next_wait_ms(step: int, delays_s: Sequence[float], *, retry_after_s: float | None, dice: Dice) -> int | None:
+def next_wait_ms(step: int, delays_s: Sequence[float], *, retry_after_s: float | None, dice: Random) -> int | None:
     """Return the wait before the attempt that follows `step` attempts; None when there is none."""
     if step > len(delays_s):
         return None
@@ -29,21 +29,21 @@ def next_wait_ms(step: int, delays_s: Sequence[float], *, retry_after_s: float |
     return math.ceil(wait_s * (1 + JITTER * dice()) * 1000)
 
 
-def patience_ms(delays_s: Sequence[float]) -> int:
+def give_up_after_ms(delays_s: Sequence[float]) -> int:
     """Return how old a round may become while its host is not even called."""
-    return int((sum(delays_s) * (1 + JITTER) + SLACK_S) * 1000)
+    return int((sum(delays_s) * (1 + JITTER) + JITTER_SLACK_S) * 1000)
 
 
-def park_ms(*, age_ms: int, dice: Dice) -> int:
+def deferral_ms(*, age_ms: int, dice: Random) -> int:
     """Return how long to stay away from a host that is closed or crowded: the older the delivery, the longer.
 
     Each is one way through one retry topic, for there may be ten thousand of them, and a spread that is held in memory.
     """
-    step_s, spread_s = next((step, spread) for limit_ms, step, spread in PARKS if age_ms < limit_ms)
+    step_s, spread_s = next((step, spread) for limit_ms, step, spread in DEFERRALS if age_ms < limit_ms)
     return int((step_s + spread_s * dice()) * 1000)
 
 
-def rung(wait_ms: int) -> int:
+def delay_tier(wait_ms: int) -> int:
     """Return the delay of the retry topic for a wait, seconds: the longest that does not overshoot."""
     return max(delay_s for delay_s in RETRY_DELAYS_S if delay_s * 1000 <= max(wait_ms, 0))
 

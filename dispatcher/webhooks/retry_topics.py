@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 
 from core.clock import Clock, Deadline, epoch_ms
 from core.settings.models import Settings
-from dispatcher.group_consumer import GroupReader, Taken
+from dispatcher.group_consumer import GroupConsumer, ReceivedRecord
 from schemas import topics
 
 GROUP = "webhooks-retry"
@@ -22,7 +22,7 @@ FETCH_BYTES = 65_536
 """Per partition; with all of them in memory at once 40 partitions are some MB."""
 
 
-class DelayReader:
+class RetryTopicConsumer:
     """Take what has waited for as long as its topic says."""
 
     def __init__(
@@ -30,10 +30,10 @@ class DelayReader:
     ) -> None:
         self._clock = clock
         self._delays_ms = {settings.topic(topics.retry(each)): each * 1000 for each in topics.RETRY_DELAYS_S}
-        self._waiting: dict[TopicPartition, deque[Taken]] = {}
+        self._waiting: dict[TopicPartition, deque[ReceivedRecord]] = {}
         self._heads: dict[TopicPartition, int] = {}
         self._on_revoke = on_revoke
-        self._reader = GroupReader(
+        self._reader = GroupConsumer(
             settings,
             name=name,
             group=settings.topic(GROUP),
@@ -47,7 +47,7 @@ class DelayReader:
         """Tell whether this member has been given its partitions."""
         return self._reader.assigned
 
-    async def take(self) -> list[Taken]:
+    async def take(self) -> list[ReceivedRecord]:
         """Return what is due; waits a fifth of a second when there is nothing."""
         for tp, waiting in self._waiting.items():
             if not waiting:
@@ -74,9 +74,9 @@ class DelayReader:
         """Leave the group."""
         await self._reader.close(deadline)
 
-    def _due(self, tp: TopicPartition, waiting: deque[Taken]) -> list[Taken]:
+    def _due(self, tp: TopicPartition, waiting: deque[ReceivedRecord]) -> list[ReceivedRecord]:
         latest_ms = self._clock() - self._delays_ms[tp.topic]
-        due: list[Taken] = []
+        due: list[ReceivedRecord] = []
         while waiting and waiting[0].record.timestamp <= latest_ms:
             due.append(waiting.popleft())
             self._heads[tp] = due[-1].record.offset + 1

@@ -23,21 +23,21 @@ from core.settings.callback_policy import callback_policy
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore
 from dispatcher import metrics
-from dispatcher.event_outbox import Outbox
-from dispatcher.group_consumer import GroupReader, Taken
-from dispatcher.task_supervisor import Crew
+from dispatcher.event_outbox import EventOutbox
+from dispatcher.group_consumer import GroupConsumer, ReceivedRecord
+from dispatcher.task_supervisor import TaskSupervisor
 from dispatcher.webhooks import lag, records, retry_topics
-from dispatcher.webhooks.batch_notifications import Once, of_batch_row
-from dispatcher.webhooks.bodies import Bodies
-from dispatcher.webhooks.circuit_breaker import Hosts
-from dispatcher.webhooks.delivered_index import Known
-from dispatcher.webhooks.delivery_worker import Courier
-from dispatcher.webhooks.disabled_urls import Disabled
-from dispatcher.webhooks.http_client import Poster
-from dispatcher.webhooks.in_flight import Hands, Idle
-from dispatcher.webhooks.retry_schedule import HOLD_MS
-from dispatcher.webhooks.retry_topics import DelayReader
-from dispatcher.webhooks.task_notifications import HEADER, News
+from dispatcher.webhooks.batch_notifications import RecentSet, of_batch_row
+from dispatcher.webhooks.bodies import DeliveryBodies
+from dispatcher.webhooks.circuit_breaker import HostCircuitBreakers
+from dispatcher.webhooks.delivered_index import DeliveredIndex
+from dispatcher.webhooks.delivery_worker import DeliveryWorker
+from dispatcher.webhooks.disabled_urls import DisabledUrls
+from dispatcher.webhooks.http_client import WebhookClient
+from dispatcher.webhooks.in_flight import InFlightDeliveries, WaitingTasks
+from dispatcher.webhooks.retry_schedule import MIN_DEFERRAL_MS
+from dispatcher.webhooks.retry_topics import RetryTopicConsumer
+from dispatcher.webhooks.task_notifications import HEADER, ProgressNotifications
 from schemas import topics
 from schemas.codec import DELIVERY, RESULT, STATUS, SchemaError
 from schemas.framing import FramingError
@@ -57,44 +57,46 @@ REST_S = 0.05
 """After records came: nearly all name no callback, and fetching each for itself took CPU from the calls under way."""
 
 
-class Letters(Outbox):
+class DeliveryOutbox(EventOutbox):
     """The sender's own outbox; the gauge is of the other, which holds outcomes of calls."""
 
     def _tell(self) -> None:
         self._on_room(self.room)
 
 
-class Sender:
+class WebhookService:
     """Run the readers."""
 
-    def __init__(self, settings: Settings, *, name: str, crew: Crew, producer: Producer, blobs: BlobStore) -> None:
+    def __init__(
+        self, settings: Settings, *, name: str, crew: TaskSupervisor, producer: Producer, blobs: BlobStore
+    ) -> None:
         self._settings = settings
         self._crew = crew
         self._producer = producer
-        self._poster = Poster(settings.webhooks, callback_policy(settings))
-        self._hosts = Hosts(settings.webhooks.per_host)
+        self._poster = WebhookClient(settings.webhooks, callback_policy(settings))
+        self._hosts = HostCircuitBreakers(settings.webhooks.per_host)
         self._lookup = LogReader(settings, name=name)
-        self._known = Known(settings, self._lookup)
-        self._bodies = Bodies(settings, lookup=self._lookup, blobs=blobs)
-        self._disabled = Disabled(settings, name=name)
-        self._outbox = Letters(producer)
-        self._idle = Idle()
-        self._courier = Courier(
+        self._known = DeliveredIndex(settings, self._lookup)
+        self._bodies = DeliveryBodies(settings, lookup=self._lookup, blobs=blobs)
+        self._disabled = DisabledUrls(settings, name=name)
+        self._outbox = DeliveryOutbox(producer)
+        self._idle = WaitingTasks()
+        self._courier = DeliveryWorker(
             settings, poster=self._poster, bodies=self._bodies, disabled=self._disabled, outbox=self._outbox,
             hosts=self._hosts, idle=self._idle,
         )  # fmt: skip
-        self._news = News()
-        self._once = Once()
+        self._news = ProgressNotifications()
+        self._once = RecentSet()
         self._first, self._told, self._ended, self._retried = (
-            Hands(most, FIRST_BYTES, idle=self._idle, crashed=self._bury)
+            InFlightDeliveries(most, FIRST_BYTES, idle=self._idle, crashed=self._bury)
             for most in (FIRST_RECORDS, FIRST_RECORDS, FIRST_RECORDS, RETRY_RECORDS)
         )
         levels = range(len(topics.LEVELS))
         self._results = self._reader(name, GROUP, [*map(topics.results, levels)], self._first)
         self._rows = self._reader(f"{name}-news", NEWS_GROUP, [*map(topics.status, levels)], self._told)
         self._batches = self._reader(f"{name}-batches", BATCH_GROUP, [topics.BATCHES], self._ended)
-        self._retries = DelayReader(settings, name=f"{name}-retry", on_revoke=self._on_retries_revoked)
-        self._backlog = lag.Backlog(self._lookup, self._retries.heads)
+        self._retries = RetryTopicConsumer(settings, name=f"{name}-retry", on_revoke=self._on_retries_revoked)
+        self._backlog = lag.LagTracker(self._lookup, self._retries.heads)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -145,15 +147,15 @@ class Sender:
         return joined, {"missing": missing, "pending": sum(len(hands) for hands in self._all)}
 
     @property
-    def _all(self) -> tuple[Hands, ...]:
+    def _all(self) -> tuple[InFlightDeliveries, ...]:
         return self._first, self._told, self._ended, self._retried
 
-    def _reader(self, name: str, group: str, names: Sequence[str], hands: Hands) -> GroupReader:
+    def _reader(self, name: str, group: str, names: Sequence[str], hands: InFlightDeliveries) -> GroupConsumer:
         async def revoked() -> None:
             await hands.let_go()
             await reader.commit()
 
-        reader = GroupReader(
+        reader = GroupConsumer(
             self._settings,
             name=name,
             group=self._settings.topic(group),
@@ -180,7 +182,7 @@ class Sender:
                 await self._row(taken)
             await self._rest(found)
 
-    async def _rest(self, found: list[Taken]) -> None:
+    async def _rest(self, found: list[ReceivedRecord]) -> None:
         if 0 < len(found) < TAKE and not self._stopping:
             await asyncio.sleep(REST_S)
 
@@ -196,7 +198,7 @@ class Sender:
             for taken in await self._retries.take():
                 await self._retry(taken)
 
-    async def _result(self, taken: Taken) -> None:
+    async def _result(self, taken: ReceivedRecord) -> None:
         record = taken.record
         if (why := unread(record)) is not None:
             await self._bury(taken, why.reason)
@@ -217,7 +219,7 @@ class Sender:
             return
         self._first.take(taken, delivery, self._courier.deliver(delivery, result), size=len(record.value))
 
-    async def _row(self, taken: Taken) -> None:
+    async def _row(self, taken: ReceivedRecord) -> None:
         record = taken.record
         if not skip_unreadable([record]) or record.value is None or find(record.headers, HEADER) is None:
             taken.claims.settled(record.offset)
@@ -231,7 +233,7 @@ class Sender:
             return
         self._told.take(taken, found[0], self._tell(found), size=len(record.value))
 
-    async def _batch(self, taken: Taken) -> None:
+    async def _batch(self, taken: ReceivedRecord) -> None:
         record = taken.record
         try:
             readable = record.value and skip_unreadable([record])
@@ -251,7 +253,7 @@ class Sender:
         for delivery in found:
             await self._courier.deliver(delivery)
 
-    async def _retry(self, taken: Taken) -> None:
+    async def _retry(self, taken: ReceivedRecord) -> None:
         if (why := unread(taken.record)) is not None:
             await self._bury(taken, why.reason)
             return
@@ -265,7 +267,7 @@ class Sender:
     async def _again(self, delivery: Delivery) -> None:
         """Wait the rest of a delivery's time, in Kafka when it is long."""
         left_ms = (delivery["due_ms"] or 0) - epoch_ms()
-        if left_ms > HOLD_MS:
+        if left_ms > MIN_DEFERRAL_MS:
             await self._courier.hop(delivery)
             return
         if left_ms > 0:
@@ -273,7 +275,7 @@ class Sender:
                 await asyncio.sleep(left_ms / 1000)
         await self._courier.deliver(delivery)
 
-    async def _bury(self, taken: Taken, reason: str) -> None:
+    async def _bury(self, taken: ReceivedRecord, reason: str) -> None:
         """Put a record aside that nobody can work with; returns once that is durable."""
         while True:
             try:

@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from dispatcher.webhooks.circuit_breaker import Standing
+from dispatcher.webhooks.circuit_breaker import HostTier
 
 DOUBTFUL, SILENT = 3 / 4, 1 / 2
 """The share of all slots that hosts may hold together that have not answered yet, and of these the silent ones."""
 
 
-class Slots:
+class HostSlots:
     """The slots of a process; shares are entered from the narrowest to the widest, so nobody waits in a circle."""
 
     def __init__(self, total: int) -> None:
@@ -25,12 +25,12 @@ class Slots:
         self._silent = asyncio.Semaphore(max(1, int(total * SILENT)))
 
     @asynccontextmanager
-    async def slot(self, standing: Standing) -> AsyncIterator[None]:
+    async def slot(self, standing: HostTier) -> AsyncIterator[None]:
         """Hold a slot for the block; waits for it in the line of its kind."""
         async with AsyncExitStack() as stack:
-            if standing is Standing.SILENT:
+            if standing is HostTier.SILENT:
                 await stack.enter_async_context(self._silent)
-            if standing is not Standing.ANSWERS:
+            if standing is not HostTier.ANSWERS:
                 await stack.enter_async_context(self._doubtful)
             await stack.enter_async_context(self._all)
             yield

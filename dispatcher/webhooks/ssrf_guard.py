@@ -7,25 +7,25 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from schemas.callback_url import Policy, refused
+from schemas.callback_url import CallbackPolicy, refused
 
-MARK = "is not allowed for callbacks"
+BLOCKED_MESSAGE = "is not allowed for callbacks"
 
 
-class Blocked(OSError):
+class AddressBlocked(OSError):
     """The address or port is not allowed for callbacks; see webhooks.allow_private and webhooks.ports."""
 
 
-def socket_factory(allowed: Policy) -> Callable[[Any], socket.socket]:
+def socket_factory(allowed: CallbackPolicy) -> Callable[[Any], socket.socket]:
     """Return what an aiohttp connector makes its sockets with: it is asked for every address that is connected to."""
 
     def guarded(address_info: Any) -> socket.socket:
         family, kind, protocol, _, address = address_info
         host, port = str(address[0]), int(address[1])
         if refused(host, private=allowed.private):
-            raise Blocked(errno.EACCES, f"{host} {MARK}")
+            raise AddressBlocked(errno.EACCES, f"{host} {BLOCKED_MESSAGE}")
         if allowed.ports and port not in allowed.ports:
-            raise Blocked(errno.EACCES, f"port {port} {MARK}")
+            raise AddressBlocked(errno.EACCES, f"port {port} {BLOCKED_MESSAGE}")
         return socket.socket(family, kind, protocol)
 
     return guarded

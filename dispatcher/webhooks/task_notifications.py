@@ -21,21 +21,21 @@ QUICK_MS = 2_000
 REMEMBERED = 20_000
 
 
-class _Told(NamedTuple):
+class _Sent(NamedTuple):
     start: bool
     progress: int
     at_ms: int
 
 
-class News:
+class ProgressNotifications:
     """Remember what was told of each task; after a restart a start may be told twice, under the same webhook-id."""
 
     def __init__(self) -> None:
-        self._told: OrderedDict[str, _Told] = OrderedDict()
+        self._told: OrderedDict[str, _Sent] = OrderedDict()
 
     def of(self, row: Status, *, now_ms: int) -> list[Delivery]:
         """Return what a row tells anew."""
-        events, before = row["callback_events"], self._told.get(row["id"], _Told(False, 0, 0))
+        events, before = row["callback_events"], self._told.get(row["id"], _Sent(False, 0, 0))
         if row["callback_url"] is None or not events or row["duplicate_of"] is not None:
             return []
         found: list[Delivery] = []
@@ -52,7 +52,7 @@ class News:
         self._remember(row, now)
         return found
 
-    def _remember(self, row: Status, told: _Told) -> None:
+    def _remember(self, row: Status, told: _Sent) -> None:
         self._told.pop(row["id"], None)
         if row["state"] not in TERMINAL:
             self._told[row["id"]] = told

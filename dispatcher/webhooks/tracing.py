@@ -8,7 +8,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from core.observability.tracing import Span
-from dispatcher.webhooks.http_client import Answer, Verdict
+from dispatcher.webhooks.http_client import AttemptResult, Disposition
 from schemas.records import Delivery
 
 METHOD = "POST"
@@ -32,12 +32,12 @@ def posting(span: Span, delivery: Delivery) -> None:
     )
 
 
-def posted(span: Span, answer: Answer) -> None:
+def posted(span: Span, answer: AttemptResult) -> None:
     """Say what the receiver answered."""
     if not span.recording:
         return
     span.note({"http.response.status_code": answer.status})
-    if answer.verdict is not Verdict.DELIVERED:
+    if answer.verdict is not Disposition.DELIVERED:
         span.failed(answer.kind if answer.status is None else str(answer.status))
 
 

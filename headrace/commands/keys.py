@@ -14,7 +14,7 @@ from core.apikeys import DIGEST_PREFIX, printable
 from core.settings.loader import LOCAL_KEY, api_keys
 from headrace.options import config_option, load_here, reported
 from headrace.output import Column, Output, output_option, show_table
-from ingress.auth.key_entry import SCOPES, USUAL_SCOPES, Key, Limits, from_document
+from ingress.auth.key_entry import SCOPES, USUAL_SCOPES, Key, KeyQuota, from_document
 from ingress.auth.keys import Keys
 from ingress.auth.keys_file import read_keys
 
@@ -98,7 +98,7 @@ def list_(config: Path | None, output: Output) -> None:
     """
     with reported():
         settings = load_here(config)
-        limits = Limits(settings.auth.requests_per_minute, settings.auth.concurrency)
+        limits = KeyQuota(settings.auth.requests_per_minute, settings.auth.concurrency)
         path = settings.auth.keys_file
         found = Keys(
             api_keys(settings), limits=limits, from_file=read_keys(path, limits=limits) if path is not None else ()

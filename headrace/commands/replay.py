@@ -26,9 +26,9 @@ from headrace.replay.compare import VERDICTS, grouped
 from headrace.replay.estimate import Survey, surveyed
 from headrace.replay.options import choice_of, chosen, target_of
 from headrace.replay.read_model import drop_read_models
-from headrace.replay.run import Order, opened, run
+from headrace.replay.run import ReplayOrder, opened, run
 from headrace.replay.state import State, Target
-from headrace.replay.worker import Place, Worker
+from headrace.replay.worker import ShadowWorker, WorkerPlace
 
 LOCAL_URL = "http://127.0.0.1:8080"
 name_option = click.option("--name", metavar="NAME", help="What the replay is called.  [from the time]")
@@ -87,10 +87,10 @@ def run_(
         now_ms = time.time_ns() // 1_000_000
         name, path, known = _memory(settings, name, state, now_ms=now_ms)
         target = target_of(queue_to, model_to, callbacks=with_callbacks, workers=by_workers)
-        order = Order(name, choice_of(asked, now_ms=now_ms), target)
+        order = ReplayOrder(name, choice_of(asked, now_ms=now_ms), target)
         if known is not None and not dry_run:
             _check_same(known, order, path)
-            _finish(_run(settings, path, Order(name, known.choice, known.target), rate), path, as_json=as_json)
+            _finish(_run(settings, path, ReplayOrder(name, known.choice, known.target), rate), path, as_json=as_json)
             return
         if not dry_run and (into is None) == (queue_to is None):
             raise ConfigError("say where to: --into live, or --queue-to QUEUE; --dry-run only counts")
@@ -178,9 +178,9 @@ def serve(
     the upstream answers, in one piece. Any number may run.
     """
     with reported():
-        place = Place(url, api_key, queue, upstream, upstream_key)
+        place = WorkerPlace(url, api_key, queue, upstream, upstream_key)
         with tables.bar("serving", unit="tasks") as step:
-            worker = Worker(place, concurrency=concurrency, on_done=lambda done: step(done, done, ""))
+            worker = ShadowWorker(place, concurrency=concurrency, on_done=lambda done: step(done, done, ""))
             try:
                 asyncio.run(worker.run(drain=drain))
             except KeyboardInterrupt:
@@ -218,7 +218,7 @@ def _memory(settings: Settings, name: str | None, path: Path | None, *, now_ms: 
     return (known.name if known is not None else name), path, known
 
 
-def _check_same(known: State, order: Order, path: Path) -> None:
+def _check_same(known: State, order: ReplayOrder, path: Path) -> None:
     """Refuse other options than those that a replay was begun with; none, or the same, are fine."""
     asked, begun = (replace(choice, from_ms=None, to_ms=None) for choice in (order.choice, known.choice))
     nothing = order.target == Target() and asked == Choice()
@@ -247,7 +247,7 @@ def _show_survey(settings: Settings, found: Survey, *, model_to: str | None, as_
     print_lines(tables.survey_notes(found))
 
 
-def _run(settings: Settings, path: Path, order: Order, rate: float | None) -> State:
+def _run(settings: Settings, path: Path, order: ReplayOrder, rate: float | None) -> State:
     click.echo(f"The replay {order.name} keeps its memory in {path}.", err=True)
     try:
         with tables.bar("replaying", unit="records") as step:

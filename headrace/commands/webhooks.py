@@ -81,8 +81,8 @@ def resend(task_id: str, event: str | None, config: Path | None) -> None:
         settings = settings_here(config)
         wanted = (event,) if event else (*deliveries.OUTCOMES, *deliveries.BATCH_OUTCOMES)
         try:
-            home = ids.home_of(task_id)
-            key = ids.spelled(task_id)
+            home = ids.partition_of(task_id)
+            key = ids.canonical(task_id)
         except ids.IdError:
             raise NotFound(f"{task_id} is not the id of a task or a batch") from None
         found = asyncio.run(_send(settings, lambda one: one["task_id"] == key and one["event"] in wanted, only=home))

@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
-from headrace.replay.compare import Answer, Pair, answer_of, verdict_of
+from headrace.replay.compare import Pair, ReplayedAnswer, answer_of, verdict_of
 from headrace.replay.read import EARLY_MS, Home, patient, slices, stretch
 from headrace.replay.state import State
 from schemas import ids, topics
@@ -70,7 +70,7 @@ async def compared(
     """Pair every outcome of a replay with that of its original; raises Unavailable."""
     reader = _Reader(settings, lookup, blobs, excerpts=excerpts, on_read=on_read)
     every = [(level, partition) for level in (0, 1) for partition in range(settings.kafka.partitions)]
-    replays: dict[str, tuple[int, Answer]] = {}
+    replays: dict[str, tuple[int, ReplayedAnswer]] = {}
     superseded = 0
     for home in every:
         async for result, answer in reader.outcomes(home, which.from_ms, which.fits):
@@ -88,7 +88,7 @@ async def compared(
     return Comparison(pairs, superseded)
 
 
-async def _originals(reader: _Reader, wanted: Collection[str]) -> dict[str, Answer]:
+async def _originals(reader: _Reader, wanted: Collection[str]) -> dict[str, ReplayedAnswer]:
     """Find the outcomes of tasks, each from the time in its id on."""
     since: dict[Home, int] = {}
     keys: dict[Home, set[bytes]] = defaultdict(set)
@@ -97,7 +97,7 @@ async def _originals(reader: _Reader, wanted: Collection[str]) -> dict[str, Answ
         home, at_ms = (one.level, one.partition), max(0, one.time_s * 1000 - EARLY_MS)
         since[home] = min(since.get(home, at_ms), at_ms)
         keys[home].add(text.encode())
-    found: dict[str, Answer] = {}
+    found: dict[str, ReplayedAnswer] = {}
     for home, from_ms in since.items():
         async for result, answer in reader.outcomes(home, from_ms, partial(_is_one_of, keys[home])):
             found.setdefault(result["id"], answer)
@@ -120,7 +120,7 @@ class _Reader:
 
     async def outcomes(
         self, home: Home, from_ms: int | None, wanted: Callable[[LogRecord], bool]
-    ) -> AsyncIterator[tuple[Result, Answer]]:
+    ) -> AsyncIterator[tuple[Result, ReplayedAnswer]]:
         """Decode the results of one partition that are wanted."""
         tp = TopicPartition(self._settings.topic(topics.results(home[0])), home[1])
         span = await stretch(self._lookup, tp, from_ms=from_ms)

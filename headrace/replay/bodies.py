@@ -8,7 +8,7 @@ from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from headrace.replay.copy import Copy, with_model
 from headrace.replay.read import patient
-from headrace.replay.selection import Pick
+from headrace.replay.selection import Selection
 from schemas.common import Blob
 from schemas.task_body import repeated
 
@@ -23,7 +23,7 @@ class Unusable(Exception):
         self.reason = reason
 
 
-class Bodies:
+class ReplayBodies:
     """Gives every copy a body of its own."""
 
     def __init__(self, settings: Settings, blobs: BlobStore) -> None:
@@ -31,7 +31,7 @@ class Bodies:
         self._inline_bytes = settings.storage.inline_bytes
         self._editable_bytes = settings.ingress.max_body_bytes
 
-    async def fill(self, copy: Copy, pick: Pick, *, model_to: str | None) -> Copy:
+    async def fill(self, copy: Copy, pick: Selection, *, model_to: str | None) -> Copy:
         """Return the copy with its body; raises Unusable, and Unavailable when the store does not answer.
 
         A second call for the same task replaces what the first has stored, so a resumed replay leaves nothing behind.
@@ -58,7 +58,7 @@ class Bodies:
                 await writer.write(piece)
             return await writer.finish()
 
-    async def _edited(self, copy: Copy, pick: Pick, model: str) -> Copy:
+    async def _edited(self, copy: Copy, pick: Selection, model: str) -> Copy:
         stored, data = pick.task["data_ref"], pick.task["data"]
         if stored is not None:
             if stored["size"] > self._editable_bytes:

@@ -26,7 +26,7 @@ EXCERPT = 2_000
 NO_TOKENS: Usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
-class Answer(NamedTuple):
+class ReplayedAnswer(NamedTuple):
     """What is kept of a result while its counterpart is sought."""
 
     id: str
@@ -50,8 +50,8 @@ class Pair(NamedTuple):
     """
 
     verdict: Verdict
-    original: Answer | None
-    replay: Answer
+    original: ReplayedAnswer | None
+    replay: ReplayedAnswer
     replay_of: str
 
     def as_json(self) -> dict[str, Any]:
@@ -64,10 +64,10 @@ class Pair(NamedTuple):
         }
 
 
-def answer_of(result: Result, body: bytes | None, *, excerpt: bool) -> Answer:
+def answer_of(result: Result, body: bytes | None, *, excerpt: bool) -> ReplayedAnswer:
     """Take what is compared out of a result; `body` is None when it could not be read."""
     started = result["started_ms"]
-    return Answer(
+    return ReplayedAnswer(
         id=result["id"],
         queue=result["queue"],
         model=result["model"],
@@ -95,7 +95,7 @@ def essence(body: bytes, content_type: str) -> bytes:
     return blake2b(text, digest_size=16).digest()
 
 
-def verdict_of(original: Answer | None, replay: Answer) -> Verdict:
+def verdict_of(original: ReplayedAnswer | None, replay: ReplayedAnswer) -> Verdict:
     """Compare two outcomes."""
     if original is None:
         return "unpaired"
@@ -111,7 +111,7 @@ def verdict_of(original: Answer | None, replay: Answer) -> Verdict:
     return "equal" if same else "changed"
 
 
-class Group:
+class ComparisonGroup:
     """The pairs of one queue and model."""
 
     def __init__(self) -> None:
@@ -140,9 +140,9 @@ class Group:
         }
 
 
-def grouped(pairs: Iterable[Pair]) -> Mapping[tuple[str, str, str], Group]:
+def grouped(pairs: Iterable[Pair]) -> Mapping[tuple[str, str, str], ComparisonGroup]:
     """Group pairs by the queue and model of the original, and the model of the replay."""
-    groups: dict[tuple[str, str, str], Group] = defaultdict(Group)
+    groups: dict[tuple[str, str, str], ComparisonGroup] = defaultdict(ComparisonGroup)
     for pair in pairs:
         first = pair.original or pair.replay
         groups[first.queue, first.model or "", pair.replay.model or ""].add(pair)
@@ -215,7 +215,7 @@ def _join_lists(known: list[Any], more: list[Any]) -> None:
             known.append(item)
 
 
-def _plain(answer: Answer) -> dict[str, Any]:
+def _plain(answer: ReplayedAnswer) -> dict[str, Any]:
     plain = answer._asdict()
     plain["digest"] = None if answer.digest is None else answer.digest.hex()
     if answer.excerpt is None:

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import orjson
 
 from core.kafka.producer import Record
-from headrace.replay.selection import Pick
+from headrace.replay.selection import Selection
 from headrace.replay.state import State
 from schemas.codec import TASK
 from schemas.headers import headers
-from schemas.ids import TaskId, replayed
+from schemas.ids import TaskId, replay_id
 from schemas.json_text import TooDeep, changed, read_json
 from schemas.partitioning import home_partition, queue_number
-from schemas.records import ORDINARY, Mode, Task
+from schemas.records import NO_ORIGIN, Mode, Task
 from schemas.task_body import stream_changes
 
 TIMEOUT_MS = 86_400_000
@@ -44,14 +44,14 @@ class Copy(NamedTuple):
         return Record(text.encode(), TASK.encode(task), described, now_ms)
 
 
-def copied(pick: Pick, state: State, *, partitions: int, now_ms: int) -> Copy:
+def copied(pick: Selection, state: State, *, partitions: int, now_ms: int) -> Copy:
     """Return the task that repeats one: same owner and request, an id of its own, no notifications unless requested."""
     old, target = pick.task, state.target
     queue = target.queue_to or old["queue"]
     home, wide = pick.partition, 1
     if width := state.widths.get(queue, 0):
         home, wide = home_partition(queue, pick.partition, width=width, partitions=partitions), partitions
-    task_id = replayed(
+    task_id = replay_id(
         queue_number=queue_number(queue),
         level=pick.level,
         home=home,
@@ -74,7 +74,7 @@ def copied(pick: Pick, state: State, *, partitions: int, now_ms: int) -> Copy:
         "created_ms": now_ms,
         "timeout_ms": TIMEOUT_MS,
         "start_timeout_ms": 0,
-        **ORDINARY,
+        **NO_ORIGIN,
         "replay_of": pick.task_id,
         "reply_topic": old["reply_topic"] if notified else None,
     }

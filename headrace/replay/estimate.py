@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from core.kafka.log_reader import LogReader
 from core.settings.models import Settings
 from headrace.replay.choice import Choice
-from headrace.replay.read import Span, directory, slices, task_spans
+from headrace.replay.read import OffsetRange, directory, slices, task_spans
 from headrace.replay.rejected import refused_of
 from headrace.replay.selection import Picker, usage_of, widths_of
 from headrace.replay.totals import Tally
@@ -67,7 +67,7 @@ async def _count(
     settings: Settings,
     lookup: LogReader,
     picker: Picker,
-    span: Span,
+    span: OffsetRange,
     *,
     tally: Tally,
     missing: set[str],

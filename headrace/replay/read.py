@@ -31,7 +31,7 @@ Home = tuple[int, int]
 """Level and partition."""
 
 
-class Span(NamedTuple):
+class OffsetRange(NamedTuple):
     """A stretch of one partition: `end` is not part of it."""
 
     level: int
@@ -71,7 +71,7 @@ async def directory(settings: Settings) -> AsyncIterator[QueueDirectory]:
         await queues.close()
 
 
-async def task_spans(settings: Settings, lookup: LogReader, choice: Choice) -> list[Span]:
+async def task_spans(settings: Settings, lookup: LogReader, choice: Choice) -> list[OffsetRange]:
     """Return where the chosen tasks lie, as the topics are now."""
     since = beginnings(choice, partitions=settings.kafka.partitions)
     found = []
@@ -79,7 +79,7 @@ async def task_spans(settings: Settings, lookup: LogReader, choice: Choice) -> l
         tp = TopicPartition(settings.topic(topics.tasks(level)), partition)
         span = await stretch(lookup, tp, from_ms=from_ms, to_ms=choice.to_ms)
         if span is not None:
-            found.append(Span(level, partition, *span))
+            found.append(OffsetRange(level, partition, *span))
     return found
 
 

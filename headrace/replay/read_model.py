@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core.errors import ConfigError, Unavailable
-from core.instance_lock import Instance, claim_instance
+from core.instance_lock import InstanceLock, claim_instance
 
 STORES = ("view", "deliveries")
 
 
-class Found(NamedTuple):
+class StoredOutcome(NamedTuple):
     """A read model on this machine."""
 
     folder: Path
@@ -22,13 +22,13 @@ class Found(NamedTuple):
     """False: a running ingress holds it."""
 
 
-def drop_read_models(data_dir: Path) -> Iterator[Found]:
+def drop_read_models(data_dir: Path) -> Iterator[StoredOutcome]:
     """Remove the read models that no running ingress holds; raises ConfigError."""
     root = data_dir / "ingress"
     stores = sorted(store for name in STORES for store in root.glob(f"*/{name}"))
     if not stores:
         return
-    held: list[Instance] = []
+    held: list[InstanceLock] = []
     try:
         with suppress(Unavailable):  # all free numbers are held, so no ingress can start on what is being removed
             while True:
@@ -37,7 +37,7 @@ def drop_read_models(data_dir: Path) -> Iterator[Found]:
         for store in stores:
             if store.parent in free:
                 shutil.rmtree(store)
-            yield Found(store, store.parent in free)
+            yield StoredOutcome(store, store.parent in free)
     except OSError as error:
         raise ConfigError(f"a read model below {root} cannot be removed: {error.strerror}") from error
     finally:

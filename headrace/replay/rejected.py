@@ -31,7 +31,7 @@ NEVER_TRIED = b"0"
 """The attempt that letters of refused records name; those of tasks that lost their workers name a later one."""
 
 
-class Refused(NamedTuple):
+class RejectedRecords(NamedTuple):
     """What the scheduler took no task from."""
 
     places: Collection[Place] = ()
@@ -41,10 +41,10 @@ class Refused(NamedTuple):
 
 async def refused_of(
     settings: Settings, lookup: LogReader, choice: Choice, *, on_read: Callable[[int], None]
-) -> Refused:
+) -> RejectedRecords:
     """Return what was refused of a choice, as far as that is known now. Letters are kept for longer than the tasks."""
     places = await _places(settings, lookup, choice, on_read)
-    return Refused(places, await _fed(settings, lookup, on_read) if OFFLINE in choice.levels else {})
+    return RejectedRecords(places, await _fed(settings, lookup, on_read) if OFFLINE in choice.levels else {})
 
 
 async def _fed(settings: Settings, lookup: LogReader, on_read: Callable[[int], None]) -> dict[str, int]:

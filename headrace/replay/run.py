@@ -19,12 +19,12 @@ from core.queues import QueueDirectory
 from core.settings.models import Settings
 from core.storage.blobs import open_blobs
 from headrace.replay import state as states
-from headrace.replay.bodies import Bodies, Unusable
+from headrace.replay.bodies import ReplayBodies, Unusable
 from headrace.replay.choice import Choice
 from headrace.replay.copy import copied
-from headrace.replay.read import SLICE, Slice, Span, directory, patient, slices, task_spans
+from headrace.replay.read import SLICE, OffsetRange, Slice, directory, patient, slices, task_spans
 from headrace.replay.rejected import refused_of
-from headrace.replay.selection import Pick, Picker, Used, usage_of, widths_of
+from headrace.replay.selection import Picker, Selection, Used, usage_of, widths_of
 from headrace.replay.state import State, Target
 from ingress.submission.serial_slots import lease_slot
 from schemas import topics
@@ -39,7 +39,7 @@ STEPS_PER_S = 4
 SAVE_S = 1.0
 
 
-class Order(NamedTuple):
+class ReplayOrder(NamedTuple):
     """What a new replay is told."""
 
     name: str
@@ -65,7 +65,7 @@ async def opened(settings: Settings) -> AsyncIterator[LogReader]:
 
 
 async def run(
-    settings: Settings, path: Path, order: Order, *, rate: float | None, on_step: Callable[[int, int, int], None]
+    settings: Settings, path: Path, order: ReplayOrder, *, rate: float | None, on_step: Callable[[int, int, int], None]
 ) -> State:
     """Carry out a replay, from where its state says when it was begun before; raises Unavailable and ConfigError.
 
@@ -80,14 +80,14 @@ async def run(
             await producer.start()
             stack.push_async_callback(producer.stop)
             queues = await stack.enter_async_context(directory(settings))
-            replay = Replay(settings, lookup=lookup, producer=producer, queues=queues, path=path, rate=rate)
+            replay = ReplayRun(settings, lookup=lookup, producer=producer, queues=queues, path=path, rate=rate)
             state = states.load(path)
             if state is None:
                 state = await replay.begin(order)
             return await replay.go(state, on_step)
 
 
-class Replay:
+class ReplayRun:
     """One run of a replay."""
 
     def __init__(
@@ -105,12 +105,12 @@ class Replay:
         self._producer = producer
         self._queues = queues
         self._path = path
-        self._bodies = Bodies(settings, open_blobs(settings))
+        self._bodies = ReplayBodies(settings, open_blobs(settings))
         self._step = SLICE if rate is None else max(1, min(SLICE, int(rate / STEPS_PER_S)))
-        self._pace = Pace(rate)
+        self._pace = ReplayPace(rate)
         self._saved_at = 0.0
 
-    async def begin(self, order: Order) -> State:
+    async def begin(self, order: ReplayOrder) -> State:
         """Fix what the replay is about, before its first task is written."""
         now_ms = _now_ms()
         if order.target.queue_to is not None:
@@ -156,9 +156,9 @@ class Replay:
         states.save(self._path, state)
         return state
 
-    async def _turns(self, state: State) -> AsyncIterator[tuple[Span, Slice]]:
+    async def _turns(self, state: State) -> AsyncIterator[tuple[OffsetRange, Slice]]:
         """Read a slice of each partition in turn, so that a replay is spread over the schedulers as its originals."""
-        readers: dict[Span, AsyncIterator[Slice]] = {}
+        readers: dict[OffsetRange, AsyncIterator[Slice]] = {}
         for span in state.spans:
             tp = TopicPartition(self._settings.topic(topics.tasks(span.level)), span.partition)
             bounds = await patient(lambda tp=tp: self._lookup.bounds([tp]))  # type: ignore[misc]  # bound at once
@@ -175,7 +175,7 @@ class Replay:
                 else:
                     yield span, piece
 
-    async def _write(self, state: State, picks: Sequence[Pick]) -> None:
+    async def _write(self, state: State, picks: Sequence[Selection]) -> None:
         """Return once all of these are repeated durably, or counted as what cannot be."""
         records: dict[tuple[str, int], list[Record]] = defaultdict(list)
         for pick in picks:
@@ -224,7 +224,7 @@ class Replay:
             self._saved_at = time.monotonic()
 
 
-class Pace:
+class ReplayPace:
     """Hold a rate over the whole run, without catching up after a pause."""
 
     def __init__(self, rate: float | None) -> None:
@@ -241,7 +241,7 @@ class Pace:
         await asyncio.sleep(begin - now)
 
 
-def _steps(picks: Sequence[Pick], size: int, following: int) -> Iterator[tuple[Sequence[Pick], int]]:
+def _steps(picks: Sequence[Selection], size: int, following: int) -> Iterator[tuple[Sequence[Selection], int]]:
     """Cut the picks of a slice into steps, each with the offset that everything before is done at its end."""
     for begin in range(0, max(len(picks), 1), size):
         group = picks[begin : begin + size]

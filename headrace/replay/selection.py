@@ -15,7 +15,7 @@ from core.queues import QueueDirectory
 from core.settings.models import Settings
 from headrace.replay.choice import Choice, Matcher
 from headrace.replay.read import beginnings, slices, stretch
-from headrace.replay.rejected import Refused
+from headrace.replay.rejected import RejectedRecords
 from schemas import topics
 from schemas.codec import USAGE
 from schemas.headers import TYPE, find
@@ -23,12 +23,12 @@ from schemas.ids import SERIALS
 from schemas.json_text import read_json
 from schemas.partitioning import home_partition, stable_hash
 from schemas.records import Task
-from streams.intake.decode import Poison, Submission, read_task
-from streams.intake.gateway import MAX_AROUND, believed_of
+from streams.intake.decode import InvalidRecord, Submission, read_task
+from streams.intake.gateway import MAX_ENVELOPE_BYTES, trust_policy_from
 from streams.intake.trust import FORWARDED
 
 ENDED = TYPE + b"usage."
-NOTHING = Refused()
+NOTHING = RejectedRecords()
 
 
 class Used(NamedTuple):
@@ -39,7 +39,7 @@ class Used(NamedTuple):
     completion: int
 
 
-class Pick(NamedTuple):
+class Selection(NamedTuple):
     """A chosen task with the place of its record."""
 
     level: int
@@ -66,12 +66,12 @@ class Picker:
         choice: Choice,
         used: Mapping[str, Used] | None,
         widths: Mapping[str, int],
-        refused: Refused = NOTHING,
+        refused: RejectedRecords = NOTHING,
     ) -> None:
         self._settings = settings
         self._widths = widths
         # What was written without a door of ours is held to the same rules again: a dead letter is no task.
-        self._believed = replace(believed_of(settings), now_ms=None)
+        self._believed = replace(trust_policy_from(settings), now_ms=None)
         self._matcher = Matcher(choice)
         self._used = used
         self._refused = refused
@@ -80,7 +80,7 @@ class Picker:
         self.chosen = 0
         self.passed_over: Counter[str] = Counter()
 
-    def picks(self, level: int, records: Sequence[LogRecord]) -> Iterator[Pick]:
+    def picks(self, level: int, records: Sequence[LogRecord]) -> Iterator[Selection]:
         """Yield the chosen tasks among records of one partition."""
         matcher, limit = self._matcher, self._settings.kafka.max_message_bytes
         for record in records:
@@ -92,7 +92,7 @@ class Picker:
                 continue
             message: Any = _Message(record)
             found = read_task(message, level=level, max_bytes=limit, believed=self._believed)
-            if isinstance(found, Poison):
+            if isinstance(found, InvalidRecord):
                 self.passed_over["unreadable"] += 1
                 continue
             if found.direct and self._moved_on(found, record):
@@ -107,7 +107,7 @@ class Picker:
             if self._used is not None and not matcher.by_ending(used.ending if used else "none"):
                 continue
             self.chosen += 1
-            yield Pick(level, record.partition, record.offset, found.task_id, found.task, model, used)
+            yield Selection(level, record.partition, record.offset, found.task_id, found.task, model, used)
 
     def _in_vain(self, batch_id: str, line: int) -> bool:
         """Tell whether a line was fed too late, or was fed before: after each change of a feeder some are."""
@@ -123,7 +123,12 @@ class Picker:
         """Tell whether the scheduler has written a direct record anew, to the home of its key: then that one counts."""
         key, task = one.task["idempotency_key"], one.task
         around = len(record.key or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
-        if key is None or task["id"] is not None or find(record.headers, FORWARDED) is not None or around > MAX_AROUND:
+        if (
+            key is None
+            or task["id"] is not None
+            or find(record.headers, FORWARDED) is not None
+            or around > MAX_ENVELOPE_BYTES
+        ):
             return False
         spread, width = stable_hash(f"{task['owner']}\n{key}"), self._widths.get(task["queue"], 0)
         home = home_partition(task["queue"], spread, width=width, partitions=self._settings.kafka.partitions)

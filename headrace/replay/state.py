@@ -21,7 +21,7 @@ import orjson
 
 from core.errors import ConfigError
 from headrace.replay.choice import Choice
-from headrace.replay.read import Span
+from headrace.replay.read import OffsetRange
 
 VERSION = 1
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -54,7 +54,7 @@ class State:
     start_s: int
     choice: Choice
     target: Target
-    spans: list[Span]
+    spans: list[OffsetRange]
     widths: dict[str, int]
     """Queues whose tasks live in some of the partitions only, as it was at the start: ids depend on it."""
     positions: dict[str, int] = field(default_factory=dict)
@@ -62,11 +62,11 @@ class State:
     problems: dict[str, dict[str, Any]] = field(default_factory=dict)
     finished_ms: int | None = None
 
-    def position(self, span: Span) -> int:
+    def position(self, span: OffsetRange) -> int:
         """Return where to go on in a span."""
         return self.positions.get(_place(span), span.begin)
 
-    def reached(self, span: Span, offset: int) -> None:
+    def reached(self, span: OffsetRange, offset: int) -> None:
         """Remember that everything before an offset is done."""
         self.positions[_place(span)] = offset
 
@@ -110,7 +110,7 @@ def load(path: Path) -> State | None:
                 **saved,
                 "choice": Choice.from_json(saved["choice"]),
                 "target": Target(**saved["target"]),
-                "spans": [Span(*span) for span in saved["spans"]],
+                "spans": [OffsetRange(*span) for span in saved["spans"]],
             }
         )
     except FileNotFoundError:
@@ -153,5 +153,5 @@ def alone(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _place(span: Span) -> str:
+def _place(span: OffsetRange) -> str:
     return f"{span.level}/{span.partition}"

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from core.prices import text
 from core.settings.models import ModelSettings
 from headrace.output import Column, table_lines, terminal_width
-from headrace.replay.compare import VERDICTS, Group
+from headrace.replay.compare import VERDICTS, ComparisonGroup
 from headrace.replay.estimate import Survey
 from headrace.replay.state import State
 from schemas.topics import level_name
@@ -102,7 +102,7 @@ def outcome(state: State) -> Iterator[str]:
         yield f"{found['count']:,} were skipped: {PROBLEMS.get(reason, reason)}{some}."
 
 
-def comparison_table(groups: Mapping[tuple[str, str, str], Group]) -> Iterator[str]:
+def comparison_table(groups: Mapping[tuple[str, str, str], ComparisonGroup]) -> Iterator[str]:
     """Yield the lines of a comparison; of two figures the first is the original's."""
     rows = []
     for (queue, model, now), group in groups.items():

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from core.prices import price_of, text
 from core.settings.models import ModelSettings
-from headrace.replay.selection import Pick
+from headrace.replay.selection import Selection
 from schemas.common import Usage
 from schemas.topics import level_name
 
 
-class Group(NamedTuple):
+class TotalsGroup(NamedTuple):
     """What tasks are counted by."""
 
     queue: str
@@ -39,17 +39,17 @@ class Tally:
     """Counts picks."""
 
     def __init__(self) -> None:
-        self.groups: Counter[Group] = Counter()
+        self.groups: Counter[TotalsGroup] = Counter()
         self.stored = 0
         """Tasks whose body lies in the object store."""
         self.callbacks = 0
         self._tasks: Counter[str | None] = Counter()
         self._known: dict[str | None, list[int]] = {}
 
-    def add(self, pick: Pick) -> None:
+    def add(self, pick: Selection) -> None:
         """Count one."""
         task, used = pick.task, pick.used
-        self.groups[Group(task["queue"], pick.level, pick.model, used.ending if used else "none")] += 1
+        self.groups[TotalsGroup(task["queue"], pick.level, pick.model, used.ending if used else "none")] += 1
         self.stored += task["data_ref"] is not None
         self.callbacks += task["callback_url"] is not None
         self._tasks[pick.model] += 1
@@ -103,5 +103,5 @@ class Tally:
         }
 
 
-def _order(group: Group) -> tuple[str, int, str, str]:
+def _order(group: TotalsGroup) -> tuple[str, int, str, str]:
     return group.queue, group.level, group.model or "", group.ending

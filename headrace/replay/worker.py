@@ -32,7 +32,7 @@ MAX_WAIT_S = 30.0
 RETRIABLE = frozenset((429, 502, 503, 504))
 
 
-class Place(NamedTuple):
+class WorkerPlace(NamedTuple):
     """Who is asked for tasks, and who answers them."""
 
     url: str
@@ -42,10 +42,10 @@ class Place(NamedTuple):
     upstream_key: str | None
 
 
-class Worker:
+class ShadowWorker:
     """Takes tasks of one queue and brings what an upstream answers."""
 
-    def __init__(self, place: Place, *, concurrency: int, on_done: Callable[[int], None]) -> None:
+    def __init__(self, place: WorkerPlace, *, concurrency: int, on_done: Callable[[int], None]) -> None:
         self._place = place
         self._concurrency = concurrency
         self._on_done = on_done

@@ -23,13 +23,13 @@ from ingress.api.dialects import DIALECTS
 from ingress.api.openapi_parts import TASK_TEXT
 from ingress.auth.key_entry import Scope
 from ingress.auth.rate_limits import Quota
-from ingress.http.dialects import Problem
+from ingress.http.dialects import ApiProblem
 
 AT_MS = 1_769_860_800_000
 QUOTA_HEADERS = [name.decode() for name, _ in Quota(60, 0, 60).headers()]
 
 
-class Refusal(NamedTuple):
+class ErrorExample(NamedTuple):
     """An error that any route of a kind may answer with."""
 
     status: int
@@ -39,25 +39,27 @@ class Refusal(NamedTuple):
     headers: tuple[str, ...] = ()
 
 
-UNAUTHORIZED = Refusal(
+UNAUTHORIZED = ErrorExample(
     401, "unauthorized", "The key is missing, not known, disabled or expired.", "the API key is not known",
     ("www-authenticate",),
 )  # fmt: skip
-FORBIDDEN = Refusal(
+FORBIDDEN = ErrorExample(
     403, "forbidden", "The key lacks the scope.", "this needs a key with the scope {scope}; yours has none of it"
 )
-TOO_MANY = Refusal(
+TOO_MANY = ErrorExample(
     429, "too_many_requests",
     "The key has used its requests of this minute, or holds as many as it may at once; or the queue is full.",
     "this key may submit 60 requests per minute; nothing was accepted, try again in 1 s",
     ("retry-after", *QUOTA_HEADERS),
 )  # fmt: skip
-INVALID = Refusal(400, "invalid_request", "The body is wrong.", "the body is empty; it must be a JSON object")
-TOO_LARGE = Refusal(
+INVALID = ErrorExample(400, "invalid_request", "The body is wrong.", "the body is empty; it must be a JSON object")
+TOO_LARGE = ErrorExample(
     413, "too_large", "The body is larger than ingress.max_body_bytes.", "the body is larger than 16777216 bytes"
 )
-MISSING = Refusal(404, "not_found", "No such task, or it belongs to another tenant.", f"there is no task {TASK_TEXT}")
-UNAVAILABLE = Refusal(
+MISSING = ErrorExample(
+    404, "not_found", "No such task, or it belongs to another tenant.", f"there is no task {TASK_TEXT}"
+)
+UNAVAILABLE = ErrorExample(
     503, "unavailable", "Kafka cannot be reached, or too many requests are held; nothing was accepted.",
     "Kafka cannot be reached now; nothing was accepted, try again in some seconds", ("retry-after",),
 )  # fmt: skip
@@ -92,19 +94,19 @@ def _with_example(path: str, status: str, answer: dict[str, Any]) -> dict[str, A
     shown = answer.get("content", {}).get("application/json", {})
     if status < "400" or "example" in shown or "examples" in shown:
         return answer
-    problem = Problem(int(status), CODES.get(int(status), "invalid_request"), answer["description"])
+    problem = ApiProblem(int(status), CODES.get(int(status), "invalid_request"), answer["description"])
     return {**answer, "content": {"application/json": {**shown, "example": _rendered(path, problem)}}}
 
 
-def _rendered(path: str, problem: Problem) -> dict[str, Any]:
+def _rendered(path: str, problem: ApiProblem) -> dict[str, Any]:
     example: dict[str, Any] = json.loads(bytes(DIALECTS.of(path)(problem).body))
     if "timestamp" in example:
         example["timestamp"] = AT_MS
     return example
 
 
-def _answer(path: str, refusal: Refusal, *, scope: str) -> dict[str, Any]:
-    problem = Problem(refusal.status, refusal.code, refusal.message.format(scope=scope))
+def _answer(path: str, refusal: ErrorExample, *, scope: str) -> dict[str, Any]:
+    problem = ApiProblem(refusal.status, refusal.code, refusal.message.format(scope=scope))
     answer: dict[str, Any] = {
         "description": refusal.description,
         "content": {"application/json": {"example": _rendered(path, problem)}},

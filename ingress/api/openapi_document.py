@@ -23,7 +23,7 @@ from ingress.api.tasks import events_openapi as events
 from ingress.api.tasks import openapi as tasks
 
 TITLE = "Headrace"
-DOORS = (bella, openai, media, tasks, deliveries, events, dify, files, batches, registry, admin)
+API_MODULES = (bella, openai, media, tasks, deliveries, events, dify, files, batches, registry, admin)
 KEYS = (
     "An API key. It belongs to a tenant, who sees its own tasks only, and has scopes: submit (put, cancel, and what a "
     "worker does), read, admin."
@@ -44,7 +44,7 @@ def document() -> dict[str, Any]:
         "paths": {
             **{
                 path: {method: completed(path, method, operation) for method, operation in methods.items()}
-                for door in DOORS
+                for door in API_MODULES
                 for path, methods in door.paths().items()
             },
             "/livez": {"get": _probe("Does the process answer?", {"live": True})},
@@ -55,7 +55,7 @@ def document() -> dict[str, Any]:
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": KEYS}},
-            "schemas": {name: schema for door in DOORS for name, schema in door.schemas().items()},
+            "schemas": {name: schema for door in API_MODULES for name, schema in door.schemas().items()},
         },
     }
 

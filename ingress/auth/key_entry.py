@@ -19,7 +19,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _WORD = re.compile(r"[a-z_]{1,24}")
 
 
-class Limits(NamedTuple):
+class KeyQuota(NamedTuple):
     """How much one key may ask for; 0 is no limit."""
 
     requests_per_minute: int = 0
@@ -27,7 +27,7 @@ class Limits(NamedTuple):
     """Blocking and streaming requests that are held at once."""
 
 
-NO_LIMITS = Limits()
+NO_LIMITS = KeyQuota()
 
 
 class Key(NamedTuple):
@@ -39,13 +39,13 @@ class Key(NamedTuple):
     name: str
     """What logs call it: TENANT/ID."""
     scopes: frozenset[Scope] = SCOPES
-    limits: Limits = NO_LIMITS
+    limits: KeyQuota = NO_LIMITS
     enabled: bool = True
     expires_s: float | None = None
     """Epoch seconds."""
 
 
-def from_setting(text: str, *, number: int, scopes: frozenset[Scope], limits: Limits = NO_LIMITS) -> Key:
+def from_setting(text: str, *, number: int, scopes: frozenset[Scope], limits: KeyQuota = NO_LIMITS) -> Key:
     """Read an entry of auth.api_keys, a tenant of its own; raises ConfigError."""
     try:
         digest = digest_of(text)
@@ -55,7 +55,7 @@ def from_setting(text: str, *, number: int, scopes: frozenset[Scope], limits: Li
     return Key(digest, owner, owner, scopes, limits)
 
 
-def from_document(document: Mapping[str, Any], *, limits: Limits = NO_LIMITS) -> list[Key]:
+def from_document(document: Mapping[str, Any], *, limits: KeyQuota = NO_LIMITS) -> list[Key]:
     """Read a keys file; raises ConfigError, whose sentence names the place and repeats no key.
 
     Args:
@@ -73,7 +73,7 @@ def from_document(document: Mapping[str, Any], *, limits: Limits = NO_LIMITS) ->
     return keys
 
 
-def _of_tenant(tenant: str, described: Mapping[str, Any], limits: Limits) -> Iterator[Key]:
+def _of_tenant(tenant: str, described: Mapping[str, Any], limits: KeyQuota) -> Iterator[Key]:
     if not _NAME.fullmatch(tenant):
         raise ConfigError("the name of a tenant must be 1 to 64 of a-z A-Z 0-9 _ . -")
     unknown = set(described) - {"keys", PER_MINUTE}
@@ -93,7 +93,7 @@ def _of_tenant(tenant: str, described: Mapping[str, Any], limits: Limits) -> Ite
         yield _of_entry(_table(entry, where), tenant, where, limits)
 
 
-def _of_entry(entry: Mapping[str, Any], tenant: str, where: str, limits: Limits) -> Key:
+def _of_entry(entry: Mapping[str, Any], tenant: str, where: str, limits: KeyQuota) -> Key:
     unknown = set(entry) - set(MEMBERS)
     if unknown:
         raise ConfigError(f"{where}: {_shown(unknown)} is not known; there are {', '.join(MEMBERS)}")
@@ -104,7 +104,7 @@ def _of_entry(entry: Mapping[str, Any], tenant: str, where: str, limits: Limits)
     enabled = entry.get("enabled", True)
     if not isinstance(enabled, bool):
         raise ConfigError(f"{where}: enabled must be true or false")
-    own = Limits(
+    own = KeyQuota(
         _count(entry, "requests_per_minute", where, limits.requests_per_minute),
         _count(entry, "concurrency", where, limits.concurrency),
     )

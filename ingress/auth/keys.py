@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from core.errors import ConfigError, Forbidden, Unauthorized
-from ingress.auth.key_entry import NO_LIMITS, SCOPES, USUAL_SCOPES, Key, Limits, Scope, from_setting
+from ingress.auth.key_entry import NO_LIMITS, SCOPES, USUAL_SCOPES, Key, KeyQuota, Scope, from_setting
 from ingress.http.options import check_names
 
 
@@ -25,7 +25,7 @@ class Caller(NamedTuple):
     scopes: frozenset[Scope] = SCOPES
     key: str = ""
     """The key's name for logs and limits; never the key."""
-    limits: Limits = NO_LIMITS
+    limits: KeyQuota = NO_LIMITS
 
 
 class Keys:
@@ -35,7 +35,7 @@ class Keys:
         self,
         keys: Sequence[SecretStr],
         *,
-        limits: Limits = NO_LIMITS,
+        limits: KeyQuota = NO_LIMITS,
         from_file: Iterable[Key] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:

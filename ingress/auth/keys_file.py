@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from core.errors import ConfigError
-from ingress.auth.key_entry import NO_LIMITS, Key, Limits, from_document
+from ingress.auth.key_entry import NO_LIMITS, Key, KeyQuota, from_document
 from ingress.auth.keys import Keys
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ Stamp = tuple[int, int, int]
 class KeysFile:
     """Keeps the keys in step with a file, TOML or JSON; one that cannot be used changes nothing."""
 
-    def __init__(self, path: Path, *, limits: Limits = NO_LIMITS) -> None:
+    def __init__(self, path: Path, *, limits: KeyQuota = NO_LIMITS) -> None:
         self._path = path
         self._limits = limits
         self._stamp: Stamp | None = None
@@ -73,7 +73,7 @@ class KeysFile:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def read_keys(path: Path, *, limits: Limits = NO_LIMITS) -> list[Key]:
+def read_keys(path: Path, *, limits: KeyQuota = NO_LIMITS) -> list[Key]:
     """Read a keys file, JSON by its name and else TOML; raises ConfigError, whose sentence repeats no key."""
     try:
         if path.stat().st_size > MAX_BYTES:

@@ -9,9 +9,9 @@ from core.errors import InvalidRequest, WriteUnconfirmed
 from core.kafka.producer import Producer, Record
 from core.queues import QueueDirectory
 from core.settings.models import Settings
-from ingress.batches.request import Wanted
+from ingress.batches.request import BatchRequest
 from schemas import topics
-from schemas.batches import Batch, File, not_begun
+from schemas.batches import Batch, BatchFile, initial_progress
 from schemas.codec import BATCH, EVENT
 from schemas.events import change, event
 from schemas.headers import headers
@@ -22,7 +22,7 @@ from schemas.records import Event, Queue
 LEVEL = 1
 
 
-class BatchWriter:
+class BatchCommands:
     """Write what becomes of batches to their home."""
 
     def __init__(self, settings: Settings, *, producer: Producer, queues: QueueDirectory, serials: Serials) -> None:
@@ -34,7 +34,7 @@ class BatchWriter:
         self._topic = settings.topic(topics.events(LEVEL))
 
     async def create(
-        self, wanted: Wanted, file: File, *, owner: str, queue: str, identity: TaskId | None = None,
+        self, wanted: BatchRequest, file: BatchFile, *, owner: str, queue: str, identity: TaskId | None = None,
         traceparent: bytes | None = None,
     ) -> Batch:  # fmt: skip
         """Write a new batch and return it as it was proposed; raises RequestError and Unavailable."""
@@ -91,7 +91,7 @@ class BatchWriter:
         return await self._queues.register(self._producer, name, endpoint=endpoint, owner=owner)
 
 
-def proposed(wanted: Wanted, file: File, *, batch_id: str, owner: str, queue: Queue, now_ms: int) -> Batch:
+def proposed(wanted: BatchRequest, file: BatchFile, *, batch_id: str, owner: str, queue: Queue, now_ms: int) -> Batch:
     """Build the row of a new batch."""
     return {
         "state": "validating",
@@ -111,7 +111,7 @@ def proposed(wanted: Wanted, file: File, *, batch_id: str, owner: str, queue: Qu
         "stamp_s": now_ms // 1000,
         "created_ms": now_ms,
         "expires_ms": now_ms + wanted.window_s * 1000,
-        **not_begun(),
+        **initial_progress(),
         "source_offset": -1,
         "updated_ms": now_ms,
     }

@@ -8,7 +8,7 @@ from schemas.batches import BATCH_ENDED, Batch
 from schemas.records import Delivery
 
 
-def told_of_end(batch: Batch, found: list[Delivery], event: str | None) -> Delivery:
+def end_notification(batch: Batch, found: list[Delivery], event: str | None) -> Delivery:
     """Return the delivery of a batch's end; raises InvalidRequest that says why there is none."""
     ends = [one for one in found if one["event"] in BATCH_OUTCOMES and event in (None, one["event"])]
     if ends:

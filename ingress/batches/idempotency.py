@@ -14,9 +14,9 @@ from hashlib import blake2b
 import orjson
 
 from core.errors import IdempotencyConflict, Unavailable, WriteUnconfirmed
-from ingress.batches.request import Wanted
+from ingress.batches.request import BatchRequest
 from ingress.runtime import Services
-from schemas.batches import Batch, File
+from schemas.batches import Batch, BatchFile
 from schemas.ids import MODE_LETTERS, SERIALS, TaskId
 from schemas.partitioning import home_partition, stable_hash
 from schemas.records import Queue
@@ -30,7 +30,7 @@ COMPARED = ("input_file_id", "endpoint", "completion_window", "metadata", "repla
 
 
 async def create_once(
-    services: Services, wanted: Wanted, find_input: Callable[[], Awaitable[File]], *, key: str, owner: str, name: str,
+    services: Services, wanted: BatchRequest, find_input: Callable[[], Awaitable[BatchFile]], *, key: str, owner: str, name: str,
     traceparent: bytes | None = None,
 ) -> Batch:  # fmt: skip
     """Return the batch of a key, which is created when there is none; raises IdempotencyConflict and Unavailable."""
@@ -80,7 +80,7 @@ def may_be_keyed(identity: TaskId, *, window_s: int) -> bool:
     return identity.time_s % window_s == 0
 
 
-def _same(first: Batch, wanted: Wanted, *, owner: str) -> Batch:
+def _same(first: Batch, wanted: BatchRequest, *, owner: str) -> Batch:
     """Return the first batch of a key when it was asked for in the same way."""
     if first["owner"] != owner:  # what 52 bits cannot tell apart
         raise IdempotencyConflict(f"this {HEADER} cannot be used; choose another", field=HEADER)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from core.errors import InvalidRequest
 from ingress.http.json_body import check_members, json_object, not_too_deep
-from schemas.callback_url import Policy
+from schemas.callback_url import CallbackPolicy
 from schemas.json_text import member, read_json
 from schemas.validation import Invalid, check_callback
 
@@ -24,7 +24,7 @@ MIN_EXPIRES_S, MAX_EXPIRES_S = 3_600, 2_592_000
 _WINDOW = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 
 
-class Wanted(NamedTuple):
+class BatchRequest(NamedTuple):
     """One batch as it was asked for."""
 
     input_file_id: str
@@ -37,13 +37,13 @@ class Wanted(NamedTuple):
     output_expires_s: int | None = None
 
 
-def read_wanted(body: bytes, *, short_windows: bool, callbacks: Policy) -> Wanted:
+def parse_batch_request(body: bytes, *, short_windows: bool, callbacks: CallbackPolicy) -> BatchRequest:
     """Read the body of a create; raises InvalidRequest naming the member."""
     members = json_object(body)
     check_members(members, MEMBERS, of="a batch")
     metadata = _metadata(members.get("metadata"))
     window = _text(members, "completion_window")
-    return Wanted(
+    return BatchRequest(
         input_file_id=_text(members, "input_file_id"),
         endpoint=_endpoint(_text(members, "endpoint")),
         completion_window=window,
@@ -111,7 +111,7 @@ def _replace(body: bytes, members: dict[str, Any]) -> bytes | None:
     return text if value else None
 
 
-def _callback(url: str | None, allowed: Policy) -> str | None:
+def _callback(url: str | None, allowed: CallbackPolicy) -> str | None:
     if url is None:
         return None
     try:

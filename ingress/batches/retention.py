@@ -19,8 +19,8 @@ def output_expires_ms(batch: Batch, *, retention_s: int) -> int | None:
     None while it has not ended.
     """
     ended_ms, asked_s = ended_at(batch), batch["output_expires_s"]
-    kept_s = retention_s if asked_s is None else min(asked_s, retention_s)
-    return None if ended_ms is None else ended_ms + kept_s * 1000
+    retention_s = retention_s if asked_s is None else min(asked_s, retention_s)
+    return None if ended_ms is None else ended_ms + retention_s * 1000
 
 
 def outputs_over(batch: Batch, *, now_ms: int) -> bool:

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.storage.blobs import BlobStore
-from ingress.http.dialects import Problem, Renderer
-from ingress.http.stored_response import StoredAnswer
-from schemas.batches import Piece
+from ingress.http.dialects import ApiProblem, ErrorRenderer
+from ingress.http.stored_response import StoredResponse
+from schemas.batches import Segment
 from schemas.common import Blob
 
 _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
@@ -27,7 +27,7 @@ class Content(NamedTuple):
 
     name: str
     media_type: str
-    pieces: Sequence[Piece]
+    pieces: Sequence[Segment]
     blob: Blob | None = None
     """Of a file that is one object with a digest."""
 
@@ -42,14 +42,14 @@ class Content(NamedTuple):
         return None if self.blob is None else f'"{self.blob["sha256"]}"'
 
 
-class Span(NamedTuple):
+class ByteRange(NamedTuple):
     """A range of bytes, the end not included."""
 
     begin: int
     end: int
 
 
-def span_of(header: str | None, size: int) -> Span | None:
+def span_of(header: str | None, size: int) -> ByteRange | None:
     """Read a Range header; None when the whole is wanted, an empty span when nothing of it is there.
 
     Several ranges, and what is no range at all, are answered with the whole, as HTTP allows.
@@ -58,18 +58,18 @@ def span_of(header: str | None, size: int) -> Span | None:
     if match is None or not (match[1] or match[2]):
         return None
     if not match[1]:
-        return Span(max(0, size - _number(match[2])), size)
+        return ByteRange(max(0, size - _number(match[2])), size)
     begin, end = _number(match[1]), _number(match[2]) + 1 if match[2] else size
     if match[2] and end <= begin:
         return None
-    return Span(min(begin, size), min(end, size))
+    return ByteRange(min(begin, size), min(end, size))
 
 
 def _number(digits: str) -> int:
     return int(digits.lstrip("0")[:_DIGITS] or "0")
 
 
-async def content_answer(request: Request, blobs: BlobStore, content: Content, *, refuse: Renderer) -> Response:
+async def content_answer(request: Request, blobs: BlobStore, content: Content, *, refuse: ErrorRenderer) -> Response:
     """Answer with the bytes of a file; raises BlobMissing, BlobCorrupt and Unavailable before the answer begins."""
     size = content.size
     headers = {
@@ -84,7 +84,7 @@ async def content_answer(request: Request, blobs: BlobStore, content: Content, *
     condition = request.headers.get("if-range")
     span = span_of(request.headers.get("range"), size) if condition in (None, content.etag) else None
     if span is not None and span.begin >= span.end:
-        told = Problem(
+        told = ApiProblem(
             416, "range_not_satisfiable", f"the file has {size} bytes; there is nothing in that range", "Range",
             headers={"content-range": f"bytes */{size}"},
         )  # fmt: skip
@@ -92,21 +92,21 @@ async def content_answer(request: Request, blobs: BlobStore, content: Content, *
     status = 200
     if span is not None:
         status, headers["content-range"] = 206, f"bytes {span.begin}-{span.end - 1}/{size}"
-    begin, end = span or Span(0, size)
+    begin, end = span or ByteRange(0, size)
     if request.method == "HEAD" or begin == end:
         return Response(status_code=status, headers={**headers, "content-length": str(end - begin)})
     whole = content.blob is not None and span is None
     source = await blobs.open(content.blob) if whole and content.blob else joined(blobs, content.pieces, begin, end)
     first = await anext(source)  # what is missing is told by its status, not by an answer that breaks off
     sent: Blob = {"uri": content.name, "size": end - begin, "sha256": ""}
-    return StoredAnswer(_from(first, source), sent, status=status, headers=headers)
+    return StoredResponse(_from(first, source), sent, status=status, headers=headers)
 
 
-async def joined(blobs: BlobStore, pieces: Sequence[Piece], begin: int, end: int) -> AsyncGenerator[bytes, None]:
+async def joined(blobs: BlobStore, pieces: Sequence[Segment], begin: int, end: int) -> AsyncGenerator[bytes, None]:
     """Yield a range of what the pieces are when they are put together."""
     at = 0
     for piece in pieces:
-        here = Span(max(begin - at, 0), min(end - at, piece.size))
+        here = ByteRange(max(begin - at, 0), min(end - at, piece.size))
         at += piece.size
         if here.begin >= here.end:
             continue

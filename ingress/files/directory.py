@@ -20,7 +20,7 @@ from core.kafka.producer import Producer, Record
 from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from schemas import topics
-from schemas.batches import File
+from schemas.batches import BatchFile
 from schemas.codec import FILE, SchemaError
 from schemas.framing import FramingError
 from schemas.headers import headers
@@ -49,13 +49,13 @@ def is_young(file_id: str, *, now_s: float) -> bool:
     return match is not None and abs(now_s - int(match[1], 16)) < YOUNG_S
 
 
-class FileBook:
+class FileDirectory:
     """Know every uploaded file; what has expired is not shown any more."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._topic = settings.topic(topics.FILES)
         self._tp = TopicPartition(self._topic, 0)
-        self._files: dict[str, File] = {}
+        self._files: dict[str, BatchFile] = {}
         self._by_owner: dict[str, set[str]] = defaultdict(set)
         self._removed: OrderedDict[str, None] = OrderedDict()
         self._come = asyncio.Event()
@@ -70,7 +70,7 @@ class FileBook:
         """Stop reading."""
         await self.tail.close()
 
-    def all(self) -> list[File]:
+    def all(self) -> list[BatchFile]:
         """Return every file, those that have expired too."""
         return list(self._files.values())
 
@@ -78,12 +78,12 @@ class FileBook:
         """Tell whether there is a record of a file."""
         return file_id in self._files
 
-    def get(self, file_id: str, *, owner: str) -> File | None:
+    def get(self, file_id: str, *, owner: str) -> BatchFile | None:
         """Return a file of a tenant."""
         file = self._files.get(file_id)
         return file if file is not None and file["owner"] == owner and not _over(file) else None
 
-    async def find(self, file_id: str, *, owner: str) -> File | None:
+    async def find(self, file_id: str, *, owner: str) -> BatchFile | None:
         """Return a file of a tenant, waiting a moment for one that may be on its way; raises Unavailable."""
         if file_id not in self._files and file_id not in self._removed and is_young(file_id, now_s=time.time()):
             try:
@@ -101,15 +101,15 @@ class FileBook:
         if file_id not in self._files and not self.tail.caught_up:
             raise Unavailable("the files have not been read yet; try again in some seconds")
 
-    def of(self, owner: str) -> list[File]:
+    def of(self, owner: str) -> list[BatchFile]:
         """Return the files of a tenant, in no order."""
         return [file for name in self._by_owner.get(owner, ()) if not _over(file := self._files[name])]
 
-    async def add(self, producer: Producer, file: File) -> None:
+    async def add(self, producer: Producer, file: BatchFile) -> None:
         """Write a file's record and return when it is shown here; raises Unavailable."""
         await self._write(producer, file["id"], FILE.encode(file), owner=file["owner"], kind="file")
 
-    async def remove(self, producer: Producer, file: File) -> None:
+    async def remove(self, producer: Producer, file: BatchFile) -> None:
         """Remove a file's record and return when that is seen here; raises Unavailable."""
         await self._write(producer, file["id"], None, owner=file["owner"], kind="file.removed")
 
@@ -152,5 +152,5 @@ class FileBook:
             self._removed.popitem(last=False)
 
 
-def _over(file: File) -> bool:
+def _over(file: BatchFile) -> bool:
     return file["expires_ms"] is not None and file["expires_ms"] <= time.time_ns() // 1_000_000

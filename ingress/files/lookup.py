@@ -11,7 +11,7 @@ from ingress.batches.retention import output_expires_ms, outputs_over
 from ingress.batches.service import find_batch
 from ingress.files.content import Content
 from ingress.runtime import Services
-from schemas.batches import Batch, File, Piece, output_file_id, pieces_of
+from schemas.batches import Batch, BatchFile, Segment, output_file_id, segments_of
 
 OUTPUT = "batch_output"
 OCTETS, LINES = "application/octet-stream", "application/jsonl"
@@ -27,7 +27,7 @@ class Entry(NamedTuple):
     created_ms: int
     expires_ms: int | None
     content: Content
-    uploaded: File | None = None
+    uploaded: BatchFile | None = None
     batch_id: str | None = None
 
 
@@ -61,10 +61,10 @@ def all_files(services: Services, *, owner: str, purpose: str | None) -> list[En
     return found
 
 
-def of_upload(file: File) -> Entry:
+def of_upload(file: BatchFile) -> Entry:
     """Describe a file that was uploaded."""
     blob = file["blob"]
-    content = Content(file["filename"], OCTETS, [Piece(blob["uri"], blob["size"])], blob)
+    content = Content(file["filename"], OCTETS, [Segment(blob["uri"], blob["size"])], blob)
     return Entry(
         file["id"], file["purpose"], file["filename"], file["created_ms"], file["expires_ms"], content, uploaded=file
     )
@@ -83,7 +83,7 @@ def of_batch(services: Services, batch: Batch, *, errors: bool) -> Entry | None:
 def batch_content(batch: Batch, *, errors: bool) -> Content:
     """Return what is in a batch's output or error file by now."""
     name = f"{batch['id']}_{'error' if errors else 'output'}.jsonl"
-    return Content(name, LINES, pieces_of(batch, errors=errors))
+    return Content(name, LINES, segments_of(batch, errors=errors))
 
 
 def _unknown(file_id: str) -> NotFound:

@@ -16,7 +16,7 @@ from core.kafka.producer import Producer
 from core.storage.blobs import BlobStore, StoredObject
 from ingress.batches.directory import BatchDirectory
 from ingress.batches.retention import outputs_over
-from ingress.files.directory import BLOBS, FileBook
+from ingress.files.directory import BLOBS, FileDirectory
 from schemas.batches import PIECES
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class FileSweeper:
     """Sweeps the store for one ingress."""
 
     def __init__(
-        self, *, blobs: BlobStore, producer: Producer, files: FileBook, batches: BatchDirectory, sweep_s: float,
+        self, *, blobs: BlobStore, producer: Producer, files: FileDirectory, batches: BatchDirectory, sweep_s: float,
         ends_read: Callable[[], Awaitable[None]],
     ) -> None:  # fmt: skip
         """`ends_read` returns when both directories have read all that is in their topics now; raises Unavailable."""

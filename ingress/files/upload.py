@@ -13,10 +13,10 @@ from core.errors import InvalidRequest, UnsupportedType
 from core.storage.blobs import BlobStore
 from ingress.files.directory import BLOBS, new_file_id
 from ingress.http.json_body import check_members
-from ingress.http.multipart import File as Part
-from ingress.http.multipart import FormRewriter, Rules, boundary_of
+from ingress.http.multipart import FormFile as Part
+from ingress.http.multipart import FormLimits, FormRewriter, boundary_of
 from ingress.http.uploads import pieces, require
-from schemas.batches import File
+from schemas.batches import BatchFile
 
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 EXPIRES = "expires_after"
@@ -34,7 +34,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
-async def receive_file(request: Request, blobs: BlobStore, *, owner: str, most_bytes: int) -> File:
+async def receive_file(request: Request, blobs: BlobStore, *, owner: str, most_bytes: int) -> BatchFile:
     """Store the file of a form; raises RequestError, Unavailable and ClientDisconnect, and then nothing of it is kept.
 
     The record is still to be written.
@@ -43,7 +43,7 @@ async def receive_file(request: Request, blobs: BlobStore, *, owner: str, most_b
     if boundary is None:
         raise UnsupportedType("the body must be of type multipart/form-data", field="content-type")
     found = _Head()
-    rules = Rules(FIELDS, FIELDS, frozenset(("file",)), most_bytes, found.check, bare=True, limit=LIMIT)
+    rules = FormLimits(FIELDS, FIELDS, frozenset(("file",)), most_bytes, found.check, bare=True, limit=LIMIT)
     form = FormRewriter(boundary, rules, new_boundary="")
     now_ms = time.time_ns() // 1_000_000
     file_id = new_file_id(now_s=now_ms // 1000)
@@ -52,7 +52,7 @@ async def receive_file(request: Request, blobs: BlobStore, *, owner: str, most_b
             if taken := form.feed(data):
                 await writer.write(taken)
         form.check_end()
-        purpose, expires_ms = judged(form, now_ms=now_ms)
+        purpose, expires_ms = validated_form(form, now_ms=now_ms)
         blob = await writer.finish()
     return {
         "id": file_id,
@@ -83,7 +83,7 @@ class _Head:
         self.name = name
 
 
-def judged(form: FormRewriter, *, now_ms: int) -> tuple[str, int | None]:
+def validated_form(form: FormRewriter, *, now_ms: int) -> tuple[str, int | None]:
     """Return the purpose of a file and when it expires; raises InvalidRequest naming the field."""
     check_members(dict.fromkeys(form.names), KNOWN, of="this form")
     require(form, "file", "purpose")

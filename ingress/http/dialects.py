@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 
-class Problem(NamedTuple):
+class ApiProblem(NamedTuple):
     """An error before it has a form."""
 
     status: int
@@ -22,25 +22,25 @@ class Problem(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-class Renderer(Protocol):
+class ErrorRenderer(Protocol):
     """Gives an error the form of one dialect."""
 
-    def __call__(self, problem: Problem) -> Response:
+    def __call__(self, problem: ApiProblem) -> Response:
         """Build the answer."""
 
 
-Chooser = Callable[[Request], Renderer | None]
+Chooser = Callable[[Request], ErrorRenderer | None]
 """Finds the renderer where clients choose their dialect by a header; None below all other paths."""
 
 
 class Dialects:
     """Renderers by path; the longest prefix of whole segments wins."""
 
-    def __init__(self, default: Renderer, by_prefix: Mapping[str, Renderer]) -> None:
+    def __init__(self, default: ErrorRenderer, by_prefix: Mapping[str, ErrorRenderer]) -> None:
         self._default = default
         self._by_prefix = sorted(by_prefix.items(), key=lambda item: -len(item[0]))
 
-    def of(self, path: str) -> Renderer:
+    def of(self, path: str) -> ErrorRenderer:
         """Return the renderer for a path."""
         for prefix, renderer in self._by_prefix:
             if path == prefix or path.startswith(f"{prefix}/"):

@@ -18,7 +18,7 @@ DRAIN_BYTES = 134_217_728
 DRAIN_S = 15.0
 
 
-class Refusal(Response):
+class DrainingResponse(Response):
     """Sends another answer and drains the request's body before the end of it."""
 
     def __init__(self, answer: Response) -> None:

@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from core.errors import HeadraceError, RequestError, Unavailable
-from ingress.http.dialects import Chooser, Dialects, Problem, Renderer
-from ingress.http.draining import Refusal
+from ingress.http.dialects import ApiProblem, Chooser, Dialects, ErrorRenderer
+from ingress.http.draining import DrainingResponse
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ CLIENT_GONE = 499
 def install(app: FastAPI, dialects: Dialects, *, choose: Chooser) -> None:
     """Put the handlers in place; `choose` comes before the path, also where no route is."""
 
-    def renderer(request: Request) -> Renderer:
+    def renderer(request: Request) -> ErrorRenderer:
         return choose(request) or dialects.of(request.url.path)
 
     async def ours(request: Request, error: Exception) -> Response:
@@ -31,7 +31,7 @@ def install(app: FastAPI, dialects: Dialects, *, choose: Chooser) -> None:
         if not isinstance(error, RequestError | Unavailable):
             log.error("a request failed: %s", error, extra={"event": "request_failed", "code": error.code})
         response = renderer(request)(problem_of(error))
-        return Refusal(response) if error.http_status == 413 else response
+        return DrainingResponse(response) if error.http_status == 413 else response
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
@@ -40,13 +40,13 @@ def install(app: FastAPI, dialects: Dialects, *, choose: Chooser) -> None:
             404: ("not_found", f"there is no {path}; see /docs"),
             405: ("method_not_allowed", f"{request.method} is not possible on {path}; see /docs"),
         }.get(error.status_code, ("invalid_request", str(error.detail)))
-        problem = Problem(error.status_code, code, message, headers=dict(error.headers or {}))
+        problem = ApiProblem(error.status_code, code, message, headers=dict(error.headers or {}))
         return renderer(request)(problem)
 
     async def unexpected(request: Request, _: Exception) -> Response:
         """Answer; the server logs the error with its trace afterwards."""
         message = "an unexpected error occurred; the log of this process has the details"
-        return renderer(request)(Problem(500, HeadraceError.code, message))
+        return renderer(request)(ApiProblem(500, HeadraceError.code, message))
 
     app.add_exception_handler(HeadraceError, ours)
     app.add_exception_handler(HTTPException, framework)
@@ -54,7 +54,7 @@ def install(app: FastAPI, dialects: Dialects, *, choose: Chooser) -> None:
     app.add_exception_handler(Exception, unexpected)
 
 
-def problem_of(error: HeadraceError) -> Problem:
+def problem_of(error: HeadraceError) -> ApiProblem:
     """Describe an error of ours, with the headers that every dialect sends."""
     headers: dict[str, str] = {}
     if error.http_status == 401:
@@ -67,7 +67,7 @@ def problem_of(error: HeadraceError) -> Problem:
     if error.task_id is not None:
         headers["x-task-id"] = error.task_id
     field = error.field if isinstance(error, RequestError) else None
-    return Problem(error.http_status, error.code, error.message, field, error.task_id, headers)
+    return ApiProblem(error.http_status, error.code, error.message, field, error.task_id, headers)
 
 
 async def _gone(_: Request, __: Exception) -> Response:

@@ -13,11 +13,11 @@ from starlette.types import Receive, Scope, Send
 from ingress.http import sse
 from ingress.http.disconnect import watched
 from ingress.runtime import Services
-from ingress.submission.idempotency import judged
-from ingress.submission.service import Door, Prepared
+from ingress.submission.idempotency import resolved_original
+from ingress.submission.service import PreparedTask, TaskSubmission
 from ingress.submission.submitter import Ticket
-from ingress.waiting.blocking import Ending
-from ingress.waiting.streaming import Failure, Stream
+from ingress.waiting.blocking import WaitOutcome
+from ingress.waiting.streaming import Stream, StreamError
 
 START_S = 10.0
 """The status line goes out by then, for proxies give up on a server that is silent for long."""
@@ -37,7 +37,9 @@ class EventStream(Response):
     """What is written while the model is silent."""
     cancels_on_timeout: ClassVar[bool] = True
 
-    def __init__(self, services: Services, door: Door, prepared: Prepared, *, hold_s: float | None = None) -> None:
+    def __init__(
+        self, services: Services, door: TaskSubmission, prepared: PreparedTask, *, hold_s: float | None = None
+    ) -> None:
         ticket = prepared.ticket
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-task-id": ticket.text}
         super().__init__(status_code=200, headers=headers, media_type=sse.MEDIA_TYPE)
@@ -46,7 +48,7 @@ class EventStream(Response):
         self._door = door
         self._ticket = ticket
         self._caller = prepared.caller
-        self._prepared: Prepared | None = prepared
+        self._prepared: PreparedTask | None = prepared
         self._hold_s = hold_s
         self._started = False
 
@@ -54,7 +56,7 @@ class EventStream(Response):
         """Return the frames of some payloads of the upstream."""
         return sse.frames(payloads)
 
-    def last_words(self, ending: Ending | None, failure: Failure | None, *, told: bool) -> bytes:
+    def last_words(self, ending: WaitOutcome | None, failure: StreamError | None, *, told: bool) -> bytes:
         """Return the end of the stream.
 
         Args:
@@ -64,7 +66,7 @@ class EventStream(Response):
         """
         raise NotImplementedError
 
-    async def instead(self, ending: Ending | None, failure: Failure | None) -> Response | None:  # noqa: ARG002 - a hook
+    async def instead(self, ending: WaitOutcome | None, failure: StreamError | None) -> Response | None:  # noqa: ARG002 - a hook
         """Return a plain answer to a stream that ended badly before its status line went out, if the door has one."""
         return None
 
@@ -83,15 +85,18 @@ class EventStream(Response):
             if self._prepared is not None:
                 await self._door.write(self._prepared)
                 self._prepared = None  # it holds the task's body
-            async with judged(self._services, self._ticket, stream) as counts, watched(receive, stream.on_gone):
+            async with (
+                resolved_original(self._services, self._ticket, stream) as counts,
+                watched(receive, stream.on_gone),
+            ):
                 if counts is not self._ticket:
                     stream.from_outcome()
                     self._ticket = counts
                     self.answered_by(counts)
                 await self._deliver(stream, scope, receive, send)
         stopped = stream.failure is not None and stream.failure.code == "stream_interrupted"
-        left = not self._ticket.keyed and (stream.ending is Ending.GONE or stopped)
-        if left or (stream.ending is Ending.TIMEOUT and self.cancels_on_timeout):
+        left = not self._ticket.keyed and (stream.ending is WaitOutcome.GONE or stopped)
+        if left or (stream.ending is WaitOutcome.TIMEOUT and self.cancels_on_timeout):
             reason = stream.ending.value if stream.ending is not None else "the stream was interrupted"
             await self._services.cancel(self._ticket, reason=reason)
         status = stream.ending.name.lower() if stream.ending else "failed" if stream.failure else "200"
@@ -110,7 +115,7 @@ class EventStream(Response):
                     data = self.framed(payloads) if payloads else self.keep_alive
                     if data:
                         await self._write(send, data)
-            if stream.ending is not Ending.GONE:
+            if stream.ending is not WaitOutcome.GONE:
                 ended = stream.ending is not None or stream.failure is not None
                 if ended and not self._started and (plain := await self.instead(stream.ending, stream.failure)):
                     async with asyncio.timeout(STUCK_S):

@@ -28,7 +28,7 @@ _EXTENDED = re.compile(rb";\s*filename\*\s*=\s*\"?[^';]*'[^';]*'([^;\"]*)", re.I
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
-class File(NamedTuple):
+class FormFile(NamedTuple):
     """What the head of a file part says."""
 
     field: str
@@ -36,7 +36,7 @@ class File(NamedTuple):
     media_type: str
 
 
-class Rules(NamedTuple):
+class FormLimits(NamedTuple):
     """What a form is read for."""
 
     read: frozenset[str]
@@ -47,7 +47,7 @@ class Rules(NamedTuple):
     """Fields that must be files."""
     max_file_bytes: int
     """Of all files together."""
-    check: Callable[[File], None]
+    check: Callable[[FormFile], None]
     """Raises InvalidRequest for a file that is not wanted."""
     bare: bool = False
     """Pass on the bytes of the files alone, empty ones too, without the form around them."""
@@ -69,7 +69,7 @@ def boundary_of(content_type: str) -> bytes | None:
 class FormRewriter:
     """Feed bytes as they come, take those to be passed on; `close` gives the last of them."""
 
-    def __init__(self, boundary: bytes, rules: Rules, *, new_boundary: str) -> None:
+    def __init__(self, boundary: bytes, rules: FormLimits, *, new_boundary: str) -> None:
         self._rules = rules
         self._edge = b"--" + new_boundary.encode()
         self._parser = MultipartParser(
@@ -156,7 +156,7 @@ class FormRewriter:
         if file_name is not None:
             self.files[name] += 1
             media_type = self._header(b"content-type").decode("latin-1").partition(";")[0].strip().lower()
-            self._rules.check(File(name, file_name, media_type))
+            self._rules.check(FormFile(name, file_name, media_type))
         elif name in self._rules.files:
             raise InvalidRequest(f"{name} must be a file, with a filename", field=name)
         if name in self._rules.read:

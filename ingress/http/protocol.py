@@ -14,7 +14,7 @@ from starlette.responses import Response
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ingress.http.dialects import Dialects, Problem
+from ingress.http.dialects import ApiProblem, Dialects
 from ingress.http.request_ids import HEADER, new_id
 
 MAX_HEAD_BYTES = 65_536
@@ -189,7 +189,7 @@ class LimitedHttp(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if not self._answering() and not self.transport.is_closing():
             more = {**(headers or {}), HEADER: new_id(), "connection": "close"}
-            problem = Problem(status, code, message, headers=more)
+            problem = ApiProblem(status, code, message, headers=more)
             self.transport.write(_raw(self.dialects.of(self._path(data))(problem)))
         self.transport.close()
 

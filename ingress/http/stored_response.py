@@ -20,7 +20,7 @@ STUCK_S = 60.0
 """A client that takes nothing from a full socket for this long counts as gone."""
 
 
-class StoredAnswer(Response):
+class StoredResponse(Response):
     """Sends a stored body; one that turns out wrong on the way is cut off before its last piece."""
 
     def __init__(
@@ -51,4 +51,4 @@ async def stored_answer(
 ) -> Response:
     """Answer with a stored body; raises BlobMissing, BlobCorrupt when its size is wrong, and Unavailable."""
     pieces = await blobs.open(blob)
-    return StoredAnswer(pieces, blob, status=status, headers={**(headers or {}), "content-type": content_type})
+    return StoredResponse(pieces, blob, status=status, headers={**(headers or {}), "content-type": content_type})

@@ -13,14 +13,14 @@ from core.errors import InvalidRequest, UnsupportedType
 from core.storage.blobs import STAGING_PREFIX, BlobStore
 from core.storage.spool import Spool
 from ingress.http.body import body_pieces, declared_length
-from ingress.http.multipart import FormRewriter, Rules, boundary_of, too_large
+from ingress.http.multipart import FormLimits, FormRewriter, boundary_of, too_large
 from schemas.common import Blob
 
 FORM_BYTES = 1_048_576
 """What boundaries, heads and plain fields may take beside the files."""
 
 
-class Upload(NamedTuple):
+class ReceivedForm(NamedTuple):
     """A received form as the upstream gets it: small ones inline, others in the store."""
 
     fields: Mapping[str, str]
@@ -33,7 +33,7 @@ Finish = Callable[[FormRewriter], Mapping[str, str]]
 """Judges a form that has arrived and says which fields are added; raises InvalidRequest."""
 
 
-class Uploads:
+class FormUploads:
     """Receives forms into one store."""
 
     def __init__(self, blobs: BlobStore, *, inline_bytes: int, max_bytes: int) -> None:
@@ -42,7 +42,9 @@ class Uploads:
         self._inline_bytes = inline_bytes
         self.max_bytes = max_bytes
 
-    async def receive(self, request: Request, rules: Rules, finish: Finish, *, same_as: str | None = None) -> Upload:
+    async def receive(
+        self, request: Request, rules: FormLimits, finish: Finish, *, same_as: str | None = None
+    ) -> ReceivedForm:
         """Store a form; raises RequestError, Unavailable and ClientDisconnect, and then nothing of it is kept.
 
         Args:
@@ -62,7 +64,7 @@ class Uploads:
                 await spool.take(form.feed(data))
             form.check_end()
             await spool.take(form.close(finish(form)))
-            return Upload(form.fields, content_type, *await spool.finish())
+            return ReceivedForm(form.fields, content_type, *await spool.finish())
         finally:
             spool.drop()
 

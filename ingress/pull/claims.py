@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from core.errors import Unavailable
 from core.kafka.offsets import LATEST
 from ingress.pull import records
-from ingress.pull.take_request import Order, lease_ms
+from ingress.pull.take_request import TakeRequest, lease_ms
 from ingress.runtime import Services
 from schemas import topics
 from schemas.records import PULL_WORKER, Outcome, Status
@@ -30,7 +30,7 @@ JUDGED_S = 5.0
 Much less would starve workers while a flood is folded: every claim would be given back before it is judged."""
 
 
-class Holding:
+class PullClaims:
     """Claims in the name of workers that ask this ingress."""
 
     def __init__(self, services: Services) -> None:
@@ -38,7 +38,7 @@ class Holding:
         self._name = f"{PULL_WORKER}{services.name}-{secrets.token_hex(3)}"
         self._takes = itertools.count(1)
 
-    async def claim(self, rows: Sequence[Status], order: Order) -> list[Status]:
+    async def claim(self, rows: Sequence[Status], order: TakeRequest) -> list[Status]:
         """Claim tasks and return the rows of those that are held now; raises Unavailable."""
         worker = (
             f"{self._name}/{next(self._takes)}"  # each take its own, or two could not tell whose claim was accepted

@@ -17,7 +17,7 @@ LIMIT = 100_000
 """Waiting tasks kept per lane: about 25 MB; a walk over the rows brings in the next."""
 
 
-class LaneName(NamedTuple):
+class QueueLevel(NamedTuple):
     """A queue and a level, written as `queue:level`."""
 
     queue: str
@@ -34,7 +34,7 @@ class Candidate(NamedTuple):
     id: str
 
 
-class Counts(NamedTuple):
+class PullCounts(NamedTuple):
     """What the known rows of a lane amount to."""
 
     put: int = 0
@@ -44,16 +44,16 @@ class Counts(NamedTuple):
     """Ended, well or not."""
 
 
-NOTHING = Counts()
+NOTHING = PullCounts()
 
 
 @dataclass(slots=True)
-class PullLane:
+class PullQueue:
     """What is known of one lane; rows are told in any order, each with what was there before."""
 
     limit: int = LIMIT
     held: set[str] = field(default_factory=set)
-    counts: Counts = NOTHING
+    counts: PullCounts = NOTHING
     newest: Candidate | None = None
     newest_loaded: Candidate | None = None
     _waiting: dict[str, Candidate] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class PullLane:
         """Follow a row; None where there is none, and rows of twins and early cancels count as none."""
         old, new = _contribution(before), _contribution(after)
         put, loaded, completed = (had + now - was for had, was, now in zip(self.counts, old, new, strict=True))
-        self.counts = Counts(put, loaded, completed)
+        self.counts = PullCounts(put, loaded, completed)
         self.see(after, gone=before["id"] if before is not None else None)
         if after is None or not new.put:
             return
@@ -137,7 +137,7 @@ class PullLane:
         self._last = self._heap[-1] if self._heap else None
 
 
-def _contribution(row: Status | None) -> Counts:
+def _contribution(row: Status | None) -> PullCounts:
     if row is None or row["duplicate_of"] is not None or row["source_offset"] < 0:
         return NOTHING
-    return Counts(1, row["started_ms"] is not None, row["state"] in TERMINAL)
+    return PullCounts(1, row["started_ms"] is not None, row["state"] in TERMINAL)

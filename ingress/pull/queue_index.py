@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from core.kafka.topic_follower import Records
-from ingress.pull.queue import LaneName, PullLane
-from ingress.read_model.task_view import View
+from ingress.pull.queue import PullQueue, QueueLevel
+from ingress.read_model.task_view import TaskView
 from schemas.codec import STATUS, SchemaError, state_of
 from schemas.framing import FramingError
 from schemas.partitioning import queue_number
@@ -23,11 +23,11 @@ PAGE = 500
 
 
 @dataclass(slots=True)
-class Watched:
+class IndexedQueue:
     """A lane and how far its first walk is."""
 
-    name: LaneName
-    lane: PullLane = field(default_factory=PullLane)
+    name: QueueLevel
+    lane: PullQueue = field(default_factory=PullQueue)
     whole: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once every row has been seen."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -55,20 +55,20 @@ class Watched:
         return f"TASK-{queue_number(self.name.queue)}-{self.name.level}-".encode()
 
 
-class Book:
+class PullIndex:
     """Watched lanes of one view, which must be told of every batch of rows before the view writes it."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: TaskView) -> None:
         self._view = view
-        self._lanes: dict[LaneName, Watched] = {}
-        self._by_number: dict[tuple[bytes, bytes], list[Watched]] = {}
+        self._lanes: dict[QueueLevel, IndexedQueue] = {}
+        self._by_number: dict[tuple[bytes, bytes], list[IndexedQueue]] = {}
         view.watchers.append(self._follow)
 
-    def watch(self, name: LaneName) -> Watched:
+    def watch(self, name: QueueLevel) -> IndexedQueue:
         """Return a lane; the first call begins to walk over its rows."""
         watched = self._lanes.get(name)
         if watched is None:
-            watched = self._lanes[name] = Watched(name)
+            watched = self._lanes[name] = IndexedQueue(name)
             _, number, level, _ = watched.prefix.split(b"-", 3)
             self._by_number.setdefault((number, level), []).append(watched)
             watched.walking = asyncio.create_task(self._walk(watched), name=f"walk-{name}")
@@ -76,7 +76,7 @@ class Book:
             watched.walking = asyncio.create_task(self._refill(watched), name=f"refill-{name}")
         return watched
 
-    async def _walk(self, watched: Watched) -> None:
+    async def _walk(self, watched: IndexedQueue) -> None:
         """Fold every row that no batch has told of."""
         async for key, value in self._rows(watched):
             if key not in watched.touched and (row := watched.own(_row(value))) is not None:
@@ -86,14 +86,14 @@ class Book:
         watched.whole.set()
         log.info("lane %s is followed", watched.name, extra={"event": "lane_followed", "queue": watched.name.queue})
 
-    async def _refill(self, watched: Watched) -> None:
+    async def _refill(self, watched: IndexedQueue) -> None:
         """Find the waiting tasks that were forgotten because there were too many."""
         watched.lane.restart()
         async for _, value in self._rows(watched):
             if state_of(value) == "queued":
                 watched.lane.see(watched.own(_row(value)))
 
-    async def _rows(self, watched: Watched) -> AsyncIterator[tuple[bytes, bytes]]:
+    async def _rows(self, watched: IndexedQueue) -> AsyncIterator[tuple[bytes, bytes]]:
         begin, end = watched.prefix, watched.prefix + b"\xff"
         while page := self._view.scan(begin, end, limit=PAGE):
             for key, value in page:
@@ -120,7 +120,7 @@ class Book:
         except (FramingError, SchemaError):
             return None
 
-    def _change(self, watched: Watched, key: bytes, before: Status | None, after: Status | None) -> None:
+    def _change(self, watched: IndexedQueue, key: bytes, before: Status | None, after: Status | None) -> None:
         if not watched.whole.is_set():
             if key not in watched.touched and key > watched.cursor:
                 before = None  # the walk has not counted it yet, and will pass it over

@@ -13,13 +13,13 @@ from core.errors import Unavailable
 from core.kafka.log_reader import LogRecord
 from core.kafka.task_records import task_of
 from core.storage.blobs import BlobCorrupt, BlobMissing
-from ingress.pull.claims import Holding
+from ingress.pull.claims import PullClaims
 from ingress.pull.outcome import lost_body
-from ingress.pull.queue import LaneName
-from ingress.pull.queue_index import Book, Watched
-from ingress.pull.strategies import Pick, allowed, pick
-from ingress.pull.take_request import Order, Taken
-from ingress.read_model.task_view import View
+from ingress.pull.queue import QueueLevel
+from ingress.pull.queue_index import IndexedQueue, PullIndex
+from ingress.pull.strategies import PickedTask, allowed, pick
+from ingress.pull.take_request import LeasedTask, TakeRequest
+from ingress.read_model.task_view import TaskView
 from ingress.runtime import Services
 from schemas import ids, topics
 from schemas.broken_lines import outcome_of
@@ -35,24 +35,24 @@ WALK_S = 0.1
 FOREVER_MS = 1 << 62
 
 
-class Puller:
+class PullService:
     """All takes of one ingress."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self.holding = Holding(services)
-        self._books: dict[View, Book] = {}
+        self.holding = PullClaims(services)
+        self._books: dict[TaskView, PullIndex] = {}
         self._reserved: set[str] = set()
         """What a take of this process is about to claim: its neighbours need not try."""
 
-    def watch(self, name: LaneName) -> Watched:
+    def watch(self, name: QueueLevel) -> IndexedQueue:
         """Return a lane as the read model shows it; raises Unavailable before there is one."""
         view = self._services.view
         if view not in self._books:
-            self._books = {view: Book(view)}
+            self._books = {view: PullIndex(view)}
         return self._books[view].watch(name)
 
-    async def take(self, order: Order) -> dict[LaneName, list[Taken]]:
+    async def take(self, order: TakeRequest) -> dict[QueueLevel, list[LeasedTask]]:
         """Return tasks that are held for the caller from now on, fewer than asked for where there are fewer.
 
         Raises Unavailable when nothing could be claimed because Kafka is away.
@@ -65,12 +65,12 @@ class Puller:
                     await turns.enter_async_context(watched.turn)
             held = await self._hold(order, lanes)
         found = await asyncio.gather(*(self._filled(row) for row in held))
-        taken: dict[LaneName, list[Taken]] = {}
+        taken: dict[QueueLevel, list[LeasedTask]] = {}
         for one in sorted((one for one in found if one is not None), key=lambda one: one.row["created_ms"]):
-            taken.setdefault(LaneName(one.row["queue"], one.row["level"]), []).append(one)
+            taken.setdefault(QueueLevel(one.row["queue"], one.row["level"]), []).append(one)
         return taken
 
-    async def _hold(self, order: Order, lanes: Mapping[LaneName, Watched]) -> list[Status]:
+    async def _hold(self, order: TakeRequest, lanes: Mapping[QueueLevel, IndexedQueue]) -> list[Status]:
         """Claim until there is enough, nothing more, or no time."""
         until = time.monotonic() + LOOK_S
         wanted, held, tried = allowed(order.strategy, order.size), list[Status](), set[str]()
@@ -92,7 +92,9 @@ class Puller:
             held += won
         return held
 
-    def _pick(self, order: Order, lanes: Mapping[LaneName, Watched], count: int, tried: set[str]) -> list[Pick]:
+    def _pick(
+        self, order: TakeRequest, lanes: Mapping[QueueLevel, IndexedQueue], count: int, tried: set[str]
+    ) -> list[PickedTask]:
         before_ms = _now_ms() - order.min_age_ms if order.min_age_ms else FOREVER_MS
         waiting = {}
         for name, watched in lanes.items():
@@ -105,7 +107,9 @@ class Puller:
             waiting[name] = sorted(some)
         return pick(order.strategy, waiting, count)
 
-    async def _claim(self, order: Order, picks: Sequence[Pick], lanes: Mapping[LaneName, Watched]) -> list[Status]:
+    async def _claim(
+        self, order: TakeRequest, picks: Sequence[PickedTask], lanes: Mapping[QueueLevel, IndexedQueue]
+    ) -> list[Status]:
         chosen = {one.task.id for one in picks}
         self._reserved |= chosen
         try:
@@ -123,13 +127,13 @@ class Puller:
         finally:
             self._reserved -= chosen
 
-    async def _alone(self, row: Status, lanes: Mapping[LaneName, Watched]) -> bool:
+    async def _alone(self, row: Status, lanes: Mapping[QueueLevel, IndexedQueue]) -> bool:
         """Tell whether no other task of the lane is held, and give this one back when one is.
 
         Each of two takers first has its claim accepted and then reads every row there is, so at least one of them sees
         the other, whichever ingresses they asked.
         """
-        watched = lanes[LaneName(row["queue"], row["level"])]
+        watched = lanes[QueueLevel(row["queue"], row["level"])]
         try:
             await self.holding.read_all(row["level"], range(self._services.settings.kafka.partitions))
         except Unavailable as error:
@@ -140,7 +144,7 @@ class Puller:
         await self.holding.release([row])
         return False
 
-    async def _filled(self, row: Status) -> Taken | None:
+    async def _filled(self, row: Status) -> LeasedTask | None:
         """Add the body; a task whose body is lost ends here."""
         tp = self._services.topic_partition(topics.tasks(row["level"]), ids.parse(row["id"]).partition)
         try:
@@ -156,7 +160,7 @@ class Puller:
             log.warning("body of %s: %s", row["id"], error, extra={"event": "take_no_body", "task_id": row["id"]})
             await self.holding.release([row])
             return None
-        return Taken(row, data)
+        return LeasedTask(row, data)
 
     async def _body(self, task_id: str, found: LogRecord | None) -> bytes | str | None:
         try:
@@ -168,7 +172,7 @@ class Puller:
             return None
 
 
-async def _walked(lanes: Iterable[Watched], left_s: float) -> bool:
+async def _walked(lanes: Iterable[IndexedQueue], left_s: float) -> bool:
     """Wait a little for lanes whose rows are still being read; tell whether there are any."""
     unread = [one for one in lanes if not one.whole.is_set()]
     if not unread:

@@ -7,7 +7,7 @@ from heapq import merge
 from itertools import islice
 from typing import Literal, NamedTuple, get_args
 
-from ingress.pull.queue import Candidate, LaneName
+from ingress.pull.queue import Candidate, QueueLevel
 
 Strategy = Literal["fifo", "round_robin", "active_passive", "sequential"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -16,10 +16,10 @@ MOST = 100
 """Tasks of one take: their bodies are held in memory together."""
 
 
-class Pick(NamedTuple):
+class PickedTask(NamedTuple):
     """A task of a lane."""
 
-    lane: LaneName
+    lane: QueueLevel
     task: Candidate
 
 
@@ -28,13 +28,13 @@ def allowed(strategy: Strategy, size: int) -> int:
     return min(size, FIFO_MOST if strategy == "fifo" else MOST)
 
 
-def pick(strategy: Strategy, waiting: Mapping[LaneName, Sequence[Candidate]], count: int) -> list[Pick]:
+def pick(strategy: Strategy, waiting: Mapping[QueueLevel, Sequence[Candidate]], count: int) -> list[PickedTask]:
     """Choose at most `count` tasks from the lanes, whose order is that of the request; each lane's are oldest first.
 
     fifo takes the oldest of all lanes, round_robin one of each in turn, active_passive all of the first lane before the
     next, sequential one of each lane at most.
     """
-    lanes = [[Pick(lane, task) for task in tasks] for lane, tasks in waiting.items()]
+    lanes = [[PickedTask(lane, task) for task in tasks] for lane, tasks in waiting.items()]
     match strategy:
         case "fifo":
             return list(islice(merge(*lanes, key=lambda one: one.task), count))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ingress.pull.queue import LaneName
+from ingress.pull.queue import QueueLevel
 from ingress.pull.strategies import Strategy
 from schemas.records import Status
 
 
-class Order(NamedTuple):
+class TakeRequest(NamedTuple):
     """One take."""
 
-    lanes: tuple[LaneName, ...]
+    lanes: tuple[QueueLevel, ...]
     size: int = 1
     strategy: Strategy = "fifo"
     min_age_ms: int = 0
@@ -23,13 +23,13 @@ class Order(NamedTuple):
     """How often a task may be handed out again after its lease; None as often as after any lost worker."""
 
 
-class Taken(NamedTuple):
+class LeasedTask(NamedTuple):
     """A task that is in the worker's hands."""
 
     row: Status
     data: bytes | str | None
 
 
-def lease_ms(order: Order, row: Status, *, now_ms: int) -> int:
+def lease_ms(order: TakeRequest, row: Status, *, now_ms: int) -> int:
     """Return how long a task is held: as asked for, else as long as one run of it may take, else until its deadline."""
     return order.lease_ms or row["run_timeout_ms"] or max(1, row["deadline_ms"] - now_ms)

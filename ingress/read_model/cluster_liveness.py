@@ -22,14 +22,14 @@ IDLE = "no dispatcher has an upstream that takes its calls"
 """Dispatchers live; why they take nothing is not said over Kafka: it need not be the model server."""
 
 
-class Heard(NamedTuple):
+class LastSeen(NamedTuple):
     """The last word of one scheduler."""
 
     at_ms: int
     partitions: frozenset[int]
 
 
-class Pulse:
+class ClusterLiveness:
     """Fold of what the controls topic says."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
@@ -37,7 +37,7 @@ class Pulse:
         self._name = name
         self._topic = settings.topic(topics.CONTROLS)
         self._partitions = frozenset(range(settings.kafka.partitions))
-        self._schedulers: dict[tuple[int, str], Heard] = {}
+        self._schedulers: dict[tuple[int, str], LastSeen] = {}
         self._workers: dict[str, Worker] = {}
         self._tail: TopicFollower | None = None
         self.read_at: float | None = None
@@ -84,7 +84,7 @@ class Pulse:
         self.missing(now_ms)
         return [self._workers[name] for name in sorted(self._workers)]
 
-    def schedulers(self, now_ms: int) -> list[tuple[int, str, Heard]]:
+    def schedulers(self, now_ms: int) -> list[tuple[int, str, LastSeen]]:
         """List the schedulers that were heard lately: level, name and what they said last."""
         self.missing(now_ms)
         return [(level, name, heard) for (level, name), heard in sorted(self._schedulers.items())]
@@ -102,7 +102,7 @@ class Pulse:
         who = (control["level"], control["scheduler"] or "")
         known = self._schedulers.get(who)
         if known is None or known.at_ms <= control["at_ms"]:
-            self._schedulers[who] = Heard(control["at_ms"], frozenset(control["partitions"]))
+            self._schedulers[who] = LastSeen(control["at_ms"], frozenset(control["partitions"]))
         for worker in control["workers"]:
             known_worker = self._workers.get(worker["name"])
             if known_worker is None or worker["seen_ms"] >= known_worker["seen_ms"]:

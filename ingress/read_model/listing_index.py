@@ -23,7 +23,7 @@ _CODES: dict[State, bytes] = {state: b"%d" % number for number, state in enumera
 _BY_TYPE = {TYPE + b"task." + state.encode(): code for state, code in _CODES.items()}
 
 
-class Position(NamedTuple):
+class ListingPosition(NamedTuple):
     """A task's place in the order."""
 
     created_ms: int
@@ -58,7 +58,7 @@ def entry(key: bytes, headers: Iterable[tuple[str, bytes | None]]) -> tuple[byte
     return _of(owner) + _NEWEST_FIRST.pack(_LATEST_MS - min(int(created), _LATEST_MS)) + key, value
 
 
-def entry_key(owner: str, position: Position) -> bytes:
+def entry_key(owner: str, position: ListingPosition) -> bytes:
     """Return the key of a task's entry."""
     return since(owner, position.created_ms) + position.id.encode()
 
@@ -74,11 +74,11 @@ def bounds(owner: str, *, from_ms: int | None, before_ms: int | None) -> tuple[b
     return first, since(owner, -1 if from_ms is None else from_ms - 1)
 
 
-def position(key: bytes) -> Position:
+def position(key: bytes) -> ListingPosition:
     """Return the place that an entry's key stands for."""
     at = len(PREFIX) + _LENGTH.size + _LENGTH.unpack_from(key, len(PREFIX))[0]
     created_ms = _LATEST_MS - _NEWEST_FIRST.unpack_from(key, at)[0]
-    return Position(created_ms, key[at + _NEWEST_FIRST.size :].decode())
+    return ListingPosition(created_ms, key[at + _NEWEST_FIRST.size :].decode())
 
 
 def owner(key: bytes) -> str:

@@ -13,7 +13,7 @@ YOUNG_S = 10.0
 """A row that is later than this is late for everybody: the scheduler is behind, and no list waits for it."""
 
 
-class OwnWrites:
+class RecentWrites:
     """Remember accepted tasks until their rows have been seen."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:

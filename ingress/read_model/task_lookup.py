@@ -7,7 +7,7 @@ import time
 from core.errors import NotFound, Unavailable
 from core.kafka.task_records import task_of
 from core.storage.blobs import BlobMissing
-from ingress.read_model.task_snapshot import Reading, of_row, of_task
+from ingress.read_model.task_snapshot import TaskSnapshot, of_row, of_task
 from ingress.runtime import Services
 from schemas import ids, topics
 from schemas.codec import RESULT, SchemaError
@@ -23,7 +23,7 @@ YOUNG_S = 15 * 60
 CLOCK_SKEW_MS = 2_000
 
 
-async def find_task(services: Services, text: str, *, owner: str | None, data: bool = True) -> Reading:
+async def find_task(services: Services, text: str, *, owner: str | None, data: bool = True) -> TaskSnapshot:
     """Return all there is to know of a task; raises NotFound for foreign and unknown ids, Unavailable without Kafka.
 
     For the owner None, which stands for operators, no id is foreign. Without `data` the request's body is not fetched:
@@ -34,7 +34,7 @@ async def find_task(services: Services, text: str, *, owner: str | None, data: b
     return _owned(services, text, owner, reading or await _from_task(services, task_id, data=data))
 
 
-async def find_standing(services: Services, text: str, *, owner: str | None) -> Reading:
+async def find_standing(services: Services, text: str, *, owner: str | None) -> TaskSnapshot:
     """Return how a task stands, without its bodies; raises as find_task does."""
     task_id = _identified(services, text)
     row = await _row_of(services, task_id)
@@ -52,7 +52,7 @@ def _identified(services: Services, text: str) -> TaskId:
     return task_id
 
 
-def _owned(services: Services, text: str, owner: str | None, reading: Reading | None) -> Reading:
+def _owned(services: Services, text: str, owner: str | None, reading: TaskSnapshot | None) -> TaskSnapshot:
     if reading is None and not services.view.caught_up:
         raise Unavailable("the read model has not caught up yet; try again in some seconds")
     if reading is None or owner not in (None, reading.owner):
@@ -79,7 +79,7 @@ async def _row_of(services: Services, task_id: TaskId) -> Status | None:
     return await services.view.wait(row["duplicate_of"].encode(), seconds=other_s)
 
 
-async def _from_row(services: Services, task_id: TaskId, owner: str | None, *, data: bool) -> Reading | None:
+async def _from_row(services: Services, task_id: TaskId, owner: str | None, *, data: bool) -> TaskSnapshot | None:
     row = await _row_of(services, task_id)
     if row is None:
         return None
@@ -97,7 +97,7 @@ async def _from_row(services: Services, task_id: TaskId, owner: str | None, *, d
     return reading
 
 
-async def _from_task(services: Services, task_id: TaskId, *, data: bool) -> Reading | None:
+async def _from_task(services: Services, task_id: TaskId, *, data: bool) -> TaskSnapshot | None:
     """Read the task record itself, by the position kept here or by a search from the time in the id."""
     if not _young(task_id):
         return None
@@ -121,14 +121,14 @@ def _young(task_id: TaskId) -> bool:
     return abs(time.time() - task_id.time_s) < YOUNG_S
 
 
-async def _add_data(services: Services, task_id: TaskId, reading: Reading, offset: int) -> None:
+async def _add_data(services: Services, task_id: TaskId, reading: TaskSnapshot, offset: int) -> None:
     tp = services.topic_partition(topics.tasks(task_id.level), task_id.partition)
     task = task_of(await services.lookup.read(tp, offset))
     if task is not None and task["id"] in (None, reading.id):  # a topic that was made anew holds something else there
         reading.data = await _data_of(services, task)
 
 
-async def _add_body(services: Services, task_id: TaskId, reading: Reading, offset: int) -> None:
+async def _add_body(services: Services, task_id: TaskId, reading: TaskSnapshot, offset: int) -> None:
     tp = services.topic_partition(topics.results(task_id.level), task_id.partition)
     found = await services.lookup.read(tp, offset)
     if found is None or found.value is None:

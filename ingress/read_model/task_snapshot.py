@@ -9,7 +9,7 @@ from schemas.records import Mode, State, Status, Task
 
 
 @dataclass(slots=True, kw_only=True)
-class Reading:
+class TaskSnapshot:
     """One task as it stands; data, body and content_type are filled in by whoever fetched the records."""
 
     id: str
@@ -41,9 +41,9 @@ class Reading:
     content_type: str = "application/json"
 
 
-def of_row(row: Status) -> Reading:
+def of_row(row: Status) -> TaskSnapshot:
     """Read a row of the table."""
-    return Reading(
+    return TaskSnapshot(
         id=row["id"],
         state=row["state"],
         queue=row["queue"],
@@ -69,9 +69,9 @@ def of_row(row: Status) -> Reading:
     )
 
 
-def of_task(task: Task, task_id: str) -> Reading:
+def of_task(task: Task, task_id: str) -> TaskSnapshot:
     """Read a task record that no scheduler has folded yet: it waits."""
-    return Reading(
+    return TaskSnapshot(
         id=task_id,
         state="queued",
         queue=task["queue"],

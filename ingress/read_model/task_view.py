@@ -43,7 +43,7 @@ FORM = b"2"
 _NUMBER = struct.Struct(">q")
 
 
-class View:
+class TaskView:
     """Rows by task id."""
 
     def __init__(self, settings: Settings, *, folder: Path, name: str) -> None:
@@ -216,7 +216,7 @@ class View:
             return None
         if row is None or row["owner"] is None:
             return None
-        return listing_index.entry_key(row["owner"], listing_index.Position(row["created_ms"], row["id"]))
+        return listing_index.entry_key(row["owner"], listing_index.ListingPosition(row["created_ms"], row["id"]))
 
     def _wake(self, records: Records) -> None:
         for record in records:

@@ -18,8 +18,8 @@ from core.drain_rate import Backlog, limit_of, retry_after_s
 from core.errors import RateLimited, Unavailable
 from core.kafka.topic_follower import Records
 from core.settings.models import Settings
-from ingress.read_model.task_view import View
-from ingress.submission.queue_depth import LaneCount
+from ingress.read_model.task_view import TaskView
+from ingress.submission.queue_depth import QueueDepth
 from schemas.codec import state_of
 from schemas.idempotency import key_id
 from schemas.partitioning import queue_number
@@ -33,12 +33,12 @@ POLL_S = 0.05
 
 
 @dataclass(slots=True)
-class Watched:
+class TrackedQueue:
     """A lane and how far the walk over its rows is."""
 
     queue: str
     level: int
-    count: LaneCount = field(default_factory=LaneCount)
+    count: QueueDepth = field(default_factory=QueueDepth)
     whole: bool = False
     """Whether every row has been counted."""
     cursor: bytes = b""
@@ -46,7 +46,7 @@ class Watched:
     walking: asyncio.Task[None] | None = None
 
 
-class BacklogKeeper:
+class QueueAdmission:
     """The limited queues of one ingress; without one it does nothing, and costs nothing."""
 
     def __init__(
@@ -62,10 +62,10 @@ class BacklogKeeper:
         self._queue = queue
         self._on_refused = on_refused
         self._clock = clock
-        self._view: View | None = None
-        self._lanes: dict[bytes, Watched] = {}
+        self._view: TaskView | None = None
+        self._lanes: dict[bytes, TrackedQueue] = {}
 
-    def follow(self, view: View) -> None:
+    def follow(self, view: TaskView) -> None:
         """Count by a read model from now on; `notice` must be called for every queue after this."""
         self._view = view
         view.watchers.append(self._follow)
@@ -97,7 +97,7 @@ class BacklogKeeper:
         if not (watched.whole and self._view.caught_up):
             await self._counted(self._view, watched)
         waiting = watched.count.total()
-        if waiting < limit or self._is_twin(self._view, task, owner):
+        if waiting < limit or self._is_duplicate(self._view, task, owner):
             return
         wait_s = retry_after_s(waiting, limit, watched.count.drain.rate(now_s=self._clock()))
         self._on_refused(level)
@@ -122,15 +122,15 @@ class BacklogKeeper:
         counted = [(one.queue, one.level, one.count.total()) for one in self._lanes.values() if one.whole]
         return [Backlog(*told, limit_of(self._settings, told[0], self._queue(told[0]))) for told in counted]
 
-    def _watch(self, view: View, name: str, level: int) -> Watched:
+    def _watch(self, view: TaskView, name: str, level: int) -> TrackedQueue:
         prefix = _prefix(name, level)
         watched = self._lanes.get(prefix)
         if watched is None:
-            watched = self._lanes[prefix] = Watched(name, level)
+            watched = self._lanes[prefix] = TrackedQueue(name, level)
             watched.walking = asyncio.create_task(self._walk(view, watched), name=f"count-{name}-{level}")
         return watched
 
-    async def _counted(self, view: View, watched: Watched) -> None:
+    async def _counted(self, view: TaskView, watched: TrackedQueue) -> None:
         """Wait until every row has been counted; raises Unavailable when that takes long."""
         try:
             async with asyncio.timeout(COUNTED_S):
@@ -144,13 +144,13 @@ class BacklogKeeper:
                 "again in some seconds"
             ) from None
 
-    def _is_twin(self, view: View, task: Task, owner: str) -> bool:
+    def _is_duplicate(self, view: TaskView, task: Task, owner: str) -> bool:
         """Tell whether a task is known by its key: then it adds nothing, and its client wants the outcome."""
         key = task["idempotency_key"]
         row = None if key is None else view.get(key_id(task["queue"], owner, key).encode())
         return row is not None and row["deadline_ms"] > time.time_ns() // 1_000_000
 
-    async def _walk(self, view: View, watched: Watched) -> None:
+    async def _walk(self, view: TaskView, watched: TrackedQueue) -> None:
         """Count every row that no batch has told of."""
         begin = _prefix(watched.queue, watched.level) + b"-"
         end = begin + b"\xff"

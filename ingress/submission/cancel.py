@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.errors import NotCancellable
 from ingress.read_model.task_lookup import find_standing
-from ingress.read_model.task_snapshot import Reading
+from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.runtime import Services
 from schemas import ids
 from schemas.records import TERMINAL
@@ -13,7 +13,7 @@ JUDGED_S = 1.0
 """The row says so within milliseconds; when it does not, the cancel is in the log all the same."""
 
 
-async def cancel_task(services: Services, text: str, *, owner: str | None) -> Reading:
+async def cancel_task(services: Services, text: str, *, owner: str | None) -> TaskSnapshot:
     """Cancel a task; the owner None stands for operators.
 
     Raises NotFound, NotCancellable when it has ended, and Unavailable when nothing was asked.

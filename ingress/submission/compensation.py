@@ -15,7 +15,7 @@ BACK_S = 0.5
 LIMIT = 10_000
 
 
-class Withdrawals:
+class CompensatingCancels:
     """Cancel tasks in the background until Kafka has taken it.
 
     Best effort: a process that ends before Kafka is back forgets them, and a short call may be over by then. What has

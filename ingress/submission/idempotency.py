@@ -30,7 +30,7 @@ READING_MS = 10_000
 """Time to read a stored outcome, for twins of a task whose deadline has passed."""
 
 
-async def first_of(services: Services, ticket: Ticket) -> Ticket:
+async def original_of(services: Services, ticket: Ticket) -> Ticket:
     """Return the ticket of the task that answers this one: its own, or that of the first with its key.
 
     Raises IdempotencyConflict, and Unavailable when nobody has judged in time: then a retry with the key is safe.
@@ -53,9 +53,9 @@ async def first_of(services: Services, ticket: Ticket) -> Ticket:
 
 
 @asynccontextmanager
-async def judged(services: Services, ticket: Ticket, waiter: Waiter) -> AsyncIterator[Ticket]:
+async def resolved_original(services: Services, ticket: Ticket, waiter: Waiter) -> AsyncIterator[Ticket]:
     """Give the ticket that counts, and bring the outcome to the waiter of a twin as long as the block lasts."""
-    first = await first_of(services, ticket)
+    first = await original_of(services, ticket)
     if first.key == ticket.key:
         yield ticket
         return

@@ -33,7 +33,7 @@ OWNER = "upstream"
 Model = dict[str, Any]
 
 
-class Listing:
+class UpstreamModels:
     """What one upstream said last."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Listing:
         return self.complete and now - self.at < FRESH_S
 
 
-class Catalogue:
+class ModelCatalog:
     """The models of all upstreams; the first upstream that lists one describes it."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Catalogue:
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._listings = {base: Listing() for base in settings.upstream.urls}
+        self._listings = {base: UpstreamModels() for base in settings.upstream.urls}
         self._queue = settings.ingress.default_queue
         self._known = frozenset(settings.models)
         self._checks = settings.ingress.check_models

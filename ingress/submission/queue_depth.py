@@ -15,7 +15,7 @@ LOST_S = 30.0
 
 
 @dataclass(slots=True)
-class LaneCount:
+class QueueDepth:
     """The count, told of every row and of every task that is accepted here."""
 
     queued: int = 0

@@ -15,23 +15,23 @@ from core.observability.tracing import Span, describe, tracer
 from ingress.auth.keys import Caller
 from ingress.http.body import traceparent
 from ingress.runtime import Services
-from ingress.submission.idempotency import first_of, judged
+from ingress.submission.idempotency import original_of, resolved_original
 from ingress.submission.submitter import Ticket
-from ingress.waiting.blocking import BlockingWaiter, Ending
+from ingress.waiting.blocking import BlockingWaiter, WaitOutcome
 from ingress.waiting.waiters import Waiter
 from schemas import topics
 from schemas.records import Result, Task
 
 
-class Held(NamedTuple):
+class WaitingRequest(NamedTuple):
     """How a held request ended."""
 
     ticket: Ticket
     """Of the task that answers: for a twin that of the first with its key."""
-    ended: Result | Ending
+    ended: Result | WaitOutcome
 
 
-class Prepared(NamedTuple):
+class PreparedTask(NamedTuple):
     """A task with its id that is not written yet."""
 
     ticket: Ticket
@@ -42,14 +42,14 @@ class Prepared(NamedTuple):
     """Of its way into Kafka; the task carries its context on."""
 
 
-class Door:
+class TaskSubmission:
     """One route's way in; `look` is where its clients look for a task."""
 
     def __init__(self, services: Services, *, look: str = "GET /v1/tasks/{task_id}") -> None:
         self._services = services
         self._look = look
 
-    async def prepare(self, task: Task, *, caller: Caller, request: Request) -> Prepared:
+    async def prepare(self, task: Task, *, caller: Caller, request: Request) -> PreparedTask:
         """Give a task its id and owner; raises RequestError and Unavailable. Nothing is accepted yet.
 
         A task that its full queue refuses is not counted against what its key may submit.
@@ -62,14 +62,14 @@ class Door:
         self._services.limits.submit(caller, request.scope)
         span = tracer().span("send", "producer", parent=traceparent(request))
         ticket, record = await self._services.submitter.prepare(task, owner=caller.owner, traceparent=span.traceparent)
-        return Prepared(ticket, record, began, caller, span)
+        return PreparedTask(ticket, record, began, caller, span)
 
-    async def accept(self, prepared: Prepared) -> Ticket:
+    async def accept(self, prepared: PreparedTask) -> Ticket:
         """Write a task that nobody waits for; the ticket is that of the first for a twin. Raises Unavailable."""
         await self.write(prepared)
-        return await first_of(self._services, prepared.ticket)
+        return await original_of(self._services, prepared.ticket)
 
-    async def hold(self, prepared: Prepared, request: Request, *, hold_s: float | None = None) -> Held:
+    async def hold(self, prepared: PreparedTask, request: Request, *, hold_s: float | None = None) -> WaitingRequest:
         """Write a task and wait for its outcome, at most `hold_s`; a client that leaves cancels it.
 
         Raises Unavailable. After a time-out the caller says what becomes of the task.
@@ -79,11 +79,11 @@ class Door:
             await self.write(prepared)
             ticket = prepared.ticket
             del prepared  # thousands of held requests must not hold their bodies too
-            async with judged(self._services, ticket, waiter) as counts:
+            async with resolved_original(self._services, ticket, waiter) as counts:
                 ended = await waiter.wait(request.receive, deadline_ms=counts.deadline_ms, hold_s=hold_s)
-        if ended is Ending.GONE and not counts.keyed:
+        if ended is WaitOutcome.GONE and not counts.keyed:
             await self._services.cancel(counts, reason=ended.value)
-        return Held(counts, ended)
+        return WaitingRequest(counts, ended)
 
     @asynccontextmanager
     async def waiting(self, ticket: Ticket, caller: Caller, waiter: Waiter) -> AsyncIterator[None]:
@@ -100,7 +100,7 @@ class Door:
                 raise
             yield
 
-    async def write(self, prepared: Prepared) -> None:
+    async def write(self, prepared: PreparedTask) -> None:
         """Return when every in-sync copy has the task; raises Unavailable."""
         ticket = prepared.ticket
         with prepared.span as span:

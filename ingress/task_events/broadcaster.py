@@ -7,18 +7,18 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
 from core.errors import Unavailable
-from ingress.read_model.task_snapshot import Reading
+from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.runtime import Services
-from ingress.task_events.chunk_replay import Replays
-from ingress.task_events.feed import Feed
+from ingress.task_events.chunk_replay import ChunkReplayer
+from ingress.task_events.feed import TaskEventFeed
 
 FULL_RETRY_S = 5
 
 
-class Shared:
+class SharedFeed:
     """A feed, what it is told by, and how many share it."""
 
-    def __init__(self, services: Services, feed: Feed) -> None:
+    def __init__(self, services: Services, feed: TaskEventFeed) -> None:
         self.feed = feed
         self.viewers = 0
         self._told = ExitStack()
@@ -39,12 +39,12 @@ class TaskEvents:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._replays = Replays(lambda: services.lookup)
-        self._shared: dict[str, Shared] = {}
+        self._replays = ChunkReplayer(lambda: services.lookup)
+        self._shared: dict[str, SharedFeed] = {}
         self._viewers = 0
 
     @asynccontextmanager
-    async def joined(self, reading: Reading) -> AsyncIterator[Feed]:
+    async def joined(self, reading: TaskSnapshot) -> AsyncIterator[TaskEventFeed]:
         """Give the feed of a task as long as the block lasts; raises Unavailable when the process is full or ends."""
         most = self._services.settings.ingress.max_blocking_requests
         if self._viewers >= most:
@@ -61,8 +61,8 @@ class TaskEvents:
                 del self._shared[reading.id]
                 shared.close()
 
-    def _open(self, reading: Reading) -> Shared:
+    def _open(self, reading: TaskSnapshot) -> SharedFeed:
         row = self._services.view.get(reading.id.encode())
-        shared = Shared(self._services, Feed(self._services, self._replays, reading, row))
+        shared = SharedFeed(self._services, TaskEventFeed(self._services, self._replays, reading, row))
         self._shared[reading.id] = shared
         return shared

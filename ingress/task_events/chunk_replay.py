@@ -29,7 +29,7 @@ RETRY_S = 0.5
 OnChunk = Callable[[Chunk, int], object]
 
 
-class Request:
+class ReplayRequest:
     """What one task needs: its records from an offset up to, but not with, another."""
 
     def __init__(self, key: bytes, begin: int, end: int, on_chunk: OnChunk) -> None:
@@ -39,15 +39,15 @@ class Request:
         self.on_chunk = on_chunk
 
 
-class Replays:
+class ChunkReplayer:
     """Passes over the chunk topic; one at a time for each partition."""
 
     def __init__(self, lookup: Callable[[], LogReader]) -> None:
         self._lookup = lookup
-        self._asked: dict[TopicPartition, list[Request]] = defaultdict(list)
+        self._asked: dict[TopicPartition, list[ReplayRequest]] = defaultdict(list)
         self._passing: dict[TopicPartition, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def read(self, tp: TopicPartition, request: Request) -> None:
+    async def read(self, tp: TopicPartition, request: ReplayRequest) -> None:
         """Return when every record that was asked for has been handed over, in order; waits for Kafka without end.
 
         Whoever comes first passes for all; when it is cancelled another goes on. `on_chunk` must not raise.
@@ -61,9 +61,9 @@ class Replays:
         finally:
             asked.remove(request)
 
-    async def _pass(self, tp: TopicPartition, requests: list[Request]) -> None:
+    async def _pass(self, tp: TopicPartition, requests: list[ReplayRequest]) -> None:
         """Read on for some requests; each notes how far it is."""
-        by_key: dict[bytes, list[Request]] = defaultdict(list)
+        by_key: dict[bytes, list[ReplayRequest]] = defaultdict(list)
         for request in requests:
             by_key[request.key].append(request)
         at, end = min(request.begin for request in requests), max(request.end for request in requests)
@@ -86,9 +86,9 @@ class Replays:
                     request.begin = min(at, request.end)
 
 
-def _near(request: Request, asked: list[Request]) -> list[Request]:
+def _near(request: ReplayRequest, asked: list[ReplayRequest]) -> list[ReplayRequest]:
     """Return the requests that one pass can serve without reading what nobody needs."""
-    chosen: list[Request] = []
+    chosen: list[ReplayRequest] = []
     end = -1
     for other in sorted((one for one in asked if one.begin < one.end), key=lambda one: one.begin):
         if other.begin > end:
@@ -100,7 +100,7 @@ def _near(request: Request, asked: list[Request]) -> list[Request]:
     return chosen
 
 
-def _hand_over(request: Request, tp: TopicPartition, offset: int, value: bytes | None) -> None:
+def _hand_over(request: ReplayRequest, tp: TopicPartition, offset: int, value: bytes | None) -> None:
     if value is None:
         return
     try:

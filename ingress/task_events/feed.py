@@ -8,12 +8,12 @@ import logging
 from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
-from ingress.read_model.task_snapshot import Reading
+from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.runtime import Services
 from ingress.task_events import serialization
-from ingress.task_events.chunk_replay import Replays, Request
+from ingress.task_events.chunk_replay import ChunkReplayer, ReplayRequest
 from ingress.task_events.log_reader import read_page
-from ingress.task_events.outcome import READ_AGAIN_S, Outcome, read_outcome
+from ingress.task_events.outcome import READ_AGAIN_S, EventOutcome, read_outcome
 from ingress.task_events.transcript import Transcript
 from schemas import ids, topics
 from schemas.records import TERMINAL, Chunk, Status
@@ -27,10 +27,10 @@ MOST_NOTES = 2_000
 """A worker may report progress as often as it likes; beyond this only changes of the status are told."""
 
 
-class Feed:
+class TaskEventFeed:
     """News of one task. The one who owns it calls `run` once and shows it rows and chunks."""
 
-    def __init__(self, services: Services, replays: Replays, reading: Reading, row: Status | None) -> None:
+    def __init__(self, services: Services, replays: ChunkReplayer, reading: TaskSnapshot, row: Status | None) -> None:
         self._services = services
         self._replays = replays
         self._reading = reading
@@ -43,7 +43,7 @@ class Feed:
         """Where the task stands, while it has not ended."""
         self.ready = False
         """Whether the past has been read: before that it is not known which run counts."""
-        self.ended: Outcome | None = None
+        self.ended: EventOutcome | None = None
         self.closing = False
         self.broken = False
         self._tp = services.topic_partition(topics.CHUNKS, self.id.partition)
@@ -59,7 +59,7 @@ class Feed:
             self.on_row(row)
             self.notes.clear()
 
-    def woken_by_news(self, event: asyncio.Event) -> None:
+    def notify_on_change(self, event: asyncio.Event) -> None:
         """Set an event whenever there is something new, until `forget`."""
         self._viewers.add(event)
 
@@ -122,7 +122,7 @@ class Feed:
             log.warning("events of %s: %s", self._reading.id, reason, extra={"event": "page_failed"})
             return []
 
-    async def _end(self, row: Status) -> Outcome:
+    async def _end(self, row: Status) -> EventOutcome:
         outcome = await read_outcome(self._services, row)
         if outcome.text is None and self._streams and row["state"] != "expired":
             if self._live is not None:
@@ -144,7 +144,7 @@ class Feed:
         end = None if until_ms is None else await self._offset_at(until_ms + LEAD_MS)
         end = self._live_from if end is None else min(end, self._live_from)
         if begin is not None and begin < end:
-            await self._replays.read(self._tp, Request(self.key, begin, end, self.transcript.add))
+            await self._replays.read(self._tp, ReplayRequest(self.key, begin, end, self.transcript.add))
         live, self._live = self._live or [], None
         for chunk, offset in live:
             self.transcript.add(chunk, offset)

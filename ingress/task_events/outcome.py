@@ -12,7 +12,7 @@ from core.storage.blobs import BlobCorrupt, BlobMissing
 from ingress.http import sse
 from ingress.runtime import Services
 from ingress.task_events import serialization
-from ingress.waiting.streaming import Failure, of_result
+from ingress.waiting.streaming import StreamError, of_result
 from schemas import ids, topics
 from schemas.codec import RESULT, SchemaError
 from schemas.framing import FramingError
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 READ_AGAIN_S = 0.5
 
 
-class Outcome(NamedTuple):
+class EventOutcome(NamedTuple):
     """How a task ended."""
 
     row: Status
@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
     """The payloads of all frames; None when only chunk records may hold them."""
 
     @property
-    def failure(self) -> Failure | None:
+    def failure(self) -> StreamError | None:
         """Say why it did not end well; None for a good end."""
         if self.row["state"] == "expired":
             return serialization.EXPIRED
@@ -40,10 +40,10 @@ class Outcome(NamedTuple):
             return None if self.result["state"] == "completed" else of_result(self.result)
         if self.row["state"] == "completed":
             return serialization.LOST
-        return Failure(self.row["error_message"] or "the task failed", "server_error", self.row["error_code"])
+        return StreamError(self.row["error_message"] or "the task failed", "server_error", self.row["error_code"])
 
 
-async def read_outcome(services: Services, row: Status) -> Outcome:
+async def read_outcome(services: Services, row: Status) -> EventOutcome:
     """Read what a row that has ended points to; waits for Kafka and the object store without end."""
     while True:
         try:
@@ -63,9 +63,9 @@ def frames_of(result: Result, body: bytes | None) -> list[bytes] | None:
     return [embedded_frame(body, result["content_type"])] if completed and body else []
 
 
-async def _read(services: Services, row: Status) -> Outcome:
+async def _read(services: Services, row: Status) -> EventOutcome:
     if row["state"] == "expired" or row["result_offset"] is None:
-        return Outcome(row, None, None)
+        return EventOutcome(row, None, None)
     home = ids.parse(row["id"])
     tp = services.topic_partition(topics.results(home.level), home.partition)
     found = await services.lookup.read(tp, row["result_offset"])
@@ -74,9 +74,9 @@ async def _read(services: Services, row: Status) -> Outcome:
     except (FramingError, SchemaError):
         result = None
     if result is None or result["id"] != row["id"]:
-        return Outcome(row, None, None)
+        return EventOutcome(row, None, None)
     try:
         body = await services.body_of(result)
     except (BlobMissing, BlobCorrupt):
-        return Outcome(row, result, None)
-    return Outcome(row, result, frames_of(result, body))
+        return EventOutcome(row, result, None)
+    return EventOutcome(row, result, frames_of(result, body))

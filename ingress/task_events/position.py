@@ -27,7 +27,7 @@ class Run(NamedTuple):
         return f"{self.attempt}-{stable_hash(self.worker or ''):08x}"
 
 
-class Position(NamedTuple):
+class EventPosition(NamedTuple):
     """How many frames of which run a client has."""
 
     tag: str | None
@@ -35,12 +35,12 @@ class Position(NamedTuple):
     frames: int
 
 
-START = Position(None, 0)
-END = Position("end", 0)
+START = EventPosition(None, 0)
+END = EventPosition("end", 0)
 """Of a client that was told the end. A browser that is not closed comes again after it, every three seconds."""
 
 
-def parse(text: str, *, field: str) -> Position:
+def parse(text: str, *, field: str) -> EventPosition:
     """Read a frame's id, or a bare count of frames; raises InvalidRequest."""
     if text == END.tag:
         return END
@@ -51,4 +51,4 @@ def parse(text: str, *, field: str) -> Position:
             "frames that were read before",
             field=field,
         )
-    return Position(match[1], int(match[2]))
+    return EventPosition(match[1], int(match[2]))

@@ -12,25 +12,25 @@ import orjson
 from ingress.api.openai_error import error_frame
 from ingress.http import sse
 from ingress.task_events.position import END
-from ingress.waiting.streaming import Failure
+from ingress.waiting.streaming import StreamError
 from schemas import ids
 from schemas.records import Status
 
 KEEP_ALIVE = sse.KEEP_ALIVE
 DONE = b"id: %b\n" % (END.tag or "").encode() + sse.frame(sse.DONE)
-SHUTDOWN = Failure(
+SHUTDOWN = StreamError(
     "this process is shutting down; the task goes on, come again with Last-Event-ID",
     "server_error",
     "server_shutdown",
 )
-BROKEN = Failure("an unexpected error occurred; come again with Last-Event-ID", "server_error", "internal_error")
-INTERRUPTED = Failure(
+BROKEN = StreamError("an unexpected error occurred; come again with Last-Event-ID", "server_error", "internal_error")
+INTERRUPTED = StreamError(
     "what was read before is not the text that counts; open the events again without Last-Event-ID",
     "server_error",
     "stream_interrupted",
 )
-LOST = Failure("the text of this task is not kept completely any more", "server_error", "text_lost")
-EXPIRED = Failure("the result of this task is not kept any more", "invalid_request_error", "expired")
+LOST = StreamError("the text of this task is not kept completely any more", "server_error", "text_lost")
+EXPIRED = StreamError("the result of this task is not kept any more", "invalid_request_error", "expired")
 
 
 def status_of(row: Status) -> bytes:
@@ -61,7 +61,7 @@ def progress_frame(task_id: str, progress: int) -> bytes:
     return _named(b"progress", {"id": ids.parse(task_id).task(), "progress": progress})
 
 
-def failure_frame(failure: Failure) -> bytes:
+def failure_frame(failure: StreamError) -> bytes:
     """Render why there is no more to come; an error object of the upstream is kept as it is."""
     return sse.frame(error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code))
 

@@ -33,14 +33,14 @@ class Mark(NamedTuple):
     offset: int
 
 
-class Taken(NamedTuple):
+class TranscriptPart(NamedTuple):
     """Frames in their final form, and where the next ones begin."""
 
     data: bytes
     next: int
 
 
-NOTHING = (-1, Taken(b"", -1))
+NOTHING = (-1, TranscriptPart(b"", -1))
 
 
 class Transcript:
@@ -102,14 +102,14 @@ class Transcript:
         records = result["chunks"] if result is not None else 0
         self.whole = text is not None or (completed and self._next_seq >= records)
 
-    def take(self, frame: int) -> Taken:
+    def take(self, frame: int) -> TranscriptPart:
         """Return frames from one on, about TAKE_BYTES of them; many viewers that stand at one place share the bytes."""
         if self._taken[0] != frame or self._taken[1].next == frame:
             begin = max(frame - self.first, 0)
             self._taken = (frame, self.render(frame, self._frames[begin : begin + TAKE_FRAMES]))
         return self._taken[1]
 
-    def render(self, frame: int, payloads: Sequence[bytes]) -> Taken:
+    def render(self, frame: int, payloads: Sequence[bytes]) -> TranscriptPart:
         """Give frames their form: an id, and the upstream's payload as data."""
         tag = b"id: " + (self.run.tag.encode() if self.run is not None else b"")
         parts: list[bytes] = []
@@ -120,7 +120,7 @@ class Transcript:
             size += len(payload)
             if size >= TAKE_BYTES:
                 break
-        return Taken(b"".join(parts), frame)
+        return TranscriptPart(b"".join(parts), frame)
 
     def mark(self, frame: int) -> Mark | None:
         """Return a place in the log from which a frame that was let go can be read again."""

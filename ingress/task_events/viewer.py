@@ -8,14 +8,14 @@ from enum import Enum
 
 from ingress.http import sse
 from ingress.task_events import serialization
-from ingress.task_events.feed import Feed
-from ingress.task_events.outcome import Outcome
-from ingress.task_events.position import Position
+from ingress.task_events.feed import TaskEventFeed
+from ingress.task_events.outcome import EventOutcome
+from ingress.task_events.position import EventPosition
 from ingress.task_events.transcript import Transcript
-from ingress.waiting.streaming import Failure
+from ingress.waiting.streaming import StreamError
 
 
-class Left(Enum):
+class ViewerExit(Enum):
     """How the view of a task ended."""
 
     TOLD = "200"
@@ -27,23 +27,23 @@ class Left(Enum):
 class Viewer:
     """Keeps its place; nothing is kept for it, so a slow one costs nobody anything."""
 
-    def __init__(self, feed: Feed, position: Position) -> None:
+    def __init__(self, feed: TaskEventFeed, position: EventPosition) -> None:
         self._feed = feed
         self._tag = position.tag
         self._frame = position.frames
         self._off_the_log = False
         self._news = asyncio.Event()
-        self.left: Left | None = None
+        self.left: ViewerExit | None = None
 
     def on_gone(self) -> None:
         """End, for the client went away."""
-        self.left = self.left or Left.GONE
+        self.left = self.left or ViewerExit.GONE
         self._news.set()
 
     async def follow(self, *, silence_s: float) -> AsyncGenerator[bytes]:
         """Yield frames as they come, and a keep-alive after each silence; `left` tells how it ended."""
         feed = self._feed
-        feed.woken_by_news(self._news)
+        feed.notify_on_change(self._news)
         try:
             notes = len(feed.notes)
             if feed.now is not None:
@@ -51,7 +51,7 @@ class Viewer:
             while self.left is None:
                 self._news.clear()
                 if feed.closing or feed.broken:
-                    self.left = Left.SHUTDOWN if feed.closing else Left.BROKEN
+                    self.left = ViewerExit.SHUTDOWN if feed.closing else ViewerExit.BROKEN
                     yield serialization.failure_frame(serialization.SHUTDOWN if feed.closing else serialization.BROKEN)
                 elif notes < len(feed.notes):
                     notes, new = len(feed.notes), feed.notes[notes:]
@@ -59,7 +59,7 @@ class Viewer:
                 elif frames := await self._frames():
                     yield frames
                 elif feed.ended is not None:
-                    self.left = Left.TOLD
+                    self.left = ViewerExit.TOLD
                     yield self._last_words(feed.ended)
                 elif not await self._woken(silence_s):
                     yield serialization.KEEP_ALIVE
@@ -90,14 +90,14 @@ class Viewer:
         """Tell whether the frames are those of the client's run. If not the outcome is awaited: it may judge so yet."""
         return transcript.run is not None and self._tag in (None, transcript.run.tag)
 
-    def _last_words(self, outcome: Outcome) -> bytes:
+    def _last_words(self, outcome: EventOutcome) -> bytes:
         failure = outcome.failure or self._lacking()
         words = serialization.status_of(outcome.row)
         if failure is not None and not self._was_told():
             words += serialization.failure_frame(failure)
         return words + serialization.DONE
 
-    def _lacking(self) -> Failure | None:
+    def _lacking(self) -> StreamError | None:
         """Say what keeps a completed text from being whole for this client."""
         transcript = self._feed.transcript
         if self._tag is not None and not self._reads(transcript):

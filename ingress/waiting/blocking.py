@@ -15,7 +15,7 @@ GRACE_S = 2.0
 """The scheduler ends a task at its deadline; this long its outcome may take to arrive before we answer without it."""
 
 
-class Ending(Enum):
+class WaitOutcome(Enum):
     """Why a held request ended without an outcome."""
 
     GONE = "the client went away"
@@ -27,7 +27,7 @@ class BlockingWaiter:
     """Waits for one outcome."""
 
     def __init__(self) -> None:
-        self._ended: asyncio.Future[Result | Ending] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[Result | WaitOutcome] = asyncio.get_running_loop().create_future()
 
     def on_result(self, result: Result) -> None:
         """Take the outcome; the first counts."""
@@ -38,20 +38,20 @@ class BlockingWaiter:
 
     def on_shutdown(self) -> None:
         """Give up, for this process ends."""
-        self._end(Ending.SHUTDOWN)
+        self._end(WaitOutcome.SHUTDOWN)
 
-    async def wait(self, receive: Receive, *, deadline_ms: int, hold_s: float | None = None) -> Result | Ending:
+    async def wait(self, receive: Receive, *, deadline_ms: int, hold_s: float | None = None) -> Result | WaitOutcome:
         """Return the outcome, or why there is none; `hold_s` bounds the wait of a task that may take longer."""
         left_s = seconds_left(deadline_ms)
         seconds = left_s if hold_s is None else min(left_s, hold_s)
-        async with watched(receive, lambda: self._end(Ending.GONE)):
+        async with watched(receive, lambda: self._end(WaitOutcome.GONE)):
             try:
                 async with asyncio.timeout(seconds):
                     return await self._ended
             except TimeoutError:
-                return Ending.TIMEOUT
+                return WaitOutcome.TIMEOUT
 
-    def _end(self, how: Result | Ending) -> None:
+    def _end(self, how: Result | WaitOutcome) -> None:
         if not self._ended.done():
             self._ended.set_result(how)
 

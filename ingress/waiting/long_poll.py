@@ -9,18 +9,18 @@ from starlette.types import Receive
 
 from ingress.http.disconnect import watched
 from ingress.read_model.task_lookup import find_task
-from ingress.read_model.task_snapshot import Reading
+from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.runtime import Services
 
 
-class Polls:
+class LongPolls:
     """The held looks of one process; when it is full, or ends, a look does not wait."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._limit = services.settings.ingress.max_blocking_requests
         self._held: set[asyncio.Task[Any]] = set()
-        self._finding: dict[tuple[str, str], asyncio.Task[Reading]] = {}
+        self._finding: dict[tuple[str, str], asyncio.Task[TaskSnapshot]] = {}
         self._closing = False
         services.waiters.at_shutdown(self.shut_down)
         services.metrics.watch_polls(lambda: len(self))
@@ -46,7 +46,7 @@ class Polls:
             self._held.discard(waiting)
         return True
 
-    async def find(self, task_id: str, *, owner: str) -> Reading:
+    async def find(self, task_id: str, *, owner: str) -> TaskSnapshot:
         """Return a task without its request; all who ask at once, such as those whom its end woke, share a look-up."""
         asked = (task_id, owner)
         finding = self._finding.get(asked)
@@ -56,7 +56,7 @@ class Polls:
             finding.add_done_callback(lambda done: self._found(asked, done))
         return await asyncio.shield(finding)
 
-    def _found(self, asked: tuple[str, str], done: asyncio.Task[Reading]) -> None:
+    def _found(self, asked: tuple[str, str], done: asyncio.Task[TaskSnapshot]) -> None:
         del self._finding[asked]
         if not done.cancelled():
             done.exception()  # looked at, for all who asked may have left

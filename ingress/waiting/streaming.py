@@ -17,7 +17,7 @@ from core.embedding import embedded_frame
 from core.errors import HeadraceError
 from core.sse import named
 from ingress.http import sse
-from ingress.waiting.blocking import Ending, seconds_left
+from ingress.waiting.blocking import WaitOutcome, seconds_left
 from schemas.records import Chunk, Result
 
 BUFFER_BYTES = 1_048_576
@@ -28,7 +28,7 @@ SETTLE_S = 5.0
 Body = Callable[[Result], Awaitable[bytes | None]]
 
 
-class Failure(NamedTuple):
+class StreamError(NamedTuple):
     """How a stream ended when it did not end well."""
 
     message: str
@@ -37,7 +37,7 @@ class Failure(NamedTuple):
     result: Result | None = None
 
 
-INTERRUPTED = Failure(
+INTERRUPTED = StreamError(
     "the stream was interrupted and cannot be continued without repeating text; send the request again",
     "server_error",
     "stream_interrupted",
@@ -60,8 +60,8 @@ class Stream:
         self._interrupted = False
         self._result: Result | None = None
         self._wake = asyncio.Event()
-        self.ending: Ending | None = None
-        self.failure: Failure | None = None
+        self.ending: WaitOutcome | None = None
+        self.failure: StreamError | None = None
         self.told = False
         """Whether the failure was the last frame already: the upstream said it in the stream."""
 
@@ -94,11 +94,11 @@ class Stream:
 
     def on_shutdown(self) -> None:
         """Give up, for this process ends."""
-        self._end(Ending.SHUTDOWN)
+        self._end(WaitOutcome.SHUTDOWN)
 
     def on_gone(self) -> None:
         """Give up, for the client went away."""
-        self._end(Ending.GONE)
+        self._end(WaitOutcome.GONE)
 
     async def follow(
         self, *, deadline_ms: int, silence_s: float, body: Body, hold_s: float | None = None
@@ -119,7 +119,7 @@ class Stream:
                     yield payloads
                 return
             elif (left := until - time.monotonic()) <= 0:
-                self.ending = Ending.TIMEOUT
+                self.ending = WaitOutcome.TIMEOUT
             elif not await self._woken(min(left, silence_s)) and left > silence_s:
                 yield []
         if self._interrupted:
@@ -210,7 +210,7 @@ class Stream:
             return False
         return True
 
-    def _end(self, ending: Ending) -> None:
+    def _end(self, ending: WaitOutcome) -> None:
         if self.ending is None:
             self.ending = ending
             self._wake.set()
@@ -221,9 +221,9 @@ def run_of(result: Result) -> tuple[int, str | None]:
     return result["attempt"], result["worker"]
 
 
-def of_result(result: Result) -> Failure:
+def of_result(result: Result) -> StreamError:
     """Say how a task that did not complete ended."""
     status = result["status_code"]
     kind = "invalid_request_error" if 400 <= status < 500 and result["body"] is not None else "server_error"
     message = result["error_message"] or f"the upstream answered with status {status}"
-    return Failure(message, kind, result["error_code"], result)
+    return StreamError(message, kind, result["error_code"], result)

@@ -4,7 +4,7 @@ A canary test holds each of them.
 
 Faust gives the consumer group, co-partitioned assignment, the state store and its recovery from the changelog. Its own
 produce path and batching helpers are not used (docs/contributing/decisions/0003): table writes go to the store through
-`Rows` once our packed changelog records are durable, and events are acknowledged one by one after that.
+`StateTable` once our packed changelog records are durable, and events are acknowledged one by one after that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from faust.types import TP
 from core.settings.models import Settings
 from schemas import topics
 from schemas.topics import level_name
-from streams.faust.consumer import QuickConsumer, ask_for_all, commit_only, mend_seek, note_heartbeats, stable_end
+from streams.faust.consumer import PromptConsumer, ask_for_all, commit_only, mend_seek, note_heartbeats, stable_end
 
 INBOX_LIMIT = 4096
 """Events read ahead of the fold; above it Faust's own bounded buffer fills and the fetcher pauses."""
@@ -31,7 +31,7 @@ ROCKSDB_OPTIONS = {"block_cache_size": 8 << 20, "write_buffer_size": 8 << 20, "m
 """Faust's defaults are a 2 GiB cache and 64 MB buffers per partition."""
 
 
-class Rows:
+class StateTable:
     """The table's store: framed Status records by partition and task id."""
 
     def __init__(self, table: Any, changelog: str) -> None:
@@ -88,7 +88,7 @@ class Rows:
         yield from sorted(row for row in self.scan(partition) if row[0] >= key)
 
 
-class NoRows(Rows):
+class EmptyTable(StateTable):
     """The batches of the online lane: there are none."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class NoRows(Rows):
         return iter(())
 
 
-class LaneApp:
+class SchedulerApp:
     """One Faust app over tasks.LEVEL and events.LEVEL with the table status.LEVEL, and offline that of batches."""
 
     def __init__(
@@ -149,11 +149,11 @@ class LaneApp:
             loop=asyncio.get_running_loop(),
         )
         transport: Any = self.app.transport
-        transport.Consumer = QuickConsumer
+        transport.Consumer = PromptConsumer
         source = self.app.topic(*self._inputs, partitions=partitions, key_type=bytes, value_type=bytes)
         self.rows = self._table(f"rows-{level_name(level)}", settings.topic(topics.status(level)), settings)
         offline = level_name(level) == "offline"
-        self.batches = self._table("batches", settings.topic(topics.BATCHES), settings) if offline else NoRows()
+        self.batches = self._table("batches", settings.topic(topics.BATCHES), settings) if offline else EmptyTable()
 
         async def scheduler(stream: Any) -> None:
             stream.enable_acks = False
@@ -181,7 +181,7 @@ class LaneApp:
         self.app.on_rebalance_complete.connect(self._receivers[0])
         self.app.on_partitions_revoked.connect(self._receivers[1])
 
-    def _table(self, name: str, changelog: str, settings: Settings) -> Rows:
+    def _table(self, name: str, changelog: str, settings: Settings) -> StateTable:
         partitions = settings.kafka.partitions
         topic = self.app.topic(
             changelog, partitions=partitions, key_type=bytes, value_type=bytes, compacting=True, deleting=False
@@ -190,7 +190,7 @@ class LaneApp:
         table = self.app.Table(
             name, partitions=partitions, key_type=bytes, value_type=bytes, changelog_topic=topic, options=options
         )
-        return Rows(table, changelog)
+        return StateTable(table, changelog)
 
     def _heard(self) -> None:
         self._heard_at = time.monotonic()

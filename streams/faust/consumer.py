@@ -20,7 +20,7 @@ from core.kafka.fetching import COMMITTED, patch_fetching
 from core.kafka.offsets import LATEST, offsets_at, retried
 
 
-class QuickConsumer(driver.Consumer):
+class PromptConsumer(driver.Consumer):
     """Faust's consumer at less cost.
 
     uvloop in its thread: asyncio's own loop there took 1.2 ms CPU more of every held call. And no tasks for a message
@@ -42,7 +42,7 @@ class QuickConsumer(driver.Consumer):
             if isinstance(ended, StopIteration):
                 return WaitResults([message], [ended.value], stopped=False)
             raise
-        return await super().wait_first(_Begun(message, awaited), rebalance)
+        return await super().wait_first(_StartedCoroutine(message, awaited), rebalance)
 
     def _to_message(self, tp: TP, record: Any) -> Any:
         """Keep what is known of a gap before the record (core/kafka/fetching.py)."""
@@ -76,7 +76,7 @@ class CommittedThread(driver.AIOKafkaConsumerThread):
         return {TP(*tp): end for tp, end in found.items()}
 
 
-class _Begun:
+class _StartedCoroutine:
     """A coroutine that has had its first step and is to go on in a task."""
 
     def __init__(self, coro: Coroutine[Any, Any, Any], awaited: Any) -> None:

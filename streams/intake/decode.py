@@ -11,10 +11,10 @@ from schemas.partitioning import queue_number
 from schemas.records import Event, Queue, Task
 from schemas.task_decoder import read_form
 from schemas.validation import Invalid, check_task
-from streams.intake.trust import Believed, judge
-from streams.state_machine.batch_rows import proposal
+from streams.intake.trust import TrustPolicy, validate_direct_task
+from streams.state_machine.batch_rows import decode_proposal
 
-BELIEVED = Believed()
+BELIEVED = TrustPolicy()
 
 
 class Submission(NamedTuple):
@@ -28,7 +28,7 @@ class Submission(NamedTuple):
     """Whether it came from a producer of its own, and not through a door of ours."""
 
 
-class Poison(NamedTuple):
+class InvalidRecord(NamedTuple):
     """A record that no row can come of."""
 
     reason: str
@@ -45,14 +45,18 @@ HEADROOM_BYTES = 16_384
 """What a work, event or result record holds beside the body: a body that fits its own record must fit theirs."""
 
 
-def read_task(message: Any, *, level: int, max_bytes: int, believed: Believed = BELIEVED) -> Submission | Poison:
+def read_task(
+    message: Any, *, level: int, max_bytes: int, believed: TrustPolicy = BELIEVED
+) -> Submission | InvalidRecord:
     """Read and check a record of tasks.LEVEL; the level of the topic counts, not the one inside."""
     value, headers = message.value, message.headers or ()
     if value is None:
-        return Poison("a task record needs a value", "value")
+        return InvalidRecord("a task record needs a value", "value")
     if len(value) > max_bytes - HEADROOM_BYTES:
         most = max_bytes - HEADROOM_BYTES
-        return Poison(f"{len(value)} bytes are too many for a record ({most} fit); larger bodies go over HTTP", "data")
+        return InvalidRecord(
+            f"{len(value)} bytes are too many for a record ({most} fit); larger bodies go over HTTP", "data"
+        )
     try:
         told = read_form(value, headers, level=level)
         task = told.task
@@ -60,19 +64,19 @@ def read_task(message: Any, *, level: int, max_bytes: int, believed: Believed = 
             raise Invalid("level", f"level {task['level']} does not belong into this topic")
         ours = told.ours and believed.stamped(value, headers)
         if not ours:
-            judge(task, headers, believed, timestamp_ms=timestamp_ms(message))
+            validate_direct_task(task, headers, believed, timestamp_ms=timestamp_ms(message))
         check_task(task)
         task_id = task_identity(message, task, level=level)
     except Invalid as error:
-        return Poison(error.message, error.field)
+        return InvalidRecord(error.message, error.field)
     created_ms = task["created_ms"] or timestamp_ms(message)
     return Submission(task_id, task, created_ms, told.traceparent, not ours)
 
 
-def in_queue(submission: Submission, queue: Queue | None) -> Submission | Poison:
+def in_queue(submission: Submission, queue: Queue | None) -> Submission | InvalidRecord:
     """Let a task have what its queue sets for tasks that name nothing of their own."""
     if queue is None:
-        return Poison(f"queue {submission.task['queue']} is not registered", "queue")
+        return InvalidRecord(f"queue {submission.task['queue']} is not registered", "queue")
     if not submission.task["retention_ms"]:
         submission.task["retention_ms"] = queue["retention_ms"] or 0
     return submission
@@ -99,18 +103,18 @@ def task_identity(message: Any, task: Task, *, level: int) -> str:
     return str(parsed)
 
 
-def read_event(message: Any, *, max_bytes: int) -> Event | Poison:
+def read_event(message: Any, *, max_bytes: int) -> Event | InvalidRecord:
     """Decode a record of events.LEVEL; an outcome too large for a result record becomes a failure."""
     if message.value is None:
-        return Poison("an event record needs a value", None)
+        return InvalidRecord("an event record needs a value", None)
     try:
         event = EVENT.decode(message.value)
         if event["kind"] == "batch_created":
-            proposal(event, partition=message.partition, max_bytes=max_bytes // 4)
+            decode_proposal(event, partition=message.partition, max_bytes=max_bytes // 4)
     except (FramingError, SchemaError) as error:
-        return Poison(str(error), None)
+        return InvalidRecord(str(error), None)
     except Invalid as error:
-        return Poison(error.message, error.field)
+        return InvalidRecord(error.message, error.field)
     outcome = event["outcome"]
     if outcome is not None:
         if len(message.value) > max_bytes - HEADROOM_BYTES:

@@ -18,7 +18,7 @@ from streams.state_machine.rows import request_digest
 
 PREFIX = idempotency.PREFIX
 CONFLICT = IdempotencyConflict.code
-TWIN_MS = 600_000
+DUPLICATE_WINDOW_MS = 600_000
 """How long a twin's own row is kept: its ingress reads it at once, a look-up by its id may come a little later."""
 MARGIN_MS = 3_600_000
 """A key's row outlives its validity by this, for a twin that is read again after a crash must still find it."""
@@ -36,12 +36,12 @@ def digest(task: Task) -> str:
     return sha256(f"{task['endpoint']}\n{content}".encode()).hexdigest()
 
 
-def holds(key: Status | None, task_id: str, *, created_ms: int, now_ms: int) -> bool:
+def is_reserved(key: Status | None, task_id: str, *, created_ms: int, now_ms: int) -> bool:
     """Tell whether a key's row speaks of another task and was valid when this one was written."""
     return key is not None and key["duplicate_of"] != task_id and min(created_ms, now_ms) < key["deadline_ms"]
 
 
-def key_row(first: Status, *, name: str, content: str, now_ms: int, window_ms: int) -> Status:
+def reservation_row(first: Status, *, name: str, content: str, now_ms: int, window_ms: int) -> Status:
     """Remember the first task of a key."""
     ends_ms = now_ms + window_ms
     return {
@@ -58,7 +58,7 @@ def key_row(first: Status, *, name: str, content: str, now_ms: int, window_ms: i
     }
 
 
-def twin_row(fresh: Status, key: Status, *, content: str, now_ms: int) -> Status:
+def duplicate_row(fresh: Status, key: Status, *, content: str, now_ms: int) -> Status:
     """Point a twin to the first task, or refuse it because it asks for something else."""
     same = content == key["digest"]
     message = f"this Idempotency-Key was used for {key['duplicate_of']} with another endpoint or body"
@@ -68,7 +68,7 @@ def twin_row(fresh: Status, key: Status, *, content: str, now_ms: int) -> Status
         "duplicate_of": key["duplicate_of"],
         "digest": content,
         "finished_ms": now_ms,
-        "expires_ms": now_ms + TWIN_MS,
+        "expires_ms": now_ms + DUPLICATE_WINDOW_MS,
         "status_code": None if same else 422,
         "error_code": None if same else CONFLICT,
         "error_message": None if same else message,

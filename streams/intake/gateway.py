@@ -20,11 +20,11 @@ from core.settings.models import Settings
 from core.tenants import Tenants
 from schemas.headers import find
 from schemas.partitioning import home_partition, stable_hash
-from streams.intake.decode import Poison, Submission, in_queue, read_task, timestamp_ms
+from streams.intake.decode import InvalidRecord, Submission, in_queue, read_task, timestamp_ms
 from streams.intake.quota import Quotas
-from streams.intake.reply_topics import Replies
-from streams.intake.trust import FORWARDED, Believed
-from streams.transaction import Fold
+from streams.intake.reply_topics import ReplyTopics
+from streams.intake.trust import FORWARDED, TrustPolicy
+from streams.transaction import Transaction
 
 KNOWN_S = 2.0
 NEW_S = 0.5
@@ -32,16 +32,16 @@ NEW_S = 0.5
 NEW_EVERY_S = 5.0
 """So often at most the lane waits for one: names that nobody registers must not slow it down."""
 POLL_S = 0.02
-MAX_AROUND = 4_096
+MAX_ENVELOPE_BYTES = 4_096
 """Key and headers of a record that is written anew: the broker took it packed, perhaps with many times its bytes."""
 
 
-def believed_of(settings: Settings, tenants: Tenants | None = None) -> Believed:
+def trust_policy_from(settings: Settings, tenants: Tenants | None = None) -> TrustPolicy:
     """Return what the settings allow direct producers."""
     direct = settings.direct
     tenants = tenants or Tenants(settings)
     open_to_all = direct.allowed_tenants is None and is_loopback(settings.ingress.host)
-    return Believed(
+    return TrustPolicy(
         owner=direct.default_tenant or None,
         owners=None if open_to_all else frozenset(direct.allowed_tenants or ()),
         tenants=tenants.known,
@@ -53,7 +53,7 @@ def believed_of(settings: Settings, tenants: Tenants | None = None) -> Believed:
     )
 
 
-class Door:
+class TaskIntake:
     """The way from a record of tasks.LEVEL to a task of the fold."""
 
     def __init__(self, settings: Settings, level: int, *, producer: Producer, queues: QueueDirectory) -> None:
@@ -62,13 +62,13 @@ class Door:
         self._producer = producer
         self._queues = queues
         tenants = Tenants(settings)
-        self._believed = believed_of(settings, tenants)
+        self._believed = trust_policy_from(settings, tenants)
         self._quotas = Quotas(tenants.tasks_per_minute) if tenants.limited else None
         self._refused: dict[str, str] = {}
         self._waited_at = -math.inf
-        self.replies = Replies(settings, name="replies")
+        self.replies = ReplyTopics(settings, name="replies")
 
-    def read(self, message: Any) -> Submission | Poison:
+    def read(self, message: Any) -> Submission | InvalidRecord:
         """Read and judge a record."""
         most = self._settings.kafka.max_message_bytes
         return read_task(message, level=self._level, max_bytes=most, believed=self._believed)
@@ -86,13 +86,15 @@ class Door:
         except Unavailable as error:
             raise DeliveryFailed(f"what a batch of tasks needs could not be made: {error}") from error
 
-    def admit(self, one: Submission, message: Any, fold: Fold, *, now_ms: int) -> Submission | Poison | None:
+    def admit(
+        self, one: Submission, message: Any, fold: Transaction, *, now_ms: int
+    ) -> Submission | InvalidRecord | None:
         """Say whether a task is folded here; None: it was written anew, where the twins of its key live."""
         queue = self._queues.get(one.task["queue"])
         admitted = in_queue(one, queue)
         if queue is None:
             reason = self._refused.get(one.task["queue"])
-            return Poison(reason, "queue") if reason else admitted
+            return InvalidRecord(reason, "queue") if reason else admitted
         if not one.direct:
             return admitted
         if (refusal := self._refusal(one, message, fold)) is not None:
@@ -106,15 +108,15 @@ class Door:
         fold.notes["forwarded"] += 1
         return None
 
-    def _refusal(self, one: Submission, message: Any, fold: Fold) -> Poison | None:
+    def _refusal(self, one: Submission, message: Any, fold: Transaction) -> InvalidRecord | None:
         reply = one.task["reply_topic"]
         if reply is not None and not self.replies.partitions(reply):
-            return Poison(f"there is no topic {reply[:80]}", "reply_topic")
+            return InvalidRecord(f"there is no topic {reply[:80]}", "reply_topic")
         if fold.taken(message.partition, one.task_id, message.offset):
-            return Poison(f"the id {one.task_id} is taken by another task", "id")
+            return InvalidRecord(f"the id {one.task_id} is taken by another task", "id")
         return None
 
-    def _one_too_many(self, one: Submission, message: Any, fold: Fold, *, now_ms: int) -> Poison | None:
+    def _one_too_many(self, one: Submission, message: Any, fold: Transaction, *, now_ms: int) -> InvalidRecord | None:
         """Count a task of a direct producer; one that has its row already is read again after a crash, and is not."""
         if self._quotas is None or fold.knows(message.partition, one.task_id):
             return None
@@ -122,9 +124,9 @@ class Door:
         if reason is None:
             return None
         fold.notes["over_quota"] += 1
-        return Poison(reason, "owner" if find(message.headers or (), "x-owner") is None else "x-owner")
+        return InvalidRecord(reason, "owner" if find(message.headers or (), "x-owner") is None else "x-owner")
 
-    async def reply(self, fold: Fold) -> None:
+    async def reply(self, fold: Transaction) -> None:
         """Write the results of a batch to the topics that their tasks name; raises DeliveryFailed."""
         asked: dict[str, list[Record]] = defaultdict(list)
         for home, pending in fold.results.items():
@@ -138,7 +140,12 @@ class Door:
         """Return where the twins of a task live: its producer's partitioner does not know that."""
         key, headers = one.task["idempotency_key"], message.headers or ()
         around = len(message.key or b"") + sum(len(name) + len(value or b"") for name, value in headers)
-        if key is None or one.task["id"] is not None or find(headers, FORWARDED) is not None or around > MAX_AROUND:
+        if (
+            key is None
+            or one.task["id"] is not None
+            or find(headers, FORWARDED) is not None
+            or around > MAX_ENVELOPE_BYTES
+        ):
             return int(message.partition)
         spread = stable_hash(f"{one.task['owner']}\n{key}")
         return home_partition(one.task["queue"], spread, width=width, partitions=self._settings.kafka.partitions)

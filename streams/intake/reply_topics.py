@@ -27,7 +27,7 @@ KNOWN_TOPICS = 1_000
 POLL_S = 0.05
 
 
-class Replies:
+class ReplyTopics:
     """Write results to the topics that their tasks name."""
 
     def __init__(self, settings: Settings, *, name: str, clock: Callable[[], float] = time.monotonic) -> None:

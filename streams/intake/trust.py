@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from core.settings.direct import ANY, TENANT
-from schemas.callback_url import OPEN, Policy
+from schemas.callback_url import OPEN, CallbackPolicy
 from schemas.ids import IdError, parse
 from schemas.records import Task
-from schemas.task_body import fitted
+from schemas.task_body import normalise_body
 from schemas.topics import WORK, declared
 from schemas.validation import KEY, MAX_TEXT, Invalid, check_callback, check_endpoint, check_queue
 
@@ -24,19 +24,19 @@ DAY_MS = 86_400_000
 FIRST_MS, LAST_MS = 946_684_800_000, 4_102_444_800_000
 """The years 2000 to 2099: what the two digits of an id can say."""
 FORWARDED = "x-forwarded"
-NOBODY: Callable[[], Collection[str]] = frozenset
+NO_TENANTS: Callable[[], Collection[str]] = frozenset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Believed:
+class TrustPolicy:
     """What the settings allow; the default believes every owner and no reply topic, for tests."""
 
     owner: str | None = None
     """Of records that name none; None: the only tenant that there is, or nobody."""
     owners: Collection[str] | None = (ANY,)
     """Whom a record may name; None: `tenants`."""
-    tenants: Callable[[], Collection[str]] = NOBODY
-    callbacks: Policy = OPEN
+    tenants: Callable[[], Collection[str]] = NO_TENANTS
+    callbacks: CallbackPolicy = OPEN
     reply_topics: Sequence[str] = ()
     prefix: str = ""
     now_ms: Callable[[], int] | None = None
@@ -44,7 +44,7 @@ class Believed:
     """Tells whether a record in our own form is ours."""
 
 
-def judge(task: Task, headers: Headers, believed: Believed, *, timestamp_ms: int) -> None:
+def validate_direct_task(task: Task, headers: Headers, believed: TrustPolicy, *, timestamp_ms: int) -> None:
     """Hold a direct record to the rules and fill in what it leaves out; raises Invalid naming the field."""
     check_queue(task["queue"])
     check_endpoint(task["endpoint"])
@@ -61,13 +61,13 @@ def judge(task: Task, headers: Headers, believed: Believed, *, timestamp_ms: int
         check_reply(task["reply_topic"], believed)
     if not task["data"]:
         raise Invalid("data", "data is required")
-    body, model = fitted(task["data"], mode=task["mode"], content_type=task["content_type"])
+    body, model = normalise_body(task["data"], mode=task["mode"], content_type=task["content_type"])
     task["data"], task["model"] = body, task["model"] or model
 
 
-def owner_of(task: Task, headers: Headers, believed: Believed) -> str | None:
+def owner_of(task: Task, headers: Headers, believed: TrustPolicy) -> str | None:
     """Return whose task it is; raises Invalid when its writer may not act for whom it names."""
-    given = _told(headers, "x-owner")
+    given = _claimed(headers, "x-owner")
     named = None if not given else given.decode("utf-8", "replace")
     if named is not None and task["owner"] not in (None, named):
         raise Invalid("x-owner", f"x-owner {named[:64]} and the member owner do not agree")
@@ -84,7 +84,7 @@ def owner_of(task: Task, headers: Headers, believed: Believed) -> str | None:
     return wanted
 
 
-def check_reply(topic: str, believed: Believed) -> None:
+def check_reply(topic: str, believed: TrustPolicy) -> None:
     """Refuse a topic that the settings do not allow, and every one of Headrace's own."""
     if not any(fnmatchcase(topic, pattern) for pattern in believed.reply_topics):
         raise Invalid("reply_topic", f"reply_topic {topic[:80]} is not allowed here (direct.reply_topics)")
@@ -116,7 +116,7 @@ def _check_reserved(task: Task) -> None:
             raise Invalid("id", "ids of mode K are derived from where a record lies; leave the id out")
 
 
-def _check_clocks(task: Task, believed: Believed, *, timestamp_ms: int) -> None:
+def _check_clocks(task: Task, believed: TrustPolicy, *, timestamp_ms: int) -> None:
     """Refuse times that no clock shows; what is merely old ends by its own deadline."""
     latest_ms = believed.now_ms() + DAY_MS if believed.now_ms is not None else LAST_MS
     if not FIRST_MS <= timestamp_ms < min(latest_ms, LAST_MS):
@@ -125,7 +125,7 @@ def _check_clocks(task: Task, believed: Believed, *, timestamp_ms: int) -> None:
         raise Invalid("created_ms", "created_ms must be epoch milliseconds, at most a day ahead, or 0")
 
 
-def _told(headers: Headers, name: str) -> bytes | None:
+def _claimed(headers: Headers, name: str) -> bytes | None:
     """Return what a header says; raises Invalid when it says more than one thing, for nobody knows what was meant."""
     values = {value for key, value in headers if key == name}
     if len(values) > 1:
@@ -135,7 +135,7 @@ def _told(headers: Headers, name: str) -> bytes | None:
 
 def _take_key(task: Task, headers: Headers) -> None:
     """Take the key from the header `idempotency-key`, with which the task itself must agree when it names one."""
-    key = _told(headers, "idempotency-key")
+    key = _claimed(headers, "idempotency-key")
     if key is not None:
         named = key.decode("latin-1")
         if task["idempotency_key"] not in (None, named):

@@ -22,7 +22,7 @@ Attempt = tuple[int, str, int]
 """Partition, task id, attempt."""
 
 
-class Waiting(NamedTuple):
+class PendingAck(NamedTuple):
     """An event that is read and has to wait; Faust has its acknowledgement already."""
 
     message: Any
@@ -31,19 +31,19 @@ class Waiting(NamedTuple):
         """Acknowledge nothing more."""
 
 
-class Held(NamedTuple):
+class PendingEvent(NamedTuple):
     """An event that waits for its task, as it was read and decoded."""
 
     source: Any
     event: Event
 
 
-class Replay:
+class RecoveryBuffer:
     """What is still to be read again after an assignment."""
 
     def __init__(self) -> None:
         self._ends: dict[int, int] = {}
-        self._held: dict[int, dict[str, list[Held]]] = {}
+        self._held: dict[int, dict[str, list[PendingEvent]]] = {}
         self._spoken: frozenset[Attempt] = frozenset()
 
     def begin(self, ends: Mapping[int, int], spoken: Iterable[Attempt]) -> None:
@@ -61,11 +61,11 @@ class Replay:
         """Tell whether an event about a task without a row has to wait for it."""
         return partition in self._ends and event["kind"] in WORKER_KINDS | STOP_KINDS
 
-    def hold(self, partition: int, held: Held) -> None:
+    def hold(self, partition: int, held: PendingEvent) -> None:
         """Keep an event until its task is folded."""
         self._held.setdefault(partition, {}).setdefault(held.event["id"], []).append(held)
 
-    def of_task(self, partition: int, task_id: str) -> list[Held]:
+    def of_task(self, partition: int, task_id: str) -> list[PendingEvent]:
         """Take the events that waited for a task, in their order."""
         return self._held.get(partition, {}).pop(task_id, [])
 
@@ -73,7 +73,7 @@ class Replay:
         """Tell whether a worker has this attempt, or had it."""
         return (partition, task_id, attempt) in self._spoken
 
-    def folded(self, partition: int, following: int) -> list[Held]:
+    def folded(self, partition: int, following: int) -> list[PendingEvent]:
         """Note that the tasks of a partition are folded up to an offset; returns what waited in vain once all are."""
         end = self._ends.get(partition)
         if end is None or following < end:

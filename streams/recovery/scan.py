@@ -23,10 +23,10 @@ from schemas.codec import BATCH, STATUS, SchemaError, state_of
 from schemas.framing import FramingError
 from schemas.headers import find
 from schemas.records import Result, Status
-from streams.faust.app import Rows
+from streams.faust.app import StateTable
 from streams.recovery.buffer import SPOKEN_KINDS, Attempt
-from streams.state_index import Index
-from streams.transaction import Home, result_of
+from streams.state_index import StateIndex
+from streams.transaction import StateKey, result_of
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ SLICE = 2_000
 """Rows walked before the loop gets a turn: about 10 ms."""
 
 
-async def sweep(rows: Rows, index: Index, partitions: Iterable[int], *, now_ms: int, rebuild: bool) -> int:
+async def sweep(rows: StateTable, index: StateIndex, partitions: Iterable[int], *, now_ms: int, rebuild: bool) -> int:
     """Walk all rows and schedule what is due within the horizon; with `rebuild` note the holders too."""
 
     def decode(value: bytes) -> Status | None:
@@ -59,7 +59,9 @@ async def sweep(rows: Rows, index: Index, partitions: Iterable[int], *, now_ms: 
     return await _walk(rows, partitions, decode, note, slice_rows=SLICE, log_unreadable=rebuild)
 
 
-async def sweep_batches(batches: Rows, index: Index, partitions: Iterable[int], *, now_ms: int, rebuild: bool) -> int:
+async def sweep_batches(
+    batches: StateTable, index: StateIndex, partitions: Iterable[int], *, now_ms: int, rebuild: bool
+) -> int:
     """Walk all batches and schedule what is due within the horizon; with `rebuild` note what their ids are made of."""
 
     def note(partition: int, batch: Batch) -> None:
@@ -72,7 +74,7 @@ async def sweep_batches(batches: Rows, index: Index, partitions: Iterable[int], 
 
 
 async def _walk(
-    rows: Rows,
+    rows: StateTable,
     partitions: Iterable[int],
     decode: Callable[[bytes], Row | None],
     note: Callable[[int, Row], None],
@@ -123,10 +125,10 @@ async def starts_of(
 
 async def orphaned_results(
     settings: Settings, level: int, starts: Mapping[TopicPartition, int], *, lookup: LogReader
-) -> dict[Home, tuple[int, Result]]:
+) -> dict[StateKey, tuple[int, Result]]:
     """Return every result since the first uncommitted input of each partition: home → offset and result."""
     results = settings.topic(topics.results(level))
-    known: dict[Home, tuple[int, Result]] = {}
+    known: dict[StateKey, tuple[int, Result]] = {}
     for partition in sorted({tp.partition for tp in starts}):
         since = await _first_uncommitted_ms(lookup, {tp: at for tp, at in starts.items() if tp.partition == partition})
         if since is None:
@@ -139,8 +141,8 @@ async def orphaned_results(
     return known
 
 
-async def spoken_attempts(
-    settings: Settings, level: int, starts: Mapping[TopicPartition, int], rows: Rows, *, lookup: LogReader
+async def attempts_seen_before_crash(
+    settings: Settings, level: int, starts: Mapping[TopicPartition, int], rows: StateTable, *, lookup: LogReader
 ) -> tuple[dict[int, int], set[Attempt]]:
     """Return what a crash may have left half done.
 

@@ -25,7 +25,7 @@ from schemas.usage import UsageRecord
 
 log = logging.getLogger(__name__)
 
-Home = tuple[int, str]
+StateKey = tuple[int, str]
 NOTHING: Usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
@@ -70,7 +70,7 @@ def usage_record(result: Result) -> Record:
 
 
 async def missing(
-    settings: Settings, results: Mapping[Home, tuple[int, Result]], *, lookup: LogReader
+    settings: Settings, results: Mapping[StateKey, tuple[int, Result]], *, lookup: LogReader
 ) -> dict[tuple[str, int], list[Record]]:
     """Return the usage records that lack among results; raises Unavailable.
 
@@ -92,7 +92,7 @@ async def missing(
 
 
 async def complete(
-    settings: Settings, results: Mapping[Home, tuple[int, Result]], *, lookup: LogReader, producer: Producer
+    settings: Settings, results: Mapping[StateKey, tuple[int, Result]], *, lookup: LogReader, producer: Producer
 ) -> int:
     """Write the usage records that lack among results; returns how many. Raises Unavailable."""
     lacking = await missing(settings, results, lookup=lookup)

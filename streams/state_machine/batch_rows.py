@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from schemas.batches import Batch, not_begun
+from schemas.batches import Batch, initial_progress
 from schemas.codec import BATCH, SchemaError
 from schemas.common import BatchError
 from schemas.framing import FramingError
@@ -20,7 +20,7 @@ MAX_ERRORS = 100
 MAX_ERROR_TEXT = 1_000
 
 
-def proposal(event: Event, *, partition: int, max_bytes: int = MAX_PROPOSAL_BYTES) -> Batch:
+def decode_proposal(event: Event, *, partition: int, max_bytes: int = MAX_PROPOSAL_BYTES) -> Batch:
     """Read what batch_created proposes; raises Invalid."""
     said = event["change"]["batch"] if event["change"] is not None else None
     if said is None:
@@ -52,7 +52,7 @@ def _check(batch: Batch) -> None:
         check_callback(batch["callback_url"])
 
 
-def first_row(proposed: Batch, *, offset: int, taken: Callable[[int], bool]) -> Batch:
+def initial_batch(proposed: Batch, *, offset: int, taken: Callable[[int], bool]) -> Batch:
     """Build the first row; `taken` tells which seconds other batches of this home and queue number have."""
     stamp_s = proposed["created_ms"] // 1000
     while taken(stamp_s):
@@ -61,7 +61,7 @@ def first_row(proposed: Batch, *, offset: int, taken: Callable[[int], bool]) -> 
         **proposed,
         "state": "validating",
         "stamp_s": stamp_s,
-        **not_begun(),
+        **initial_progress(),
         "source_offset": offset,
     }
 

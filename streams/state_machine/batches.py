@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 from schemas import bitmap
 from schemas.batches import BATCH_ENDED, Batch, BatchState
 from schemas.common import BatchChange, BatchPart, Usage
-from schemas.ids import line_id, parse_batch
+from schemas.ids import batch_line_id, parse_batch
 from schemas.records import Event, State, Task
 from streams.state_machine.batch_rows import MAX_PARTS, due_ms, errors_of
 
@@ -27,7 +27,7 @@ MESSAGES = {
 }
 
 
-class Step(NamedTuple):
+class BatchTransition(NamedTuple):
     """What follows; `batch` None means that the row is removed, `note` names what was dropped.
 
     `withdraw` is the error code with which every fed line ends that has not ended yet, slice by slice: the same event
@@ -39,12 +39,12 @@ class Step(NamedTuple):
     withdraw: str | None = None
 
 
-def dropped(batch: Batch | None, note: str) -> Step:
+def dropped(batch: Batch | None, note: str) -> BatchTransition:
     """Leave everything as it is."""
-    return Step(batch, note)
+    return BatchTransition(batch, note)
 
 
-def apply(batch: Batch | None, event: Event, *, now_ms: int, retention_ms: int) -> Step:
+def apply(batch: Batch | None, event: Event, *, now_ms: int, retention_ms: int) -> BatchTransition:
     """Apply an event about a batch that was created before."""
     if batch is None:
         return dropped(None, "unknown_batch")
@@ -56,7 +56,7 @@ def apply(batch: Batch | None, event: Event, *, now_ms: int, retention_ms: int) 
     return handler(batch, event, now_ms)
 
 
-def line_read(batch: Batch | None, task: Task, *, task_id: str, unknown: bool, has_result: bool) -> Step:
+def line_read(batch: Batch | None, task: Task, *, task_id: str, unknown: bool, has_result: bool) -> BatchTransition:
     """Judge a line's task: the next one of a batch in progress moves `fed`, one before it is left to the task machine.
 
     Args:
@@ -70,12 +70,12 @@ def line_read(batch: Batch | None, task: Task, *, task_id: str, unknown: bool, h
         return dropped(batch, "foreign_line")
     if line < batch["fed"]:
         over = unknown and not has_result and bitmap.has(batch["ended"], line)
-        return dropped(batch, "line_over") if over else Step(batch)
+        return dropped(batch, "line_over") if over else BatchTransition(batch)
     if batch["state"] != "in_progress":
         return dropped(batch, "late_line")
     if line > batch["fed"] or line >= batch["total"]:
         return dropped(batch, "line_ahead")
-    return Step({**batch, "fed": line + 1})
+    return BatchTransition({**batch, "fed": line + 1})
 
 
 def line_ended(
@@ -110,7 +110,7 @@ def result_written(batch: Batch, offset: int, *, first: int | None) -> Batch:
 def line_task_id(batch: Batch, line: int) -> str:
     """Return the id of a line's task."""
     home = parse_batch(batch["id"])
-    return str(line_id(home, line, queue_number=batch["queue_number"], stamp_s=batch["stamp_s"]))
+    return str(batch_line_id(home, line, queue_number=batch["queue_number"], stamp_s=batch["stamp_s"]))
 
 
 def unended(batch: Batch) -> list[int]:
@@ -123,49 +123,51 @@ def is_stopping(batch: Batch) -> bool:
     return batch["ending"] in ("cancelled", "expired") and bitmap.count(batch["ended"]) < batch["fed"]
 
 
-def _validated(batch: Batch, event: Event, now_ms: int) -> Step:
+def _validated(batch: Batch, event: Event, now_ms: int) -> BatchTransition:
     total = event["change"]["total"] if event["change"] is not None else 0
     if batch["state"] == "validating":
         if total < 1:
             return dropped(batch, "misfit_validated")
-        return Step({**batch, "state": "in_progress", "in_progress_ms": now_ms, "total": total})
+        return BatchTransition({**batch, "state": "in_progress", "in_progress_ms": now_ms, "total": total})
     # Cancelled or expired before its file was counted: its lines are still to be told of in the error file.
     if batch["state"] in ("cancelling", "finalizing") and batch["total"] == 0 and total > 0:
-        return Step({**batch, "total": total})
+        return BatchTransition({**batch, "total": total})
     return dropped(batch, "late_batch_validated")
 
 
-def _invalid(batch: Batch, event: Event, now_ms: int) -> Step:
+def _invalid(batch: Batch, event: Event, now_ms: int) -> BatchTransition:
     if batch["state"] != "validating":
         return dropped(batch, "late_batch_invalid")
-    return Step({**batch, "state": "failed", "failed_ms": now_ms, "errors": errors_of(event)})
+    return BatchTransition({**batch, "state": "failed", "failed_ms": now_ms, "errors": errors_of(event)})
 
 
-def _cancel(batch: Batch, event: Event, now_ms: int) -> Step:
+def _cancel(batch: Batch, event: Event, now_ms: int) -> BatchTransition:
     if event["owner"] is not None and event["owner"] != batch["owner"]:
         return dropped(batch, "foreign_batch_cancel")
     if batch["state"] == "cancelling" and is_stopping(batch):
-        return Step(batch, withdraw=CANCELLED)
+        return BatchTransition(batch, withdraw=CANCELLED)
     if batch["state"] not in OPEN:
         return dropped(batch, "late_batch_cancel")
     stopped: Batch = {**batch, "state": "cancelling", "cancelling_ms": now_ms, "ending": "cancelled"}
-    return Step(stopped, withdraw=CANCELLED)
+    return BatchTransition(stopped, withdraw=CANCELLED)
 
 
-def _due(batch: Batch, *, now_ms: int, retention_ms: int) -> Step:
+def _due(batch: Batch, *, now_ms: int, retention_ms: int) -> BatchTransition:
     if batch["ending"] == "expired" and is_stopping(batch):
-        return Step(batch, withdraw=EXPIRED)
+        return BatchTransition(batch, withdraw=EXPIRED)
     at_ms = due_ms(batch, retention_ms=retention_ms)
     if at_ms is None:
         return dropped(batch, "late_batch_due")
     if now_ms < at_ms:
         return dropped(batch, "early_batch_due")
     if batch["state"] in BATCH_ENDED:
-        return Step(None)
-    return Step({**batch, "state": "finalizing", "finalizing_ms": now_ms, "ending": "expired"}, withdraw=EXPIRED)
+        return BatchTransition(None)
+    return BatchTransition(
+        {**batch, "state": "finalizing", "finalizing_ms": now_ms, "ending": "expired"}, withdraw=EXPIRED
+    )
 
 
-def _part(batch: Batch, event: Event, now_ms: int) -> Step:
+def _part(batch: Batch, event: Event, now_ms: int) -> BatchTransition:
     """Take in a piece of the files: it must begin where the last one ended and hold no line a second time.
 
     So of two writers, one of which was frozen and believes that the batch is still its own, only one is heard.
@@ -184,12 +186,12 @@ def _part(batch: Batch, event: Event, now_ms: int) -> Step:
     if part is not None and lines:
         row["parts"] = [*batch["parts"], part]
     if not said["last"]:
-        return Step(row)
+        return BatchTransition(row)
     ending = cast("BatchState | None", row["ending"])
     missing = bitmap.count(row["ended"]) < row["fed"] or bitmap.count(row["written"]) < row["total"]
     if row["state"] == "in_progress" or ending is None or missing:
         return dropped(batch, "early_last_part")
-    return Step(cast("Batch", {**row, "state": ending, f"{ending}_ms": now_ms}))
+    return BatchTransition(cast("Batch", {**row, "state": ending, f"{ending}_ms": now_ms}))
 
 
 def _fits(batch: Batch, said: BatchChange) -> bool:
@@ -227,7 +229,7 @@ def _sum(one: Usage, other: Usage | None) -> Usage:
     }
 
 
-HANDLERS: Mapping[str, Callable[[Batch, Event, int], Step]] = {
+HANDLERS: Mapping[str, Callable[[Batch, Event, int], BatchTransition]] = {
     "batch_validated": _validated,
     "batch_invalid": _invalid,
     "batch_part": _part,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemas.records import PULL_WORKER, Event, Status
-from streams.state_machine.rows import Rules
+from streams.state_machine.rows import TaskRules
 
 
 def lease_of(row: Status, event: Event, *, now_ms: int) -> Status:
@@ -13,7 +13,7 @@ def lease_of(row: Status, event: Event, *, now_ms: int) -> Status:
     return {**row, "lease_until_ms": now_ms + event["lease_ms"], "lease_retries": event["lease_retries"]}
 
 
-def in_other_hands(row: Status, event: Event) -> bool:
+def leased_to_other(row: Status, event: Event) -> bool:
     """Tell whether a worker speaks of a task that it does not hold, where holding is by lease.
 
     What a dispatcher brings counts even before its claim; beside a lease, or without one that it should have, nothing
@@ -23,7 +23,7 @@ def in_other_hands(row: Status, event: Event) -> bool:
     return leased and row["worker"] != event["worker"]
 
 
-def may_go_again(row: Status, rules: Rules) -> bool:
+def has_retries_left(row: Status, rules: TaskRules) -> bool:
     """Tell whether a task whose lease has just ended, counted already, is handed out once more."""
     retries = row["lease_retries"]
     if retries is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from core.settings.models import ModelSettings, Settings
-from schemas.records import ORDINARY, Event, Result, Status, Task
+from schemas.records import NO_ORIGIN, Event, Result, Status, Task
 
 DEFAULT_TIMEOUT_MS = {"blocking": 300_000, "streaming": 300_000, "callback": 86_400_000, "batch": 14 * 86_400_000}
 NO_OFFSET = -1
@@ -16,7 +16,7 @@ EARLY_CANCEL_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class TaskRules:
     """The limits that the machine applies, times in ms, and the price table."""
 
     max_attempts: int = 5
@@ -30,10 +30,10 @@ class Rules:
     prices: Mapping[str, ModelSettings] = field(default_factory=dict)
 
 
-def rules_of(settings: Settings) -> Rules:
+def rules_of(settings: Settings) -> TaskRules:
     """Return the machine's limits."""
     streams = settings.streams
-    return Rules(
+    return TaskRules(
         max_attempts=streams.max_attempts,
         max_lost_workers=streams.max_lost_workers,
         retry_base_ms=int(streams.retry_base_s * 1000),
@@ -46,7 +46,7 @@ def rules_of(settings: Settings) -> Rules:
     )
 
 
-def fresh(task: Task, *, task_id: str, offset: int, created_ms: int, rules: Rules) -> Status:
+def new_status(task: Task, *, task_id: str, offset: int, created_ms: int, rules: TaskRules) -> Status:
     """Build the first row of a task."""
     timeout_ms = task["timeout_ms"] or DEFAULT_TIMEOUT_MS[task["mode"]]
     start_ms = task["start_timeout_ms"] or rules.start_timeout_ms
@@ -99,7 +99,7 @@ def fresh(task: Task, *, task_id: str, offset: int, created_ms: int, rules: Rule
     }
 
 
-def settled(row: Status, result: Result, *, offset: int) -> Status:
+def finished_status(row: Status, result: Result, *, offset: int) -> Status:
     """Make up for the row of a task of which a crash has left the result alone."""
     completed = result["state"] == "completed"
     return {
@@ -134,7 +134,7 @@ def next_deadline_ms(row: Status) -> int:
     return row["deadline_ms"]
 
 
-def cancelled_early(row: Status) -> bool:
+def is_early_cancel(row: Status) -> bool:
     """Tell whether a row only remembers a cancel that was read before its task."""
     return row["source_offset"] == NO_OFFSET
 
@@ -145,9 +145,9 @@ def cancel_early(event: Event, *, now_ms: int) -> Status:
         "queue": "", "level": 0, "endpoint": "", "data": None, "id": event["id"], "mode": "callback", "data_ref": None,
         "model": None, "owner": event["owner"], "callback_url": None, "trace_id": None, "idempotency_key": None,
         "created_ms": now_ms, "timeout_ms": EARLY_CANCEL_MS, "start_timeout_ms": 0, "run_timeout_ms": 0,
-        "retention_ms": 0, "content_type": "application/json", "user": None, "callback_events": [], **ORDINARY,
+        "retention_ms": 0, "content_type": "application/json", "user": None, "callback_events": [], **NO_ORIGIN,
     }  # fmt: skip
-    row = fresh(waiting, task_id=event["id"], offset=NO_OFFSET, created_ms=now_ms, rules=Rules())
+    row = new_status(waiting, task_id=event["id"], offset=NO_OFFSET, created_ms=now_ms, rules=TaskRules())
     return {
         **row,
         "state": "expired",

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from schemas.common import Blob
 from schemas.partitioning import stable_hash
 from schemas.records import TERMINAL, Event, Outcome, Status, Task
-from streams.state_machine.leases import in_other_hands, lease_of, may_go_again
-from streams.state_machine.rows import Rules, cancel_early, cancelled_early, fresh, next_deadline_ms
+from streams.state_machine.leases import has_retries_left, lease_of, leased_to_other
+from streams.state_machine.rows import TaskRules, cancel_early, is_early_cancel, new_status, next_deadline_ms
 
 START_TIMEOUT = "start_timeout"
 MAX_PROGRESS = 99
@@ -22,35 +22,35 @@ TOMBSTONE_MS = 7 * 86_400_000
 """How long an expired task is still known before its row is removed."""
 
 
-class Work(NamedTuple):
+class WorkEffect(NamedTuple):
     """Hand the current attempt to the inference consumers."""
 
     data: bytes | None
     data_ref: Blob | None
 
 
-class Result(NamedTuple):
+class ResultEffect(NamedTuple):
     """Publish the outcome; None where no upstream answered."""
 
     outcome: Outcome | None
 
 
-class Stop(NamedTuple):
+class CancelEffect(NamedTuple):
     """Tell every dispatcher to end the call."""
 
     reason: str
 
 
-class Dead(NamedTuple):
+class DeadLetterEffect(NamedTuple):
     """Write a dead letter for the task's record."""
 
     reason: str
 
 
-Effect = Work | Result | Stop | Dead
+Effect = WorkEffect | ResultEffect | CancelEffect | DeadLetterEffect
 
 
-class Step(NamedTuple):
+class Transition(NamedTuple):
     """What follows from one event; `row` None means that the row is removed, `note` names a dropped event."""
 
     row: Status | None
@@ -58,32 +58,36 @@ class Step(NamedTuple):
     note: str | None = None
 
 
-def dropped(row: Status | None, note: str) -> Step:
+def dropped(row: Status | None, note: str) -> Transition:
     """Leave everything as it is."""
-    return Step(row, (), note)
+    return Transition(row, (), note)
 
 
 def submitted(
-    row: Status | None, task: Task, *, task_id: str, offset: int, created_ms: int, now_ms: int, rules: Rules
-) -> Step:
+    row: Status | None, task: Task, *, task_id: str, offset: int, created_ms: int, now_ms: int, rules: TaskRules
+) -> Transition:
     """Accept a new task. A known id changes nothing: its outputs were durable before its row was."""
     before = row
-    if row is not None and not cancelled_early(row):
+    if row is not None and not is_early_cancel(row):
         return dropped(row, "reread" if row["source_offset"] == offset else "duplicate_id")
-    row = fresh(task, task_id=task_id, offset=offset, created_ms=created_ms, rules=rules)
+    row = new_status(task, task_id=task_id, offset=offset, created_ms=created_ms, rules=rules)
     if (late := _late(row, now_ms=now_ms)) is not None:
         return late
     if before is not None and before["owner"] in (None, row["owner"]):
         reason = before["error_message"] or ""
         return _ended(row, "cancelled", "cancelled", reason, 499, now_ms=now_ms)
     data = task["data"]
-    return Step(row, (Work(data.encode() if isinstance(data, str) else data, task["data_ref"]),))
+    return Transition(row, (WorkEffect(data.encode() if isinstance(data, str) else data, task["data_ref"]),))
 
 
-def apply(row: Status | None, event: Event, *, now_ms: int, rules: Rules) -> Step:
+def apply(row: Status | None, event: Event, *, now_ms: int, rules: TaskRules) -> Transition:
     """Apply an event about one task."""
     if row is None:
-        return Step(cancel_early(event, now_ms=now_ms)) if event["kind"] == "cancel" else dropped(None, "unknown_task")
+        return (
+            Transition(cancel_early(event, now_ms=now_ms))
+            if event["kind"] == "cancel"
+            else dropped(None, "unknown_task")
+        )
     if event["kind"] == "expire":
         return _expire(row, now_ms=now_ms)
     if row["state"] in TERMINAL:
@@ -94,7 +98,7 @@ def apply(row: Status | None, event: Event, *, now_ms: int, rules: Rules) -> Ste
     return handler(row, event, now_ms, rules)
 
 
-def worker_gone(row: Status, *, worker: str, lost: bool, now_ms: int, rules: Rules) -> Step:
+def worker_lost(row: Status, *, worker: str, lost: bool, now_ms: int, rules: TaskRules) -> Transition:
     """Give back a task whose worker is silent or has said goodbye: the next attempt, unless it was lost too often."""
     if row["state"] != "processing" or row["worker"] != worker:
         return dropped(row, "not_held")
@@ -106,18 +110,18 @@ def worker_gone(row: Status, *, worker: str, lost: bool, now_ms: int, rules: Rul
     if lost and count >= rules.max_lost_workers:
         message = f"{count} workers were lost while they held this task"
         step = _failed(row, "worker_lost", message, 502, now_ms=now_ms)
-        return step._replace(effects=(*step.effects, Dead("worker_lost")))
-    return Step(_requeued(row, not_before_ms=now_ms))
+        return step._replace(effects=(*step.effects, DeadLetterEffect("worker_lost")))
+    return Transition(_requeued(row, not_before_ms=now_ms))
 
 
-def withdrawn(row: Status, *, code: str, message: str, now_ms: int) -> Step:
+def withdrawn(row: Status, *, code: str, message: str, now_ms: int) -> Transition:
     """Cancel a line whose batch was cancelled or has expired."""
     if row["state"] in TERMINAL:
         return dropped(row, "late_withdrawal")
     return _ended(row, "cancelled", code, message, 499, now_ms=now_ms)
 
 
-def backoff_ms(task_id: str, attempt: int, rules: Rules) -> int:
+def backoff_ms(task_id: str, attempt: int, rules: TaskRules) -> int:
     """Return the wait before the attempt after `attempt`: doubling, with a jitter of ±25 % that only the id decides."""
     wait = min(rules.retry_base_ms * 2 ** (attempt - 1), rules.retry_max_ms)
     return int(wait * (0.75 + stable_hash(f"{task_id}/{attempt}") % 1000 / 2000))
@@ -139,13 +143,13 @@ def _requeued(row: Status, *, not_before_ms: int) -> Status:
     }
 
 
-def _claimed(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:  # noqa: ARG001 - one shape for all
+def _claimed(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:  # noqa: ARG001 - one shape for all
     if event["attempt"] != row["attempt"] or row["not_before_ms"] is not None:
         return dropped(row, "late_claimed")
     if row["state"] == "processing" and row["worker"] != event["worker"]:
         return dropped(row, "second_claim")
     started_ms = row["started_ms"] or event["at_ms"]
-    return Step(
+    return Transition(
         {
             **lease_of(row, event, now_ms=now_ms),
             "state": "processing",
@@ -156,27 +160,27 @@ def _claimed(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:  # n
     )
 
 
-def _progressed(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:  # noqa: ARG001 - one shape for all
+def _progressed(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:  # noqa: ARG001 - one shape for all
     """Take in how far a call is: only forward within an attempt, and never 100, which its outcome alone can say."""
     if event["attempt"] != row["attempt"] or row["state"] != "processing" or row["worker"] != event["worker"]:
         return dropped(row, "late_progress")
     percent = min(event["progress"], MAX_PROGRESS)
     if percent <= row["progress"]:
         return dropped(row, "old_progress")
-    return Step({**row, "progress": percent})
+    return Transition({**row, "progress": percent})
 
 
-def _finished(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:
+def _finished(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:
     outcome = event["outcome"]
     if outcome is None or event["attempt"] != row["attempt"] or row["not_before_ms"] is not None:
         return dropped(row, "late_finished")
-    if in_other_hands(row, event):
+    if leased_to_other(row, event):
         return dropped(row, "not_held")
     row = {**row, "worker": event["worker"], "started_ms": row["started_ms"] or outcome["started_ms"]}
     if outcome["error_code"] is not None and outcome["retriable"] and outcome["chunks"] == 0 and not row["streamed"]:
         wait_ms = max(backoff_ms(row["id"], row["attempt"], rules), outcome["retry_after_ms"] or 0)
         if row["attempt"] < rules.max_attempts and now_ms + wait_ms < row["deadline_ms"]:
-            return Step(_requeued(row, not_before_ms=now_ms + wait_ms))
+            return Transition(_requeued(row, not_before_ms=now_ms + wait_ms))
     ended: Status = {
         **row,
         "state": "completed" if outcome["error_code"] is None else "failed",
@@ -188,47 +192,47 @@ def _finished(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:
         "error_code": outcome["error_code"],
         "error_message": outcome["error_message"],
     }
-    return Step(ended, (Result(outcome),))
+    return Transition(ended, (ResultEffect(outcome),))
 
 
-def _released(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:  # noqa: ARG001 - one shape for all
+def _released(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:  # noqa: ARG001 - one shape for all
     if event["attempt"] != row["attempt"] or row["not_before_ms"] is not None:
         return dropped(row, "late_released")
-    if in_other_hands(row, event):
+    if leased_to_other(row, event):
         return dropped(row, "not_held")
-    return Step(_requeued(row, not_before_ms=now_ms))
+    return Transition(_requeued(row, not_before_ms=now_ms))
 
 
-def _lease_over(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:
+def _lease_over(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:
     """Hand a task out again that its worker did not complete in time, or end it when that was the last time."""
     if row["lease_until_ms"] is None or event["attempt"] != row["attempt"]:
         return dropped(row, "late_lease_over")
     if now_ms < row["lease_until_ms"]:
         return dropped(row, "early_lease_over")
     row = {**row, "lost_workers": row["lost_workers"] + 1}
-    if may_go_again(row, rules):
-        return Step(_requeued(row, not_before_ms=now_ms))
+    if has_retries_left(row, rules):
+        return Transition(_requeued(row, not_before_ms=now_ms))
     return _failed(row, "timeout", "its worker did not complete it in the time it asked for", 408, now_ms=now_ms)
 
 
-def _retry_due(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:  # noqa: ARG001 - one shape for all
+def _retry_due(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:  # noqa: ARG001 - one shape for all
     if row["state"] != "queued" or row["not_before_ms"] is None or event["attempt"] != row["attempt"]:
         return dropped(row, "late_retry_due")
-    return Step({**row, "not_before_ms": None}, (Work(event["data"], event["data_ref"]),))
+    return Transition({**row, "not_before_ms": None}, (WorkEffect(event["data"], event["data_ref"]),))
 
 
-def _cancelled(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:  # noqa: ARG001 - one shape for all
+def _cancelled(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:  # noqa: ARG001 - one shape for all
     if event["owner"] is not None and event["owner"] != row["owner"]:
         return dropped(row, "foreign_cancel")
     reason = event["reason"] or "cancelled on request"
     return _ended(row, "cancelled", "cancelled", reason, 499, now_ms=now_ms)
 
 
-def _deadline(row: Status, event: Event, now_ms: int, rules: Rules) -> Step:  # noqa: ARG001 - one shape for all
+def _deadline(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:  # noqa: ARG001 - one shape for all
     return _late(row, now_ms=now_ms) or dropped(row, "early_deadline")
 
 
-def _late(row: Status, *, now_ms: int) -> Step | None:
+def _late(row: Status, *, now_ms: int) -> Transition | None:
     """End a task that one of its clocks has overtaken."""
     if now_ms < next_deadline_ms(row):
         return None
@@ -239,11 +243,11 @@ def _late(row: Status, *, now_ms: int) -> Step | None:
     return _failed(row, START_TIMEOUT, f"no worker began within {seconds:g} s", 408, now_ms=now_ms)
 
 
-def _failed(row: Status, code: str, message: str, status_code: int, *, now_ms: int) -> Step:
+def _failed(row: Status, code: str, message: str, status_code: int, *, now_ms: int) -> Transition:
     return _ended(row, "failed", code, message, status_code, now_ms=now_ms)
 
 
-def _ended(row: Status, state: str, code: str, message: str, status_code: int, *, now_ms: int) -> Step:
+def _ended(row: Status, state: str, code: str, message: str, status_code: int, *, now_ms: int) -> Transition:
     """End a task without an upstream's answer. The call is stopped even when no claim was seen: a work record may have
     been taken within the last commit tick."""
     ended: Status = {
@@ -257,18 +261,18 @@ def _ended(row: Status, state: str, code: str, message: str, status_code: int, *
         "error_code": code,
         "error_message": message,
     }
-    return Step(ended, (Result(None), Stop(code)))
+    return Transition(ended, (ResultEffect(None), CancelEffect(code)))
 
 
-def _expire(row: Status, *, now_ms: int) -> Step:
+def _expire(row: Status, *, now_ms: int) -> Transition:
     if row["expires_ms"] is None or now_ms < row["expires_ms"]:
         return dropped(row, "early_expire")
     if row["state"] == "expired":
-        return Step(None)
-    return Step({**row, "state": "expired", "result_offset": None, "expires_ms": now_ms + TOMBSTONE_MS})
+        return Transition(None)
+    return Transition({**row, "state": "expired", "result_offset": None, "expires_ms": now_ms + TOMBSTONE_MS})
 
 
-HANDLERS: Mapping[str, Callable[[Status, Event, int, Rules], Step]] = {
+HANDLERS: Mapping[str, Callable[[Status, Event, int, TaskRules], Transition]] = {
     "claimed": _claimed,
     "progress": _progressed,
     "finished": _finished,

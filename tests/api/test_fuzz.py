@@ -21,7 +21,7 @@ from core.kafka.producer import Record
 from core.queues import UNCHANGED, QueueChanges
 from core.settings.models import IngressSettings, QueueSettings, Settings
 from ingress.api.files.openapi import FILE_ID
-from ingress.submission.model_catalog import Catalogue
+from ingress.submission.model_catalog import ModelCatalog
 from schemas import topics
 from schemas.codec import FILE, TASK
 from schemas.partitioning import queue_number
@@ -83,7 +83,7 @@ class Ingress:
         memory, services = self.memory, self.memory.services
         listed = {"object": "list", "data": [{"id": model, "object": "model"} for model in MODELS]}
         models = httpx.MockTransport(lambda _: httpx.Response(200, json=listed))
-        services.catalogue = Catalogue(services.settings, transport=models)
+        services.catalogue = ModelCatalog(services.settings, transport=models)
         services.queues = Queues()
         memory.answer = lambda task: [result_of(task["id"])]
         memory.schedules = True

@@ -18,7 +18,7 @@ from core.kafka.cluster import Cluster
 from core.kafka.log_reader import LogReader
 from core.kafka.producer import Record
 from core.kafka.topic_follower import TopicFollower
-from dispatcher.group_consumer import GroupReader
+from dispatcher.group_consumer import GroupConsumer
 from schemas import topics
 from schemas.codec import TASK
 from schemas.headers import headers
@@ -111,7 +111,7 @@ async def taken(bench: Bench, group: str) -> list[bytes]:
     async def nothing() -> None:
         """Settle nothing."""
 
-    reader = GroupReader(
+    reader = GroupConsumer(
         bench.settings, name="test", group=bench.settings.topic(group), topics=[place(bench).topic], on_revoke=nothing
     )
     cluster, keys = Cluster(bench.settings, name="test"), []

@@ -14,7 +14,7 @@ from core.kafka.admin import admin, apply_topics, partition_counts
 from core.kafka.cluster import Cluster
 from core.kafka.producer import Record
 from core.kafka.topic_follower import Records, TopicFollower
-from dispatcher.group_consumer import GroupReader
+from dispatcher.group_consumer import GroupConsumer
 from schemas import topics
 from schemas.codec import TASK, WORK
 from schemas.headers import headers
@@ -109,7 +109,7 @@ async def test_a_member_of_the_group_of_a_work_topic_reads_on(bench: Bench) -> N
         """Settle nothing."""
 
     topic, attempts = work_topic(bench), dict[str, int]()
-    reader = GroupReader(bench.settings, name="test", group=topic, topics=[topic], on_revoke=nothing)
+    reader = GroupConsumer(bench.settings, name="test", group=topic, topics=[topic], on_revoke=nothing)
 
     async def taken(one: str) -> int:
         for found in await reader.take(100):

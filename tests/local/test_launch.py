@@ -105,7 +105,7 @@ async def test_comes_up_says_so_and_goes_down(plan: MakePlan) -> None:
 
 
 async def test_a_role_that_cannot_start_ends_the_start(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "Policy", partial(supervisor.Policy, first_delay_s=0.05))
+    monkeypatch.setattr(supervisor, "RestartPolicy", partial(supervisor.RestartPolicy, first_delay_s=0.05))
     made = plan(dispatcher=FAIL)
     # Nor does the ingress come up: it must not matter which is noticed first.
     made = replace(made, children=(made.children[1],))

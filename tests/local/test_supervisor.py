@@ -11,10 +11,10 @@ import pytest
 
 from compose.local.errors import LocalStackError
 from compose.local.process import tail
-from compose.local.supervisor import Child, Policy, Supervisor
+from compose.local.supervisor import Child, RestartPolicy, Supervisor
 from tests.support.waiting import eventually_async, is_alive
 
-QUICK = Policy(first_delay_s=0.02, longest_delay_s=0.05, quick_death_s=5, stop_stages_s=(1.0, 1.5, 2.0))
+QUICK = RestartPolicy(first_delay_s=0.02, longest_delay_s=0.05, quick_death_s=5, stop_stages_s=(1.0, 1.5, 2.0))
 SLEEP = "import time; time.sleep(600)"
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
@@ -72,7 +72,7 @@ async def test_waits_longer_each_time_and_not_after_a_long_life(child: MakeChild
     assert said[0].startswith("a ended with code 3")
 
     said.clear()
-    healthy = Policy(first_delay_s=0.02, healthy_after_s=0, stop_stages_s=QUICK.stop_stages_s)
+    healthy = RestartPolicy(first_delay_s=0.02, healthy_after_s=0, stop_stages_s=QUICK.stop_stages_s)
     supervisor = Supervisor(report=said.append, policy=healthy)
     supervisor.give_up_on_quick_deaths = False
     supervisor.add(child("a", "raise SystemExit(3)"))
@@ -110,12 +110,12 @@ async def test_kills_what_will_not_stop(child: MakeChild, tmp_path: Path) -> Non
 
 
 def test_a_stop_takes_less_than_the_ten_seconds_that_are_promised() -> None:
-    assert Policy().stop_stages_s[-1] < 10
+    assert RestartPolicy().stop_stages_s[-1] < 10
 
 
 async def test_a_stop_during_the_pause_starts_nothing(child: MakeChild) -> None:
     said: list[str] = []
-    supervisor = Supervisor(report=said.append, policy=Policy(first_delay_s=3_600))
+    supervisor = Supervisor(report=said.append, policy=RestartPolicy(first_delay_s=3_600))
     supervisor.add(child("a", "raise SystemExit(1)"))
     await eventually_async(lambda: said)
     pid = supervisor.pids["a"]

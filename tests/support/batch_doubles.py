@@ -14,7 +14,7 @@ from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore
 from schemas import bitmap, topics
-from schemas.batches import BATCH_ENDED, Batch, pieces_of
+from schemas.batches import BATCH_ENDED, Batch, segments_of
 from schemas.codec import EVENT, RESULT, TASK
 from schemas.common import Blob
 from schemas.headers import BATCH_ID
@@ -152,7 +152,7 @@ class Stage:
     async def content(self, *, errors: bool) -> list[Any]:
         """Return the lines of a file as the row has it."""
         assert self.row is not None
-        text = b"".join([await self.blobs.read(piece.name) for piece in pieces_of(self.row, errors=errors)])
+        text = b"".join([await self.blobs.read(piece.name) for piece in segments_of(self.row, errors=errors)])
         return [orjson.loads(line) for line in text.splitlines()]
 
     def stored(self) -> set[str]:

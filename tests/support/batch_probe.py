@@ -17,7 +17,7 @@ from core.queues import QueueDirectory
 from core.settings.models import Settings
 from core.storage.blobs import open_blobs
 from schemas import topics
-from schemas.batches import BATCH_ENDED, Batch, pieces_of
+from schemas.batches import BATCH_ENDED, Batch, segments_of
 from schemas.codec import BATCH, EVENT
 from schemas.events import change, event
 from schemas.headers import BATCH_ID, find, headers
@@ -86,7 +86,7 @@ class BatchProbe:
     async def lines(self, batch_id: str, *, errors: bool) -> list[Any]:
         """Read the output file of a batch, or its error file."""
         text = b""
-        for piece in pieces_of(self.rows[batch_id], errors=errors):
+        for piece in segments_of(self.rows[batch_id], errors=errors):
             data = await self.blobs.read(piece.name)
             assert len(data) == piece.size
             text += data

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.batches.output_writer import Writer
+from dispatcher.batches.output_writer import OutputWriter
 from schemas.batches import Batch
 from tests.support.batch_doubles import HOME, Stage, input_file
 from tests.support.clocks import SecondClock
@@ -20,15 +20,15 @@ async def create_batch(stage: Stage, *, fed: int = TOTAL) -> Batch:
     return await stage.create(input_file(TOTAL), state="in_progress", total=TOTAL, fed=fed)
 
 
-def writer_of(stage: Stage, clock: SecondClock) -> Writer:
+def writer_of(stage: Stage, clock: SecondClock) -> OutputWriter:
     """Build a writer of the batch."""
-    return Writer(
+    return OutputWriter(
         stage.settings, home=HOME, rows=stage.rows, lookup=stage.lookup, blobs=stage.blobs, producer=stage.producer,
         clock=lambda: stage.now_ms, monotonic=clock,
     )  # fmt: skip
 
 
-async def run_to_the_end(stage: Stage, writer: Writer, clock: SecondClock) -> None:
+async def run_to_the_end(stage: Stage, writer: OutputWriter, clock: SecondClock) -> None:
     """Let time pass until the batch has ended."""
     for _ in range(60):
         await writer.step()

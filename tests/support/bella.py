@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from schemas.records import ORDINARY, Chunk, Status, Task
+from schemas.records import NO_ORIGIN, Chunk, Status, Task
 from tests.support.memory_ingress import Memory
 from tests.support.results import result_of
 
@@ -66,6 +66,6 @@ def row_of(task: Task, offset: int, **changes: Any) -> Status:
         "error_message": None, "streamed": False, "digest": None, "start_deadline_ms": None,
         "run_timeout_ms": 0, "retention_ms": 0, "content_type": "application/json", "user": None,
         "callback_events": [], "progress": 0, "lease_until_ms": None, "lease_retries": None,
-        "updated_ms": 0, **ORDINARY, "request_digest": None, "traceparent": None,
+        "updated_ms": 0, **NO_ORIGIN, "request_digest": None, "traceparent": None,
     }  # fmt: skip
     return {**base, **changes}  # type: ignore[typeddict-item]

@@ -24,7 +24,7 @@ from schemas.codec import CHUNK, CONTROL, EVENT, RESULT, WORK
 from schemas.headers import find
 from schemas.ids import TaskId
 from schemas.partitioning import stable_hash
-from schemas.records import ORDINARY, Chunk, Control, Event, Mode, Outcome, Queue, Result, Work
+from schemas.records import NO_ORIGIN, Chunk, Control, Event, Mode, Outcome, Queue, Result, Work
 from tests.support.kafka import declared_topics
 from tests.support.waiting import eventually_async
 
@@ -139,7 +139,7 @@ class DispatcherProbe:
             "upstream": None, "status_code": 200, "body": body, "body_ref": None, "content_type": "application/json",
             "error_code": None, "error_message": None, "usage": None, "chunks": 0, "created_ms": 1,
             "started_ms": None, "finished_ms": 2, "callback_events": [],
-            **ORDINARY, "request_digest": None, "lost_workers": 0, "first_token_ms": None, "cost": None,
+            **NO_ORIGIN, "request_digest": None, "lost_workers": 0, "first_token_ms": None, "cost": None,
             "currency": None,
         }  # fmt: skip
         result = {**result, **changes}  # type: ignore[typeddict-item]

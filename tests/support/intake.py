@@ -12,8 +12,8 @@ from core.errors import RateLimited
 from core.kafka.producer import Record
 from core.settings.models import Settings
 from schemas.records import Queue
-from streams.intake.decode import Poison, Submission
-from streams.intake.gateway import Door
+from streams.intake.decode import InvalidRecord, Submission
+from streams.intake.gateway import TaskIntake
 from tests.support.records import queue
 
 OWNER = "key-d97332b71bf9"
@@ -53,10 +53,10 @@ class FoldDouble:
         return self._taken
 
 
-def intake(queues: QueueRegistry, **sections: Any) -> Door:
+def intake(queues: QueueRegistry, **sections: Any) -> TaskIntake:
     """Build the intake of a level; it compares no times with the clock."""
     settings = Settings.model_validate(sections)
-    made: Any = Door(settings, 0, producer=None, queues=queues)  # type: ignore[arg-type]  # doubles
+    made: Any = TaskIntake(settings, 0, producer=None, queues=queues)  # type: ignore[arg-type]  # doubles
     made._believed = replace(made._believed, now_ms=None)
     return made  # type: ignore[no-any-return]
 
@@ -70,7 +70,9 @@ def message(*, partition: int = 0, headers: Headers | None = None, **members: An
     )  # fmt: skip
 
 
-async def admit(made: Door, record: Any, fold: Any = None, *, now_ms: int = 0) -> Submission | Poison | None:
+async def admit(
+    made: TaskIntake, record: Any, fold: Any = None, *, now_ms: int = 0
+) -> Submission | InvalidRecord | None:
     """Take a record all the way in."""
     one = made.read(record)
     assert isinstance(one, Submission), one

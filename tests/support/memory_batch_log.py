@@ -16,13 +16,13 @@ from schemas.events import change, event
 from schemas.ids import TaskId
 from schemas.records import Event, Result, Status
 from streams.batch_transaction import BatchSource
-from streams.commit import Shipping
+from streams.commit import Committer
 from streams.intake.decode import Submission
 from streams.recovery.scan import sweep_batches
-from streams.state_index import Index
+from streams.state_index import StateIndex
 from streams.state_machine.batches import line_task_id
-from streams.state_machine.rows import Rules
-from streams.transaction import Fold, Home
+from streams.state_machine.rows import TaskRules
+from streams.transaction import StateKey, Transaction
 from tests.support.records import task
 
 HOME = 3
@@ -40,7 +40,7 @@ class MemoryRows:
     """A table whose changelog is the log."""
 
     def __init__(self) -> None:
-        self.values: dict[Home, bytes] = {}
+        self.values: dict[StateKey, bytes] = {}
 
     def get(self, partition: int, key: bytes) -> bytes | None:
         return self.values.get((partition, key.decode()))
@@ -66,10 +66,10 @@ class BatchLog:
         self.cut_after: int | None = None
         """Records that still become durable before the process dies."""
         self.heard = 0
-        self.known: Mapping[Home, tuple[int, Result]] = {}
+        self.known: Mapping[StateKey, tuple[int, Result]] = {}
         self.notes: dict[str, int] = defaultdict(int)
         self.rows, self.batches = MemoryRows(), MemoryRows()
-        self.index = Index(batch_retention_ms=RETENTION_MS)
+        self.index = StateIndex(batch_retention_ms=RETENTION_MS)
 
     async def send_batch(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> dict[tuple[str, int], list[int]]:
         """Write as the producer does, until the cut."""
@@ -89,11 +89,11 @@ class BatchLog:
         *inputs: tuple[int, Submission | Event],
         now_ms: int = CREATED_MS + 1_000,
         spoken: Callable[[int, str, int], bool] = lambda *_: False,
-    ) -> Fold:
+    ) -> Transaction:
         """Fold inputs, each with its offset, and make them durable."""
-        fold = Fold(
+        fold = Transaction(
             level=1,
-            rules=Rules(),
+            rules=TaskRules(),
             now_ms=now_ms,
             prefix="headrace.",
             row=self.rows.get,
@@ -108,7 +108,7 @@ class BatchLog:
                 fold.submission(one, partition=HOME, offset=offset)
             else:
                 fold.event(one, partition=HOME, offset=offset)
-        shipping = Shipping(
+        shipping = Committer(
             self.settings, 1, producer=self, index=self.index, rows=lambda: self.rows, batches=lambda: self.batches  # type: ignore[arg-type, return-value]  # doubles
         )  # fmt: skip
         await shipping.ship(fold, now_ms)
@@ -123,7 +123,7 @@ class BatchLog:
         for table, name in ((self.rows, topics.status(1)), (self.batches, topics.BATCHES)):
             for offset, record in enumerate(self.log[f"headrace.{name}", HOME]):
                 table.put(HOME, [(record.key or b"", record.value)], offset=offset)
-        self.index = Index(batch_retention_ms=RETENTION_MS)
+        self.index = StateIndex(batch_retention_ms=RETENTION_MS)
         rows: Any = self.batches
         await sweep_batches(rows, self.index, [HOME], now_ms=CREATED_MS, rebuild=True)
         self.known = {

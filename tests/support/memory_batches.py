@@ -8,9 +8,9 @@ import httpx
 
 from core.kafka.producer import Record
 from ingress.batches.commands import proposed as made
-from ingress.batches.request import Wanted
+from ingress.batches.request import BatchRequest
 from schemas import ids, topics
-from schemas.batches import Batch, File, piece_name
+from schemas.batches import Batch, BatchFile, segment_name
 from schemas.codec import BATCH, EVENT
 from schemas.common import BatchPart
 from schemas.records import Event
@@ -72,7 +72,7 @@ async def stored_part(memory: Memory, batch_id: str, end: int, output: bytes, er
     }  # fmt: skip
     for data, wrong in ((output, False), (errors, True)):
         if data:
-            name = piece_name(batch_id, part, errors=wrong)
+            name = segment_name(batch_id, part, errors=wrong)
             await memory.services.blobs.put(data, name=name, media_type="application/jsonl")
     return part
 
@@ -87,8 +87,8 @@ def refused(response: httpx.Response, status: int, data: str | None, code: int =
 
 def row_of(batch_id: str) -> Batch:
     """Return the row of a batch that was just created."""
-    wanted = Wanted("file-x", "/v1/chat/completions", "24h", 86_400, {}, None, None)
-    file: File = {
+    wanted = BatchRequest("file-x", "/v1/chat/completions", "24h", 86_400, {}, None, None)
+    file: BatchFile = {
         "id": "file-x", "owner": "acme", "purpose": "batch", "filename": "x", "created_ms": 0, "expires_ms": None,
         "blob": {"uri": "files/file-x", "size": 1, "sha256": "0" * 64},
     }  # fmt: skip

@@ -17,7 +17,7 @@ from core.kafka.log_reader import LogRecord
 from core.kafka.producer import Record
 from core.settings.models import Settings
 from ingress.app import create_app
-from ingress.batches.commands import BatchWriter
+from ingress.batches.commands import BatchCommands
 from ingress.read_model import listing_index
 from ingress.submission.submitter import Submitter
 from schemas import topics
@@ -25,7 +25,7 @@ from schemas.codec import BATCH, CHUNK, DELIVERY, EVENT, RESULT, TASK
 from schemas.ids import Serials
 from schemas.records import TERMINAL, Chunk, Delivery, Event, Result, State, Status, Task
 from streams.outputs import status_record
-from streams.state_machine.batch_rows import first_row, proposal
+from streams.state_machine.batch_rows import decode_proposal, initial_batch
 from tests.support.memory_cluster import MemoryCluster
 from tests.support.records import queue
 from tests.support.waiting import eventually_async
@@ -66,7 +66,7 @@ class Memory:
 
     async def _schedule(self, partition: int, offset: int, event: Event) -> None:
         if event["kind"] == "batch_created" and event["id"] not in self.services.batches._rows:
-            row = first_row(proposal(event, partition=partition), offset=offset, taken=lambda _: False)
+            row = initial_batch(decode_proposal(event, partition=partition), offset=offset, taken=lambda _: False)
             record = Record(row["id"].encode(), BATCH.encode(row))
             await self.send(self.settings.topic(topics.BATCHES), partition, record)
 
@@ -214,7 +214,7 @@ async def ingress_in_memory(settings: Settings) -> AsyncIterator[tuple[Memory, h
     services.cluster = MemoryCluster(memory)
     serials = Serials(7)
     services._submitter = Submitter(settings, producer=parts, queues=parts, blobs=services.blobs, serials=serials)
-    services._batch_writer = BatchWriter(settings, producer=parts, queues=parts, serials=serials)
+    services._batch_writer = BatchCommands(settings, producer=parts, queues=parts, serials=serials)
     for part in (services.files, services.batches):
         part.tail.positions[TopicPartition("", 0)] = 0
     transport = httpx.ASGITransport(memory.app, raise_app_exceptions=False)

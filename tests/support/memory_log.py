@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from schemas.codec import RESULT, STATUS
 from schemas.records import Result, Status
-from streams.state_machine.rows import Rules
-from streams.transaction import Fold, Home
+from streams.state_machine.rows import TaskRules
+from streams.transaction import StateKey, Transaction
 
 
 class Log:
     """The durable side of a scheduler: rows and the results that were written."""
 
     def __init__(self) -> None:
-        self.rows: dict[Home, bytes] = {}
+        self.rows: dict[StateKey, bytes] = {}
         self.results: list[Result] = []
         self.held: dict[tuple[int, str], set[str]] = {}
 
     def fold(
-        self, *, now_ms: int = 5_000, known: dict[Home, tuple[int, Result]] | None = None, work_partitions: int = 4
-    ) -> Fold:
+        self, *, now_ms: int = 5_000, known: dict[StateKey, tuple[int, Result]] | None = None, work_partitions: int = 4
+    ) -> Transaction:
         """Begin a batch."""
-        return Fold(
+        return Transaction(
             level=0,
-            rules=Rules(),
+            rules=TaskRules(),
             now_ms=now_ms,
             prefix="t.",
             row=lambda partition, key: self.rows.get((partition, key.decode())),
@@ -31,7 +31,7 @@ class Log:
             holders=lambda partition, worker: set(self.held.get((partition, worker), ())),
         )
 
-    def keep(self, fold: Fold) -> None:
+    def keep(self, fold: Transaction) -> None:
         """Make a batch durable."""
         for home, row in fold.rows.items():
             if row is None:

@@ -13,14 +13,14 @@ from core.errors import Unavailable
 from core.kafka.log_reader import LogRecord
 from core.kafka.producer import Record
 from core.settings.models import Settings
-from ingress.pull.service import Puller
+from ingress.pull.service import PullService
 from schemas.codec import EVENT, STATUS, TASK, state_of
 from schemas.ids import TaskId
 from schemas.partitioning import queue_number
 from schemas.records import Event, State, Status
 from streams.outputs import status_record
 from streams.state_machine import tasks
-from streams.state_machine.rows import Rules
+from streams.state_machine.rows import TaskRules
 from tests.support.records import task
 
 QUEUE = "chat"
@@ -81,7 +81,7 @@ class Cluster:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.rules = Rules()
+        self.rules = TaskRules()
         self.rows: dict[str, Status] = {}
         self.log: list[Record] = []
         self.waiting: list[Event] = []
@@ -89,12 +89,12 @@ class Cluster:
         self.down = False
         self.views: list[View] = []
 
-    def ingress(self) -> tuple[Puller, View]:
+    def ingress(self) -> tuple[PullService, View]:
         """Return the puller of a new ingress, and its view."""
         view = View(self)
         self.views.append(view)
         services: Any = Services(self, view, f"ingress-{len(self.views)}")
-        return Puller(services), view
+        return PullService(services), view
 
     def submit(self, *created_ms: int, **changes: Any) -> list[str]:
         """Let the scheduler accept tasks."""

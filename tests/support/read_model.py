@@ -10,7 +10,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from core.kafka.producer import Record
 from core.settings.models import Settings
-from ingress.read_model.task_view import View
+from ingress.read_model.task_view import TaskView
 from schemas.records import Status
 from streams.outputs import status_record
 
@@ -18,9 +18,9 @@ TP = TopicPartition("headrace.status.online", 0)
 
 
 @contextmanager
-def open_view(folder: Path) -> Iterator[View]:
+def open_view(folder: Path) -> Iterator[TaskView]:
     """Give a read model without Kafka."""
-    view = View(Settings(), folder=folder, name="test")
+    view = TaskView(Settings(), folder=folder, name="test")
     view._store = view._open_store()
     try:
         yield view
@@ -28,7 +28,7 @@ def open_view(folder: Path) -> Iterator[View]:
         view._store.close()
 
 
-def emptied(view: View) -> View:
+def emptied(view: TaskView) -> TaskView:
     """Remove all that a read model holds: to open another one takes longer than most tests of it."""
     store = view._store
     assert store is not None

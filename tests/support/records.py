@@ -8,7 +8,7 @@ from typing import Any
 from schemas.events import event
 from schemas.ids import TaskId
 from schemas.partitioning import queue_number
-from schemas.records import ORDINARY, Event, Outcome, Queue, Task
+from schemas.records import NO_ORIGIN, Event, Outcome, Queue, Task
 
 _serial = itertools.count()
 
@@ -41,7 +41,7 @@ def task(**changes: Any) -> Task:
         "content_type": "application/json",
         "user": None,
         "callback_events": [],
-        **ORDINARY,
+        **NO_ORIGIN,
     }
     return {**base, **changes}  # type: ignore[typeddict-item]
 

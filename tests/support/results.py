@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.records import ORDINARY, Result
+from schemas.records import NO_ORIGIN, Result
 
 
 def result_of(task_id: str, **changes: Any) -> Result:
@@ -35,7 +35,7 @@ def result_of(task_id: str, **changes: Any) -> Result:
         "started_ms": 2_000,
         "finished_ms": 3_000,
         "callback_events": [],
-        **ORDINARY,
+        **NO_ORIGIN,
         "request_digest": None,
         "lost_workers": 0,
         "first_token_ms": None,

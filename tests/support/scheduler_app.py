@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from core.settings.models import Settings
-from streams.faust.app import LaneApp
+from streams.faust.app import SchedulerApp
 
 
 async def _do_nothing(*_: Any) -> None:
     """Take what is given."""
 
 
-def lane_app(settings: Settings, level: int, *, folder: Path) -> LaneApp:
+def lane_app(settings: Settings, level: int, *, folder: Path) -> SchedulerApp:
     """Build the application of a level; its callbacks do nothing, and it has nothing to commit."""
-    return LaneApp(
+    return SchedulerApp(
         settings,
         level,
         folder=folder,

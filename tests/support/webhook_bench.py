@@ -10,14 +10,14 @@ from typing import Any
 
 from core.settings.models import Settings
 from dispatcher.events import Addressed
-from dispatcher.webhooks.circuit_breaker import Hosts
-from dispatcher.webhooks.delivery_worker import Courier
-from dispatcher.webhooks.disabled_urls import Disabled
-from dispatcher.webhooks.http_client import Poster
-from dispatcher.webhooks.in_flight import Idle
+from dispatcher.webhooks.circuit_breaker import HostCircuitBreakers
+from dispatcher.webhooks.delivery_worker import DeliveryWorker
+from dispatcher.webhooks.disabled_urls import DisabledUrls
+from dispatcher.webhooks.http_client import WebhookClient
+from dispatcher.webhooks.in_flight import WaitingTasks
 from dispatcher.webhooks.records import of_result
 from schemas import topics
-from schemas.callback_url import Policy
+from schemas.callback_url import CallbackPolicy
 from schemas.codec import DELIVERY
 from schemas.records import Delivery, Result, Status
 from tests.support.bella import row_of
@@ -54,11 +54,11 @@ class WebhookBench:
         self.rows: dict[str, Delivery] = {}
         self.dead_letters: list[bytes] = []
         dice = random.Random(5)
-        self.poster = Poster(self.settings.webhooks, Policy(private=True))
-        self.disabled = Disabled(self.settings, name="test")
-        self.courier = Courier(
+        self.poster = WebhookClient(self.settings.webhooks, CallbackPolicy(private=True))
+        self.disabled = DisabledUrls(self.settings, name="test")
+        self.courier = DeliveryWorker(
             self.settings, poster=self.poster, bodies=self, disabled=self.disabled, outbox=self,  # type: ignore[arg-type]
-            hosts=Hosts(self.settings.webhooks.per_host, clock=lambda: self.now_ms / 1000), idle=Idle(),
+            hosts=HostCircuitBreakers(self.settings.webhooks.per_host, clock=lambda: self.now_ms / 1000), idle=WaitingTasks(),
             clock=lambda: self.now_ms, dice=dice.random,
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from core.errors import InvalidRequest
 from ingress.api.bella.pull_routes import parse_complete, parse_register, parse_take
 from ingress.api.bella.serialization import state
-from ingress.pull.take_request import Order, lease_ms
+from ingress.pull.take_request import TakeRequest, lease_ms
 from ingress.read_model.task_snapshot import of_row
 from tests.support.bella import row_of
 from tests.support.records import task
@@ -33,7 +33,7 @@ def test_a_task_is_held_as_asked_else_as_it_may_run_else_until_its_deadline(
     asked_ms: int, run_timeout_ms: int, held_ms: int
 ) -> None:
     row = row_of(task(id="T"), 0, run_timeout_ms=run_timeout_ms, deadline_ms=100_000)
-    assert lease_ms(Order(lanes=(), lease_ms=asked_ms), row, now_ms=40_000) == held_ms
+    assert lease_ms(TakeRequest(lanes=(), lease_ms=asked_ms), row, now_ms=40_000) == held_ms
 
 
 anything = st.recursive(

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 from starlette.routing import Route
 
-from ingress.api.bella.serialization import MODES, Limits, parse_put, state
+from ingress.api.bella.serialization import MODES, QueueLimits, parse_put, state
 from ingress.api.openapi_document import document
-from ingress.read_model.task_snapshot import Reading
+from ingress.read_model.task_snapshot import TaskSnapshot
 from schemas.records import STATES
 from tests.support.memory_ingress import Memory
 
@@ -52,7 +52,7 @@ def test_references_lead_somewhere() -> None:
 
 def test_the_examples_of_put_are_accepted() -> None:
     content = document()["paths"]["/v1/queue/put"]["post"]["requestBody"]["content"]["application/json"]
-    modes = {name: parse_put(json.dumps(example["value"]).encode(), limits=Limits(600))["mode"]
+    modes = {name: parse_put(json.dumps(example["value"]).encode(), limits=QueueLimits(600))["mode"]
              for name, example in content["examples"].items()}  # fmt: skip
     assert modes == {mode: mode for mode in MODES}
 
@@ -64,7 +64,7 @@ def test_every_state_is_listed() -> None:
         "callback_url": None, "trace_id": None, "created_ms": 0, "deadline_ms": 0,
     }  # fmt: skip
     reached = {
-        state(Reading(**common, state=each, error_code=code)) for each in STATES for code in (None, "timeout", "x")
+        state(TaskSnapshot(**common, state=each, error_code=code)) for each in STATES for code in (None, "timeout", "x")
     }
     assert reached == listed
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ingress.submission.model_catalog import Catalogue
+from ingress.submission.model_catalog import ModelCatalog
 from tests.support.bella import Double, answer
 from tests.support.openai import CHAT, error
 
@@ -20,7 +20,7 @@ def catalogue(ingress: Double, body: bytes | None = LISTED) -> None:
         return httpx.Response(503) if body is None else httpx.Response(200, content=body)
 
     services: Any = ingress[0].services
-    services.catalogue = Catalogue(services.settings, transport=httpx.MockTransport(serve))
+    services.catalogue = ModelCatalog(services.settings, transport=httpx.MockTransport(serve))
 
 
 @pytest.mark.parametrize("prefix", ["/queue", "/v1"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingress.auth.key_entry import Limits
+from ingress.auth.key_entry import KeyQuota
 from tests.support.bella import Double
 from tests.support.tasks import ended, polls_of, shown, with_row
 from tests.support.waiting import eventually_async
@@ -117,7 +117,7 @@ async def test_beyond_the_limit_of_its_key_a_look_does_not_wait(
 ) -> None:
     task = await with_row(ingress, state="processing")
     services = ingress[0].services
-    caller = services.keys.holder("hr-local", "read")._replace(limits=Limits(concurrency=1))
+    caller = services.keys.holder("hr-local", "read")._replace(limits=KeyQuota(concurrency=1))
     monkeypatch.setattr(services.keys, "caller", lambda *_, **__: caller)
     held = asyncio.create_task(shown(ingress, task, prefer="wait=60"))
     await eventually_async(lambda: len(polls_of(ingress)) == 1, what="the held look")

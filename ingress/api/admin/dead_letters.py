@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from core.dead_letters.queue import PARTITIONS, DeadLetter, DeadLetterFilter, DeadLetterQueue
 from core.errors import InvalidRequest
-from ingress.api.admin.fields import MAX_BODY, Members, answer, limit_of, parameters, time_of
+from ingress.api.admin.fields import MAX_BODY, JsonFields, answer, limit_of, parameters, time_of
 from ingress.api.tasks.serialization import moment
 from ingress.http.body import read_body
 from ingress.runtime import Services
@@ -24,7 +24,7 @@ MAX_OFFSET = (1 << 63) - 1
 TRUTH = {"true": True, "false": False}
 
 
-class LetterAdmin:
+class DeadLetterRoutes:
     """Dead letters over one set of services."""
 
     def __init__(self, services: Services) -> None:
@@ -57,7 +57,7 @@ class LetterAdmin:
         limit = limit_of(query.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
         found, below = await self._letters.list_page(wanted, limit=limit, below=_below(query.get("after")))
         more = None if below is None else "-".join(str(below[number]) for number in PARTITIONS)
-        data = [letter_object(one) for one in found]
+        data = [dead_letter_object(one) for one in found]
         return answer({"object": "list", "data": data, "has_more": more is not None, "next_cursor": more})
 
     async def show(self, request: Request) -> Response:
@@ -65,13 +65,13 @@ class LetterAdmin:
         self._services.keys.caller(request, "admin")
         letter = await self._letters.get(request.path_params["letter_id"])
         kept = {name: (value or b"").decode(errors="replace") for name, value in letter.found.headers}
-        return answer({**letter_object(letter), "headers": kept, **_value(letter.found.value)})
+        return answer({**dead_letter_object(letter), "headers": kept, **_value(letter.found.value)})
 
     async def redrive(self, request: Request) -> Response:
         """Write original records back to where they came from: some by id, or all that fit and were not yet."""
         self._services.keys.caller(request, "admin")
         names = ("again", "dry_run", "ids", "limit", "reason", "topic")
-        given = Members(await read_body(request, limit=MAX_BODY * 4), names)
+        given = JsonFields(await read_body(request, limit=MAX_BODY * 4), names)
         wanted = DeadLetterFilter(given.text("reason"), given.text("topic"), None if given.boolean("again") else False)
         dry, ids = given.boolean("dry_run", default=False), given.texts("ids", MAX_REDRIVE)
         limit = given.integer("limit", 1, MAX_REDRIVE) or REDRIVE_LIMIT
@@ -91,7 +91,7 @@ class LetterAdmin:
     async def purge(self, request: Request) -> Response:
         """Delete letters for good: all, those before a time, or those of a partition before an offset."""
         self._services.keys.caller(request, "admin")
-        given = Members(await read_body(request, limit=MAX_BODY), ("all", "before", "offset", "partition"))
+        given = JsonFields(await read_body(request, limit=MAX_BODY), ("all", "before", "offset", "partition"))
         everything, before = given.boolean("all"), given.text("before", 64)
         partition = given.integer("partition", 0, len(PARTITIONS) - 1)
         offset = given.integer("offset", 0, MAX_OFFSET)
@@ -108,7 +108,7 @@ class LetterAdmin:
         return answer({"object": "purge", "deleted": await self._letters.delete_before(offsets)})
 
 
-def letter_object(letter: DeadLetter) -> dict[str, Any]:
+def dead_letter_object(letter: DeadLetter) -> dict[str, Any]:
     """Render a dead letter without its value."""
     found = letter.found
     left = letter.header("x-left-behind-bytes")

@@ -18,7 +18,7 @@ LEVELS: dict[object, int] = {"0": 0, "1": 1, "online": 0, "offline": 1, 0: 0, 1:
 MAX_WAIT_S = 60
 
 
-class Members:
+class JsonFields:
     """The members of a body, each of one kind; raises InvalidRequest naming the one that is wrong."""
 
     def __init__(self, body: bytes, names: Collection[str]) -> None:

@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from core.errors import Unavailable
 from core.kafka.producer import Record
-from ingress.read_model.task_view import View
+from ingress.read_model.task_view import TaskView
 from ingress.runtime import Services
 from schemas import ids, topics
 from schemas.codec import EVENT, STATUS, SchemaError, state_of
 from schemas.events import event
 from schemas.framing import FramingError
 from schemas.headers import headers
-from schemas.purge import REASON, Extent
+from schemas.purge import REASON, OffsetBounds
 from schemas.records import Queue, Status
 
 PAGE = 500
@@ -26,7 +26,7 @@ Ends = Mapping[tuple[int, int], int]
 """Level and partition → the task records before this offset are meant."""
 
 
-class Counts(NamedTuple):
+class PurgeCounts(NamedTuple):
     """What the read model shows of a purge."""
 
     purged: int
@@ -68,7 +68,7 @@ async def _ask(services: Services, queue: Queue, ends: Ends) -> None:
     now_ms, name = time.time_ns() // 1_000_000, queue["name"]
     sending = []
     for (level, number), end in ends.items():
-        asked = event("purge", at_ms=now_ms, queue=name, data=Extent(end).encode())
+        asked = event("purge", at_ms=now_ms, queue=name, data=OffsetBounds(end).encode())
         described = headers(
             kind="event.purge", ce_id=f"{name}/purge/{now_ms}/{number}", at_ms=now_ms, queue=name, level=level
         )
@@ -93,7 +93,7 @@ async def _all_judged(services: Services, ends: Ends) -> bool:
     return False
 
 
-async def _count(view: View, queue: Queue, ends: Ends) -> Counts:
+async def _count(view: TaskView, queue: Queue, ends: Ends) -> PurgeCounts:
     purged = left = 0
     for level in {level for level, _ in ends}:
         begin = f"TASK-{queue['number']}-{level}-".encode()
@@ -106,7 +106,7 @@ async def _count(view: View, queue: Queue, ends: Ends) -> Counts:
                     purged += state == "cancelled" and row["error_message"] == REASON
             begin = page[-1][0] + b"\x00"
             await asyncio.sleep(0)
-    return Counts(purged, left)
+    return PurgeCounts(purged, left)
 
 
 def _row(value: bytes, queue: Queue, ends: Ends) -> Status | None:

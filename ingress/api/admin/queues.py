@@ -12,7 +12,7 @@ from core import drain_rate
 from core.errors import InvalidRequest, NotFound, RateLimited
 from core.kafka.cluster import Lag
 from core.queues import QueueChanges
-from ingress.api.admin.fields import MAX_BODY, Members, answer, limit_of, parameters
+from ingress.api.admin.fields import MAX_BODY, JsonFields, answer, limit_of, parameters
 from ingress.api.admin.purge import purge
 from ingress.api.tasks.serialization import moment
 from ingress.http.body import read_body
@@ -29,7 +29,7 @@ PURGE_WAIT_S = 10
 SETTINGS = ("paused", "width", "concurrency", "result_retention_s", "max_waiting")
 
 
-class QueueAdmin:
+class QueueAdminRoutes:
     """Queues over one set of services."""
 
     def __init__(self, services: Services) -> None:
@@ -73,7 +73,7 @@ class QueueAdmin:
         """Register a queue by name with its settings; a name that is taken is refused."""
         caller = self._services.keys.caller(request, "admin")
         names = ("name", "endpoint", "served_by", *SETTINGS)
-        given = Members(await read_body(request, limit=MAX_BODY), names)
+        given = JsonFields(await read_body(request, limit=MAX_BODY), names)
         name, endpoint = given.text("name"), given.text("endpoint")
         if name is None:
             raise InvalidRequest("name is missing", field="name")
@@ -106,7 +106,7 @@ class QueueAdmin:
         """Change settings; those that are not named stay."""
         self._services.keys.caller(request, "admin")
         queue = self._queue(request)
-        changes = self._changes(Members(await read_body(request, limit=MAX_BODY), SETTINGS))
+        changes = self._changes(JsonFields(await read_body(request, limit=MAX_BODY), SETTINGS))
         if changes == QueueChanges():
             raise InvalidRequest(f"name at least one of {', '.join(SETTINGS)}", field="body")
         if changes.width is not None and self._wide(changes.width) < self._wide(queue["width"]):
@@ -120,7 +120,7 @@ class QueueAdmin:
         """Cancel everything that waits in a queue now."""
         self._services.keys.caller(request, "admin")
         queue = self._queue(request)
-        given = Members(await read_body(request, limit=MAX_BODY), ("level", "wait_s"))
+        given = JsonFields(await read_body(request, limit=MAX_BODY), ("level", "wait_s"))
         level, wait_s = given.level(), given.wait_s(PURGE_WAIT_S)
         told = await purge(self._services, queue, (0, 1) if level is None else (level,), wait_s=wait_s)
         return answer({"object": "purge", **told}, status=200 if told["done"] else 202)
@@ -132,7 +132,7 @@ class QueueAdmin:
             raise NotFound(f"there is no queue {name[:80]}")
         return queue
 
-    def _changes(self, given: Members) -> QueueChanges:
+    def _changes(self, given: JsonFields) -> QueueChanges:
         retention_s = given.integer("result_retention_s", 0, MAX_RETENTION_S)
         return QueueChanges(
             width=given.integer("width", 0, self._partitions),

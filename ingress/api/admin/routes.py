@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-from ingress.api.admin.dead_letters import LetterAdmin
-from ingress.api.admin.queues import QueueAdmin
-from ingress.api.admin.state import StateAdmin
-from ingress.api.admin.tasks import TaskAdmin
+from ingress.api.admin.dead_letters import DeadLetterRoutes
+from ingress.api.admin.queues import QueueAdminRoutes
+from ingress.api.admin.state import StateRoutes
+from ingress.api.admin.tasks import TaskAdminRoutes
 from ingress.runtime import Services
 
 
@@ -15,7 +15,12 @@ class AdminRoutes:
     """Administration over one set of services."""
 
     def __init__(self, services: Services) -> None:
-        self._parts = (QueueAdmin(services), TaskAdmin(services), LetterAdmin(services), StateAdmin(services))
+        self._parts = (
+            QueueAdminRoutes(services),
+            TaskAdminRoutes(services),
+            DeadLetterRoutes(services),
+            StateRoutes(services),
+        )
 
     def routes(self) -> list[Route]:
         """List the routes."""

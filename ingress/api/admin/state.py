@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.diagnostics.collect import survey
-from core.diagnostics.facts import Facts, Pulled
+from core.diagnostics.facts import Facts, PullQueueFacts
 from core.diagnostics.rules import findings
 from core.errors import Unavailable
 from ingress.api.admin.fields import answer
@@ -28,7 +28,7 @@ LOOK_ROWS = 50_000
 """Rows of a queue that workers serve which are looked at: half a second."""
 
 
-class Lane(NamedTuple):
+class QueueLevelStatus(NamedTuple):
     """What the read model shows of a queue and level that workers serve."""
 
     queue: str
@@ -38,7 +38,7 @@ class Lane(NamedTuple):
     held: list[Status]
 
 
-class StateAdmin:
+class StateRoutes:
     """Workers and doctor over one set of services."""
 
     def __init__(self, services: Services) -> None:
@@ -108,7 +108,8 @@ class StateAdmin:
             if not caught_up:
                 own.append("the read model has not caught up yet")
             facts.pulled = [
-                Pulled(one.queue, one.level, one.waiting, len(one.held), one.oldest_ms) for one in await self._lanes()
+                PullQueueFacts(one.queue, one.level, one.waiting, len(one.held), one.oldest_ms)
+                for one in await self._lanes()
             ]
             if facts.broker_error is None:  # what this ingress refuses by, tasks that wait for another attempt included
                 facts.backlogs = self._services.backlog.all()
@@ -131,11 +132,11 @@ class StateAdmin:
                 found[name][queue] = found[name].get(queue, 0) + len(member.partitions)
         return dict(found)
 
-    async def _lanes(self) -> list[Lane]:
+    async def _lanes(self) -> list[QueueLevelStatus]:
         queues = [one for one in self._services.queues.all() if one["served_by"] == "workers"]
         return [await self._lane(queue, level) for queue in queues for level in (0, 1)]
 
-    async def _lane(self, queue: Queue, level: int) -> Lane:
+    async def _lane(self, queue: Queue, level: int) -> QueueLevelStatus:
         """Walk over the rows of a queue; most are passed over by their first byte."""
         begin = f"TASK-{queue['number']}-{level}-".encode()
         bound = begin + b"\xff"
@@ -152,7 +153,7 @@ class StateAdmin:
             seen += len(page)
             begin = page[-1][0] + b"\x00"
             await asyncio.sleep(0)
-        return Lane(queue["name"], level, waiting, max(0, _now_ms() - oldest_ms), held)
+        return QueueLevelStatus(queue["name"], level, waiting, max(0, _now_ms() - oldest_ms), held)
 
 
 def _row(value: bytes, queue: str) -> Status | None:
@@ -165,7 +166,7 @@ def _row(value: bytes, queue: str) -> Status | None:
     return row if row["queue"] == queue else None
 
 
-def _pullers(lane: Lane) -> list[dict[str, Any]]:
+def _pullers(lane: QueueLevelStatus) -> list[dict[str, Any]]:
     """Sum up what the workers of one ingress hold of a lane: each take of theirs has a name of its own."""
     by_door: dict[str, list[Status]] = defaultdict(list)
     for row in lane.held:

@@ -12,17 +12,17 @@ from starlette.routing import Route
 from core.errors import Gone, InvalidRequest, Unavailable
 from core.kafka.task_records import task_of
 from core.storage.blobs import BlobCorrupt, BlobMissing
-from ingress.api.admin.fields import MAX_BODY, Members, answer, parameters
+from ingress.api.admin.fields import MAX_BODY, JsonFields, answer, parameters
 from ingress.api.admin.task_list import owners, read_all
 from ingress.api.tasks.listing import NAMES, cursor, read_query
 from ingress.api.tasks.serialization import moment, task_object
 from ingress.http.body import read_body, traceparent
 from ingress.read_model.task_lookup import find_standing, find_task
-from ingress.read_model.task_snapshot import Reading
+from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.runtime import Services
 from ingress.submission.cancel import cancel_task
 from schemas import ids, topics
-from schemas.records import ORDINARY, TERMINAL, Status, Task
+from schemas.records import NO_ORIGIN, TERMINAL, Status, Task
 from schemas.task_body import repeated
 
 ROW_TIMES = ("not_before_ms", "start_deadline_ms", "lease_until_ms")
@@ -32,7 +32,7 @@ ROW_FACTS = (
 )  # fmt: skip
 
 
-class TaskAdmin:
+class TaskAdminRoutes:
     """Tasks of all tenants over one set of services."""
 
     def __init__(self, services: Services) -> None:
@@ -75,7 +75,7 @@ class TaskAdmin:
     async def requeue(self, request: Request) -> Response:
         """Run a task that has ended again, as a new task of the same owner."""
         caller = self._services.keys.caller(request, "admin")
-        given = Members(await read_body(request, limit=MAX_BODY), ("callback", "wait_s"))
+        given = JsonFields(await read_body(request, limit=MAX_BODY), ("callback", "wait_s"))
         wait_s, callback = given.wait_s(0), given.boolean("callback", default=False)
         standing = await find_standing(self._services, request.path_params["task_id"], owner=None)
         if standing.state not in TERMINAL:
@@ -92,7 +92,7 @@ class TaskAdmin:
         reading = await find_task(self._services, ticket.text, owner=None, data=False)
         return answer({**_listed(reading), "replay_of": standing.id}, status=202)
 
-    async def _again(self, standing: Reading) -> Task:
+    async def _again(self, standing: TaskSnapshot) -> Task:
         """Build the new task from the record of the old; raises Gone."""
         home = ids.parse(standing.id)
         row = self._services.view.get(standing.id.encode())
@@ -113,20 +113,20 @@ class TaskAdmin:
                 raise Gone(f"the request of {standing.id} is not kept any more") from None
         # Nobody holds a connection for it, and its key names the first one.
         mode = "callback" if task["mode"] in ("blocking", "streaming", "batch") else task["mode"]
-        lineage = {**ORDINARY, "replay_of": standing.id}
+        lineage = {**NO_ORIGIN, "replay_of": standing.id}
         again: Task = {**task, **lineage, "mode": mode, "idempotency_key": None}  # type: ignore[typeddict-item]  # a spread of the same fields
         again["model"] = row["model"]  # which a direct producer's record need not name
         again["timeout_ms"] = max(task["timeout_ms"], standing.deadline_ms - standing.created_ms)
         return repeated(again)
 
-    def _shown(self, reading: Reading) -> Response:
+    def _shown(self, reading: TaskSnapshot) -> Response:
         row = self._services.view.get(reading.id.encode())
         queue = self._services.queues.get(reading.queue)
         paused = queue is not None and queue["paused"]
         return answer({**_listed(reading), **({} if row is None else _details(row, paused=paused))})
 
 
-def _listed(reading: Reading) -> dict[str, Any]:
+def _listed(reading: TaskSnapshot) -> dict[str, Any]:
     return {**task_object(reading), "task_id": reading.id, "owner": reading.owner}
 
 

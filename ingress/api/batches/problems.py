@@ -10,7 +10,7 @@ import orjson
 from starlette.responses import Response
 
 from ingress.api.openai_error import error_body
-from ingress.http.dialects import Problem
+from ingress.http.dialects import ApiProblem
 
 JSON = "application/json"
 BAD_PARAMETER, OVERLOADED = 20012, 50505
@@ -24,7 +24,7 @@ CODES = {503: OVERLOADED}
 """Status → the number that this API gives it; any other refusal is one of a parameter."""
 
 
-def problem(problem: Problem) -> Response:
+def problem(problem: ApiProblem) -> Response:
     """Render an error; `data` names the member at fault."""
     status = problem.status
     if status in STRINGS:

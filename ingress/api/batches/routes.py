@@ -19,25 +19,25 @@ from ingress.api.batches import problems
 from ingress.api.batches.serialization import DIALECTS, Dialect, batch_object, list_object
 from ingress.api.openai import responses as openai
 from ingress.api.tasks.deliveries import delivery_object
-from ingress.batches.end_notification import told_of_end
+from ingress.batches.end_notification import end_notification
 from ingress.batches.idempotency import create_once
-from ingress.batches.request import read_wanted
+from ingress.batches.request import parse_batch_request
 from ingress.batches.service import cancel_batch, find_batch
 from ingress.files.content import content_answer
 from ingress.files.lookup import batch_content, of_batch
 from ingress.http.body import idempotency_key, read_body, traceparent
-from ingress.http.dialects import Problem, Renderer
+from ingress.http.dialects import ApiProblem, ErrorRenderer
 from ingress.http.methods import route
 from ingress.http.options import DIALECT, NONE, QUEUE, read_options
 from ingress.runtime import Services
 from ingress.submission.resend import MAX_BODY as RESEND_BODY
 from ingress.submission.resend import send_again, wanted_event
-from schemas.batches import Batch, File
+from schemas.batches import Batch, BatchFile
 
 JSON = "application/json"
 MAX_BODY = 131_072
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
-RENDERERS: Mapping[Dialect, Renderer] = {"siliconflow": problems.problem, "openai": openai.problem}
+RENDERERS: Mapping[Dialect, ErrorRenderer] = {"siliconflow": problems.problem, "openai": openai.problem}
 UNCONFIRMED = {"x-should-retry": "false"}
 """The SDK would send a 503 again by itself, which could be a second batch."""
 
@@ -83,7 +83,7 @@ class BatchRoutes:
             raise InvalidRequest(
                 f"of the X-Headrace headers only {QUEUE} and {DIALECT} go with a batch", field="headers"
             )
-        wanted = read_wanted(
+        wanted = parse_batch_request(
             await read_body(request, limit=MAX_BODY),
             short_windows=self._settings.batches.allow_short_window,
             callbacks=self._callbacks,
@@ -100,7 +100,7 @@ class BatchRoutes:
                     wanted, await find_input(), owner=caller.owner, queue=name, traceparent=trace
                 )
         except WriteUnconfirmed as error:
-            refused = RENDERERS[dialect](Problem(error.http_status, error.code, error.message))
+            refused = RENDERERS[dialect](ApiProblem(error.http_status, error.code, error.message))
             refused.headers.update(UNCONFIRMED)
             return refused
         services.batches.remember(batch)
@@ -148,7 +148,7 @@ class BatchRoutes:
         owner = services.keys.caller(request, scope="submit").owner
         event = wanted_event(await read_body(request, limit=RESEND_BODY), BATCH_OUTCOMES)
         batch = await find_batch(services, request.path_params["batch_id"], owner=owner)
-        delivery = await send_again(services, told_of_end(batch, services.deliveries.of(batch["id"]), event))
+        delivery = await send_again(services, end_notification(batch, services.deliveries.of(batch["id"]), event))
         return _answer({"object": "list", "batch_id": batch["id"], "data": [delivery_object(delivery)]}, status=202)
 
     def _content(self, *, errors: bool) -> Handler:
@@ -165,7 +165,7 @@ class BatchRoutes:
         owner = self._services.keys.caller(request, scope="read").owner
         return await find_batch(self._services, request.path_params["batch_id"], owner=owner)
 
-    async def _input(self, file_id: str, *, owner: str) -> File:
+    async def _input(self, file_id: str, *, owner: str) -> BatchFile:
         """Return the file of a batch's requests; raises InvalidRequest for anything else, whoever has it."""
         file = await self._services.files.find(file_id, owner=owner)
         if file is None:
@@ -189,7 +189,7 @@ def dialect_of(request: Request, *, default: Dialect) -> Dialect:
     raise InvalidRequest(f"{DIALECT} must be {' or '.join(DIALECTS)}, given once", field=DIALECT)
 
 
-def asked_renderer(request: Request, *, default: Dialect) -> Renderer | None:
+def asked_renderer(request: Request, *, default: Dialect) -> ErrorRenderer | None:
     """Return how errors below /v1/batches are told, also where there is no route; None for all other paths."""
     if not f"{request.url.path}/".startswith("/v1/batches/"):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from ingress.batches.request import model_of
-from schemas.batches import BATCH_ENDED, Batch, BatchState, output_file_id, pieces_of
+from schemas.batches import BATCH_ENDED, Batch, BatchState, output_file_id, segments_of
 from schemas.common import BatchError
 
 Dialect = Literal["siliconflow", "openai"]
@@ -74,7 +74,7 @@ def _sentence(error: BatchError) -> str:
 
 
 def _file_id(batch: Batch, *, errors: bool) -> str | None:
-    if batch["state"] in BATCH_ENDED and not pieces_of(batch, errors=errors):
+    if batch["state"] in BATCH_ENDED and not segments_of(batch, errors=errors):
         return None
     return output_file_id(batch["id"], errors=errors)
 

@@ -13,9 +13,9 @@ import orjson
 from core.errors import InvalidRequest
 from ingress.api.bella.serialization import request_members
 from ingress.http.json_body import json_object, not_too_deep
-from ingress.pull.queue import LaneName, PullLane
+from ingress.pull.queue import PullQueue, QueueLevel
 from ingress.pull.strategies import STRATEGIES, Strategy
-from ingress.pull.take_request import Order, Taken
+from ingress.pull.take_request import LeasedTask, TakeRequest
 from schemas import ids
 from schemas.ids import TaskId
 from schemas.json_text import member
@@ -65,7 +65,7 @@ def parse_register(body: bytes) -> Registration:
     return Registration(queue, endpoint, "workers" if served_by == "workers" else "dispatcher")
 
 
-def parse_take(body: bytes) -> Order:
+def parse_take(body: bytes) -> TakeRequest:
     """Read the body of take; raises InvalidRequest. Members that Bella itself does not use are not looked at."""
     members = json_object(body)
     queues = members.get("queues")
@@ -76,8 +76,8 @@ def parse_take(body: bytes) -> Order:
     size = _whole(members, "size", least=1, most=1 << 31)
     timeout = _whole(members, "process_timeout", least=0, most=MAX_TIMEOUT_MS[1] // 1000)
     min_age = _whole(members, "min_age_seconds", least=0, most=MAX_TIMEOUT_MS[1] // 1000)
-    return Order(
-        lanes=tuple(dict.fromkeys(parse_lane(one, field="queues") for one in queues)),
+    return TakeRequest(
+        lanes=tuple(dict.fromkeys(parse_queue_level(one, field="queues") for one in queues)),
         size=1 if size is None else size,
         strategy=_strategy(members.get("strategy")),
         min_age_ms=(min_age or 0) * 1000,
@@ -86,12 +86,12 @@ def parse_take(body: bytes) -> Order:
     )
 
 
-def parse_lane(text: object, *, field: str) -> LaneName:
+def parse_queue_level(text: object, *, field: str) -> QueueLevel:
     """Read NAME:LEVEL; raises InvalidRequest."""
     match = _LEVELLED.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise InvalidRequest(f"{field} must be NAME:LEVEL, with the level 0 (online) or 1 (offline)", field=field)
-    return LaneName(match[1], int(match[2]))
+    return QueueLevel(match[1], int(match[2]))
 
 
 def parse_complete(body: bytes) -> Completion:
@@ -145,12 +145,12 @@ def check_is_for(given: Completion, task_id: TaskId) -> None:
     raise InvalidRequest("request_id is not the id of the task that the path names", field="request_id")
 
 
-def taken_map(taken: Mapping[LaneName, list[Taken]]) -> bytes:
+def taken_map(taken: Mapping[QueueLevel, list[LeasedTask]]) -> bytes:
     """Render the answer of take: queue:level → its tasks."""
     return orjson.dumps({str(lane): [_task(one) for one in tasks] for lane, tasks in taken.items()})
 
 
-def head_row(name: LaneName, lane: PullLane) -> bytes:
+def head_row(name: QueueLevel, lane: PullQueue) -> bytes:
     """Render the counts of a lane in the members of Bella's head row; a shard is the home partition of a task."""
     wrote, scanned = lane.newest, lane.newest_loaded
     members: dict[str, Any] = {
@@ -172,7 +172,7 @@ def described(queue: Queue) -> bytes:
     return orjson.dumps({"queue": queue["name"], "endpoint": queue["endpoint"], "served_by": queue["served_by"]})
 
 
-def _task(one: Taken) -> dict[str, Any]:
+def _task(one: LeasedTask) -> dict[str, Any]:
     row = one.row
     members: dict[str, Any] = {
         "task_id": row["id"],

@@ -16,8 +16,8 @@ from ingress.api.bella import pull_routes
 from ingress.auth.keys import Caller
 from ingress.http.body import BODY_SETTING, read_body
 from ingress.pull.outcome import WORKER_ERROR, reported
-from ingress.pull.service import Puller
-from ingress.pull.take_request import Order
+from ingress.pull.service import PullService
+from ingress.pull.take_request import TakeRequest
 from ingress.runtime import Services
 from schemas import ids
 from schemas.records import Queue, Status
@@ -37,7 +37,7 @@ class QueueRoutes:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._puller = Puller(services)
+        self._puller = PullService(services)
         self._max_body = services.settings.ingress.max_body_bytes
         self._inline_bytes = services.settings.storage.inline_bytes
         self._answers = services.metrics.answers
@@ -111,7 +111,7 @@ class QueueRoutes:
     async def stats(self, request: Request) -> Response:
         """Show the counts of a queue and level."""
         caller = self._services.keys.caller(request, "read")
-        name = pull_routes.parse_lane(request.path_params["queue_level"], field="queue:level")
+        name = pull_routes.parse_queue_level(request.path_params["queue_level"], field="queue:level")
         queue = self._services.queues.get(name.queue)
         if queue is None or not (_is_admin(caller) or queue["owner"] == caller.owner):
             raise _no_queue(name.queue)
@@ -133,7 +133,7 @@ class QueueRoutes:
         if name in settings.queues:
             raise Forbidden(f"queue {name} stands in the settings; this needs a key with the scope admin")
 
-    async def _open(self, order: Order, caller: Caller) -> None:
+    async def _open(self, order: TakeRequest, caller: Caller) -> None:
         """Let only the registrant and admins take from a queue, and give it to workers when it is not theirs yet."""
         queues = {name: self._served_queue(name, caller) for name in dict.fromkeys(lane.queue for lane in order.lanes)}
         for name, queue in queues.items():
@@ -141,7 +141,7 @@ class QueueRoutes:
                 await self._services.queues.convert_to_pull_queue(self._services.producer, queue)
                 log.info("queue %s is served by workers now", name, extra={"event": "queue_to_workers", "queue": name})
 
-    def _without_paused(self, order: Order) -> Order:
+    def _without_paused(self, order: TakeRequest) -> TakeRequest:
         """Leave out lanes whose queue is paused: nothing of them is handed out, and what workers hold goes on."""
         queues = {lane.queue: self._services.queues.get(lane.queue) for lane in order.lanes}
         paused = {name for name, queue in queues.items() if queue is not None and queue["paused"]}

@@ -13,14 +13,14 @@ from ingress.api.bella import serialization
 from ingress.api.bella.queue_routes import QueueRoutes
 from ingress.api.bella.stream import BellaStream
 from ingress.http.body import BODY_SETTING, idempotency_key, read_body
-from ingress.http.dialects import Problem
+from ingress.http.dialects import ApiProblem
 from ingress.http.options import check_none
 from ingress.http.stored_response import stored_answer
 from ingress.read_model.task_lookup import find_task
 from ingress.runtime import Services
 from ingress.submission.cancel import cancel_task
-from ingress.submission.service import Door, Held
-from ingress.waiting.blocking import Ending
+from ingress.submission.service import TaskSubmission, WaitingRequest
+from ingress.waiting.blocking import WaitOutcome
 from schemas.common import Blob
 from schemas.records import Result
 
@@ -33,8 +33,8 @@ class BellaRoutes:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._door = Door(services, look="GET /v1/queue/{task_id}")
-        self._limits = serialization.Limits(max_timeout_s=services.settings.ingress.max_timeout_s)
+        self._door = TaskSubmission(services, look="GET /v1/queue/{task_id}")
+        self._limits = serialization.QueueLimits(max_timeout_s=services.settings.ingress.max_timeout_s)
         self._max_body = services.settings.ingress.max_body_bytes
         self._answers = services.metrics.answers
         self._callback_accepted = self._answers.labels("put", "callback", "200")
@@ -83,21 +83,21 @@ class BellaRoutes:
         headers = {"x-task-id": reading.id}
         return Response(b'"%b"' % reading.id.encode(), status_code=202, media_type=JSON, headers=headers)
 
-    async def _ended(self, held: Held) -> Response:
+    async def _ended(self, held: WaitingRequest) -> Response:
         """Answer a blocking request."""
-        if held.ended is Ending.TIMEOUT:
+        if held.ended is WaitOutcome.TIMEOUT:
             await self._services.cancel(held.ticket, reason=held.ended.value)
         response = await self._answer(held.ended)
         response.headers["x-task-id"] = held.ticket.text
         self._answers.labels("put", "blocking", str(response.status_code)).inc()
         return response
 
-    async def _answer(self, ended: Result | Ending) -> Response:
+    async def _answer(self, ended: Result | WaitOutcome) -> Response:
         match ended:
-            case Ending.SHUTDOWN:
+            case WaitOutcome.SHUTDOWN:
                 message = "this process is shutting down; the task goes on, fetch it with GET /v1/queue/{task_id}"
                 return envelope(503, message, headers={"x-should-retry": "false"})
-            case Ending():  # one that went away reads no answer, so this is for those who waited in vain
+            case WaitOutcome():  # one that went away reads no answer, so this is for those who waited in vain
                 return _timed_out("the task timed out and was cancelled")
         if ended["error_code"] in serialization.TIMEOUTS:
             return _timed_out(ended["error_message"] or "the task timed out")
@@ -123,7 +123,7 @@ class BellaRoutes:
             return envelope(500, f"the answer was too large for a record and is lost: {error}")
 
 
-def problem(problem: Problem) -> Response:
+def problem(problem: ApiProblem) -> Response:
     """Render an error of this dialect."""
     return envelope(problem.status, problem.message, field=problem.field, headers=dict(problem.headers))
 

@@ -11,9 +11,9 @@ from core.embedding import described
 from core.errors import InvalidRequest
 from ingress.http.json_body import check_members, json_object, not_too_deep
 from ingress.pull.outcome import WORKER_ERROR
-from ingress.read_model.task_snapshot import Reading
+from ingress.read_model.task_snapshot import TaskSnapshot
 from schemas.json_text import member
-from schemas.records import ORDINARY, Mode, State, Task
+from schemas.records import NO_ORIGIN, Mode, State, Task
 from schemas.task_body import for_mode
 from schemas.validation import MAX_TIMEOUT_MS, Invalid, check_task
 
@@ -45,13 +45,13 @@ JSON = "application/json"
 DEFAULT_TIMEOUT_S: dict[Mode, int] = {"callback": 86_400, "blocking": 300, "streaming": 300}
 
 
-class Limits(NamedTuple):
+class QueueLimits(NamedTuple):
     """The settings that a put is held to."""
 
     max_timeout_s: int
 
 
-def parse_put(body: bytes, *, limits: Limits, idempotency_key: str | None = None) -> Task:
+def parse_put(body: bytes, *, limits: QueueLimits, idempotency_key: str | None = None) -> Task:
     """Read the body of put into a task that has no id, owner and time yet; raises InvalidRequest naming the field."""
     members = json_object(body)
     check_members(members, MEMBERS, of="put")
@@ -78,7 +78,7 @@ def parse_put(body: bytes, *, limits: Limits, idempotency_key: str | None = None
         "content_type": JSON,
         "user": None,
         "callback_events": _events(members.get("callback_events")),
-        **ORDINARY,
+        **NO_ORIGIN,
     }
     task["timeout_ms"] = _timeout_ms(members.get("timeout"), task, limits)
     try:
@@ -136,7 +136,7 @@ def _seconds(members: Mapping[str, Any], name: str) -> int:
     return min(value, 1 << 40)  # far above every limit, and still a long when it is counted in ms
 
 
-def _timeout_ms(value: object, task: Task, limits: Limits) -> int:
+def _timeout_ms(value: object, task: Task, limits: QueueLimits) -> int:
     callback = task["mode"] == "callback"
     longest_s = MAX_TIMEOUT_MS[task["level"]] // 1000 if callback else limits.max_timeout_s
     if value is None:
@@ -178,7 +178,7 @@ def failure(code: int, message: str, *, now_ms: int, field: str | None = None) -
     return orjson.dumps(envelope)
 
 
-def task_object(reading: Reading) -> bytes:
+def task_object(reading: TaskSnapshot) -> bytes:
     """Render a task as GET answers it: no envelope, members without a value are left out."""
     members: dict[str, Any] = {
         "task_id": reading.id,
@@ -199,7 +199,7 @@ def task_object(reading: Reading) -> bytes:
     return orjson.dumps({name: value for name, value in members.items() if value is not None})
 
 
-def state(reading: Reading) -> str:
+def state(reading: TaskSnapshot) -> str:
     """Translate a state of the table into Bella's words.
 
     Bella's `waiting` is kept but not handed out yet, its `queued` is handed to a worker: our queued and processing.
@@ -215,7 +215,7 @@ def state(reading: Reading) -> str:
     return "cancelled" if reading.state == "expired" and reading.error_code == "cancelled" else "failed"
 
 
-def _result(reading: Reading) -> dict[str, Any] | None:
+def _result(reading: TaskSnapshot) -> dict[str, Any] | None:
     """Build the same three members as the callback's body; without a body the error speaks."""
     if reading.finished_ms is None or reading.status_code is None or reading.state == "expired":
         return None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from ingress.api.openai_error import error_frame
 from ingress.http import sse
 from ingress.http.event_stream import EventStream
-from ingress.waiting.blocking import Ending
-from ingress.waiting.streaming import Failure
+from ingress.waiting.blocking import WaitOutcome
+from ingress.waiting.streaming import StreamError
 
 DONE = sse.frame(sse.DONE)
 ENDED = {
-    Ending.TIMEOUT: Failure("the task timed out and was cancelled", "server_error", "timeout"),
-    Ending.SHUTDOWN: Failure(
+    WaitOutcome.TIMEOUT: StreamError("the task timed out and was cancelled", "server_error", "timeout"),
+    WaitOutcome.SHUTDOWN: StreamError(
         "this process is shutting down; the task goes on, fetch it with GET /v1/queue/{task_id}",
         "server_error",
         "server_shutdown",
@@ -24,7 +24,7 @@ class BellaStream(EventStream):
 
     route = "put"
 
-    def last_words(self, ending: Ending | None, failure: Failure | None, *, told: bool) -> bytes:
+    def last_words(self, ending: WaitOutcome | None, failure: StreamError | None, *, told: bool) -> bytes:
         """Return [DONE], an error frame, or nothing after the upstream's own."""
         failure = ENDED[ending] if ending else failure
         if failure is None:

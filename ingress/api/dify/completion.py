@@ -12,19 +12,19 @@ from core.errors import Unavailable
 from core.lenient_json import joined
 from core.settings.models import ModelSettings, QueueSettings
 from ingress.api.dify import serialization
-from ingress.api.dify.errors import JSON, Refused, problem
-from ingress.api.dify.files import Uploads
+from ingress.api.dify.errors import JSON, DifyError, problem
+from ingress.api.dify.files import DifyUploads
 from ingress.api.dify.prices import tokens_in, usage_object
 from ingress.api.dify.prompt import prompt_of
-from ingress.api.dify.request import Ask, read_ask
+from ingress.api.dify.request import CompletionRequest, read_ask
 from ingress.api.dify.stream import ENDED, CompletionStream
 from ingress.http.body import BODY_SETTING, idempotency_key, read_body
 from ingress.http.options import Options, read_options, renamed
 from ingress.runtime import Services
-from ingress.submission.service import Door, Held
-from ingress.waiting.blocking import Ending
+from ingress.submission.service import TaskSubmission, WaitingRequest
+from ingress.waiting.blocking import WaitOutcome
 from schemas.common import Usage
-from schemas.records import ORDINARY, Result, Task
+from schemas.records import NO_ORIGIN, Result, Task
 from schemas.validation import Invalid, check_task
 
 DEFAULT_TIMEOUT_S = 300
@@ -35,11 +35,11 @@ INLINING = 4
 class Completions:
     """The door for completions."""
 
-    def __init__(self, services: Services, uploads: Uploads) -> None:
+    def __init__(self, services: Services, uploads: DifyUploads) -> None:
         self._services = services
         self._settings = services.settings
         self._uploads = uploads
-        self._door = Door(services)
+        self._door = TaskSubmission(services)
         self._inlining = asyncio.Semaphore(INLINING)
 
     async def create(self, request: Request) -> Response:
@@ -79,14 +79,14 @@ class Completions:
             models = []
         if not models:
             message = f"no model is known for queue {queue}: set model in [queues.{queue}], or start a model server"
-            raise Refused(message, code="app_unavailable")
+            raise DifyError(message, code="app_unavailable")
         return str(models[0]["id"])
 
-    async def _ended(self, held: Held, *, prices: ModelSettings | None, prompt_tokens: int) -> Response:
-        if held.ended is Ending.TIMEOUT:
+    async def _ended(self, held: WaitingRequest, *, prices: ModelSettings | None, prompt_tokens: int) -> Response:
+        if held.ended is WaitOutcome.TIMEOUT:
             await self._services.cancel(held.ticket, reason=held.ended.value)
-        if isinstance(held.ended, Ending):
-            response = problem(ENDED.get(held.ended, ENDED[Ending.TIMEOUT]))
+        if isinstance(held.ended, WaitOutcome):
+            response = problem(ENDED.get(held.ended, ENDED[WaitOutcome.TIMEOUT]))
         else:
             body = await self._services.body_of(held.ended)
             response = _answer(held.ended, body, serialization.Message.of(held.ticket.id), prices, prompt_tokens)
@@ -121,7 +121,7 @@ def _estimate(prompt_tokens: int, answer: str) -> Usage:
     }
 
 
-def _task(ask: Ask, *, queue: str, model: str, timeout_s: int, options: Options, key: str | None) -> Task:
+def _task(ask: CompletionRequest, *, queue: str, model: str, timeout_s: int, options: Options, key: str | None) -> Task:
     """Build the task, without body, id, owner and time yet."""
     return {
         "queue": queue,
@@ -144,7 +144,7 @@ def _task(ask: Ask, *, queue: str, model: str, timeout_s: int, options: Options,
         "content_type": JSON,
         "user": ask.user,
         "callback_events": [],
-        **ORDINARY,
+        **NO_ORIGIN,
     }
 
 

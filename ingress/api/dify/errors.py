@@ -6,7 +6,7 @@ import orjson
 from starlette.responses import Response
 
 from core.errors import RequestError
-from ingress.http.dialects import Problem
+from ingress.http.dialects import ApiProblem
 
 JSON = "application/json"
 CODES = {
@@ -23,7 +23,7 @@ PATHS = tuple(
 CHALLENGE = 'Bearer realm="api"'
 
 
-class Refused(RequestError):
+class DifyError(RequestError):
     """The request is refused with a code that only this dialect has."""
 
     def __init__(self, message: str, *, code: str, status: int = 400, field: str | None = None) -> None:
@@ -32,7 +32,7 @@ class Refused(RequestError):
         self.http_status = status
 
 
-def problem(problem: Problem) -> Response:
+def problem(problem: ApiProblem) -> Response:
     """Render an error; `params` names the wrong member."""
     members: dict[str, object] = {
         "code": "internal_server_error" if problem.status == 500 else CODES.get(problem.code, problem.code),

@@ -27,7 +27,7 @@ from schemas.common import Blob
 PREFIX = "uploads/"
 
 
-class Upload(TypedDict):
+class DifyUpload(TypedDict):
     """What is kept beside a file."""
 
     id: str
@@ -41,20 +41,20 @@ class Upload(TypedDict):
     blob: Blob
 
 
-class Uploads:
+class DifyUploads:
     """The files of all end users, in the object store."""
 
     def __init__(self, settings: Settings, blobs: BlobStore) -> None:
         self._blobs = blobs
         self._settings = settings
 
-    async def keep(self, request: Request, *, owner: str) -> Upload:
+    async def keep(self, request: Request, *, owner: str) -> DifyUpload:
         """Store the file of a form; raises RequestError and Unavailable, and then keeps nothing."""
         file_id = str(uuid4())
         settings = self._settings.dify
         received = await receive(request, blobs=self._blobs, name=PREFIX + file_id, settings=settings)
         try:
-            upload: Upload = {
+            upload: DifyUpload = {
                 "id": file_id,
                 "owner": owner,
                 "user": read_user(received.user, require=self._settings.ingress.require_user),
@@ -85,7 +85,7 @@ class Uploads:
             for image, upload in zip(images, found, strict=True)
         ]
 
-    async def _find(self, image: Image, owner: str, user: str) -> Upload:
+    async def _find(self, image: Image, owner: str, user: str) -> DifyUpload:
         upload = await self._read(image.upload_id or "")
         if upload is None or (upload["owner"], upload["user"]) != (owner, user):
             raise InvalidRequest(f"{image.field}.upload_file_id names no file of this user", field=image.field)
@@ -95,22 +95,22 @@ class Uploads:
             )
         return upload
 
-    async def _read(self, file_id: str) -> Upload | None:
+    async def _read(self, file_id: str) -> DifyUpload | None:
         try:
             name = str(UUID(file_id))  # nothing but an id becomes part of a path
-            upload: Upload = orjson.loads(await self._blobs.read(f"{PREFIX}{name}.json"))
+            upload: DifyUpload = orjson.loads(await self._blobs.read(f"{PREFIX}{name}.json"))
         except (ValueError, BlobMissing):
             return None
         over = time.time() - upload["created_at"] >= self._settings.dify.upload_retention_s
         return None if over else upload
 
-    async def _data_url(self, upload: Upload) -> str:
+    async def _data_url(self, upload: DifyUpload) -> str:
         data = await self._blobs.get(upload["blob"])
         encoded = await asyncio.to_thread(b64encode, data)
         return f"data:{upload['mime_type']};base64,{encoded.decode('ascii')}"
 
 
-def file_object(upload: Upload) -> dict[str, Any]:
+def file_object(upload: DifyUpload) -> dict[str, Any]:
     """Describe an uploaded file to its user; there is no address to look at it."""
     return {
         "id": upload["id"],

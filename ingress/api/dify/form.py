@@ -13,7 +13,7 @@ from starlette.requests import Request
 from core.errors import InvalidRequest
 from core.settings.models import DifySettings
 from core.storage.blobs import BlobStore
-from ingress.api.dify.errors import Refused
+from ingress.api.dify.errors import DifyError
 from ingress.api.dify.media import Media
 from ingress.http.body import body_pieces, declared_length
 from ingress.http.multipart import boundary_of, file_name_of
@@ -54,7 +54,7 @@ async def receive(request: Request, *, blobs: BlobStore, name: str, settings: Di
         if not form.ended:
             raise InvalidRequest("the multipart form breaks off before its end", field="body")
         if form.media is None or writer is None:
-            raise Refused("a form field file with a file in it is required", code="no_file_uploaded", field="file")
+            raise DifyError("a form field file with a file in it is required", code="no_file_uploaded", field="file")
         user = form.user  # may raise, so before the file is there
         return Received(form.media, await writer.finish(), user)
 
@@ -125,7 +125,7 @@ class _Form:
         if self._field != b"file":
             raise InvalidRequest("the file must be in the form field file", field="file")
         if self.media is not None:
-            raise Refused("one file at a time", code="too_many_files", field="file")
+            raise DifyError("one file at a time", code="too_many_files", field="file")
         content_type = self._headers.get(b"content-type", b"").decode("latin-1")
         self.media = Media(name, content_type)
         self._field = b""
@@ -145,22 +145,22 @@ class _Form:
         self.ended = True
 
 
-def too_large(message: str, field: str = "file") -> Refused:
+def too_large(message: str, field: str = "file") -> DifyError:
     """Build the refusal of a file that is too large."""
-    return Refused(message, code="file_too_large", status=413, field=field)
+    return DifyError(message, code="file_too_large", status=413, field=field)
 
 
 def _boundary(request: Request) -> bytes:
     boundary = boundary_of(request.headers.get("content-type", ""))
     if boundary is None:
-        raise Refused(
+        raise DifyError(
             "the body must be multipart/form-data with a field file", code="no_file_uploaded", field="content-type"
         )
     return boundary
 
 
 async def _pieces(request: Request, form: _Form) -> AsyncIterator[bytes]:
-    """Yield a form as it comes; raises Refused when it is too large, InvalidRequest, and ClientDisconnect."""
+    """Yield a form as it comes; raises DifyError when it is too large, InvalidRequest, and ClientDisconnect."""
     if declared_length(request) > form.most_bytes:
         raise too_large(f"a form must be at most {form.most_bytes} bytes")
     size = 0

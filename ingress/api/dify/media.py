@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from core.settings.models import DifySettings
-from ingress.api.dify.errors import Refused
+from ingress.api.dify.errors import DifyError
 
 Kind = Literal["image", "audio", "video", "document"]
 
@@ -40,18 +40,18 @@ class Media:
     """What a file is by its name; a name without an extension goes by the media type that the client gave."""
 
     def __init__(self, name: str, content_type: str) -> None:
-        """Raise Refused for a name that is missing or too long, and for types that are not taken."""
+        """Raise DifyError for a name that is missing or too long, and for types that are not taken."""
         self.name = name.replace("\\", "/").rpartition("/")[2].strip()
         if not self.name:
-            raise Refused("the file has no name", code="filename_not_exists_error", field="file")
+            raise DifyError("the file has no name", code="filename_not_exists_error", field="file")
         if len(self.name) > MAX_NAME:
-            raise Refused(f"a file name must be at most {MAX_NAME} characters", code="invalid_param", field="file")
+            raise DifyError(f"a file name must be at most {MAX_NAME} characters", code="invalid_param", field="file")
         stem, dot, extension = self.name.rpartition(".")
         given = extension.lower() if dot and stem else _extension_of(content_type.partition(";")[0].strip().lower())
         found = next((kind for kind, types in TYPES.items() if given in types), None)
         if found is None:
             known = ", ".join(sorted(name for types in TYPES.values() for name in types))
-            raise Refused(f"files of this type are not taken; known are {known}", code="unsupported_file_type",
+            raise DifyError(f"files of this type are not taken; known are {known}", code="unsupported_file_type",
                           status=415, field="file")  # fmt: skip
         self.kind: Kind = found
         self.extension = given

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from core.errors import InvalidRequest
-from ingress.api.dify.errors import Refused
+from ingress.api.dify.errors import DifyError
 from ingress.http.json_body import json_object, not_too_deep
 from schemas.json_text import member, values
 from schemas.validation import MAX_TEXT
@@ -29,7 +29,7 @@ class Image(NamedTuple):
     upload_id: str | None
 
 
-class Ask(NamedTuple):
+class CompletionRequest(NamedTuple):
     """A request that was read."""
 
     inputs: dict[str, str | None]
@@ -39,7 +39,7 @@ class Ask(NamedTuple):
     images: list[Image]
 
 
-def read_ask(body: bytes, *, most_files: int, require_user: bool) -> Ask:
+def read_ask(body: bytes, *, most_files: int, require_user: bool) -> CompletionRequest:
     """Read the body; raises InvalidRequest and Refused naming the field."""
     members = json_object(body)
     inputs = members.get("inputs")
@@ -50,7 +50,7 @@ def read_ask(body: bytes, *, most_files: int, require_user: bool) -> Ask:
     mode = members.get("response_mode")
     if mode is not None and (not isinstance(mode, str) or mode not in MODES):
         raise InvalidRequest("response_mode must be blocking or streaming", field="response_mode")
-    return Ask(
+    return CompletionRequest(
         inputs=_as_texts(body, members),
         query=_text(members, "query"),
         mode="blocking" if mode is None else MODES[mode],
@@ -88,7 +88,7 @@ def _images(value: object, *, most: int) -> list[Image]:
     if not isinstance(value, list):
         raise InvalidRequest("files must be an array", field="files")
     if len(value) > most:
-        raise Refused(f"at most {most} files (dify.max_files_per_request)", code="too_many_files", field="files")
+        raise DifyError(f"at most {most} files (dify.max_files_per_request)", code="too_many_files", field="files")
     return [_image(item, f"files[{number}]") for number, item in enumerate(value)]
 
 

@@ -15,7 +15,7 @@ from core.settings.models import QueueSettings
 from ingress.api.dify import app_info
 from ingress.api.dify.completion import Completions
 from ingress.api.dify.errors import JSON
-from ingress.api.dify.files import Uploads, file_object
+from ingress.api.dify.files import DifyUploads, file_object
 from ingress.api.dify.request import read_user
 from ingress.http.body import BODY_SETTING, read_body
 from ingress.http.json_body import json_object
@@ -37,7 +37,7 @@ class DifyRoutes:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._settings = services.settings
-        self._uploads = Uploads(services.settings, services.blobs)
+        self._uploads = DifyUploads(services.settings, services.blobs)
         self._completions = Completions(services, self._uploads)
 
     def routes(self) -> list[Route]:

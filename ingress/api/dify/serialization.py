@@ -10,7 +10,7 @@ import orjson
 from core import lenient_json
 from core.errors import InvalidRequest
 from core.upstream_errors import reason_of, reported
-from ingress.http.dialects import Problem
+from ingress.http.dialects import ApiProblem
 from ingress.http.sse import frame
 from schemas.common import Usage
 from schemas.ids import TaskId
@@ -56,7 +56,7 @@ class Message(NamedTuple):
         metadata = {"usage": usage, "retriever_resources": []}
         return frame(orjson.dumps({"event": "message_end", **self._common(), "metadata": metadata, "files": None}))
 
-    def error(self, problem: Problem) -> bytes:
+    def error(self, problem: ApiProblem) -> bytes:
         """Render the last frame of a stream that did not; it has no task_id."""
         return frame(
             orjson.dumps(
@@ -75,7 +75,7 @@ class Message(NamedTuple):
         return {"task_id": self.id, "id": self.id, "message_id": self.id, "created_at": self.created_at}
 
 
-class Part(NamedTuple):
+class MessagePart(NamedTuple):
     """What one body or chunk of the upstream says."""
 
     text: str
@@ -97,19 +97,19 @@ def upstream_body(model: str, prompt: str, images: Sequence[str], *, streaming: 
         raise InvalidRequest("inputs holds text that is not valid Unicode", field="inputs") from None
 
 
-def read_part(body: bytes) -> Part | None:
+def read_part(body: bytes) -> MessagePart | None:
     """Read a chat completion or one chunk of it; None when it is neither. Its text may end in half a character."""
     members = lenient_json.document(body)
     if not isinstance(members, dict):
         return None
     if reported(members) is not None:
-        return Part("", None, error_of(body))
+        return MessagePart("", None, error_of(body))
     choices = members.get("choices")
     if not isinstance(choices, list):
         return None
     first = choices[0] if choices and isinstance(choices[0], dict) else {}
     said = first.get("message") or first.get("delta")
-    return Part(_content(said.get("content")) if isinstance(said, dict) else "", _usage(members.get("usage")))
+    return MessagePart(_content(said.get("content")) if isinstance(said, dict) else "", _usage(members.get("usage")))
 
 
 def error_of(body: bytes | None) -> Mapping[str, Any] | None:
@@ -121,7 +121,7 @@ def error_of(body: bytes | None) -> Mapping[str, Any] | None:
     return {**(error if isinstance(error, dict) else {}), "message": reason}
 
 
-def failed(result: Result | None, error: Mapping[str, Any] | None, message: str) -> Problem:
+def failed(result: Result | None, error: Mapping[str, Any] | None, message: str) -> ApiProblem:
     """Say in the words of the table of errors why the call did not come to an answer."""
     status = result["status_code"] if result is not None and result["error_code"] == "upstream_error" else 0
     error = error or {}
@@ -134,7 +134,7 @@ def failed(result: Result | None, error: Mapping[str, Any] | None, message: str)
     elif status == 404 or "model_not_found" in named:
         code = "model_currently_not_support"
     told = error.get("message")
-    return Problem(400, code, told if isinstance(told, str) and told else message)
+    return ApiProblem(400, code, told if isinstance(told, str) and told else message)
 
 
 def _content(content: object) -> str:

@@ -10,18 +10,18 @@ from core.lenient_json import ends_in_half
 from core.settings.models import ModelSettings
 from ingress.api.dify import serialization
 from ingress.api.dify.prices import usage_object
-from ingress.http.dialects import Problem
+from ingress.http.dialects import ApiProblem
 from ingress.http.event_stream import EventStream
 from ingress.runtime import Services
-from ingress.submission.service import Door, Prepared
-from ingress.waiting.blocking import Ending
-from ingress.waiting.streaming import Failure
+from ingress.submission.service import PreparedTask, TaskSubmission
+from ingress.waiting.blocking import WaitOutcome
+from ingress.waiting.streaming import StreamError
 from schemas.common import Usage
 
 PING = b"event: ping\n\n"
 ENDED = {
-    Ending.TIMEOUT: Problem(400, serialization.FAILED, "the task timed out and was cancelled"),
-    Ending.SHUTDOWN: Problem(
+    WaitOutcome.TIMEOUT: ApiProblem(400, serialization.FAILED, "the task timed out and was cancelled"),
+    WaitOutcome.SHUTDOWN: ApiProblem(
         500, "internal_server_error", "this process is shutting down; the task goes on, but its stream ends here"
     ),
 }
@@ -36,8 +36,8 @@ class CompletionStream(EventStream):
     def __init__(
         self,
         services: Services,
-        door: Door,
-        prepared: Prepared,
+        door: TaskSubmission,
+        prepared: PreparedTask,
         *,
         prices: ModelSettings | None,
         prompt_tokens: int,
@@ -75,12 +75,12 @@ class CompletionStream(EventStream):
             self._spoken = now
         return b"".join(frames)
 
-    def last_words(self, ending: Ending | None, failure: Failure | None, *, told: bool) -> bytes:  # noqa: ARG002
+    def last_words(self, ending: WaitOutcome | None, failure: StreamError | None, *, told: bool) -> bytes:  # noqa: ARG002
         """Return message_end, also after a stop, or the error; before it what is left of a character that was cut."""
         rest = self._message.piece(self._half) if self._half else b""
         return rest + self._end(ending, failure)
 
-    def _end(self, ending: Ending | None, failure: Failure | None) -> bytes:
+    def _end(self, ending: WaitOutcome | None, failure: StreamError | None) -> bytes:
         if ending is not None:
             return self._message.error(ENDED[ending])
         if failure is not None and failure.code != "cancelled":

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress.api.openai import serialization
-from ingress.api.openai.responses import JSON, held_answer, overdue, task_headers
+from ingress.api.openai.responses import JSON, blocking_answer, overdue, task_headers
 from ingress.api.openai.serialization import Call
 from ingress.api.openai.stream import OpenAIStream
 from ingress.api.tasks.serialization import RETRY_AFTER_S, accepted_object
@@ -14,8 +14,8 @@ from ingress.auth.keys import Caller
 from ingress.http.body import idempotency_key
 from ingress.http.options import read_options
 from ingress.runtime import Services
-from ingress.submission.service import Door, Prepared
-from ingress.waiting.blocking import Ending
+from ingress.submission.service import PreparedTask, TaskSubmission
+from ingress.waiting.blocking import WaitOutcome
 
 
 class Calls:
@@ -23,7 +23,7 @@ class Calls:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._door = Door(services)
+        self._door = TaskSubmission(services)
         self._hold_s = services.settings.ingress.blocking_timeout_s
 
     def check(self, request: Request) -> None:
@@ -58,7 +58,7 @@ class Calls:
         self._services.metrics.answers.labels(endpoint, mode, str(response.status_code)).inc()
         return response
 
-    async def _accept(self, prepared: Prepared, created_ms: int) -> Response:
+    async def _accept(self, prepared: PreparedTask, created_ms: int) -> Response:
         own = prepared.ticket.key
         ticket = await self._door.accept(prepared)
         row = self._services.view.get(ticket.key) if ticket.key != own else None
@@ -71,11 +71,11 @@ class Calls:
         headers = {**task_headers(ticket), "retry-after": str(RETRY_AFTER_S)}
         return Response(body, status_code=202, media_type=JSON, headers=headers)
 
-    async def _hold(self, prepared: Prepared, request: Request, hold_s: float) -> Response:
+    async def _hold(self, prepared: PreparedTask, request: Request, hold_s: float) -> Response:
         holding = self._door.hold(prepared, request, hold_s=hold_s)
         del prepared
         held = await holding
-        if held.ended is Ending.TIMEOUT and overdue(held.ticket):
+        if held.ended is WaitOutcome.TIMEOUT and overdue(held.ticket):
             # The scheduler should have ended it; where it is behind, the cancel stands in the log.
             await self._services.cancel(held.ticket, reason=held.ended.value)
-        return await held_answer(self._services, held.ticket, held.ended)
+        return await blocking_answer(self._services, held.ticket, held.ended)

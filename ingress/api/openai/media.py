@@ -16,8 +16,8 @@ from ingress.api.openai.calls import Calls
 from ingress.api.openai.serialization import Call, model_of
 from ingress.auth.keys import Caller
 from ingress.http.body import idempotency_key
-from ingress.http.multipart import File, FormRewriter, Rules
-from ingress.http.uploads import Upload, Uploads, require
+from ingress.http.multipart import FormFile, FormLimits, FormRewriter
+from ingress.http.uploads import FormUploads, ReceivedForm, require
 from ingress.runtime import Services
 from schemas.common import Blob
 
@@ -40,12 +40,12 @@ class Form(NamedTuple):
     """What one endpoint's forms hold."""
 
     files: frozenset[str]
-    check: Callable[[File], None]
+    check: Callable[[FormFile], None]
     judge: Callable[[FormRewriter], None]
     can_stream: bool
 
 
-def check_audio(file: File) -> None:
+def check_audio(file: FormFile) -> None:
     """Refuse a file of another format; raises InvalidRequest."""
     ending = file.name.rpartition(".")[2].lower()
     tells = mimetypes.guess_type(f"a.{ending}")[0] not in (None, "application/octet-stream")
@@ -55,14 +55,14 @@ def check_audio(file: File) -> None:
         )
 
 
-def judge_audio(form: FormRewriter) -> None:
+def validate_audio_form(form: FormRewriter) -> None:
     """Refuse a form without its file, or with two; raises InvalidRequest."""
     require(form, "file")
     if form.files["file"] > 1:
         raise InvalidRequest("file must be given once", field="file")
 
 
-def judge_images(form: FormRewriter) -> None:
+def validate_images_form(form: FormRewriter) -> None:
     """Refuse a form without an image or a prompt, or with two masks; raises InvalidRequest."""
     if not any(form.files[name] for name in IMAGE_FIELDS):
         raise InvalidRequest("image is required", field="image")
@@ -73,9 +73,9 @@ def judge_images(form: FormRewriter) -> None:
 
 AUDIO_FILES, IMAGE_FILES = frozenset(("file",)), frozenset((*IMAGE_FIELDS, "mask"))
 FORMS: Mapping[str, Form] = {
-    "/audio/transcriptions": Form(AUDIO_FILES, check_audio, judge_audio, can_stream=True),
-    "/audio/translations": Form(AUDIO_FILES, check_audio, judge_audio, can_stream=False),
-    "/images/edits": Form(IMAGE_FILES, lambda _: None, judge_images, can_stream=True),
+    "/audio/transcriptions": Form(AUDIO_FILES, check_audio, validate_audio_form, can_stream=True),
+    "/audio/translations": Form(AUDIO_FILES, check_audio, validate_audio_form, can_stream=False),
+    "/images/edits": Form(IMAGE_FILES, lambda _: None, validate_images_form, can_stream=True),
 }
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -88,7 +88,7 @@ class MediaRoutes:
         settings = services.settings
         self._services = services
         self._calls = Calls(services)
-        self._uploads = Uploads(
+        self._uploads = FormUploads(
             services.blobs,
             inline_bytes=settings.storage.inline_bytes,
             max_bytes=settings.ingress.max_upload_bytes,
@@ -119,8 +119,8 @@ class MediaRoutes:
 
         return serve
 
-    async def _received(self, request: Request, endpoint: str, form: Form, caller: Caller) -> Upload:
-        rules = Rules(READ, DROPPED, form.files, self._uploads.max_bytes, form.check)
+    async def _received(self, request: Request, endpoint: str, form: Form, caller: Caller) -> ReceivedForm:
+        rules = FormLimits(READ, DROPPED, form.files, self._uploads.max_bytes, form.check)
 
         def finish(arrived: FormRewriter) -> Mapping[str, str]:
             form.judge(arrived)
@@ -141,7 +141,7 @@ class MediaRoutes:
             await self._uploads.discard(stored)
 
 
-def _call(endpoint: str, upload: Upload) -> Call:
+def _call(endpoint: str, upload: ReceivedForm) -> Call:
     return Call(
         endpoint,
         model_of(upload.fields.get("model")),

@@ -23,7 +23,7 @@ EDITED_STREAM = (
 )
 
 
-class Described(NamedTuple):
+class MediaOperation(NamedTuple):
     """What is said of one call with a form."""
 
     name: str
@@ -34,12 +34,12 @@ class Described(NamedTuple):
 
 _SPOKEN = {"application/json": {"example": SPOKEN}, "text/plain": {"example": SRT}}
 CALLS = {
-    "/audio/transcriptions": Described(
+    "/audio/transcriptions": MediaOperation(
         "transcribe", "Write down speech", "TranscriptionForm",
         _SPOKEN | {"text/event-stream": {"example": SPOKEN_STREAM}},
     ),
-    "/audio/translations": Described("translate", "Translate speech to English", "TranslationForm", _SPOKEN),
-    "/images/edits": Described(
+    "/audio/translations": MediaOperation("translate", "Translate speech to English", "TranslationForm", _SPOKEN),
+    "/images/edits": MediaOperation(
         "edit", "Edit images", "EditForm",
         {"application/json": {"example": EDITED}, "text/event-stream": {"example": EDITED_STREAM}},
     ),
@@ -70,7 +70,7 @@ def schemas() -> dict[str, Any]:
     }
 
 
-def _operation(prefix: str, call: Described) -> dict[str, Any]:
+def _operation(prefix: str, call: MediaOperation) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{call.schema}"}
     return {
         "operationId": call.name + ("Queued" if prefix == "/queue" else ""),

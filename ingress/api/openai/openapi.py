@@ -11,7 +11,7 @@ PREFIXES = ("/queue", "/v1")
 MODEL = {"id": "smollm2", "object": "model", "created": 1_769_860_800, "owned_by": "llamacpp", "queue": "default"}
 
 
-class Described(NamedTuple):
+class OpenAIOperation(NamedTuple):
     """What is said of one call with a JSON body."""
 
     path: str
@@ -42,15 +42,15 @@ _PICTURE_STREAM = (
     "data: [DONE]\n\n"
 )
 CALLS = (
-    Described("/chat/completions", "chat", "Complete a chat", CHAT, COMPLETION, "ChatCall", STREAM),
-    Described(
+    OpenAIOperation("/chat/completions", "chat", "Complete a chat", CHAT, COMPLETION, "ChatCall", STREAM),
+    OpenAIOperation(
         "/completions", "complete", "Complete a text", {"model": "smollm2", "prompt": "Once upon a time"}, _TEXT,
         "CompletionCall", _TEXT_STREAM,
     ),
-    Described(
+    OpenAIOperation(
         "/embeddings", "embed", "Embed texts", {"model": "bge-m3", "input": ["a mill"]}, _VECTORS, "EmbeddingCall"
     ),
-    Described(
+    OpenAIOperation(
         "/images/generations", "picture", "Make images", {"model": "flux", "prompt": "a mill", "n": 1}, _PICTURE,
         "ImageCall", _PICTURE_STREAM,
     ),
@@ -82,7 +82,7 @@ def schemas() -> dict[str, Any]:
     }
 
 
-def call_operation(prefix: str, call: Described) -> dict[str, Any]:
+def call_operation(prefix: str, call: OpenAIOperation) -> dict[str, Any]:
     """Describe one call; `call.request` is a JSON body."""
     content: dict[str, Any] = {"application/json": {"example": call.answer}}
     examples = {"held": {"value": call.request}, "async": {"value": call.request | {"async": True}}}

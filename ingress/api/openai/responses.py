@@ -10,13 +10,13 @@ from core.errors import HeadraceError
 from core.storage.blobs import BlobCorrupt, BlobMissing
 from ingress.api.openai_error import error_body
 from ingress.api.tasks.serialization import location
-from ingress.http.dialects import Problem
+from ingress.http.dialects import ApiProblem
 from ingress.http.errors import problem_of
 from ingress.http.sse import MEDIA_TYPE
 from ingress.http.stored_response import stored_answer
 from ingress.runtime import Services
 from ingress.submission.submitter import Ticket
-from ingress.waiting.blocking import Ending
+from ingress.waiting.blocking import WaitOutcome
 from schemas import ids
 from schemas.records import Result
 
@@ -27,7 +27,7 @@ FINAL = {"x-should-retry": "false"}
 again by themselves after 408, 409, 429 and every 5xx, which would be a second task; this header keeps them from it."""
 
 
-def problem(problem: Problem) -> Response:
+def problem(problem: ApiProblem) -> Response:
     """Render an error of this dialect."""
     body = error_body(problem.status, problem.message, code=problem.code, param=problem.field)
     headers = dict(problem.headers)
@@ -41,23 +41,23 @@ def task_headers(ticket: Ticket) -> dict[str, str]:
     return {"x-task-id": ticket.text, "location": location(ticket.id)}
 
 
-async def held_answer(services: Services, ticket: Ticket, ended: Result | Ending) -> Response:
+async def blocking_answer(services: Services, ticket: Ticket, ended: Result | WaitOutcome) -> Response:
     """Answer a held call, whichever way it ended."""
-    response = no_answer(ticket, ended) if isinstance(ended, Ending) else await outcome(services, ended)
+    response = no_answer(ticket, ended) if isinstance(ended, WaitOutcome) else await outcome(services, ended)
     response.headers.update(task_headers(ticket))
     return response
 
 
-def no_answer(ticket: Ticket, ending: Ending) -> Response:
+def no_answer(ticket: Ticket, ending: WaitOutcome) -> Response:
     """Answer without an outcome; to a client that went away nobody listens."""
     status, code, message = ending_words(ticket, ending)
     return _failed(status, code, message)
 
 
-def ending_words(ticket: Ticket, ending: Ending) -> tuple[int, str, str]:
+def ending_words(ticket: Ticket, ending: WaitOutcome) -> tuple[int, str, str]:
     """Say in status, code and words why there is no outcome, and what becomes of the task."""
     look = f"GET {location(ticket.id)}"
-    if ending is Ending.SHUTDOWN:
+    if ending is WaitOutcome.SHUTDOWN:
         message = f"this process is shutting down; task {ticket.text} goes on, see {look}"
         return 503, "server_shutdown", message
     if overdue(ticket):

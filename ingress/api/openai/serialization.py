@@ -11,7 +11,7 @@ from ingress.http.json_body import json_object, not_too_deep
 from ingress.http.options import Options, renamed
 from schemas.common import Blob
 from schemas.json_text import BOM, changed
-from schemas.records import ORDINARY, Mode, Task
+from schemas.records import NO_ORIGIN, Mode, Task
 from schemas.validation import Invalid, check_task
 
 JSON = "application/json"
@@ -88,7 +88,7 @@ def task_of(call: Call, options: Options, settings: Settings, *, idempotency_key
         "content_type": call.content_type,
         "user": None,
         "callback_events": [*options.callback_events],
-        **ORDINARY,
+        **NO_ORIGIN,
     }
     try:
         check_task(task)

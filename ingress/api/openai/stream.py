@@ -14,10 +14,10 @@ from ingress.api.openai_error import error_frame
 from ingress.http import sse
 from ingress.http.event_stream import EventStream
 from ingress.runtime import Services
-from ingress.submission.service import Door, Prepared
+from ingress.submission.service import PreparedTask, TaskSubmission
 from ingress.submission.submitter import Ticket
-from ingress.waiting.blocking import Ending
-from ingress.waiting.streaming import Failure
+from ingress.waiting.blocking import WaitOutcome
+from ingress.waiting.streaming import StreamError
 
 DONE = sse.frame(sse.DONE)
 
@@ -28,7 +28,7 @@ class OpenAIStream(EventStream):
     cancels_on_timeout: ClassVar[bool] = False  # the wait is over; the task goes on, as that of a held call
 
     def __init__(
-        self, services: Services, door: Door, prepared: Prepared, *, endpoint: str, hold_s: float | None
+        self, services: Services, door: TaskSubmission, prepared: PreparedTask, *, endpoint: str, hold_s: float | None
     ) -> None:
         super().__init__(services, door, prepared, hold_s=hold_s)
         self.route = endpoint
@@ -38,7 +38,7 @@ class OpenAIStream(EventStream):
         """Take over the headers of the task that answers."""
         self.headers.update(task_headers(ticket))
 
-    async def instead(self, ending: Ending | None, failure: Failure | None) -> Response | None:
+    async def instead(self, ending: WaitOutcome | None, failure: StreamError | None) -> Response | None:
         """Answer as a held call while no frame has gone out: a refused request keeps its status and body."""
         if ending is not None:
             response = no_answer(self._ticket, ending)
@@ -49,11 +49,11 @@ class OpenAIStream(EventStream):
         response.headers.update(task_headers(self._ticket))
         return response
 
-    def last_words(self, ending: Ending | None, failure: Failure | None, *, told: bool) -> bytes:
+    def last_words(self, ending: WaitOutcome | None, failure: StreamError | None, *, told: bool) -> bytes:
         """Return [DONE], an error frame, or nothing after the upstream's own."""
         if ending is not None:
             _, code, message = ending_words(self._ticket, ending)
-            failure = Failure(message, "server_error", code)
+            failure = StreamError(message, "server_error", code)
         if failure is None:
             return DONE
         if told:

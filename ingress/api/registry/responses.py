@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from ingress.http.dialects import Problem
+from ingress.http.dialects import ApiProblem
 from schemas.subjects import Version
 
 PATHS = ("/subjects", "/schemas", "/config", "/mode")
@@ -32,7 +32,7 @@ def failure(status: int, code: int, message: str) -> Response:
     return Response(orjson.dumps({"error_code": code, "message": message}), status_code=status, media_type=MEDIA_TYPE)
 
 
-def problem(problem: Problem) -> Response:
+def problem(problem: ApiProblem) -> Response:
     """Render an error that any route may end with."""
     response = failure(problem.status, problem.status, problem.message)
     response.headers.update(problem.headers)

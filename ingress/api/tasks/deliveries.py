@@ -14,7 +14,7 @@ from core.errors import Gone, InvalidRequest
 from ingress.api.tasks.serialization import moment
 from ingress.http.body import read_body
 from ingress.read_model.task_lookup import find_standing
-from ingress.read_model.task_snapshot import Reading
+from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.runtime import Services
 from ingress.submission.resend import MAX_BODY, send_again, wanted_event
 from schemas.records import TERMINAL, Delivery
@@ -52,7 +52,7 @@ class DeliveryRoutes:
         delivery = await send_again(self._services, found.get(name) or self._fresh(reading, name))
         return _listed(reading.id, [delivery], status=202)
 
-    def _fresh(self, reading: Reading, name: str) -> Delivery:
+    def _fresh(self, reading: TaskSnapshot, name: str) -> Delivery:
         """Begin a delivery that has no row yet: of an outcome that no callback was told of."""
         if reading.callback_url is None:
             raise InvalidRequest(f"task {reading.id} names no callback_url")

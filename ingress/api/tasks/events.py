@@ -15,12 +15,12 @@ from ingress.http import sse
 from ingress.http.disconnect import watched
 from ingress.http.event_stream import START_S, STUCK_S
 from ingress.read_model.task_lookup import find_standing
-from ingress.read_model.task_snapshot import Reading
+from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.runtime import Services
 from ingress.task_events.broadcaster import TaskEvents
-from ingress.task_events.feed import Feed
-from ingress.task_events.position import END, START, Position, parse
-from ingress.task_events.viewer import Left, Viewer
+from ingress.task_events.feed import TaskEventFeed
+from ingress.task_events.position import END, START, EventPosition, parse
+from ingress.task_events.viewer import Viewer, ViewerExit
 
 LAST_ID = "Last-Event-ID"
 FROM = "from"
@@ -49,7 +49,7 @@ class EventRoutes:
         return TaskEventStream(self._services, self._events, reading, position)
 
 
-def asked_position(request: Request) -> Position:
+def asked_position(request: Request) -> EventPosition:
     """Return where a client wants to go on; raises InvalidRequest. The header counts more: a browser keeps it new."""
     begin: str | None = None
     for name, value in request.query_params.multi_items():
@@ -66,7 +66,7 @@ def asked_position(request: Request) -> Position:
 class TaskEventStream(Response):
     """One client's view of a task. Its leaving cancels nothing."""
 
-    def __init__(self, services: Services, events: TaskEvents, reading: Reading, position: Position) -> None:
+    def __init__(self, services: Services, events: TaskEvents, reading: TaskSnapshot, position: EventPosition) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-task-id": reading.id}
         super().__init__(status_code=200, headers=headers, media_type=sse.MEDIA_TYPE)
         del self.headers["content-length"]
@@ -81,7 +81,7 @@ class TaskEventStream(Response):
             left = await self._show(feed, receive, send)
         self._services.metrics.answers.labels("events", self._reading.mode, left.value).inc()
 
-    async def _show(self, feed: Feed, receive: Receive, send: Send) -> Left:
+    async def _show(self, feed: TaskEventFeed, receive: Receive, send: Send) -> ViewerExit:
         viewer = Viewer(feed, self._position)
         # Comments are safe here: those who read this route take ids, so they follow the whole format.
         following = viewer.follow(silence_s=min(self._services.settings.ingress.keep_alive_s, START_S))
@@ -91,8 +91,8 @@ class TaskEventStream(Response):
                 async for data in following:
                     async with asyncio.timeout(STUCK_S):
                         await send({"type": "http.response.body", "body": data, "more_body": True})
-                if viewer.left is not Left.GONE:
+                if viewer.left is not ViewerExit.GONE:
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             viewer.on_gone()
-        return viewer.left or Left.GONE
+        return viewer.left or ViewerExit.GONE

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from core.errors import InvalidRequest, NotFound
 from ingress.read_model import listing_index
-from ingress.read_model.listing_index import Filters, Position
-from ingress.read_model.task_snapshot import Reading, of_row
-from ingress.read_model.task_view import View
+from ingress.read_model.listing_index import Filters, ListingPosition
+from ingress.read_model.task_snapshot import TaskSnapshot, of_row
+from ingress.read_model.task_view import TaskView
 from schemas import ids
 from schemas.records import STATES, State
 
@@ -37,15 +37,15 @@ class Query(NamedTuple):
     before_ms: int | None = None
     """Created before then, epoch ms."""
     limit: int = DEFAULT_LIMIT
-    after: Position | ids.TaskId | None = None
+    after: ListingPosition | ids.TaskId | None = None
     """The task that the page follows, or its place in the order."""
 
 
 class Page(NamedTuple):
     """A part of the list."""
 
-    tasks: list[Reading]
-    next: Position | None
+    tasks: list[TaskSnapshot]
+    next: ListingPosition | None
     """Where the next page goes on; None at the end."""
 
 
@@ -68,17 +68,17 @@ def read_query(parameters: Iterable[tuple[str, str]]) -> Query:
     )
 
 
-def cursor(position: Position) -> str:
+def cursor(position: ListingPosition) -> str:
     """Render a place in the order."""
     return f"{position.created_ms}-{ids.parse(position.id).task()}"
 
 
-async def read_page(view: View, owner: str, query: Query) -> Page:
+async def read_page(view: TaskView, owner: str, query: Query) -> Page:
     """Return the tasks of an owner that a query asks for, newest first; raises NotFound for an `after` of others."""
     begin, end = listing_index.bounds(owner, from_ms=query.from_ms, before_ms=query.before_ms)
     if query.after is not None:
         begin = max(begin, listing_index.entry_key(owner, _place(view, owner, query.after)) + b"\x00")
-    found: list[Reading] = []
+    found: list[TaskSnapshot] = []
     last: bytes | None = None
     seen = 0
     while seen < SCAN_ENTRIES:
@@ -99,7 +99,7 @@ async def read_page(view: View, owner: str, query: Query) -> Page:
     return Page(found, listing_index.position(begin[:-1]))
 
 
-def _match(view: View, query: Query, key: bytes, value: bytes) -> Reading | None:
+def _match(view: TaskView, query: Query, key: bytes, value: bytes) -> TaskSnapshot | None:
     """Return a task that is asked for; its row, which stands as its entry says, is read only when the entry passes."""
     if not query.filters.match(value):
         return None
@@ -107,13 +107,13 @@ def _match(view: View, query: Query, key: bytes, value: bytes) -> Reading | None
     return None if row is None or query.model not in (None, row["model"]) else of_row(row)
 
 
-def _place(view: View, owner: str, after: Position | ids.TaskId) -> Position:
-    if isinstance(after, Position):
+def _place(view: TaskView, owner: str, after: ListingPosition | ids.TaskId) -> ListingPosition:
+    if isinstance(after, ListingPosition):
         return after
     row = view.get(str(after).encode())
     if row is None or row["owner"] != owner:
         raise NotFound(f"there is no task {after.task()}", field="after")
-    return Position(row["created_ms"], row["id"])
+    return ListingPosition(row["created_ms"], row["id"])
 
 
 def _states(text: str | None) -> frozenset[State] | None:
@@ -161,7 +161,7 @@ def _time(given: dict[str, str], name: str) -> int | None:
         ) from None
 
 
-def _after(text: str | None) -> Position | ids.TaskId | None:
+def _after(text: str | None) -> ListingPosition | ids.TaskId | None:
     if text is None:
         return None
     match = _CURSOR.fullmatch(text)
@@ -170,4 +170,4 @@ def _after(text: str | None) -> Position | ids.TaskId | None:
     except ids.IdError:
         message = "after must be the id of a task, or the next_cursor of the page before"
         raise InvalidRequest(message, field="after") from None
-    return Position(int(match[1]), str(known)) if match else known
+    return ListingPosition(int(match[1]), str(known)) if match else known

@@ -15,10 +15,10 @@ from ingress.api.tasks import serialization
 from ingress.api.tasks.listing import cursor, read_page, read_query
 from ingress.auth.keys import Caller
 from ingress.read_model.task_lookup import find_standing, find_task
-from ingress.read_model.task_snapshot import Reading
+from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.runtime import Services
 from ingress.submission.cancel import cancel_task
-from ingress.waiting.long_poll import Polls
+from ingress.waiting.long_poll import LongPolls
 from schemas.records import TERMINAL
 
 JSON = "application/json"
@@ -31,7 +31,7 @@ class TaskRoutes:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._polls = Polls(services)
+        self._polls = LongPolls(services)
         self._answers = services.metrics.answers
 
     def routes(self) -> list[Route]:
@@ -104,7 +104,7 @@ class TaskRoutes:
                     await self._services.view.wait(key, seconds=OWN_ROWS_S)
 
 
-def _shown(reading: Reading) -> Response:
+def _shown(reading: TaskSnapshot) -> Response:
     headers = {"x-task-id": reading.id, "cache-control": "no-store"}
     if reading.state not in TERMINAL:
         headers["retry-after"] = str(serialization.RETRY_AFTER_S)

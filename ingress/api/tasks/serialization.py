@@ -12,7 +12,7 @@ import orjson
 from core.embedding import described, json_of
 from core.upstream_errors import reason_in
 from ingress.http.sse import MEDIA_TYPE
-from ingress.read_model.task_snapshot import Reading
+from ingress.read_model.task_snapshot import TaskSnapshot
 from schemas import ids
 from schemas.ids import TaskId
 from schemas.records import TERMINAL
@@ -57,7 +57,7 @@ def wait_s(preferences: Sequence[str]) -> int:
     return 0
 
 
-def task_object(reading: Reading) -> dict[str, Any]:
+def task_object(reading: TaskSnapshot) -> dict[str, Any]:
     """Build the task object; members without a value are left out. The result is there when it has been fetched."""
     task_id = ids.parse(reading.id)
     members: dict[str, Any] = {
@@ -80,7 +80,7 @@ def task_object(reading: Reading) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _ended(reading: Reading) -> dict[str, Any]:
+def _ended(reading: TaskSnapshot) -> dict[str, Any]:
     """Build what a task has once it has ended."""
     if reading.state not in TERMINAL:
         return {}
@@ -99,14 +99,14 @@ def _ended(reading: Reading) -> dict[str, Any]:
     }
 
 
-def ended_as(reading: Reading) -> str:
+def ended_as(reading: TaskSnapshot) -> str:
     """Return completed, failed or cancelled: how a task ended, also when its result has expired since."""
     if reading.state != "expired":
         return reading.state
     return {None: "completed", "cancelled": "cancelled"}.get(reading.error_code, "failed")
 
 
-def _result(reading: Reading) -> dict[str, Any]:
+def _result(reading: TaskSnapshot) -> dict[str, Any]:
     """Build the result: JSON as it came, text as a string, anything else in base64."""
     if reading.body is None:
         return {}
@@ -116,20 +116,20 @@ def _result(reading: Reading) -> dict[str, Any]:
     return members
 
 
-def _reason(reading: Reading) -> str | None:
+def _reason(reading: TaskSnapshot) -> str | None:
     """Return what the upstream itself says, unless its body is what had come of a stream."""
     if reading.content_type.startswith(MEDIA_TYPE):
         return None
     return reason_in(reading.body, reading.content_type)
 
 
-def _progress(reading: Reading) -> int:
+def _progress(reading: TaskSnapshot) -> int:
     if reading.state in TERMINAL and ended_as(reading) == "completed":
         return 100
     return reading.progress
 
 
-def _updated_ms(reading: Reading) -> int:
+def _updated_ms(reading: TaskSnapshot) -> int:
     return max(reading.updated_ms, reading.created_ms, reading.started_ms or 0, reading.finished_ms or 0)
 
 

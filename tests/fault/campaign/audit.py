@@ -13,7 +13,7 @@ import aiohttp
 from ingress.http import sse
 from schemas.records import Result
 from streams.recovery.usage_backfill import usage_of
-from streams.state_machine.rows import cancelled_early
+from streams.state_machine.rows import is_early_cancel
 from tests.fault.campaign.evidence import Evidence
 from tests.fault.campaign.ledger import Accepted, Ledger
 from tests.fault.campaign.load import HEADERS
@@ -74,7 +74,7 @@ def _wrong_rows(evidence: Evidence) -> Iterator[str]:
     yield from (
         f"{one}: a row and no result"
         for one in evidence.rows.keys() - evidence.results.keys()
-        if not cancelled_early(evidence.rows[one])
+        if not is_early_cancel(evidence.rows[one])
     )
 
 

@@ -12,7 +12,7 @@ from core.settings.models import Settings
 from core.storage.blobs import open_blobs
 from dispatcher import main
 from dispatcher.inference import upstream_pool
-from dispatcher.inference.seen_attempts import Spoken
+from dispatcher.inference.seen_attempts import SeenAttempts
 from tests.support.dispatcher_probe import WITHIN_S, DispatcherProbe, dispatching
 from tests.support.held_upstream import HELD, HeldUpstream
 from tests.support.ports import free_port
@@ -130,7 +130,7 @@ async def test_a_call_that_is_made_again_leaves_the_first_answer_as_it_was(
         task_id = await probe.submit(sim={"size": 700_000})
         first = await probe.outcome(task_id)
     # The first was frozen before it spoke, say: the next one reads the record again and has heard nothing of it.
-    monkeypatch.setattr(Spoken, "__contains__", lambda *_: False)
+    monkeypatch.setattr(SeenAttempts, "__contains__", lambda *_: False)
     async with dispatching(settings):
         await probe.submit(sim={"size": 700_001}, task_id=task_id)
         await probe.ended_again(task_id)

@@ -10,9 +10,9 @@ import pytest
 from core.clock import Deadline
 from core.kafka.producer import Record
 from dispatcher import event_outbox as module
-from dispatcher.event_outbox import Outbox
+from dispatcher.event_outbox import EventOutbox
 from dispatcher.events import Address, Addressed
-from dispatcher.task_supervisor import Crew
+from dispatcher.task_supervisor import TaskSupervisor
 from tests.support.dispatcher_doubles import MemoryProducer
 from tests.support.waiting import eventually_async
 
@@ -32,15 +32,15 @@ async def rooms() -> list[bool]:
 
 
 @pytest.fixture
-async def outbox(producer: MemoryProducer, rooms: list[bool]) -> AsyncIterator[Outbox]:
-    box = Outbox(producer, on_room=rooms.append)
-    box.start(Crew())
+async def outbox(producer: MemoryProducer, rooms: list[bool]) -> AsyncIterator[EventOutbox]:
+    box = EventOutbox(producer, on_room=rooms.append)
+    box.start(TaskSupervisor())
     yield box
     producer.blocked, producer.hold = False, None
     await box.close(Deadline(60))
 
 
-async def test_what_comes_during_a_write_goes_with_the_next(outbox: Outbox, producer: MemoryProducer) -> None:
+async def test_what_comes_during_a_write_goes_with_the_next(outbox: EventOutbox, producer: MemoryProducer) -> None:
     producer.hold = asyncio.Event()
     first = outbox.put(letter(0))
     await eventually_async(lambda: producer.writes == 1)
@@ -54,7 +54,7 @@ async def test_what_comes_during_a_write_goes_with_the_next(outbox: Outbox, prod
 
 
 async def test_a_refused_write_is_repeated_until_it_is_taken(
-    outbox: Outbox, producer: MemoryProducer, rooms: list[bool], monkeypatch: pytest.MonkeyPatch
+    outbox: EventOutbox, producer: MemoryProducer, rooms: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RETRY_S", 0.01)
     producer.blocked = True
@@ -70,7 +70,9 @@ async def test_a_refused_write_is_repeated_until_it_is_taken(
     assert rooms[-1] is True
 
 
-async def test_the_memory_is_bounded(outbox: Outbox, producer: MemoryProducer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_memory_is_bounded(
+    outbox: EventOutbox, producer: MemoryProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "FULL_BYTES", 1000)
     producer.hold = asyncio.Event()
     outbox.put(letter(0, size=900))
@@ -83,14 +85,14 @@ async def test_the_memory_is_bounded(outbox: Outbox, producer: MemoryProducer, m
 
 
 async def test_one_write_is_bounded_too(
-    outbox: Outbox, producer: MemoryProducer, monkeypatch: pytest.MonkeyPatch
+    outbox: EventOutbox, producer: MemoryProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_WRITE_BYTES", 250)
     assert await outbox.put_all((letter(number, size=100) for number in range(10)), Deadline(60))
     assert producer.writes == 5
 
 
-async def test_a_deadline_ends_the_wait_but_keeps_the_letter(outbox: Outbox, producer: MemoryProducer) -> None:
+async def test_a_deadline_ends_the_wait_but_keeps_the_letter(outbox: EventOutbox, producer: MemoryProducer) -> None:
     producer.blocked = True
     assert not await outbox.put_all([letter(1)], Deadline(0.05))
     assert not await outbox.drained(Deadline(0.05))
@@ -102,8 +104,8 @@ async def test_a_deadline_ends_the_wait_but_keeps_the_letter(outbox: Outbox, pro
 async def test_what_cannot_be_written_before_the_end_is_said(caplog: pytest.LogCaptureFixture) -> None:
     producer = MemoryProducer()
     producer.blocked = True
-    box = Outbox(producer)
-    box.start(Crew())
+    box = EventOutbox(producer)
+    box.start(TaskSupervisor())
     box.put(letter(1))
     await box.close(Deadline(0.05))
     assert "1 events could not be written" in caplog.text

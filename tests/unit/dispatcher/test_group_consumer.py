@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 from core.clock import Deadline
 from core.settings.models import Settings
 from dispatcher import group_consumer as module
-from dispatcher.group_consumer import GroupReader
+from dispatcher.group_consumer import GroupConsumer
 
 PARTITION = TopicPartition("work", 0)
 
@@ -65,24 +65,24 @@ class Consumer:
 
 
 @pytest.fixture
-async def reader(monkeypatch: pytest.MonkeyPatch) -> GroupReader:
+async def reader(monkeypatch: pytest.MonkeyPatch) -> GroupConsumer:
     monkeypatch.setattr(module, "AIOKafkaConsumer", Consumer)
     monkeypatch.setattr(module, "SESSION_MS", 600_000)
 
     async def on_revoke() -> None:
         pass
 
-    made = GroupReader(Settings(), name="test", group="group", topics=["work"], on_revoke=on_revoke)
+    made = GroupConsumer(Settings(), name="test", group="group", topics=["work"], on_revoke=on_revoke)
     assert await made.open()
     return made
 
 
-def silence(reader: GroupReader) -> None:
+def silence(reader: GroupConsumer) -> None:
     """Have the process sleep for longer than its session lasts."""
     reader._confirmed_at = -math.inf
 
 
-async def taking(reader: GroupReader) -> asyncio.Task[list[Any]]:
+async def taking(reader: GroupConsumer) -> asyncio.Task[list[Any]]:
     """Begin to take, and wait until the record is there."""
     task = asyncio.create_task(reader.take(1))
     await reader._consumer.polled.wait()
@@ -91,12 +91,12 @@ async def taking(reader: GroupReader) -> asyncio.Task[list[Any]]:
     return task
 
 
-async def test_a_member_that_is_confirmed_takes_at_once(reader: GroupReader) -> None:
+async def test_a_member_that_is_confirmed_takes_at_once(reader: GroupConsumer) -> None:
     [taken] = await reader.take(1)
     assert (taken.record.offset, reader.owns(taken)) == (1, True)
 
 
-async def test_after_a_sleep_nothing_is_taken_before_the_group_has_confirmed_the_member(reader: GroupReader) -> None:
+async def test_after_a_sleep_nothing_is_taken_before_the_group_has_confirmed_the_member(reader: GroupConsumer) -> None:
     silence(reader)
     task = await taking(reader)
     assert not task.done()
@@ -105,7 +105,7 @@ async def test_after_a_sleep_nothing_is_taken_before_the_group_has_confirmed_the
     assert taken.record.offset == 1
 
 
-async def test_what_others_were_given_during_a_sleep_is_left_out(reader: GroupReader) -> None:
+async def test_what_others_were_given_during_a_sleep_is_left_out(reader: GroupConsumer) -> None:
     silence(reader)
     task = await taking(reader)
     await reader._consumer.listener.on_partitions_revoked([PARTITION])
@@ -114,7 +114,7 @@ async def test_what_others_were_given_during_a_sleep_is_left_out(reader: GroupRe
 
 
 async def test_a_member_that_its_group_never_confirms_joins_anew(
-    reader: GroupReader, monkeypatch: pytest.MonkeyPatch
+    reader: GroupConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SESSION_MS", 0)
     silence(reader)
@@ -127,7 +127,7 @@ async def test_a_member_that_its_group_never_confirms_joins_anew(
     assert reader._consumer is not before
 
 
-async def test_a_stop_ends_the_wait(reader: GroupReader) -> None:
+async def test_a_stop_ends_the_wait(reader: GroupConsumer) -> None:
     silence(reader)
     task = await taking(reader)
     await reader.close(Deadline(5))

@@ -6,22 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.offset_tracker import Claims
+from dispatcher.offset_tracker import OffsetTracker
 
 
-def taken(*offsets: int) -> Claims:
-    claims = Claims()
+def taken(*offsets: int) -> OffsetTracker:
+    claims = OffsetTracker()
     for offset in offsets:
         claims.take(offset)
     return claims
 
 
 def test_nothing_taken_is_nothing_to_commit() -> None:
-    assert Claims().to_commit() is None
+    assert OffsetTracker().to_commit() is None
 
 
 def test_offsets_without_a_record_are_committed_over() -> None:
-    claims = Claims()
+    claims = OffsetTracker()
     claims.passed(7)
     assert claims.to_commit() is None
     claims.take(5)
@@ -71,7 +71,7 @@ def test_offsets_may_have_gaps_but_never_go_back() -> None:
 
 @given(st.data())
 def test_the_commit_is_always_below_everything_unsafe(data: st.DataObject) -> None:
-    claims, taken_offsets, safe, committed, following = Claims(), [], set(), -1, 0
+    claims, taken_offsets, safe, committed, following = OffsetTracker(), [], set(), -1, 0
     for _ in range(data.draw(st.integers(1, 60))):
         step = data.draw(st.sampled_from(["take", "ended", "claimed", "settled", "commit"]))
         if step == "take":

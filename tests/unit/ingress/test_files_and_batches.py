@@ -17,10 +17,10 @@ from core.settings.models import Settings
 from core.storage.blobs import BlobStore, open_blobs
 from ingress.batches.directory import BatchDirectory
 from ingress.files import directory as book_module
-from ingress.files.content import Span, joined, span_of
-from ingress.files.directory import FileBook, is_young, new_file_id
+from ingress.files.content import ByteRange, joined, span_of
+from ingress.files.directory import FileDirectory, is_young, new_file_id
 from ingress.files.sweeper import ORPHAN_MS, PIECE_MS, FileSweeper
-from schemas.batches import Batch, File, Piece, pieces_of
+from schemas.batches import Batch, BatchFile, Segment, segments_of
 from schemas.codec import BATCH, FILE
 from schemas.ids import TaskId
 from tests.support.memory_batches import row_of
@@ -36,8 +36,8 @@ def consumed(key: str, value: bytes | None) -> ConsumerRecord[bytes, bytes]:
     return ConsumerRecord(TP.topic, 0, 0, 0, 0, key.encode(), value, 0, 0, 0, ())  # type: ignore[arg-type]
 
 
-def file_of(file_id: str, **changes: Any) -> File:
-    made: File = {
+def file_of(file_id: str, **changes: Any) -> BatchFile:
+    made: BatchFile = {
         "id": file_id, "owner": "acme", "purpose": "batch", "filename": "x", "created_ms": 0, "expires_ms": None,
         "blob": {"uri": f"files/{file_id}", "size": 1, "sha256": "0" * 64},
     }  # fmt: skip
@@ -47,7 +47,7 @@ def file_of(file_id: str, **changes: Any) -> File:
 class Tombstones:
     """Takes the place of a producer, and of the topic behind it."""
 
-    def __init__(self, book: FileBook) -> None:
+    def __init__(self, book: FileDirectory) -> None:
         self.book = book
 
     async def send(self, _: str, __: int, record: Record) -> int:
@@ -67,7 +67,7 @@ async def test_a_range_over_pieces_is_that_of_the_whole(sizes: list[int], begin:
     ends = [*accumulate(sizes)]
     for number, (size, end) in enumerate(zip(sizes, ends, strict=True)):
         await blobs.put(whole[end - size : end], name=f"p/{number}", media_type="x")
-    pieces = [Piece(f"p/{number}", size) for number, size in enumerate(sizes)]
+    pieces = [Segment(f"p/{number}", size) for number, size in enumerate(sizes)]
     end = min(begin + length, len(whole))
     found = b"".join([data async for data in joined(blobs, pieces, min(begin, end), end)])
     assert found == whole[min(begin, end) : end]
@@ -78,7 +78,7 @@ def test_any_header_is_a_span_inside_or_the_whole(header: str, size: int) -> Non
     for asked in (header, f"bytes={header}"):
         span = span_of(asked, size)
         assert span is None or 0 <= span.begin <= size >= span.end >= 0
-    assert span_of("bytes=-5", 3) == Span(0, 3)
+    assert span_of("bytes=-5", 3) == ByteRange(0, 3)
 
 
 def test_new_ids_are_young_and_others_are_not() -> None:
@@ -89,7 +89,7 @@ def test_new_ids_are_young_and_others_are_not() -> None:
 
 
 async def test_a_file_of_another_process_is_waited_for() -> None:
-    book = FileBook(SETTINGS, name="t")
+    book = FileDirectory(SETTINGS, name="t")
     book.tail.positions[TP] = 0
     file_id = new_file_id(now_s=int(time.time()))
     waiting = asyncio.create_task(book.find(file_id, owner="acme"))
@@ -102,7 +102,7 @@ async def test_a_file_of_another_process_is_waited_for() -> None:
 
 async def test_a_file_that_was_removed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(book_module, "OTHER_WAIT_S", 3_600)
-    book = FileBook(SETTINGS, name="t")
+    book = FileDirectory(SETTINGS, name="t")
     book.tail.positions[TP] = 0
     file_id = new_file_id(now_s=int(time.time()))
     waiting = asyncio.create_task(book.find(file_id, owner="acme"))
@@ -116,14 +116,16 @@ async def test_a_file_that_was_removed_is_not_waited_for(monkeypatch: pytest.Mon
 
 def test_only_the_newest_removals_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(book_module, "MAX_REMOVED", 3)
-    book = FileBook(SETTINGS, name="t")
+    book = FileDirectory(SETTINGS, name="t")
     book.feed(TP, [consumed(f"file-{number}", None) for number in range(5)])
     assert list(book._removed) == ["file-2", "file-3", "file-4"]
 
 
-async def swept(blobs: BlobStore, *, files: list[File], batches: list[Batch], now_ms: int) -> tuple[set[str], FileBook]:
+async def swept(
+    blobs: BlobStore, *, files: list[BatchFile], batches: list[Batch], now_ms: int
+) -> tuple[set[str], FileDirectory]:
     """Sweep once and return the names that are left."""
-    book, directory = FileBook(SETTINGS, name="t"), BatchDirectory(SETTINGS, name="t")
+    book, directory = FileDirectory(SETTINGS, name="t"), BatchDirectory(SETTINGS, name="t")
     book.feed(TP, [consumed(file["id"], FILE.encode(file)) for file in files])
     directory.feed(TP, [consumed(batch["id"], BATCH.encode(batch)) for batch in batches])
     asked = []
@@ -150,7 +152,7 @@ async def test_what_is_over_is_swept_and_nothing_else() -> None:
     part = {"end": 3, "token": "t", "output_bytes": 1, "error_bytes": 1, "output_lines": 1, "error_lines": 1}
     row["parts"] = [part]  # type: ignore[list-item]
     for errors in (False, True):
-        [piece] = pieces_of(row, errors=errors)
+        [piece] = segments_of(row, errors=errors)
         await blobs.put(b"x", name=piece.name, media_type="x")
         await blobs.put(b"x", name=piece.name.replace(BATCH_ID, "batch_gone"), media_type="x")
     files = [
@@ -179,7 +181,7 @@ async def test_pieces_of_a_batch_go_when_its_files_have_expired(asked_s: int | N
     base = {**row_of(BATCH_ID), "output_expires_s": asked_s, "parts": [part]}
     for state, ended_ms, left in (("in_progress", None, True), ("completed", now_ms - DAY_MS, kept)):
         row: Any = {**base, "state": state, "completed_ms": ended_ms}
-        [piece] = pieces_of(row, errors=False)
+        [piece] = segments_of(row, errors=False)
         await blobs.put(b"x", name=piece.name, media_type="x")
         names, _ = await swept(blobs, files=[], batches=[row], now_ms=now_ms)
         assert (piece.name in names) is left

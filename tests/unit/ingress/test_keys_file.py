@@ -12,7 +12,7 @@ import pytest
 
 from core.errors import ConfigError, Unauthorized
 from ingress.auth import keys_file as module
-from ingress.auth.key_entry import Limits, from_document
+from ingress.auth.key_entry import KeyQuota, from_document
 from ingress.auth.keys import Keys
 from ingress.auth.keys_file import KeysFile, read_keys
 from tests.support.waiting import eventually_async
@@ -49,11 +49,11 @@ def holders(keys: Keys) -> list[str]:
 
 def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
     (tmp_path / "keys.toml").write_text("\ufeff" + TOML)  # as editors of Windows write it
-    read = read_keys(tmp_path / "keys.toml", limits=Limits(9, 8))
+    read = read_keys(tmp_path / "keys.toml", limits=KeyQuota(9, 8))
     assert [(key.name, sorted(key.scopes), key.limits) for key in read] == [
-        ("acme/web", ["read"], Limits(60, 2)),
-        (f"acme/{sha256(b'sk-other').hexdigest()[:12]}", ["read", "submit"], Limits(9, 8)),
-        (f"b.c/{sha256(b'sk-third').hexdigest()[:12]}", ["read", "submit"], Limits(9, 8)),
+        ("acme/web", ["read"], KeyQuota(60, 2)),
+        (f"acme/{sha256(b'sk-other').hexdigest()[:12]}", ["read", "submit"], KeyQuota(9, 8)),
+        (f"b.c/{sha256(b'sk-third').hexdigest()[:12]}", ["read", "submit"], KeyQuota(9, 8)),
     ]
     first = {"id": "web", "sha256": f"sha256:{sha256(SECRET.encode()).hexdigest()}", "scopes": ["read"],
              "requests_per_minute": 60, "concurrency": 2, "expires": "2027-01-31T00:00:00Z"}  # fmt: skip
@@ -62,7 +62,7 @@ def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
         "b.c": {"keys": [{"key": "sk-third", "enabled": False}]},
     }
     (tmp_path / "keys.json").write_text("\ufeff" + json.dumps({"tenants": tenants}))
-    assert read_keys(tmp_path / "keys.json", limits=Limits(9, 8)) == read
+    assert read_keys(tmp_path / "keys.json", limits=KeyQuota(9, 8)) == read
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import InvalidRequest
-from ingress.api.bella.serialization import Limits, parse_put
+from ingress.api.bella.serialization import QueueLimits, parse_put
 from schemas.records import Task
 
-LIMITS = Limits(max_timeout_s=600)
+LIMITS = QueueLimits(max_timeout_s=600)
 GOOD = {"queue": "chat", "endpoint": "/v1/chat/completions", "data": {"model": "m", "messages": []}}
 
 
@@ -140,7 +140,7 @@ def test_time_limits_follow_mode_and_level() -> None:
     assert parse(changed(response_mode="streaming"))["timeout_ms"] == 300_000
     assert parse(changed(timeout=86_400))["timeout_ms"] == 86_400_000
     assert parse(changed(timeout=14 * 86_400, level=1))["timeout_ms"] == 14 * 86_400_000
-    strict = parse_put(json.dumps(changed(response_mode="blocking")).encode(), limits=Limits(max_timeout_s=10))
+    strict = parse_put(json.dumps(changed(response_mode="blocking")).encode(), limits=QueueLimits(max_timeout_s=10))
     assert strict["timeout_ms"] == 10_000
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from ingress.api.tasks import listing
 from ingress.api.tasks.listing import Query, cursor, read_page, read_query
-from ingress.read_model.listing_index import Filters, Position
-from ingress.read_model.task_view import View
+from ingress.read_model.listing_index import Filters, ListingPosition
+from ingress.read_model.task_view import TaskView
 from schemas.records import State, Status
-from streams.state_machine.rows import Rules, fresh
+from streams.state_machine.rows import TaskRules, new_status
 from tests.support.read_model import TP, emptied, open_view, record_of, removed
 from tests.support.records import task, task_id
 
@@ -52,7 +52,7 @@ queries = st.builds(
 
 def row_of(number: int, one: Made) -> Status:
     new = task(queue=one.queue, model=one.model, owner="key-1")
-    row = fresh(new, task_id=IDS[number], offset=number, created_ms=one.created_ms, rules=Rules())
+    row = new_status(new, task_id=IDS[number], offset=number, created_ms=one.created_ms, rules=TaskRules())
     return {**row, "state": one.state}
 
 
@@ -76,7 +76,7 @@ class Between(NamedTuple):
 
 
 async def walk(
-    view: View, query: Query, happenings: list[Between], tasks: dict[int, Made]
+    view: TaskView, query: Query, happenings: list[Between], tasks: dict[int, Made]
 ) -> tuple[list[str], set[str]]:
     """Read page after page; returns the listed ids, and those of the tasks that were touched meanwhile."""
     seen: list[str] = []
@@ -106,7 +106,7 @@ async def walk(
 )
 @settings(max_examples=120, deadline=None)
 def test_pages_are_complete_and_without_repeats(
-    shared_view: View, tasks: list[Made], query: Query, happenings: list[Between], scan: int
+    shared_view: TaskView, tasks: list[Made], query: Query, happenings: list[Between], scan: int
 ) -> None:
     rows = dict(enumerate(tasks))
     view = emptied(shared_view)
@@ -122,7 +122,7 @@ def test_pages_are_complete_and_without_repeats(
 
 
 def test_a_cursor_is_read_as_it_was_written() -> None:
-    place = Position(1_769_860_800_250, IDS[0])
+    place = ListingPosition(1_769_860_800_250, IDS[0])
     assert read_query([("after", cursor(place))]).after == place
 
 

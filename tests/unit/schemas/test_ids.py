@@ -13,13 +13,13 @@ from schemas.ids import (
     IdError,
     Serials,
     TaskId,
+    batch_line_id,
+    canonical,
     from_record,
-    home_of,
-    line_id,
     parse,
     parse_batch,
-    replayed,
-    spelled,
+    partition_of,
+    replay_id,
 )
 
 LAST_S = EPOCH_S + 3_155_760_000 - 1  # 2099-12-31 23:59:59, the last second that two-digit years can tell
@@ -189,7 +189,7 @@ def test_only_the_identity_of_a_batch_is_a_batch_id(task_id: TaskId) -> None:
 
 @given(batch=batch_ids, lines=st.sets(st.integers(0, SERIALS - 1), max_size=20))
 def test_lines_of_a_batch_have_ids_of_their_own_at_its_home(batch: TaskId, lines: set[int]) -> None:
-    made = {str(line_id(batch, line, queue_number=3, stamp_s=batch.time_s)) for line in lines}
+    made = {str(batch_line_id(batch, line, queue_number=3, stamp_s=batch.time_s)) for line in lines}
     assert len(made) == len(lines)
     assert {parse(one).partition for one in made} <= {batch.partition}
 
@@ -204,7 +204,7 @@ def test_replays_give_every_position_an_id_of_its_own(
     def repeated(position: tuple[int, int, int], start_s: int) -> TaskId:
         level, partition, offset = position
         home, wide = (partition % width, 6) if width else (partition, 1)
-        return replayed(
+        return replay_id(
             queue_number=1, level=level, home=home, wide=wide, start_s=start_s, partition=partition, offset=offset
         )
 
@@ -217,11 +217,11 @@ def test_replays_give_every_position_an_id_of_its_own(
 @given(batch=batch_ids)
 def test_tasks_and_batches_tell_their_home_and_their_key(batch: TaskId) -> None:
     as_batch = batch._replace(level=1, mode="P")
-    assert home_of(as_batch.batch()) == home_of(batch.task()) == batch.partition
-    assert spelled(as_batch.batch()) == as_batch.batch()
-    assert spelled(batch.task()) == spelled(batch.batch_request()) == str(batch)
+    assert partition_of(as_batch.batch()) == partition_of(batch.task()) == batch.partition
+    assert canonical(as_batch.batch()) == as_batch.batch()
+    assert canonical(batch.task()) == canonical(batch.batch_request()) == str(batch)
     for wrong in ("batch_x", "task_x", as_batch.batch() + "0"):
         with pytest.raises(IdError):
-            home_of(wrong)
+            partition_of(wrong)
         with pytest.raises(IdError):
-            spelled(wrong)
+            canonical(wrong)

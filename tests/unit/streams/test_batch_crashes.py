@@ -13,9 +13,9 @@ from schemas import bitmap
 from schemas.events import event
 from schemas.records import Event
 from streams import batch_transaction
-from streams.input_offsets import Place, Progress
+from streams.input_offsets import InputOffsets, Place
 from streams.intake.decode import Submission
-from streams.recovery.buffer import SPOKEN_KINDS, Held, Replay
+from streams.recovery.buffer import SPOKEN_KINDS, PendingEvent, RecoveryBuffer
 from tests.support.memory_batch_log import (
     CREATED_MS,
     HOME,
@@ -67,7 +67,7 @@ class Process:
         self.inputs: dict[Place, list[Submission | Event]] = {TASKS: [], EVENTS: []}
         self.happens = happens
         self.late = False
-        self.progress, self.replay = Progress(), Replay()
+        self.progress, self.replay = InputOffsets(), RecoveryBuffer()
         self.progress.reset({TASKS: 0, EVENTS: 0})
         self.read: dict[Place, int] = {TASKS: 0, EVENTS: 0}
 
@@ -126,7 +126,7 @@ class Process:
             if isinstance(what, Submission):
                 folded += [source, *(held.source for held in self.replay.of_task(HOME, what.task_id))]
             elif self.replay.waits(HOME, what) and not self.knows(what["id"], folded):
-                self.replay.hold(HOME, Held(source, what))
+                self.replay.hold(HOME, PendingEvent(source, what))
             else:
                 folded.append(source)
         await self.log.fold(

@@ -10,9 +10,9 @@ import pytest
 from schemas.codec import BATCH, EVENT
 from schemas.events import change, event
 from schemas.records import Event
-from streams.faust.app import NoRows
-from streams.intake.decode import Poison, read_event
-from streams.recovery.buffer import Replay
+from streams.faust.app import EmptyTable
+from streams.intake.decode import InvalidRecord, read_event
+from streams.recovery.buffer import RecoveryBuffer
 from streams.recovery.scan import sweep, sweep_batches
 from streams.state_index import HORIZON_MS, Due
 from streams.state_machine.batch_rows import MAX_PROPOSAL_BYTES
@@ -47,7 +47,7 @@ class Message:
 
 def test_a_sound_proposal_is_read() -> None:
     found = read_event(Message(created(ONE)), max_bytes=1 << 20)
-    assert not isinstance(found, Poison)
+    assert not isinstance(found, InvalidRecord)
 
 
 @pytest.mark.parametrize(
@@ -69,19 +69,19 @@ def test_a_sound_proposal_is_read() -> None:
 def test_a_batch_that_could_not_be_run_is_poison(changes: dict[str, Any], field: str) -> None:
     said = change(batch=BATCH.encode({**proposed(ONE), **changes}))  # type: ignore[typeddict-item]
     found = read_event(Message(event("batch_created", at_ms=1, task_id=ONE, change=said)), max_bytes=1 << 20)
-    assert isinstance(found, Poison)
+    assert isinstance(found, InvalidRecord)
     assert found.field == field
 
 
 @pytest.mark.parametrize("said", [None, b"", b"\0\0\0\0\x10nonsense"])
 def test_a_proposal_without_a_batch_is_poison(said: bytes | None) -> None:
     what = event("batch_created", at_ms=1, task_id=ONE, change=None if said is None else change(batch=said))
-    assert isinstance(read_event(Message(what), max_bytes=1 << 20), Poison)
-    assert isinstance(read_event(Message(created(ONE), partition=HOME + 1), max_bytes=1 << 20), Poison)
+    assert isinstance(read_event(Message(what), max_bytes=1 << 20), InvalidRecord)
+    assert isinstance(read_event(Message(created(ONE), partition=HOME + 1), max_bytes=1 << 20), InvalidRecord)
 
 
 def test_a_stop_waits_until_all_tasks_are_read_again() -> None:
-    replay = Replay()
+    replay = RecoveryBuffer()
     replay.begin({HOME: 10}, ())
     kinds = ("batch_cancel", "batch_due", "batch_part", "batch_created", "batch_validated")
     waits = [kind for kind in kinds if replay.waits(HOME, event(kind, at_ms=1, task_id=ONE))]  # type: ignore[arg-type]
@@ -146,7 +146,7 @@ async def test_only_the_offline_lane_has_batches(tmp_path: Any) -> None:
     log = BatchLog()
 
     online, offline = (lane_app(log.settings, level, folder=tmp_path) for level in (0, 1))
-    assert isinstance(online.batches, NoRows)
+    assert isinstance(online.batches, EmptyTable)
     assert (online.batches.get(0, b"x"), list(online.batches.scan(0))) == (None, [])
     names = {table.changelog_topic.get_topic_name() for table in offline.app.tables.values()}
     assert names == {"headrace.status.offline", "headrace.batches"}

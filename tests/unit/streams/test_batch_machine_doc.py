@@ -11,8 +11,8 @@ from schemas.batches import Batch
 from schemas.events import event
 from schemas.records import Event
 from streams.state_machine import batches
-from streams.state_machine.batch_rows import first_row
-from streams.state_machine.batches import Step
+from streams.state_machine.batch_rows import initial_batch
+from streams.state_machine.batches import BatchTransition
 from tests.support.memory_batch_log import (
     CREATED_MS,
     RETENTION_MS,
@@ -33,7 +33,7 @@ Row = Batch | None
 
 def rows() -> Mapping[str, Row]:
     """Build one row for each column: of 4 lines 3 are tasks; 1 of them has ended, or all where it was stopped."""
-    new = first_row(proposed(ONE), offset=0, taken=lambda _: False)
+    new = initial_batch(proposed(ONE), offset=0, taken=lambda _: False)
     running: Batch = {**new, "total": 4, "fed": 3, "completed": 1, "ended": b"\x01", "written_to": 5, "last_result": 6}
     stopped: Batch = {**running, "ended": b"\x07"}
     return {
@@ -46,12 +46,12 @@ def rows() -> Mapping[str, Row]:
     }
 
 
-def on(what: Event, *, now_ms: int = NOW_MS) -> Callable[[Row], Step]:
+def on(what: Event, *, now_ms: int = NOW_MS) -> Callable[[Row], BatchTransition]:
     return lambda row: batches.apply(row, what, now_ms=now_ms, retention_ms=RETENTION_MS)
 
 
-def read(number: int, *, owner: str = "key-1") -> Callable[[Row], Step]:
-    def apply(row: Row) -> Step:
+def read(number: int, *, owner: str = "key-1") -> Callable[[Row], BatchTransition]:
+    def apply(row: Row) -> BatchTransition:
         made = line(row or rows()["validating"] or proposed(ONE), number, owner=owner)
         unknown = row is None or number >= row["fed"]
         return batches.line_read(row, made.task, task_id=made.task_id, unknown=unknown, has_result=False)
@@ -59,8 +59,8 @@ def read(number: int, *, owner: str = "key-1") -> Callable[[Row], Step]:
     return apply
 
 
-def end(*numbers: int) -> Callable[[Row], Step | None]:
-    def apply(row: Row) -> Step | None:
+def end(*numbers: int) -> Callable[[Row], BatchTransition | None]:
+    def apply(row: Row) -> BatchTransition | None:
         if row is None or not row["fed"]:
             return None
         before = row
@@ -69,23 +69,27 @@ def end(*numbers: int) -> Callable[[Row], Step | None]:
         for number in numbers:
             if number < row["fed"]:
                 row = batches.line_ended(row, number, "completed", None, now_ms=NOW_MS)
-        return Step(before) if row["ended"] == before["ended"] else Step(row)
+        return BatchTransition(before) if row["ended"] == before["ended"] else BatchTransition(row)
 
     return apply
 
 
-def stopping(what: Event) -> Callable[[Row], Step | None]:
-    def apply(row: Row) -> Step | None:
+def stopping(what: Event) -> Callable[[Row], BatchTransition | None]:
+    def apply(row: Row) -> BatchTransition | None:
         if row is None or row["state"] not in ("finalizing", "cancelling"):
             return None
         row = {**row, "ended": b"\x01"}
         step = on(what)(row)
-        return Step(rows()[row["state"]], withdraw=step.withdraw) if step.batch == row and step.note is None else step
+        return (
+            BatchTransition(rows()[row["state"]], withdraw=step.withdraw)
+            if step.batch == row and step.note is None
+            else step
+        )
 
     return apply
 
 
-EVENTS: Mapping[str, Callable[[Row], Step | None]] = {
+EVENTS: Mapping[str, Callable[[Row], BatchTransition | None]] = {
     "batch_validated": on(validated(ONE, 4)),
     "batch_validated without a line": on(validated(ONE, 0)),
     "batch_invalid": on(event("batch_invalid", at_ms=1, task_id=ONE)),
@@ -108,7 +112,7 @@ EVENTS: Mapping[str, Callable[[Row], Step | None]] = {
 }
 
 
-def cell(before: Row, step: Step | None) -> str:
+def cell(before: Row, step: BatchTransition | None) -> str:
     """Tell what a step did."""
     if step is None:
         return ""

@@ -14,7 +14,7 @@ from schemas.codec import STATUS
 from schemas.records import Status
 from schemas.topics import DAY_MS
 from streams.body_gc import ARRIVING_MS, BodySweeper, is_over, read_name
-from streams.state_machine.rows import NO_OFFSET, Rules, fresh
+from streams.state_machine.rows import NO_OFFSET, TaskRules, new_status
 from tests.support.clocks import now_ms
 from tests.support.records import task
 
@@ -24,7 +24,7 @@ UNREAD_MS, CALLBACK_MS = 1_000_000, 500_000
 
 
 def row(**changes: Any) -> Status:
-    base = fresh(task(id=ID), task_id=ID, offset=5, created_ms=1, rules=Rules())
+    base = new_status(task(id=ID), task_id=ID, offset=5, created_ms=1, rules=TaskRules())
     return {**base, **changes}  # type: ignore[typeddict-item]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from schemas.codec import TASK
 from schemas.framing import frame
 from schemas.headers import headers
-from streams.intake.decode import Poison, Submission, read_task
+from streams.intake.decode import InvalidRecord, Submission, read_task
 from tests.support.records import task, task_id
 
 MAX = 1_048_576
@@ -25,7 +25,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 BINARY = {"ce_specversion": "1.0", "ce_id": "e-1", "ce_source": "/shop", "ce_type": "order"}
 
 
-def read(value: bytes | None, *, level: int = 0, at_s: float | None = AT_S, **named: str) -> Submission | Poison:
+def read(value: bytes | None, *, level: int = 0, at_s: float | None = AT_S, **named: str) -> Submission | InvalidRecord:
     told = [(name.replace("content_type", "content-type"), content.encode()) for name, content in named.items()]
     message = SimpleNamespace(
         topic="tasks.online", partition=3, offset=41, timestamp=at_s, key=b"any", value=value, headers=told
@@ -43,9 +43,9 @@ def taken(value: bytes | None, **named: Any) -> Submission:
     return found
 
 
-def refused(value: bytes | None, **named: Any) -> Poison:
+def refused(value: bytes | None, **named: Any) -> InvalidRecord:
     found = read(value, **named)
-    assert isinstance(found, Poison), found
+    assert isinstance(found, InvalidRecord), found
     assert found.reason
     return found
 

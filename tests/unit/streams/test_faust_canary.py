@@ -21,15 +21,15 @@ from faust.types import TP
 from core.errors import SessionExpired
 from core.kafka.producer import Producer, discard
 from core.settings.models import Settings
-from streams.faust.app import LaneApp
+from streams.faust.app import SchedulerApp
 from streams.faust.consumer import mend_seek, note_heartbeats
 from streams.scheduler import Scheduler
-from streams.state_index import Index
+from streams.state_index import StateIndex
 from tests.support.scheduler_app import lane_app
 from tests.support.waiting import eventually_async
 
 
-def lane(folder: Path, store: str) -> LaneApp:
+def lane(folder: Path, store: str) -> SchedulerApp:
     settings = Settings.model_validate({"data_dir": folder, "streams": {"store": store}})
     return lane_app(settings, 0, folder=folder)
 
@@ -131,7 +131,7 @@ def test_faust_waits_for_every_message_beside_a_rebalance() -> None:
     assert "self.wait_first(\n                                callback(message), self.suspend_flow.wait()" in source
 
 
-async def waiting_first(app: LaneApp, first: Any, second: Any) -> Any:
+async def waiting_first(app: SchedulerApp, first: Any, second: Any) -> Any:
     consumer: Any = app.app.consumer
     async with asyncio.timeout(60):
         return await consumer.wait_first(first, second)
@@ -240,7 +240,7 @@ async def test_a_member_that_was_not_heard_of_writes_nothing(tmp_path: Path) -> 
         streams = settings.streams.model_copy(update={"session_timeout_s": session_timeout_s})
         settings = settings.model_copy(update={"streams": streams})
         return Scheduler(
-            settings, 0, producer=Producer(settings, name="none"), lookup=nowhere, queues=nowhere, index=Index(),
+            settings, 0, producer=Producer(settings, name="none"), lookup=nowhere, queues=nowhere, index=StateIndex(),
             rows=lambda: stored, batches=lambda: stored, silent_s=silent_s,
         )  # fmt: skip
 

@@ -16,12 +16,12 @@ from faust.types import TP
 
 from core.kafka.fetching import COMMITTED, since
 from core.settings.models import Settings
-from streams.faust.app import LaneApp
+from streams.faust.app import SchedulerApp
 from streams.faust.consumer import CommittedThread, ask_for_all, commit_only, mend_seek, stable_end
 from tests.support.scheduler_app import lane_app
 
 
-def lane(folder: Path) -> LaneApp:
+def lane(folder: Path) -> SchedulerApp:
     settings = Settings.model_validate({"data_dir": folder, "streams": {"store": "memory"}})
     return lane_app(settings, 0, folder=folder)
 

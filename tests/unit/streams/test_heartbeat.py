@@ -10,8 +10,8 @@ import pytest
 from core.errors import Unavailable
 from core.settings.models import Settings
 from streams import heartbeat as module
-from streams.heartbeat import Pulse
-from streams.state_index import Index
+from streams.heartbeat import SchedulerHeartbeat
+from streams.state_index import StateIndex
 
 
 class Broker:
@@ -36,8 +36,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return now
 
 
-def pulse(broker: Any) -> Pulse:
-    made = Pulse(Settings(), 0, name="s", producer=broker, index=Index(), changed=asyncio.Event())
+def pulse(broker: Any) -> SchedulerHeartbeat:
+    made = SchedulerHeartbeat(Settings(), 0, name="s", producer=broker, index=StateIndex(), changed=asyncio.Event())
     made.partitions = {0}
     return made
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.input_offsets import Progress
+from streams.input_offsets import InputOffsets
 
 HERE = ("tasks.online", 3)
 
 
-def begun(at: int = 10) -> Progress:
-    progress = Progress()
+def begun(at: int = 10) -> InputOffsets:
+    progress = InputOffsets()
     progress.reset({HERE: at})
     return progress
 

@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 
 from schemas.records import Status
 from streams import metrics
-from streams.state_machine.rows import Rules, fresh
+from streams.state_machine.rows import TaskRules, new_status
 from tests.support.records import task, task_id
 
 LANE = "offline"
@@ -16,7 +16,7 @@ NAMES = ("headrace_task_queue_seconds", "headrace_task_run_seconds", "headrace_t
 
 
 def row(**changes: Any) -> Status:
-    base = fresh(task(), task_id=task_id(), offset=0, created_ms=10_000, rules=Rules())
+    base = new_status(task(), task_id=task_id(), offset=0, created_ms=10_000, rules=TaskRules())
     return {**base, **changes}  # type: ignore[typeddict-item]
 
 

@@ -15,7 +15,7 @@ from schemas.partitioning import queue_number
 from schemas.records import Event
 from streams import purge as purging
 from streams.intake.decode import Submission
-from streams.transaction import Fold
+from streams.transaction import Transaction
 from tests.support.memory_log import Log
 from tests.support.records import claimed, task
 
@@ -35,7 +35,7 @@ def log_of(*queues: str) -> Log:
     return log
 
 
-def purge(log: Log, asked: Event, *, folded: int = 1_000, now_ms: int = 5_000) -> tuple[Fold, Event | None]:
+def purge(log: Log, asked: Event, *, folded: int = 1_000, now_ms: int = 5_000) -> tuple[Transaction, Event | None]:
     """Fold one purge event; returns the event that it writes."""
 
     def rows_from(partition: int, key: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -50,7 +50,7 @@ def purge(log: Log, asked: Event, *, folded: int = 1_000, now_ms: int = 5_000) -
 
 
 def asking(tasks_end: int, **changes: Any) -> Event:
-    data = purges.Extent(tasks_end).encode()
+    data = purges.OffsetBounds(tasks_end).encode()
     return event("purge", at_ms=4_000, queue="chat", data=data) | changes  # type: ignore[return-value]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from schemas.records import Status
-from streams.state_index import HORIZON_MS, Index
+from streams.state_index import HORIZON_MS, StateIndex
 from streams.state_machine import tasks
-from streams.state_machine.rows import Rules
+from streams.state_machine.rows import TaskRules
 from tests.support.records import task, task_id
 
 LEASE_MS = 10_000
@@ -13,14 +13,14 @@ LEASE_MS = 10_000
 
 def row(**changes: object) -> Status:
     fresh = tasks.submitted(
-        None, task(timeout_ms=60_000), task_id=task_id(), offset=0, created_ms=0, now_ms=0, rules=Rules()
+        None, task(timeout_ms=60_000), task_id=task_id(), offset=0, created_ms=0, now_ms=0, rules=TaskRules()
     ).row
     assert fresh is not None
     return {**fresh, **changes}  # type: ignore[typeddict-item]
 
 
 def test_a_silent_worker_is_suspected_once_per_lease() -> None:
-    index = Index()
+    index = StateIndex()
     index.changed(0, None, row(state="processing", worker="w"), now_ms=0)
     assert index.suspects(now_ms=LEASE_MS, lease_ms=LEASE_MS) == []
     assert index.suspects(now_ms=LEASE_MS + 1, lease_ms=LEASE_MS) == [(0, "w")]
@@ -29,7 +29,7 @@ def test_a_silent_worker_is_suspected_once_per_lease() -> None:
 
 
 def test_a_heartbeat_takes_the_suspicion_away() -> None:
-    index = Index()
+    index = StateIndex()
     index.changed(0, None, row(state="processing", worker="w"), now_ms=0)
     index.heard(0, "w", now_ms=LEASE_MS)
     assert not index.silent(0, "w", now_ms=LEASE_MS + 5_000, lease_ms=LEASE_MS)
@@ -37,14 +37,14 @@ def test_a_heartbeat_takes_the_suspicion_away() -> None:
 
 
 def test_a_silent_worker_that_holds_nothing_is_forgotten() -> None:
-    index = Index()
+    index = StateIndex()
     index.heard(0, "w", now_ms=0)
     assert index.suspects(now_ms=LEASE_MS + 1, lease_ms=LEASE_MS) == []
     assert index.alive(now_ms=0, lease_ms=LEASE_MS) == []
 
 
 def test_a_task_that_ended_is_no_longer_held() -> None:
-    index = Index()
+    index = StateIndex()
     held = row(state="processing", worker="w")
     index.changed(0, None, held, now_ms=0)
     index.changed(0, held, {**held, "state": "completed"}, now_ms=1)
@@ -52,7 +52,7 @@ def test_a_task_that_ended_is_no_longer_held() -> None:
 
 
 def test_only_what_is_near_is_kept_and_comes_in_order() -> None:
-    index = Index()
+    index = StateIndex()
     near, nearer = row(deadline_ms=5_000), row(deadline_ms=4_000)
     for one in (near, nearer, row(deadline_ms=HORIZON_MS + 1)):
         index.changed(0, None, one, now_ms=0)
@@ -61,7 +61,7 @@ def test_only_what_is_near_is_kept_and_comes_in_order() -> None:
 
 
 def test_a_retry_is_scheduled_and_the_deadline_only_once() -> None:
-    index = Index()
+    index = StateIndex()
     fresh = row()
     index.changed(0, None, fresh, now_ms=0)
     index.changed(0, fresh, {**fresh, "attempt": 2, "not_before_ms": 700}, now_ms=0)
@@ -69,7 +69,7 @@ def test_a_retry_is_scheduled_and_the_deadline_only_once() -> None:
 
 
 def test_what_could_not_be_written_comes_back() -> None:
-    index = Index()
+    index = StateIndex()
     index.changed(0, None, row(deadline_ms=10), now_ms=0)
     due = index.due(now_ms=10)
     index.put_back(due, delay_ms=1_000, now_ms=10)
@@ -78,7 +78,7 @@ def test_what_could_not_be_written_comes_back() -> None:
 
 
 def test_the_freshest_sign_of_life_of_a_worker_counts() -> None:
-    index = Index()
+    index = StateIndex()
     assert index.heard(0, "w", now_ms=1, upstreams_up=0)
     assert index.heard(1, "w", now_ms=2, upstreams_up=1)
     assert not index.heard(1, "w", now_ms=3, upstreams_up=1)
@@ -86,7 +86,7 @@ def test_the_freshest_sign_of_life_of_a_worker_counts() -> None:
 
 
 def test_no_lease_runs_while_kafka_is_away() -> None:
-    index = Index()
+    index = StateIndex()
     index.changed(0, None, row(state="processing", worker="w"), now_ms=0)
     back_ms = 60_000
     assert index.suspects(now_ms=back_ms + LEASE_MS, lease_ms=LEASE_MS, since_ms=back_ms) == []
@@ -94,7 +94,7 @@ def test_no_lease_runs_while_kafka_is_away() -> None:
 
 
 def test_a_lease_of_its_own_is_due_at_its_end_and_needs_no_heartbeat() -> None:
-    index = Index()
+    index = StateIndex()
     held = row(state="processing", worker="pull/w", lease_until_ms=3_000)
     index.changed(0, row(), held, now_ms=0)
     assert index.suspects(now_ms=LEASE_MS * 9, lease_ms=LEASE_MS) == []

@@ -11,23 +11,28 @@ import pytest
 from schemas.events import event
 from schemas.records import Event, Status
 from streams.state_machine import tasks
-from streams.state_machine.rows import Rules
-from streams.state_machine.tasks import Dead, Result, Step, Stop, Work
+from streams.state_machine.rows import TaskRules
+from streams.state_machine.tasks import CancelEffect, DeadLetterEffect, ResultEffect, Transition, WorkEffect
 from tests.support.records import claimed, failure, finished, outcome, task, task_id
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/concepts/task-life-cycle.md").read_text(encoding="utf-8")
-RULES = Rules(max_attempts=3, max_lost_workers=3)
+RULES = TaskRules(max_attempts=3, max_lost_workers=3)
 ID = task_id()
 NOW_MS, START_MS, DEADLINE_MS, EXPIRES_MS = 10_000, 300_000, 500_000, 900_000
 LEASE_MS = 9_500
 LEASE_OVER = event("lease_over", at_ms=1, task_id=ID, attempt=2)
 CANCEL = event("cancel", at_ms=1, task_id=ID, owner="key-1")
 ENDED = ("completed", "failed", "cancelled")
-EFFECTS = {Work: "work record", Result: "result", Stop: "control `cancel`", Dead: "dead letter"}
+EFFECTS = {
+    WorkEffect: "work record",
+    ResultEffect: "result",
+    CancelEffect: "control `cancel`",
+    DeadLetterEffect: "dead letter",
+}
 
 
-def submit(row: Status | None, *, offset: int = 5, now_ms: int = NOW_MS) -> Step:
+def submit(row: Status | None, *, offset: int = 5, now_ms: int = NOW_MS) -> Transition:
     new = task(timeout_ms=DEADLINE_MS - 1_000, start_timeout_ms=START_MS - 1_000)
     return tasks.submitted(row, new, task_id=ID, offset=offset, created_ms=1_000, now_ms=now_ms, rules=RULES)
 
@@ -51,29 +56,29 @@ def rows() -> Mapping[str, Status | None]:
     }
 
 
-def on(what: Event, *, now_ms: int = NOW_MS) -> Callable[[Status | None], Step]:
+def on(what: Event, *, now_ms: int = NOW_MS) -> Callable[[Status | None], Transition]:
     return lambda row: tasks.apply(row, what, now_ms=now_ms, rules=RULES)
 
 
-def at_last_attempt(row: Status | None) -> Step:
+def at_last_attempt(row: Status | None) -> Transition:
     last = None if row is None else Status(**{**row, "attempt": 3})
     return on(finished(ID, attempt=3, result=failure()))(last)
 
 
-def gone(*, lost: bool, before: int = 0, streamed: bool = False) -> Callable[[Status | None], Step | None]:
-    def apply(row: Status | None) -> Step | None:
+def gone(*, lost: bool, before: int = 0, streamed: bool = False) -> Callable[[Status | None], Transition | None]:
+    def apply(row: Status | None) -> Transition | None:
         if row is None:
             return None
         changed = Status(**{**row, "lost_workers": before, "streamed": streamed})
-        return tasks.worker_gone(changed, worker="w1", lost=lost, now_ms=NOW_MS, rules=RULES)
+        return tasks.worker_lost(changed, worker="w1", lost=lost, now_ms=NOW_MS, rules=RULES)
 
     return apply
 
 
-def leased(what: Event, *, retries: int | None = None, now_ms: int = NOW_MS) -> Callable[[Status | None], Step]:
+def leased(what: Event, *, retries: int | None = None, now_ms: int = NOW_MS) -> Callable[[Status | None], Transition]:
     """Apply an event where the worker of a running task holds it by a lease that ends at LEASE_MS."""
 
-    def apply(row: Status | None) -> Step:
+    def apply(row: Status | None) -> Transition:
         if row is not None and row["state"] == "processing":
             row = {**row, "worker": "pull/w1", "lease_until_ms": LEASE_MS, "lease_retries": retries}
         return on(what, now_ms=now_ms)(row)
@@ -81,7 +86,7 @@ def leased(what: Event, *, retries: int | None = None, now_ms: int = NOW_MS) -> 
     return apply
 
 
-EVENTS: Mapping[str, Callable[[Status | None], Step | None]] = {
+EVENTS: Mapping[str, Callable[[Status | None], Transition | None]] = {
     "submitted": lambda row: submit(row, offset=6),
     "submitted, read again": lambda row: submit(row) if row else None,
     "submitted after its cancel": lambda row: (
@@ -135,7 +140,7 @@ def shown(row: Status | None) -> str:
     return "waiting" if row["state"] == "queued" and row["not_before_ms"] is not None else row["state"]
 
 
-def cell(before: Status | None, step: Step | None) -> str:
+def cell(before: Status | None, step: Transition | None) -> str:
     """Tell what a step did."""
     if step is None:
         return ""

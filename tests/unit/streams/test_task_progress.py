@@ -10,10 +10,10 @@ from schemas.events import event
 from schemas.records import Event, Status
 from streams.outputs import status_record
 from streams.state_machine import tasks
-from streams.state_machine.rows import Rules, fresh
+from streams.state_machine.rows import TaskRules, new_status
 from tests.support.records import claimed, failure, finished, task, task_id
 
-RULES = Rules()
+RULES = TaskRules()
 ID = task_id()
 
 
@@ -22,7 +22,7 @@ def progress(percent: int, *, attempt: int = 1, worker: str = "w1") -> Event:
 
 
 def running() -> Status:
-    row = fresh(task(), task_id=ID, offset=5, created_ms=1_000, rules=RULES)
+    row = new_status(task(), task_id=ID, offset=5, created_ms=1_000, rules=RULES)
     return {**row, "state": "processing", "worker": "w1"}
 
 

@@ -13,9 +13,9 @@ from core.settings.models import Settings
 from schemas.codec import EVENT, STATUS
 from schemas.records import Event, Status
 from streams import timers as module
-from streams.state_index import Index
+from streams.state_index import StateIndex
 from streams.state_machine import tasks
-from streams.state_machine.rows import Rules
+from streams.state_machine.rows import TaskRules
 from streams.timers import Timers
 from tests.support.records import task, task_id
 from tests.support.waiting import eventually_async
@@ -47,18 +47,18 @@ class Parts:
 
 def overdue() -> Status:
     row = tasks.submitted(
-        None, task(timeout_ms=60_000), task_id=task_id(), offset=0, created_ms=1_000, now_ms=1_000, rules=Rules()
+        None, task(timeout_ms=60_000), task_id=task_id(), offset=0, created_ms=1_000, now_ms=1_000, rules=TaskRules()
     ).row
     assert row is not None
     return row
 
 
-def timers(parts: Any, index: Index) -> Timers:
+def timers(parts: Any, index: StateIndex) -> Timers:
     return Timers(Settings(), 0, producer=parts, lookup=parts, index=index, rows=parts)
 
 
 async def test_nothing_due_is_lost_in_a_rebalance() -> None:
-    index, parts = Index(), Parts(overdue())
+    index, parts = StateIndex(), Parts(overdue())
     running = timers(parts, index)
     index.changed(0, None, parts.row, now_ms=1_000)
     ticking = asyncio.create_task(running.run())
@@ -74,7 +74,7 @@ async def test_nothing_due_is_lost_in_a_rebalance() -> None:
 
 
 async def test_what_kafka_refuses_is_written_later() -> None:
-    index, parts = Index(), Parts(overdue())
+    index, parts = StateIndex(), Parts(overdue())
     parts.down = True
     running = timers(parts, index)
     running.partitions = {0}
@@ -90,7 +90,7 @@ async def test_what_kafka_refuses_is_written_later() -> None:
 
 async def test_a_task_that_has_ended_gets_no_event() -> None:
     row = overdue()
-    index, parts = Index(), Parts({**row, "state": "completed"})
+    index, parts = StateIndex(), Parts({**row, "state": "completed"})
     running = timers(parts, index)
     running.partitions = {0}
     index.changed(0, None, row, now_ms=1_000)
@@ -105,7 +105,7 @@ async def test_a_task_that_has_ended_gets_no_event() -> None:
 async def test_the_end_of_a_lease_names_the_attempt_that_it_was_for() -> None:
     held: Status = {**overdue(), "state": "processing", "attempt": 3, "worker": "pull/w", "lease_until_ms": 9_000}
     held["deadline_ms"] = 99_000_000_000_000
-    index, parts = Index(), Parts(held)
+    index, parts = StateIndex(), Parts(held)
     running = timers(parts, index)
     running.partitions = {0}
     index.changed(0, None, held, now_ms=1_000)

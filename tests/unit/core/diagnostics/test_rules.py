@@ -7,22 +7,32 @@ from typing import Any
 
 import pytest
 
-from core.diagnostics.facts import Disk, Facts, Finding, Flow, Pulled, QueueFlow, SchedulerSeen, Skew, WorkerSeen
+from core.diagnostics.facts import (
+    ClockSkew,
+    Disk,
+    Facts,
+    Finding,
+    PullQueueFacts,
+    QueueFlow,
+    QueueThroughput,
+    SchedulerSeen,
+    WorkerSeen,
+)
 from core.diagnostics.rules import findings
 from core.drain_rate import Backlog
 from tests.support.records import queue
 
 WORKER = WorkerSeen("w1", 0, 1, None)
-SLOW = Flow(waiting=9, oldest_ms=90_000)
+SLOW = QueueThroughput(waiting=9, oldest_ms=90_000)
 WELL = Facts(
     kafka="k:9092",
     partitions=2,
     queues=[queue("q")],
-    work=[QueueFlow("q", level, Flow(), 1) for level in (0, 1)],
-    lanes={0: Flow(), 1: Flow()},
+    work=[QueueFlow("q", level, QueueThroughput(), 1) for level in (0, 1)],
+    lanes={0: QueueThroughput(), 1: QueueThroughput()},
     schedulers=[SchedulerSeen("s0", 0, (0, 1)), SchedulerSeen("s1", 1, (0,)), SchedulerSeen("s2", 1, (1,))],
     dispatchers=[WORKER],
-    skews=[Skew("w1", 300)],
+    skews=[ClockSkew("w1", 300)],
     disks=[Disk("/data", 50 << 30, 100 << 30)],
     watched_s=3,
 )
@@ -54,18 +64,26 @@ def test_nothing_is_found_where_all_is_well() -> None:
             "no heartbeat from the online scheduler in the last 3 s",
         ),
         ({"schedulers": WELL.schedulers[:2]}, "partitions_unserved", "no offline scheduler serves partition 1"),
-        ({"lanes": {0: Flow(5, 9, 1, 20_000)}}, "scheduler_behind", "5 records and 20 s behind and falls further"),
+        (
+            {"lanes": {0: QueueThroughput(5, 9, 1, 20_000)}},
+            "scheduler_behind",
+            "5 records and 20 s behind and falls further",
+        ),
         ({"dispatchers": []}, "dispatcher_stopped", "no heartbeat from any dispatcher"),
         ({"dispatchers": [WORKER._replace(upstreams_up=0)]}, "upstream_down", "no upstream model server answers"),
         ({"dispatchers": [WORKER._replace(troubles="u does not answer")]}, "upstream_down", "u does not answer"),
         ({"dispatchers": [WORKER._replace(troubles="u asked")]}, "upstream_rate_limited", "u asked"),
-        ({"work": [QueueFlow("q", 0, Flow(), 0)]}, "no_consumer", "no dispatcher reads queue q (online)"),
-        ({"work": [QueueFlow("q", 0, Flow(9, 8, 2), 1)]}, "lag_growing", "8 came and 2 were taken"),
+        ({"work": [QueueFlow("q", 0, QueueThroughput(), 0)]}, "no_consumer", "no dispatcher reads queue q (online)"),
+        ({"work": [QueueFlow("q", 0, QueueThroughput(9, 8, 2), 1)]}, "lag_growing", "8 came and 2 were taken"),
         ({"work": [QueueFlow("q", 0, SLOW, 1)]}, "queue_stands_still", "9 tasks of q (online) wait, the oldest for 90"),
-        ({"pulled": [Pulled("q", 1, 2, 0, 7_300_000)]}, "no_worker", "2 tasks of q (offline) wait, the oldest for 2 h"),
+        (
+            {"pulled": [PullQueueFacts("q", 1, 2, 0, 7_300_000)]},
+            "no_worker",
+            "2 tasks of q (offline) wait, the oldest for 2 h",
+        ),
         ({"backlogs": [Backlog("q", 1, 1_000, 1_000)]}, "queue_full", "queue q (offline) is full: 1,000 of 1,000 wait"),
-        ({"callbacks": Flow(2_000, 9, 1)}, "callbacks_behind", "2,000 results wait"),
-        ({"skews": [Skew("w2", -60_000)]}, "clock_skew", "the clock of w2 is 60 s behind the one here"),
+        ({"callbacks": QueueThroughput(2_000, 9, 1)}, "callbacks_behind", "2,000 results wait"),
+        ({"skews": [ClockSkew("w2", -60_000)]}, "clock_skew", "the clock of w2 is 60 s behind the one here"),
         ({"disks": [Disk("/d", 1 << 29, 100 << 30)]}, "disk_full", "0.5 of 100.0 GiB are free at /d"),
         ({"ingress": ["the read model has not caught up yet"]}, "ingress", "the read model has not caught up yet"),
         ({"queues": [queue("q", paused=True)], "work": [QueueFlow("q", 0, SLOW, 1)]}, "queue_paused", "9 tasks wait"),
@@ -102,5 +120,5 @@ def test_one_cause_is_told_once() -> None:
     waiting = [QueueFlow(name, 0, SLOW, 0) for name in ("q", "r", "s")]
     [found] = of(dispatchers=[], work=waiting)
     assert found.what.endswith("; 27 tasks wait")
-    down = of(dispatchers=[WORKER._replace(upstreams_up=0)], work=[QueueFlow("q", 0, Flow(9, 8, 2), 1)])
+    down = of(dispatchers=[WORKER._replace(upstreams_up=0)], work=[QueueFlow("q", 0, QueueThroughput(9, 8, 2), 1)])
     assert [one.code for one in down] == ["upstream_down"], "no lag of its own"

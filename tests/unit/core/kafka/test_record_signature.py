@@ -11,8 +11,8 @@ from core.kafka.record_signature import SIGNATURE_HEADER, RecordSigner
 from core.settings.models import Settings
 from schemas.codec import TASK
 from schemas.headers import headers
-from streams.intake.decode import Poison, Submission, read_task
-from streams.intake.gateway import believed_of
+from streams.intake.decode import InvalidRecord, Submission, read_task
+from streams.intake.gateway import trust_policy_from
 from tests.support.records import task, task_id
 
 ONE, TWO = "the-first-secret-of-two", "the-other-secret-of-two"
@@ -29,11 +29,11 @@ def written(stamp: RecordSigner, **changes: Any) -> tuple[bytes, list[tuple[str,
     return value, stamp.headers(value, described) if stamp.signs("headrace.tasks.online") else described
 
 
-def read(value: bytes, told: list[tuple[str, bytes]], *secrets: str) -> Submission | Poison:
+def read(value: bytes, told: list[tuple[str, bytes]], *secrets: str) -> Submission | InvalidRecord:
     message = SimpleNamespace(
         topic="t", partition=0, offset=1, timestamp=1_795_000_000.0, key=None, value=value, headers=told
     )
-    return read_task(message, level=0, max_bytes=1_048_576, believed=believed_of(settings(*secrets)))
+    return read_task(message, level=0, max_bytes=1_048_576, believed=trust_policy_from(settings(*secrets)))
 
 
 def test_without_a_secret_nothing_is_stamped_and_the_form_counts() -> None:
@@ -51,7 +51,7 @@ def test_a_stamp_of_any_of_the_secrets_is_believed() -> None:
         found = read(value, told, *secrets)
         assert isinstance(found, Submission)
         assert not found.direct
-    assert isinstance(read(value, told, TWO), Poison)
+    assert isinstance(read(value, told, TWO), InvalidRecord)
 
 
 def test_an_imitation_is_judged_like_any_other_record() -> None:
@@ -63,7 +63,7 @@ def test_an_imitation_is_judged_like_any_other_record() -> None:
         [*told, (SIGNATURE_HEADER, dict(stamped)[SIGNATURE_HEADER])],
     ):
         found = read(value, forged, ONE)
-        assert isinstance(found, Poison)
+        assert isinstance(found, InvalidRecord)
         assert found.field == "owner"
     assert isinstance(read(other, stamped, ONE), Submission)
 

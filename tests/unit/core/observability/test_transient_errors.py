@@ -18,7 +18,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from core.observability.transient_errors import LASTS_S, PASSING, QUIET_S, Passing
+from core.observability.transient_errors import LASTS_S, PASSING, QUIET_S, TransientErrors
 from tests.support.clocks import SecondClock
 
 GROUP = "aiokafka.consumer.group_coordinator"
@@ -32,7 +32,7 @@ def line(
     return logging.LogRecord(name, level, "", 0, message, values, raised)
 
 
-def level_of(passing: Passing, record: logging.LogRecord) -> str:
+def level_of(passing: TransientErrors, record: logging.LogRecord) -> str:
     assert passing.filter(record)
     assert logging.getLevelName(record.levelno) == record.levelname
     return record.levelname
@@ -56,7 +56,7 @@ def level_of(passing: Passing, record: logging.LogRecord) -> str:
     ],
 )  # fmt: skip
 def test_what_passes_is_told_as_news(record: logging.LogRecord) -> None:
-    assert level_of(Passing(), record) == "INFO"
+    assert level_of(TransientErrors(), record) == "INFO"
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_what_passes_is_told_as_news(record: logging.LogRecord) -> None:
     ],
 )
 def test_what_does_not_pass_and_what_others_say_stays_an_error(record: logging.LogRecord) -> None:
-    assert level_of(Passing(), record) == "ERROR"
+    assert level_of(TransientErrors(), record) == "ERROR"
 
 
 def test_what_lasts_is_an_error_and_so_is_it_again_after_a_quiet_time() -> None:
     clock = SecondClock()
-    passing = Passing(clock=clock)
+    passing = TransientErrors(clock=clock)
 
     def told() -> str:
         return level_of(passing, line(CLUSTER, "Topic %s not found in cluster metadata", "t"))
@@ -94,7 +94,7 @@ def test_what_lasts_is_an_error_and_so_is_it_again_after_a_quiet_time() -> None:
 
 
 def test_it_is_not_logged_where_nobody_wants_news() -> None:
-    passing = Passing(logging.WARNING)
+    passing = TransientErrors(logging.WARNING)
     assert not passing.filter(line(CLUSTER, "Topic %s not found in cluster metadata", "t"))
     assert passing.filter(line(CLUSTER, "Topic %s is not authorized for this client", "t"))
 

@@ -9,11 +9,11 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from core.settings.models import Settings
-from dispatcher.batches.index import Rows
+from dispatcher.batches.index import BatchIndex
 from schemas import bitmap
 from schemas.batches import Batch
 from schemas.codec import BATCH
-from schemas.ids import line_id
+from schemas.ids import batch_line_id
 from tests.support.batch_doubles import BATCH as IDENTITY
 from tests.support.batch_doubles import HOME, batch_row
 
@@ -21,7 +21,7 @@ BLOB: Any = {"uri": "files/1", "size": 1, "sha256": ""}
 PART = {"end": 9, "token": "t", "output_bytes": 5, "error_bytes": 0, "output_lines": 1, "error_lines": 0}
 
 
-def told(rows: Rows, *batches: Batch | None) -> None:
+def told(rows: BatchIndex, *batches: Batch | None) -> None:
     """Let the topic say something."""
     records: list[Any] = [
         SimpleNamespace(key=IDENTITY.batch().encode(), value=None if row is None else BATCH.encode(row))
@@ -31,11 +31,11 @@ def told(rows: Rows, *batches: Batch | None) -> None:
 
 
 def line(number: int) -> str:
-    return str(line_id(IDENTITY, number, queue_number=7, stamp_s=1_795_000_000))
+    return str(batch_line_id(IDENTITY, number, queue_number=7, stamp_s=1_795_000_000))
 
 
 def test_the_newest_row_of_an_open_batch_is_known_to_its_home() -> None:
-    rows, changes = Rows(Settings(), name="t"), list[int]()
+    rows, changes = BatchIndex(Settings(), name="t"), list[int]()
     rows.on_change = changes.append
     told(rows, batch_row(BLOB), batch_row(BLOB, state="in_progress", total=3))
     assert [row["total"] for row in rows.of(HOME)] == [3]
@@ -46,17 +46,17 @@ def test_the_newest_row_of_an_open_batch_is_known_to_its_home() -> None:
 
 
 def test_a_line_has_its_outcome_when_its_bit_is_set_or_its_batch_is_over() -> None:
-    rows = Rows(Settings(), name="t")
+    rows = BatchIndex(Settings(), name="t")
     told(rows, batch_row(BLOB, state="in_progress", ended=bitmap.of([1])))
     assert [rows.has_outcome(line(number)) for number in range(3)] == [False, True, False]
     assert not rows.has_outcome(line(1).replace("-P-", "-C-"))
-    assert not rows.has_outcome(str(line_id(IDENTITY, 1, queue_number=7, stamp_s=1_795_000_001)))
+    assert not rows.has_outcome(str(batch_line_id(IDENTITY, 1, queue_number=7, stamp_s=1_795_000_001)))
     told(rows, batch_row(BLOB, state="cancelled"))
     assert rows.has_outcome(line(2))
 
 
 def test_pieces_are_tidied_when_a_batch_ends_and_when_it_is_removed() -> None:
-    rows = Rows(Settings(), name="t")
+    rows = BatchIndex(Settings(), name="t")
     told(rows, batch_row(BLOB, state="completed", parts=[PART], updated_ms=5))
     assert rows.ended(HOME) == {}  # long ago: its owner has done it
     told(rows, batch_row(BLOB, state="completed", parts=[PART], updated_ms=time.time_ns() // 1_000_000))

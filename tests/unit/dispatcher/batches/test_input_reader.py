@@ -9,14 +9,14 @@ import pytest
 from obstore.store import LocalStore
 
 from core.storage.blobs import BlobStore
-from dispatcher.batches.input_reader import SLICE_BYTES, TURN_BYTES, Source
-from dispatcher.batches.line_splitter import Line
+from dispatcher.batches.input_reader import SLICE_BYTES, TURN_BYTES, InputReader
+from dispatcher.batches.line_splitter import InputLine
 from tests.support.batch_doubles import input_file
 
 
-async def source_of(folder: Path, content: bytes) -> Source:
+async def source_of(folder: Path, content: bytes) -> InputReader:
     blobs = BlobStore(LocalStore(folder, mkdir=True))
-    return Source(blobs, await blobs.put(content, name="files/one", media_type="application/jsonl"))
+    return InputReader(blobs, await blobs.put(content, name="files/one", media_type="application/jsonl"))
 
 
 async def test_others_have_their_turn_while_a_slice_of_blank_lines_is_read(
@@ -25,7 +25,7 @@ async def test_others_have_their_turn_while_a_slice_of_blank_lines_is_read(
     source = await source_of(tmp_path, b"\n" * SLICE_BYTES)
     split, turns, worked = source._splitter.feed, 0, list[int]()
 
-    def feed(piece: bytes) -> list[Line]:
+    def feed(piece: bytes) -> list[InputLine]:
         worked.append(turns)
         return split(piece)
 

@@ -5,29 +5,29 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.batches.line_splitter import Line, Splitter
+from dispatcher.batches.line_splitter import InputLine, LineSplitter
 
 
-def split(*pieces: bytes, longest: int = 100) -> list[Line]:
+def split(*pieces: bytes, longest: int = 100) -> list[InputLine]:
     """Feed pieces to a splitter."""
-    splitter = Splitter(longest=longest)
+    splitter = LineSplitter(longest=longest)
     return [line for piece in pieces for line in splitter.feed(piece)] + splitter.end()
 
 
 def test_blank_lines_are_no_requests_and_keep_their_numbers() -> None:
-    assert split(b"a\n\n  \nb\n\t\nc") == [Line(0, 1, b"a"), Line(1, 4, b"b"), Line(2, 6, b"c")]
+    assert split(b"a\n\n  \nb\n\t\nc") == [InputLine(0, 1, b"a"), InputLine(1, 4, b"b"), InputLine(2, 6, b"c")]
 
 
 def test_what_editors_leave_does_not_count() -> None:
-    assert split(b"\xef\xbb\xbf{}\r\n{}\r\n") == split(b"{}\n{}") == [Line(0, 1, b"{}"), Line(1, 2, b"{}")]
+    assert split(b"\xef\xbb\xbf{}\r\n{}\r\n") == split(b"{}\n{}") == [InputLine(0, 1, b"{}"), InputLine(1, 2, b"{}")]
     assert split(b"\xef\xbb\xbf") == split(b"") == split(b"\r\n\r\n") == []
 
 
 def test_of_a_line_that_is_too_long_only_the_place_is_kept() -> None:
     pieces = [b"a\n", *[b"x" * 60] * 1000, b"\nb\n"]
-    assert split(*pieces) == [Line(0, 1, b"a"), Line(1, 2, None), Line(2, 3, b"b")]
-    assert split(b"x" * 101) == [Line(0, 1, None)]
-    assert split(b"x" * 100) == [Line(0, 1, b"x" * 100)]
+    assert split(*pieces) == [InputLine(0, 1, b"a"), InputLine(1, 2, None), InputLine(2, 3, b"b")]
+    assert split(b"x" * 101) == [InputLine(0, 1, None)]
+    assert split(b"x" * 100) == [InputLine(0, 1, b"x" * 100)]
 
 
 @given(st.lists(st.binary(max_size=30) | st.sampled_from([b"\n", b"\r\n", b"\n\n", b"{}"]), max_size=12))

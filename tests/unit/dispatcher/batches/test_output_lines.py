@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from dispatcher.batches.output_lines import FormedLine, line_of, never_run, without_answer
+from dispatcher.batches.output_lines import OutputLine, error_line, line_of, unsubmitted_line
 from schemas.ids import TaskId
 from tests.support.batch_doubles import batch_row
 from tests.support.results import result_of
@@ -17,7 +17,7 @@ ID = TaskId(7, 1, "P", 1_795_000_000, 3, 5)
 BLOB = {"uri": "results/x", "size": 9, "sha256": ""}
 
 
-def whole(line: FormedLine) -> Any:
+def whole(line: OutputLine) -> Any:
     """Read a line as its readers do; it is one line."""
     text = line.head + line.body + line.tail
     assert text.count(b"\n") == 1
@@ -25,7 +25,7 @@ def whole(line: FormedLine) -> Any:
     return orjson.loads(text)
 
 
-def formed(**changes: Any) -> FormedLine:
+def formed(**changes: Any) -> OutputLine:
     return line_of(result_of(str(ID), custom_id='c"1\n', **changes))
 
 
@@ -85,9 +85,9 @@ def test_a_stored_answer_stays_where_it_is_until_it_is_written() -> None:
 @pytest.mark.parametrize(("ending", "code"), [("expired", "batch_expired"), ("cancelled", "batch_cancelled")])
 def test_a_line_that_never_ran_says_why(ending: str, code: str) -> None:
     blob: Any = BLOB
-    line = whole(never_run(batch_row(blob, ending=ending), "c-1", task_id=ID))
+    line = whole(unsubmitted_line(batch_row(blob, ending=ending), "c-1", task_id=ID))
     assert (line["custom_id"], line["response"], line["error"]["code"]) == ("c-1", None, code)
-    assert whole(without_answer(None, "x", "y", task_id=ID))["custom_id"] is None
+    assert whole(error_line(None, "x", "y", task_id=ID))["custom_id"] is None
 
 
 def test_bytes_are_base64_beside_their_media_type() -> None:

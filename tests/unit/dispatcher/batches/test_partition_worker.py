@@ -14,9 +14,9 @@ from aiokafka import TopicPartition
 
 from core.settings.models import Settings
 from dispatcher.batches import partition_worker as home_module
-from dispatcher.batches.index import Rows
-from dispatcher.batches.partition_worker import Home
-from dispatcher.batches.submitter import Turns
+from dispatcher.batches.index import BatchIndex
+from dispatcher.batches.partition_worker import PartitionWorker
+from dispatcher.batches.submitter import FairShare
 from schemas.batches import Batch
 from schemas.codec import BATCH
 from tests.support.batch_doubles import HOME, Stage, input_file
@@ -28,10 +28,10 @@ class Partition:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.rows = Rows(stage.settings, name="t")
-        self.home = Home(
+        self.rows = BatchIndex(stage.settings, name="t")
+        self.home = PartitionWorker(
             stage.settings, HOME, rows=self.rows, lookup=stage.lookup, blobs=stage.blobs, producer=stage.producer,
-            turns=Turns(),
+            turns=FairShare(),
         )  # fmt: skip
         self.rows.on_change = lambda _: self.home.changed()
 

@@ -12,9 +12,9 @@ from core.clock import Deadline
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore
 from dispatcher.batches import service
-from dispatcher.batches.index import Rows
-from dispatcher.batches.service import Batches
-from dispatcher.task_supervisor import Crew
+from dispatcher.batches.index import BatchIndex
+from dispatcher.batches.service import BatchService
+from dispatcher.task_supervisor import TaskSupervisor
 from tests.support.batch_doubles import Stage
 from tests.support.waiting import eventually_async
 
@@ -41,14 +41,14 @@ async def test_a_stop_in_the_middle_of_a_look_leaves_nothing_running(
 ) -> None:
     async def nothing(*_: Any) -> None: ...
 
-    monkeypatch.setattr(service, "Assignment", Assignment)
+    monkeypatch.setattr(service, "BatchAssignment", Assignment)
     for name in ("open", "close"):
-        monkeypatch.setattr(Rows, name, nothing)
-    monkeypatch.setattr(Batches, "_open_lookup", nothing)
+        monkeypatch.setattr(BatchIndex, name, nothing)
+    monkeypatch.setattr(BatchService, "_open_lookup", nothing)
     stage = Stage(tmp_path, Settings())
     blobs: BlobStore = stage.blobs
-    rows, producer = Rows(stage.settings, name="t"), stage.producer
-    batches = Batches(stage.settings, name="t", crew=Crew(), producer=producer, blobs=blobs, rows=rows)
+    rows, producer = BatchIndex(stage.settings, name="t"), stage.producer
+    batches = BatchService(stage.settings, name="t", crew=TaskSupervisor(), producer=producer, blobs=blobs, rows=rows)
     assignment: Any = batches._assignment
     await batches.open()
     assignment.turn.set()

@@ -13,7 +13,7 @@ import pytest
 
 from core.settings.models import Settings
 from dispatcher.batches import submitter as feeder_module
-from dispatcher.batches.submitter import Feeder, Turns
+from dispatcher.batches.submitter import BatchSubmitter, FairShare
 from schemas.broken_lines import outcome_of
 from schemas.events import event
 from tests.support.batch_doubles import Stage, input_file, request_line
@@ -34,9 +34,9 @@ async def feeding(
     """Run a feeder beside a scheduler; yields what waits for its end, and what it could not count."""
     assert stage.row is not None
     changed, uncountable = asyncio.Event(), list[str]()
-    feeder = Feeder(
+    feeder = BatchSubmitter(
         stage.settings, batch_id=stage.row["id"], row=stage.open_row, changed=changed, blobs=stage.blobs,
-        producer=stage.producer, turns=Turns(), uncountable=uncountable.append, clock=lambda: stage.now_ms, **changes,
+        producer=stage.producer, turns=FairShare(), uncountable=uncountable.append, clock=lambda: stage.now_ms, **changes,
     )  # fmt: skip
 
     async def judge() -> None:

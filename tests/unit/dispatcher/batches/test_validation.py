@@ -9,13 +9,13 @@ import orjson
 import pytest
 
 from core.settings.batches import BatchSettings
-from dispatcher.batches.line_splitter import Splitter
+from dispatcher.batches.line_splitter import LineSplitter
 from dispatcher.batches.request_line import (
     LONGEST_BYTES,
     MAX_CUSTOM_ID,
     BrokenLine,
+    LineRequest,
     Replace,
-    Request,
     body_of,
     custom_id_of,
     read,
@@ -27,7 +27,7 @@ from tests.support.batch_doubles import ENDPOINT, input_file, request_line
 def judged(file: bytes, *, one_model: bool = False, **changes: Any) -> Validator:
     """Judge a whole file."""
     validator = Validator(BatchSettings(**changes), endpoint=ENDPOINT, one_model=one_model)
-    splitter = Splitter(longest=LONGEST_BYTES)
+    splitter = LineSplitter(longest=LONGEST_BYTES)
     validator.take(splitter.feed(file))
     validator.take(splitter.end())
     if not validator.over:
@@ -40,7 +40,7 @@ def faults(file: bytes, **changes: Any) -> list[tuple[str, str | None, int | Non
     return [(one["code"], one["param"], one["line"]) for one in judged(file, **changes).errors]
 
 
-def sent(request: Request, replace: bytes | None) -> bytes:
+def sent(request: LineRequest, replace: bytes | None) -> bytes:
     """Return the body that a line is sent with."""
     return body_of(request, Replace.read(replace))
 
@@ -204,7 +204,7 @@ def test_a_file_is_never_held(kind: str) -> None:
         request_line(1, body={"model": "m", "prompt": "x" * 4_000}) + b"\n" if kind == "many lines" else b"x" * 4_096
     )
     splitter, validator = (
-        Splitter(longest=LONGEST_BYTES),
+        LineSplitter(longest=LONGEST_BYTES),
         Validator(BatchSettings(), endpoint=ENDPOINT, one_model=False),
     )
     tracemalloc.start()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.inference.adaptive_limit import LATE_S, LEAST, RECENT_S, Pace
-from dispatcher.inference.slots import OFFLINE, Rules, Slots
+from dispatcher.inference.adaptive_limit import LATE_S, LEAST, RECENT_S, AdaptiveLimit
+from dispatcher.inference.slots import OFFLINE, CallSlots, SlotRules
 from tests.support.clocks import SecondClock
 
 
 def test_a_late_process_makes_room_and_takes_it_back() -> None:
-    slots, clock = Slots(share=0.1, capacity=64), SecondClock()
-    pace = Pace(slots, monotonic=clock)
+    slots, clock = CallSlots(share=0.1, capacity=64), SecondClock()
+    pace = AdaptiveLimit(slots, monotonic=clock)
     pace.look(LATE_S * 5)
     assert slots.offline_most is None  # nobody to make room for
     pace.online()
@@ -28,8 +28,8 @@ def test_a_late_process_makes_room_and_takes_it_back() -> None:
 
 
 def test_without_online_tasks_the_bound_goes() -> None:
-    slots, clock = Slots(share=0.1, capacity=64), SecondClock()
-    pace = Pace(slots, monotonic=clock)
+    slots, clock = CallSlots(share=0.1, capacity=64), SecondClock()
+    pace = AdaptiveLimit(slots, monotonic=clock)
     pace.online()
     pace.look(1)
     clock.now_s += RECENT_S + 1
@@ -39,6 +39,6 @@ def test_without_online_tasks_the_bound_goes() -> None:
 
 @given(st.integers(0, 80), st.integers(0, 80), st.floats(0, 0.9))
 def test_a_bound_takes_neither_share(capacity: int, bound: int, share: float) -> None:
-    rules = Rules(share)
+    rules = SlotRules(share)
     most = rules.most_offline(capacity, bound)
     assert min(rules.kept(capacity), capacity - rules.kept(capacity)) <= most <= capacity - rules.kept(capacity)

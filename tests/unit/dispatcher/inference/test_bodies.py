@@ -9,7 +9,7 @@ import pytest
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore, open_blobs
 from dispatcher.inference import bodies as module
-from dispatcher.inference.bodies import Bodies
+from dispatcher.inference.bodies import BodyStore
 from dispatcher.inference.outcome import Failure
 from dispatcher.inference.upstream import CallError
 from schemas.common import Blob
@@ -29,17 +29,17 @@ def blobs(tmp_path: Path) -> BlobStore:
 
 
 @pytest.fixture
-def bodies(blobs: BlobStore) -> Bodies:
-    return Bodies(blobs, inline_bytes=1_000)
+def bodies(blobs: BlobStore) -> BodyStore:
+    return BodyStore(blobs, inline_bytes=1_000)
 
 
-async def test_a_work_record_without_a_body_cannot_be_called(bodies: Bodies) -> None:
+async def test_a_work_record_without_a_body_cannot_be_called(bodies: BodyStore) -> None:
     with pytest.raises(CallError) as caught:
         bodies.request(work(data=None))
     assert caught.value.failure is Failure.BODY_LOST
 
 
-async def test_a_request_is_opened_anew_for_every_call(bodies: Bodies, blobs: BlobStore) -> None:
+async def test_a_request_is_opened_anew_for_every_call(bodies: BodyStore, blobs: BlobStore) -> None:
     inline = bodies.request(work(data=b"{}"))
     assert (inline.size, await inline.open()) == (2, b"{}")
     blob = await blobs.put(LARGE, name="tasks/one", media_type="application/json")
@@ -52,7 +52,7 @@ async def test_a_request_is_opened_anew_for_every_call(bodies: Bodies, blobs: Bl
     assert stored.failure is None
 
 
-async def test_a_request_that_is_not_there_or_wrong_is_lost(bodies: Bodies, blobs: BlobStore) -> None:
+async def test_a_request_that_is_not_there_or_wrong_is_lost(bodies: BodyStore, blobs: BlobStore) -> None:
     blob = await blobs.put(LARGE, name="tasks/one", media_type="application/json")
     short: Blob = {**blob, "size": 3}
     gone: Blob = {**blob, "uri": "tasks/two"}
@@ -62,7 +62,7 @@ async def test_a_request_that_is_not_there_or_wrong_is_lost(bodies: Bodies, blob
         assert caught.value.failure is Failure.BODY_LOST
 
 
-async def test_what_goes_wrong_while_a_request_is_sent_is_noted(bodies: Bodies, blobs: BlobStore) -> None:
+async def test_what_goes_wrong_while_a_request_is_sent_is_noted(bodies: BodyStore, blobs: BlobStore) -> None:
     """The client only sees a connection that broke; the task must not be tried again for that."""
     blob = await blobs.put(LARGE, name="tasks/one", media_type="application/json")
     stored = bodies.request(work(data=None, data_ref={**blob, "sha256": "0" * 64}))
@@ -75,7 +75,7 @@ async def test_what_goes_wrong_while_a_request_is_sent_is_noted(bodies: Bodies, 
 
 
 async def test_an_answer_that_the_store_does_not_take_is_a_failure_that_may_pass(
-    bodies: Bodies, tmp_path: Path
+    bodies: BodyStore, tmp_path: Path
 ) -> None:
     (tmp_path / "objects" / "results").write_bytes(b"a file where a folder is needed")
     answer = bodies.answer(work(), media_type="application/json")
@@ -84,12 +84,12 @@ async def test_an_answer_that_the_store_does_not_take_is_a_failure_that_may_pass
     assert caught.value.failure is Failure.STORAGE
 
 
-async def _take(answer: module.AnswerBody) -> None:
+async def _take(answer: module.ResponseBody) -> None:
     await answer.take(LARGE)
     await answer.finish()
 
 
-async def test_names_of_two_runs_of_one_attempt_differ(bodies: Bodies) -> None:
+async def test_names_of_two_runs_of_one_attempt_differ(bodies: BodyStore) -> None:
     names = set()
     for _ in range(2):
         answer = bodies.answer(work(), media_type="application/json")

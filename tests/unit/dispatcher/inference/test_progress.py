@@ -9,10 +9,10 @@ import pytest
 
 from core.clock import Deadline
 from core.settings.models import Settings
-from dispatcher.event_outbox import Outbox
-from dispatcher.inference.progress import Progress, token_limit
-from dispatcher.inference.work_item import Item, Phase
-from dispatcher.task_supervisor import Crew
+from dispatcher.event_outbox import EventOutbox
+from dispatcher.inference.progress import ProgressReporter, token_limit
+from dispatcher.inference.work_item import Phase, WorkItem
+from dispatcher.task_supervisor import TaskSupervisor
 from schemas.codec import EVENT
 from tests.support.clocks import MillisecondClock
 from tests.support.dispatcher_doubles import MemoryProducer, work
@@ -27,13 +27,13 @@ class World:
 
     def __init__(self) -> None:
         self.producer = MemoryProducer()
-        self.outbox = Outbox(self.producer)
-        self.progress = Progress(Settings(), name="w1", outbox=self.outbox, clock=MillisecondClock())
-        self.outbox.start(Crew())
+        self.outbox = EventOutbox(self.producer)
+        self.progress = ProgressReporter(Settings(), name="w1", outbox=self.outbox, clock=MillisecondClock())
+        self.outbox.start(TaskSupervisor())
         self.deltas = 0
 
-    def stream(self, **changes: Any) -> Item:
-        item = Item(work=work(**{"mode": "streaming", "data": body(max_tokens=200), **changes}), home=0)
+    def stream(self, **changes: Any) -> WorkItem:
+        item = WorkItem(work=work(**{"mode": "streaming", "data": body(max_tokens=200), **changes}), home=0)
         item.claimed = True
         item.deltas = lambda: self.deltas
         self.progress.follow(item)

@@ -6,18 +6,18 @@ import asyncio
 
 import pytest
 
-from dispatcher.inference.queue_limit import Allowance
+from dispatcher.inference.queue_limit import QueueLimit
 from dispatcher.inference.slots import Draining
 
 
 async def test_a_queue_without_settings_has_all_the_room_there_is() -> None:
-    allowance = Allowance()
+    allowance = QueueLimit()
     assert all([await allowance.take() for _ in range(1_000)])
     await allowance.passed()
 
 
 async def test_so_many_calls_run_at_once_and_no_more() -> None:
-    allowance = Allowance()
+    allowance = QueueLimit()
     allowance.set(paused=False, concurrency=2)
     assert [await allowance.take(), await allowance.take(), allowance.room] == [True, True, 0]
     third = asyncio.create_task(allowance.take())
@@ -33,7 +33,7 @@ async def test_so_many_calls_run_at_once_and_no_more() -> None:
 
 
 async def test_a_pause_holds_lanes_back_and_turns_away_who_waits_for_room() -> None:
-    allowance = Allowance()
+    allowance = QueueLimit()
     allowance.set(paused=False, concurrency=1)
     assert await allowance.take()
     waiting = asyncio.create_task(allowance.take())
@@ -50,7 +50,7 @@ async def test_a_pause_holds_lanes_back_and_turns_away_who_waits_for_room() -> N
 
 
 async def test_a_stop_lets_nobody_wait() -> None:
-    allowance = Allowance()
+    allowance = QueueLimit()
     allowance.set(paused=True, concurrency=None)
     passing = asyncio.create_task(allowance.passed())
     await asyncio.sleep(0)

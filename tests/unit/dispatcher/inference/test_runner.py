@@ -11,14 +11,14 @@ import pytest
 
 from core.clock import Deadline
 from core.settings.models import Settings
-from dispatcher.commit_loop import Ticker
-from dispatcher.event_outbox import Outbox
-from dispatcher.group_consumer import Taken
+from dispatcher.commit_loop import CommitLoop
+from dispatcher.event_outbox import EventOutbox
+from dispatcher.group_consumer import ReceivedRecord
 from dispatcher.inference.runner import Runner
-from dispatcher.inference.slots import ONLINE, Slots
-from dispatcher.inference.work_item import Item, Poison, read
-from dispatcher.offset_tracker import Claims
-from dispatcher.task_supervisor import Crew
+from dispatcher.inference.slots import ONLINE, CallSlots
+from dispatcher.inference.work_item import MalformedWork, WorkItem, read
+from dispatcher.offset_tracker import OffsetTracker
+from dispatcher.task_supervisor import TaskSupervisor
 from schemas.codec import EVENT, WORK
 from schemas.records import Event, Outcome, Work
 from tests.support.clocks import MillisecondClock
@@ -33,7 +33,7 @@ class Worker:
     def __init__(self) -> None:
         self.ends: dict[str, asyncio.Future[Outcome]] = {}
 
-    async def run(self, item: Item) -> Outcome:
+    async def run(self, item: WorkItem) -> Outcome:
         future = self.ends.setdefault(item.work["id"], asyncio.get_running_loop().create_future())
         return await future
 
@@ -43,28 +43,28 @@ class World:
 
     def __init__(self) -> None:
         self.producer = MemoryProducer()
-        self.outbox = Outbox(self.producer)
-        self.outbox.start(Crew())
-        self.slots = Slots(share=0, capacity=10)
+        self.outbox = EventOutbox(self.producer)
+        self.outbox.start(TaskSupervisor())
+        self.slots = CallSlots(share=0, capacity=10)
         self.worker = Worker()
         self.cancelled: set[str] = set()
         self.over: set[str] = set()
-        self.claims = Claims()
+        self.claims = OffsetTracker()
         self.offset = 0
         worker: Any = self.worker
         self.runner = Runner(
             Settings(), name="w1", slots=self.slots, worker=worker, outbox=self.outbox,
             is_cancelled=self.cancelled.__contains__, has_outcome=self.over.__contains__, clock=MillisecondClock(),
         )  # fmt: skip
-        self.ticker = Ticker(Settings(), runner=self.runner, outbox=self.outbox, readers=list)
+        self.ticker = CommitLoop(Settings(), runner=self.runner, outbox=self.outbox, readers=list)
 
-    def take(self, item: Work) -> Taken:
+    def take(self, item: Work) -> ReceivedRecord:
         self.claims.take(self.offset)
         record = SimpleNamespace(value=WORK.encode(item), offset=self.offset, headers=[("traceparent", b"00-1")])
         self.offset += 1
-        return Taken(record, self.claims)
+        return ReceivedRecord(record, self.claims)
 
-    async def begin(self, item: Work) -> Item:
+    async def begin(self, item: Work) -> WorkItem:
         admitted = self.runner.admit(self.take(item))
         assert admitted is not None
         await self.slots.acquire(ONLINE)
@@ -239,7 +239,7 @@ async def test_a_fault_of_ours_is_an_outcome(world: World, caplog: pytest.LogCap
     ],
 )
 def test_poison(value: bytes | None, field: str | None) -> None:
-    with pytest.raises(Poison) as caught:
+    with pytest.raises(MalformedWork) as caught:
         read(Settings(), SimpleNamespace(value=value, headers=[]))
     assert caught.value.field == field
     assert caught.value.attempt == (1 if field else None)

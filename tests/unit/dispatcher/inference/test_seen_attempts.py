@@ -15,12 +15,12 @@ from core.kafka.producer import Record
 from core.settings.models import Settings
 from dispatcher.events import about_task, about_worker
 from dispatcher.inference.seen_attempts import (
+    LOOKBACK_MS,
     MARGIN_MS,
-    REACH_MS,
-    Halves,
-    Hearing,
+    GenerationalSet,
+    LevelIndex,
     Positions,
-    Spoken,
+    SeenAttempts,
     attempt_of,
     key_of,
 )
@@ -80,7 +80,7 @@ def test_strange_records_do_no_harm(key: bytes | None) -> None:
 
 
 def test_halves_forget_the_oldest() -> None:
-    halves = Halves(half=3)
+    halves = GenerationalSet(half=3)
     for number in range(8):
         halves.add(b"%d" % number)
     assert [number for number in range(8) if b"%d" % number in halves] == [3, 4, 5, 6, 7]
@@ -115,13 +115,13 @@ def topic() -> Topic:
 
 
 @pytest.fixture
-async def hearing(topic: Topic) -> AsyncIterator[Hearing]:
-    made = Hearing(topic.read)
+async def hearing(topic: Topic) -> AsyncIterator[LevelIndex]:
+    made = LevelIndex(topic.read)
     yield made
     await made.close()
 
 
-async def test_those_who_ask_while_it_is_read_share_the_next_reading(topic: Topic, hearing: Hearing) -> None:
+async def test_those_who_ask_while_it_is_read_share_the_next_reading(topic: Topic, hearing: LevelIndex) -> None:
     topic.gate.clear()
     first = asyncio.create_task(hearing.heard(1_000, after=time.monotonic()))
     await eventually_async(lambda: topic.asked)
@@ -137,7 +137,7 @@ async def test_those_who_ask_while_it_is_read_share_the_next_reading(topic: Topi
     assert b"late/1" in hearing.keys
 
 
-async def test_what_is_known_is_not_read_again(topic: Topic, hearing: Hearing) -> None:
+async def test_what_is_known_is_not_read_again(topic: Topic, hearing: LevelIndex) -> None:
     given_at = time.monotonic()
     await hearing.heard(1_000, after=given_at)
     await hearing.heard(2_000, after=given_at)
@@ -150,7 +150,7 @@ async def test_what_is_known_is_not_read_again(topic: Topic, hearing: Hearing) -
     assert b"new/1" in hearing.keys
 
 
-async def test_it_waits_for_kafka(topic: Topic, hearing: Hearing, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_waits_for_kafka(topic: Topic, hearing: LevelIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatcher.inference.seen_attempts.RETRY_S", 0.01)
     topic.away, topic.events = True, [b"a/1"]
     asked = asyncio.create_task(hearing.heard(1, after=time.monotonic()))
@@ -161,7 +161,7 @@ async def test_it_waits_for_kafka(topic: Topic, hearing: Hearing, monkeypatch: p
     assert b"a/1" in hearing.keys
 
 
-async def test_the_end_of_the_process_ends_the_wait(topic: Topic, hearing: Hearing) -> None:
+async def test_the_end_of_the_process_ends_the_wait(topic: Topic, hearing: LevelIndex) -> None:
     topic.gate.clear()
     asked = [asyncio.create_task(hearing.heard(1, after=time.monotonic())) for _ in range(3)]
     await eventually_async(lambda: topic.asked)
@@ -174,7 +174,7 @@ async def test_the_end_of_the_process_ends_the_wait(topic: Topic, hearing: Heari
 
 
 async def test_it_is_forgotten_and_read_anew(topic: Topic) -> None:
-    hearing = Hearing(topic.read, keep_s=0.2)
+    hearing = LevelIndex(topic.read, keep_s=0.2)
     topic.events = [b"a/1"]
     given_at = time.monotonic()
     await hearing.heard(1, after=given_at)
@@ -185,9 +185,9 @@ async def test_it_is_forgotten_and_read_anew(topic: Topic) -> None:
     await hearing.close()
 
 
-async def test_only_what_others_may_have_taken_is_waited_for(topic: Topic, hearing: Hearing) -> None:
+async def test_only_what_others_may_have_taken_is_waited_for(topic: Topic, hearing: LevelIndex) -> None:
     clock = MillisecondClock(1_000_000_000)
-    spoken = Spoken([hearing], clock=clock)
+    spoken = SeenAttempts([hearing], clock=clock)
     now_ms = clock()
     given_at = time.monotonic()
     await spoken.heard(0, oldest_ms=now_ms + MARGIN_MS + 1, given_ms=now_ms, given_at=given_at)
@@ -195,6 +195,6 @@ async def test_only_what_others_may_have_taken_is_waited_for(topic: Topic, heari
     topic.events = [key_of(("TASK-1", 2))]
     await spoken.heard(0, oldest_ms=now_ms, given_ms=now_ms, given_at=given_at)
     await spoken.heard(0, oldest_ms=-1, given_ms=now_ms, given_at=given_at)
-    assert topic.asked == [now_ms - MARGIN_MS, now_ms - REACH_MS]
+    assert topic.asked == [now_ms - MARGIN_MS, now_ms - LOOKBACK_MS]
     assert ("TASK-1", 2) in spoken
     assert ("TASK-1", 1) not in spoken

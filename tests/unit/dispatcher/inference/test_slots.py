@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.inference.slots import OFFLINE, ONLINE, Draining, Rules, Slots
+from dispatcher.inference.slots import OFFLINE, ONLINE, CallSlots, Draining, SlotRules
 from tests.support.waiting import eventually_async, turns
 
 levels = st.sampled_from([ONLINE, OFFLINE])
@@ -25,7 +25,7 @@ levels = st.sampled_from([ONLINE, OFFLINE])
 def test_the_choice(
     share: float, capacity: int, used: tuple[int, int], waiting: tuple[bool, bool], streak: int
 ) -> None:
-    rules = Rules(share)
+    rules = SlotRules(share)
     level = rules.pick(capacity, used, waiting, streak)
     free = capacity - sum(used)
     if level is None:
@@ -42,7 +42,7 @@ def test_the_choice(
 
 
 async def test_online_finds_a_slot_amid_an_offline_flood() -> None:
-    slots = Slots(share=0.1, capacity=20)
+    slots = CallSlots(share=0.1, capacity=20)
     flood = [asyncio.create_task(slots.acquire(OFFLINE)) for _ in range(100)]
     await turns()
     assert slots.used == (0, 18)
@@ -54,7 +54,7 @@ async def test_online_finds_a_slot_amid_an_offline_flood() -> None:
 
 
 async def test_offline_gets_its_share_while_online_floods() -> None:
-    slots = Slots(share=0.1, capacity=20)
+    slots = CallSlots(share=0.1, capacity=20)
     tasks = [asyncio.create_task(slots.acquire(ONLINE)) for _ in range(200)]
     await turns()
     tasks += [asyncio.create_task(slots.acquire(OFFLINE)) for _ in range(10)]
@@ -68,7 +68,7 @@ async def test_offline_gets_its_share_while_online_floods() -> None:
 
 
 async def test_with_a_single_slot_the_levels_take_turns() -> None:
-    slots = Slots(share=0.1, capacity=1)
+    slots = CallSlots(share=0.1, capacity=1)
     order: list[int] = []
 
     async def use(level: int) -> None:
@@ -84,7 +84,7 @@ async def test_with_a_single_slot_the_levels_take_turns() -> None:
 
 
 async def test_a_smaller_capacity_gives_nothing_until_enough_has_ended() -> None:
-    slots = Slots(share=0, capacity=2)
+    slots = CallSlots(share=0, capacity=2)
     await slots.acquire(ONLINE)
     await slots.acquire(ONLINE)
     slots.resize(1)
@@ -98,7 +98,7 @@ async def test_a_smaller_capacity_gives_nothing_until_enough_has_ended() -> None
 
 
 async def test_closing_sends_those_who_wait_away() -> None:
-    slots = Slots(share=0.1)
+    slots = CallSlots(share=0.1)
     waiting = asyncio.create_task(slots.acquire(OFFLINE))
     await turns()
     slots.close()
@@ -111,7 +111,7 @@ async def test_closing_sends_those_who_wait_away() -> None:
 @pytest.mark.parametrize("seed", range(8))
 async def test_no_slot_leaks_under_errors_and_cancels(seed: int) -> None:
     chance = random.Random(seed)
-    slots = Slots(share=0.2, capacity=5)
+    slots = CallSlots(share=0.2, capacity=5)
     peak = 0
 
     async def use(level: int) -> None:

@@ -11,8 +11,8 @@ import pytest
 from core.settings.models import Settings
 from dispatcher.inference import upstream_pool as pool_module
 from dispatcher.inference.upstream import Upstream
-from dispatcher.inference.upstream_pool import SILENT_S, Pool
-from dispatcher.task_supervisor import Crew
+from dispatcher.inference.upstream_pool import SILENT_S, UpstreamPool
+from dispatcher.task_supervisor import TaskSupervisor
 from tests.support.ports import free_port
 from tests.support.waiting import eventually_async
 
@@ -26,7 +26,7 @@ class World:
         self.upstreams = [Upstream(Settings(), f"http://127.0.0.1:{port}/v1") for port in (1, 2, 3)]
         for upstream in self.upstreams:
             upstream.up = True
-        self.pool = Pool(self.upstreams, concurrency=2, on_change=self._changed, monotonic=lambda: self.now)
+        self.pool = UpstreamPool(self.upstreams, concurrency=2, on_change=self._changed, monotonic=lambda: self.now)
 
     def _changed(self) -> None:
         self.changes += 1
@@ -112,12 +112,12 @@ async def test_it_says_who_takes_no_calls_and_why(world: World) -> None:
     )
 
 
-async def watching(base: str, *, within_s: float) -> tuple[Pool, Upstream]:
+async def watching(base: str, *, within_s: float) -> tuple[UpstreamPool, Upstream]:
     """Watch one upstream as a pool does that began so long ago."""
     times = iter([0.0])
     upstream = Upstream(Settings(), base)
-    pool = Pool([upstream], concurrency=2, on_change=lambda: None, monotonic=lambda: next(times, within_s))
-    pool.start(Crew())
+    pool = UpstreamPool([upstream], concurrency=2, on_change=lambda: None, monotonic=lambda: next(times, within_s))
+    pool.start(TaskSupervisor())
     return pool, upstream
 
 
@@ -174,8 +174,8 @@ async def test_an_upstream_that_never_comes_up_is_probed_more_than_once_and_told
         return None if len(probes) % 2 else False
 
     monkeypatch.setattr(upstream, "answers", answers)
-    pool = Pool([upstream], concurrency=1, on_change=lambda: None, monotonic=iter(range(0, 10_000, 5)).__next__)
-    pool.start(Crew())
+    pool = UpstreamPool([upstream], concurrency=1, on_change=lambda: None, monotonic=iter(range(0, 10_000, 5)).__next__)
+    pool.start(TaskSupervisor())
     await eventually_async(lambda: len(probes) > 5, what="some probes")
     await pool.close()
     assert caplog.messages == [f"{upstream.base} has not answered since the start: it gives no answer"]

@@ -6,21 +6,28 @@ import asyncio
 
 import pytest
 
-from dispatcher.webhooks.circuit_breaker import CLOSED_MAX_S, KNOWN, TRIP, Health, HostClosed, Hosts
+from dispatcher.webhooks.circuit_breaker import (
+    CLOSED_MAX_S,
+    FAILURE_THRESHOLD,
+    KNOWN,
+    CircuitOpen,
+    HostCircuitBreakers,
+    HostHealth,
+)
 from tests.support.clocks import SecondClock
 
 
 @pytest.fixture
-def hosts(clock: SecondClock) -> Hosts:
-    return Hosts(4, clock=clock)
+def hosts(clock: SecondClock) -> HostCircuitBreakers:
+    return HostCircuitBreakers(4, clock=clock)
 
 
-def fail(hosts: Hosts, name: str = "a", times: int = TRIP) -> None:
+def fail(hosts: HostCircuitBreakers, name: str = "a", times: int = FAILURE_THRESHOLD) -> None:
     for _ in range(times):
-        hosts.report(name, Health.AWAY)
+        hosts.report(name, HostHealth.AWAY)
 
 
-async def test_one_host_has_its_slots_and_no_more(hosts: Hosts) -> None:
+async def test_one_host_has_its_slots_and_no_more(hosts: HostCircuitBreakers) -> None:
     running, most = 0, 0
     go = asyncio.Event()
 
@@ -42,7 +49,7 @@ async def test_one_host_has_its_slots_and_no_more(hosts: Hosts) -> None:
     assert most <= 5
 
 
-async def test_a_cancelled_wait_gives_its_turn_on(hosts: Hosts) -> None:
+async def test_a_cancelled_wait_gives_its_turn_on(hosts: HostCircuitBreakers) -> None:
     go = asyncio.Event()
 
     async def call() -> None:
@@ -62,8 +69,10 @@ async def test_a_cancelled_wait_gives_its_turn_on(hosts: Hosts) -> None:
         pass
 
 
-async def test_a_host_that_only_fails_is_closed_and_opened_by_one_call(hosts: Hosts, clock: SecondClock) -> None:
-    fail(hosts, times=TRIP - 1)
+async def test_a_host_that_only_fails_is_closed_and_opened_by_one_call(
+    hosts: HostCircuitBreakers, clock: SecondClock
+) -> None:
+    fail(hosts, times=FAILURE_THRESHOLD - 1)
     assert hosts.closed_s("a") == 0
     fail(hosts, times=1)
     assert hosts.closed_s("a") == 1
@@ -79,7 +88,7 @@ async def test_a_host_that_only_fails_is_closed_and_opened_by_one_call(hosts: Ho
         async with hosts.slot("a"):
             running.append(1)
             await go.wait()
-            hosts.report("a", Health.GOOD)
+            hosts.report("a", HostHealth.GOOD)
 
     calls = [asyncio.create_task(call()) for _ in range(6)]
     await asyncio.sleep(0)
@@ -89,7 +98,7 @@ async def test_a_host_that_only_fails_is_closed_and_opened_by_one_call(hosts: Ho
     await asyncio.gather(*calls)
 
 
-async def test_the_time_doubles_with_every_probe_that_fails(hosts: Hosts, clock: SecondClock) -> None:
+async def test_the_time_doubles_with_every_probe_that_fails(hosts: HostCircuitBreakers, clock: SecondClock) -> None:
     fail(hosts)
     waits = []
     for _ in range(9):
@@ -98,12 +107,12 @@ async def test_the_time_doubles_with_every_probe_that_fails(hosts: Hosts, clock:
         fail(hosts, times=1)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, CLOSED_MAX_S]
     clock.now_s += 60
-    hosts.report("a", Health.GOOD)
-    fail(hosts, times=TRIP - 1)
+    hosts.report("a", HostHealth.GOOD)
+    fail(hosts, times=FAILURE_THRESHOLD - 1)
     assert hosts.closed_s("a") == 0
 
 
-async def test_those_who_wait_when_a_host_is_closed_are_told(hosts: Hosts) -> None:
+async def test_those_who_wait_when_a_host_is_closed_are_told(hosts: HostCircuitBreakers) -> None:
     go = asyncio.Event()
 
     async def call() -> None:
@@ -118,12 +127,12 @@ async def test_those_who_wait_when_a_host_is_closed_are_told(hosts: Hosts) -> No
     go.set()
     await asyncio.gather(*running)
     told = await asyncio.gather(*waiting, return_exceptions=True)
-    assert all(isinstance(each, HostClosed) and each.seconds == 1 for each in told)
+    assert all(isinstance(each, CircuitOpen) and each.seconds == 1 for each in told)
 
 
-async def test_a_busy_host_is_called_less_and_not_closed(hosts: Hosts) -> None:
-    for _ in range(3 * TRIP):
-        hosts.report("a", Health.BUSY)
+async def test_a_busy_host_is_called_less_and_not_closed(hosts: HostCircuitBreakers) -> None:
+    for _ in range(3 * FAILURE_THRESHOLD):
+        hosts.report("a", HostHealth.BUSY)
     assert hosts.closed_s("a") == 0
     async with hosts.slot("a"):
         with pytest.raises(TimeoutError):
@@ -131,7 +140,7 @@ async def test_a_busy_host_is_called_less_and_not_closed(hosts: Hosts) -> None:
                 pass
 
 
-async def test_the_line_of_a_slow_host_is_bounded_by_time(hosts: Hosts, clock: SecondClock) -> None:
+async def test_the_line_of_a_slow_host_is_bounded_by_time(hosts: HostCircuitBreakers, clock: SecondClock) -> None:
     go = asyncio.Semaphore(0)
 
     async def call() -> None:
@@ -162,7 +171,7 @@ async def test_the_line_of_a_slow_host_is_bounded_by_time(hosts: Hosts, clock: S
     await asyncio.gather(*calls)
 
 
-def test_hosts_without_calls_are_forgotten(hosts: Hosts) -> None:
+def test_hosts_without_calls_are_forgotten(hosts: HostCircuitBreakers) -> None:
     for number in range(KNOWN + 50):
-        hosts.report(f"host-{number}", Health.GOOD)
+        hosts.report(f"host-{number}", HostHealth.GOOD)
     assert len(hosts) == KNOWN

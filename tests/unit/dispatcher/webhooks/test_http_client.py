@@ -11,9 +11,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from core.settings.models import Settings
 from dispatcher.webhooks import http_client
-from dispatcher.webhooks.circuit_breaker import Health
-from dispatcher.webhooks.http_client import Poster, Verdict, judge
-from schemas.callback_url import Policy, policy
+from dispatcher.webhooks.circuit_breaker import HostHealth
+from dispatcher.webhooks.http_client import Disposition, WebhookClient, classify_status
+from schemas.callback_url import CallbackPolicy, policy
 from tests.support.hostile_urls import ALWAYS, FINE, ODD_PORTS, PRIVATE
 from tests.support.receiver import Receiver
 
@@ -64,10 +64,10 @@ async def connections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 async def test_nothing_of_the_corpus_is_connected_to(connections: list[object]) -> None:
-    poster = Poster(HOOKS, policy(private=False, ports=()), Rebinding())
+    poster = WebhookClient(HOOKS, policy(private=False, ports=()), Rebinding())
     for url in [*ALWAYS, *PRIVATE, *ODD_PORTS]:
         answer = await poster.post(url, BODY, {})
-        assert (answer.verdict, answer.kind) == (Verdict.REFUSED, "blocked"), url
+        assert (answer.verdict, answer.kind) == (Disposition.REFUSED, "blocked"), url
     assert connections == []
     await poster.close()
 
@@ -75,11 +75,11 @@ async def test_nothing_of_the_corpus_is_connected_to(connections: list[object]) 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.5", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.5"])
 async def test_a_name_that_leads_inside_is_not_connected_to(address: str, connections: list[object]) -> None:
     resolver = Rebinding(address)
-    poster = Poster(HOOKS, policy(private=False, ports=()), resolver)
+    poster = WebhookClient(HOOKS, policy(private=False, ports=()), resolver)
     for url in FINE:
         answer = await poster.post(url, BODY, {})
         if resolver.asked:
-            assert (answer.verdict, answer.kind) == (Verdict.REFUSED, "blocked"), url
+            assert (answer.verdict, answer.kind) == (Disposition.REFUSED, "blocked"), url
             assert "not allowed for callbacks" in answer.reason
         resolver.asked = 0
     assert all("8.8.8.8" in str(each) or "2606:4700" in str(each) for each in connections), "only what is public"
@@ -87,9 +87,9 @@ async def test_a_name_that_leads_inside_is_not_connected_to(address: str, connec
 
 
 async def test_metadata_services_are_not_reached_where_private_addresses_are_allowed(connections: list[object]) -> None:
-    poster = Poster(HOOKS, Policy(private=True), Rebinding("169.254.169.254"))
+    poster = WebhookClient(HOOKS, CallbackPolicy(private=True), Rebinding("169.254.169.254"))
     answer = await poster.post("http://rebound.example/", BODY, {})
-    assert (answer.verdict, answer.kind) == (Verdict.REFUSED, "blocked")
+    assert (answer.verdict, answer.kind) == (Disposition.REFUSED, "blocked")
     assert connections == []
     await poster.close()
 
@@ -97,51 +97,51 @@ async def test_metadata_services_are_not_reached_where_private_addresses_are_all
 async def test_redirects_and_proxies_are_not_followed(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    poster = Poster(HOOKS, Policy(private=True))
+    poster = WebhookClient(HOOKS, CallbackPolicy(private=True))
     for status in (300, 301, 302, 303, 307, 308):
         answer = await poster.post(f"{receiver.root}/{status}", BODY, {})
-        assert (answer.verdict, answer.kind, answer.status) == (Verdict.AGAIN, "redirect", status)
+        assert (answer.verdict, answer.kind, answer.status) == (Disposition.RETRY, "redirect", status)
     assert len(receiver.got["x"]) == 6
     await poster.close()
 
 
 async def test_what_an_answer_costs_is_bounded(receiver: Receiver) -> None:
-    poster = Poster(HOOKS, Policy(private=True))
+    poster = WebhookClient(HOOKS, CallbackPolicy(private=True))
     async with asyncio.timeout(60):  # of which neither body takes more than its part, nor the call its five minutes
         for path in ("flood", "lie"):
-            assert (await poster.post(f"{receiver.root}/{path}", BODY, {})).verdict is Verdict.DELIVERED
+            assert (await poster.post(f"{receiver.root}/{path}", BODY, {})).verdict is Disposition.DELIVERED
     await poster.close()
 
 
 async def test_a_host_that_refuses_is_away(receiver: Receiver) -> None:
-    poster = Poster(HOOKS, Policy(private=True))
+    poster = WebhookClient(HOOKS, CallbackPolicy(private=True))
     answer = await poster.post("http://127.0.0.1:1/", BODY, {})
-    assert (answer.verdict, answer.kind, answer.health) == (Verdict.AGAIN, "network", Health.AWAY)
+    assert (answer.verdict, answer.kind, answer.health) == (Disposition.RETRY, "network", HostHealth.AWAY)
     tls = await poster.post(f"https://127.0.0.1:{receiver.port}/", BODY, {})
-    assert (tls.verdict, tls.health) == (Verdict.AGAIN, Health.AWAY)
+    assert (tls.verdict, tls.health) == (Disposition.RETRY, HostHealth.AWAY)
     await poster.close()
 
 
 @pytest.mark.parametrize(
     ("answer", "verdict"),
     [
-        (b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok", Verdict.DELIVERED),
-        (b"HTTP/1.1 204 No Content\r\n\r\nok", Verdict.DELIVERED),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nok", Verdict.DELIVERED),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok", Verdict.DELIVERED),
-        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Verdict.DELIVERED),
-        (b"HTTP/1.1 410 Gone\r\nContent-Length: 2\r\n\r\ngone", Verdict.GONE),
-        (b"ok\r\n\r\nok", Verdict.AGAIN),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok", Disposition.DELIVERED),
+        (b"HTTP/1.1 204 No Content\r\n\r\nok", Disposition.DELIVERED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nok", Disposition.DELIVERED),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok", Disposition.DELIVERED),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Disposition.DELIVERED),
+        (b"HTTP/1.1 410 Gone\r\nContent-Length: 2\r\n\r\ngone", Disposition.GONE),
+        (b"ok\r\n\r\nok", Disposition.RETRY),
     ],
 )
-async def test_the_status_stands_whatever_follows_the_head(answer: bytes, verdict: Verdict) -> None:
+async def test_the_status_stands_whatever_follows_the_head(answer: bytes, verdict: Disposition) -> None:
     async def sloppy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError):
             while await reader.readuntil(b"\r\n\r\n"):
                 writer.write(answer)
         writer.close()
 
-    poster = Poster(HOOKS, Policy(private=True))
+    poster = WebhookClient(HOOKS, CallbackPolicy(private=True))
     async with await asyncio.start_server(sloppy, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         for _ in range(2):
@@ -157,11 +157,11 @@ async def test_a_url_is_called_as_it_is_spelled() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         writer.close()
 
-    poster = Poster(HOOKS, Policy(private=True))
+    poster = WebhookClient(HOOKS, CallbackPolicy(private=True))
     async with await asyncio.start_server(noted, "127.0.0.1", 0) as server:
         root = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         for rest in ("", "?x", "/a%c3%a9/%2e?c=%2F&d=%2B+%zz;x=1#part", "//a/../b"):
-            assert (await poster.post(root + rest, b"", {})).verdict is Verdict.DELIVERED
+            assert (await poster.post(root + rest, b"", {})).verdict is Disposition.DELIVERED
         await poster.close()
     assert targets == [b"/", b"/?x", b"/a%c3%a9/%2e?c=%2F&d=%2B+%zz;x=1", b"//a/../b"]
 
@@ -169,20 +169,20 @@ async def test_a_url_is_called_as_it_is_spelled() -> None:
 @pytest.mark.parametrize(
     ("status", "verdict"),
     [
-        (200, Verdict.DELIVERED), (201, Verdict.DELIVERED), (204, Verdict.DELIVERED), (299, Verdict.DELIVERED),
-        (101, Verdict.AGAIN), (301, Verdict.AGAIN), (302, Verdict.AGAIN), (304, Verdict.AGAIN), (308, Verdict.AGAIN),
-        (400, Verdict.AGAIN), (401, Verdict.AGAIN), (403, Verdict.AGAIN), (404, Verdict.AGAIN), (405, Verdict.AGAIN),
-        (408, Verdict.AGAIN), (409, Verdict.AGAIN), (410, Verdict.GONE), (413, Verdict.AGAIN), (421, Verdict.AGAIN),
-        (425, Verdict.AGAIN), (429, Verdict.AGAIN), (451, Verdict.AGAIN), (500, Verdict.AGAIN), (501, Verdict.AGAIN),
-        (503, Verdict.AGAIN), (599, Verdict.AGAIN), (999, Verdict.AGAIN),
+        (200, Disposition.DELIVERED), (201, Disposition.DELIVERED), (204, Disposition.DELIVERED), (299, Disposition.DELIVERED),
+        (101, Disposition.RETRY), (301, Disposition.RETRY), (302, Disposition.RETRY), (304, Disposition.RETRY), (308, Disposition.RETRY),
+        (400, Disposition.RETRY), (401, Disposition.RETRY), (403, Disposition.RETRY), (404, Disposition.RETRY), (405, Disposition.RETRY),
+        (408, Disposition.RETRY), (409, Disposition.RETRY), (410, Disposition.GONE), (413, Disposition.RETRY), (421, Disposition.RETRY),
+        (425, Disposition.RETRY), (429, Disposition.RETRY), (451, Disposition.RETRY), (500, Disposition.RETRY), (501, Disposition.RETRY),
+        (503, Disposition.RETRY), (599, Disposition.RETRY), (999, Disposition.RETRY),
     ],
 )  # fmt: skip
-def test_each_status_has_its_verdict(status: int, verdict: Verdict) -> None:
-    assert judge(status).verdict is verdict
+def test_each_status_has_its_verdict(status: int, verdict: Disposition) -> None:
+    assert classify_status(status).verdict is verdict
 
 
 def test_a_receiver_may_ask_for_time() -> None:
-    assert judge(503, "30").retry_after_s == 30
-    assert judge(429, "soon").retry_after_s is None
-    assert judge(302, "30").retry_after_s == judge(404, "30").retry_after_s == 30
-    assert judge(410, "30").retry_after_s is None
+    assert classify_status(503, "30").retry_after_s == 30
+    assert classify_status(429, "soon").retry_after_s is None
+    assert classify_status(302, "30").retry_after_s == classify_status(404, "30").retry_after_s == 30
+    assert classify_status(410, "30").retry_after_s is None

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dispatcher.group_consumer import Taken
-from dispatcher.offset_tracker import Claims
-from dispatcher.webhooks.in_flight import Hands, Idle
+from dispatcher.group_consumer import ReceivedRecord
+from dispatcher.offset_tracker import OffsetTracker
+from dispatcher.webhooks.in_flight import InFlightDeliveries, WaitingTasks
 from schemas.records import Delivery
 from tests.support.waiting import turns
 
@@ -25,19 +25,19 @@ class Desk:
     """Hands with what surrounds them."""
 
     def __init__(self, max_records: int = 10, max_bytes: int = 1000) -> None:
-        self.idle = Idle()
-        self.claims = Claims()
+        self.idle = WaitingTasks()
+        self.claims = OffsetTracker()
         self.crashes: list[str] = []
-        self.hands = Hands(max_records, max_bytes, idle=self.idle, crashed=self.crashed)
+        self.hands = InFlightDeliveries(max_records, max_bytes, idle=self.idle, crashed=self.crashed)
 
-    async def crashed(self, _: Taken, reason: str) -> None:
+    async def crashed(self, _: ReceivedRecord, reason: str) -> None:
         self.crashes.append(reason)
 
     def take(self, offset: int, work: Any, *, size: int = 1) -> None:
         self.claims.take(offset)
         delivery: Any = {"id": f"d{offset}", "created_ms": 100 + offset}
         known: Delivery = delivery
-        self.hands.take(Taken(Record(offset), self.claims), known, work, size=size)
+        self.hands.take(ReceivedRecord(Record(offset), self.claims), known, work, size=size)
 
     async def waits(self) -> None:
         with self.idle:

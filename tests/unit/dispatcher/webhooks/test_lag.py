@@ -13,7 +13,7 @@ from core.clock import epoch_ms
 from core.deliveries import new_delivery
 from core.errors import Unavailable
 from dispatcher import metrics
-from dispatcher.webhooks.lag import MARKS, Backlog, Window, measure
+from dispatcher.webhooks.lag import MARKS, LagTracker, LagWindow, measure
 from schemas.codec import DELIVERY
 
 A, B = TopicPartition("retry", 0), TopicPartition("retry", 1)
@@ -51,8 +51,8 @@ def waiting(created_ms: int) -> bytes:
     return DELIVERY.encode(made)
 
 
-def backlog(log: Log, heads: dict[TopicPartition, int]) -> Backlog:
-    return Backlog(log, lambda: heads)  # type: ignore[arg-type]  # what it uses of a LogReader
+def backlog(log: Log, heads: dict[TopicPartition, int]) -> LagTracker:
+    return LagTracker(log, lambda: heads)  # type: ignore[arg-type]  # what it uses of a LogReader
 
 
 async def test_what_stands_behind_a_waiting_head_is_counted_with_its_age() -> None:
@@ -102,7 +102,7 @@ async def test_what_kafka_has_dropped_does_not_count_and_a_broker_that_is_away_c
 
 def test_the_oldest_is_never_missed_and_the_memory_is_bounded() -> None:
     dice = random.Random(4)
-    window, created = Window(0), sorted(dice.randrange(10**9) for _ in range(20 * MARKS))
+    window, created = LagWindow(0), sorted(dice.randrange(10**9) for _ in range(20 * MARKS))
     for offset, created_ms in enumerate(created):
         window.add(offset, created_ms)
         assert len(window._marks) <= MARKS

@@ -12,7 +12,7 @@ from core.clock import epoch_ms
 from core.deliveries import new_delivery
 from core.settings.models import Settings
 from dispatcher.webhooks.bodies import _own_url
-from dispatcher.webhooks.disabled_urls import Disabled
+from dispatcher.webhooks.disabled_urls import DisabledUrls
 from schemas.codec import DELIVERY
 
 
@@ -47,7 +47,7 @@ def test_a_default_callback_that_could_never_be_called_is_refused_at_the_start()
 
 def test_a_url_whose_time_is_over_is_not_counted() -> None:
     now_ms = epoch_ms()
-    disabled = Disabled(Settings(), name="test")
+    disabled = DisabledUrls(Settings(), name="test")
     for name, until_ms in (("over", now_ms - 1), ("alone", now_ms + 600_000), ("alone-too", now_ms + 600_000)):
         mark = new_delivery(
             "TASK-1-0-C-261118110640-0001-000001", "completed", name="completed", url=f"http://there/{name}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.deliveries import resent
 from dispatcher.webhooks import records
-from dispatcher.webhooks.manual_resends import Rounds, asked_for
+from dispatcher.webhooks.manual_resends import ManualResends, is_manual
 from schemas.codec import DELIVERY
 from schemas.records import Delivery
 from tests.support.receiver import Receiver
@@ -47,36 +47,36 @@ async def test_an_attempt_under_way_when_a_resend_comes_changes_its_row_no_more(
     first = bench.new(f"{receiver.root}/404")
     render = bench.of
 
-    async def overtaken(delivery: Delivery, result: None) -> bytes:
+    async def resend_meanwhile(delivery: Delivery, result: None) -> bytes:
         later = resent(first, now_ms=first["created_ms"] + 1)
         await bench.put_all([records.round_mark(bench.settings, later, now_ms=bench.now_ms)])
         return await render(delivery, result)
 
-    bench.of = overtaken  # type: ignore[method-assign,assignment]  # a hook at the moment of the attempt
+    bench.of = resend_meanwhile  # type: ignore[method-assign,assignment]  # a hook at the moment of the attempt
     await bench.courier.deliver(first)
     assert len(receiver.got[first["task_id"]]) == 1
     assert (bench.rows, bench.dead_letters, bench.waiting) == ({}, [], [])
 
 
 def test_when_in_doubt_it_is_posted(bench: WebhookBench) -> None:
-    rounds, first = Rounds(most=2), bench.new("http://there/x")
+    rounds, first = ManualResends(most=2), bench.new("http://there/x")
     later = resent(first, now_ms=first["created_ms"] + 5)
-    assert not rounds.overtaken(first), "no mark is known"
+    assert not rounds.is_superseded(first), "no mark is known"
     rounds.fold(later)
-    assert rounds.overtaken(first)
-    assert not rounds.overtaken(later)
+    assert rounds.is_superseded(first)
+    assert not rounds.is_superseded(later)
     waits: Delivery = {**later, "due_ms": later["created_ms"] + 9, "step": 1}
-    assert not rounds.overtaken(waits), "the round of the mark itself"
+    assert not rounds.is_superseded(waits), "the round of the mark itself"
     behind = resent(first, now_ms=first["created_ms"] + 3)
-    assert asked_for(behind)
-    assert not rounds.overtaken(behind), "asked for by a clock that goes wrong, or a letter that was sent back"
+    assert is_manual(behind)
+    assert not rounds.is_superseded(behind), "asked for by a clock that goes wrong, or a letter that was sent back"
     rounds.fold(behind)
-    assert not rounds.overtaken({**behind, "due_ms": behind["created_ms"] + 9})
-    assert not rounds.overtaken({**first, "id": f"{first['task_id']}-start"}), "other news of the same task"
+    assert not rounds.is_superseded({**behind, "due_ms": behind["created_ms"] + 9})
+    assert not rounds.is_superseded({**first, "id": f"{first['task_id']}-start"}), "other news of the same task"
     for _ in range(2):
         rounds.fold(resent(bench.new("http://there/x"), now_ms=0))
     assert len(rounds) == 2
-    assert not rounds.overtaken(first), "forgotten"
+    assert not rounds.is_superseded(first), "forgotten"
 
 
 def test_marks_of_rounds_and_of_urls_share_a_topic_and_nothing_else(bench: WebhookBench) -> None:

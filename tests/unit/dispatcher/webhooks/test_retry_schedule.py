@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from core.settings.models import Settings
 from dispatcher.webhooks.retry_schedule import (
-    HOLD_MS,
+    MIN_DEFERRAL_MS,
     RETRY_AFTER_S,
+    deferral_ms,
+    delay_tier,
+    give_up_after_ms,
     next_wait_ms,
-    park_ms,
-    patience_ms,
     retry_after_s,
-    rung,
 )
 from schemas.topics import DAY_MS, RETRY_DELAYS_S
 
@@ -27,7 +27,7 @@ def test_the_ladder_is_about_three_days_long() -> None:
     assert DEFAULT == [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400]
     assert 75 < sum(DEFAULT) / 3600 < 76
     assert set(DEFAULT) <= set(RETRY_DELAYS_S), "every step is a topic of its own"
-    assert patience_ms(DEFAULT) < 7 * DAY_MS, "results are kept for longer"
+    assert give_up_after_ms(DEFAULT) < 7 * DAY_MS, "results are kept for longer"
 
 
 @pytest.mark.parametrize("step", range(1, 10))
@@ -70,17 +70,17 @@ def test_any_retry_after_is_read_or_ignored(text: str) -> None:
 @given(wait_ms=st.integers(-1_000, 3 * DAY_MS))
 def test_any_wait_is_a_way_over_the_topics_that_never_overshoots(wait_ms: int) -> None:
     left, hops = wait_ms, 0
-    while left > HOLD_MS:
-        assert rung(left) * 1000 <= left
-        left -= rung(left) * 1000
+    while left > MIN_DEFERRAL_MS:
+        assert delay_tier(left) * 1000 <= left
+        left -= delay_tier(left) * 1000
         hops += 1
-    assert left <= HOLD_MS
+    assert left <= MIN_DEFERRAL_MS
     assert hops < 80
 
 
 @given(age_ms=st.integers(0, 10**9), share=st.floats(0, 1))
 def test_the_longer_a_host_is_away_the_longer_it_is_left_alone(age_ms: int, share: float) -> None:
-    wait = park_ms(age_ms=age_ms, dice=lambda: share)
+    wait = deferral_ms(age_ms=age_ms, dice=lambda: share)
     assert 1_000 <= wait <= 305_000
-    assert wait <= park_ms(age_ms=age_ms + 600_000, dice=lambda: share)
-    assert wait - rung(wait) * 1000 <= HOLD_MS, "one topic, and the rest in memory"
+    assert wait <= deferral_ms(age_ms=age_ms + 600_000, dice=lambda: share)
+    assert wait - delay_tier(wait) * 1000 <= MIN_DEFERRAL_MS, "one topic, and the rest in memory"

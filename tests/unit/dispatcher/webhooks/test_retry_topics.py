@@ -8,8 +8,8 @@ import pytest
 from aiokafka import TopicPartition
 
 from core.settings.models import Settings
-from dispatcher.group_consumer import Taken
-from dispatcher.offset_tracker import Claims
+from dispatcher.group_consumer import ReceivedRecord
+from dispatcher.offset_tracker import OffsetTracker
 from dispatcher.webhooks import retry_topics
 from schemas import topics
 
@@ -30,11 +30,11 @@ class Reader:
         self.log: dict[TopicPartition, list[Record]] = {}
         self.held: set[TopicPartition] = set()
 
-    async def take(self, max_records: int) -> list[Taken]:
+    async def take(self, max_records: int) -> list[ReceivedRecord]:
         """Return what stands in the partitions that are not held."""
-        out: list[Taken] = []
+        out: list[ReceivedRecord] = []
         for tp in [tp for tp in self.log if tp not in self.held]:
-            out += [Taken(record, Claims()) for record in self.log.pop(tp)]
+            out += [ReceivedRecord(record, OffsetTracker()) for record in self.log.pop(tp)]
         return out[:max_records]
 
     def hold(self, tp: TopicPartition) -> None:
@@ -53,7 +53,7 @@ class World:
         self.now_ms = 1_000_000
         monkeypatch.setattr(retry_topics, "GroupReader", Reader)
         self.settings = Settings()
-        self.delays = retry_topics.DelayReader(
+        self.delays = retry_topics.RetryTopicConsumer(
             self.settings, name="test", on_revoke=self.revoked, clock=lambda: self.now_ms
         )
         reader: Any = self.delays._reader

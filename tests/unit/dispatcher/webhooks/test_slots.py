@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from dispatcher.webhooks.circuit_breaker import Health, Hosts, Standing
-from dispatcher.webhooks.http_client import Answer, Verdict
-from dispatcher.webhooks.slots import Slots
+from dispatcher.webhooks.circuit_breaker import HostCircuitBreakers, HostHealth, HostTier
+from dispatcher.webhooks.http_client import AttemptResult, Disposition
+from dispatcher.webhooks.slots import HostSlots
 from tests.support.waiting import turns
 from tests.support.webhook_bench import WebhookBench
 
@@ -25,17 +25,17 @@ class Poster:
         self.accepted = 0
         self.go = asyncio.Event()
 
-    async def post(self, url: str, _: bytes, __: Mapping[str, str]) -> Answer:
+    async def post(self, url: str, _: bytes, __: Mapping[str, str]) -> AttemptResult:
         """Answer, or hang."""
         if url == GOOD:
             self.accepted += 1
-            return Answer(Verdict.DELIVERED, "answered 200", "none", status=200)
+            return AttemptResult(Disposition.DELIVERED, "answered 200", "none", status=200)
         self.under_way[url] += 1
         try:
             await self.go.wait()
         finally:
             self.under_way[url] -= 1
-        return Answer(Verdict.AGAIN, "no answer", "timeout", Health.AWAY)
+        return AttemptResult(Disposition.RETRY, "no answer", "timeout", HostHealth.AWAY)
 
     async def close(self) -> None:
         """Do nothing."""
@@ -69,7 +69,7 @@ async def test_those_that_are_known_to_hang_leave_room_for_new_ones(bench: Webho
     poster = Poster()
     bench.courier._poster = poster  # type: ignore[assignment]
     for number in range(30):
-        bench.courier._hosts.report(f"dead-{number}.example", Health.AWAY)
+        bench.courier._hosts.report(f"dead-{number}.example", HostHealth.AWAY)
     hanging = [
         asyncio.create_task(bench.courier.deliver(bench.new(f"http://dead-{number}.example/x"))) for number in range(30)
     ]
@@ -82,36 +82,36 @@ async def test_those_that_are_known_to_hang_leave_room_for_new_ones(bench: Webho
 
 
 def test_a_host_stands_as_its_last_attempt_tells() -> None:
-    hosts = Hosts(4)
-    assert hosts.standing("a") is Standing.UNKNOWN
+    hosts = HostCircuitBreakers(4)
+    assert hosts.standing("a") is HostTier.UNKNOWN
     for health, standing in (
-        (Health.AWAY, Standing.SILENT),
-        (Health.BUSY, Standing.ANSWERS),
-        (Health.AWAY, Standing.SILENT),
-        (Health.GOOD, Standing.ANSWERS),
+        (HostHealth.AWAY, HostTier.SILENT),
+        (HostHealth.BUSY, HostTier.ANSWERS),
+        (HostHealth.AWAY, HostTier.SILENT),
+        (HostHealth.GOOD, HostTier.ANSWERS),
     ):
         hosts.report("a", health)
         assert hosts.standing("a") is standing
 
 
 async def test_a_wait_that_is_cancelled_gives_everything_back() -> None:
-    slots = Slots(2)
+    slots = HostSlots(2)
 
-    async def hold(standing: Standing) -> None:
+    async def hold(standing: HostTier) -> None:
         async with slots.slot(standing):
             await asyncio.Event().wait()
 
-    held = [asyncio.create_task(hold(each)) for each in (Standing.ANSWERS, Standing.SILENT, Standing.SILENT)]
+    held = [asyncio.create_task(hold(each)) for each in (HostTier.ANSWERS, HostTier.SILENT, HostTier.SILENT)]
     await turns(40)
     for task in reversed(held):
         task.cancel()
     await asyncio.gather(*held, return_exceptions=True)
-    async with asyncio.timeout(60), slots.slot(Standing.SILENT), slots.slot(Standing.ANSWERS):
+    async with asyncio.timeout(60), slots.slot(HostTier.SILENT), slots.slot(HostTier.ANSWERS):
         pass
 
 
 async def test_a_single_slot_is_for_everybody() -> None:
-    slots = Slots(1)
-    for standing in Standing:
+    slots = HostSlots(1)
+    for standing in HostTier:
         async with asyncio.timeout(60), slots.slot(standing):
             pass

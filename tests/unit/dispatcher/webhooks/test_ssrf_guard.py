@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from dispatcher.webhooks.ssrf_guard import Blocked, socket_factory
-from schemas.callback_url import Policy, policy, refused
+from dispatcher.webhooks.ssrf_guard import AddressBlocked, socket_factory
+from schemas.callback_url import CallbackPolicy, policy, refused
 
 INSIDE = [
     "127.0.0.1", "127.255.255.254", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1",
@@ -49,9 +49,9 @@ def test_outside_is_allowed(address: str) -> None:
 
 def test_the_socket_is_refused_before_it_is_made() -> None:
     make = socket_factory(policy(private=False, ports=()))
-    with pytest.raises(Blocked, match=r"10\.0\.0\.1 is not allowed"):
+    with pytest.raises(AddressBlocked, match=r"10\.0\.0\.1 is not allowed"):
         make((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 80)))
-    with pytest.raises(Blocked, match="port 25 is not allowed"):
+    with pytest.raises(AddressBlocked, match="port 25 is not allowed"):
         make((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 25)))
     make((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 443))).close()
 
@@ -59,6 +59,6 @@ def test_the_socket_is_refused_before_it_is_made() -> None:
 def test_where_private_addresses_are_allowed_any_port_is_unless_some_are_named() -> None:
     make = socket_factory(policy(private=True, ports=()))
     make((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 18_081))).close()
-    assert policy(private=True, ports=[80]) == Policy(True, [80])
-    with pytest.raises(Blocked, match=r"169\.254\.169\.254 is not allowed"):
+    assert policy(private=True, ports=[80]) == CallbackPolicy(True, [80])
+    with pytest.raises(AddressBlocked, match=r"169\.254\.169\.254 is not allowed"):
         make((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80)))

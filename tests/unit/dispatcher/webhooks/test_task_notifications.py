@@ -7,19 +7,19 @@ from typing import Any
 import orjson
 import pytest
 
-from dispatcher.webhooks.task_notifications import EVERY_MS, HEADER, News
+from dispatcher.webhooks.task_notifications import EVERY_MS, HEADER, ProgressNotifications
 from schemas.headers import find
 from schemas.records import Status
 from streams.outputs import status_record
 from tests.support.webhook_bench import row
 
 
-def told(news: News, row_: Status, now_ms: int = 0) -> list[str]:
+def told(news: ProgressNotifications, row_: Status, now_ms: int = 0) -> list[str]:
     return [each["id"].removeprefix(f"{row_['id']}-") for each in news.of(row_, now_ms=now_ms)]
 
 
 def test_the_start_is_told_once_with_its_time() -> None:
-    news = News()
+    news = ProgressNotifications()
     assert told(news, row(state="queued", started_ms=None)) == []
     [start] = news.of(row(), now_ms=50)
     assert orjson.loads(start["payload"] or b"") == {
@@ -34,16 +34,18 @@ def test_the_start_is_told_once_with_its_time() -> None:
 
 
 def test_a_quick_call_has_no_row_of_its_start_and_is_told_at_its_end() -> None:
-    assert told(News(), row(state="completed", finished_ms=500)) == ["start"]
-    assert told(News(), row(state="completed", finished_ms=90_000)) == [], "an earlier sender has told it"
-    assert told(News(), row(state="cancelled", finished_ms=500)) == []
-    news = News()
+    assert told(ProgressNotifications(), row(state="completed", finished_ms=500)) == ["start"]
+    assert told(ProgressNotifications(), row(state="completed", finished_ms=90_000)) == [], (
+        "an earlier sender has told it"
+    )
+    assert told(ProgressNotifications(), row(state="cancelled", finished_ms=500)) == []
+    news = ProgressNotifications()
     assert told(news, row()) == ["start"]
     assert told(news, row(state="completed", finished_ms=500)) == []
 
 
 def test_progress_is_told_at_most_every_half_second_and_only_forward() -> None:
-    news = News()
+    news = ProgressNotifications()
     told(news, row())
     assert told(news, row(progress=5), 1_000) == ["progress-1-5"]
     assert told(news, row(progress=9), 1_000 + EVERY_MS - 1) == []
@@ -53,20 +55,20 @@ def test_progress_is_told_at_most_every_half_second_and_only_forward() -> None:
 
 
 def test_the_end_of_a_result_is_told_and_a_remembered_cancel_is_not() -> None:
-    assert told(News(), row(state="expired", finished_ms=90_000)) == ["expired"]
-    assert told(News(), row(state="expired", started_ms=None)) == []
-    assert told(News(), row(state="expired", finished_ms=5, duplicate_of="TASK-1")) == []
+    assert told(ProgressNotifications(), row(state="expired", finished_ms=90_000)) == ["expired"]
+    assert told(ProgressNotifications(), row(state="expired", started_ms=None)) == []
+    assert told(ProgressNotifications(), row(state="expired", finished_ms=5, duplicate_of="TASK-1")) == []
 
 
 def test_nobody_is_told_what_was_not_asked_for() -> None:
-    assert told(News(), row(callback_events=[])) == []
-    assert told(News(), row(callback_events=["completed"])) == []
-    assert told(News(), row(callback_url=None)) == []
+    assert told(ProgressNotifications(), row(callback_events=[])) == []
+    assert told(ProgressNotifications(), row(callback_events=["completed"])) == []
+    assert told(ProgressNotifications(), row(callback_url=None)) == []
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatcher.webhooks.task_notifications.REMEMBERED", 100)
-    news = News()
+    news = ProgressNotifications()
     for number in range(110):
         news.of(row(number), now_ms=0)
     assert len(news._told) == 100

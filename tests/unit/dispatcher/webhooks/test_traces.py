@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 
 from core.deliveries import rendered
 from dispatcher.webhooks.records import of_result
-from dispatcher.webhooks.task_notifications import News
+from dispatcher.webhooks.task_notifications import ProgressNotifications
 from schemas.headers import find
 from schemas.records import Delivery
 from tests.support.receiver import Receiver
@@ -78,7 +78,9 @@ async def test_a_receiver_that_is_away_is_told_by_its_kind(bench: WebhookBench, 
 
 def test_what_is_written_of_a_delivery_is_in_its_trace() -> None:
     outcome = of_result(result(), 3, now_ms=1, traceparent=PARENT.decode())
-    [news] = News().of(row(callback_events=["start"], state="processing", traceparent=PARENT.decode()), now_ms=1)
+    [news] = ProgressNotifications().of(
+        row(callback_events=["start"], state="processing", traceparent=PARENT.decode()), now_ms=1
+    )
     for one in (outcome, news):
         assert find(rendered(b"k", one, now_ms=2).headers, "traceparent") == PARENT
     assert find(rendered(b"k", of_result(result(), 3, now_ms=1), now_ms=2).headers, "traceparent") is None

@@ -8,10 +8,10 @@ import pytest
 
 from core.settings.loader import load_settings
 from core.storage.blobs import open_blobs
-from headrace.replay.bodies import Bodies
+from headrace.replay.bodies import ReplayBodies
 from headrace.replay.choice import Choice
 from headrace.replay.copy import copied
-from headrace.replay.selection import Pick, model_of
+from headrace.replay.selection import Selection, model_of
 from headrace.replay.state import State, Target
 from tests.support.records import task, task_id
 
@@ -23,13 +23,13 @@ async def repeated(model_to: str | None, **old: Any) -> bytes | str | None:
     """Return the body of a repeated task."""
     settings = load_settings(environ={"HEADRACE_STORAGE_URL": "memory:///"})
     first = task(**old)
-    pick = Pick(0, 3, 42, task_id(partition=3), first, model_of(first), None)
+    pick = Selection(0, 3, 42, task_id(partition=3), first, model_of(first), None)
     target = Target(model_to=model_to)
     state = State(
         name="r", created_ms=NOW_MS, start_s=1_794_999_123, choice=Choice(), target=target, spans=[], widths={}
     )
     copy = copied(pick, state, partitions=6, now_ms=NOW_MS)
-    return (await Bodies(settings, open_blobs(settings)).fill(copy, pick, model_to=model_to)).task["data"]
+    return (await ReplayBodies(settings, open_blobs(settings)).fill(copy, pick, model_to=model_to)).task["data"]
 
 
 @pytest.mark.parametrize("model_to", [None, "n"])

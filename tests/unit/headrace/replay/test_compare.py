@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from headrace.replay.compare import Answer, Pair, answer_of, essence, grouped, percentile, verdict_of
+from headrace.replay.compare import Pair, ReplayedAnswer, answer_of, essence, grouped, percentile, verdict_of
 from tests.support.results import result_of
 
 JSON = "application/json"
@@ -75,7 +75,7 @@ def test_frames_of_other_streams_are_compared_in_order() -> None:
     assert essence(b'data: {"t":1}\n\ndata: {"t":2}\n\n', SSE) != essence(b'data: {"t":2}\n\ndata: {"t":1}\n\n', SSE)
 
 
-def answer(body: bytes | None = b'{"a":1}', **changes: Any) -> Answer:
+def answer(body: bytes | None = b'{"a":1}', **changes: Any) -> ReplayedAnswer:
     return answer_of(result_of("TASK-1-0-B-260101000000-0000-000000", **changes), body, excerpt=True)
 
 
@@ -97,7 +97,7 @@ FAILED = {"state": "failed", "error_code": "upstream_error", "status_code": 500}
         (None, answer(), "unpaired"),
     ],
 )
-def test_verdicts(original: Answer | None, replay: Answer, verdict: str) -> None:
+def test_verdicts(original: ReplayedAnswer | None, replay: ReplayedAnswer, verdict: str) -> None:
     assert verdict_of(original, replay) == verdict
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.replay.choice import Choice
 from headrace.replay.copy import TIMEOUT_MS, Copy, copied, with_model
-from headrace.replay.selection import Pick, model_of
+from headrace.replay.selection import Selection, model_of
 from headrace.replay.state import State, Target
 from schemas import ids
 from schemas.codec import TASK
@@ -31,7 +31,7 @@ def state(*, widths: dict[str, int] | None = None, **target: Any) -> State:
 
 def copy_of(old: Task, *, of: str | None = None, partition: int = 3, offset: int = 42, **options: Any) -> Copy:
     original = of or task_id(partition=partition)
-    pick = Pick(0, partition, offset, original, old, model_of(old), None)
+    pick = Selection(0, partition, offset, original, old, model_of(old), None)
     return copied(pick, state(**options), partitions=6, now_ms=NOW_MS)
 
 

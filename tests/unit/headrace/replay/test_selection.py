@@ -14,12 +14,12 @@ from core.dead_letters.record import dead_letter
 from core.kafka.log_reader import LogRecord
 from core.settings.models import Settings
 from headrace.replay.choice import Choice
-from headrace.replay.rejected import Refused, place_of
-from headrace.replay.selection import Pick, Picker, Used
+from headrace.replay.rejected import RejectedRecords, place_of
+from headrace.replay.selection import Picker, Selection, Used
 from schemas import topics
 from schemas.codec import TASK
 from schemas.headers import headers
-from schemas.ids import TaskId, line_id
+from schemas.ids import TaskId, batch_line_id
 from schemas.partitioning import home_partition, queue_number, stable_hash
 from streams.intake.trust import FORWARDED
 from tests.support.records import task, task_id
@@ -44,7 +44,7 @@ def written(**changes: Any) -> LogRecord:
     return found(TASK.encode(task(id=one, **changes)), head=described)
 
 
-def picks(settings: Settings, *records: LogRecord, choice: Choice | None = None, used: Any = None) -> list[Pick]:
+def picks(settings: Settings, *records: LogRecord, choice: Choice | None = None, used: Any = None) -> list[Selection]:
     return list(Picker(settings, choice or Choice(), used, {}).picks(0, records))
 
 
@@ -66,14 +66,14 @@ def test_what_the_scheduler_refused_is_passed_over_and_counted(settings: Setting
 
 def test_what_became_a_dead_letter_is_passed_over_where_its_record_does_not_tell(settings: Settings) -> None:
     records = [written()._replace(offset=offset) for offset in range(4)]
-    picker = Picker(settings, Choice(), None, {}, Refused({(0, 0, 1), (1, 0, 2), (0, 5, 3)}))
+    picker = Picker(settings, Choice(), None, {}, RejectedRecords({(0, 0, 1), (1, 0, 2), (0, 5, 3)}))
     assert [one.offset for one in picker.picks(0, records)] == [0, 2, 3]
     assert picker.passed_over == {"refused": 1}
 
 
 def line(number: int, batch_id: str = BATCH.batch()) -> LogRecord:
     """A line of a batch as its feeder writes it."""
-    one = str(line_id(BATCH, max(0, number) % 1_000, queue_number=queue_number("chat"), stamp_s=AT_MS // 1000))
+    one = str(batch_line_id(BATCH, max(0, number) % 1_000, queue_number=queue_number("chat"), stamp_s=AT_MS // 1000))
     described = headers(kind="task", ce_id=one, at_ms=AT_MS, queue="chat", level=1, owner="key-1")
     made = task(id=one, level=1, mode="batch", batch_id=batch_id, batch_line=number, custom_id=f"c-{number}")
     return found(TASK.encode(made), head=described)
@@ -85,7 +85,7 @@ def line(number: int, batch_id: str = BATCH.batch()) -> LogRecord:
 )
 def test_a_line_counts_once_and_only_if_it_became_a_task(fed: int | None, runs: list[tuple[int, int]]) -> None:
     numbers = [number for begin, count in runs for number in range(begin, begin + count)]
-    judged = Refused(fed={} if fed is None else {BATCH.batch(): fed})
+    judged = RejectedRecords(fed={} if fed is None else {BATCH.batch(): fed})
     settings = Settings.model_validate({"auth": {"api_keys": ["one"]}})
     picker = Picker(settings, Choice(), None, {}, judged)
     records = [line(number) for number in numbers] + [line(0, "batch_other"), line(-1), line(1 << 30)]

@@ -10,13 +10,13 @@ from core.errors import ConfigError
 from core.instance_lock import claim_instance
 from headrace.replay import state as states
 from headrace.replay.choice import Choice
-from headrace.replay.read import Span
+from headrace.replay.read import OffsetRange
 from headrace.replay.read_model import drop_read_models
 from headrace.replay.state import NAME, State, Target, new_name
 
 
 def state() -> State:
-    spans = [Span(0, 1, 10, 20), Span(1, 1, 5, 500)]
+    spans = [OffsetRange(0, 1, 10, 20), OffsetRange(1, 1, 5, 500)]
     return State(
         name="r", created_ms=1, start_s=2, choice=Choice(queues=("a",), levels=(1,)), target=Target(queue_to="b"),
         spans=spans, widths={"b": 2},

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from core.errors import ConfigError, Forbidden, Unauthorized
-from ingress.auth.key_entry import SCOPES, Limits, from_document
+from ingress.auth.key_entry import SCOPES, KeyQuota, from_document
 from ingress.auth.keys import Keys
 
 PLAIN, HIDDEN = "sk-plain", "sk-hidden"
@@ -73,7 +73,7 @@ def test_keys_of_one_tenant_share_its_tasks_and_not_their_scopes() -> None:
     assert first.owner == second.owner == "acme"
     assert (first.key, second.key) == ("acme/a", f"acme/{digest[:12]}")
     assert first.scopes == {"submit", "read"}
-    assert second.limits == Limits(0, 3)
+    assert second.limits == KeyQuota(0, 3)
     assert keys.holder(HIDDEN, "read") == second
     with pytest.raises(Forbidden, match="the scope submit; yours has read"):
         keys.holder(HIDDEN, "submit")

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from core.errors import RateLimited
-from ingress.auth.key_entry import SCOPES, Limits
+from ingress.auth.key_entry import SCOPES, KeyQuota
 from ingress.auth.keys import Caller
 from ingress.auth.rate_limits import SCOPE_KEY, KeyLimits
 from tests.support.clocks import SecondClock
 
 
 def caller(name: str = "acme/a", *, per_minute: int = 0, concurrency: int = 0) -> Caller:
-    return Caller("acme", SCOPES, name, Limits(per_minute, concurrency))
+    return Caller("acme", SCOPES, name, KeyQuota(per_minute, concurrency))
 
 
 def submit(limits: KeyLimits, who: Caller) -> dict[str, str]:

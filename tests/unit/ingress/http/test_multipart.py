@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InvalidRequest, RequestError, TooLarge
-from ingress.http.multipart import MAX_PARTS, File, FormRewriter, Rules, boundary_of
+from ingress.http.multipart import MAX_PARTS, FormFile, FormLimits, FormRewriter, boundary_of
 
 EDGE = "client-edge"
 OURS = "ours"
@@ -24,8 +24,8 @@ def form(*parts: bytes, edge: str = EDGE) -> bytes:
     return b"".join(f"--{edge}\r\n".encode() + one + b"\r\n" for one in parts) + f"--{edge}--\r\n".encode()
 
 
-def rewriter(*, limit: int = 10_000_000, seen: list[File] | None = None) -> FormRewriter:
-    rules = Rules(
+def rewriter(*, limit: int = 10_000_000, seen: list[FormFile] | None = None) -> FormRewriter:
+    rules = FormLimits(
         frozenset(("model", "async", "stream")),
         frozenset(("async", "stream")),
         frozenset(("file",)),
@@ -88,18 +88,18 @@ def test_any_content_comes_through(content: bytes, cuts: list[int]) -> None:
 
 
 def test_the_head_of_a_file_is_shown_before_its_content() -> None:
-    seen: list[File] = []
+    seen: list[FormFile] = []
     made = rewriter(seen=seen)
     head = b"--client-edge\r\n" + part("file", b"", filename='a "b".MP3', more="Content-Type: Audio/MPEG; x=1\r\n")
     made.feed(head.replace(b'a "b"', rb"a \"b\""))
-    assert seen == [File("file", 'a "b".MP3', "audio/mpeg")]
+    assert seen == [FormFile("file", 'a "b".MP3', "audio/mpeg")]
 
 
 def test_an_extended_file_name() -> None:
-    seen: list[File] = []
+    seen: list[FormFile] = []
     made = rewriter(seen=seen)
     made.feed(b"--client-edge\r\nContent-Disposition: form-data; name=file; filename*=utf-8''h%C3%B6re.ogg\r\n\r\nx")
-    assert seen == [File("file", "höre.ogg", "")]
+    assert seen == [FormFile("file", "höre.ogg", "")]
 
 
 BROKEN: dict[str, tuple[bytes, str]] = {

@@ -12,7 +12,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from ingress.http import protocol as module
-from ingress.http.dialects import Dialects, Problem
+from ingress.http.dialects import ApiProblem, Dialects
 from ingress.http.protocol import MAX_HEAD_BYTES, LimitedHttp
 from tests.support.waiting import eventually_async, turns
 
@@ -48,11 +48,11 @@ async def app(_: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def plain(problem: Problem) -> Response:
+def plain(problem: ApiProblem) -> Response:
     return Response(f"default {problem.code}", status_code=problem.status, headers=dict(problem.headers))
 
 
-def other(problem: Problem) -> Response:
+def other(problem: ApiProblem) -> Response:
     return Response(f"other {problem.code}", status_code=problem.status, headers=dict(problem.headers))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingress.pull.queue import Candidate, Counts, PullLane
+from ingress.pull.queue import Candidate, PullCounts, PullQueue
 from schemas.records import TERMINAL, Status
 from tests.support.bella import row_of
 from tests.support.records import task
@@ -42,7 +42,7 @@ steps = st.tuples(
 def test_a_lane_is_a_fold_of_its_rows(
     story: list[tuple[int, dict[str, Any] | None]], count: int, before_ms: int
 ) -> None:
-    lane, rows = PullLane(), dict[int, Status]()
+    lane, rows = PullQueue(), dict[int, Status]()
     for number, fields in story:
         after = None if fields is None else row(number, **fields)
         lane.change(rows.get(number), after)
@@ -60,7 +60,7 @@ def test_a_lane_is_a_fold_of_its_rows(
     assert lane.oldest(count, before_ms=before_ms) == [one for one in waiting if one.created_ms < before_ms][:count]
     assert lane.oldest(99, before_ms=EVER, skip={one.id for one in waiting[::2]}) == waiting[1::2]
     assert lane.held == {one["id"] for one in rows.values() if one["state"] == "processing"}
-    assert lane.counts == Counts(
+    assert lane.counts == PullCounts(
         len(tasks),
         sum(one["started_ms"] is not None for one in tasks),
         sum(one["state"] in TERMINAL for one in tasks),
@@ -70,7 +70,7 @@ def test_a_lane_is_a_fold_of_its_rows(
 @settings(deadline=None)  # the machine may be busy
 @given(st.permutations(range(40)), st.integers(4, 12))
 def test_a_lane_keeps_the_oldest_and_asks_for_more_when_they_run_low(order: list[int], limit: int) -> None:
-    lane, waiting = PullLane(limit=limit), {number: row(number) for number in range(40)}
+    lane, waiting = PullQueue(limit=limit), {number: row(number) for number in range(40)}
     for number in order:
         lane.change(None, waiting[number])
     handed_out = []
@@ -88,7 +88,7 @@ def test_a_lane_keeps_the_oldest_and_asks_for_more_when_they_run_low(order: list
 
 
 def test_a_task_that_comes_back_stands_at_its_old_place() -> None:
-    lane = PullLane()
+    lane = PullQueue()
     for number in (1, 2, 3):
         lane.change(None, row(number))
     held = row(1, "processing")
@@ -98,7 +98,7 @@ def test_a_task_that_comes_back_stands_at_its_old_place() -> None:
 
 
 def test_the_last_ones_are_named() -> None:
-    lane = PullLane()
+    lane = PullQueue()
     for number, state in ((1, "completed"), (4, "queued"), (2, "processing"), (3, "queued")):
         lane.change(None, row(number, state))
     assert (lane.newest, lane.newest_loaded) == (Candidate(40, row(4)["id"]), Candidate(20, row(2)["id"]))

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from core.settings.models import Settings
-from ingress.pull.queue import LaneName
-from ingress.pull.queue_index import PAGE, Book
+from ingress.pull.queue import QueueLevel
+from ingress.pull.queue_index import PAGE, PullIndex
 from schemas.records import TERMINAL
 from tests.support.memory_pull import QUEUE, Cluster
 
-LANE = LaneName(QUEUE, 0)
+LANE = QueueLevel(QUEUE, 0)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -24,7 +24,7 @@ async def test_rows_that_change_while_they_are_read_are_counted_once(tmp_path: P
     _, view = cluster.ingress()
     ids = cluster.submit(*range(1, 2 * PAGE))
     view.catch_up()
-    book: Any = Book(view)  # type: ignore[arg-type]
+    book: Any = PullIndex(view)  # type: ignore[arg-type]
     watched = book.watch(LANE)
     for _ in range(60):
         if chance.random() < 0.2:
@@ -52,8 +52,8 @@ async def test_other_lanes_change_nothing(tmp_path: Path) -> None:
     _, view = cluster.ingress()
     cluster.submit(1, 2)
     view.catch_up()
-    book: Any = Book(view)  # type: ignore[arg-type]
-    for other in (LaneName(QUEUE, 1), LaneName("other", 0)):
+    book: Any = PullIndex(view)  # type: ignore[arg-type]
+    for other in (QueueLevel(QUEUE, 1), QueueLevel("other", 0)):
         watched = book.watch(other)
         assert await watched.counted(10)
         assert watched.lane.counts == (0, 0, 0)
@@ -65,7 +65,7 @@ async def test_a_queue_whose_name_has_the_same_number_is_another(tmp_path: Path)
     foreign, mine = cluster.submit(1, 2)
     cluster.write({**cluster.rows[foreign], "queue": "another"})
     view.catch_up()
-    book: Any = Book(view)  # type: ignore[arg-type]
+    book: Any = PullIndex(view)  # type: ignore[arg-type]
     watched = book.watch(LANE)
     assert await watched.counted(10)
     cluster.write({**cluster.rows[foreign], "state": "processing"})

@@ -11,12 +11,12 @@ import pytest
 
 from core.errors import Unavailable
 from ingress.pull import claims, service
-from ingress.pull.queue import LaneName
-from ingress.pull.service import Puller
-from ingress.pull.take_request import Order
+from ingress.pull.queue import QueueLevel
+from ingress.pull.service import PullService
+from ingress.pull.take_request import TakeRequest
 from tests.support.memory_pull import QUEUE, Cluster
 
-LANE = LaneName(QUEUE, 0)
+LANE = QueueLevel(QUEUE, 0)
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def cluster(tmp_path: Path) -> Cluster:
     return Cluster(Settings(data_dir=tmp_path))
 
 
-async def ids(of: Puller, **members: object) -> list[str]:
-    taken = await of.take(Order(lanes=(LANE,), **members))  # type: ignore[arg-type]
+async def ids(of: PullService, **members: object) -> list[str]:
+    taken = await of.take(TakeRequest(lanes=(LANE,), **members))  # type: ignore[arg-type]
     return [one.row["id"] for tasks in taken.values() for one in tasks]
 
 

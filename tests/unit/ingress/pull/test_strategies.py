@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingress.pull.queue import Candidate, LaneName
-from ingress.pull.strategies import FIFO_MOST, MOST, STRATEGIES, Pick, Strategy, allowed, pick
+from ingress.pull.queue import Candidate, QueueLevel
+from ingress.pull.strategies import FIFO_MOST, MOST, STRATEGIES, PickedTask, Strategy, allowed, pick
 
-A, B, C = (LaneName(name, 0) for name in "abc")
+A, B, C = (QueueLevel(name, 0) for name in "abc")
 
 
 def lane(*times: int) -> list[Candidate]:
@@ -34,7 +34,7 @@ def test_each_strategy_has_its_order(strategy: Strategy, times: list[int]) -> No
 
 
 lanes = st.dictionaries(
-    st.builds(LaneName, st.sampled_from("abcdef"), st.integers(0, 1)),
+    st.builds(QueueLevel, st.sampled_from("abcdef"), st.integers(0, 1)),
     st.lists(st.integers(0, 999), unique=True).map(sorted),
     max_size=6,
 )
@@ -43,7 +43,7 @@ lanes = st.dictionaries(
 @settings(deadline=None)  # the machine may be busy
 @given(lanes, st.sampled_from(STRATEGIES), st.integers(0, 60))
 def test_no_task_is_picked_twice_and_none_left_that_was_wanted(
-    times: dict[LaneName, list[int]], strategy: Strategy, count: int
+    times: dict[QueueLevel, list[int]], strategy: Strategy, count: int
 ) -> None:
     waiting = {name: [Candidate(at, f"{name}/{at}") for at in found] for name, found in times.items()}
     picks = pick(strategy, waiting, count)
@@ -59,16 +59,16 @@ def test_no_task_is_picked_twice_and_none_left_that_was_wanted(
 
 @settings(deadline=None)  # the machine may be busy
 @given(lanes, st.integers(1, 60))
-def test_fifo_leaves_nothing_older_behind(times: dict[LaneName, list[int]], count: int) -> None:
+def test_fifo_leaves_nothing_older_behind(times: dict[QueueLevel, list[int]], count: int) -> None:
     waiting = {name: [Candidate(at, f"{name}/{at}") for at in found] for name, found in times.items()}
     picks = pick("fifo", waiting, count)
-    left = {Pick(name, one) for name, found in waiting.items() for one in found} - set(picks)
+    left = {PickedTask(name, one) for name, found in waiting.items() for one in found} - set(picks)
     assert not left or not picks or min(one.task for one in left) >= max(one.task for one in picks)
 
 
 @settings(deadline=None)  # the machine may be busy
 @given(lanes, st.integers(1, 60))
-def test_round_robin_is_fair(times: dict[LaneName, list[int]], count: int) -> None:
+def test_round_robin_is_fair(times: dict[QueueLevel, list[int]], count: int) -> None:
     waiting = {name: [Candidate(at, f"{name}/{at}") for at in found] for name, found in times.items()}
     given_out = {name: sum(one.lane == name for one in pick("round_robin", waiting, count)) for name in waiting}
     most = max(given_out.values(), default=0)

@@ -8,7 +8,7 @@ import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
 from core.settings.models import KafkaSettings, Settings
-from ingress.read_model.cluster_liveness import Pulse
+from ingress.read_model.cluster_liveness import ClusterLiveness
 from schemas.codec import CONTROL
 from schemas.records import Control
 
@@ -26,7 +26,7 @@ def pulse_of(level: int, **changes: Any) -> Control:
 
 
 def missing(*controls: Control, at_ms: int = NOW) -> list[str]:
-    pulse = Pulse(Settings(kafka=KafkaSettings(partitions=3)), name="test")
+    pulse = ClusterLiveness(Settings(kafka=KafkaSettings(partitions=3)), name="test")
     pulse.feed(TP, [record(CONTROL.encode(control)) for control in controls])
     return pulse.missing(at_ms)
 
@@ -77,6 +77,6 @@ def test_silence_of_ten_seconds_is_death() -> None:
 
 
 def test_stray_records_are_passed_over() -> None:
-    pulse = Pulse(Settings(kafka=KafkaSettings(partitions=3)), name="test")
+    pulse = ClusterLiveness(Settings(kafka=KafkaSettings(partitions=3)), name="test")
     pulse.feed(TP, [record(None), record(b"nonsense"), record(CONTROL.encode(pulse_of(0)))])
     assert len(pulse.missing(NOW)) == 1

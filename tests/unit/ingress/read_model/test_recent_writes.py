@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ingress.read_model import recent_writes
-from ingress.read_model.recent_writes import MOST, YOUNG_S, OwnWrites
+from ingress.read_model.recent_writes import MOST, YOUNG_S, RecentWrites
 
 
 def test_each_tenant_has_its_own_and_takes_them_once() -> None:
-    writes = OwnWrites()
+    writes = RecentWrites()
     for number in range(3):
         writes.add("one", b"%d" % number)
     writes.add("two", b"x")
@@ -20,7 +20,7 @@ def test_each_tenant_has_its_own_and_takes_them_once() -> None:
 
 def test_old_ones_are_forgotten() -> None:
     now = 0.0
-    writes = OwnWrites(clock=lambda: now)
+    writes = RecentWrites(clock=lambda: now)
     writes.add("one", b"old")
     now = YOUNG_S
     writes.add("one", b"young")
@@ -30,7 +30,7 @@ def test_old_ones_are_forgotten() -> None:
 
 def test_both_numbers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent_writes, "MAX_OWNERS", 2)
-    writes = OwnWrites()
+    writes = RecentWrites()
     for number in range(MOST + 5):
         writes.add("many", b"%d" % number)
     assert len(writes.take("many")) == MOST

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingress.read_model import listing_index
-from ingress.read_model.task_view import FORM, View
+from ingress.read_model.task_view import FORM, TaskView
 from schemas.records import Status
-from streams.state_machine.rows import Rules, cancel_early, fresh
+from streams.state_machine.rows import TaskRules, cancel_early, new_status
 from tests.support.read_model import TP, emptied, open_view, record_of, removed
 from tests.support.records import event, task, task_id
 
@@ -23,11 +23,11 @@ ALL = 1_000
 def row_of(number: int, state: str = "queued") -> Status:
     """Build the row of one of the tasks: owner and time never change."""
     new = task(owner=OWNERS[number % 2])
-    row = fresh(new, task_id=IDS[number], offset=number, created_ms=1_000 + number // 2, rules=Rules())
+    row = new_status(new, task_id=IDS[number], offset=number, created_ms=1_000 + number // 2, rules=TaskRules())
     return {**row, "state": state}  # type: ignore[typeddict-item]
 
 
-def listed(view: View, owner: str) -> list[str]:
+def listed(view: TaskView, owner: str) -> list[str]:
     begin, end = listing_index.bounds(owner, from_ms=None, before_ms=None)
     return [listing_index.position(key).id for key, _ in view.scan(begin, end, limit=ALL)]
 
@@ -42,7 +42,7 @@ changes = st.tuples(st.integers(0, 5), st.sampled_from(["queued", "processing", 
 
 @given(batches=st.lists(st.lists(changes, min_size=1, max_size=6), max_size=6))
 @settings(max_examples=60, deadline=None)
-def test_the_order_follows_the_rows(shared_view: View, batches: list[list[tuple[int, str]]]) -> None:
+def test_the_order_follows_the_rows(shared_view: TaskView, batches: list[list[tuple[int, str]]]) -> None:
     rows: dict[int, Status] = {}
     view = emptied(shared_view)
     for batch in batches:

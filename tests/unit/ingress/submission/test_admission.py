@@ -12,14 +12,14 @@ import pytest
 from core.errors import RateLimited, Unavailable
 from core.kafka.producer import Record
 from core.settings.models import Settings
-from ingress.read_model.task_view import View
+from ingress.read_model.task_view import TaskView
 from ingress.submission import admission
-from ingress.submission.admission import PAGE, BacklogKeeper
+from ingress.submission.admission import PAGE, QueueAdmission
 from schemas.idempotency import key_id
 from schemas.ids import TaskId
 from schemas.partitioning import queue_number
 from schemas.records import Queue
-from streams.state_machine.rows import Rules, fresh
+from streams.state_machine.rows import TaskRules, new_status
 from tests.support.memory_pull import QUEUE, Cluster
 from tests.support.read_model import TP, open_view, record_of, removed
 from tests.support.records import queue, task
@@ -35,7 +35,7 @@ class Place:
         self.queue: Queue | None = queue(QUEUE, max_waiting=3)
         self.refused: list[int] = []
         self.now_s = 0.0
-        self.keeper = BacklogKeeper(
+        self.keeper = QueueAdmission(
             self.cluster.settings, queue=lambda _: self.queue, on_refused=self.refused.append, clock=lambda: self.now_s
         )
 
@@ -85,18 +85,18 @@ async def test_the_real_store_tells_what_a_row_was_before(tmp_path: Path, seed: 
     chance, states = random.Random(seed), dict[str, str]()
     ids = [str(TaskId(queue_number(QUEUE), 0, "C", 1_795_000_000, 0, number)) for number in range(40)]
 
-    def some(view: View) -> None:
+    def some(view: TaskView) -> None:
         records = []
         for _ in range(chance.randint(1, 12)):
             one, state = chance.choice(ids), chance.choice(("queued", "queued", "processing", "completed", "removed"))
             states[one] = state
-            row: Any = fresh(task(queue=QUEUE), task_id=one, offset=0, created_ms=1, rules=Rules())
+            row: Any = new_status(task(queue=QUEUE), task_id=one, offset=0, created_ms=1, rules=TaskRules())
             records.append(removed(one) if state == "removed" else record_of({**row, "state": state}))
         view.feed(TP, records)
 
     with open_view(tmp_path) as view:
         some(view)
-        counting = BacklogKeeper(Settings(), queue=lambda _: None)
+        counting = QueueAdmission(Settings(), queue=lambda _: None)
         counting.follow(view)
         counting.notice(queue(QUEUE, max_waiting=1))
         for _ in range(20):

@@ -10,7 +10,7 @@ import pytest
 
 from core.errors import ModelNotFound, Unavailable
 from core.settings.models import IngressSettings, ModelSettings, Settings, UpstreamSettings
-from ingress.submission.model_catalog import AGAIN_S, FRESH_S, MAX_BYTES, Catalogue, merged, read_list
+from ingress.submission.model_catalog import AGAIN_S, FRESH_S, MAX_BYTES, ModelCatalog, merged, read_list
 from tests.support.waiting import eventually_async
 
 A, B = "http://a/v1", "http://b/v1"
@@ -24,7 +24,7 @@ class World:
         self.seen: list[httpx.Request] = []
         self.now = 1000.0
         settings = Settings(upstream=UpstreamSettings(urls=[A, B], api_key="secret"), **changes)  # type: ignore[arg-type]
-        self.catalogue = Catalogue(settings, transport=httpx.MockTransport(self.serve), clock=lambda: self.now)
+        self.catalogue = ModelCatalog(settings, transport=httpx.MockTransport(self.serve), clock=lambda: self.now)
 
     def serve(self, request: httpx.Request) -> httpx.Response:
         self.seen.append(request)

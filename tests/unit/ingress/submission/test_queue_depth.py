@@ -7,7 +7,7 @@ from typing import get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress.submission.queue_depth import LOST_S, LaneCount
+from ingress.submission.queue_depth import LOST_S, QueueDepth
 from schemas.records import State
 
 KEYS = st.sampled_from([b"a", b"b", b"c", b"d"])
@@ -20,7 +20,7 @@ STEPS = st.one_of(
 
 @given(st.lists(STEPS, max_size=60))
 def test_what_waits_is_what_a_fold_says(story: list[tuple[str, bytes, State | None]]) -> None:
-    count, rows, unseen = LaneCount(), dict[bytes, State](), set[bytes]()
+    count, rows, unseen = QueueDepth(), dict[bytes, State](), set[bytes]()
     for at_s, (what, key, state) in enumerate(story):
         if what == "accepted":
             count.accepted(key, now_s=at_s / 10)
@@ -39,7 +39,7 @@ def test_what_waits_is_what_a_fold_says(story: list[tuple[str, bytes, State | No
 
 
 def test_a_task_that_became_none_is_not_counted_for_ever() -> None:
-    count = LaneCount()
+    count = QueueDepth()
     count.accepted(b"buried", now_s=0)
     assert count.total() == 1
     count.accepted(b"later", now_s=LOST_S)
@@ -51,7 +51,7 @@ def test_a_task_that_became_none_is_not_counted_for_ever() -> None:
 
 
 def test_only_what_begins_now_makes_the_pace() -> None:
-    count = LaneCount()
+    count = QueueDepth()
     for key, before, after, timed in (
         (b"past", "queued", "processing", False), (b"cancelled", "queued", "cancelled", True),
         (b"expired", None, "expired", True), (b"going on", "processing", "completed", True),

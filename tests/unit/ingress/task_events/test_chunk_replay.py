@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from core.kafka.log_reader import LogRecord
 from ingress.task_events import chunk_replay
-from ingress.task_events.chunk_replay import Replays, Request
+from ingress.task_events.chunk_replay import ChunkReplayer, ReplayRequest
 from schemas.codec import CHUNK
 from schemas.records import Chunk
 
@@ -53,7 +53,7 @@ class Reader:
     def __init__(self, task: int, begin: int = 0, end: int = 200) -> None:
         self.got: list[int] = []
         self.task, self.begin, self.end = task, begin, end
-        self.request = Request(b"T%d" % task, begin, end, self.take)
+        self.request = ReplayRequest(b"T%d" % task, begin, end, self.take)
 
     def take(self, chunk: Chunk, offset: int) -> None:
         """Take a record."""
@@ -71,9 +71,9 @@ def log() -> Log:
     return Log()
 
 
-def replays_of(log: Log) -> Replays:
+def replays_of(log: Log) -> ChunkReplayer:
     lookup: Any = log
-    return Replays(lambda: lookup)
+    return ChunkReplayer(lambda: lookup)
 
 
 async def test_many_share_few_passes(log: Log) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.errors import InvalidRequest
 from ingress.http import sse
-from ingress.task_events.position import Position, Run, parse
+from ingress.task_events.position import EventPosition, Run, parse
 from ingress.task_events.transcript import TAKE_BYTES, Transcript
 from schemas.records import Chunk, Result
 from tests.support.results import result_of
@@ -152,9 +152,13 @@ def test_viewers_at_one_place_share_the_bytes_and_get_them_in_pieces() -> None:
 
 @pytest.mark.parametrize(
     ("text", "position"),
-    [("1-0a1b2c3d-17", Position("1-0a1b2c3d", 17)), ("0", Position(None, 0)), ("12", Position(None, 12))],
+    [
+        ("1-0a1b2c3d-17", EventPosition("1-0a1b2c3d", 17)),
+        ("0", EventPosition(None, 0)),
+        ("12", EventPosition(None, 12)),
+    ],
 )
-def test_positions(text: str, position: Position) -> None:
+def test_positions(text: str, position: EventPosition) -> None:
     assert parse(text, field="from") == position
 
 

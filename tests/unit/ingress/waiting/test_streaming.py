@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingress.http import sse
-from ingress.waiting.blocking import Ending
+from ingress.waiting.blocking import WaitOutcome
 from ingress.waiting.streaming import INTERRUPTED, Stream
 from schemas.records import Chunk, Result
 from tests.support.clocks import SteppingClock
@@ -185,7 +185,7 @@ async def test_silence_and_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None
         assert payloads == []
         silences += 1
     assert silences in (1, 2)
-    assert stream.ending is Ending.TIMEOUT
+    assert stream.ending is WaitOutcome.TIMEOUT
 
 
 @pytest.mark.parametrize("how", ["on_gone", "on_shutdown"])
@@ -195,7 +195,7 @@ async def test_leaving_ends_it_at_once(how: str) -> None:
     await asyncio.sleep(0)
     getattr(stream, how)()
     assert await following == []
-    assert stream.ending is (Ending.GONE if how == "on_gone" else Ending.SHUTDOWN)
+    assert stream.ending is (WaitOutcome.GONE if how == "on_gone" else WaitOutcome.SHUTDOWN)
 
 
 @settings(deadline=None)  # the machine may be busy

@@ -13,9 +13,9 @@ from schemas.codec import EVENT, STATUS, TASK
 from schemas.events import event
 from schemas.ids import parse
 from schemas.validation import MAX_CREATED_MS
-from streams.intake.decode import Poison, Submission, read_event, read_task
+from streams.intake.decode import InvalidRecord, Submission, read_event, read_task
 from streams.state_machine import tasks
-from streams.state_machine.rows import Rules
+from streams.state_machine.rows import TaskRules
 from tests.support.records import finished, outcome, task, task_id
 
 MAX = 1_048_576
@@ -27,7 +27,7 @@ def message(value: bytes | None, *, partition: int = 0, offset: int = 7) -> Any:
     )
 
 
-def read(changes: dict[str, Any], **place: int) -> Submission | Poison:
+def read(changes: dict[str, Any], **place: int) -> Submission | InvalidRecord:
     return read_task(message(TASK.encode(task(**changes)), **place), level=0, max_bytes=MAX)
 
 
@@ -49,7 +49,7 @@ def test_the_key_may_come_as_a_header() -> None:
     record.headers = [("idempotency-key", b"caf\xe9")]
     record.value = TASK.encode(task())
     refused = read_task(record, level=0, max_bytes=MAX)
-    assert isinstance(refused, Poison)
+    assert isinstance(refused, InvalidRecord)
     assert refused.field == "idempotency_key"
 
 
@@ -79,7 +79,7 @@ def test_a_task_without_a_time_has_that_of_its_record() -> None:
 )
 def test_a_wrong_task_is_poison_that_names_the_field(changes: dict[str, Any], field: str) -> None:
     found = read(changes)
-    assert isinstance(found, Poison)
+    assert isinstance(found, InvalidRecord)
     assert found.field == field
 
 
@@ -102,7 +102,7 @@ def test_every_accepted_time_fits_a_row(created_ms: int, timeout_ms: int) -> Non
         offset=0,
         created_ms=found.created_ms,
         now_ms=1_795_000_000_000,
-        rules=Rules(),
+        rules=TaskRules(),
     )
     assert step.row is not None
     STATUS.encode(step.row)
@@ -111,7 +111,7 @@ def test_every_accepted_time_fits_a_row(created_ms: int, timeout_ms: int) -> Non
 def test_an_answer_too_large_for_a_result_fails_its_task() -> None:
     big = EVENT.encode(finished(task_id(), result=outcome(body=b"x" * (MAX - 1000))))
     found = read_event(message(big), max_bytes=MAX)
-    assert not isinstance(found, Poison)
+    assert not isinstance(found, InvalidRecord)
     assert found["outcome"] is not None
     assert (found["outcome"]["error_code"], found["outcome"]["body"]) == ("answer_too_large", None)
 
@@ -119,5 +119,5 @@ def test_an_answer_too_large_for_a_result_fails_its_task() -> None:
 def test_long_words_of_others_are_cut() -> None:
     long = EVENT.encode(event("cancel", at_ms=1, task_id=task_id(), reason="r" * 5_000))
     found = read_event(message(long), max_bytes=MAX)
-    assert not isinstance(found, Poison)
+    assert not isinstance(found, InvalidRecord)
     assert len(found["reason"] or "") == 1_000

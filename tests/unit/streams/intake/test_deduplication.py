@@ -93,7 +93,10 @@ def test_keys_and_twins_are_removed_when_their_time_is_over() -> None:
     fold.submission(twin(two), partition=0, offset=2)
     log.keep(fold)
     [key] = [name for _, name in log.rows if name.startswith(deduplication.PREFIX)]
-    for name, at_ms in ((two, 1_000 + deduplication.TWIN_MS), (key, 1_000 + DAY_MS + deduplication.MARGIN_MS)):
+    for name, at_ms in (
+        (two, 1_000 + deduplication.DUPLICATE_WINDOW_MS),
+        (key, 1_000 + DAY_MS + deduplication.MARGIN_MS),
+    ):
         early = log.fold(now_ms=at_ms - 1)
         early.event(event("expire", at_ms=1, task_id=name), partition=0)
         assert early.notes == {"early_expire": 1}

@@ -14,7 +14,7 @@ from core.kafka.producer import Record
 from core.settings.models import Settings
 from schemas.partitioning import home_partition, stable_hash
 from streams.intake import gateway, reply_topics
-from streams.intake.decode import Poison, Submission
+from streams.intake.decode import InvalidRecord, Submission
 from streams.intake.trust import FORWARDED
 from tests.support.intake import NOW_S, OWNER, FoldDouble, QueueRegistry, admit, intake, message
 from tests.support.records import queue, task
@@ -33,7 +33,7 @@ async def test_a_queue_that_cannot_be_registered_is_a_reason_and_no_fault() -> N
         (intake(QueueRegistry(), ingress={"auto_register": False}), "not registered"),
     ):
         found = await admit(made, message())
-        assert isinstance(found, Poison)
+        assert isinstance(found, InvalidRecord)
         assert found.field == "queue"
         assert words in found.reason
 
@@ -65,16 +65,16 @@ async def test_names_that_nobody_registers_hold_the_lane_up_once_in_a_while(monk
     async def noted(_: object, name: str, seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(gateway.Door, "_until_known", noted)
+    monkeypatch.setattr(gateway.TaskIntake, "_until_known", noted)
     made = intake(QueueRegistry(), ingress={"auto_register": False})
     for number in range(20):
-        assert isinstance(await admit(made, message(queue=f"unknown-{number}")), Poison)
+        assert isinstance(await admit(made, message(queue=f"unknown-{number}")), InvalidRecord)
     assert waits == [gateway.NEW_S]
 
 
 async def test_an_id_of_another_record_is_refused() -> None:
     found = await admit(intake(QueueRegistry("chat")), message(), FoldDouble(taken=True))
-    assert isinstance(found, Poison)
+    assert isinstance(found, InvalidRecord)
     assert found.field == "id"
 
 
@@ -129,8 +129,8 @@ class Cluster:
             raise Unavailable from self.error
         self.written += [place for place, several in records.items() for _ in several]
 
-    def replies(self) -> reply_topics.Replies:
-        return reply_topics.Replies(Settings(), name="t", clock=lambda: self.now)
+    def replies(self) -> reply_topics.ReplyTopics:
+        return reply_topics.ReplyTopics(Settings(), name="t", clock=lambda: self.now)
 
 
 def told(count: int) -> list[Record]:
@@ -141,7 +141,7 @@ async def test_a_reply_topic_must_be_there(monkeypatch: pytest.MonkeyPatch) -> N
     cluster = Cluster(monkeypatch)
     made = intake(QueueRegistry("chat"), direct={"reply_topics": ["answers"]})
     found = await admit(made, message(reply_topic="answers"))
-    assert isinstance(found, Poison)
+    assert isinstance(found, InvalidRecord)
     assert found.field == "reply_topic"
     cluster.topics["answers"] = 2
     made.replies._seen.clear()

@@ -14,8 +14,8 @@ from core.errors import ConfigError
 from core.settings.models import Settings
 from core.tenants import Tenants
 from ingress.auth.key_entry import from_document
-from streams.intake.decode import Poison, Submission
-from streams.intake.gateway import Door
+from streams.intake.decode import InvalidRecord, Submission
+from streams.intake.gateway import TaskIntake
 from streams.intake.quota import MOST_OWNERS, Quotas
 from tests.support.intake import NOW_S, OWNER, FoldDouble, QueueRegistry, admit, intake, message
 from tests.support.memory_log import Log
@@ -61,7 +61,7 @@ class Rows(FoldDouble):
         return task_id in self.known
 
 
-def limited(**direct: Any) -> Door:
+def limited(**direct: Any) -> TaskIntake:
     owners: dict[str, Any] = {"allowed_tenants": ["*"], "default_tenant": OWNER}
     return intake(QueueRegistry("chat"), direct={**owners, "tasks_per_minute": LIMIT, **direct})
 
@@ -71,12 +71,12 @@ async def test_one_too_many_becomes_a_dead_letter_and_others_are_let_in() -> Non
     for _ in range(LIMIT):
         assert isinstance(await admit(made, message(), fold, now_ms=NOW_MS), Submission)
     found = await admit(made, message(), fold, now_ms=NOW_MS)
-    assert isinstance(found, Poison)
+    assert isinstance(found, InvalidRecord)
     assert (found.field, found.reason) == (
         "owner", f"more than the 2 tasks per minute that {OWNER} may write here (direct.tasks_per_minute)"
     )  # fmt: skip
     named = message(headers=[("x-owner", OWNER.encode())])
-    assert (await admit(made, named, fold, now_ms=NOW_MS)) == Poison(found.reason, "x-owner")
+    assert (await admit(made, named, fold, now_ms=NOW_MS)) == InvalidRecord(found.reason, "x-owner")
     assert isinstance(await admit(made, message(owner="other"), fold, now_ms=NOW_MS), Submission)
     assert isinstance(await admit(made, message(), fold, now_ms=NOW_MS + 30_000), Submission)
     assert fold.notes["over_quota"] == 2
@@ -104,7 +104,7 @@ async def test_a_batch_read_again_after_a_crash_comes_to_the_same_tasks() -> Non
             fold.submission(one, partition=0, offset=number)
         log.keep(fold)
     assert len(log.rows) == LIMIT
-    assert isinstance(await admit(made, message(), log.fold(), now_ms=NOW_MS), Poison), "the minute is used up"
+    assert isinstance(await admit(made, message(), log.fold(), now_ms=NOW_MS), InvalidRecord), "the minute is used up"
 
 
 async def test_without_a_limit_nothing_is_counted() -> None:

@@ -13,22 +13,22 @@ from core.settings.models import Settings
 from core.tenants import Tenants
 from schemas.callback_url import policy
 from schemas.topics import declared
-from streams.intake.decode import Poison, Submission, read_task
-from streams.intake.gateway import believed_of
-from streams.intake.trust import DAY_MS, Believed
+from streams.intake.decode import InvalidRecord, Submission, read_task
+from streams.intake.gateway import trust_policy_from
+from streams.intake.trust import DAY_MS, TrustPolicy
 
 NOW_MS = 1_795_000_000_000
 BODY = {"queue": "chat", "endpoint": "/v1/chat/completions", "data": {"model": "m"}}
-ANYBODY = Believed()
+ANYBODY = TrustPolicy()
 LOCAL = "key-d97332b71bf9"
 """The tenant of hr-local."""
 
 
-def read(believed: Believed, *, acts_for: str | None = None, **changes: Any) -> Submission | Poison:
+def read(believed: TrustPolicy, *, acts_for: str | None = None, **changes: Any) -> Submission | InvalidRecord:
     return read_with([] if acts_for is None else [("x-owner", acts_for.encode())], believed, **changes)
 
 
-def read_with(named: Any, believed: Believed = ANYBODY, **changes: Any) -> Submission | Poison:
+def read_with(named: Any, believed: TrustPolicy = ANYBODY, **changes: Any) -> Submission | InvalidRecord:
     value = json.dumps({**BODY, **changes}).encode()
     message = SimpleNamespace(
         topic="tasks.online", partition=0, offset=1, timestamp=NOW_MS / 1000, key=None, value=value, headers=named
@@ -36,9 +36,9 @@ def read_with(named: Any, believed: Believed = ANYBODY, **changes: Any) -> Submi
     return read_task(message, level=0, max_bytes=1_048_576, believed=believed)
 
 
-def owner(believed: Believed, header: str | None = None, member: str | None = None) -> str | None:
+def owner(believed: TrustPolicy, header: str | None = None, member: str | None = None) -> str | None:
     found = read(believed, acts_for=header, **({} if member is None else {"owner": member}))
-    if isinstance(found, Poison):
+    if isinstance(found, InvalidRecord):
         return f"!{found.field}"
     return found.task["owner"]
 
@@ -48,11 +48,11 @@ def settings(**sections: Any) -> Settings:
 
 
 def test_on_loopback_every_tenant_with_a_key_may_be_named() -> None:
-    alone = believed_of(settings())
+    alone = trust_policy_from(settings())
     assert [owner(alone), owner(alone, LOCAL), owner(alone, member=LOCAL)] == [LOCAL] * 3
     assert owner(alone, "key-other") == "!x-owner"
     assert owner(alone, member="key-other") == "!owner"
-    several = believed_of(settings(auth={"api_keys": ["one", "two"]}))
+    several = trust_policy_from(settings(auth={"api_keys": ["one", "two"]}))
     names = sorted(several.tenants())
     assert len(names) == 2
     assert [owner(several), *(owner(several, name) for name in names)] == [None, *names]
@@ -60,13 +60,13 @@ def test_on_loopback_every_tenant_with_a_key_may_be_named() -> None:
 
 def test_beyond_loopback_nobody_is_named_unless_the_settings_say_so() -> None:
     outside: dict[str, Any] = {"ingress": {"host": "0.0.0.0"}, "auth": {"api_keys": ["one", "two"]}}
-    closed = believed_of(settings(**outside))
+    closed = trust_policy_from(settings(**outside))
     [first, _] = sorted(closed.tenants())
     assert [owner(closed), owner(closed, first)] == [None, "!x-owner"]
-    listed = believed_of(settings(**outside, direct={"default_tenant": "shop", "allowed_tenants": [first]}))
+    listed = trust_policy_from(settings(**outside, direct={"default_tenant": "shop", "allowed_tenants": [first]}))
     assert [owner(listed), owner(listed, "shop"), owner(listed, first)] == ["shop", "shop", first]
     assert owner(listed, "other") == "!x-owner"
-    open_ = believed_of(settings(**outside, direct={"allowed_tenants": ["*"]}))
+    open_ = trust_policy_from(settings(**outside, direct={"allowed_tenants": ["*"]}))
     assert [owner(open_, "anybody"), owner(open_, "no name!"), owner(open_, "x" * 65)] == [
         "anybody",
         "!x-owner",
@@ -75,7 +75,7 @@ def test_beyond_loopback_nobody_is_named_unless_the_settings_say_so() -> None:
 
 
 def test_header_and_member_must_agree() -> None:
-    any_ = Believed()
+    any_ = TrustPolicy()
     assert [owner(any_, "a", "a"), owner(any_, "a", "b"), owner(any_, "", "b")] == ["a", "!x-owner", "b"]
 
 
@@ -106,11 +106,11 @@ def test_the_key_of_header_and_member_must_agree(values: list[bytes | None], mem
 
 
 def test_callbacks_are_held_to_the_policy_of_the_deployment() -> None:
-    strict = Believed(callbacks=policy(private=False, ports=()))
+    strict = TrustPolicy(callbacks=policy(private=False, ports=()))
     for url, well in (("https://example.com/done", True), ("http://127.0.0.1/done", False), ("http://x:22/", False)):
         found = read(strict, callback_url=url)
         assert isinstance(found, Submission) is well
-        assert well or (isinstance(found, Poison) and found.field == "callback_url")
+        assert well or (isinstance(found, InvalidRecord) and found.field == "callback_url")
 
 
 @pytest.mark.parametrize(
@@ -126,27 +126,29 @@ def test_callbacks_are_held_to_the_policy_of_the_deployment() -> None:
     ],
 )
 def test_a_reply_topic_must_be_allowed_and_none_of_our_own(topic: str, well: bool) -> None:
-    believed = Believed(reply_topics=("answers", "replies.*", "headrace.*"), prefix="headrace.")
+    believed = TrustPolicy(reply_topics=("answers", "replies.*", "headrace.*"), prefix="headrace.")
     found = read(believed, reply_topic=topic)
     assert isinstance(found, Submission) is well
-    assert well or (isinstance(found, Poison) and found.field == "reply_topic")
+    assert well or (isinstance(found, InvalidRecord) and found.field == "reply_topic")
 
 
 @pytest.mark.parametrize("prefix", ["", "headrace."])
 def test_no_declared_topic_can_be_a_reply_topic(prefix: str) -> None:
-    believed = Believed(reply_topics=("*",), prefix=prefix)
-    assert all(isinstance(read(believed, reply_topic=prefix + one.name), Poison) for one in declared(partitions=1))
+    believed = TrustPolicy(reply_topics=("*",), prefix=prefix)
+    assert all(
+        isinstance(read(believed, reply_topic=prefix + one.name), InvalidRecord) for one in declared(partitions=1)
+    )
 
 
 def test_a_task_may_come_from_the_past_but_not_from_beyond_tomorrow() -> None:
-    believed = Believed(now_ms=lambda: NOW_MS)
+    believed = TrustPolicy(now_ms=lambda: NOW_MS)
     for created_ms, well in ((1, True), (NOW_MS + DAY_MS, True), (NOW_MS + DAY_MS + 1, False)):
         found = read(believed, created_ms=created_ms)
         assert isinstance(found, Submission) is well
-        assert well or (isinstance(found, Poison) and found.field == "created_ms")
-    late = Believed(now_ms=lambda: NOW_MS - DAY_MS)
+        assert well or (isinstance(found, InvalidRecord) and found.field == "created_ms")
+    late = TrustPolicy(now_ms=lambda: NOW_MS - DAY_MS)
     found = read(late)
-    assert isinstance(found, Poison)
+    assert isinstance(found, InvalidRecord)
     assert found.field == "timestamp"
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from schemas.events import event
-from streams.recovery.buffer import Held, Replay
+from streams.recovery.buffer import PendingEvent, RecoveryBuffer
 
 ENDED = event("finished", at_ms=1, task_id="T", attempt=1, worker="w")
 BEAT = event("heartbeat", at_ms=1, worker="w")
 
 
 def test_only_what_workers_say_waits_and_only_while_tasks_are_read_again() -> None:
-    replay = Replay()
+    replay = RecoveryBuffer()
     assert not replay.waits(0, ENDED)
     replay.begin({0: 10}, ())
     assert replay.waits(0, ENDED)
@@ -22,12 +22,12 @@ def test_only_what_workers_say_waits_and_only_while_tasks_are_read_again() -> No
 
 
 def test_a_task_takes_what_waited_for_it_in_order() -> None:
-    replay = Replay()
+    replay = RecoveryBuffer()
     replay.begin({0: 10}, ())
     claim = event("claimed", at_ms=1, task_id="T", attempt=1, worker="w")
-    replay.hold(0, Held(1, claim))
-    replay.hold(0, Held(2, ENDED))
-    replay.hold(0, Held(3, {**ENDED, "id": "U"}))
+    replay.hold(0, PendingEvent(1, claim))
+    replay.hold(0, PendingEvent(2, ENDED))
+    replay.hold(0, PendingEvent(3, {**ENDED, "id": "U"}))
     assert [held.source for held in replay.of_task(0, "T")] == [1, 2]
     assert replay.of_task(0, "T") == []
     assert replay.folded(0, 9) == []
@@ -36,7 +36,7 @@ def test_a_task_takes_what_waited_for_it_in_order() -> None:
 
 
 def test_spoken_attempts_belong_to_one_assignment() -> None:
-    replay = Replay()
+    replay = RecoveryBuffer()
     replay.begin({}, [(0, "T", 1)])
     assert replay.spoken(0, "T", 1)
     assert not replay.spoken(0, "T", 2)

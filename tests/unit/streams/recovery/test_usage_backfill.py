@@ -17,8 +17,8 @@ from schemas.events import event
 from schemas.headers import find, traceparent_of
 from streams.intake.decode import Submission
 from streams.recovery.usage_backfill import missing, usage_record
-from streams.state_machine.rows import Rules
-from streams.transaction import Fold, Home
+from streams.state_machine.rows import TaskRules
+from streams.transaction import StateKey, Transaction
 from tests.support.memory_log import Log
 from tests.support.records import failure, finished, outcome, task, task_id
 from tests.support.results import result_of
@@ -30,16 +30,16 @@ TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 CHILD = TRACE[:36] + b"1" * 16 + b"-01"
 
 
-def ended(one: str, log: Log | None = None, *, rules: Rules | None = None, **changes: Any) -> Fold:
+def ended(one: str, log: Log | None = None, *, rules: TaskRules | None = None, **changes: Any) -> Transaction:
     """Fold a task and its outcome."""
     fold = (log or Log()).fold()
-    fold._rules = rules or Rules(prices=PRICED)
+    fold._rules = rules or TaskRules(prices=PRICED)
     fold.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
     fold.event(finished(one, result=outcome(usage=COUNTED, first_token_ms=2_100, **changes)), partition=0)
     return fold
 
 
-def results(fold: Fold) -> list[Record]:
+def results(fold: Transaction) -> list[Record]:
     return [pending.record for pending in fold.results.values() if pending.record is not None]
 
 
@@ -65,7 +65,7 @@ def test_the_digest_of_a_stored_body_is_the_one_of_its_store() -> None:
 
 def test_a_model_without_prices_has_no_cost() -> None:
     one = task_id()
-    for rules in (Rules(), Rules(prices={"m": ModelSettings.model_validate({})})):
+    for rules in (TaskRules(), TaskRules(prices={"m": ModelSettings.model_validate({})})):
         [record] = results(ended(one, rules=rules))
         result = RESULT.decode(record.value or b"")
         assert (result["cost"], result["currency"]) == (None, None)
@@ -124,7 +124,7 @@ class Topic:
 
 async def test_after_a_crash_the_records_that_lack_are_found() -> None:
     there, lacks, elsewhere = task_id(), task_id(), task_id(partition=2)
-    found: dict[Home, tuple[int, Any]] = {
+    found: dict[StateKey, tuple[int, Any]] = {
         (0, there): (1, result_of(there, finished_ms=9_000)),
         (0, lacks): (2, result_of(lacks, finished_ms=8_000)),
         (2, elsewhere): (1, result_of(elsewhere, finished_ms=7_000)),

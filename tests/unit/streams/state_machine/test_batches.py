@@ -14,7 +14,7 @@ from schemas.codec import BATCH
 from schemas.events import event
 from schemas.records import Event
 from streams.state_machine import batches
-from streams.state_machine.batch_rows import MAX_PARTS, MAX_PROPOSAL_BYTES, due_ms, first_row
+from streams.state_machine.batch_rows import MAX_PARTS, MAX_PROPOSAL_BYTES, due_ms, initial_batch
 from tests.support.memory_batch_log import CREATED_MS, RETENTION_MS, batch_id, line, part, proposed, validated
 
 ONE = batch_id()
@@ -31,7 +31,7 @@ class Books(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.row: Batch | None = first_row(proposed(ONE), offset=0, taken=lambda _: False)
+        self.row: Batch | None = initial_batch(proposed(ONE), offset=0, taken=lambda _: False)
         self.now_ms = CREATED_MS
         self.results = 0
         self.over = False
@@ -137,7 +137,7 @@ TestBooks = Books.TestCase
     kinds=st.lists(st.tuples(st.sampled_from(KINDS), lines, st.sets(lines)), max_size=30), later_ms=st.integers(0, 10)
 )
 def test_an_event_that_comes_twice_counts_once(kinds: list[tuple[Any, int, set[int]]], later_ms: int) -> None:
-    row: Batch | None = first_row(proposed(ONE), offset=0, taken=lambda _: False)
+    row: Batch | None = initial_batch(proposed(ONE), offset=0, taken=lambda _: False)
     for kind, number, some in kinds:
         what = part(ONE, 0, 0, some) if kind == "batch_part" else validated(ONE, number)
         what["kind"] = kind
@@ -150,7 +150,7 @@ def test_an_event_that_comes_twice_counts_once(kinds: list[tuple[Any, int, set[i
 
 
 def test_a_batch_that_waits_for_its_files_is_due_for_nothing() -> None:
-    row = first_row(proposed(ONE), offset=0, taken=lambda _: False)
+    row = initial_batch(proposed(ONE), offset=0, taken=lambda _: False)
     assert due_ms(row, retention_ms=5) == row["expires_ms"]
     assert due_ms({**row, "state": "finalizing"}, retention_ms=5) is None
     assert due_ms({**row, "state": "cancelling"}, retention_ms=5) is None
@@ -159,7 +159,7 @@ def test_a_batch_that_waits_for_its_files_is_due_for_nothing() -> None:
 
 
 def test_the_list_of_pieces_is_bounded() -> None:
-    row = first_row(proposed(ONE), offset=0, taken=lambda _: False)
+    row = initial_batch(proposed(ONE), offset=0, taken=lambda _: False)
     full = part(ONE, 1, 2, {0}, name="f" * 16)
     assert full["change"] is not None
     assert full["change"]["part"] is not None
@@ -173,7 +173,7 @@ def test_the_list_of_pieces_is_bounded() -> None:
 
 
 def test_unexpected_events_are_dropped() -> None:
-    row = first_row(proposed(ONE), offset=0, taken=lambda _: False)
+    row = initial_batch(proposed(ONE), offset=0, taken=lambda _: False)
     odd = event("batch_created", at_ms=1, task_id=ONE)
     assert batches.apply(row, odd, now_ms=1, retention_ms=1).note == "unexpected_batch_event"
     assert batches.apply(None, odd, now_ms=1, retention_ms=1).note == "unknown_batch"

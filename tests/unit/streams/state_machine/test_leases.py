@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from schemas.events import event
 from schemas.records import Event, Status
 from streams.state_machine import tasks
-from streams.state_machine.rows import Rules
+from streams.state_machine.rows import TaskRules
 from tests.support.records import finished, task, task_id
 
 ID = task_id()
-RULES = Rules(max_lost_workers=3)
+RULES = TaskRules(max_lost_workers=3)
 WORKERS = ("pull/a", "pull/b", "w1")
 
 
@@ -30,7 +30,7 @@ def claim(worker: str = "pull/a", *, attempt: int = 1, retries: int | None = Non
     return event("claimed", at_ms=1_000, task_id=ID, attempt=attempt, worker=worker, **leased)
 
 
-def step(row: Status, what: Event, *, now_ms: int = 1_000) -> tasks.Step:
+def step(row: Status, what: Event, *, now_ms: int = 1_000) -> tasks.Transition:
     return tasks.apply(row, what, now_ms=now_ms, rules=RULES)
 
 
@@ -59,7 +59,7 @@ def test_a_task_goes_out_again_as_often_as_was_asked_for(retries: int | None, ta
         row = after(row, claim(attempt=attempt, retries=retries))
         ended = step(row, over(attempt), now_ms=9_000)
         assert ended.row is not None
-        assert not any(isinstance(effect, tasks.Work) for effect in ended.effects)
+        assert not any(isinstance(effect, tasks.WorkEffect) for effect in ended.effects)
         row = ended.row
     assert (row["state"], row["error_code"], row["status_code"], row["lease_until_ms"]) == (
         "failed",
@@ -122,7 +122,7 @@ def test_whatever_comes_there_is_one_holder_and_at_most_one_outcome(story: list[
     for what, passed_ms in story:
         now_ms += passed_ms
         found = step(row, what, now_ms=now_ms)
-        results += sum(isinstance(effect, tasks.Result) for effect in found.effects)
+        results += sum(isinstance(effect, tasks.ResultEffect) for effect in found.effects)
         assert found.row is not None
         before, row = row, found.row
         if before["state"] == row["state"] == "processing":

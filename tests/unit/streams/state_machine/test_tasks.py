@@ -12,15 +12,15 @@ from schemas.codec import STATUS
 from schemas.events import event
 from schemas.records import TERMINAL, Event, Status
 from streams.state_machine import tasks
-from streams.state_machine.rows import Rules, fresh
-from streams.state_machine.tasks import Dead, Result, Step, Stop, Work
+from streams.state_machine.rows import TaskRules, new_status
+from streams.state_machine.tasks import CancelEffect, DeadLetterEffect, ResultEffect, Transition, WorkEffect
 from tests.support.records import claimed, failure, finished, outcome, task, task_id
 
-RULES = Rules(max_attempts=3, max_lost_workers=3)
+RULES = TaskRules(max_attempts=3, max_lost_workers=3)
 ID = task_id()
 
 
-def submit(**changes: Any) -> Step:
+def submit(**changes: Any) -> Transition:
     return tasks.submitted(None, task(**changes), task_id=ID, offset=5, created_ms=1_000, now_ms=1_500, rules=RULES)
 
 
@@ -30,7 +30,7 @@ def queued(**changes: Any) -> Status:
     return {**row, **changes}  # type: ignore[typeddict-item]
 
 
-def apply(row: Status | None, what: Event, *, now_ms: int = 4_000) -> Step:
+def apply(row: Status | None, what: Event, *, now_ms: int = 4_000) -> Transition:
     return tasks.apply(row, what, now_ms=now_ms, rules=RULES)
 
 
@@ -40,7 +40,7 @@ def test_a_new_task_is_queued_with_its_first_attempt() -> None:
     assert step.row["state"] == "queued"
     assert step.row["attempt"] == 1
     assert step.row["deadline_ms"] == 1_000 + 86_400_000
-    assert step.effects == (Work(b'{"model":"m","messages":[]}', None),)
+    assert step.effects == (WorkEffect(b'{"model":"m","messages":[]}', None),)
     STATUS.encode(step.row)
 
 
@@ -48,18 +48,18 @@ def test_a_task_read_again_changes_nothing() -> None:
     row = queued()
     for offset, note in ((5, "reread"), (6, "duplicate_id")):
         step = tasks.submitted(row, task(), task_id=ID, offset=offset, created_ms=1, now_ms=2, rules=RULES)
-        assert step == Step(row, (), note)
+        assert step == Transition(row, (), note)
 
 
 def test_a_task_that_comes_too_late_fails_without_work() -> None:
     step = submit(timeout_ms=100)
     assert step.row is not None
     assert (step.row["state"], step.row["error_code"], step.row["status_code"]) == ("failed", "timeout", 408)
-    assert not any(isinstance(effect, Work) for effect in step.effects)
+    assert not any(isinstance(effect, WorkEffect) for effect in step.effects)
 
 
 def test_text_data_becomes_bytes() -> None:
-    assert submit(data='{"a":1}').effects == (Work(b'{"a":1}', None),)
+    assert submit(data='{"a":1}').effects == (WorkEffect(b'{"a":1}', None),)
 
 
 def test_claim_then_finish() -> None:
@@ -69,7 +69,7 @@ def test_claim_then_finish() -> None:
     step = apply(step.row, finished(ID))
     assert step.row is not None
     assert (step.row["state"], step.row["finished_ms"], step.row["expires_ms"]) == ("completed", 4_000, 86_404_000)
-    assert step.effects == (Result(outcome()),)
+    assert step.effects == (ResultEffect(outcome()),)
 
 
 def test_a_short_call_finishes_without_a_claim() -> None:
@@ -92,7 +92,7 @@ def test_a_retriable_failure_waits_and_is_tried_again() -> None:
     assert 4_750 <= step.row["not_before_ms"] <= 5_250
     due = event("retry_due", at_ms=6_000, task_id=ID, attempt=2, data=b"{}")
     again = apply(step.row, due)
-    assert again.effects == (Work(b"{}", None),)
+    assert again.effects == (WorkEffect(b"{}", None),)
     assert again.row is not None
     assert again.row["not_before_ms"] is None
     assert apply(again.row, due).note == "late_retry_due"
@@ -120,7 +120,7 @@ def test_a_failure_that_cannot_be_tried_again_is_the_end(changes: dict[str, Any]
     step = apply(row, finished(ID, attempt=row["attempt"], result=result))
     assert step.row is not None
     assert step.row["state"] == "failed"
-    assert step.effects == (Result(result),)
+    assert step.effects == (ResultEffect(result),)
 
 
 def test_late_outcomes_of_old_attempts_are_dropped() -> None:
@@ -137,27 +137,27 @@ def test_only_one_worker_holds_an_attempt() -> None:
 
 def test_a_lost_worker_gives_its_tasks_back_and_then_fails_them() -> None:
     row = queued(state="processing", worker="w1")
-    step = tasks.worker_gone(row, worker="w1", lost=True, now_ms=9, rules=RULES)
+    step = tasks.worker_lost(row, worker="w1", lost=True, now_ms=9, rules=RULES)
     assert step.row is not None
     assert (step.row["state"], step.row["attempt"], step.row["lost_workers"]) == ("queued", 2, 1)
-    assert tasks.worker_gone(row, worker="w2", lost=True, now_ms=9, rules=RULES).note == "not_held"
+    assert tasks.worker_lost(row, worker="w2", lost=True, now_ms=9, rules=RULES).note == "not_held"
     often: Status = {**row, "lost_workers": 2}
-    step = tasks.worker_gone(often, worker="w1", lost=True, now_ms=9, rules=RULES)
+    step = tasks.worker_lost(often, worker="w1", lost=True, now_ms=9, rules=RULES)
     assert step.row is not None
     assert (step.row["state"], step.row["error_code"]) == ("failed", "worker_lost")
-    assert Dead("worker_lost") in step.effects
+    assert DeadLetterEffect("worker_lost") in step.effects
 
 
 def test_a_goodbye_is_not_counted_as_a_loss() -> None:
     row = queued(state="processing", worker="w1", lost_workers=2)
-    step = tasks.worker_gone(row, worker="w1", lost=False, now_ms=9, rules=RULES)
+    step = tasks.worker_lost(row, worker="w1", lost=False, now_ms=9, rules=RULES)
     assert step.row is not None
     assert (step.row["state"], step.row["lost_workers"]) == ("queued", 2)
 
 
 def test_a_stream_that_was_delivered_from_is_not_begun_again() -> None:
     row = queued(state="processing", worker="w1", streamed=True)
-    step = tasks.worker_gone(row, worker="w1", lost=True, now_ms=9, rules=RULES)
+    step = tasks.worker_lost(row, worker="w1", lost=True, now_ms=9, rules=RULES)
     assert step.row is not None
     assert (step.row["state"], step.row["error_code"]) == ("failed", "worker_lost")
 
@@ -167,7 +167,7 @@ def test_cancel_ends_and_stops_the_call() -> None:
         step = apply(row, event("cancel", at_ms=1, task_id=ID, owner="key-1", reason="no longer needed"))
         assert step.row is not None
         assert (step.row["state"], step.row["error_message"]) == ("cancelled", "no longer needed")
-        assert step.effects == (Result(None), Stop("cancelled"))
+        assert step.effects == (ResultEffect(None), CancelEffect("cancelled"))
 
 
 def test_a_cancel_that_is_read_before_its_task_waits_for_it() -> None:
@@ -179,7 +179,7 @@ def test_a_cancel_that_is_read_before_its_task_waits_for_it() -> None:
         step = tasks.submitted(row, task(), task_id=ID, offset=5, created_ms=1_000, now_ms=1_500, rules=RULES)
         assert step.row is not None
         assert (step.row["state"], step.row["source_offset"]) == ("cancelled" if ends else "queued", 5)
-        assert step.effects == ((Result(None), Stop("cancelled")) if ends else submit().effects)
+        assert step.effects == ((ResultEffect(None), CancelEffect("cancelled")) if ends else submit().effects)
 
 
 def test_nobody_cancels_a_foreign_task() -> None:
@@ -200,22 +200,22 @@ def test_the_time_to_start_ends_what_nobody_began() -> None:
         step = apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=10_000)
         assert step.row is not None
         assert (step.row["state"], step.row["error_code"], step.row["status_code"]) == ("failed", "start_timeout", 408)
-        assert step.effects == (Result(None), Stop("start_timeout"))
+        assert step.effects == (ResultEffect(None), CancelEffect("start_timeout"))
 
 
 def test_a_task_that_was_begun_has_kept_its_time_to_start() -> None:
     row = apply(queued(start_deadline_ms=10_000), claimed(ID)).row
     assert row is not None
     assert apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=20_000).note == "early_deadline"
-    lost = tasks.worker_gone(row, worker="w1", lost=True, now_ms=9, rules=RULES).row
+    lost = tasks.worker_lost(row, worker="w1", lost=True, now_ms=9, rules=RULES).row
     assert apply(lost, event("deadline", at_ms=1, task_id=ID), now_ms=20_000).note == "early_deadline"
 
 
 def test_clocks_of_the_task_come_before_those_of_the_settings() -> None:
-    rules = Rules(start_timeout_ms=5_000, run_timeout_ms=6_000, retention_ms=7_000)
+    rules = TaskRules(start_timeout_ms=5_000, run_timeout_ms=6_000, retention_ms=7_000)
     own = task(start_timeout_ms=50_000, run_timeout_ms=60_000, retention_ms=70_000)
     for what, times in ((task(), (6_000, 6_000, 7_000)), (own, (51_000, 60_000, 70_000))):
-        row = fresh(what, task_id=ID, offset=0, created_ms=1_000, rules=rules)
+        row = new_status(what, task_id=ID, offset=0, created_ms=1_000, rules=rules)
         assert (row["start_deadline_ms"], row["run_timeout_ms"], row["retention_ms"]) == times
         ended = apply(row, finished(ID)).row
         assert ended is not None
@@ -229,11 +229,11 @@ def test_a_result_expires_and_its_row_goes() -> None:
     expired = apply(row, event("expire", at_ms=1, task_id=ID), now_ms=90_000_000).row
     assert expired is not None
     assert (expired["state"], expired["result_offset"]) == ("expired", None)
-    assert apply(expired, event("expire", at_ms=1, task_id=ID), now_ms=900_000_000) == Step(None)
+    assert apply(expired, event("expire", at_ms=1, task_id=ID), now_ms=900_000_000) == Transition(None)
 
 
 def test_an_unknown_task_is_not_invented() -> None:
-    assert apply(None, finished(ID)) == Step(None, (), "unknown_task")
+    assert apply(None, finished(ID)) == Transition(None, (), "unknown_task")
 
 
 EVENTS = st.one_of(
@@ -270,8 +270,8 @@ def test_whatever_happens_there_is_at_most_one_outcome(sequence: list[tuple[Even
         row = step.row
         assert row is not None
         STATUS.encode(row)
-        results += sum(isinstance(effect, Result) for effect in step.effects)
-        works += sum(isinstance(effect, Work) for effect in step.effects)
+        results += sum(isinstance(effect, ResultEffect) for effect in step.effects)
+        works += sum(isinstance(effect, WorkEffect) for effect in step.effects)
         attempts.append(row["attempt"])
         if before["state"] in TERMINAL:
             assert step.note is not None
@@ -287,7 +287,7 @@ def test_whatever_happens_there_is_at_most_one_outcome(sequence: list[tuple[Even
 
 @given(st.integers(1, 12), st.text(min_size=1, max_size=8))
 def test_back_off_doubles_within_its_bounds(attempt: int, name: str) -> None:
-    rules = Rules()
+    rules = TaskRules()
     wait = tasks.backoff_ms(name, attempt, rules)
     middle = min(1000 * 2 ** (attempt - 1), 60_000)
     assert 0.75 * middle <= wait <= 1.25 * middle
