@@ -25,16 +25,35 @@ BAR = 20_000
 def usage_record(task: Task) -> Record:
     """Make the record that accounts for a task."""
     usage: UsageRecord = {
-        "id": task["id"] or "", "owner": task["owner"], "queue": task["queue"], "level": task["level"],
-        "model": task["model"], "endpoint": task["endpoint"], "upstream": "http://127.0.0.1:1/v1",
-        "state": "completed", "status_code": 200, "attempt": 1, "prompt_tokens": 70, "completion_tokens": 8,
-        "total_tokens": 78, "cost": None, "currency": None, "created_ms": task["created_ms"],
-        "started_ms": task["created_ms"], "finished_ms": task["created_ms"], "batch_id": None, "replay_of": None,
-    }  # fmt: skip
+        "id": task["id"] or "",
+        "owner": task["owner"],
+        "queue": task["queue"],
+        "level": task["level"],
+        "model": task["model"],
+        "endpoint": task["endpoint"],
+        "upstream": "http://127.0.0.1:1/v1",
+        "state": "completed",
+        "status_code": 200,
+        "attempt": 1,
+        "prompt_tokens": 70,
+        "completion_tokens": 8,
+        "total_tokens": 78,
+        "cost": None,
+        "currency": None,
+        "created_ms": task["created_ms"],
+        "started_ms": task["created_ms"],
+        "finished_ms": task["created_ms"],
+        "batch_id": None,
+        "replay_of": None,
+    }
     described = headers(
-        kind="usage.completed", ce_id=usage["id"], at_ms=task["created_ms"], queue=task["queue"], level=1,
+        kind="usage.completed",
+        ce_id=usage["id"],
+        at_ms=task["created_ms"],
+        queue=task["queue"],
+        level=1,
         owner=task["owner"],
-    )  # fmt: skip
+    )
     return Record(usage["id"].encode(), USAGE.encode(usage), described, task["created_ms"])
 
 
@@ -65,11 +84,19 @@ async def replay(count: int) -> list[Row]:
     command = f"python -m bench replay --tasks {count}"
     return [
         Row(
-            what="dry run, every task decoded and counted with its usage", figure=every.read / every_s,
-            unit="records/s", bar=BAR, cpu_ms={"replay": every_cpu_s * 1000 / every.read}, command=command,
+            what="dry run, every task decoded and counted with its usage",
+            figure=every.read / every_s,
+            unit="records/s",
+            bar=BAR,
+            cpu_ms={"replay": every_cpu_s * 1000 / every.read},
+            command=command,
         ),
         Row(
-            what="dry run, all passed over by their headers", figure=none.read / none_s, unit="records/s", bar=BAR,
-            cpu_ms={"replay": none_cpu_s * 1000 / none.read}, command=command,
+            what="dry run, all passed over by their headers",
+            figure=none.read / none_s,
+            unit="records/s",
+            bar=BAR,
+            cpu_ms={"replay": none_cpu_s * 1000 / none.read},
+            command=command,
         ),
-    ]  # fmt: skip
+    ]

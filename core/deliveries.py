@@ -25,9 +25,18 @@ class PlacedRecord(NamedTuple):
 
 
 def new_delivery(
-    task_id: str, event: str, *, name: str, url: str, owner: str | None, level: int, result_offset: int | None,
-    payload: bytes | None, now_ms: int, traceparent: str | None = None,
-) -> Delivery:  # fmt: skip
+    task_id: str,
+    event: str,
+    *,
+    name: str,
+    url: str,
+    owner: str | None,
+    level: int,
+    result_offset: int | None,
+    payload: bytes | None,
+    now_ms: int,
+    traceparent: str | None = None,
+) -> Delivery:
     """Begin a delivery; `name` tells several of one task apart in the webhook-id."""
     return {
         "id": f"{task_id}-{name}",

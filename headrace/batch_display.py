@@ -44,20 +44,26 @@ class Rate(ProgressColumn):
 def follow(batches: Iterable[Batch]) -> Batch:
     """Show a progress bar on stderr until the last state, and return that."""
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(),
-        TextColumn("{task.fields[failed]}"), TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TextColumn("{task.fields[failed]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
-    )  # fmt: skip
+    )
     batch: Batch = {}
     with bar:
         shown = bar.add_task("waiting", total=None, failed="")
         for batch in batches:
             counts = batch["request_counts"] or {"total": 0, "completed": 0, "failed": 0}
             bar.update(
-                shown, total=counts["total"] or None, completed=counts["completed"] + counts["failed"],
+                shown,
+                total=counts["total"] or None,
+                completed=counts["completed"] + counts["failed"],
                 description=WAITS.get(batch["status"], batch["status"]),
                 failed=f"{counts['failed']} failed" if counts["failed"] else "",
-            )  # fmt: skip
+            )
     return batch
 
 

@@ -33,9 +33,11 @@ class Metrics:
             registry=self.registry,
         )
         self.full = Counter(
-            "headrace_ingress_queue_full_total", "Tasks refused because their queue was full.", ("level",),
+            "headrace_ingress_queue_full_total",
+            "Tasks refused because their queue was full.",
+            ("level",),
             registry=self.registry,
-        )  # fmt: skip
+        )
         OldName(self.answers, "headrace_ingress_answers", registry=self.registry)
         OldName(self.put_seconds, "headrace_ingress_put_seconds", registry=self.registry)
         # Looked up once: labels() costs more than the increment.

@@ -221,9 +221,13 @@ class Services:
             await part.open()
             self._stack.push_async_callback(part.close)
         sweeper = FileSweeper(
-            blobs=self.blobs, producer=self.producer, files=self.files, batches=self.batches,
-            sweep_s=self.settings.storage.sweep_s, ends_read=self._read_to_the_ends,
-        )  # fmt: skip
+            blobs=self.blobs,
+            producer=self.producer,
+            files=self.files,
+            batches=self.batches,
+            sweep_s=self.settings.storage.sweep_s,
+            ends_read=self._read_to_the_ends,
+        )
         sweeping = asyncio.create_task(sweeper.run(), name="sweep-files")
         self._stack.callback(sweeping.cancel)
 

@@ -19,9 +19,14 @@ from schemas.validation import Invalid
 Headers = Sequence[tuple[str, bytes | None]]
 
 AVRO_TYPES = frozenset(
-    ("application/avro", "avro/binary", "application/x-avro", "application/vnd.apache.avro+binary",
-     "application/vnd.confluent.avro")
-)  # fmt: skip
+    (
+        "application/avro",
+        "avro/binary",
+        "application/x-avro",
+        "application/vnd.apache.avro+binary",
+        "application/vnd.confluent.avro",
+    )
+)
 UNSPECIFIED_TYPES = frozenset(("", "application/octet-stream", "binary/octet-stream"))
 """Media types that say nothing: then the first byte tells."""
 STRUCTURED, BATCHED = "application/cloudevents", "application/cloudevents-batch"

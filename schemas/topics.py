@@ -101,77 +101,161 @@ def declared(*, partitions: int) -> Iterator[Topic]:
     p = partitions
     for level, keep in ((0, DAY_MS), (1, 15 * DAY_MS)):
         yield Topic(
-            name=tasks(level), key="task id or null", partitions=p, retention_ms=keep, schema="task",
-            written_by="ingress, direct producers", read_by="scheduler, replay",
-        )  # fmt: skip
+            name=tasks(level),
+            key="task id or null",
+            partitions=p,
+            retention_ms=keep,
+            schema="task",
+            written_by="ingress, direct producers",
+            read_by="scheduler, replay",
+        )
         yield Topic(
-            name=events(level), key="task id", partitions=p, retention_ms=2 * DAY_MS, schema="event",
-            written_by="ingress, dispatcher, timers", read_by="scheduler",
-        )  # fmt: skip
+            name=events(level),
+            key="task id",
+            partitions=p,
+            retention_ms=2 * DAY_MS,
+            schema="event",
+            written_by="ingress, dispatcher, timers",
+            read_by="scheduler",
+        )
         yield Topic(
-            name=status(level), key="task id", partitions=p, retention_ms=None, schema="status", compact=True,
-            written_by="scheduler (its table's changelog)", read_by="ingress, ops, analytics",
-        )  # fmt: skip
+            name=status(level),
+            key="task id",
+            partitions=p,
+            retention_ms=None,
+            schema="status",
+            compact=True,
+            written_by="scheduler (its table's changelog)",
+            read_by="ingress, ops, analytics",
+        )
         yield Topic(
-            name=results(level), key="task id", partitions=p, retention_ms=7 * DAY_MS, schema="result",
-            written_by="scheduler", read_by="ingress, webhook sender, analytics",
-        )  # fmt: skip
+            name=results(level),
+            key="task id",
+            partitions=p,
+            retention_ms=7 * DAY_MS,
+            schema="result",
+            written_by="scheduler",
+            read_by="ingress, webhook sender, analytics",
+        )
     yield Topic(
-        name=CHUNKS, key="task id", partitions=p, retention_ms=HOUR_MS, schema="chunk",
-        written_by="dispatcher", read_by="ingress",
-    )  # fmt: skip
+        name=CHUNKS,
+        key="task id",
+        partitions=p,
+        retention_ms=HOUR_MS,
+        schema="chunk",
+        written_by="dispatcher",
+        read_by="ingress",
+    )
     yield Topic(
-        name=CONTROLS, key="task id", partitions=1, retention_ms=2 * DAY_MS, schema="control",
-        written_by="scheduler", read_by="every dispatcher and ingress",
-    )  # fmt: skip
+        name=CONTROLS,
+        key="task id",
+        partitions=1,
+        retention_ms=2 * DAY_MS,
+        schema="control",
+        written_by="scheduler",
+        read_by="every dispatcher and ingress",
+    )
     yield Topic(
-        name=QUEUES, key="queue name", partitions=1, retention_ms=None, schema="queue", compact=True,
-        written_by="ingress, scheduler", read_by="everybody",
-    )  # fmt: skip
+        name=QUEUES,
+        key="queue name",
+        partitions=1,
+        retention_ms=None,
+        schema="queue",
+        compact=True,
+        written_by="ingress, scheduler",
+        read_by="everybody",
+    )
     yield Topic(
-        name=FILES, key="file id", partitions=1, retention_ms=None, schema="file", compact=True,
-        written_by="ingress", read_by="ingress, batch feeder",
-    )  # fmt: skip
+        name=FILES,
+        key="file id",
+        partitions=1,
+        retention_ms=None,
+        schema="file",
+        compact=True,
+        written_by="ingress",
+        read_by="ingress, batch feeder",
+    )
     yield Topic(
-        name=BATCHES, key="batch id", partitions=p, retention_ms=None, schema="batch", compact=True,
-        written_by="scheduler (its table's changelog)", read_by="ingress, batch feeder and writer, webhook sender",
-    )  # fmt: skip
+        name=BATCHES,
+        key="batch id",
+        partitions=p,
+        retention_ms=None,
+        schema="batch",
+        compact=True,
+        written_by="scheduler (its table's changelog)",
+        read_by="ingress, batch feeder and writer, webhook sender",
+    )
     yield Topic(
-        name=USAGE, key="task id", partitions=p, retention_ms=90 * DAY_MS, schema="usage",
-        written_by="scheduler", read_by="analytics",
-    )  # fmt: skip
+        name=USAGE,
+        key="task id",
+        partitions=p,
+        retention_ms=90 * DAY_MS,
+        schema="usage",
+        written_by="scheduler",
+        read_by="analytics",
+    )
     yield Topic(
-        name=INSTANCES, key="instance name", partitions=1, retention_ms=DAY_MS, schema="instance",
-        written_by="ingress", read_by="ingress",
-    )  # fmt: skip
+        name=INSTANCES,
+        key="instance name",
+        partitions=1,
+        retention_ms=DAY_MS,
+        schema="instance",
+        written_by="ingress",
+        read_by="ingress",
+    )
     yield from _webhooks(partitions)
     yield Topic(
-        name=DEAD_LETTERS, key="original key", partitions=DEAD_LETTER_PARTITIONS, retention_ms=30 * DAY_MS, schema=None,
-        written_by="every processor", read_by="ops",
-    )  # fmt: skip
+        name=DEAD_LETTERS,
+        key="original key",
+        partitions=DEAD_LETTER_PARTITIONS,
+        retention_ms=30 * DAY_MS,
+        schema=None,
+        written_by="every processor",
+        read_by="ops",
+    )
 
 
 def _webhooks(partitions: int) -> Iterator[Topic]:
     yield Topic(
-        name=DELIVERIES, key="task id/event", partitions=partitions, retention_ms=DELIVERIES_KEPT_MS,
-        schema="delivery", compact=True, written_by="webhook sender", read_by="ingress, ops",
-    )  # fmt: skip
+        name=DELIVERIES,
+        key="task id/event",
+        partitions=partitions,
+        retention_ms=DELIVERIES_KEPT_MS,
+        schema="delivery",
+        compact=True,
+        written_by="webhook sender",
+        read_by="ingress, ops",
+    )
     for delay_s in RETRY_DELAYS_S:
         yield Topic(
-            name=retry(delay_s), key="task id", partitions=retry_partitions(partitions),
-            retention_ms=7 * DAY_MS, schema="delivery",
+            name=retry(delay_s),
+            key="task id",
+            partitions=retry_partitions(partitions),
+            retention_ms=7 * DAY_MS,
+            schema="delivery",
             written_by="webhook sender, ingress (resend)" if delay_s == 0 else "webhook sender",
             read_by="webhook sender",
-        )  # fmt: skip
+        )
     yield Topic(
-        name=DISABLED, key="owner and hash of the URL, or id of a round", partitions=1, retention_ms=8 * DAY_MS,
-        schema="delivery", compact=True, written_by="webhook sender", read_by="webhook sender",
-    )  # fmt: skip
+        name=DISABLED,
+        key="owner and hash of the URL, or id of a round",
+        partitions=1,
+        retention_ms=8 * DAY_MS,
+        schema="delivery",
+        compact=True,
+        written_by="webhook sender",
+        read_by="webhook sender",
+    )
 
 
 def work_topic(queue: str, level: int, *, partitions: int) -> Topic:
     """Declare the work topic of one queue and level."""
     return Topic(
-        name=work(queue, level), key="task id", partitions=partitions, retention_ms=15 * DAY_MS, schema="work",
-        written_by="scheduler", read_by="inference consumers, also third-party ones",
-    )  # fmt: skip
+        name=work(queue, level),
+        key="task id",
+        partitions=partitions,
+        retention_ms=15 * DAY_MS,
+        schema="work",
+        written_by="scheduler",
+        read_by="inference consumers, also third-party ones",
+    )

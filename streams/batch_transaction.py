@@ -151,9 +151,13 @@ class BatchTransaction:
         if (known := self._known.get(home)) is not None:
             usage = known[1]["usage"]
         after = batches.line_ended(
-            batch, row["batch_line"], row["state"], usage,
-            now_ms=self._now_ms, withdrawn=row["error_code"] in batches.MESSAGES,
-        )  # fmt: skip
+            batch,
+            row["batch_line"],
+            row["state"],
+            usage,
+            now_ms=self._now_ms,
+            withdrawn=row["error_code"] in batches.MESSAGES,
+        )
         if after is not batch:
             self.rows[place] = after
 

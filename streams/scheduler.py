@@ -235,9 +235,12 @@ class Scheduler:
             fold.notes["poison"] += 1
             where = {"partition": partition, "offset": message.offset}
             log.warning(
-                "dead letter from %s-%d@%d: %s", message.topic, *where.values(), one.reason,
+                "dead letter from %s-%d@%d: %s",
+                message.topic,
+                *where.values(),
+                one.reason,
                 extra={"event": "dead_letter", **where},
-            )  # fmt: skip
+            )
         elif isinstance(one, Submission):
             fold.submission(one, partition=partition, offset=message.offset)
             waited = self.replay.of_task(partition, one.task_id)
@@ -262,9 +265,13 @@ class Scheduler:
         worker = event["worker"] or ""
         if event["kind"] == "heartbeat":
             if self._index.heard(
-                partition, worker, now_ms=now_ms, seen_ms=event["at_ms"],
-                running=event["running"], upstreams_up=event["upstreams_up"],
-            ):  # fmt: skip
+                partition,
+                worker,
+                now_ms=now_ms,
+                seen_ms=event["at_ms"],
+                running=event["running"],
+                upstreams_up=event["upstreams_up"],
+            ):
                 self.changed.set()
         elif event["kind"] == "purge":
             folded = self.progress.committable((self._tasks, partition)) or 0

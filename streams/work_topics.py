@@ -128,9 +128,11 @@ class WorkTopics:
         for queue in lacking.keys() - self._lacking.keys():
             log.error(
                 "the work topic of queue %s (%s) is not as it should be (%s); its tasks wait",
-                queue, level_name(self._level), lacking[queue],
+                queue,
+                level_name(self._level),
+                lacking[queue],
                 extra={"event": "work_topic_missing", "queue": queue, "level": self._level},
-            )  # fmt: skip
+            )
         self._lacking |= lacking
         if lacking:
             await mend_work(self._settings, {one.topic: wanted[one.topic][1] for one in changes})
@@ -174,9 +176,11 @@ class WorkTopics:
             self._again.pop(queue, None)
             log.warning(
                 "the work topic of queue %s (%s) is there again; %d tasks get their work records anew",
-                queue, level_name(self._level), count,
+                queue,
+                level_name(self._level),
+                count,
                 extra={"event": "work_topic_mended", "queue": queue, "level": self._level},
-            )  # fmt: skip
+            )
 
     async def _give_back_of(self, queue: str, partition: int) -> int:
         prefix = f"TASK-{queue_number(queue)}-{self._level}-".encode()
@@ -200,9 +204,12 @@ class WorkTopics:
         now_ms = time.time_ns() // 1_000_000
         what = event("released", at_ms=now_ms, task_id=row["id"], attempt=row["attempt"], reason=REASON)
         described = headers(
-            kind="event.released", ce_id=f"{row['id']}/released/{row['attempt']}/{now_ms}", at_ms=now_ms,
-            level=self._level, attempt=row["attempt"],
-        )  # fmt: skip
+            kind="event.released",
+            ce_id=f"{row['id']}/released/{row['attempt']}/{now_ms}",
+            at_ms=now_ms,
+            level=self._level,
+            attempt=row["attempt"],
+        )
         topic = self._settings.topic(topics.events(self._level))
         return topic, partition, Record(row["id"].encode(), EVENT.encode(what), described, now_ms)
 

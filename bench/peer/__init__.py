@@ -39,15 +39,33 @@ async def celery(count: int, *, upstream: str, body: str) -> tuple[float, float]
         server.chmod(0o755)
         redis = [str(server), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         worker = [
-            str(python), "-m", "celery", "-A", "celery_app", "worker", "--pool", "prefork",
-            "--concurrency", str(CONCURRENCY), "--loglevel", "WARNING", "--without-gossip", "--without-mingle",
-        ]  # fmt: skip
+            str(python),
+            "-m",
+            "celery",
+            "-A",
+            "celery_app",
+            "worker",
+            "--pool",
+            "prefork",
+            "--concurrency",
+            str(CONCURRENCY),
+            "--loglevel",
+            "WARNING",
+            "--without-gossip",
+            "--without-mingle",
+        ]
         async with child(redis, env, folder), child(worker, env, folder) as process:
             before = _family_cpu(process.pid)
             drive = await asyncio.create_subprocess_exec(
-                str(python), str(HERE / "celery_drive.py"), str(count), body,
-                env=env, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
+                str(python),
+                str(HERE / "celery_drive.py"),
+                str(count),
+                body,
+                env=env,
+                cwd=HERE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
             said, wrong = await drive.communicate()
             if drive.returncode:
                 raise PeerUnavailable(f"Celery did not work: {wrong.decode()[-300:]}")

@@ -74,9 +74,17 @@ def transcription(body: Mapping[str, Any], behaviour: Behaviour) -> Answer:
     answer: dict[str, Any] = {"text": text}
     if form == "verbose_json":
         segment = {
-            "id": 0, "seek": 0, "start": 0.0, "end": 1.0, "text": text, "tokens": [], "temperature": 0.0,
-            "avg_logprob": -0.1, "compression_ratio": 1.0, "no_speech_prob": 0.0,
-        }  # fmt: skip
+            "id": 0,
+            "seek": 0,
+            "start": 0.0,
+            "end": 1.0,
+            "text": text,
+            "tokens": [],
+            "temperature": 0.0,
+            "avg_logprob": -0.1,
+            "compression_ratio": 1.0,
+            "no_speech_prob": 0.0,
+        }
         answer = {"task": "transcribe", "language": "english", "duration": 1.0, "text": text, "segments": [segment]}
     return padded(orjson.dumps(answer), behaviour.size)
 

@@ -24,9 +24,18 @@ def findings(facts: Facts) -> list[Finding]:
     if facts.broker_error is not None:
         return [*map(_itself, facts.ingress), _broker(facts), *_disks(facts)]
     found = [
-        *map(_itself, facts.ingress), *_topics(facts), *_lanes(facts), *_dispatchers(facts), *_queues(facts),
-        *_full(facts), *_pulled(facts), *_callbacks(facts), *_clocks(facts), *_disks(facts), *_dead_letters(facts),
-    ]  # fmt: skip
+        *map(_itself, facts.ingress),
+        *_topics(facts),
+        *_lanes(facts),
+        *_dispatchers(facts),
+        *_queues(facts),
+        *_full(facts),
+        *_pulled(facts),
+        *_callbacks(facts),
+        *_clocks(facts),
+        *_disks(facts),
+        *_dead_letters(facts),
+    ]
     return sorted(found, key=lambda one: one.weight != "problem")
 
 
@@ -36,9 +45,12 @@ def _itself(sentence: str) -> Finding:
 
 def _broker(facts: Facts) -> Finding:
     return Finding(
-        "problem", "broker_unreachable", facts.kafka, facts.broker_error or "no broker answers",
+        "problem",
+        "broker_unreachable",
+        facts.kafka,
+        facts.broker_error or "no broker answers",
         "start the broker, or correct kafka.bootstrap; everything comes back by itself once it answers",
-    )  # fmt: skip
+    )
 
 
 def _topics(facts: Facts) -> Iterator[Finding]:
@@ -49,29 +61,39 @@ def _topics(facts: Facts) -> Iterator[Finding]:
         )
     if facts.missing_work:
         yield Finding(
-            "problem", "work_topics_missing", "topics",
+            "problem",
+            "work_topics_missing",
+            "topics",
             f"there is no topic {_some(facts.missing_work)}; the tasks of its queue wait",
             "run `headrace topics apply`",
-        )  # fmt: skip
+        )
     for name, there, wanted in facts.widths:
         yield Finding(
-            "problem", "topic_width", name, f"topic {name} has {there} partitions and needs {wanted}",
-            "run `headrace topics apply`, which widens work topics" if there < wanted else
-            "partition counts are fixed for the life of a cluster: set kafka.partitions to what is there",
-        )  # fmt: skip
+            "problem",
+            "topic_width",
+            name,
+            f"topic {name} has {there} partitions and needs {wanted}",
+            "run `headrace topics apply`, which widens work topics"
+            if there < wanted
+            else "partition counts are fixed for the life of a cluster: set kafka.partitions to what is there",
+        )
     if facts.unreadable:
         kinds = ", ".join(sorted(set(facts.unreadable.values())))
         yield Finding(
-            "problem", "compression_unreadable", "topics",
+            "problem",
+            "compression_unreadable",
+            "topics",
             f"records of {_some(list(facts.unreadable))} are written with compression.type {kinds}, which is not read",
             "run `headrace topics apply`; it sets compression.type of these topics to producer",
-        )  # fmt: skip
+        )
     for place, count in facts.held.items():
         yield Finding(
-            "note", "transaction_open", place,
+            "note",
+            "transaction_open",
+            place,
             f"{_count(count, 'record')} of {place} wait for the end of a transaction",
             "end it at its producer; Kafka does so after its transaction.timeout.ms",
-        )  # fmt: skip
+        )
 
 
 def _lanes(facts: Facts) -> Iterator[Finding]:
@@ -83,24 +105,30 @@ def _lanes(facts: Facts) -> Iterator[Finding]:
         if not owned:
             waits = f"; {_count(flow.waiting, 'record')} are not processed yet" if flow.waiting else ""
             yield Finding(
-                "problem", "scheduler_stopped", lane,
+                "problem",
+                "scheduler_stopped",
+                lane,
                 f"no heartbeat from the {lane} scheduler in the last {facts.watched_s:.0f} s{waits}",
                 f"start `headrace streams --level {lane}`, or read its log",
-            )  # fmt: skip
+            )
             continue
         if unowned := sorted(set(range(facts.partitions)).difference(*owned)):
             yield Finding(
-                "problem", "partitions_unserved", lane,
+                "problem",
+                "partitions_unserved",
+                lane,
                 f"no {lane} scheduler serves partition {', '.join(map(str, unowned))}",
                 "wait some seconds, for one may be recovering its table; then read the schedulers' logs",
-            )  # fmt: skip
+            )
         if flow.oldest_ms is not None and flow.oldest_ms > BEHIND_MS:
             pace = "and falls further behind" if flow.growing else "and is catching up"
             yield Finding(
-                "problem", "scheduler_behind", lane,
+                "problem",
+                "scheduler_behind",
+                lane,
                 f"the {lane} scheduler is {_count(flow.waiting, 'record')} and {_span(flow.oldest_ms)} behind {pace}",
                 f"start another `headrace streams --level {lane}`, up to one per partition; look at the broker's disk",
-            )  # fmt: skip
+            )
 
 
 def _dispatchers(facts: Facts) -> Iterator[Finding]:
@@ -110,22 +138,30 @@ def _dispatchers(facts: Facts) -> Iterator[Finding]:
         waiting = sum(one.flow.waiting for one in facts.work)
         waits = f"; {_count(waiting, 'task')} wait" if waiting else ""
         yield Finding(
-            "problem", "dispatcher_stopped", "dispatcher",
+            "problem",
+            "dispatcher_stopped",
+            "dispatcher",
             f"no heartbeat from any dispatcher in the last {facts.watched_s:.0f} s{waits}",
             "start `headrace dispatcher`, or read its log",
-        )  # fmt: skip
+        )
         return
     for one in facts.dispatchers:
         if one.upstreams_up == 0 or (one.troubles and "does not answer" in one.troubles):
             yield Finding(
-                "problem", "upstream_down", one.name, one.troubles or "no upstream model server answers",
+                "problem",
+                "upstream_down",
+                one.name,
+                one.troubles or "no upstream model server answers",
                 "start the model server, or correct upstream.urls; tasks wait until their deadline",
-            )  # fmt: skip
+            )
         elif one.troubles:
             yield Finding(
-                "problem", "upstream_rate_limited", one.name, one.troubles,
+                "problem",
+                "upstream_rate_limited",
+                one.name,
+                one.troubles,
                 "wait, or add an upstream; a lower dispatcher.concurrency keeps below its limit",
-            )  # fmt: skip
+            )
 
 
 def _queues(facts: Facts) -> Iterator[Finding]:
@@ -138,10 +174,12 @@ def _queues(facts: Facts) -> Iterator[Finding]:
     for name in sorted(paused):
         held = waiting[name]
         yield Finding(
-            "problem" if held else "note", "queue_paused", name,
+            "problem" if held else "note",
+            "queue_paused",
+            name,
             f"queue {name} is paused" + (f"; {_count(held, 'task')} wait" if held else ""),
             f"`headrace queues resume {name}` when it shall go on",
-        )  # fmt: skip
+        )
     limits = {queue["name"]: queue["concurrency"] for queue in facts.queues}
     able = any(one.upstreams_up for one in facts.dispatchers)
     for one in facts.work:
@@ -156,23 +194,30 @@ def _queue(one: QueueFlow, limit: int | None, *, able: bool) -> Iterator[Finding
         waits += f", the oldest for {_span(flow.oldest_ms)}"
     if not one.readers:
         yield Finding(
-            "problem", "no_consumer", one.queue,
+            "problem",
+            "no_consumer",
+            one.queue,
             f"no dispatcher reads queue {lane}" + (f"; {waits}" if flow.waiting else ""),
             "look for reader_failed in the dispatchers' logs, and whether Kafka lets them read the topic",
-        )  # fmt: skip
+        )
     elif flow.growing and able:
         busy = f"its concurrency is {limit} per dispatcher" if limit is not None else "all slots may be busy"
         step = f"`headrace queues set {one.queue} --concurrency N`" if limit is not None else "raise upstream capacity"
         yield Finding(
-            "problem", "lag_growing", one.queue,
+            "problem",
+            "lag_growing",
+            one.queue,
             f"{waits}: {flow.arrived} came and {flow.read} were taken while it was watched; {busy}",
             f"{step}, or start another `headrace dispatcher`",
-        )  # fmt: skip
+        )
     elif _stands_still(flow) and able:
         yield Finding(
-            "problem", "queue_stands_still", one.queue, f"{waits} and none was taken while it was watched",
+            "problem",
+            "queue_stands_still",
+            one.queue,
+            f"{waits} and none was taken while it was watched",
             "the running calls may be long: `headrace workers list` shows them; else read the dispatchers' logs",
-        )  # fmt: skip
+        )
 
 
 def _stands_still(flow: QueueThroughput) -> bool:
@@ -185,11 +230,13 @@ def _full(facts: Facts) -> Iterator[Finding]:
         if one.limit and one.waiting >= one.limit:
             step = f"`headrace queues resume {one.queue}`" if one.queue in paused else "raise upstream capacity"
             yield Finding(
-                "problem", "queue_full", one.queue,
+                "problem",
+                "queue_full",
+                one.queue,
                 f"queue {one.queue} ({level_name(one.level)}) is full: {one.waiting:,} of {one.limit:,} wait, and "
                 "further tasks are refused with 429",
                 f"{step}; `headrace queues set {one.queue} --max-waiting N` lets more wait",
-            )  # fmt: skip
+            )
 
 
 def _pulled(facts: Facts) -> Iterator[Finding]:
@@ -197,20 +244,25 @@ def _pulled(facts: Facts) -> Iterator[Finding]:
     for one in facts.pulled:
         if one.waiting and not one.held and one.oldest_ms > STILL_MS and one.queue not in paused:
             yield Finding(
-                "problem", "no_worker", one.queue,
+                "problem",
+                "no_worker",
+                one.queue,
                 f"{_count(one.waiting, 'task')} of {one.queue} ({level_name(one.level)}) wait, the oldest for "
                 f"{_span(one.oldest_ms)}, and no worker holds any",
                 "start a worker that takes from this queue; dispatchers leave it alone",
-            )  # fmt: skip
+            )
 
 
 def _callbacks(facts: Facts) -> Iterator[Finding]:
     flow = facts.callbacks
     if flow.waiting > CALLBACKS_WAITING and flow.growing:
         yield Finding(
-            "problem", "callbacks_behind", "webhooks", f"{_count(flow.waiting, 'result')} wait for the callback sender",
+            "problem",
+            "callbacks_behind",
+            "webhooks",
+            f"{_count(flow.waiting, 'result')} wait for the callback sender",
             "start another `headrace dispatcher --component webhooks`",
-        )  # fmt: skip
+        )
 
 
 def _clocks(facts: Facts) -> Iterator[Finding]:
@@ -218,20 +270,24 @@ def _clocks(facts: Facts) -> Iterator[Finding]:
         if abs(one.ms) > SKEW_MS:
             way = "ahead of" if one.ms > 0 else "behind"
             yield Finding(
-                "problem", "clock_skew", one.who,
+                "problem",
+                "clock_skew",
+                one.who,
                 f"the clock of {one.who} is {_span(abs(one.ms))} {way} the one here: deadlines and leases are off",
                 "let NTP set the clocks of all machines",
-            )  # fmt: skip
+            )
 
 
 def _disks(facts: Facts) -> Iterator[Finding]:
     for disk in facts.disks:
         if _is_full(disk):
             yield Finding(
-                "problem", "disk_full", disk.path,
+                "problem",
+                "disk_full",
+                disk.path,
                 f"{disk.free_bytes / (1 << 30):.1f} of {disk.total_bytes / (1 << 30):.1f} GiB are free at {disk.path}",
                 "make room: a broker without any stops to take writes, and local state cannot be stored",
-            )  # fmt: skip
+            )
 
 
 def _is_full(disk: Disk) -> bool:
@@ -243,10 +299,12 @@ def _is_full(disk: Disk) -> bool:
 def _dead_letters(facts: Facts) -> Iterator[Finding]:
     if facts.dead_letters:
         yield Finding(
-            "note", "dead_letters", "dead-letters",
+            "note",
+            "dead_letters",
+            "dead-letters",
             f"{_count(facts.dead_letters, 'record')} dead-lettered in the last hour",
             "`headrace dead-letters list` shows the reasons",
-        )  # fmt: skip
+        )
 
 
 def _count(number: int, noun: str) -> str:

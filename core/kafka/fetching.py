@@ -65,9 +65,11 @@ def report_unread(topic: str, partition: int, offset: int, why: Unread) -> None:
     _remember(_reported, place)
     PASSED_OVER.labels(topic).inc()
     log.warning(
-        "skipping %s/%d@%d, which cannot be read: %s", *place, why.reason,
+        "skipping %s/%d@%d, which cannot be read: %s",
+        *place,
+        why.reason,
         extra={"event": "record_unread", "topic": topic, "partition": partition, "offset": offset},
-    )  # fmt: skip
+    )
 
 
 class Fetched:
@@ -126,9 +128,18 @@ class PartitionRecords:
             value = self._value(value) if self._value else value
             headers = tuple(headers)
         record = ConsumerRecord(
-            self._tp.topic, self._tp.partition, found.offset, found.timestamp, found.timestamp_type, key, value, None,
-            -1 if found.key is None else len(found.key), -1 if found.value is None else len(found.value), headers,
-        )  # fmt: skip
+            self._tp.topic,
+            self._tp.partition,
+            found.offset,
+            found.timestamp,
+            found.timestamp_type,
+            key,
+            value,
+            None,
+            -1 if found.key is None else len(found.key),
+            -1 if found.value is None else len(found.value),
+            headers,
+        )
         if found.since != found.offset:
             record.since = found.since
         return record

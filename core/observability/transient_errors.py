@@ -21,21 +21,23 @@ QUIET_S = 60.0
 KINDS = 1_000
 KIND_CHARS = 200
 
-PASSING = frozenset((
-    "Topic %s not found in cluster metadata",
-    "Topic %s is not available during auto-create initialization",
-    "OffsetFetchRequest -- unknown topic %s",
-    "Unable to update metadata from %s",
-    "Unable connect to node with id %s: %s",
-    'Unable connect to "%s:%s": %s',
-    'Unable to request metadata from "%s:%s": %s',
-    "Marking the coordinator dead (node %s)for group %s.",
-    "Heartbeat failed for group %s: coordinator (node %s) is either not started or not valid",
-    "Heartbeat failed for group %s because it is rebalancing",
-    "Heartbeat failed for group %s: generation id is not  current.",
-    "Heartbeat failed: local member_id was not recognized; resetting and re-joining group",
-    "OffsetCommit failed for group %s due to group error (%s), will rejoin",
-))  # fmt: skip
+PASSING = frozenset(
+    (
+        "Topic %s not found in cluster metadata",
+        "Topic %s is not available during auto-create initialization",
+        "OffsetFetchRequest -- unknown topic %s",
+        "Unable to update metadata from %s",
+        "Unable connect to node with id %s: %s",
+        'Unable connect to "%s:%s": %s',
+        'Unable to request metadata from "%s:%s": %s',
+        "Marking the coordinator dead (node %s)for group %s.",
+        "Heartbeat failed for group %s: coordinator (node %s) is either not started or not valid",
+        "Heartbeat failed for group %s because it is rebalancing",
+        "Heartbeat failed for group %s: generation id is not  current.",
+        "Heartbeat failed: local member_id was not recognized; resetting and re-joining group",
+        "OffsetCommit failed for group %s due to group error (%s), will rejoin",
+    )
+)
 """Lines that carry no error of which one could ask whether it is retriable, in the client's very words."""
 
 

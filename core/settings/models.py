@@ -62,9 +62,11 @@ class IngressSettings(Section):
         20_000, ge=1, description="Maximum open blocking and streaming requests; beyond it 503."
     )
     default_max_depth: int = Field(
-        0, ge=0, le=1_000_000_000,
+        0,
+        ge=0,
+        le=1_000_000_000,
         description="Maximum queued tasks per level in a queue that sets no max_depth; beyond it 429. 0: no limit.",
-    )  # fmt: skip
+    )
     keep_alive_s: float = Field(10, gt=0, description="Seconds between comment lines on a silent stream.")
     auto_register: bool = Field(True, description="Register a queue on its first use; false rejects unknown queues.")
     max_timeout_s: int = Field(600, ge=1, description="Maximum timeout of a blocking or streaming request, seconds.")
@@ -242,9 +244,11 @@ class QueueSettings(Section):
     timeout_s: int | None = Field(None, ge=1, description="Time-out of tasks that name none, seconds.")
     model: str | None = Field(None, description="Model of requests that cannot name one, such as completion-messages.")
     max_depth: int | None = Field(
-        None, ge=0, le=1_000_000_000,
+        None,
+        ge=0,
+        le=1_000_000_000,
         description="Maximum queued tasks per level; beyond it 429. 0: no limit; unset: ingress.default_max_depth.",
-    )  # fmt: skip
+    )
     prompt: str | None = Field(
         None, description="Template of the prompt for completion-messages; {name} is filled from inputs."
     )

@@ -61,9 +61,11 @@ async def tidy(blobs: BlobStore, batch_id: str, kept: Iterable[str]) -> int:
                 count += 1
     if count:
         log.info(
-            "removed %d pieces of batch %s", count, batch_id,
+            "removed %d pieces of batch %s",
+            count,
+            batch_id,
             extra={"event": "batch_pieces_removed", "batch_id": batch_id},
-        )  # fmt: skip
+        )
     return count
 
 

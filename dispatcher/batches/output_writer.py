@@ -109,9 +109,10 @@ class OutputWriter:
                     continue
                 metrics.BATCH_PIECES_DROPPED.inc()
                 log.info(
-                    "batch %s: its files stand elsewhere than here, going on from there", batch_id,
+                    "batch %s: its files stand elsewhere than here, going on from there",
+                    batch_id,
                     extra={"event": "batch_piece_dropped", "batch_id": batch_id},
-                )  # fmt: skip
+                )
             self._drafts[batch_id] = SegmentBuilder(row)
 
     async def _read(self, rows: dict[str, Batch]) -> bool:
@@ -161,9 +162,13 @@ class OutputWriter:
             result = RESULT.decode(record.value)
         except (FramingError, SchemaError) as error:
             log.error(
-                "result %s-%d@%d: %s", record.topic, record.partition, record.offset, error,
+                "result %s-%d@%d: %s",
+                record.topic,
+                record.partition,
+                record.offset,
+                error,
                 extra={"event": "result_unreadable"},
-            )  # fmt: skip
+            )
             return
         draft.add(result["batch_line"], output_lines.line_of(result), now_s=self._monotonic())
 
@@ -194,9 +199,11 @@ class OutputWriter:
         tasks = LineTasks(row)
         lost = [request for request in range(row["fed"]) if not draft.holds(request)]
         log.error(
-            "batch %s: the results of %d lines are not in the log", row["id"], len(lost),
+            "batch %s: the results of %d lines are not in the log",
+            row["id"],
+            len(lost),
             extra={"event": "batch_results_lost", "batch_id": row["id"], "count": len(lost)},
-        )  # fmt: skip
+        )
         for request in lost:
             task_id = parse(tasks.task_id(request))
             line = output_lines.error_line(None, "result_lost", "The result is not kept any more.", task_id=task_id)
@@ -226,9 +233,12 @@ class OutputWriter:
             await self._store(row["id"], part, draft)
         except output_segments.BodyMissing as lost:
             log.error(
-                "batch %s: the answer to line %d is lost: %s", row["id"], lost.request, lost.code,
+                "batch %s: the answer to line %d is lost: %s",
+                row["id"],
+                lost.request,
+                lost.code,
                 extra={"event": "batch_body_lost", "batch_id": row["id"]},
-            )  # fmt: skip
+            )
             task_id = parse(LineTasks(row).task_id(lost.request))
             custom_id = draft.lines[lost.request].custom_id
             message = "The stored answer is lost."

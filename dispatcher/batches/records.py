@@ -113,8 +113,12 @@ def about_batch(settings: Settings, batch: Batch, kind: EventKind, said: BatchCh
     """Address what is said of a batch to its home."""
     happened = event(kind, at_ms=at_ms, task_id=batch["id"], change=said)
     described = headers(
-        kind=kind, ce_id=f"{batch['id']}/{kind}/{at_ms}", at_ms=at_ms, queue=batch["queue"], level=OFFLINE,
+        kind=kind,
+        ce_id=f"{batch['id']}/{kind}/{at_ms}",
+        at_ms=at_ms,
+        queue=batch["queue"],
+        level=OFFLINE,
         owner=batch["owner"],
-    )  # fmt: skip
+    )
     address = Address(settings.topic(topics.events(OFFLINE)), parse_batch(batch["id"]).partition)
     return Addressed(address, Record(batch["id"].encode(), EVENT.encode(happened), described, at_ms))

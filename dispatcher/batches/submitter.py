@@ -127,9 +127,11 @@ class BatchSubmitter:
                 continue
             except (Unavailable, BlobMissing, BlobCorrupt) as error:
                 log.warning(
-                    "batch %s is not fed now: %s", self._batch_id, error.message,
+                    "batch %s is not fed now: %s",
+                    self._batch_id,
+                    error.message,
                     extra={"event": "batch_feed_failed", "batch_id": self._batch_id},
-                )  # fmt: skip
+                )
                 await asyncio.sleep(AGAIN_S if isinstance(error, Unavailable) else self._stall_s)
 
     async def _validate(self, row: Batch) -> None:
@@ -192,9 +194,11 @@ class BatchSubmitter:
                 waiting = [line for line in found if line.request >= following]
             if not await self._room(following, min(len(waiting), SLICE)):
                 log.warning(
-                    "batch %s: lines from %d on were not taken, feeding them again", self._batch_id, following,
+                    "batch %s: lines from %d on were not taken, feeding them again",
+                    self._batch_id,
+                    following,
                     extra={"event": "batch_fed_again", "batch_id": self._batch_id},
-                )  # fmt: skip
+                )
                 return
             async with self._turns.feeding:
                 sent = await self._send(tasks, waiting[: self._open(following)])

@@ -137,15 +137,23 @@ class QueueConsumer:
         record, lanes = taken.record, self._lanes
         metrics.POISON.inc()
         log.error(
-            "%s/%d@%d goes to the dead letters: %s", record.topic, record.partition, record.offset, poison.message,
+            "%s/%d@%d goes to the dead letters: %s",
+            record.topic,
+            record.partition,
+            record.offset,
+            poison.message,
             extra={"event": "work_buried", "partition": record.partition, "offset": record.offset},
-        )  # fmt: skip
+        )
         while not lanes.stopping:
             try:
                 await send_to_dead_letters(
-                    lanes.producer, lanes.settings, record,
-                    reason=poison.message, field=poison.field, attempt=poison.attempt,
-                )  # fmt: skip
+                    lanes.producer,
+                    lanes.settings,
+                    record,
+                    reason=poison.message,
+                    field=poison.field,
+                    attempt=poison.attempt,
+                )
             except Unavailable:
                 await asyncio.sleep(BURY_RETRY_S)
             else:

@@ -158,9 +158,11 @@ class LevelIndex:
         self._forgetting = asyncio.get_running_loop().call_later(self._keep_s, self._forget)
         took_ms = round((time.monotonic() - began) * 1000)
         log.info(
-            "heard of %d attempts within %d ms", len(self.keys), took_ms,
+            "heard of %d attempts within %d ms",
+            len(self.keys),
+            took_ms,
             extra={"event": "spoken_heard", "count": len(self.keys), "took_ms": took_ms},
-        )  # fmt: skip
+        )
 
     def _forget(self) -> None:
         if self._flight is None:

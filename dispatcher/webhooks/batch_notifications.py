@@ -47,9 +47,17 @@ def of_batch_row(value: bytes, *, now_ms: int) -> Delivery | None:
         return None
     event = f"batch.{row['state']}"
     return new_delivery(
-        row["id"], event, name=event, url=url, owner=row["owner"], level=LEVEL, result_offset=None,
-        payload=payload(row["id"], event, at_ms=at_ms), now_ms=now_ms, traceparent=row["traceparent"],
-    )  # fmt: skip
+        row["id"],
+        event,
+        name=event,
+        url=url,
+        owner=row["owner"],
+        level=LEVEL,
+        result_offset=None,
+        payload=payload(row["id"], event, at_ms=at_ms),
+        now_ms=now_ms,
+        traceparent=row["traceparent"],
+    )
 
 
 def payload(batch_id: str, event: str, *, at_ms: int) -> bytes:

@@ -40,9 +40,18 @@ class DeliveryWorker:
     """Deliver; whatever a delivery comes to is durable when its coroutine returns."""
 
     def __init__(
-        self, settings: Settings, *, poster: WebhookClient, bodies: DeliveryBodies, disabled: DisabledUrls, outbox: EventOutbox, hosts: HostCircuitBreakers,
-        idle: WaitingTasks,        clock: Clock = epoch_ms, dice: Random = random.random,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        *,
+        poster: WebhookClient,
+        bodies: DeliveryBodies,
+        disabled: DisabledUrls,
+        outbox: EventOutbox,
+        hosts: HostCircuitBreakers,
+        idle: WaitingTasks,
+        clock: Clock = epoch_ms,
+        dice: Random = random.random,
+    ) -> None:
         self._settings = settings
         self._hooks = settings.webhooks
         self._signer = Signer(settings.webhooks)
@@ -184,9 +193,11 @@ class DeliveryWorker:
         if delivery["event"] != "progress":
             following.append(records.delivery_dead_letter(self._settings, ended, reason=reason, now_ms=now_ms))
             log.warning(
-                "callback of %s is given up: %s", delivery["task_id"], reason,
+                "callback of %s is given up: %s",
+                delivery["task_id"],
+                reason,
                 extra={"event": "callback_given_up", "task_id": delivery["task_id"], "attempt": delivery["made"]},
-            )  # fmt: skip
+            )
         await self._write(following)
         metrics.DELIVERIES.labels(state).inc()
 

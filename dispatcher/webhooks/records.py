@@ -40,17 +40,33 @@ def of_result(result: Result, offset: int, *, now_ms: int, traceparent: str | No
     """Begin the delivery of an outcome."""
     event = result["state"]
     return new_delivery(
-        result["id"], event, name=event, url=result["callback_url"] or "", owner=result["owner"],
-        level=result["level"], result_offset=offset, payload=None, now_ms=now_ms, traceparent=traceparent,
-    )  # fmt: skip
+        result["id"],
+        event,
+        name=event,
+        url=result["callback_url"] or "",
+        owner=result["owner"],
+        level=result["level"],
+        result_offset=offset,
+        payload=None,
+        now_ms=now_ms,
+        traceparent=traceparent,
+    )
 
 
 def of_row(row_: Status, event: str, name: str, payload: bytes, *, now_ms: int) -> Delivery:
     """Begin the delivery of news."""
     return new_delivery(
-        row_["id"], event, name=name, url=row_["callback_url"] or "", owner=row_["owner"],
-        level=row_["level"], result_offset=None, payload=payload, now_ms=now_ms, traceparent=row_["traceparent"],
-    )  # fmt: skip
+        row_["id"],
+        event,
+        name=name,
+        url=row_["callback_url"] or "",
+        owner=row_["owner"],
+        level=row_["level"],
+        result_offset=None,
+        payload=payload,
+        now_ms=now_ms,
+        traceparent=row_["traceparent"],
+    )
 
 
 def after(delivery: Delivery, tried: AttemptRecord, *, state: DeliveryState, due_ms: int | None) -> Delivery:

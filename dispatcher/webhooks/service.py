@@ -82,9 +82,14 @@ class WebhookService:
         self._outbox = DeliveryOutbox(producer)
         self._idle = WaitingTasks()
         self._courier = DeliveryWorker(
-            settings, poster=self._poster, bodies=self._bodies, disabled=self._disabled, outbox=self._outbox,
-            hosts=self._hosts, idle=self._idle,
-        )  # fmt: skip
+            settings,
+            poster=self._poster,
+            bodies=self._bodies,
+            disabled=self._disabled,
+            outbox=self._outbox,
+            hosts=self._hosts,
+            idle=self._idle,
+        )
         self._news = ProgressNotifications()
         self._once = RecentSet()
         self._first, self._told, self._ended, self._retried = (

@@ -27,13 +27,19 @@ INTERRUPTED = 130
 def api_options(command: F) -> F:
     """Add --url and --api-key."""
     key = key_option(
-        "--api-key", envvar="HEADRACE_API_KEY", default=LOCAL_KEY, metavar="KEY",
+        "--api-key",
+        envvar="HEADRACE_API_KEY",
+        default=LOCAL_KEY,
+        metavar="KEY",
         help=f"API key; or HEADRACE_API_KEY.  [{LOCAL_KEY}]",
-    )  # fmt: skip
+    )
     url = click.option(
-        "--url", envvar="HEADRACE_URL", default=LOCAL_URL, metavar="URL",
+        "--url",
+        envvar="HEADRACE_URL",
+        default=LOCAL_URL,
+        metavar="URL",
         help=f"URL of the ingress; or HEADRACE_URL.  [{LOCAL_URL}]",
-    )  # fmt: skip
+    )
     return url(key(command))
 
 
@@ -46,9 +52,12 @@ def flags_again() -> str:
 
 
 file_option = click.option(
-    "--output", "target", type=click.Path(dir_okay=False, path_type=Path), metavar="PATH",
+    "--output",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PATH",
     help="Write the results to this file instead of printing them.",
-)  # fmt: skip
+)
 
 
 @click.group()
@@ -87,9 +96,18 @@ def batches() -> None:
 @json_output
 @api_options
 def submit(
-    file: Path, model: str | None, endpoint: str, queue: str | None, window: str, metadata: tuple[str, ...],
-    wait: bool, target: Path | None, as_json: bool, url: str, api_key: str,
-) -> None:  # fmt: skip
+    file: Path,
+    model: str | None,
+    endpoint: str,
+    queue: str | None,
+    window: str,
+    metadata: tuple[str, ...],
+    wait: bool,
+    target: Path | None,
+    as_json: bool,
+    url: str,
+    api_key: str,
+) -> None:
     """Upload FILE and run its requests.
 
     With --wait (or --output) it waits until the batch has ended and prints the results, one JSON object per line;
@@ -97,8 +115,10 @@ def submit(
     cancelled. Ctrl-C leaves the batch running.
     """
     wanted: dict[str, Any] = {
-        "endpoint": endpoint, "completion_window": window, "metadata": dict(map(_pair, metadata)),
-    }  # fmt: skip
+        "endpoint": endpoint,
+        "completion_window": window,
+        "metadata": dict(map(_pair, metadata)),
+    }
     if model is not None:
         wanted["replace"] = {"model": model}
     with reported(), _client(url, api_key) as client:

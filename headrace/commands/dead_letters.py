@@ -69,16 +69,28 @@ def show_(dead_id: str, url: str, api_key: str, as_json: bool) -> None:
 @json_output
 @api_options
 def redrive(
-    ids: tuple[str, ...], reason: str | None, topic: str | None, everything: bool, again: bool, limit: int,
-    dry_run: bool, url: str, api_key: str, as_json: bool,
-) -> None:  # fmt: skip
+    ids: tuple[str, ...],
+    reason: str | None,
+    topic: str | None,
+    everything: bool,
+    again: bool,
+    limit: int,
+    dry_run: bool,
+    url: str,
+    api_key: str,
+    as_json: bool,
+) -> None:
     """Write original records back to their topic and partition: by ids, or by --reason and --topic."""
     if not (ids or reason or topic or everything):
         raise click.UsageError("give ids, --reason, --topic or --all")
     body = {
-        "ids": list(ids) or None, "reason": reason, "topic": topic, "again": again, "dry_run": dry_run,
+        "ids": list(ids) or None,
+        "reason": reason,
+        "topic": topic,
+        "again": again,
+        "dry_run": dry_run,
         "limit": limit,
-    }  # fmt: skip
+    }
     with reported(), AdminClient(url, api_key) as api:
         result = api.post("dead-letters/redrive", body)
     count = len(result["chosen"]) if dry_run else result["redriven"]

@@ -86,14 +86,29 @@ def show_(name: str, url: str, api_key: str, as_json: bool) -> None:
 @json_output
 @api_options
 def register(
-    name: str, endpoint: str | None, served_by: str | None, paused: bool, width: int | None, concurrency: int | None,
-    retention: int | None, max_waiting: int | None, url: str, api_key: str, as_json: bool,
-) -> None:  # fmt: skip
+    name: str,
+    endpoint: str | None,
+    served_by: str | None,
+    paused: bool,
+    width: int | None,
+    concurrency: int | None,
+    retention: int | None,
+    max_waiting: int | None,
+    url: str,
+    api_key: str,
+    as_json: bool,
+) -> None:
     """Register a queue with settings. Otherwise its first task registers it with the defaults."""
     body = {
-        "name": name, "endpoint": endpoint, "served_by": served_by, "paused": paused or None, "width": width,
-        "concurrency": concurrency, "result_retention_s": retention, "max_waiting": max_waiting,
-    }  # fmt: skip
+        "name": name,
+        "endpoint": endpoint,
+        "served_by": served_by,
+        "paused": paused or None,
+        "width": width,
+        "concurrency": concurrency,
+        "result_retention_s": retention,
+        "max_waiting": max_waiting,
+    }
     with reported(), AdminClient(url, api_key) as api:
         show(api.post("queues", body), as_json=as_json, sentence=f"Queue {name} is registered.")
 
@@ -122,13 +137,22 @@ def resume(name: str, url: str, api_key: str, as_json: bool) -> None:
 @json_output
 @api_options
 def set_(
-    name: str, width: int | None, concurrency: int | None, retention: int | None, max_waiting: int | None, url: str,
-    api_key: str, as_json: bool,
-) -> None:  # fmt: skip
+    name: str,
+    width: int | None,
+    concurrency: int | None,
+    retention: int | None,
+    max_waiting: int | None,
+    url: str,
+    api_key: str,
+    as_json: bool,
+) -> None:
     """Set the limits of a queue; options that are not given stay unchanged."""
     settings = {
-        "width": width, "concurrency": concurrency, "result_retention_s": retention, "max_waiting": max_waiting,
-    }  # fmt: skip
+        "width": width,
+        "concurrency": concurrency,
+        "result_retention_s": retention,
+        "max_waiting": max_waiting,
+    }
     if not any(value is not None for value in settings.values()):
         raise click.UsageError("name at least one of --width, --concurrency, --retention and --max-waiting")
     _change(name, settings, url, api_key, as_json, f"Queue {name} is updated.")

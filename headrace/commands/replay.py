@@ -33,9 +33,11 @@ from headrace.replay.worker import ShadowWorker, WorkerPlace
 LOCAL_URL = "http://127.0.0.1:8080"
 name_option = click.option("--name", metavar="NAME", help="What the replay is called.  [from the time]")
 state_option = click.option(
-    "--state", type=click.Path(dir_okay=False, path_type=Path), metavar="PATH",
+    "--state",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PATH",
     help="Its memory.  [DATA_DIR/replays/NAME.json]",
-)  # fmt: skip
+)
 
 
 @click.group(cls=RunsByDefault)
@@ -252,9 +254,14 @@ def _run(settings: Settings, path: Path, order: ReplayOrder, rate: float | None)
     try:
         with tables.bar("replaying", unit="records") as step:
             return asyncio.run(
-                run(settings, path, order, rate=rate,
-                    on_step=lambda done, total, written: step(done, total, f"{written:,} tasks"))
-            )  # fmt: skip
+                run(
+                    settings,
+                    path,
+                    order,
+                    rate=rate,
+                    on_step=lambda done, total, written: step(done, total, f"{written:,} tasks"),
+                )
+            )
     except KeyboardInterrupt:
         click.echo(f"Interrupted; `headrace replay run --state {path}` goes on.", err=True)
         raise SystemExit(130) from None

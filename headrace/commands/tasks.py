@@ -39,17 +39,33 @@ def tasks() -> None:
 @output_option
 @api_options
 def list_(
-    status: str | None, queue: str | None, level: str | None, model: str | None, owner: str | None, since: str | None,
-    before: str | None, limit: int, url: str, api_key: str, output: Output,
-) -> None:  # fmt: skip
+    status: str | None,
+    queue: str | None,
+    level: str | None,
+    model: str | None,
+    owner: str | None,
+    since: str | None,
+    before: str | None,
+    limit: int,
+    url: str,
+    api_key: str,
+    output: Output,
+) -> None:
     """List tasks, newest first."""
     with reported(), AdminClient(url, api_key) as api:
         found = list(
             api.pages(
-                "tasks", most=limit, status=status, queue=queue, level=level, model=model, owner=owner,
-                created_after=since, created_before=before,
+                "tasks",
+                most=limit,
+                status=status,
+                queue=queue,
+                level=level,
+                model=model,
+                owner=owner,
+                created_after=since,
+                created_before=before,
             )
-        )  # fmt: skip
+        )
     show_table(found, COLUMNS, output=output, nothing="No tasks found.")
 
 

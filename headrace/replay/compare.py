@@ -16,10 +16,23 @@ from schemas.records import Result
 
 Verdict = Literal["equal", "changed", "failed", "recovered", "unpaired"]
 VERDICTS: tuple[Verdict, ...] = ("equal", "changed", "failed", "recovered", "unpaired")
-VOLATILE = frozenset({
-    "id", "created", "created_at", "completed_at", "expires_at", "model", "object", "system_fingerprint",
-    "service_tier", "timings", "usage", "obfuscation", "request_id",
-})  # fmt: skip
+VOLATILE = frozenset(
+    {
+        "id",
+        "created",
+        "created_at",
+        "completed_at",
+        "expires_at",
+        "model",
+        "object",
+        "system_fingerprint",
+        "service_tier",
+        "timings",
+        "usage",
+        "obfuscation",
+        "request_id",
+    }
+)
 """Members that differ between two calls that answer the same, wherever they stand; the tokens are compared apart."""
 EVENT_STREAM = "text/event-stream"
 EXCERPT = 2_000
@@ -207,8 +220,14 @@ def _join(into: dict[str, Any], piece: Mapping[str, Any]) -> None:
 def _join_lists(known: list[Any], more: list[Any]) -> None:
     """Continue the items of a list that carry an index, such as the calls of tools; append all others."""
     for item in more:
-        same = [one for one in known if isinstance(item, dict) and isinstance(one, dict) and "index" in item
-                and one.get("index") == item["index"]]  # fmt: skip
+        same = [
+            one
+            for one in known
+            if isinstance(item, dict)
+            and isinstance(one, dict)
+            and "index" in item
+            and one.get("index") == item["index"]
+        ]
         if same:
             _join(same[0], item)
         else:

@@ -38,8 +38,14 @@ PASSED_OVER = {
 def bar(what: str, *, unit: str) -> Iterator[Callable[[int, int, str], None]]:
     """Show a progress bar on stderr, on a terminal only; yields a function of done, total and a remark."""
     console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn(),
-               TextColumn("{task.fields[remark]}"))  # fmt: skip
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[remark]}"),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         shown = progress.add_task(what, total=None, remark="")
         yield lambda done, total, remark: progress.update(shown, completed=done, total=total, remark=remark)
@@ -49,9 +55,14 @@ SURVEY_COLUMNS = tuple(Column(head, head) for head in ("queue", "level", "model"
 COST_COLUMNS = tuple(
     Column(head, head, rank)
     for head, rank in (
-        ("model", 0), ("tasks", 0), ("cost", 1), ("prompt-tokens", 2), ("completion-tokens", 3), ("known-tokens", 4),
+        ("model", 0),
+        ("tasks", 0),
+        ("cost", 1),
+        ("prompt-tokens", 2),
+        ("completion-tokens", 3),
+        ("known-tokens", 4),
     )
-)  # fmt: skip
+)
 COMPARISON_COLUMNS = (
     Column("queue", "queue"),
     Column("model", "model"),

@@ -80,10 +80,15 @@ class Tally:
             price = price_of(usage, prices.get(model_to or model or "")) if counted else None
             found.append(
                 Cost(
-                    model, tasks, counted, prompt, completion,
-                    price.total if price else None, price.currency if price else None,
+                    model,
+                    tasks,
+                    counted,
+                    prompt,
+                    completion,
+                    price.total if price else None,
+                    price.currency if price else None,
                 )
-            )  # fmt: skip
+            )
         return found
 
     def as_json(self, prices: Mapping[str, ModelSettings], *, model_to: str | None = None) -> dict[str, Any]:

@@ -58,10 +58,11 @@ class ShadowWorker:
         limits = httpx.Limits(max_connections=self._concurrency + 4)
         try:
             async with (
-                httpx.AsyncClient(base_url=_base(self._place.url), headers=_bearer(self._place.api_key),
-                                  timeout=60) as ingress,
+                httpx.AsyncClient(
+                    base_url=_base(self._place.url), headers=_bearer(self._place.api_key), timeout=60
+                ) as ingress,
                 httpx.AsyncClient(headers=_bearer(self._place.upstream_key), timeout=timeout, limits=limits) as model,
-            ):  # fmt: skip
+            ):
                 await self._work(ingress, model, drain=drain)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
             raise ConfigError(f"no URL that can be called: {error}") from None

@@ -40,18 +40,22 @@ class ErrorExample(NamedTuple):
 
 
 UNAUTHORIZED = ErrorExample(
-    401, "unauthorized", "The key is missing, not known, disabled or expired.", "the API key is not known",
+    401,
+    "unauthorized",
+    "The key is missing, not known, disabled or expired.",
+    "the API key is not known",
     ("www-authenticate",),
-)  # fmt: skip
+)
 FORBIDDEN = ErrorExample(
     403, "forbidden", "The key lacks the scope.", "this needs a key with the scope {scope}; yours has none of it"
 )
 TOO_MANY = ErrorExample(
-    429, "too_many_requests",
+    429,
+    "too_many_requests",
     "The key has used its requests of this minute, or holds as many as it may at once; or the queue is full.",
     "this key may submit 60 requests per minute; nothing was accepted, try again in 1 s",
     ("retry-after", *QUOTA_HEADERS),
-)  # fmt: skip
+)
 INVALID = ErrorExample(400, "invalid_request", "The body is wrong.", "the body is empty; it must be a JSON object")
 TOO_LARGE = ErrorExample(
     413, "too_large", "The body is larger than ingress.max_body_bytes.", "the body is larger than 16777216 bytes"
@@ -60,9 +64,12 @@ MISSING = ErrorExample(
     404, "not_found", "No such task, or it belongs to another tenant.", f"there is no task {TASK_TEXT}"
 )
 UNAVAILABLE = ErrorExample(
-    503, "unavailable", "Kafka cannot be reached, or too many requests are held; nothing was accepted.",
-    "Kafka cannot be reached now; nothing was accepted, try again in some seconds", ("retry-after",),
-)  # fmt: skip
+    503,
+    "unavailable",
+    "Kafka cannot be reached, or too many requests are held; nothing was accepted.",
+    "Kafka cannot be reached now; nothing was accepted, try again in some seconds",
+    ("retry-after",),
+)
 CODES = {
     error.http_status: error.code
     for error in (InvalidRequest, Unauthorized, Forbidden, NotFound, Gone, TooLarge, IdempotencyConflict, RateLimited)

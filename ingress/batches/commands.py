@@ -34,9 +34,15 @@ class BatchCommands:
         self._topic = settings.topic(topics.events(LEVEL))
 
     async def create(
-        self, wanted: BatchRequest, file: BatchFile, *, owner: str, queue: str, identity: TaskId | None = None,
+        self,
+        wanted: BatchRequest,
+        file: BatchFile,
+        *,
+        owner: str,
+        queue: str,
+        identity: TaskId | None = None,
         traceparent: bytes | None = None,
-    ) -> Batch:  # fmt: skip
+    ) -> Batch:
         """Write a new batch and return it as it was proposed; raises RequestError and Unavailable."""
         known = await self.queue(queue, wanted.endpoint, owner)
         now_ms = time.time_ns() // 1_000_000
@@ -45,9 +51,13 @@ class BatchCommands:
         batch["callback_url"] = wanted.callback_url or self._settings.batches.callback_url or None
         batch["traceparent"] = None if traceparent is None else traceparent.decode()
         made = event(
-            "batch_created", at_ms=now_ms, task_id=batch["id"], owner=owner, queue=known["name"],
+            "batch_created",
+            at_ms=now_ms,
+            task_id=batch["id"],
+            owner=owner,
+            queue=known["name"],
             change=change(batch=BATCH.encode(batch)),
-        )  # fmt: skip
+        )
         try:
             await self._write(made, traceparent=traceparent)
         except WriteUnconfirmed as error:
@@ -68,9 +78,14 @@ class BatchCommands:
     async def _write(self, made: Event, *, traceparent: bytes | None = None) -> None:
         batch_id, kind = made["id"], made["kind"]
         described = headers(
-            kind=f"event.{kind}", ce_id=f"{batch_id}/{kind}", at_ms=made["at_ms"], queue=made["queue"], level=LEVEL,
-            owner=made["owner"], traceparent=traceparent,
-        )  # fmt: skip
+            kind=f"event.{kind}",
+            ce_id=f"{batch_id}/{kind}",
+            at_ms=made["at_ms"],
+            queue=made["queue"],
+            level=LEVEL,
+            owner=made["owner"],
+            traceparent=traceparent,
+        )
         record = Record(batch_id.encode(), EVENT.encode(made), described, made["at_ms"])
         await self._producer.send(self._topic, parse_batch(batch_id).partition, record)
 

@@ -30,9 +30,15 @@ COMPARED = ("input_file_id", "endpoint", "completion_window", "metadata", "repla
 
 
 async def create_once(
-    services: Services, wanted: BatchRequest, find_input: Callable[[], Awaitable[BatchFile]], *, key: str, owner: str, name: str,
+    services: Services,
+    wanted: BatchRequest,
+    find_input: Callable[[], Awaitable[BatchFile]],
+    *,
+    key: str,
+    owner: str,
+    name: str,
     traceparent: bytes | None = None,
-) -> Batch:  # fmt: skip
+) -> Batch:
     """Return the batch of a key, which is created when there is none; raises IdempotencyConflict and Unavailable."""
     writer, directory = services.batch_writer, services.batches
     queue = await writer.queue(name, wanted.endpoint, owner)

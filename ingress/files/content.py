@@ -85,9 +85,12 @@ async def content_answer(request: Request, blobs: BlobStore, content: Content, *
     span = span_of(request.headers.get("range"), size) if condition in (None, content.etag) else None
     if span is not None and span.begin >= span.end:
         told = ApiProblem(
-            416, "range_not_satisfiable", f"the file has {size} bytes; there is nothing in that range", "Range",
+            416,
+            "range_not_satisfiable",
+            f"the file has {size} bytes; there is nothing in that range",
+            "Range",
             headers={"content-range": f"bytes */{size}"},
-        )  # fmt: skip
+        )
         return refuse(told)
     status = 200
     if span is not None:

@@ -31,9 +31,15 @@ class FileSweeper:
     """Sweeps the store for one ingress."""
 
     def __init__(
-        self, *, blobs: BlobStore, producer: Producer, files: FileDirectory, batches: BatchDirectory, sweep_s: float,
+        self,
+        *,
+        blobs: BlobStore,
+        producer: Producer,
+        files: FileDirectory,
+        batches: BatchDirectory,
+        sweep_s: float,
         ends_read: Callable[[], Awaitable[None]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`ends_read` returns when both directories have read all that is in their topics now; raises Unavailable."""
         self._blobs = blobs
         self._producer = producer

@@ -77,9 +77,13 @@ class TaskView:
             self._store[_CLUSTER] = cluster.encode()
             self._store[_FORM] = FORM
         self._tail = TopicFollower(
-            self._settings, name=f"{self._name}-view", topics=self._topics, handle=self.feed,
-            begin=self._positions(tps), rest_s=REST_S,
-        )  # fmt: skip
+            self._settings,
+            name=f"{self._name}-view",
+            topics=self._topics,
+            handle=self.feed,
+            begin=self._positions(tps),
+            rest_s=REST_S,
+        )
         await self._tail.open()
 
     async def close(self) -> None:

@@ -98,9 +98,11 @@ async def _walk(
             except (FramingError, SchemaError) as error:
                 if log_unreadable:
                     log.warning(
-                        "row %r cannot be read and is skipped: %s", key, error,
+                        "row %r cannot be read and is skipped: %s",
+                        key,
+                        error,
                         extra={"event": "table_row_unreadable", "partition": partition},
-                    )  # fmt: skip
+                    )
                 continue
             if row is not None:
                 note(partition, row)

@@ -142,11 +142,28 @@ def is_early_cancel(row: Status) -> bool:
 def cancel_early(event: Event, *, now_ms: int) -> Status:
     """Remember a cancel for a task that was not read yet: they lie in two topics, so either may come first."""
     waiting: Task = {
-        "queue": "", "level": 0, "endpoint": "", "data": None, "id": event["id"], "mode": "callback", "data_ref": None,
-        "model": None, "owner": event["owner"], "callback_url": None, "trace_id": None, "idempotency_key": None,
-        "created_ms": now_ms, "timeout_ms": EARLY_CANCEL_MS, "start_timeout_ms": 0, "run_timeout_ms": 0,
-        "retention_ms": 0, "content_type": "application/json", "user": None, "callback_events": [], **NO_ORIGIN,
-    }  # fmt: skip
+        "queue": "",
+        "level": 0,
+        "endpoint": "",
+        "data": None,
+        "id": event["id"],
+        "mode": "callback",
+        "data_ref": None,
+        "model": None,
+        "owner": event["owner"],
+        "callback_url": None,
+        "trace_id": None,
+        "idempotency_key": None,
+        "created_ms": now_ms,
+        "timeout_ms": EARLY_CANCEL_MS,
+        "start_timeout_ms": 0,
+        "run_timeout_ms": 0,
+        "retention_ms": 0,
+        "content_type": "application/json",
+        "user": None,
+        "callback_events": [],
+        **NO_ORIGIN,
+    }
     row = new_status(waiting, task_id=event["id"], offset=NO_OFFSET, created_ms=now_ms, rules=TaskRules())
     return {
         **row,

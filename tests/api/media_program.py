@@ -107,10 +107,20 @@ def too_large(client: openai.OpenAI) -> None:
 
 SCENARIOS: Mapping[str, Callable[[openai.OpenAI], None]] = {
     one.__name__: one
-    for one in (transcription, transcription_in_every_format, transcription_of_a_long_file, transcription_streamed,
-                translation, edit_of_one_image, edit_of_several_images_with_a_mask, edit_streamed, accepted,
-                an_unknown_format, too_large)
-}  # fmt: skip
+    for one in (
+        transcription,
+        transcription_in_every_format,
+        transcription_of_a_long_file,
+        transcription_streamed,
+        translation,
+        edit_of_one_image,
+        edit_of_several_images_with_a_mask,
+        edit_streamed,
+        accepted,
+        an_unknown_format,
+        too_large,
+    )
+}
 PREFIXES = ("/queue", "/v1")
 
 

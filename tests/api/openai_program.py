@@ -112,8 +112,10 @@ def models(client: openai.OpenAI) -> None:
 
 
 def unknown_model(client: openai.OpenAI) -> None:
-    for ask in (lambda: client.models.retrieve("nonesuch"),
-                lambda: client.chat.completions.create(model="nonesuch", messages=ASK)):  # fmt: skip
+    for ask in (
+        lambda: client.models.retrieve("nonesuch"),
+        lambda: client.chat.completions.create(model="nonesuch", messages=ASK),
+    ):
         try:
             ask()
         except openai.NotFoundError as error:
@@ -216,10 +218,26 @@ def wrong_key(client: openai.OpenAI) -> None:
 
 SCENARIOS: Mapping[str, Callable[[openai.OpenAI], None]] = {
     one.__name__: one
-    for one in (wait_exceeded, chat, chat_with_headers, chat_streamed, chat_streamed_with_the_async_client, completion,
-                completion_streamed, embeddings, image, image_streamed, models, unknown_model,
-                refused_by_the_model_server, broken_off_in_the_middle, given_up, accepted, wrong_key)
-}  # fmt: skip
+    for one in (
+        wait_exceeded,
+        chat,
+        chat_with_headers,
+        chat_streamed,
+        chat_streamed_with_the_async_client,
+        completion,
+        completion_streamed,
+        embeddings,
+        image,
+        image_streamed,
+        models,
+        unknown_model,
+        refused_by_the_model_server,
+        broken_off_in_the_middle,
+        given_up,
+        accepted,
+        wrong_key,
+    )
+}
 """The first makes a call that goes on for longest: it is over by the end of the others."""
 PREFIXES = ("/queue", "/v1")
 

@@ -175,7 +175,7 @@ async def test_an_uploaded_picture_reaches_the_model(client: AsyncClient, simula
                 {"type": "image_url", "image_url": {"url": "https://pictures.example/mill.png"}},
             ],
         }
-    ]  # fmt: skip
+    ]
     other = models.CompletionRequest(
         inputs={"query": "x"}, response_mode=models.ResponseMode.BLOCKING, user="somebody-else", files=[local]
     )
@@ -232,9 +232,19 @@ async def test_an_idempotency_key_is_one_task_in_each_mode(whole: Stack, simulat
 async def test_the_documented_call(whole: Stack, mode: str) -> None:
     body = SAMPLE.replace("MODE", mode)
     command = [
-        "curl", "-sS", "-i", "-X", "POST", f"{whole.url}/completion-messages",
-        "--header", f"Authorization: Bearer {KEY}", "--header", "Content-Type: application/json", "--data-raw", body,
-    ]  # fmt: skip
+        "curl",
+        "-sS",
+        "-i",
+        "-X",
+        "POST",
+        f"{whole.url}/completion-messages",
+        "--header",
+        f"Authorization: Bearer {KEY}",
+        "--header",
+        "Content-Type: application/json",
+        "--data-raw",
+        body,
+    ]
     said = (await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)).stdout.decode()
     head, _, content = said.partition("\r\n\r\n")
     assert head.startswith("HTTP/1.1 200")

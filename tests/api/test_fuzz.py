@@ -54,9 +54,17 @@ class Queues:
     async def register(self, _: Any, name: str, *, changes: QueueChanges = UNCHANGED, **fields: Any) -> Any:
         """Register a queue."""
         queue: Any = {
-            "name": name, "number": queue_number(name), "created_ms": 0, "width": 0, "work_partitions": 4,
-            "paused": False, "concurrency": None, "retention_ms": None, "max_waiting": None, **fields,
-        }  # fmt: skip
+            "name": name,
+            "number": queue_number(name),
+            "created_ms": 0,
+            "width": 0,
+            "work_partitions": 4,
+            "paused": False,
+            "concurrency": None,
+            "retention_ms": None,
+            "max_waiting": None,
+            **fields,
+        }
         return changes.applied(queue)
 
 

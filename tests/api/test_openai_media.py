@@ -40,11 +40,14 @@ async def direct(simulator: Simulator, path: str, files: Any, data: Any) -> tupl
         ("/audio/transcriptions", [("file", ("a.mp3", SPEECH))], {"response_format": "vtt"}),
         ("/audio/transcriptions", [("file", ("long.mp3", LONG))], {"response_format": "json"}),
         ("/audio/translations", [("file", ("a.mp3", SPEECH))], {"response_format": "srt"}),
-        ("/images/edits", [("image[]", ("a", PICTURE)), ("image[]", ("b", SPEECH)), ("mask", ("c", PICTURE))],
-         {"prompt": "a mill", "n": "3"}),
+        (
+            "/images/edits",
+            [("image[]", ("a", PICTURE)), ("image[]", ("b", SPEECH)), ("mask", ("c", PICTURE))],
+            {"prompt": "a mill", "n": "3"},
+        ),
     ],
     ids=["small", "long", "translation", "images"],
-)  # fmt: skip
+)
 async def test_answer_and_form_are_those_of_a_direct_call(
     whole: Stack, simulator: Simulator, path: str, files: Any, data: dict[str, str]
 ) -> None:

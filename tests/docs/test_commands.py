@@ -122,8 +122,12 @@ class Terminal:
         with self.output.open("wb") as log:
             process = subprocess.Popen(
                 ["bash", "-euo", "pipefail", "-c", command],
-                env=self.env, cwd=self.folder, stdout=log, stderr=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                env=self.env,
+                cwd=self.folder,
+                stdout=log,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         self.servers.append(process)
         ready = _is_ready if "headrace ingress" in command else _listens
         eventually(lambda: ready(int(port)), within_s=COMMAND_S, what=f"a server on port {port}")

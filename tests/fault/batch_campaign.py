@@ -84,9 +84,16 @@ async def batch_campaign(
     async with Simulator() as sim:
         port = free_port()
         settings, env = settings_for(
-            kafka, folder, f"batch-campaign-{time.time_ns()}.", upstream__urls=[sim.url], ingress__port=port,
-            streams__session_timeout_s=6, streams__lease_s=8, dispatcher__heartbeat_s=0.5, batches__dialect="openai",
-        )  # fmt: skip
+            kafka,
+            folder,
+            f"batch-campaign-{time.time_ns()}.",
+            upstream__urls=[sim.url],
+            ingress__port=port,
+            streams__session_timeout_s=6,
+            streams__lease_s=8,
+            dispatcher__heartbeat_s=0.5,
+            batches__dialect="openai",
+        )
         async with batch_probe(settings) as bench:
             with ExitStack() as stack:
                 roles = {
@@ -127,8 +134,9 @@ async def _strike(
     for at, name in plan:
         await eventually_async(
             lambda at=at: bench.count(batch_id) >= at or bench.ended(batch_id),  # type: ignore[misc]
-            within_s=STUCK_S + report.lines / SLOWEST, what=f"{at} ends",
-        )  # fmt: skip
+            within_s=STUCK_S + report.lines / SLOWEST,
+            what=f"{at} ends",
+        )
         say(f"{bench.count(batch_id)} lines have ended: kill -9 {name}")
         roles[name].kill()
         roles[name].start()

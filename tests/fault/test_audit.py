@@ -181,9 +181,17 @@ def test_the_report_names_what_is_wrong(evidence: Evidence, ledger: Ledger) -> N
     stuck = fault("online-0")
     stuck.first_s = None
     report = Report(
-        seed=1, seconds=2, faults=[stuck], ledger=ledger, results=0, letters=Counter(), states=Counter(),
-        findings=Findings(lost=["A"]), repeats=explain({}, evidence, []), unasked=0,
-    )  # fmt: skip
+        seed=1,
+        seconds=2,
+        faults=[stuck],
+        ledger=ledger,
+        results=0,
+        letters=Counter(),
+        states=Counter(),
+        findings=Findings(lost=["A"]),
+        repeats=explain({}, evidence, []),
+        unasked=0,
+    )
     assert not report.kept
     assert [line.partition(":")[0] for line in report.problems()] == ["lost", "not recovered"]
     assert "| lost | 1 |" in report.table()

@@ -76,9 +76,15 @@ class Bench:
 async def bench(kafka: str, tmp_path: Path) -> AsyncIterator[Bench]:
     async with HoldingSimulator() as simulator:
         settings, env = settings_for(
-            kafka, tmp_path, f"frozen-{time.time_ns()}.", upstream__urls=[simulator.url], streams__lease_s=LEASE_S,
-            dispatcher__heartbeat_s=0.4, dispatcher__component="inference", dispatcher__shutdown_grace_s=1,
-        )  # fmt: skip
+            kafka,
+            tmp_path,
+            f"frozen-{time.time_ns()}.",
+            upstream__urls=[simulator.url],
+            streams__lease_s=LEASE_S,
+            dispatcher__heartbeat_s=0.4,
+            dispatcher__component="inference",
+            dispatcher__shutdown_grace_s=1,
+        )
         port = free_port()
         measured = {**env, "HEADRACE_METRICS_PORT": str(port)}
         async with scheduler_probe(settings) as probe:

@@ -59,9 +59,12 @@ class Flapping(RawServer):
 async def test_kill_9_at_any_point_loses_no_delivery(kafka: str, tmp_path: Path) -> None:
     prefix = f"killed-sender-{time.time_ns()}."
     settings, env = settings_for(
-        kafka, tmp_path, prefix, dispatcher__component="webhooks",
+        kafka,
+        tmp_path,
+        prefix,
+        dispatcher__component="webhooks",
         webhooks__retry_delays=[0.2, 0.5, 1, 1, 6, *[0.5] * 60],
-    )  # fmt: skip
+    )
     sender = Role("dispatcher", env=env, log=tmp_path / "sender.log")
     dice = random.Random(4)
     async with dispatcher_probe(settings) as probe, Flapping() as receiver:

@@ -57,10 +57,16 @@ async def brokers(tmp_path: Path) -> AsyncIterator[list[EmbeddedBroker]]:
 async def cluster(brokers: list[EmbeddedBroker], tmp_path: Path) -> AsyncIterator[Cluster]:
     async with Simulator() as simulator:
         settings, env = settings_for(
-            ",".join(broker.bootstrap for broker in brokers), tmp_path, "three.", upstream__urls=[simulator.url],
-            kafka__partitions=3, kafka__replication_factor=3, kafka__min_insync_replicas=2,
-            kafka__request_timeout_s=5, streams__session_timeout_s=6,
-        )  # fmt: skip
+            ",".join(broker.bootstrap for broker in brokers),
+            tmp_path,
+            "three.",
+            upstream__urls=[simulator.url],
+            kafka__partitions=3,
+            kafka__replication_factor=3,
+            kafka__min_insync_replicas=2,
+            kafka__request_timeout_s=5,
+            streams__session_timeout_s=6,
+        )
         await apply_topics(settings)
         port = free_port()
         commands = {

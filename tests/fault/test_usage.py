@@ -77,9 +77,15 @@ def request(number: int) -> dict[str, Any]:
 async def test_usage_adds_up_under_kills(kafka: str, tmp_path: Path) -> None:
     async with Counting() as simulator:
         settings, env = settings_for(
-            kafka, tmp_path, f"usage-{time.time_ns()}.", upstream__urls=[simulator.url],
-            streams__lease_s=3, dispatcher__heartbeat_s=1, streams__retry_base_s=0.2, streams__session_timeout_s=6,
-        )  # fmt: skip
+            kafka,
+            tmp_path,
+            f"usage-{time.time_ns()}.",
+            upstream__urls=[simulator.url],
+            streams__lease_s=3,
+            dispatcher__heartbeat_s=1,
+            streams__retry_base_s=0.2,
+            streams__session_timeout_s=6,
+        )
         env = {**env, "HEADRACE_MODELS": PRICES}
         async with scheduler_probe(settings) as probe:
             with (

@@ -67,9 +67,15 @@ async def test_the_example_answers_its_question(kafka: str, tmp_path: Path) -> N
         await write(settings)
         env = {**os.environ, "HEADRACE_KAFKA_BOOTSTRAP": kafka, "HEADRACE_URL": f"http://127.0.0.1:{served.port}"}
         ran = await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-c", example], env=env, cwd=tmp_path, capture_output=True, text=True,
-            timeout=120, check=False,
-        )  # fmt: skip
+            subprocess.run,
+            [sys.executable, "-c", example],
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == shown
 

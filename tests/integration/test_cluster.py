@@ -36,9 +36,14 @@ async def test_lags_members_and_the_deletion_of_records(kafka: str, tmp_path: Pa
                 await producer.send(topic, number % 2, Record(b"k", b"v"))
         await producer.stop()
         consumer = AIOKafkaConsumer(
-            read, bootstrap_servers=kafka, group_id=read, client_id="reader", enable_auto_commit=False,
-            auto_offset_reset="earliest", session_timeout_ms=60_000,
-        )  # fmt: skip
+            read,
+            bootstrap_servers=kafka,
+            group_id=read,
+            client_id="reader",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=60_000,
+        )
         await consumer.start()
         try:
             taken = await consumer.getone()

@@ -31,9 +31,13 @@ KEEP_ALIVE = b": keep-alive\n"
 @pytest.fixture(scope="module")
 async def shared(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     settings, _ = settings_for(
-        kafka, tmp_path_factory.mktemp("ingress"), f"ing-{time.time_ns()}.", ingress__port=free_port(),
-        ingress__keep_alive_s=0.3, kafka__partitions=3,
-    )  # fmt: skip
+        kafka,
+        tmp_path_factory.mktemp("ingress"),
+        f"ing-{time.time_ns()}.",
+        ingress__port=free_port(),
+        ingress__keep_alive_s=0.3,
+        kafka__partitions=3,
+    )
     async with ingress_backend(settings) as behind, ingress_running(settings) as client:
         with patient_lookups():
             yield behind, client

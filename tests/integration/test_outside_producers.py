@@ -95,9 +95,11 @@ async def tailed(bench: Bench) -> list[bytes]:
     """Read the tasks topic as the ingresses read theirs, up to its end."""
     keys: list[bytes] = []
     tail = TopicFollower(
-        bench.settings, name="test", topics=[place(bench).topic],
+        bench.settings,
+        name="test",
+        topics=[place(bench).topic],
         handle=lambda _, records: keys.extend(one.key for one in records if one.key),
-    )  # fmt: skip
+    )
     await tail.open()
     async with asyncio.timeout(60):
         await tail.wait_caught_up()
@@ -146,19 +148,22 @@ async def test_a_transaction_of_the_java_producer(bench: Bench, tmp_path: Path) 
 
 async def letters(bench: Bench, offset: int) -> list[Any]:
     return [
-        letter for letter in bench.probe.dead_letters
+        letter
+        for letter in bench.probe.dead_letters
         if (told := dict(letter.headers))["x-offset"] == b"%d" % offset and told["x-partition"] == b"1"
-    ]  # fmt: skip
+    ]
 
 
 async def test_a_header_name_that_is_not_utf_8_becomes_a_dead_letter(bench: Bench) -> None:
     around = tasks(bench, 2, partition=1)
     first, last = around.values()
-    raw = batch([
-        record(0, first.key, first.value, [(name.encode(), content) for name, content in first.headers]),
-        record(1, b"mine", b"{}", [(b"caf\xe9", b"1")]),
-        record(2, last.key, last.value, [(name.encode(), content) for name, content in last.headers]),
-    ])  # fmt: skip
+    raw = batch(
+        [
+            record(0, first.key, first.value, [(name.encode(), content) for name, content in first.headers]),
+            record(1, b"mine", b"{}", [(b"caf\xe9", b"1")]),
+            record(2, last.key, last.value, [(name.encode(), content) for name, content in last.headers]),
+        ]
+    )
     offset = await produce(bench.settings.kafka.bootstrap, place(bench, 1), raw)
     await eventually_async(lambda: all(bench.probe.work[one] for one in around), what="work of its neighbours")
     [letter] = await until(lambda: letters(bench, offset + 1))

@@ -70,8 +70,10 @@ async def test_stored_bodies_are_copied_and_what_cannot_be_repeated_is_named(sit
     command = ("run", "--queue", "bodies", "--queue-to", "other", "--model-to", "m2", "--yes", "--json")
     report = (await site.run(*command)).json
     assert {reason: found["ids"] for reason, found in report["problems"].items()} == {
-        "body_missing": [deleted[0]], "body_foreign": [foreign[0]], "body_without_model": [plain[0]],
-    }  # fmt: skip
+        "body_missing": [deleted[0]],
+        "body_foreign": [foreign[0]],
+        "body_without_model": [plain[0]],
+    }
     assert report["written"] == 3
     await site.wait_for_repetitions([intact[0], duplicates[0][0]])
     repeated = {one["replay_of"]: one for one in site.results.values() if one["queue"] == "other"}

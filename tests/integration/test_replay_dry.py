@@ -47,9 +47,16 @@ async def test_a_dry_run_counts_and_touches_nothing(site: ReplaySite) -> None:
     ]
     # 46 tasks of which 30 have used 100 and 100 tokens: the others are taken at their mean.
     assert found["estimate"] == [
-        {"model": "m", "tasks": 46, "counted": 30, "prompt_tokens": 4_600, "completion_tokens": 4_600,
-         "cost": "27.6000000", "currency": "USD"},
-    ]  # fmt: skip
+        {
+            "model": "m",
+            "tasks": 46,
+            "counted": 30,
+            "prompt_tokens": 4_600,
+            "completion_tokens": 4_600,
+            "cost": "27.6000000",
+            "currency": "USD",
+        },
+    ]
     assert found["passed_over"] == {"unreadable": 1}
     assert found["read"] == 46 + 1 + 1 + 45
     assert any("15 days" in note for note in found["notes"])

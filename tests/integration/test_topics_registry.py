@@ -29,9 +29,15 @@ def there() -> Iterator[RegistryDouble]:
 @pytest.fixture
 async def environ(kafka: str, tmp_path: Path, there: RegistryDouble) -> AsyncIterator[dict[str, str]]:
     settings, environ = settings_for(
-        kafka, tmp_path, f"registry-{time.time_ns()}.", kafka__partitions=1, kafka__request_timeout_s=30,
-        kafka__registry_url=there.url, kafka__registry_user="headrace", kafka__registry_password="sesame-7",
-    )  # fmt: skip
+        kafka,
+        tmp_path,
+        f"registry-{time.time_ns()}.",
+        kafka__partitions=1,
+        kafka__request_timeout_s=30,
+        kafka__registry_url=there.url,
+        kafka__registry_user="headrace",
+        kafka__registry_password="sesame-7",
+    )
     async with own_prefix(settings):
         yield environ
 

@@ -47,10 +47,15 @@ async def test_a_collector_sees_one_trace_and_every_record_is_in_it(kafka: str, 
         exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.root, "OTEL_BSP_SCHEDULE_DELAY": "200"}
         site = await stack.enter_async_context(
             running_site(
-                kafka, tmp_path, ingresses=1, levels=["online"], env=exporting, keys=keys_file("traced"),
+                kafka,
+                tmp_path,
+                ingresses=1,
+                levels=["online"],
+                env=exporting,
+                keys=keys_file("traced"),
                 streams__retry_base_s=0.1,
             )
-        )  # fmt: skip
+        )
         carried: dict[str, set[bytes | None]] = {}
 
         def note(tp: TopicPartition, records: Records) -> None:

@@ -49,12 +49,13 @@ async def works_of_other(bench: Bench, count: int) -> None:
     await bench.probe.producer.send_all(
         [
             (
-                bench.settings.topic(topics.tasks(0)), int(one.rsplit("-", 2)[1]),
+                bench.settings.topic(topics.tasks(0)),
+                int(one.rsplit("-", 2)[1]),
                 Record(one.encode(), value, headers(kind="task", ce_id=one, at_ms=now_ms)),
             )
             for one, value in values.items()
         ]
-    )  # fmt: skip
+    )
     seen: set[str] = set()
 
     def note(_: Any, records: Records) -> None:

@@ -23,9 +23,15 @@ async def create_batch(stage: Stage, *, fed: int = TOTAL) -> Batch:
 def writer_of(stage: Stage, clock: SecondClock) -> OutputWriter:
     """Build a writer of the batch."""
     return OutputWriter(
-        stage.settings, home=HOME, rows=stage.rows, lookup=stage.lookup, blobs=stage.blobs, producer=stage.producer,
-        clock=lambda: stage.now_ms, monotonic=clock,
-    )  # fmt: skip
+        stage.settings,
+        home=HOME,
+        rows=stage.rows,
+        lookup=stage.lookup,
+        blobs=stage.blobs,
+        producer=stage.producer,
+        clock=lambda: stage.now_ms,
+        monotonic=clock,
+    )
 
 
 async def run_to_the_end(stage: Stage, writer: OutputWriter, clock: SecondClock) -> None:

@@ -49,10 +49,19 @@ class MemoryProducer(Producer):
 def work(**changes: Any) -> Work:
     """Build a work record."""
     base: Work = {
-        "id": task_id(), "queue": "chat", "level": 0, "endpoint": "/v1/chat/completions", "mode": "callback",
-        "attempt": 1, "data": b"{}", "data_ref": None, "model": None, "owner": None, "created_ms": 1,
+        "id": task_id(),
+        "queue": "chat",
+        "level": 0,
+        "endpoint": "/v1/chat/completions",
+        "mode": "callback",
+        "attempt": 1,
+        "data": b"{}",
+        "data_ref": None,
+        "model": None,
+        "owner": None,
+        "created_ms": 1,
         "deadline_ms": 2_000_000,
         "run_timeout_ms": 0,
         "content_type": "application/json",
-    }  # fmt: skip
+    }
     return {**base, **changes}  # type: ignore[typeddict-item]

@@ -100,12 +100,21 @@ class DispatcherProbe:
         task_id = task_id or str(TaskId(7, level, mode[0].upper(), 1_795_000_000, home, number))
         body = {"model": "m", "messages": [{"role": "user", "content": task_id}], "stream": mode == "streaming"}
         work: Work = {
-            "id": task_id, "queue": queue, "level": level, "endpoint": "/v1/chat/completions", "mode": mode,
-            "attempt": attempt, "data": orjson.dumps(body | {"sim": sim or {}}), "data_ref": None, "model": "m",
-            "owner": None, "created_ms": now_ms(), "deadline_ms": now_ms() + int(timeout_s * 1000),
+            "id": task_id,
+            "queue": queue,
+            "level": level,
+            "endpoint": "/v1/chat/completions",
+            "mode": mode,
+            "attempt": attempt,
+            "data": orjson.dumps(body | {"sim": sim or {}}),
+            "data_ref": None,
+            "model": "m",
+            "owner": None,
+            "created_ms": now_ms(),
+            "deadline_ms": now_ms() + int(timeout_s * 1000),
             "run_timeout_ms": 0,
             "content_type": "application/json",
-        }  # fmt: skip
+        }
         work = {**work, **changes}  # type: ignore[typeddict-item]
         headers = [("traceparent", traceparent)] if traceparent else []
         await self.put_work(queue, level, task_id, WORK.encode(work), headers)
@@ -122,9 +131,15 @@ class DispatcherProbe:
     async def cancel(self, task_id: str) -> None:
         """Write the control record of a task that was ended."""
         control: Control = {
-            "kind": "cancel", "at_ms": now_ms(), "level": 0, "id": task_id, "reason": "asked", "scheduler": None,
-            "partitions": [], "workers": [],
-        }  # fmt: skip
+            "kind": "cancel",
+            "at_ms": now_ms(),
+            "level": 0,
+            "id": task_id,
+            "reason": "asked",
+            "scheduler": None,
+            "partitions": [],
+            "workers": [],
+        }
         record = Record(task_id.encode(), CONTROL.encode(control))
         await self.producer.send(self.settings.topic(topics.CONTROLS), 0, record)
 
@@ -134,14 +149,38 @@ class DispatcherProbe:
         home = number % self.settings.kafka.partitions
         task_id = str(TaskId(7, 0, "C", 1_795_000_000, home, number))
         result: Result = {
-            "id": task_id, "state": "completed", "queue": QUEUE, "level": 0, "endpoint": "/v1/x", "mode": "callback",
-            "owner": None, "model": None, "callback_url": url, "trace_id": None, "attempt": 1, "worker": None,
-            "upstream": None, "status_code": 200, "body": body, "body_ref": None, "content_type": "application/json",
-            "error_code": None, "error_message": None, "usage": None, "chunks": 0, "created_ms": 1,
-            "started_ms": None, "finished_ms": 2, "callback_events": [],
-            **NO_ORIGIN, "request_digest": None, "lost_workers": 0, "first_token_ms": None, "cost": None,
+            "id": task_id,
+            "state": "completed",
+            "queue": QUEUE,
+            "level": 0,
+            "endpoint": "/v1/x",
+            "mode": "callback",
+            "owner": None,
+            "model": None,
+            "callback_url": url,
+            "trace_id": None,
+            "attempt": 1,
+            "worker": None,
+            "upstream": None,
+            "status_code": 200,
+            "body": body,
+            "body_ref": None,
+            "content_type": "application/json",
+            "error_code": None,
+            "error_message": None,
+            "usage": None,
+            "chunks": 0,
+            "created_ms": 1,
+            "started_ms": None,
+            "finished_ms": 2,
+            "callback_events": [],
+            **NO_ORIGIN,
+            "request_digest": None,
+            "lost_workers": 0,
+            "first_token_ms": None,
+            "cost": None,
             "currency": None,
-        }  # fmt: skip
+        }
         result = {**result, **changes}  # type: ignore[typeddict-item]
         record = Record(task_id.encode(), RESULT.encode(result))
         await self.producer.send(self.settings.topic(topics.results(result["level"])), home, record)

@@ -100,11 +100,16 @@ class IngressBackend:
         now_ms = time.time_ns() // 1_000_000
         control = CONTROL.encode(
             {
-                "kind": "pulse", "at_ms": now_ms, "level": level, "id": "", "reason": None, "scheduler": f"s{level}",
+                "kind": "pulse",
+                "at_ms": now_ms,
+                "level": level,
+                "id": "",
+                "reason": None,
+                "scheduler": f"s{level}",
                 "partitions": list(range(self.settings.kafka.partitions)),
                 "workers": [{"name": "w1", "seen_ms": now_ms, "running": 0, "upstreams_up": upstreams_up}],
             }
-        )  # fmt: skip
+        )
         await self.producer.send(self.settings.topic(topics.CONTROLS), 0, Record(b"s", control))
 
     async def cancelled(self, task: Task) -> Event:

@@ -65,9 +65,14 @@ def message(*, partition: int = 0, headers: Headers | None = None, **members: An
     """Build a task record as a producer of its own writes it."""
     value = json.dumps({"queue": "chat", "endpoint": "/v1/x", "data": {}, **members}).encode()
     return SimpleNamespace(
-        topic="headrace.tasks.online", partition=partition, offset=9, timestamp=NOW_S, key=b"k", value=value,
+        topic="headrace.tasks.online",
+        partition=partition,
+        offset=9,
+        timestamp=NOW_S,
+        key=b"k",
+        value=value,
         headers=headers or [],
-    )  # fmt: skip
+    )
 
 
 async def admit(

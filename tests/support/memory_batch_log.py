@@ -109,8 +109,13 @@ class BatchLog:
             else:
                 fold.event(one, partition=HOME, offset=offset)
         shipping = Committer(
-            self.settings, 1, producer=self, index=self.index, rows=lambda: self.rows, batches=lambda: self.batches  # type: ignore[arg-type, return-value]  # doubles
-        )  # fmt: skip
+            self.settings,
+            1,
+            producer=self,
+            index=self.index,
+            rows=lambda: self.rows,
+            batches=lambda: self.batches,  # type: ignore[arg-type, return-value]  # doubles
+        )
         await shipping.ship(fold, now_ms)
         for note, count in fold.notes.items():
             self.notes[note] += count
@@ -169,17 +174,45 @@ def batch_id(serial: int = 0, *, home: int = HOME, created_ms: int = CREATED_MS)
 def proposed(one: str, **changes: Any) -> Batch:
     """Build what the ingress proposes."""
     base: Batch = {
-        "state": "validating", "id": one, "owner": "key-1", "queue": "batch", "queue_number": QUEUE_NUMBER,
-        "endpoint": "/v1/chat/completions", "input_file_id": "file-1",
-        "input": {"uri": "files/file-1", "size": 10, "sha256": "0" * 64}, "completion_window": "24h", "metadata": {},
-        "replace": None, "callback_url": None, "output_expires_s": None, "traceparent": None, "stamp_s": 0,
-        "created_ms": CREATED_MS, "expires_ms": CREATED_MS + WINDOW_MS,
-        "in_progress_ms": None, "finalizing_ms": None, "completed_ms": None,
-        "failed_ms": None, "expired_ms": None, "cancelling_ms": None, "cancelled_ms": None, "ending": None,
-        "errors": [], "total": 0, "fed": 0, "completed": 0, "failed": 0, "ended": b"", "written": b"",
-        "written_to": None, "last_result": None, "parts": [],
-        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, "source_offset": -1, "updated_ms": 0,
-    }  # fmt: skip
+        "state": "validating",
+        "id": one,
+        "owner": "key-1",
+        "queue": "batch",
+        "queue_number": QUEUE_NUMBER,
+        "endpoint": "/v1/chat/completions",
+        "input_file_id": "file-1",
+        "input": {"uri": "files/file-1", "size": 10, "sha256": "0" * 64},
+        "completion_window": "24h",
+        "metadata": {},
+        "replace": None,
+        "callback_url": None,
+        "output_expires_s": None,
+        "traceparent": None,
+        "stamp_s": 0,
+        "created_ms": CREATED_MS,
+        "expires_ms": CREATED_MS + WINDOW_MS,
+        "in_progress_ms": None,
+        "finalizing_ms": None,
+        "completed_ms": None,
+        "failed_ms": None,
+        "expired_ms": None,
+        "cancelling_ms": None,
+        "cancelled_ms": None,
+        "ending": None,
+        "errors": [],
+        "total": 0,
+        "fed": 0,
+        "completed": 0,
+        "failed": 0,
+        "ended": b"",
+        "written": b"",
+        "written_to": None,
+        "last_result": None,
+        "parts": [],
+        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        "source_offset": -1,
+        "updated_ms": 0,
+    }
     return {**base, **changes}  # type: ignore[typeddict-item]
 
 
@@ -197,9 +230,16 @@ def line(batch: Batch, number: int, **changes: Any) -> Submission:
     """Build a line as the feeder writes it."""
     task_id, created_ms = line_task_id(batch, number), batch["created_ms"]
     made = task(
-        id=task_id, queue=batch["queue"], level=1, mode="batch", created_ms=created_ms, batch_id=batch["id"],
-        batch_line=number, custom_id=f"c-{number}", **changes,
-    )  # fmt: skip
+        id=task_id,
+        queue=batch["queue"],
+        level=1,
+        mode="batch",
+        created_ms=created_ms,
+        batch_id=batch["id"],
+        batch_line=number,
+        custom_id=f"c-{number}",
+        **changes,
+    )
     return Submission(task_id, made, created_ms, None)
 
 
@@ -208,8 +248,12 @@ def part(
 ) -> Event:
     """Build the event with which the writer tells of a piece."""
     piece: BatchPart = {
-        "end": end, "token": name, "output_bytes": 10 * (len(lines) - errors), "error_bytes": 10 * errors,
-        "output_lines": len(lines) - errors, "error_lines": errors,
-    }  # fmt: skip
+        "end": end,
+        "token": name,
+        "output_bytes": 10 * (len(lines) - errors),
+        "error_bytes": 10 * errors,
+        "output_lines": len(lines) - errors,
+        "error_lines": errors,
+    }
     said = change(part=piece, begin=begin, lines=bitmap.of(lines), last=last)
     return event("batch_part", at_ms=1, task_id=one, change=said)

@@ -67,9 +67,13 @@ async def moved(memory: Memory, batch_id: str, **changes: Any) -> Batch:
 async def stored_part(memory: Memory, batch_id: str, end: int, output: bytes, errors: bytes = b"") -> BatchPart:
     """Store a piece of both files and return what the row says of it."""
     part: BatchPart = {
-        "end": end, "token": f"{end:08x}", "output_bytes": len(output), "error_bytes": len(errors),
-        "output_lines": output.count(b"\n"), "error_lines": errors.count(b"\n"),
-    }  # fmt: skip
+        "end": end,
+        "token": f"{end:08x}",
+        "output_bytes": len(output),
+        "error_bytes": len(errors),
+        "output_lines": output.count(b"\n"),
+        "error_lines": errors.count(b"\n"),
+    }
     for data, wrong in ((output, False), (errors, True)):
         if data:
             name = segment_name(batch_id, part, errors=wrong)
@@ -89,7 +93,12 @@ def row_of(batch_id: str) -> Batch:
     """Return the row of a batch that was just created."""
     wanted = BatchRequest("file-x", "/v1/chat/completions", "24h", 86_400, {}, None, None)
     file: BatchFile = {
-        "id": "file-x", "owner": "acme", "purpose": "batch", "filename": "x", "created_ms": 0, "expires_ms": None,
+        "id": "file-x",
+        "owner": "acme",
+        "purpose": "batch",
+        "filename": "x",
+        "created_ms": 0,
+        "expires_ms": None,
         "blob": {"uri": "files/file-x", "size": 1, "sha256": "0" * 64},
-    }  # fmt: skip
+    }
     return made(wanted, file, batch_id=batch_id, owner="acme", queue=queue("batch"), now_ms=1_769_860_800_000)

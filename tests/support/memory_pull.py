@@ -102,9 +102,14 @@ class Cluster:
         for at_ms in created_ms:
             text = str(TaskId(queue_number(QUEUE), 0, "C", 1_795_000_000, 0, len(self.rows)))
             row = tasks.submitted(
-                None, task(queue=QUEUE, timeout_ms=60_000, **changes), task_id=text, offset=len(self.rows),
-                created_ms=at_ms, now_ms=at_ms, rules=self.rules,
-            ).row  # fmt: skip
+                None,
+                task(queue=QUEUE, timeout_ms=60_000, **changes),
+                task_id=text,
+                offset=len(self.rows),
+                created_ms=at_ms,
+                now_ms=at_ms,
+                rules=self.rules,
+            ).row
             assert row is not None
             # Its deadline is far from every clock, for these tests run by the real one.
             self.write({**row, "deadline_ms": 1 << 60})

@@ -88,11 +88,20 @@ async def served_in_memory(settings: Settings, *, max_connections: int = 1_000) 
         protocol = LimitedHttp.bounded(DIALECTS, max_connections=max_connections)
         server = Server(
             uvicorn.Config(
-                memory.app, port=0, http=protocol, ws="none", loop="none", lifespan="off", log_config=None,
-                access_log=False, log_level=logging.ERROR, server_header=False, timeout_graceful_shutdown=1,
+                memory.app,
+                port=0,
+                http=protocol,
+                ws="none",
+                loop="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                log_level=logging.ERROR,
+                server_header=False,
+                timeout_graceful_shutdown=1,
                 interface="asgi3",
             )
-        )  # fmt: skip
+        )
         serving = asyncio.create_task(server.serve(), name="server-under-test")
         await eventually_async(lambda: server.started or serving.done())
         port = server.servers[0].sockets[0].getsockname()[1]

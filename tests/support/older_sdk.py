@@ -27,7 +27,20 @@ def older_sdk() -> Path:
 
 def _install(target: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--no-deps",
-         "--require-hashes", "--target", target, "-r", LOCK],
-        check=True, timeout=120,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "--target",
+            target,
+            "-r",
+            LOCK,
+        ],
+        check=True,
+        timeout=120,
+    )

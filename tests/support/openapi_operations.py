@@ -126,5 +126,8 @@ def batch_problem(body: Any, status: int) -> bool:
     if status in STRINGS and isinstance(body, str):
         return True
     return set(body) in ({"error"}, {"code", "message", "data", "error"}) and set(body["error"]) == {
-        "message", "type", "param", "code",
-    }  # fmt: skip
+        "message",
+        "type",
+        "param",
+        "code",
+    }

@@ -15,9 +15,34 @@ from ingress.api.openapi_document import document
 from tests.support.openapi_operations import IDS, OTHERS, Operation, examples, in_dialect, is_file
 
 HOSTILE = st.sampled_from(
-    ["", " ", "\x00", "../..", "%00", "%2e%2e", "a\r\nx: y", "\u202e", "😀", "𐏿", "-1", "NaN", "1e999", "null", "true",
-     "' OR 1=1 --", "{{7*7}}", "${x}", "a" * 5_000, "TASK-", "task_", "0" * 32, "Infinity", "{}", "[]"]
-)  # fmt: skip
+    [
+        "",
+        " ",
+        "\x00",
+        "../..",
+        "%00",
+        "%2e%2e",
+        "a\r\nx: y",
+        "\u202e",
+        "😀",
+        "𐏿",
+        "-1",
+        "NaN",
+        "1e999",
+        "null",
+        "true",
+        "' OR 1=1 --",
+        "{{7*7}}",
+        "${x}",
+        "a" * 5_000,
+        "TASK-",
+        "task_",
+        "0" * 32,
+        "Infinity",
+        "{}",
+        "[]",
+    ]
+)
 TEXT = HOSTILE | st.text(max_size=20) | st.text(string.ascii_letters + string.digits + "-_.:/", max_size=40)
 NUMBER = (
     st.sampled_from([0, -1, 1, 2**31, 2**53 + 1, 2**63, 2**64, -(2**63) - 1, 10**30, 0.5, -0.0, 1e308, 5e-324])

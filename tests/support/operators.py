@@ -41,9 +41,14 @@ class Operators:
     async def ask_elsewhere(self, *arguments: str, code: int = 0) -> Any:
         """Do the same in a process of its own, beside another command."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "headrace.main", *arguments, "--json", env={**os.environ, **self.env},
+            sys.executable,
+            "-m",
+            "headrace.main",
+            *arguments,
+            "--json",
+            env={**os.environ, **self.env},
             stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        )
         told, _ = await process.communicate()
         assert process.returncode == code, (arguments, told)
         return json.loads(told)

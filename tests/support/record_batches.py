@@ -68,11 +68,22 @@ def batch(
         size = HEAD.size - 12 + len(inner) if length is None else length
         return (
             HEAD.pack(
-                base, size, -1, magic, checksum, attributes, last_delta,
-                FIRST_MS, FIRST_MS, producer, epoch, sequence, count,
+                base,
+                size,
+                -1,
+                magic,
+                checksum,
+                attributes,
+                last_delta,
+                FIRST_MS,
+                FIRST_MS,
+                producer,
+                epoch,
+                sequence,
+                count,
             )
             + inner
-        )  # fmt: skip
+        )
 
     return packed(calc_crc32c(packed(0)[21:]) if crc is None else crc)
 

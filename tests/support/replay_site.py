@@ -123,9 +123,17 @@ class ReplaySite:
             body = whole(chat(orjson.loads(one["data"] or b""), INSTANT))
             times = dict.fromkeys(("created_ms", "started_ms", "finished_ms"), one["created_ms"])
             result = result_of(
-                task_id, mode=one["mode"], owner=one["owner"], queue=one["queue"], level=1, model=one["model"],
-                upstream=self.simulator.url, body=body, usage=usage_of(body), **times,
-            )  # fmt: skip
+                task_id,
+                mode=one["mode"],
+                owner=one["owner"],
+                queue=one["queue"],
+                level=1,
+                model=one["model"],
+                upstream=self.simulator.url,
+                body=body,
+                usage=usage_of(body),
+                **times,
+            )
             record = result_record(result, traceparent=None)
             by_home.setdefault((self.settings.topic(topics.results(1)), _home(task_id)), []).append(record)
         await self.producer.send_batch(by_home)
@@ -152,9 +160,16 @@ class ReplaySite:
         records = []
         for task_id, one in tasks:
             result = result_of(
-                task_id, mode="callback", owner=one["owner"], state=state, queue=one["queue"], level=1,
-                model=one["model"], usage=usage, finished_ms=one["created_ms"] + 10,
-            )  # fmt: skip
+                task_id,
+                mode="callback",
+                owner=one["owner"],
+                state=state,
+                queue=one["queue"],
+                level=1,
+                model=one["model"],
+                usage=usage,
+                finished_ms=one["created_ms"] + 10,
+            )
             records.append((self.settings.topic(topics.USAGE), _home(task_id), usage_record(result)))
         await self.producer.send_all(records)
 
@@ -188,9 +203,16 @@ class ReplaySite:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
         pipe = asyncio.subprocess.PIPE
         return asyncio.create_subprocess_exec(
-            sys.executable, "-m", "headrace.main", "replay", *arguments,
-            env={**clean, **self.env}, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "headrace.main",
+            "replay",
+            *arguments,
+            env={**clean, **self.env},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+        )
 
     async def run(self, *arguments: str) -> CommandResult:
         """Run `headrace replay …` to its end, in a thread of this process."""
@@ -232,9 +254,14 @@ async def replay_site(kafka: str, folder: Path) -> AsyncIterator[ReplaySite]:
     """Create the topics; no role runs."""
     async with Simulator() as simulator:
         settings, env = settings_for(
-            kafka, folder, f"{folder.name}-{time.time_ns()}.", upstream__urls=[simulator.url],
-            ingress__port=free_port(), storage__inline_bytes=20_000, dispatcher__shutdown_grace_s=1,
-        )  # fmt: skip
+            kafka,
+            folder,
+            f"{folder.name}-{time.time_ns()}.",
+            upstream__urls=[simulator.url],
+            ingress__port=free_port(),
+            storage__inline_bytes=20_000,
+            dispatcher__shutdown_grace_s=1,
+        )
         async with declared_topics(settings):
             site = ReplaySite(settings, env, simulator)
             await site.producer.start()

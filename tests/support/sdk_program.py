@@ -33,9 +33,16 @@ async def _report_of(root: str, key: str, **environ: str) -> dict[str, Any]:
     """Return what the programs have printed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")} | environ
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.api.sdk_main", root, key,
-        cwd=ROOT, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "tests.api.sdk_main",
+        root,
+        key,
+        cwd=ROOT,
+        env=env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     try:
         async with asyncio.timeout(PROGRAMS_S):
             out, err = await process.communicate()

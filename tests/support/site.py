@@ -148,9 +148,14 @@ class Client:
         return self.site.http.request(method, url, headers={**self.headers, **(headers or {})}, **given)
 
     def body(
-        self, *, mode: str = "callback", level: int = 0, text: str = "hello", members: Mapping[str, Any] | None = None,
+        self,
+        *,
+        mode: str = "callback",
+        level: int = 0,
+        text: str = "hello",
+        members: Mapping[str, Any] | None = None,
         **sim: Any,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """Build the body of a put; `sim` says how the model server behaves."""
         data = {"model": "sim", "messages": [{"role": "user", "content": text}], "sim": sim}
         put = {"queue": self.queue, "endpoint": CHAT, "response_mode": mode, "level": level, "data": data}

@@ -37,10 +37,17 @@ def result(**changes: Any) -> Result:
 def row(number: int = 1, **changes: Any) -> Status:
     """Build the row of a task that runs and wants to be told of more than its outcome."""
     task: Any = {
-        "id": f"TASK-7-0-C-261118110640-0001-{number:06d}", "queue": "chat", "endpoint": "/v1/x", "mode": "callback",
-        "owner": "key-one", "model": None, "callback_url": "http://there/", "trace_id": None, "created_ms": 0,
+        "id": f"TASK-7-0-C-261118110640-0001-{number:06d}",
+        "queue": "chat",
+        "endpoint": "/v1/x",
+        "mode": "callback",
+        "owner": "key-one",
+        "model": None,
+        "callback_url": "http://there/",
+        "trace_id": None,
+        "created_ms": 0,
         "timeout_ms": 60_000,
-    }  # fmt: skip
+    }
     return row_of(task, 0, **{"callback_events": EVENTS, "state": "processing", "started_ms": 10, **changes})
 
 
@@ -57,10 +64,16 @@ class WebhookBench:
         self.poster = WebhookClient(self.settings.webhooks, CallbackPolicy(private=True))
         self.disabled = DisabledUrls(self.settings, name="test")
         self.courier = DeliveryWorker(
-            self.settings, poster=self.poster, bodies=self, disabled=self.disabled, outbox=self,  # type: ignore[arg-type]
-            hosts=HostCircuitBreakers(self.settings.webhooks.per_host, clock=lambda: self.now_ms / 1000), idle=WaitingTasks(),
-            clock=lambda: self.now_ms, dice=dice.random,
-        )  # fmt: skip
+            self.settings,
+            poster=self.poster,
+            bodies=self,
+            disabled=self.disabled,
+            outbox=self,  # type: ignore[arg-type]
+            hosts=HostCircuitBreakers(self.settings.webhooks.per_host, clock=lambda: self.now_ms / 1000),
+            idle=WaitingTasks(),
+            clock=lambda: self.now_ms,
+            dice=dice.random,
+        )
 
     async def of(self, delivery: Delivery, _: Result | None) -> bytes:
         """Stand in for the stored result."""

@@ -87,11 +87,15 @@ async def test_what_is_wrong_is_named(ingress: Double, method: str, path: str, b
 @pytest.mark.parametrize(
     ("path", "field"),
     [
-        (f"{QUEUES}?limit=0", "limit"), (f"{QUEUES}?limit=²", "limit"), (f"{QUEUES}?colour=red", "colour"),
-        (f"{LETTERS}?after=1-2", "after"), (f"{LETTERS}?redriven=maybe", "redriven"),
-        ("/v1/admin/tasks?status=lost", "status"), ("/v1/admin/tasks?owner=a&owner=b", "owner"),
+        (f"{QUEUES}?limit=0", "limit"),
+        (f"{QUEUES}?limit=²", "limit"),
+        (f"{QUEUES}?colour=red", "colour"),
+        (f"{LETTERS}?after=1-2", "after"),
+        (f"{LETTERS}?redriven=maybe", "redriven"),
+        ("/v1/admin/tasks?status=lost", "status"),
+        ("/v1/admin/tasks?owner=a&owner=b", "owner"),
     ],
-)  # fmt: skip
+)
 async def test_a_wrong_parameter_is_named(ingress: Double, path: str, field: str) -> None:
     response = await ingress[1].get(path)
     assert (response.status_code, response.json()["error"]["param"]) == (400, field), response.text
@@ -134,8 +138,9 @@ async def test_a_purge_tells_each_partition_how_far_it_goes(ingress: Double) -> 
     memory.rows[accepted.encode()] = row_of(task, 0)
     told = await client.post(f"{QUEUES}/chat/purge", json={"level": 0, "wait_s": 0})
     assert (told.status_code, told.json()) == (
-        202, {"object": "purge", "queue": "chat", "purged": 0, "left": 1, "done": False}
-    )  # fmt: skip
+        202,
+        {"object": "purge", "queue": "chat", "purged": 0, "left": 1, "done": False},
+    )
     [record] = memory.written(topics.events(0))
     event = EVENT.decode(record.value or b"")
     assert (event["kind"], event["id"], event["queue"]) == ("purge", "", "chat")

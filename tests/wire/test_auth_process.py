@@ -22,9 +22,7 @@ ENTRY = '[[tenants.acme.keys]]\nkey = "{}"\n'
 
 
 def settings_on(folder: Path, **changes: object) -> Settings:
-    return settings_for(
-        f"127.0.0.1:{free_port()}", folder, "keys.", **{"ingress__port": free_port(), **changes}
-    )[0]  # fmt: skip
+    return settings_for(f"127.0.0.1:{free_port()}", folder, "keys.", **{"ingress__port": free_port(), **changes})[0]
 
 
 async def test_a_key_is_let_in_and_shut_out_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

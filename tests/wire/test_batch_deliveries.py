@@ -26,9 +26,16 @@ async def told(ingress: Double) -> tuple[str, Delivery]:
     batch_id = (await created(client))["id"]
     await moved(memory, batch_id, state="completed", completed_ms=5, callback_url=URL)
     made = new_delivery(
-        batch_id, "batch.completed", name="batch.completed", url=URL, owner=None, level=1, result_offset=None,
-        payload=b"{}", now_ms=NOW_MS,
-    )  # fmt: skip
+        batch_id,
+        "batch.completed",
+        name="batch.completed",
+        url=URL,
+        owner=None,
+        level=1,
+        result_offset=None,
+        payload=b"{}",
+        now_ms=NOW_MS,
+    )
     delivery: Delivery = {**made, "state": "failed", "step": 9, "due_ms": None}
     await memory.send(*row(memory.settings, delivery, now_ms=NOW_MS))
     return batch_id, delivery

@@ -27,10 +27,29 @@ from tests.support.memory_batches import (
 from tests.support.memory_ingress import ingress_in_memory
 
 MEMBERS = [
-    "id", "object", "endpoint", "model", "errors", "input_file_id", "completion_window", "status", "output_file_id",
-    "error_file_id", "created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at", "failed_at",
-    "expired_at", "cancelling_at", "cancelled_at", "request_counts", "usage", "metadata",
-]  # fmt: skip
+    "id",
+    "object",
+    "endpoint",
+    "model",
+    "errors",
+    "input_file_id",
+    "completion_window",
+    "status",
+    "output_file_id",
+    "error_file_id",
+    "created_at",
+    "in_progress_at",
+    "expires_at",
+    "finalizing_at",
+    "completed_at",
+    "failed_at",
+    "expired_at",
+    "cancelling_at",
+    "cancelled_at",
+    "request_counts",
+    "usage",
+    "metadata",
+]
 
 
 SETTINGS = TWO_TENANTS
@@ -40,9 +59,11 @@ async def test_what_is_written(ingress: Double) -> None:
     memory, client = ingress
     file = await uploaded(client)
     body = WANTED | {
-        "input_file_id": file["id"], "completion_window": "2d", "metadata": {"a": "b"},
+        "input_file_id": file["id"],
+        "completion_window": "2d",
+        "metadata": {"a": "b"},
         "replace": {"model": "m", "big": 12345678901234567890123},
-    }  # fmt: skip
+    }
     response = await client.post("/v1/batches", content=json.dumps(body), headers={"X-Headrace-Queue": "night"})
     assert response.status_code == 200
     batch = response.json()
@@ -63,8 +84,11 @@ async def test_what_is_written(ingress: Double) -> None:
     assert json.loads(row["replace"] or b"") == body["replace"]
     assert b"12345678901234567890123" in (row["replace"] or b"")
     assert (row["metadata"], row["callback_url"], row["total"], row["stamp_s"]) == (
-        {"a": "b"}, None, 0, row["created_ms"] // 1000
-    )  # fmt: skip
+        {"a": "b"},
+        None,
+        0,
+        row["created_ms"] // 1000,
+    )
 
 
 async def test_both_dialects_of_a_new_batch(ingress: Double) -> None:
@@ -80,8 +104,10 @@ async def test_both_dialects_of_a_new_batch(ingress: Double) -> None:
     assert (ours["output_file_id"], ours["error_file_id"]) == (f"file-{hex_}-output", f"file-{hex_}-errors")
     for dialect in (ours, theirs):
         assert {dialect[name] for name in MEMBERS if name.endswith("_at")} == {
-            None, ours["created_at"], ours["expires_at"]
-        }  # fmt: skip
+            None,
+            ours["created_at"],
+            ours["expires_at"],
+        }
 
 
 async def test_the_setting_chooses_the_dialect_and_the_header_overrules_it(tmp_path: Path) -> None:
@@ -106,9 +132,15 @@ async def test_how_a_batch_goes_on(ingress: Double) -> None:
     assert (await client.get(f"{path}/output")).content == b""
     part = await stored_part(memory, batch_id, 4, b"{}\n")
     await moved(
-        memory, batch_id, state="completed", completed_ms=9_000, total=3, completed=3, parts=[part],
+        memory,
+        batch_id,
+        state="completed",
+        completed_ms=9_000,
+        total=3,
+        completed=3,
+        parts=[part],
         usage={"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
-    )  # fmt: skip
+    )
     shown = (await client.get(path)).json()
     assert (shown["status"], shown["completed_at"]) == ("completed", 9)
     assert shown["output_file_id"] is not None

@@ -71,10 +71,13 @@ async def test_another_body_is_refused_in_both_dialects(ingress: Double) -> None
     body = await wanted(client, metadata={"a": "b"}, replace={"model": "m"})
     batch_id = (await client.post("/v1/batches", json=body, headers=KEY)).json()["id"]
     for changes in (
-        {"endpoint": "/v1/embeddings"}, {"completion_window": "48h"}, {"metadata": {"a": "c"}}, {"replace": None},
+        {"endpoint": "/v1/embeddings"},
+        {"completion_window": "48h"},
+        {"metadata": {"a": "c"}},
+        {"replace": None},
         {"input_file_id": (await uploaded(client))["id"]},
         {"output_expires_after": {"anchor": "created_at", "seconds": 3600}},
-    ):  # fmt: skip
+    ):
         answer = await client.post("/v1/batches", json=body | changes, headers=KEY)
         assert batch_id in refused(answer, 422, "Idempotency-Key")
         theirs = (await client.post("/v1/batches", json=body | changes, headers=KEY | OPENAI)).json()
@@ -131,9 +134,10 @@ async def test_what_nobody_has_judged_may_be_sent_again(ingress: Double, monkeyp
 
 
 @given(
-    first_s=st.integers(1_700_000_000, 1_900_000_000), later_s=st.integers(-SKEW_S, 7 * DAY_S),
+    first_s=st.integers(1_700_000_000, 1_900_000_000),
+    later_s=st.integers(-SKEW_S, 7 * DAY_S),
     window_s=st.sampled_from([60, 3_600, DAY_S, 7 * DAY_S]),
-)  # fmt: skip
+)
 def test_a_batch_is_looked_for_wherever_its_twin_may_lie(first_s: int, later_s: int, window_s: int) -> None:
     own = begins(first_s, window_s=window_s)[0]
     if later_s < window_s:

@@ -41,8 +41,10 @@ SETTINGS = TWO_TENANTS
         ({"input_file_id": "file-" + "0" * 32 + "-output"}, "input_file_id"),
         ({"endpoint": "/v1/responses"}, "endpoint"),
         ({"endpoint": None}, "endpoint"),
-        *(({"completion_window": text}, "completion_window") for text in
-          ("", "23h", "337h", "8s", "24", "1.5d", "15d", "0h", "24h ", "1440m", "-24h", 24, "９６h")),
+        *(
+            ({"completion_window": text}, "completion_window")
+            for text in ("", "23h", "337h", "8s", "24", "1.5d", "15d", "0h", "24h ", "1440m", "-24h", 24, "９６h")
+        ),
         ({"metadata": ["a"]}, "metadata"),
         ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
         ({"metadata": {"k" * 65: ""}}, "metadata"),
@@ -54,13 +56,24 @@ SETTINGS = TWO_TENANTS
         ({"replace": ["model"]}, "replace"),
         ({"replace": "m"}, "replace"),
         ({"replace": {"x": "y" * 33_000}}, "replace"),
-        *(({"output_expires_after": value}, "output_expires_after") for value in (
-            5, [], {}, {"anchor": "created_at"}, {"seconds": 3600}, {"anchor": "ended_at", "seconds": 3600},
-            *({"anchor": "created_at", "seconds": seconds} for seconds in (1, 3599, 2_592_001, 3600.0, "3600", True)),
-            {"anchor": "created_at", "seconds": 3600, "minutes": 1},
-        )),
+        *(
+            ({"output_expires_after": value}, "output_expires_after")
+            for value in (
+                5,
+                [],
+                {},
+                {"anchor": "created_at"},
+                {"seconds": 3600},
+                {"anchor": "ended_at", "seconds": 3600},
+                *(
+                    {"anchor": "created_at", "seconds": seconds}
+                    for seconds in (1, 3599, 2_592_001, 3600.0, "3600", True)
+                ),
+                {"anchor": "created_at", "seconds": 3600, "minutes": 1},
+            )
+        ),
     ],
-)  # fmt: skip
+)
 async def test_what_is_refused_at_once(ingress: Double, changes: dict[str, Any], member: str) -> None:
     memory, client = ingress
     body = WANTED | {"input_file_id": (await uploaded(client))["id"]} | changes
@@ -157,9 +170,12 @@ async def test_unknown_batches(ingress: Double, batch_id: str) -> None:
 
 async def test_callbacks(tmp_path: Path) -> None:
     settings = Settings.model_validate(
-        {"data_dir": tmp_path, "batches": {"callback_url": "https://there.example/all"},
-         "webhooks": {"allow_private": False}}
-    )  # fmt: skip
+        {
+            "data_dir": tmp_path,
+            "batches": {"callback_url": "https://there.example/all"},
+            "webhooks": {"allow_private": False},
+        }
+    )
     async with ingress_in_memory(settings) as (memory, client):
         batch = await created(client)
         assert proposed(memory, batch["id"])["callback_url"] == "https://there.example/all"

@@ -42,12 +42,25 @@ anything = st.recursive(
     max_leaves=6,
 )
 members = st.dictionaries(
-    st.sampled_from((
-        "queue", "endpoint", "served_by", "queues", "size", "strategy", "process_timeout", "process_max_retries",
-        "min_age_seconds", "status_code", "request_id", "body", "attempt",
-    )),
+    st.sampled_from(
+        (
+            "queue",
+            "endpoint",
+            "served_by",
+            "queues",
+            "size",
+            "strategy",
+            "process_timeout",
+            "process_max_retries",
+            "min_age_seconds",
+            "status_code",
+            "request_id",
+            "body",
+            "attempt",
+        )
+    ),
     anything | st.sampled_from((["chat:0"], "chat", "/v1/x", "fifo", "workers", 1, 200, "200")),
-)  # fmt: skip
+)
 
 
 @settings(deadline=None)  # the machine may be busy

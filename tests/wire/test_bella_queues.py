@@ -139,10 +139,14 @@ async def test_what_is_not_the_callers_is_not_there(ingress: Double, method: str
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "register"), ("POST", "take"), ("POST", "T/complete"), ("GET", "q/metadata"), ("GET", "q:0/stats"),
+        ("POST", "register"),
+        ("POST", "take"),
+        ("POST", "T/complete"),
+        ("GET", "q/metadata"),
+        ("GET", "q:0/stats"),
         ("GET", "eventbus"),
     ],
-)  # fmt: skip
+)
 async def test_nothing_is_told_without_a_key(ingress: Double, method: str, path: str) -> None:
     response = await ingress[1].request(method, f"/v1/queue/{path}", headers={"authorization": "Bearer x"})
     assert envelope(response)["code"] == 401
@@ -256,9 +260,15 @@ async def test_stats_are_bellas_head_row(ingress: Double) -> None:
     response = await client.get("/v1/queue/chat:0/stats")
     shard = (task["id"] or "").split("-")[5]
     assert response.json() == {
-        "queue": "chat", "level": 0, "last_wrote_sharding_key": shard, "last_wrote_id": task["id"],
-        "last_scanned_sharding_key": shard, "last_scanned_id": task["id"],
-        "total_put_cnt": 1, "total_loaded_cnt": 1, "total_completed_cnt": 0,
-    }  # fmt: skip
+        "queue": "chat",
+        "level": 0,
+        "last_wrote_sharding_key": shard,
+        "last_wrote_id": task["id"],
+        "last_scanned_sharding_key": shard,
+        "last_scanned_id": task["id"],
+        "total_put_cnt": 1,
+        "total_loaded_cnt": 1,
+        "total_completed_cnt": 0,
+    }
     empty = {"queue": "chat", "level": 1, "total_put_cnt": 0, "total_loaded_cnt": 0, "total_completed_cnt": 0}
     assert (await client.get("/v1/queue/chat%3A1/stats")).json() == empty

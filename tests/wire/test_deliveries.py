@@ -25,9 +25,16 @@ async def told(ingress: Double, **changes: Any) -> tuple[Task, Delivery]:
         task, 0, state="completed", finished_ms=5, status_code=200, result_offset=3, callback_url="http://there/x"
     )
     made = new_delivery(
-        task_id, "completed", name="completed", url="http://there/x", owner=task["owner"], level=0, result_offset=3,
-        payload=None, now_ms=NOW_MS,
-    )  # fmt: skip
+        task_id,
+        "completed",
+        name="completed",
+        url="http://there/x",
+        owner=task["owner"],
+        level=0,
+        result_offset=3,
+        payload=None,
+        now_ms=NOW_MS,
+    )
     delivery: Delivery = {
         **made,
         "made": 1,

@@ -132,16 +132,32 @@ END = b"--edge--\r\n"
         (b"no form at all", EDGE, "invalid_param", "body"),
         (FILE.replace(b"name=", b"name\x00=") + END, EDGE, "no_file_uploaded", "file"),
         (FILE.replace(b'"file"; filename="a.txt"', b'"user"') * 2 + FILE + END, EDGE, None, None),
-        (b'--edge\r\nContent-Disposition: form-data; name="user"\r\n\r\n\xff\r\n' + FILE + END, EDGE, "invalid_param",
-         "user"),
-        (b'--edge\r\nContent-Disposition: form-data; name="user"\r\n\r\n' + b"x" * 5000 + b"\r\n" + FILE + END, EDGE,
-         "invalid_param", "user"),
-        (b'--edge\r\nContent-Disposition: form-data; name="user"\r\n\r\n' + b"x" * 257 + b"\r\n" + FILE + END, EDGE,
-         "invalid_param", "user"),
-        (b'--edge\r\nContent-Disposition: form-data; name="other"\r\n\r\n' + b"x" * 90_000 + b"\r\n" + FILE + END, EDGE,
-         "file_too_large", "file"),
+        (
+            b'--edge\r\nContent-Disposition: form-data; name="user"\r\n\r\n\xff\r\n' + FILE + END,
+            EDGE,
+            "invalid_param",
+            "user",
+        ),
+        (
+            b'--edge\r\nContent-Disposition: form-data; name="user"\r\n\r\n' + b"x" * 5000 + b"\r\n" + FILE + END,
+            EDGE,
+            "invalid_param",
+            "user",
+        ),
+        (
+            b'--edge\r\nContent-Disposition: form-data; name="user"\r\n\r\n' + b"x" * 257 + b"\r\n" + FILE + END,
+            EDGE,
+            "invalid_param",
+            "user",
+        ),
+        (
+            b'--edge\r\nContent-Disposition: form-data; name="other"\r\n\r\n' + b"x" * 90_000 + b"\r\n" + FILE + END,
+            EDGE,
+            "file_too_large",
+            "file",
+        ),
     ],
-)  # fmt: skip
+)
 async def test_broken_forms(
     ingress: Double, tmp_path: Path, body: bytes, content_type: str, code: str | None, field: str | None
 ) -> None:

@@ -152,8 +152,13 @@ async def test_the_clocks_of_a_task(ingress: Double) -> None:
     memory.answer = answer(body=completion())
     await client.post(URL, json=BODY)
     assert written(memory)["timeout_ms"] == 300_000
-    headers = {"x-headrace-timeout": "7", "x-headrace-run-timeout": "5", "x-headrace-start-timeout": "6",
-               "x-headrace-result-retention": "60", "idempotency-key": "once"}  # fmt: skip
+    headers = {
+        "x-headrace-timeout": "7",
+        "x-headrace-run-timeout": "5",
+        "x-headrace-start-timeout": "6",
+        "x-headrace-result-retention": "60",
+        "idempotency-key": "once",
+    }
     memory.rows.clear()
     asking = asyncio.create_task(client.post(URL, json=BODY, headers=headers))
     await eventually_async(lambda: len(memory.written(topics.tasks(0))) == 2, what="the task")

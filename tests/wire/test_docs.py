@@ -52,17 +52,27 @@ def test_references_lead_somewhere() -> None:
 
 def test_the_examples_of_put_are_accepted() -> None:
     content = document()["paths"]["/v1/queue/put"]["post"]["requestBody"]["content"]["application/json"]
-    modes = {name: parse_put(json.dumps(example["value"]).encode(), limits=QueueLimits(600))["mode"]
-             for name, example in content["examples"].items()}  # fmt: skip
+    modes = {
+        name: parse_put(json.dumps(example["value"]).encode(), limits=QueueLimits(600))["mode"]
+        for name, example in content["examples"].items()
+    }
     assert modes == {mode: mode for mode in MODES}
 
 
 def test_every_state_is_listed() -> None:
     listed = set(document()["components"]["schemas"]["Task"]["properties"]["status"]["enum"])
     common = {
-        "id": "T", "queue": "q", "level": 0, "endpoint": "/x", "mode": "callback", "owner": None,
-        "callback_url": None, "trace_id": None, "created_ms": 0, "deadline_ms": 0,
-    }  # fmt: skip
+        "id": "T",
+        "queue": "q",
+        "level": 0,
+        "endpoint": "/x",
+        "mode": "callback",
+        "owner": None,
+        "callback_url": None,
+        "trace_id": None,
+        "created_ms": 0,
+        "deadline_ms": 0,
+    }
     reached = {
         state(TaskSnapshot(**common, state=each, error_code=code)) for each in STATES for code in (None, "timeout", "x")
     }

@@ -30,10 +30,16 @@ async def test_a_file_is_kept_shown_and_sent_as_it_came(ingress: Double, tmp_pat
     file = await uploaded(client)
     assert began <= file["created_at"] <= time.time()
     assert file == {
-        "id": file["id"], "object": "file", "bytes": len(LINES), "created_at": file["created_at"],
-        "expires_at": file["created_at"] + 2_592_000, "filename": "requests.jsonl", "purpose": "batch",
-        "status": "processed", "status_details": None,
-    }  # fmt: skip
+        "id": file["id"],
+        "object": "file",
+        "bytes": len(LINES),
+        "created_at": file["created_at"],
+        "expires_at": file["created_at"] + 2_592_000,
+        "filename": "requests.jsonl",
+        "purpose": "batch",
+        "status": "processed",
+        "status_details": None,
+    }
     assert stored(tmp_path) == [f"files/{file['id']}"]
     [record] = memory.written(topics.FILES)
     kept = FILE.decode(record.value or b"")
@@ -73,12 +79,18 @@ async def test_the_limit_is_exact_and_nothing_stays_of_what_is_beyond(ingress: D
         ({"purpose": "batch_output"}, "purpose"),
         ({"purpose": "batch", "expires_after[anchor]": "created_at"}, "expires_after[seconds]"),
         ({"purpose": "batch", "expires_after[seconds]": "3600"}, "expires_after[anchor]"),
-        ({"purpose": "batch", "expires_after[anchor]": "now", "expires_after[seconds]": "3600"},
-         "expires_after[anchor]"),
-        ({"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "3599"},
-         "expires_after[seconds]"),
-        ({"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "2592001"},
-         "expires_after[seconds]"),
+        (
+            {"purpose": "batch", "expires_after[anchor]": "now", "expires_after[seconds]": "3600"},
+            "expires_after[anchor]",
+        ),
+        (
+            {"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "3599"},
+            "expires_after[seconds]",
+        ),
+        (
+            {"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "2592001"},
+            "expires_after[seconds]",
+        ),
         ({"purpose": "batch", "expires_after.anchor": "created_at"}, "expires_after[seconds]"),
         ({"purpose": "batch", "expires_after": "3599"}, "expires_after[seconds]"),
         ({"purpose": "batch", "expires_after": "1 hour"}, "expires_after"),
@@ -88,7 +100,7 @@ async def test_the_limit_is_exact_and_nothing_stays_of_what_is_beyond(ingress: D
         ({"purpose": "batch", "expires_after[second]": "3600"}, "expires_after[second]"),
         ({"purpose": "batch", "expire_after": "3600"}, "expire_after"),
     ],
-)  # fmt: skip
+)
 async def test_wrong_fields_are_named(ingress: Double, tmp_path: Path, data: dict[str, str], param: str) -> None:
     memory, client = ingress
     refused = await client.post("/v1/files", files={"file": ("a.jsonl", LINES)}, data=data)

@@ -154,12 +154,20 @@ async def test_http_1_0_is_told_the_length_where_it_is_known(served: Served) -> 
 @pytest.mark.parametrize(
     "path",
     [
-        b"/v1/queue/%00", b"/v1/queue/%ff%fe", b"/v1/queue/a%0d%0aset-cookie:%20a", b"/v1/queue/" + b"a" * 20_000,
-        b"/v1/tasks/%00", b"/v1/tasks/%2e%2e%2fqueue", b"/v1/tasks/task_%F0%9F%98%80", b"/%2e%2e/%2e%2e/etc/passwd",
-        b"/v1/queue/TASK-1-0-C-260131120000-0003-017000%00", b"//v1/queue/put", b"/v1/queue/put/",
+        b"/v1/queue/%00",
+        b"/v1/queue/%ff%fe",
+        b"/v1/queue/a%0d%0aset-cookie:%20a",
+        b"/v1/queue/" + b"a" * 20_000,
+        b"/v1/tasks/%00",
+        b"/v1/tasks/%2e%2e%2fqueue",
+        b"/v1/tasks/task_%F0%9F%98%80",
+        b"/%2e%2e/%2e%2e/etc/passwd",
+        b"/v1/queue/TASK-1-0-C-260131120000-0003-017000%00",
+        b"//v1/queue/put",
+        b"/v1/queue/put/",
         b"/v1/queue/TASK-99999999999999999999999-0-C-260131120000-0003-017000",
     ],
-)  # fmt: skip
+)
 async def test_paths(served: Served, path: bytes) -> None:
     answer = await served.raw(b"GET %b HTTP/1.1\r\n%b\r\n" % (path, HEAD))
     assert status(answer) == 404

@@ -70,10 +70,18 @@ async def test_a_large_answer_of_other_bytes_is_cut_off(ingress: Double, caplog:
 
     sent_request: list[int] = []
     scope = {
-        "type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode(), "query_string": b"", "headers": [
-            (b"authorization", b"Bearer hr-local"), (b"content-type", b"application/json")
-        ], "http_version": "1.1", "scheme": "http", "server": ("x", 80), "client": ("y", 1), "root_path": "",
-    }  # fmt: skip
+        "type": "http",
+        "method": "POST",
+        "path": CHAT,
+        "raw_path": CHAT.encode(),
+        "query_string": b"",
+        "headers": [(b"authorization", b"Bearer hr-local"), (b"content-type", b"application/json")],
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("x", 80),
+        "client": ("y", 1),
+        "root_path": "",
+    }
     with caplog.at_level(logging.ERROR):
         await memory.app(scope, receive, send)
     body = b"".join(message.get("body", b"") for message in sent[1:])

@@ -21,11 +21,13 @@ from tests.support.waiting import eventually_async
     ("sent", "kept"),
     [
         (b'{"model":"m","async":true,"x":1}', b'{"model":"m","x":1}'),
-        (b'{"model":"m","n":123456789012345678901234567890,"async":true}',
-         b'{"model":"m","n":123456789012345678901234567890}'),
+        (
+            b'{"model":"m","n":123456789012345678901234567890,"async":true}',
+            b'{"model":"m","n":123456789012345678901234567890}',
+        ),
         (b'{"model":"m","n":-1.50e400,"async":true}', b'{"model":"m","n":-1.50e400}'),
     ],
-)  # fmt: skip
+)
 async def test_async_is_taken_off_and_answered_at_once(ingress: Double, sent: bytes, kept: bytes) -> None:
     memory, client = ingress
     response = await client.post("/queue/chat/completions", content=sent)
@@ -92,11 +94,15 @@ async def test_a_twin_is_answered_with_the_task_of_the_first(ingress: Double, mo
 @pytest.mark.parametrize(
     ("first", "twin", "status", "code"),
     [
-        ("completed", {"error_code": "idempotency_conflict", "error_message": "another body"}, 422,
-         "idempotency_conflict"),
+        (
+            "completed",
+            {"error_code": "idempotency_conflict", "error_message": "another body"},
+            422,
+            "idempotency_conflict",
+        ),
         ("expired", {}, 410, "gone"),
     ],
-)  # fmt: skip
+)
 async def test_a_twin_that_cannot_be_answered_names_the_first(
     ingress: Double, monkeypatch: pytest.MonkeyPatch, first: Any, twin: dict[str, Any], status: int, code: str
 ) -> None:

@@ -128,8 +128,14 @@ async def test_embeddings_do_not_stream(ingress: Double) -> None:
 async def test_a_client_that_leaves_cancels(ingress: Double, body: bytes) -> None:
     memory, _ = ingress
     told = [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
-    scope = {"type": "http", "method": "POST", "path": CHAT, "query_string": b"", "http_version": "1.1",
-             "headers": [(b"authorization", HEADERS["authorization"].encode())]}  # fmt: skip
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": CHAT,
+        "query_string": b"",
+        "http_version": "1.1",
+        "headers": [(b"authorization", HEADERS["authorization"].encode())],
+    }
 
     async def receive() -> Any:
         return told.pop(0)

@@ -21,18 +21,29 @@ from tests.support.openai import BODY, CHAT, error, named
     ("result", "status", "said"),
     [
         ({"status_code": 404, "error_code": "upstream_error", "body": b'{"error":"as it came"}'}, 404, None),
-        ({"status_code": 500, "error_code": "upstream_error", "body": b"<html>", "content_type": "text/html"}, 500,
-         None),
+        (
+            {"status_code": 500, "error_code": "upstream_error", "body": b"<html>", "content_type": "text/html"},
+            500,
+            None,
+        ),
         ({"status_code": 408, "error_code": "upstream_error", "body": b"{}"}, 408, None),
         ({"status_code": 408, "error_code": "timeout"}, 504, "timeout"),
         ({"status_code": 408, "error_code": "start_timeout"}, 504, "start_timeout"),
         ({"status_code": 503, "error_code": "upstream_unreachable"}, 503, "upstream_unreachable"),
         ({"status_code": 502, "error_code": "worker_lost"}, 502, "worker_lost"),
         ({"status_code": 499, "error_code": "cancelled", "state": "cancelled"}, 499, "cancelled"),
-        ({"status_code": 502, "error_code": "upstream_cut", "body": b"data: {}\n\n",
-          "content_type": "text/event-stream"}, 502, "upstream_cut"),
+        (
+            {
+                "status_code": 502,
+                "error_code": "upstream_cut",
+                "body": b"data: {}\n\n",
+                "content_type": "text/event-stream",
+            },
+            502,
+            "upstream_cut",
+        ),
     ],
-)  # fmt: skip
+)
 async def test_a_failed_task_keeps_its_answer_and_is_not_sent_again(
     ingress: Double, result: dict[str, Any], status: int, said: str | None
 ) -> None:

@@ -143,7 +143,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "two files": (SPEECH, {"data": {"model": "m"}, "files": [("file", ("a.mp3", b"x"))] * 2}, 400, "file"),
     "another format": (SPEECH, {"data": {"model": "m"}, "files": {"file": ("a.txt", b"x")}}, 400, "file"),
     "a name that tells another": (
-        SPEECH, {"data": {"model": "m"}, "files": {"file": ("a.txt", b"x", "audio/ogg")}}, 400, "file",
+        SPEECH,
+        {"data": {"model": "m"}, "files": {"file": ("a.txt", b"x", "audio/ogg")}},
+        400,
+        "file",
     ),
     "no format": (TRANSLATE, {"data": {"model": "m"}, "files": {"file": ("upload", b"x")}}, 400, "file"),
     "async and stream": (SPEECH, form(stream="true", **{"async": "true"}), 400, "stream"),
@@ -156,21 +159,27 @@ REFUSED: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "nothing": (SPEECH, {}, 415, "content-type"),
     "no boundary": (SPEECH, {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "content-type"),
     "broken": (
-        SPEECH, {"content": b"--x\r\nnonsense", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 400,
+        SPEECH,
+        {"content": b"--x\r\nnonsense", "headers": {"content-type": "multipart/form-data; boundary=x"}},
+        400,
         "body",
     ),
     "compressed": (
         SPEECH,
         {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=x", "content-encoding": "gzip"}},
-        400, "body",
+        400,
+        "body",
     ),
     "too large": (SPEECH, form(content=b"x" * (MOST + 1)), 413, "file"),
     "far too large": (SPEECH, form(content=b"x" * (MOST + 2_000_000)), 413, "body"),
     "wrong header": (SPEECH, form(content=LARGE) | {"headers": {"X-Headrace-Level": "7"}}, 400, "X-Headrace-Level"),
     "refused after the form": (
-        SPEECH, form(content=LARGE) | {"headers": {"X-Headrace-Level": "1"}}, 400, "X-Headrace-Level",
+        SPEECH,
+        form(content=LARGE) | {"headers": {"X-Headrace-Level": "1"}},
+        400,
+        "X-Headrace-Level",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

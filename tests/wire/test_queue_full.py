@@ -62,8 +62,11 @@ async def test_openai(ingress: Double, path: str, request_: dict[str, Any]) -> N
     await fill(ingress)
     refused = await ingress[1].post(path, **request_)
     assert error(refused, 429) == {
-        "message": SAYS, "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded",
-    }  # fmt: skip
+        "message": SAYS,
+        "type": "rate_limit_error",
+        "param": None,
+        "code": "rate_limit_exceeded",
+    }
     nothing_kept(ingress, refused)
 
 

@@ -44,9 +44,15 @@ def speak(memory: Memory, *, levels: Iterable[int] = (0, 1), upstreams_up: int |
     worker: Worker = {"name": "w", "seen_ms": now_ms, "running": 0, "upstreams_up": upstreams_up or 0}
     for level in levels:
         control: Control = {
-            "kind": "pulse", "at_ms": now_ms, "level": level, "id": "", "reason": None, "scheduler": f"s{level}",
-            "partitions": [*range(PARTITIONS)], "workers": [] if upstreams_up is None else [worker],
-        }  # fmt: skip
+            "kind": "pulse",
+            "at_ms": now_ms,
+            "level": level,
+            "id": "",
+            "reason": None,
+            "scheduler": f"s{level}",
+            "partitions": [*range(PARTITIONS)],
+            "workers": [] if upstreams_up is None else [worker],
+        }
         record: Any = ConsumerRecord("t", 0, 0, 0, 0, b"k", CONTROL.encode(control), 0, 1, 1, ())
         memory.services.pulse.feed(TopicPartition("t", 0), [record])
 

@@ -40,9 +40,12 @@ async def test_from_the_first_moment_to_the_last(story: Story) -> None:
     assert got.count(progress) == 1
     told = got.replace(progress, b"")
     assert told == (
-        status(story, "queued") + status(story, "processing") + frames() + status(story, "completed", progress=100)
+        status(story, "queued")
+        + status(story, "processing")
+        + frames()
+        + status(story, "completed", progress=100)
         + DONE
-    )  # fmt: skip
+    )
 
 
 async def test_a_status_comes_again_with_a_new_attempt_only(story: Story) -> None:
@@ -74,10 +77,14 @@ async def test_a_task_that_no_scheduler_has_seen_yet_waits(ingress: Double) -> N
     story.row("queued", attempt=2)
     story.end(attempt=2)
     assert await viewing == (
-        status(story, "queued") + status(story, "queued", attempt=2)
-        + b"id: " + Run(2, "w1").tag.encode() + b'-1\ndata: {"ok":true}\n\n'
-        + status(story, "completed", attempt=2, progress=100) + DONE
-    )  # fmt: skip
+        status(story, "queued")
+        + status(story, "queued", attempt=2)
+        + b"id: "
+        + Run(2, "w1").tag.encode()
+        + b'-1\ndata: {"ok":true}\n\n'
+        + status(story, "completed", attempt=2, progress=100)
+        + DONE
+    )
 
 
 async def test_opened_in_the_middle_it_begins_with_the_first_chunk(story: Story) -> None:
@@ -181,9 +188,13 @@ async def test_a_task_that_does_not_stream_gives_its_answer_as_one_frame(ingress
     await story.opened()
     story.end(body=b'{"answer":\n42}')
     assert await viewing == (
-        status(story, "queued") + b"id: " + TAG + b'-1\ndata: {"answer": 42}\n\n'
-        + status(story, "completed", progress=100) + DONE
-    )  # fmt: skip
+        status(story, "queued")
+        + b"id: "
+        + TAG
+        + b'-1\ndata: {"answer": 42}\n\n'
+        + status(story, "completed", progress=100)
+        + DONE
+    )
 
 
 async def test_a_body_that_is_no_text_is_base64_with_its_media_type(ingress: Double) -> None:
@@ -219,8 +230,14 @@ async def test_an_upstreams_refusal_is_passed_on(ingress: Double) -> None:
     story = Story(*ingress, mode="blocking")
     body = b'{"error":{"message":"no such model","code":"m1","type":"invalid_request_error","param":"model"}}'
     story.end(state="failed", status_code=404, error_code="upstream_error", error_message="m", body=body)
-    assert b"data: " + body.replace(b'"code":"m1","type":"invalid_request_error","param":"model"',
-        b'"type":"invalid_request_error","param":"model","code":"m1"') in await story.open()  # fmt: skip
+    assert (
+        b"data: "
+        + body.replace(
+            b'"code":"m1","type":"invalid_request_error","param":"model"',
+            b'"type":"invalid_request_error","param":"model","code":"m1"',
+        )
+        in await story.open()
+    )
 
 
 async def test_a_cancelled_task(story: Story) -> None:

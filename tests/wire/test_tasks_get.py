@@ -107,8 +107,10 @@ async def test_a_task_whose_deadline_has_passed_failed_with_timeout(ingress: Dou
     task = await ended(ingress, state="failed", body=None, **said)
     members = (await shown(ingress, task)).json()
     assert (members["status"], members["error_code"], members["failed_at"]) == (
-        "failed", "timeout", "2026-01-31T12:00:02Z",
-    )  # fmt: skip
+        "failed",
+        "timeout",
+        "2026-01-31T12:00:02Z",
+    )
 
 
 async def test_a_cancelled_task(ingress: Double) -> None:

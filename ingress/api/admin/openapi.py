@@ -19,7 +19,7 @@ from ingress.api.admin.openapi_parts import (
     paging,
     path,
     query,
-)  # fmt: skip
+)
 from ingress.api.openapi_parts import TASK_TEXT, task_id_parameter
 from schemas.records import STATES
 
@@ -28,21 +28,44 @@ _LETTER = {"$ref": "#/components/schemas/DeadLetter"}
 _NULLABLE = {"type": ["string", "null"]}
 _NUMBER = {"type": ["integer", "null"]}
 _ONE = {
-    "id": "task_6ceab82c6a0e2b4e0000000300000000", "object": "task", "status": "queued", "progress": 0,
-    "queue": "chat", "level": 0, "endpoint": "/v1/chat/completions", "created_at": "2026-01-31T12:00:00Z",
-    "task_id": TASK_TEXT, "owner": "default", "attempt": 1, "mode": "callback", "waits_for": "a worker that takes it",
-}  # fmt: skip
+    "id": "task_6ceab82c6a0e2b4e0000000300000000",
+    "object": "task",
+    "status": "queued",
+    "progress": 0,
+    "queue": "chat",
+    "level": 0,
+    "endpoint": "/v1/chat/completions",
+    "created_at": "2026-01-31T12:00:00Z",
+    "task_id": TASK_TEXT,
+    "owner": "default",
+    "attempt": 1,
+    "mode": "callback",
+    "waits_for": "a worker that takes it",
+}
 _SHOWN = {"schema": _TASK, "example": _ONE}
 _DEAD = {
-    "object": "dead_letter", "id": "2-17", "reason": "level must be 0 or 1", "field": "level",
-    "topic": "headrace.tasks.online", "partition": 3, "offset": 1041, "attempt": 0,
-    "buried_at": "2026-01-31T12:00:00Z", "key": "k", "bytes": 215, "queue": None, "owner": None, "redriven_at": None,
-}  # fmt: skip
+    "object": "dead_letter",
+    "id": "2-17",
+    "reason": "level must be 0 or 1",
+    "field": "level",
+    "topic": "headrace.tasks.online",
+    "partition": 3,
+    "offset": 1041,
+    "attempt": 0,
+    "buried_at": "2026-01-31T12:00:00Z",
+    "key": "k",
+    "bytes": 215,
+    "queue": None,
+    "owner": None,
+    "redriven_at": None,
+}
 _FOUND = {
-    "weight": "problem", "code": "dispatcher_stopped", "subject": "dispatcher",
+    "weight": "problem",
+    "code": "dispatcher_stopped",
+    "subject": "dispatcher",
     "what": "no heartbeat from any dispatcher in the last 10 s; 12 tasks wait",
     "next_step": "start `headrace dispatcher`, or read its log",
-}  # fmt: skip
+}
 
 
 def paths() -> dict[str, Any]:
@@ -68,20 +91,41 @@ def schemas() -> dict[str, Any]:
         "type": "object",
         "description": "The task object of GET /v1/tasks/{task_id}, with what only operators see.",
         "properties": {
-            "id": TEXT, "task_id": TEXT | {"description": "The id as logs and topics have it."}, "owner": _NULLABLE,
-            "status": {"enum": [*STATES]}, "queue": TEXT, "level": WHOLE, "endpoint": TEXT, "mode": TEXT,
-            "attempt": WHOLE, "lost_workers": WHOLE, "worker": TEXT, "replay_of": TEXT, "waits_for": TEXT,
+            "id": TEXT,
+            "task_id": TEXT | {"description": "The id as logs and topics have it."},
+            "owner": _NULLABLE,
+            "status": {"enum": [*STATES]},
+            "queue": TEXT,
+            "level": WHOLE,
+            "endpoint": TEXT,
+            "mode": TEXT,
+            "attempt": WHOLE,
+            "lost_workers": WHOLE,
+            "worker": TEXT,
+            "replay_of": TEXT,
+            "waits_for": TEXT,
             "created_at": TIME,
         },
-    }  # fmt: skip
+    }
     letter = {
         "type": "object",
         "properties": {
-            "object": {"const": "dead_letter"}, "id": TEXT, "reason": _NULLABLE, "field": _NULLABLE, "topic": _NULLABLE,
-            "partition": _NUMBER, "offset": _NUMBER, "attempt": _NUMBER, "buried_at": TIME, "key": _NULLABLE,
-            "bytes": _NUMBER, "queue": _NULLABLE, "owner": _NULLABLE, "redriven_at": _NULLABLE,
+            "object": {"const": "dead_letter"},
+            "id": TEXT,
+            "reason": _NULLABLE,
+            "field": _NULLABLE,
+            "topic": _NULLABLE,
+            "partition": _NUMBER,
+            "offset": _NUMBER,
+            "attempt": _NUMBER,
+            "buried_at": TIME,
+            "key": _NULLABLE,
+            "bytes": _NUMBER,
+            "queue": _NULLABLE,
+            "owner": _NULLABLE,
+            "redriven_at": _NULLABLE,
         },
-    }  # fmt: skip
+    }
     return {"AdminTask": task, "DeadLetter": letter, **queues_openapi.schemas()}
 
 
@@ -98,33 +142,43 @@ def _tasks() -> dict[str, Any]:
         *paging(100),
     ]
     return operation(
-        "adminListTasks", "List everybody's tasks", "Newest first. Tasks that belong to nobody are not listed.",
+        "adminListTasks",
+        "List everybody's tasks",
+        "Newest first. Tasks that belong to nobody are not listed.",
         parameters=parameters,
         responses={
-            "200": answer("A page of tasks.", listed(_TASK, _ONE)), "400": error("A parameter is wrong."),
+            "200": answer("A page of tasks.", listed(_TASK, _ONE)),
+            "400": error("A parameter is wrong."),
             "404": error("There is no such task to go on after."),
         },
-    )  # fmt: skip
+    )
 
 
 def _task() -> dict[str, Any]:
     return operation(
-        "adminShowTask", "Show a task of anybody", "All that is known of it but its bodies.",
-        parameters=[task_id_parameter()], responses={"200": answer("The task.", _SHOWN)},
-    )  # fmt: skip
+        "adminShowTask",
+        "Show a task of anybody",
+        "All that is known of it but its bodies.",
+        parameters=[task_id_parameter()],
+        responses={"200": answer("The task.", _SHOWN)},
+    )
 
 
 def _cancel() -> dict[str, Any]:
     return operation(
-        "adminCancelTask", "Cancel a task of anybody", "As its owner would.", parameters=[task_id_parameter()],
+        "adminCancelTask",
+        "Cancel a task of anybody",
+        "As its owner would.",
+        parameters=[task_id_parameter()],
         responses={"200": answer("The task.", _SHOWN), "400": error("It has ended already.")},
-    )  # fmt: skip
+    )
 
 
 def _requeue() -> dict[str, Any]:
     callback = TRUTH | {"description": "Send the callback that the first task asked for; without it none is sent."}
     return operation(
-        "adminRequeueTask", "Run a task again that has ended",
+        "adminRequeueTask",
+        "Run a task again that has ended",
         "A new task of the same owner with the same request; its replay_of names the first.",
         parameters=[task_id_parameter()],
         requestBody=body({"callback": callback, "wait_s": WAIT}, {"callback": False, "wait_s": 0}),
@@ -132,7 +186,7 @@ def _requeue() -> dict[str, Any]:
             "202": answer("The new task.", {"schema": _TASK, "example": _ONE | {"replay_of": TASK_TEXT}}),
             "410": error("Its request is not kept any more."),
         },
-    )  # fmt: skip
+    )
 
 
 def _letters() -> dict[str, Any]:
@@ -143,24 +197,27 @@ def _letters() -> dict[str, Any]:
         *paging(500),
     ]
     return operation(
-        "adminListDeadLetters", "List the dead letters",
+        "adminListDeadLetters",
+        "List the dead letters",
         "The newest first. A page looks at 5,000 letters of each partition at most: with a rare filter it may be empty "
         "and still have a next one.",
         parameters=parameters,
         responses={"200": answer("A page.", listed(_LETTER, _DEAD)), "400": error("A parameter is wrong.")},
-    )  # fmt: skip
+    )
 
 
 def _letter() -> dict[str, Any]:
     example = _DEAD | {"headers": {"x-field": "level"}, "value": "{}", "value_encoding": "text", "value_cut": False}
     return operation(
-        "adminShowDeadLetter", "Show a dead letter", "With its headers and its value.",
+        "adminShowDeadLetter",
+        "Show a dead letter",
+        "With its headers and its value.",
         parameters=[path("letter_id", "PARTITION-OFFSET, as the list has it.")],
         responses={
             "200": answer("The letter.", {"schema": _LETTER, "example": example}),
             "404": error("There is no such letter."),
         },
-    )  # fmt: skip
+    )
 
 
 def _redrive() -> dict[str, Any]:
@@ -186,12 +243,13 @@ def _redrive() -> dict[str, Any]:
     }
     example = {"object": "redrive", "dry_run": False, "redriven": 1, "chosen": ["2-17"], "skipped": {}}
     return operation(
-        "adminRedrive", "Send dead letters back",
+        "adminRedrive",
+        "Send dead letters back",
         "The original record goes to its original topic and partition once more; a letter is sent back once unless "
         "again is set or its id is named.",
         requestBody=body(properties, {"topic": "tasks.online", "dry_run": False}),
         responses={"200": answer("What was sent.", _thing(told, example))},
-    )  # fmt: skip
+    )
 
 
 def _purge() -> dict[str, Any]:
@@ -203,10 +261,12 @@ def _purge() -> dict[str, Any]:
     }
     told = {"type": "object", "properties": {"object": {"const": "purge"}, "deleted": WHOLE}}
     return operation(
-        "adminPurgeDeadLetters", "Delete dead letters", "For good: Kafka deletes everything before an offset.",
+        "adminPurgeDeadLetters",
+        "Delete dead letters",
+        "For good: Kafka deletes everything before an offset.",
         requestBody=body(properties, {"before": "2026-01-31T12:00:00Z"}),
         responses={"200": answer("Deleted.", {"schema": told, "example": {"object": "purge", "deleted": 12}})},
-    )  # fmt: skip
+    )
 
 
 def _workers() -> dict[str, Any]:
@@ -217,31 +277,40 @@ def _workers() -> dict[str, Any]:
         ],
         "dispatchers": [
             {
-                "name": "host-77-a1b2c3", "running": 4, "upstreams_up": 1, "last_heartbeat_at": "2026-01-31T12:00:00Z",
-                "partitions": 8, "queues": {"chat": 8},
+                "name": "host-77-a1b2c3",
+                "running": 4,
+                "upstreams_up": 1,
+                "last_heartbeat_at": "2026-01-31T12:00:00Z",
+                "partitions": 8,
+                "queues": {"chat": 8},
             }
         ],
         "other_consumers": [],
         "pull_workers": [],
-    }  # fmt: skip
+    }
     many = {"type": "array", "items": {"type": "object"}}
     properties = {"object": {"const": "workers"}} | dict.fromkeys(
         ("schedulers", "dispatchers", "other_consumers", "pull_workers"), many
     )
     return operation(
-        "adminListWorkers", "List who works",
+        "adminListWorkers",
+        "List who works",
         "Schedulers and dispatchers heard within 10 s, others that read work topics, and what pull workers hold.",
         responses={"200": answer("All.", _thing(properties, example))},
-    )  # fmt: skip
+    )
 
 
 def _doctor() -> dict[str, Any]:
     finding = {
         "type": "object",
         "properties": {
-            "weight": {"enum": ["problem", "note"]}, "code": TEXT, "subject": TEXT, "what": TEXT, "next_step": TEXT,
+            "weight": {"enum": ["problem", "note"]},
+            "code": TEXT,
+            "subject": TEXT,
+            "what": TEXT,
+            "next_step": TEXT,
         },
-    }  # fmt: skip
+    }
     properties = {
         "object": {"const": "doctor"},
         "healthy": TRUTH | {"description": "Whether there is no problem; notes do not count."},
@@ -250,9 +319,11 @@ def _doctor() -> dict[str, Any]:
     }
     example = {"object": "doctor", "healthy": False, "watched_s": 10.0, "data": [_FOUND]}
     return operation(
-        "adminDoctor", "Say what is stuck and why", "Listens for 3 to 10 s. Each finding has a next step.",
+        "adminDoctor",
+        "Say what is stuck and why",
+        "Listens for 3 to 10 s. Each finding has a next step.",
         responses={"200": answer("Findings.", _thing(properties, example))},
-    )  # fmt: skip
+    )
 
 
 def _thing(properties: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:

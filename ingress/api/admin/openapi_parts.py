@@ -17,8 +17,11 @@ CURSOR = {"type": ["string", "null"], "description": "For the parameter after of
 def listed(item: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
     """Describe a page of things."""
     properties = {
-        "object": {"const": "list"}, "data": {"type": "array", "items": item}, "has_more": TRUTH, "next_cursor": CURSOR,
-    }  # fmt: skip
+        "object": {"const": "list"},
+        "data": {"type": "array", "items": item},
+        "has_more": TRUTH,
+        "next_cursor": CURSOR,
+    }
     shown = {"object": "list", "data": [example], "has_more": False, "next_cursor": None}
     return {"schema": {"type": "object", "properties": properties}, "example": shown}
 

@@ -93,9 +93,14 @@ class QueueAdminRoutes:
         _ = self._services.submitter  # raises Unavailable before Kafka has been reached
         try:
             queue = await self._services.queues.register(
-                self._services.producer, name, endpoint=endpoint, owner=caller.owner, explicit=True,
-                served_by="workers" if served_by == "workers" else "dispatcher", changes=changes,
-            )  # fmt: skip
+                self._services.producer,
+                name,
+                endpoint=endpoint,
+                owner=caller.owner,
+                explicit=True,
+                served_by="workers" if served_by == "workers" else "dispatcher",
+                changes=changes,
+            )
         except RateLimited as error:  # nothing that passes by itself, so no 429
             raise InvalidRequest(error.message, field="name") from None
         if not queue["explicit"] or queue["owner"] != caller.owner:

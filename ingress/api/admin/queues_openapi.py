@@ -18,7 +18,7 @@ from ingress.api.admin.openapi_parts import (
     operation,
     paging,
     path,
-)  # fmt: skip
+)
 
 _QUEUE = {"$ref": "#/components/schemas/AdminQueue"}
 _NAME = path("queue", "The name of the queue.")
@@ -33,11 +33,21 @@ _SETTINGS = {
     | {"minimum": 0, "maximum": 1_000_000_000, "description": "Tasks of a level that may wait; beyond it 429. 0: any."},
 }
 _EXAMPLE = {
-    "object": "queue", "name": "chat", "number": 1827364554, "endpoint": "/v1/chat/completions", "owner": "default",
-    "created_at": "2026-01-31T12:00:00Z", "registered_by": "name", "served_by": "dispatcher", "paused": False,
-    "width": 0, "concurrency": 8, "result_retention_s": None, "max_waiting": 1000,
+    "object": "queue",
+    "name": "chat",
+    "number": 1827364554,
+    "endpoint": "/v1/chat/completions",
+    "owner": "default",
+    "created_at": "2026-01-31T12:00:00Z",
+    "registered_by": "name",
+    "served_by": "dispatcher",
+    "paused": False,
+    "width": 0,
+    "concurrency": 8,
+    "result_retention_s": None,
+    "max_waiting": 1000,
     "waiting": {"online": 3, "offline": 120},
-}  # fmt: skip
+}
 _SHOWN = {"schema": _QUEUE, "example": _EXAMPLE}
 _MISSING = error("There is no such queue.")
 
@@ -76,16 +86,22 @@ def schemas() -> dict[str, Any]:
 
 def _list() -> dict[str, Any]:
     return operation(
-        "adminListQueues", "List the queues", "By name, with how much of each waits.", parameters=paging(500),
+        "adminListQueues",
+        "List the queues",
+        "By name, with how much of each waits.",
+        parameters=paging(500),
         responses={"200": answer("A page of queues.", listed(_QUEUE, _EXAMPLE)), "400": error("A parameter is wrong.")},
-    )  # fmt: skip
+    )
 
 
 def _show() -> dict[str, Any]:
     return operation(
-        "adminShowQueue", "Show a queue", "Its settings, and how much of it waits.", parameters=[_NAME],
+        "adminShowQueue",
+        "Show a queue",
+        "Its settings, and how much of it waits.",
+        parameters=[_NAME],
         responses={"200": answer("The queue.", _SHOWN), "404": _MISSING},
-    )  # fmt: skip
+    )
 
 
 def _register() -> dict[str, Any]:
@@ -96,21 +112,24 @@ def _register() -> dict[str, Any]:
     }
     example = {"name": "chat", "endpoint": "/v1/chat/completions", "concurrency": 8}
     return operation(
-        "adminRegisterQueue", "Register a queue with its settings",
+        "adminRegisterQueue",
+        "Register a queue with its settings",
         "A queue registers itself with its first task; only by name it can begin with settings, such as a width.",
         requestBody=body(named | _SETTINGS, example, required=("name",)),
         responses={"201": answer("The queue.", _SHOWN)},
-    )  # fmt: skip
+    )
 
 
 def _change() -> dict[str, Any]:
     return operation(
-        "adminChangeQueue", "Pause, resume or set a queue",
+        "adminChangeQueue",
+        "Pause, resume or set a queue",
         "What is not named stays. While a queue is paused its tasks are accepted and stay queued, running calls "
         "finish, and nothing is handed out; it survives restarts. It goes on within two seconds after paused is false.",
-        parameters=[_NAME], requestBody=body(_SETTINGS, {"paused": True}),
+        parameters=[_NAME],
+        requestBody=body(_SETTINGS, {"paused": True}),
         responses={"200": answer("The queue as it is now.", _SHOWN), "404": _MISSING},
-    )  # fmt: skip
+    )
 
 
 def _purge() -> dict[str, Any]:
@@ -124,10 +143,12 @@ def _purge() -> dict[str, Any]:
     schema = {"type": "object", "properties": counts}
     done = {"object": "purge", "queue": "chat", "purged": 1000, "left": 0, "done": True}
     return operation(
-        "adminPurgeQueue", "Cancel everything that waits in a queue",
+        "adminPurgeQueue",
+        "Cancel everything that waits in a queue",
         "Every task that was accepted before and waits is cancelled, with a result and the reason purged; what a "
         "worker has already taken goes on.",
-        parameters=[_NAME], requestBody=body({"level": LEVEL, "wait_s": WAIT}, {"level": "offline", "wait_s": 10}),
+        parameters=[_NAME],
+        requestBody=body({"level": LEVEL, "wait_s": WAIT}, {"level": "offline", "wait_s": 10}),
         responses={
             "200": answer("Done.", {"schema": schema, "example": done}),
             "202": answer(
@@ -136,4 +157,4 @@ def _purge() -> dict[str, Any]:
             ),
             "404": _MISSING,
         },
-    )  # fmt: skip
+    )

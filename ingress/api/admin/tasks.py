@@ -27,9 +27,20 @@ from schemas.task_body import repeated
 
 ROW_TIMES = ("not_before_ms", "start_deadline_ms", "lease_until_ms")
 ROW_FACTS = (
-    "mode", "attempt", "lost_workers", "worker", "callback_url", "duplicate_of", "replay_of", "batch_id", "batch_line",
-    "custom_id", "reply_topic", "idempotency_key", "content_type",
-)  # fmt: skip
+    "mode",
+    "attempt",
+    "lost_workers",
+    "worker",
+    "callback_url",
+    "duplicate_of",
+    "replay_of",
+    "batch_id",
+    "batch_line",
+    "custom_id",
+    "reply_topic",
+    "idempotency_key",
+    "content_type",
+)
 
 
 class TaskAdminRoutes:

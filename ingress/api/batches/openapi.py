@@ -17,8 +17,17 @@ from ingress.http.options import DIALECT, QUEUE
 BATCH_ID = "batch_01b3d0b7b1d5e07c800003e000000001"
 _TEXT = {"type": "string"}
 _MAYBE = {"type": ["integer", "null"], "description": "Epoch seconds."}
-_STATES = ("in_queue", "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelling",
-           "cancelled")  # fmt: skip
+_STATES = (
+    "in_queue",
+    "validating",
+    "in_progress",
+    "finalizing",
+    "completed",
+    "failed",
+    "expired",
+    "cancelling",
+    "cancelled",
+)
 CREATED = {
     "id": BATCH_ID,
     "object": "batch",
@@ -91,21 +100,22 @@ def schemas() -> dict[str, Any]:
         EXPIRES: _expires(),
     }
     counts = {name: {"type": "integer"} for name in ("total", "completed", "failed")}
-    batch = {
-        name: _MAYBE if name.endswith("_at") else {"type": ["string", "null"]} for name in CREATED
-    } | {
+    batch = {name: _MAYBE if name.endswith("_at") else {"type": ["string", "null"]} for name in CREATED} | {
         "object": {"const": "batch"},
         "status": {"enum": [*_STATES], "description": "in_queue in SiliconFlow's dialect is validating in OpenAI's."},
-        "errors": {"type": ["array", "object", "null"],
-                   "description": "What is wrong with the file: sentences, or in OpenAI's dialect a list of objects."},
-        "request_counts": {"type": ["object", "null"], "properties": counts,
-                           "description": "Null while in_queue."},
+        "errors": {
+            "type": ["array", "object", "null"],
+            "description": "What is wrong with the file: sentences, or in OpenAI's dialect a list of objects.",
+        },
+        "request_counts": {"type": ["object", "null"], "properties": counts, "description": "Null while in_queue."},
         "usage": {"type": ["object", "null"], "description": "Tokens of all lines."},
-        "output_file_id": {"type": ["string", "null"],
-                           "description": "Known and readable from the start; null when it has ended without any."},
+        "output_file_id": {
+            "type": ["string", "null"],
+            "description": "Known and readable from the start; null when it has ended without any.",
+        },
         "metadata": metadata,
         "file_name": {"type": ["string", "null"], "description": "In lists of SiliconFlow's dialect alone."},
-    }  # fmt: skip
+    }
     listed = {"type": "array", "items": {"$ref": "#/components/schemas/Batch"}}
     maybe = {"type": ["string", "null"]}
     page = {"object": {"const": "list"}, "data": listed, "first_id": maybe, "last_id": maybe}
@@ -147,9 +157,11 @@ def _create() -> dict[str, Any]:
 def _list() -> dict[str, Any]:
     words = {
         "after": ("The id of the last batch of the page before.", {"type": "string", "maxLength": 128}),
-        "limit": ("Batches of a page.",
-                  {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}),
-    }  # fmt: skip
+        "limit": (
+            "Batches of a page.",
+            {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+        ),
+    }
     entry = CREATED | {"file_name": "requests.jsonl"}
     page = {"object": "list", "data": [entry], "first_id": BATCH_ID, "last_id": BATCH_ID, "has_more": False}
     return {

@@ -14,14 +14,23 @@ _ERRORS = {
     404: ("No such task, or it belongs to another key.", f"there is no task {TASK_TEXT}", None),
     408: ("The task timed out and was cancelled; `x-should-retry: false` is set.", "the task timed out", None),
     413: ("The body is larger than ingress.max_body_bytes.", "the body is larger than 16777216 bytes", "body"),
-    410: ("The first task with this Idempotency-Key has ended and its result is not kept any more.",
-          f"the result of {TASK_TEXT} is not kept any more", None),
-    422: ("The Idempotency-Key was used for another request.",
-          f"this Idempotency-Key was used for {TASK_TEXT} with another endpoint or body", "Idempotency-Key"),
+    410: (
+        "The first task with this Idempotency-Key has ended and its result is not kept any more.",
+        f"the result of {TASK_TEXT} is not kept any more",
+        None,
+    ),
+    422: (
+        "The Idempotency-Key was used for another request.",
+        f"this Idempotency-Key was used for {TASK_TEXT} with another endpoint or body",
+        "Idempotency-Key",
+    ),
     502: ("The upstream could not be reached or broke off.", "the upstream closed the connection", None),
-    503: ("Kafka or every upstream is away, or too many wait; `Retry-After` is set when nothing was accepted.",
-          "Kafka cannot be reached now; nothing was accepted, try again in some seconds", None),
-}  # fmt: skip
+    503: (
+        "Kafka or every upstream is away, or too many wait; `Retry-After` is set when nothing was accepted.",
+        "Kafka cannot be reached now; nothing was accepted, try again in some seconds",
+        None,
+    ),
+}
 
 
 def paths() -> dict[str, Any]:

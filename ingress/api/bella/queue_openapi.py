@@ -15,15 +15,30 @@ JSON = "application/json"
 Errors = Callable[..., dict[str, Any]]
 
 TASK = {
-    "task_id": TASK_TEXT, "ak": "", "endpoint": "/v1/chat/completions", "queue": "chat", "level": 0, "data": CHAT,
-    "status": "queued", "instance_id": "0003", "start_time": 1_769_860_800_000, "expire_time": 1_769_947_200_000,
-    "response_mode": "callback", "attempt": 1,
-}  # fmt: skip
+    "task_id": TASK_TEXT,
+    "ak": "",
+    "endpoint": "/v1/chat/completions",
+    "queue": "chat",
+    "level": 0,
+    "data": CHAT,
+    "status": "queued",
+    "instance_id": "0003",
+    "start_time": 1_769_860_800_000,
+    "expire_time": 1_769_947_200_000,
+    "response_mode": "callback",
+    "attempt": 1,
+}
 HEAD_ROW = {
-    "queue": "chat", "level": 0, "last_wrote_sharding_key": "0003", "last_wrote_id": TASK_TEXT,
-    "last_scanned_sharding_key": "0003", "last_scanned_id": TASK_TEXT, "total_put_cnt": 12, "total_loaded_cnt": 9,
+    "queue": "chat",
+    "level": 0,
+    "last_wrote_sharding_key": "0003",
+    "last_wrote_id": TASK_TEXT,
+    "last_scanned_sharding_key": "0003",
+    "last_scanned_id": TASK_TEXT,
+    "total_put_cnt": 12,
+    "total_loaded_cnt": 9,
     "total_completed_cnt": 8,
-}  # fmt: skip
+}
 
 
 def paths(errors: Errors) -> dict[str, Any]:

@@ -11,26 +11,50 @@ Kind = Literal["image", "audio", "video", "document"]
 
 TYPES: dict[Kind, dict[str, str]] = {
     "image": {
-        "jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif",
+        "jpg": "image/jpeg",
+        "jpeg": "image/jpeg",
+        "png": "image/png",
+        "webp": "image/webp",
+        "gif": "image/gif",
         "svg": "image/svg+xml",
     },
     "audio": {
-        "mp3": "audio/mpeg", "m4a": "audio/mp4", "wav": "audio/wav", "amr": "audio/amr", "mpga": "audio/mpeg",
-        "ogg": "audio/ogg", "oga": "audio/ogg", "opus": "audio/opus", "flac": "audio/flac",
+        "mp3": "audio/mpeg",
+        "m4a": "audio/mp4",
+        "wav": "audio/wav",
+        "amr": "audio/amr",
+        "mpga": "audio/mpeg",
+        "ogg": "audio/ogg",
+        "oga": "audio/ogg",
+        "opus": "audio/opus",
+        "flac": "audio/flac",
     },
     "video": {"mp4": "video/mp4", "mov": "video/quicktime", "mpeg": "video/mpeg", "webm": "video/webm"},
     "document": {
-        "txt": "text/plain", "md": "text/markdown", "mdx": "text/markdown", "markdown": "text/markdown",
-        "pdf": "application/pdf", "html": "text/html", "htm": "text/html", "csv": "text/csv", "xml": "text/xml",
-        "json": "application/json", "yaml": "application/yaml", "vtt": "text/vtt",
-        "properties": "text/plain", "eml": "message/rfc822", "msg": "application/vnd.ms-outlook",
-        "doc": "application/msword", "xls": "application/vnd.ms-excel", "ppt": "application/vnd.ms-powerpoint",
+        "txt": "text/plain",
+        "md": "text/markdown",
+        "mdx": "text/markdown",
+        "markdown": "text/markdown",
+        "pdf": "application/pdf",
+        "html": "text/html",
+        "htm": "text/html",
+        "csv": "text/csv",
+        "xml": "text/xml",
+        "json": "application/json",
+        "yaml": "application/yaml",
+        "vtt": "text/vtt",
+        "properties": "text/plain",
+        "eml": "message/rfc822",
+        "msg": "application/vnd.ms-outlook",
+        "doc": "application/msword",
+        "xls": "application/vnd.ms-excel",
+        "ppt": "application/vnd.ms-powerpoint",
         "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
         "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
         "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
         "epub": "application/epub+zip",
     },
-}  # fmt: skip
+}
 SEEN_BY_MODELS = frozenset(("image/jpeg", "image/png", "image/webp", "image/gif"))
 """Images that vision models read; drawings in SVG are none."""
 MAX_NAME = 200
@@ -51,8 +75,12 @@ class Media:
         found = next((kind for kind, types in TYPES.items() if given in types), None)
         if found is None:
             known = ", ".join(sorted(name for types in TYPES.values() for name in types))
-            raise DifyError(f"files of this type are not taken; known are {known}", code="unsupported_file_type",
-                          status=415, field="file")  # fmt: skip
+            raise DifyError(
+                f"files of this type are not taken; known are {known}",
+                code="unsupported_file_type",
+                status=415,
+                field="file",
+            )
         self.kind: Kind = found
         self.extension = given
         self.mime_type = TYPES[found][given]

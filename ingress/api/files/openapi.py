@@ -33,15 +33,23 @@ def paths() -> dict[str, Any]:
     return {
         "/v1/files": {"post": _upload(), "get": _list()},
         "/v1/files/{file_id}": {
-            "get": {"operationId": "retrieveFile", "summary": "Show a file", **one,
-                    "responses": {"200": _answer("File", "The file.", _FILE), **errors(404)}},
-            "delete": {"operationId": "deleteFile", "summary": "Delete a file", **one,
-                       "description": "Not while a batch that has not ended needs it: 400, naming the batch.",
-                       "security": [{"key": ["submit"]}],
-                       "responses": {"200": _answer("DeletedFile", "It is gone.", _DELETED), **errors(400, 404)}},
+            "get": {
+                "operationId": "retrieveFile",
+                "summary": "Show a file",
+                **one,
+                "responses": {"200": _answer("File", "The file.", _FILE), **errors(404)},
+            },
+            "delete": {
+                "operationId": "deleteFile",
+                "summary": "Delete a file",
+                **one,
+                "description": "Not while a batch that has not ended needs it: 400, naming the batch.",
+                "security": [{"key": ["submit"]}],
+                "responses": {"200": _answer("DeletedFile", "It is gone.", _DELETED), **errors(400, 404)},
+            },
         },
         "/v1/files/{file_id}/content": {"get": _content()},
-    }  # fmt: skip
+    }
 
 
 def schemas() -> dict[str, Any]:
@@ -61,15 +69,22 @@ def schemas() -> dict[str, Any]:
     maybe = {"type": ["string", "null"]}
     page = {"object": {"const": "list"}, "data": listed, "first_id": maybe, "last_id": maybe}
     form = {
-        "file": {"type": "string", "contentMediaType": "application/octet-stream",
-                 "description": "At most batches.max_bytes. For a batch: one request per line, as JSON."},
+        "file": {
+            "type": "string",
+            "contentMediaType": "application/octet-stream",
+            "description": "At most batches.max_bytes. For a batch: one request per line, as JSON.",
+        },
         "purpose": {"enum": [*PURPOSES]},
         ANCHOR: {"const": "created_at"},
-        SECONDS: {"type": "integer", "minimum": MIN_EXPIRES_S, "maximum": MAX_EXPIRES_S,
-                  "description": "30 days for the purpose batch unless given; other files stay. Dots in place of "
-                  "brackets, and JSON or the seconds alone in `expires_after`, are read as well. Any other field is "
-                  "refused."},
-    }  # fmt: skip
+        SECONDS: {
+            "type": "integer",
+            "minimum": MIN_EXPIRES_S,
+            "maximum": MAX_EXPIRES_S,
+            "description": "30 days for the purpose batch unless given; other files stay. Dots in place of "
+            "brackets, and JSON or the seconds alone in `expires_after`, are read as well. Any other field is "
+            "refused.",
+        },
+    }
     gone = {"id": _TEXT, "object": {"const": "file"}, "deleted": {"const": True}}
     return {
         "File": {"type": "object", "properties": file},

@@ -35,15 +35,19 @@ class MediaOperation(NamedTuple):
 _SPOKEN = {"application/json": {"example": SPOKEN}, "text/plain": {"example": SRT}}
 CALLS = {
     "/audio/transcriptions": MediaOperation(
-        "transcribe", "Write down speech", "TranscriptionForm",
+        "transcribe",
+        "Write down speech",
+        "TranscriptionForm",
         _SPOKEN | {"text/event-stream": {"example": SPOKEN_STREAM}},
     ),
     "/audio/translations": MediaOperation("translate", "Translate speech to English", "TranslationForm", _SPOKEN),
     "/images/edits": MediaOperation(
-        "edit", "Edit images", "EditForm",
+        "edit",
+        "Edit images",
+        "EditForm",
         {"application/json": {"example": EDITED}, "text/event-stream": {"example": EDITED_STREAM}},
     ),
-}  # fmt: skip
+}
 
 
 def paths() -> dict[str, Any]:

@@ -23,12 +23,20 @@ class OpenAIOperation(NamedTuple):
     stream: str | None = None
 
 
-_TEXT = {"id": "cmpl-1", "object": "text_completion", "created": 1_769_860_801, "model": "smollm2",
-         "choices": [{"index": 0, "text": " there was a mill", "logprobs": None, "finish_reason": "length"}],
-         "usage": {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9}}  # fmt: skip
-_VECTORS = {"object": "list", "model": "bge-m3",
-            "data": [{"object": "embedding", "index": 0, "embedding": [0.1, -0.2]}],
-            "usage": {"prompt_tokens": 3, "total_tokens": 3}}  # fmt: skip
+_TEXT = {
+    "id": "cmpl-1",
+    "object": "text_completion",
+    "created": 1_769_860_801,
+    "model": "smollm2",
+    "choices": [{"index": 0, "text": " there was a mill", "logprobs": None, "finish_reason": "length"}],
+    "usage": {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9},
+}
+_VECTORS = {
+    "object": "list",
+    "model": "bge-m3",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.1, -0.2]}],
+    "usage": {"prompt_tokens": 3, "total_tokens": 3},
+}
 _PICTURE = {"created": 1_769_860_805, "data": [{"b64_json": "iVBORw0KGgo…"}]}
 _TEXT_STREAM = (
     'data: {"id":"cmpl-1","object":"text_completion","choices":[{"index":0,"text":" there"}]}\n\n'
@@ -44,17 +52,27 @@ _PICTURE_STREAM = (
 CALLS = (
     OpenAIOperation("/chat/completions", "chat", "Complete a chat", CHAT, COMPLETION, "ChatCall", STREAM),
     OpenAIOperation(
-        "/completions", "complete", "Complete a text", {"model": "smollm2", "prompt": "Once upon a time"}, _TEXT,
-        "CompletionCall", _TEXT_STREAM,
+        "/completions",
+        "complete",
+        "Complete a text",
+        {"model": "smollm2", "prompt": "Once upon a time"},
+        _TEXT,
+        "CompletionCall",
+        _TEXT_STREAM,
     ),
     OpenAIOperation(
         "/embeddings", "embed", "Embed texts", {"model": "bge-m3", "input": ["a mill"]}, _VECTORS, "EmbeddingCall"
     ),
     OpenAIOperation(
-        "/images/generations", "picture", "Make images", {"model": "flux", "prompt": "a mill", "n": 1}, _PICTURE,
-        "ImageCall", _PICTURE_STREAM,
+        "/images/generations",
+        "picture",
+        "Make images",
+        {"model": "flux", "prompt": "a mill", "n": 1},
+        _PICTURE,
+        "ImageCall",
+        _PICTURE_STREAM,
     ),
-)  # fmt: skip
+)
 
 
 def paths() -> dict[str, Any]:

@@ -18,30 +18,64 @@ ACCEPTED = {
     "request_id": f"req_{TASK_ID.packed():032x}",
 }
 _ERRORS = {
-    400: ("A member or header is missing or wrong; `param` names it. Or the model server's own.",
-          "you must provide a model parameter", "invalid_request", "model"),
+    400: (
+        "A member or header is missing or wrong; `param` names it. Or the model server's own.",
+        "you must provide a model parameter",
+        "invalid_request",
+        "model",
+    ),
     401: ("The key is missing or not known.", "the API key is not known", "invalid_api_key", None),
     403: ("The key may not do this.", "this needs a key with the scope submit; yours has read", "forbidden", None),
-    404: ("No model server lists this model.", "The model `gpt-9` does not exist; GET /v1/models lists those that do",
-          "model_not_found", "model"),
-    410: ("The first task with this Idempotency-Key has ended and its result is not kept any more.",
-          f"the result of {TASK_TEXT} is not kept any more", "gone", None),
-    413: ("The body is larger than ingress.max_body_bytes, or its files than ingress.max_upload_bytes.",
-          "the body is larger than 16777216 bytes", "too_large", "body"),
-    415: ("The body is no form.", "the body must be of type multipart/form-data", "unsupported_media_type",
-          "content-type"),
-    422: ("The Idempotency-Key was used for another request.",
-          f"this Idempotency-Key was used for {TASK_TEXT} with another endpoint or body", "idempotency_conflict",
-          "Idempotency-Key"),
-    429: ("The key's limit is reached, or the queue is full; `Retry-After` is set when nothing was accepted.",
-          "too many requests; try again later", "rate_limit_exceeded", None),
+    404: (
+        "No model server lists this model.",
+        "The model `gpt-9` does not exist; GET /v1/models lists those that do",
+        "model_not_found",
+        "model",
+    ),
+    410: (
+        "The first task with this Idempotency-Key has ended and its result is not kept any more.",
+        f"the result of {TASK_TEXT} is not kept any more",
+        "gone",
+        None,
+    ),
+    413: (
+        "The body is larger than ingress.max_body_bytes, or its files than ingress.max_upload_bytes.",
+        "the body is larger than 16777216 bytes",
+        "too_large",
+        "body",
+    ),
+    415: (
+        "The body is no form.",
+        "the body must be of type multipart/form-data",
+        "unsupported_media_type",
+        "content-type",
+    ),
+    422: (
+        "The Idempotency-Key was used for another request.",
+        f"this Idempotency-Key was used for {TASK_TEXT} with another endpoint or body",
+        "idempotency_conflict",
+        "Idempotency-Key",
+    ),
+    429: (
+        "The key's limit is reached, or the queue is full; `Retry-After` is set when nothing was accepted.",
+        "too many requests; try again later",
+        "rate_limit_exceeded",
+        None,
+    ),
     502: ("The model server broke off its answer.", "the upstream broke off its answer", "upstream_cut", None),
-    503: ("Kafka or every model server is away, or too many wait; `Retry-After` is set when nothing was accepted.",
-          "Kafka cannot be reached now; nothing was accepted, try again in some seconds", "unavailable", None),
-    504: ("The wait or the task's time-out is over; after a wait the task goes on. `x-should-retry: false` is set.",
-          f"task {TASK_TEXT} has no outcome yet; it goes on, see GET {LOCATION}. Do not send it again",
-          "wait_exceeded", None),
-}  # fmt: skip
+    503: (
+        "Kafka or every model server is away, or too many wait; `Retry-After` is set when nothing was accepted.",
+        "Kafka cannot be reached now; nothing was accepted, try again in some seconds",
+        "unavailable",
+        None,
+    ),
+    504: (
+        "The wait or the task's time-out is over; after a wait the task goes on. `x-should-retry: false` is set.",
+        f"task {TASK_TEXT} has no outcome yet; it goes on, see GET {LOCATION}. Do not send it again",
+        "wait_exceeded",
+        None,
+    ),
+}
 
 
 def call_parameters() -> list[dict[str, Any]]:

@@ -40,7 +40,10 @@ def paths() -> dict[str, Any]:
         "/subjects/{subject}": {"post": _posting("lookUpSchema", "Find the version that a schema is", subject, shown)},
         "/subjects/{subject}/versions": {
             "get": _operation(
-                "listVersions", "List the versions of a schema", [subject, DELETED, DELETED_ONLY, *PAGE], [1, 2],
+                "listVersions",
+                "List the versions of a schema",
+                [subject, DELETED, DELETED_ONLY, *PAGE],
+                [1, 2],
                 NO_SUBJECT | BAD_PAGE,
             ),
             "post": _posting("registerSchema", "Tell the id of a schema", subject, {"id": NEWEST.schema_id}),
@@ -52,8 +55,11 @@ def paths() -> dict[str, Any]:
         },
         "/subjects/{subject}/versions/{version}/schema": {
             "get": _operation(
-                "getVersionText", "Show the schema alone", [subject, version, FORMAT, DELETED],
-                json.loads(NEWEST.text), of_version,
+                "getVersionText",
+                "Show the schema alone",
+                [subject, version, FORMAT, DELETED],
+                json.loads(NEWEST.text),
+                of_version,
             )
         },
         "/subjects/{subject}/versions/{version}/referencedby": {
@@ -61,35 +67,48 @@ def paths() -> dict[str, Any]:
         },
         "/schemas": {
             "get": _operation(
-                "listSchemas", "List every version of every schema",
+                "listSchemas",
+                "List every version of every schema",
                 [PREFIX, _query("latestOnly", "Only the newest version of each.", "boolean"), DELETED, *PAGE],
-                [shown], BAD_PAGE,
+                [shown],
+                BAD_PAGE,
             )
         },
         "/schemas/types": {"get": _operation("listSchemaTypes", "List the kinds of schemas", [], ["AVRO"])},
         "/schemas/ids/{schema_id}": {
             "get": _operation(
-                "getSchema", "Show a schema by its id",
+                "getSchema",
+                "Show a schema by its id",
                 [number, UNDER, FORMAT, _query("fetchMaxId", "Tell the highest id, too, as maxId.", "boolean")],
-                {"schema": NEWEST.text}, no_schema,
+                {"schema": NEWEST.text},
+                no_schema,
             )
         },
         "/schemas/ids/{schema_id}/schema": {
             "get": _operation(
-                "getSchemaText", "Show a schema alone by its id", [number, UNDER, FORMAT],
-                json.loads(NEWEST.text), no_schema,
+                "getSchemaText",
+                "Show a schema alone by its id",
+                [number, UNDER, FORMAT],
+                json.loads(NEWEST.text),
+                no_schema,
             )
         },
         "/schemas/ids/{schema_id}/subjects": {
             "get": _operation(
-                "listSchemaSubjects", "List the subjects of a schema", [number, ONLY, DELETED, *PAGE],
-                [SUBJECT], no_schema | BAD_PAGE,
+                "listSchemaSubjects",
+                "List the subjects of a schema",
+                [number, ONLY, DELETED, *PAGE],
+                [SUBJECT],
+                no_schema | BAD_PAGE,
             )
         },
         "/schemas/ids/{schema_id}/versions": {
             "get": _operation(
-                "listSchemaVersions", "List what a schema stands under", [number, ONLY, DELETED, *PAGE],
-                [{"subject": SUBJECT, "version": NEWEST.number}], no_schema | BAD_PAGE,
+                "listSchemaVersions",
+                "List what a schema stands under",
+                [number, ONLY, DELETED, *PAGE],
+                [{"subject": SUBJECT, "version": NEWEST.number}],
+                no_schema | BAD_PAGE,
             )
         },
         "/config": {"get": _operation("getCompatibility", "Tell how schemas may change", [], config)},
@@ -97,10 +116,8 @@ def paths() -> dict[str, Any]:
             "get": _operation("getSubjectCompatibility", "Tell how one may change", [subject], config, NO_SUBJECT)
         },
         "/mode": {"get": _operation("getMode", "Tell that nothing can be registered", [], {"mode": MODE})},
-        "/mode/{subject}": {
-            "get": _operation("getSubjectMode", "Tell it of one subject", [subject], {"mode": MODE})
-        },
-    }  # fmt: skip
+        "/mode/{subject}": {"get": _operation("getSubjectMode", "Tell it of one subject", [subject], {"mode": MODE})},
+    }
 
 
 def schemas() -> dict[str, Any]:

@@ -66,9 +66,17 @@ class DeliveryRoutes:
         if row is None or row["result_offset"] is None:
             raise Gone(f"the result of {reading.id} is not kept any more")
         return deliveries.new_delivery(
-            reading.id, name, name=name, url=reading.callback_url, owner=reading.owner, level=reading.level,
-            result_offset=row["result_offset"], payload=None, now_ms=0, traceparent=row["traceparent"],
-        )  # fmt: skip
+            reading.id,
+            name,
+            name=name,
+            url=reading.callback_url,
+            owner=reading.owner,
+            level=reading.level,
+            result_offset=row["result_offset"],
+            payload=None,
+            now_ms=0,
+            traceparent=row["traceparent"],
+        )
 
 
 def delivery_object(delivery: Delivery) -> dict[str, Any]:

@@ -68,8 +68,9 @@ async def test_ends_are_told_once_and_tried_again(
         given_up = await ends.ended(f"{receiver.root}/400", "completed")
         await ends.write(TaskId(7, 1, "P", int(time.time()), 0, 999).batch(), state="completed")
         await eventually_async(
-            lambda: [len(receiver.got[one]) for one in told.values()] == [1, 2, 1, 1], what="the events",
-        )  # fmt: skip
+            lambda: [len(receiver.got[one]) for one in told.values()] == [1, 2, 1, 1],
+            what="the events",
+        )
         await eventually_async(lambda: probe.dead_letters, what="the dead letter")
         await probe.committed(BATCH_GROUP, topics.BATCHES)
     async with dispatching(settings):  # what is told stays told over a restart

@@ -33,8 +33,9 @@ async def test_heartbeats_reach_every_partition_until_the_goodbye(probe: Dispatc
     async with dispatching(settings):
         seen = probe.heartbeats[await probe.new_worker(known)]
         await eventually_async(
-            lambda: any(event["upstreams_up"] == 1 for events in seen.values() for event in events), what="an upstream",
-        )  # fmt: skip
+            lambda: any(event["upstreams_up"] == 1 for events in seen.values() for event in events),
+            what="an upstream",
+        )
         await eventually_async(
             lambda: len(seen) == partitions and all(len(events) > 2 for events in seen.values()),
             what="three heartbeats in every partition",
@@ -154,8 +155,9 @@ async def test_work_is_held_while_no_upstream_answers(
             worker = await probe.new_worker(known)
             told = f"{away.url} does not answer: it refuses connections"
             await eventually_async(
-                lambda: {event["reason"] for event in probe.last_heartbeats(worker)} == {told}, what="the reason",
-            )  # fmt: skip
+                lambda: {event["reason"] for event in probe.last_heartbeats(worker)} == {told},
+                what="the reason",
+            )
             async with httpx.AsyncClient() as client:
                 ready = await client.get(f"http://127.0.0.1:{away_from.metrics_port}/readyz")
             assert f"no upstream takes calls now: {told}" in ready.text

@@ -52,7 +52,7 @@ FAILURES: list[tuple[Mode, dict[str, Any], int, str, bool, str]] = [
     ("streaming", raw(b'{"error":"bad"}', JSON, status=400), 400, "upstream_error", False, "400: bad"),
     ("blocking", raw(b"at http://10.1.2.3:8/x", "text/plain", status=500), 500, "upstream_error", True, "at [address]"),
     ("blocking", raw(b"x", JSON, status=500, headers="retry-after: 1e308\r\n"), 500, "upstream_error", True, "500: x"),
-]  # fmt: skip
+]
 
 
 async def test_no_failure_is_called_a_success(probe: DispatcherProbe) -> None:

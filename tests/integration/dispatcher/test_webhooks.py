@@ -135,8 +135,9 @@ async def test_endless_bodies_and_wrong_lengths_are_delivered_and_nonsense_is_tr
     lie, flood = [await probe.result(f"{receiver.root}/{path}") for path in ("lie", "flood")]
     nonsense = await probe.result(f"{receiver.root}/nonsense-then-200")
     await eventually_async(
-        lambda: {rows.state(one) for one in (lie, flood, nonsense)} == {"delivered"}, what="the deliveries",
-    )  # fmt: skip
+        lambda: {rows.state(one) for one in (lie, flood, nonsense)} == {"delivered"},
+        what="the deliveries",
+    )
     await settled(probe)
     assert [len(receiver.got[one]) for one in (lie, flood, nonsense)] == [1, 1, 2]
 
@@ -193,9 +194,17 @@ async def test_a_large_result_is_a_link(probe: DispatcherProbe, receiver: Receiv
 async def put_rows(probe: DispatcherProbe, task_id: str, url: str, events: list[str], *rows: dict[str, Any]) -> None:
     """Write what the scheduler writes when a task moves on, all at once."""
     task: Any = {
-        "id": task_id, "queue": "chat", "endpoint": "/v1/x", "mode": "callback", "owner": "key-one", "model": None,
-        "callback_url": url, "trace_id": None, "created_ms": now_ms(), "timeout_ms": 60_000,
-    }  # fmt: skip
+        "id": task_id,
+        "queue": "chat",
+        "endpoint": "/v1/x",
+        "mode": "callback",
+        "owner": "key-one",
+        "model": None,
+        "callback_url": url,
+        "trace_id": None,
+        "created_ms": now_ms(),
+        "timeout_ms": 60_000,
+    }
     place = (probe.settings.topic(topics.status(0)), int(task_id.split("-")[-2]))
     made: list[Status] = [row_of(task, 0, **{"callback_events": events, "updated_ms": 0, **row}) for row in rows]
     await probe.producer.send_batch({place: [status_record(row, now_ms=now_ms()) for row in made]})
@@ -225,8 +234,11 @@ async def test_those_who_ask_are_told_of_the_start_and_the_way(
     told = sorted((each["event"], each["body"]["progress"]) for each in receiver.got[asks])
     assert told == [("expired", 100), ("progress", 10), ("progress", 60), ("start", 0)]
     assert {call.headers["webhook-id"] for call in receiver.calls[asks]} == {
-        f"{asks}-start", f"{asks}-progress-1-10", f"{asks}-progress-1-60", f"{asks}-expired",
-    }  # fmt: skip
+        f"{asks}-start",
+        f"{asks}-progress-1-10",
+        f"{asks}-progress-1-60",
+        f"{asks}-expired",
+    }
     assert rows.state(asks, "start") == "delivered"
     assert quiet not in receiver.got
     assert unasked not in receiver.got

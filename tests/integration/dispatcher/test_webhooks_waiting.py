@@ -52,9 +52,16 @@ async def test_what_waits_is_counted_across_a_restart_and_a_resend_ends_it(
         await eventually_async(lambda: waiting() == 1, what="what waited before the start")
         assert 0 < metrics.WEBHOOK_OLDEST._value.get() <= (now_ms() - began_ms) / 1000 + 1
         first = deliveries.new_delivery(
-            task, "completed", name="completed", url=url, owner="key-one", level=0, result_offset=0, payload=None,
+            task,
+            "completed",
+            name="completed",
+            url=url,
+            owner="key-one",
+            level=0,
+            result_offset=0,
+            payload=None,
             now_ms=began_ms,
-        )  # fmt: skip
+        )
         round_ = deliveries.resent(first, now_ms=now_ms())
         await probe.producer.send(*deliveries.retry_record(settings, round_, delay_s=0, now_ms=now_ms()))
         await eventually_async(lambda: len(receiver.got[task]) == 2, what="the resend")

@@ -19,10 +19,15 @@ async def operators(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Asy
         folder = tmp_path_factory.mktemp("operations")
         site = await stack.enter_async_context(
             running_site(
-                kafka, folder, keys=KEYS, ingress__auto_register=False, streams__session_timeout_s=12,
-                streams__lease_s=8, dispatcher__heartbeat_s=0.5,
+                kafka,
+                folder,
+                keys=KEYS,
+                ingress__auto_register=False,
+                streams__session_timeout_s=12,
+                streams__lease_s=8,
+                dispatcher__heartbeat_s=0.5,
             )
-        )  # fmt: skip
+        )
         log = await stack.enter_async_context(task_log(site.settings))
         producer = Producer(site.settings, name="operators")
         await producer.start()

@@ -25,7 +25,12 @@ KEYS = keys_file(
 @pytest.fixture(scope="package")
 async def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     async with running_site(
-        kafka, tmp_path_factory.mktemp("restarts"), keys=KEYS, streams__session_timeout_s=12, streams__lease_s=8,
-        dispatcher__heartbeat_s=0.5, ingress__check_models=False,
-    ) as opened:  # fmt: skip
+        kafka,
+        tmp_path_factory.mktemp("restarts"),
+        keys=KEYS,
+        streams__session_timeout_s=12,
+        streams__lease_s=8,
+        dispatcher__heartbeat_s=0.5,
+        ingress__check_models=False,
+    ) as opened:
         yield opened

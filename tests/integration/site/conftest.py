@@ -27,9 +27,17 @@ KEYS = keys_file(
 @pytest.fixture(scope="package")
 async def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     async with running_site(
-        kafka, tmp_path_factory.mktemp("site"), keys=KEYS, streams__session_timeout_s=12, dispatcher__heartbeat_s=0.5,
-        ingress__keep_alive_s=0.5, ingress__check_models=False, webhooks__allow_private=True,
-        webhooks__secret=[f"whsec_{base64.b64encode(bytes(range(32))).decode()}"], direct__default_tenant="direct",
-        direct__reply_topics=["replies-*"], direct__secrets=["0123456789abcdef"],
-    ) as opened:  # fmt: skip
+        kafka,
+        tmp_path_factory.mktemp("site"),
+        keys=KEYS,
+        streams__session_timeout_s=12,
+        dispatcher__heartbeat_s=0.5,
+        ingress__keep_alive_s=0.5,
+        ingress__check_models=False,
+        webhooks__allow_private=True,
+        webhooks__secret=[f"whsec_{base64.b64encode(bytes(range(32))).decode()}"],
+        direct__default_tenant="direct",
+        direct__reply_topics=["replies-*"],
+        direct__secrets=["0123456789abcdef"],
+    ) as opened:
         yield opened

@@ -202,10 +202,18 @@ async def test_a_stock_client_writes_tasks_and_reads_their_results(shop: Shop) -
 
 
 async def test_a_task_of_kafka_is_seen_over_http_like_any_other(shop: Shop) -> None:
-    event = {"specversion": "1.0", "id": "e", "source": "/shop", "type": "order", "data": {
-        **BODY, "data": '{"model":"sim","messages":[],"sim":{"key":"seen","fail_times":1}}', "trace_id": "seen",
-        "timeout": 600,
-    }}  # fmt: skip
+    event = {
+        "specversion": "1.0",
+        "id": "e",
+        "source": "/shop",
+        "type": "order",
+        "data": {
+            **BODY,
+            "data": '{"model":"sim","messages":[],"sim":{"key":"seen","fail_times":1}}',
+            "trace_id": "seen",
+            "timeout": 600,
+        },
+    }
     await asyncio.to_thread(shop.write, json.dumps(event).encode())
     await shop.client.submit(level=1, members={"trace_id": "put"})
 

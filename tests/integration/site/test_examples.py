@@ -44,9 +44,14 @@ async def test_help_describes_every_option(name: str) -> None:
 async def test_a_task_over_http_is_delivered_as_a_verified_webhook(site: Site) -> None:
     port, [secret] = free_port(), [one.get_secret_value() for one in site.settings.webhooks.secret]
     receiver = await asyncio.create_subprocess_exec(
-        sys.executable, str(EXAMPLES / "webhook_receiver.py"), "--port", str(port),
-        env={"WEBHOOK_SECRET": secret}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        sys.executable,
+        str(EXAMPLES / "webhook_receiver.py"),
+        "--port",
+        str(port),
+        env={"WEBHOOK_SECRET": secret},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         await until(lambda: refusal(site, port), lambda status: status == 401)
         options = ["--url", site.urls[0], "--api-key", "sk-examples", "--queue", "examples", "--model", "sim"]

@@ -30,11 +30,19 @@ async def test_a_worker_takes_and_completes_and_the_producer_finds_the_result(wo
     assert {"start_time", "expire_time"} < set(task)
     shown = {name: task[name] for name in task if not name.endswith("_time")}
     assert shown == {
-        "task_id": task_id, "ak": "", "endpoint": "/v1/chat/completions", "queue": queue, "level": 0,
-        "data": {"model": "m", "messages": [], "number": 0}, "status": "queued", "attempt": 1,
-        "instance_id": task_id.split("-")[5], "callback_url": "http://127.0.0.1:9/done", "response_mode": "callback",
+        "task_id": task_id,
+        "ak": "",
+        "endpoint": "/v1/chat/completions",
+        "queue": queue,
+        "level": 0,
+        "data": {"model": "m", "messages": [], "number": 0},
+        "status": "queued",
+        "attempt": 1,
+        "instance_id": task_id.split("-")[5],
+        "callback_url": "http://127.0.0.1:9/done",
+        "response_mode": "callback",
         "trace_id": "t-1",
-    }  # fmt: skip
+    }
     assert (await workers.producer.show(task_id))["status"] == "queued"
     assert await workers.take(queue) == []
     await workers.complete(task_id, at=1, body=ANSWER)

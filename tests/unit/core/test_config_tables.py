@@ -28,10 +28,12 @@ def test_a_wrong_table_is_named(tmp_path: Path) -> None:
     assert refusal(config=file).startswith(f"queues.chat.level in {file} is wrong")
     for text, sentence in (
         ("[queues.chat]\nlevle = 1\n", "queues.chat.levle in FILE is not a setting; did you mean queues.chat.level?"),
-        ("[models.'m.1']\nprompt_prize = 1\n",
-         "models.m.1.prompt_prize in FILE is not a setting; did you mean models.m.1.prompt_price?"),
+        (
+            "[models.'m.1']\nprompt_prize = 1\n",
+            "models.m.1.prompt_prize in FILE is not a setting; did you mean models.m.1.prompt_price?",
+        ),
         ("[queues.levels]\nx = 1\n", "queues.levels.x in FILE is not a setting; there are level, timeout_s, "),
-    ):  # fmt: skip
+    ):
         file.write_text(text)
         assert refusal(config=file).startswith(sentence.replace("FILE", str(file)))
     given = {"HEADRACE_MODELS": '{"m": {"curency": "EUR"}}'}

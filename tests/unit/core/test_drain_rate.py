@@ -14,10 +14,15 @@ from tests.support.records import queue
 @pytest.mark.parametrize(
     ("own", "listed", "usual", "limit"),
     [
-        (None, None, 0, 0), (None, None, 9, 9), (None, 5, 9, 5), (None, 0, 9, 0), (3, 5, 9, 3), (0, 5, 9, 0),
+        (None, None, 0, 0),
+        (None, None, 9, 9),
+        (None, 5, 9, 5),
+        (None, 0, 9, 0),
+        (3, 5, 9, 3),
+        (0, 5, 9, 0),
         (3, None, 0, 3),
     ],
-)  # fmt: skip
+)
 def test_what_was_set_goes_before_the_file_and_that_before_the_usual(
     own: int | None, listed: int | None, usual: int, limit: int
 ) -> None:

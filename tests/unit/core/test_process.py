@@ -53,9 +53,12 @@ sys.exit(run_role("tester", settings, globals()[sys.argv[1]]))
 @contextmanager
 def role(main: str, **env: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-c", ROLE, main], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", ROLE, main],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, **env},
-    ) as process:  # fmt: skip
+    ) as process:
         try:
             yield process
         finally:

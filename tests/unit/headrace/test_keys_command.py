@@ -50,8 +50,9 @@ def test_a_key_that_is_piped_in_is_hashed() -> None:
     assert run("hash", stdin="sk-x\n").stdout == f"sha256:{sha256(b'sk-x').hexdigest()}\n"
     refused = run("hash", stdin="a b\n")
     assert (refused.exit_code, refused.stderr) == (
-        1, "Error: a key must be printable ASCII without blanks, and not empty\n"
-    )  # fmt: skip
+        1,
+        "Error: a key must be printable ASCII without blanks, and not empty\n",
+    )
 
 
 def test_mistakes_are_one_sentence_and_exit_code_1(tmp_path: Path) -> None:

@@ -27,24 +27,54 @@ LONG = "a record that cannot be decoded: " + "x" * 300
 FULL: dict[str, tuple[Sequence[Column], dict[str, object]]] = {
     "tasks": (
         tasks.COLUMNS,
-        {"task_id": UUID, "status": "processing", "queue": "q" * 40, "level": "offline", "model_code": "m" * 40,
-         "owner": "tenant" * 5, "created_at": MOMENT, "error_code": "deadline_exceeded"},
+        {
+            "task_id": UUID,
+            "status": "processing",
+            "queue": "q" * 40,
+            "level": "offline",
+            "model_code": "m" * 40,
+            "owner": "tenant" * 5,
+            "created_at": MOMENT,
+            "error_code": "deadline_exceeded",
+        },
     ),
     "queues": (
         queues.COLUMNS,
-        {"name": "q" * 40, "served_by": "dispatcher", "paused": False, "waiting": {"online": 12, "offline": 123_456},
-         "max_waiting": 1_000_000, "width": 6, "concurrency": 8, "result_retention_s": 604_800,
-         "endpoint": "/v1/chat/completions", "owner": "tenant" * 5},
+        {
+            "name": "q" * 40,
+            "served_by": "dispatcher",
+            "paused": False,
+            "waiting": {"online": 12, "offline": 123_456},
+            "max_waiting": 1_000_000,
+            "width": 6,
+            "concurrency": 8,
+            "result_retention_s": 604_800,
+            "endpoint": "/v1/chat/completions",
+            "owner": "tenant" * 5,
+        },
     ),
     "dead letters": (
         dead_letters.COLUMNS,
-        {"id": "2-1234567", "reason": LONG, "field": "level", "topic": "headrace.tasks.offline", "partition": 2,
-         "offset": 1_234_567, "buried_at": MOMENT, "redriven_at": MOMENT},
+        {
+            "id": "2-1234567",
+            "reason": LONG,
+            "field": "level",
+            "topic": "headrace.tasks.offline",
+            "partition": 2,
+            "offset": 1_234_567,
+            "buried_at": MOMENT,
+            "redriven_at": MOMENT,
+        },
     ),
     "dispatchers": (
         workers.DISPATCHERS,
-        {"name": "dispatcher-7f9c4d5b8-x2x4k", "running": 64, "upstreams_up": 2, "last_heartbeat_at": MOMENT,
-         "partitions": 96},
+        {
+            "name": "dispatcher-7f9c4d5b8-x2x4k",
+            "running": 64,
+            "upstreams_up": 2,
+            "last_heartbeat_at": MOMENT,
+            "partitions": 96,
+        },
     ),
     "schedulers": (
         workers.SCHEDULERS,
@@ -53,30 +83,55 @@ FULL: dict[str, tuple[Sequence[Column], dict[str, object]]] = {
     "other consumers": (workers.OTHERS, {"name": "group" * 8, "queues": ["a" * 30, "b" * 30]}),
     "pull workers": (
         workers.PULLERS,
-        {"name": "worker-7f9c4d5b8-x2x4k", "queue": "q" * 20, "level": "online", "running": 3,
-         "next_lease_ends_at": MOMENT},
+        {
+            "name": "worker-7f9c4d5b8-x2x4k",
+            "queue": "q" * 20,
+            "level": "online",
+            "running": 3,
+            "next_lease_ends_at": MOMENT,
+        },
     ),
     "webhooks": (
         webhooks.COLUMNS,
-        {"task_id": UUID, "event": "completed", "state": "delivered", "made": 3, "last": LONG, "next": MOMENT,
-         "url": "https://hooks.example.com/" + "p" * 60},
+        {
+            "task_id": UUID,
+            "event": "completed",
+            "state": "delivered",
+            "made": 3,
+            "last": LONG,
+            "next": MOMENT,
+            "url": "https://hooks.example.com/" + "p" * 60,
+        },
     ),
     "topics": (topics.COLUMNS, {"topic": "headrace.tasks.offline", "what": "retention.ms", "was": "1", "wanted": "2"}),
     "keys": (
         keys.COLUMNS,
-        {"tenant": "tenant" * 3, "key": "key-0a1b2c3d4e5f", "state": "until 2027-01-31 00:00 UTC",
-         "scopes": "submit,read,admin", "requests_per_minute": 600, "concurrency": 16},
+        {
+            "tenant": "tenant" * 3,
+            "key": "key-0a1b2c3d4e5f",
+            "state": "until 2027-01-31 00:00 UTC",
+            "scopes": "submit,read,admin",
+            "requests_per_minute": 600,
+            "concurrency": 16,
+        },
     ),
     "batches": (
         batch_display.COLUMNS,
-        {"id": "batch_0193f5a1c2d37c4a8d5e6f708192a3b4", "status": "in_progress", "created": "2026-12-01 03:44",
-         "done": "49999/50000", "failed": 12, "endpoint": "/v1/chat/completions", "model": "m" * 40},
+        {
+            "id": "batch_0193f5a1c2d37c4a8d5e6f708192a3b4",
+            "status": "in_progress",
+            "created": "2026-12-01 03:44",
+            "done": "49999/50000",
+            "failed": 12,
+            "endpoint": "/v1/chat/completions",
+            "model": "m" * 40,
+        },
     ),
     "replay": (
         tables.COST_COLUMNS,
         {column.member: "1,234,567" for column in tables.COST_COLUMNS},
     ),
-}  # fmt: skip
+}
 """Every table of the command line, with a row whose values are long."""
 
 

@@ -20,9 +20,16 @@ from schemas.records import Delivery, DeliveryState
 
 def told(event: str, state: DeliveryState) -> Delivery:
     made = new_delivery(
-        "TASK-1-0-C-261118110640-0001-000001", event, name=event, url="http://there:81/x", owner="alice", level=0,
-        result_offset=1, payload=None, now_ms=1,
-    )  # fmt: skip
+        "TASK-1-0-C-261118110640-0001-000001",
+        event,
+        name=event,
+        url="http://there:81/x",
+        owner="alice",
+        level=0,
+        result_offset=1,
+        payload=None,
+        now_ms=1,
+    )
     return {**made, "state": state}
 
 
@@ -40,9 +47,12 @@ def test_what_was_given_up_is_redriven_except_for_progress(
     options: tuple[str, ...], count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [
-        told("completed", "failed"), told("start", "disabled"), told("progress", "failed"),
-        told("completed", "delivered"), told("completed", "pending"),
-    ]  # fmt: skip
+        told("completed", "failed"),
+        told("start", "disabled"),
+        told("progress", "failed"),
+        told("completed", "delivered"),
+        told("completed", "pending"),
+    ]
 
     async def read(_: Settings, chosen: Callable[[Delivery], bool]) -> list[Delivery]:
         return [row for row in rows if chosen(row)]

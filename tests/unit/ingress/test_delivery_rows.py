@@ -18,9 +18,16 @@ TASK = "TASK-1-0-C-261118110640-0001-000001"
 def test_a_stray_record_is_no_delivery(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     told = new_delivery(
-        TASK, "completed", name="completed", url="http://there/x", owner=None, level=0, result_offset=1, payload=None,
+        TASK,
+        "completed",
+        name="completed",
+        url="http://there/x",
+        owner=None,
+        level=0,
+        result_offset=1,
+        payload=None,
         now_ms=1,
-    )  # fmt: skip
+    )
     placed = row(settings, told, now_ms=1)
     stray = f"{TASK}/start".encode()
     records: list[Any] = [

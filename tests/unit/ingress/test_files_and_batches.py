@@ -38,9 +38,14 @@ def consumed(key: str, value: bytes | None) -> ConsumerRecord[bytes, bytes]:
 
 def file_of(file_id: str, **changes: Any) -> BatchFile:
     made: BatchFile = {
-        "id": file_id, "owner": "acme", "purpose": "batch", "filename": "x", "created_ms": 0, "expires_ms": None,
+        "id": file_id,
+        "owner": "acme",
+        "purpose": "batch",
+        "filename": "x",
+        "created_ms": 0,
+        "expires_ms": None,
         "blob": {"uri": f"files/{file_id}", "size": 1, "sha256": "0" * 64},
-    }  # fmt: skip
+    }
     return {**made, **changes}  # type: ignore[typeddict-item]
 
 
@@ -134,9 +139,13 @@ async def swept(
         asked.append(True)
 
     sweeper = FileSweeper(
-        blobs=blobs, producer=Tombstones(book), files=book, batches=directory, sweep_s=1,  # type: ignore[arg-type]
+        blobs=blobs,
+        producer=Tombstones(book),
+        files=book,
+        batches=directory,
+        sweep_s=1,  # type: ignore[arg-type]
         ends_read=ends_read,
-    )  # fmt: skip
+    )
     await sweeper.sweep(now_ms=now_ms)
     assert asked
     return {one.name async for some in blobs.listed("") for one in some}, book

@@ -55,8 +55,14 @@ def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
         (f"acme/{sha256(b'sk-other').hexdigest()[:12]}", ["read", "submit"], KeyQuota(9, 8)),
         (f"b.c/{sha256(b'sk-third').hexdigest()[:12]}", ["read", "submit"], KeyQuota(9, 8)),
     ]
-    first = {"id": "web", "sha256": f"sha256:{sha256(SECRET.encode()).hexdigest()}", "scopes": ["read"],
-             "requests_per_minute": 60, "concurrency": 2, "expires": "2027-01-31T00:00:00Z"}  # fmt: skip
+    first = {
+        "id": "web",
+        "sha256": f"sha256:{sha256(SECRET.encode()).hexdigest()}",
+        "scopes": ["read"],
+        "requests_per_minute": 60,
+        "concurrency": 2,
+        "expires": "2027-01-31T00:00:00Z",
+    }
     tenants = {
         "acme": {"keys": [first, {"key": "sk-other"}]},
         "b.c": {"keys": [{"key": "sk-third", "enabled": False}]},

@@ -130,9 +130,10 @@ class Process:
             else:
                 folded.append(source)
         await self.log.fold(
-            *((one.offset, one.what) for one in folded), now_ms=now_ms,
+            *((one.offset, one.what) for one in folded),
+            now_ms=now_ms,
             spoken=self.replay.spoken,
-        )  # fmt: skip
+        )
         for one in folded:
             self.progress.done(one.place, one.offset)
         waited = self.replay.folded(HOME, self.progress.committable(TASKS) or 0)

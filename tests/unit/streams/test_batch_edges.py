@@ -28,7 +28,7 @@ from tests.support.memory_batch_log import (
     batch_id,
     created,
     proposed,
-)  # fmt: skip
+)
 from tests.support.scheduler_app import lane_app
 from tests.support.waiting import eventually_async
 

@@ -29,9 +29,24 @@ def shown(batch: Batch) -> dict[str, Any]:
     """Return what of a row must never change."""
     row: dict[str, Any] = {**batch, "ended": batch["ended"].hex(), "written": batch["written"].hex()}
     names = (
-        "state", "ending", "stamp_s", "total", "fed", "completed", "failed", "ended", "written", "written_to",
-        "last_result", "parts", "usage", "in_progress_ms", "finalizing_ms", "cancelling_ms", "cancelled_ms",
-    )  # fmt: skip
+        "state",
+        "ending",
+        "stamp_s",
+        "total",
+        "fed",
+        "completed",
+        "failed",
+        "ended",
+        "written",
+        "written_to",
+        "last_result",
+        "parts",
+        "usage",
+        "in_progress_ms",
+        "finalizing_ms",
+        "cancelling_ms",
+        "cancelled_ms",
+    )
     return {name: row[name] for name in names}
 
 

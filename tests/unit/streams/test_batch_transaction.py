@@ -24,7 +24,7 @@ from tests.support.memory_batch_log import (
     line,
     part,
     validated,
-)  # fmt: skip
+)
 from tests.support.records import failure, finished, outcome, task_id
 
 USAGE = {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
@@ -246,8 +246,9 @@ async def test_many_lines_are_stopped_by_slices(monkeypatch: pytest.MonkeyPatch)
     now_ms = batch["expires_ms"]
     await log.fold(*((n, event("batch_due", at_ms=1, task_id=one)) for n, one in ((4, ONE), (5, other))), now_ms=now_ms)
     assert [(log.batch(one)["state"], bitmap.count(log.batch(one)["ended"])) for one in (ONE, other)] == [
-        ("finalizing", 3), ("finalizing", 0)
-    ]  # fmt: skip
+        ("finalizing", 3),
+        ("finalizing", 0),
+    ]
     await log.fold((6, ended(batch, 7)), (7, part(ONE, 0, 3, {0, 1, 2}, errors=3, last=True)))
     turns = 0
     while (said := log.said()) and turns < 9:

@@ -41,11 +41,20 @@ def test_names_of_bodies(name: str, attempt: int | None) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "", "tasks/", "tasks/x", f"results/{ID}", f"tasks/{ID}-1-0a1b2c3d", f"files/{ID}", f"tasks/{ID}/x",
-        f"tasks/{ID}#1", f"arriving/{'0' * 32}", ID, f"results/{ID}-1-0a1b2c3d.json",
+        "",
+        "tasks/",
+        "tasks/x",
+        f"results/{ID}",
+        f"tasks/{ID}-1-0a1b2c3d",
+        f"files/{ID}",
+        f"tasks/{ID}/x",
+        f"tasks/{ID}#1",
+        f"arriving/{'0' * 32}",
+        ID,
+        f"results/{ID}-1-0a1b2c3d.json",
         "tasks/TASK-7-0-C-261199044308-0002-000005",
     ],
-)  # fmt: skip
+)
 def test_other_names_are_nobodys(name: str) -> None:
     assert read_name(name) is None
 

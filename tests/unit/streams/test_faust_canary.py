@@ -240,9 +240,16 @@ async def test_a_member_that_was_not_heard_of_writes_nothing(tmp_path: Path) -> 
         streams = settings.streams.model_copy(update={"session_timeout_s": session_timeout_s})
         settings = settings.model_copy(update={"streams": streams})
         return Scheduler(
-            settings, 0, producer=Producer(settings, name="none"), lookup=nowhere, queues=nowhere, index=StateIndex(),
-            rows=lambda: stored, batches=lambda: stored, silent_s=silent_s,
-        )  # fmt: skip
+            settings,
+            0,
+            producer=Producer(settings, name="none"),
+            lookup=nowhere,
+            queues=nowhere,
+            index=StateIndex(),
+            rows=lambda: stored,
+            batches=lambda: stored,
+            silent_s=silent_s,
+        )
 
     with pytest.raises(SessionExpired, match="confirmed nothing for 9000"):
         await scheduler(0.1)._fold([])

@@ -35,9 +35,19 @@ async def test_the_consumer_reads_what_is_committed_and_tells_of_gaps(tmp_path: 
         assert consumer._isolation_level == COMMITTED
         assert "isolation_level=self._isolation_level" in inspect.getsource(AIOKafkaConsumer.start)
         record = SimpleNamespace(
-            topic="t", partition=0, offset=7, timestamp=1, timestamp_type=0, headers=(), key=b"", value=b"",
-            checksum=None, serialized_key_size=0, serialized_value_size=0, since=5,
-        )  # fmt: skip
+            topic="t",
+            partition=0,
+            offset=7,
+            timestamp=1,
+            timestamp_type=0,
+            headers=(),
+            key=b"",
+            value=b"",
+            checksum=None,
+            serialized_key_size=0,
+            serialized_value_size=0,
+            since=5,
+        )
         assert since(app.app.consumer._to_message(TP("t", 0), record)) == 5
         del record.since
         assert since(app.app.consumer._to_message(TP("t", 0), record)) == 7

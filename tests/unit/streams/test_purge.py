@@ -65,9 +65,7 @@ def test_what_waits_in_the_queue_ends_as_purged_with_one_result_each() -> None:
     log.keep(fold)
     _, following = purge(log, asking(3))
     assert following is None
-    assert states(log) == {
-        name(0): "cancelled", name(1, "other"): "queued", name(2): "processing", name(3): "queued"
-    }  # fmt: skip
+    assert states(log) == {name(0): "cancelled", name(1, "other"): "queued", name(2): "processing", name(3): "queued"}
     [result] = log.results
     assert (result["id"], result["error_code"], result["error_message"]) == (name(0), "cancelled", "purged")
     purge(log, asking(3))

@@ -16,9 +16,13 @@ from tests.support.dispatcher_doubles import MemoryProducer
 
 def consumed(**changes: Any) -> Any:
     base = {
-        "topic": "headrace.work.chat.online", "partition": 3, "offset": 17, "key": b"k", "value": b"\x00v",
+        "topic": "headrace.work.chat.online",
+        "partition": 3,
+        "offset": 17,
+        "key": b"k",
+        "value": b"\x00v",
         "headers": [("traceparent", b"00-1"), ("x-reason", b"forged"), ("odd", None)],
-    }  # fmt: skip
+    }
     return SimpleNamespace(**(base | changes))
 
 
@@ -29,10 +33,15 @@ async def test_key_value_and_headers_are_kept_and_the_reason_added() -> None:
     assert (topic, record.key, record.value) == ("headrace.dead-letters", b"k", b"\x00v")
     assert 0 <= partition < 4
     assert record.headers == [
-        ("traceparent", b"00-1"), ("odd", None), ("x-reason", b"no such thing"),
-        ("x-topic", b"headrace.work.chat.online"), ("x-partition", b"3"), ("x-offset", b"17"),
-        ("x-attempt", b"2"), ("x-field", b"id"),
-    ]  # fmt: skip
+        ("traceparent", b"00-1"),
+        ("odd", None),
+        ("x-reason", b"no such thing"),
+        ("x-topic", b"headrace.work.chat.online"),
+        ("x-partition", b"3"),
+        ("x-offset", b"17"),
+        ("x-attempt", b"2"),
+        ("x-field", b"id"),
+    ]
 
 
 async def test_a_value_that_fits_only_just_is_left_where_it_is() -> None:

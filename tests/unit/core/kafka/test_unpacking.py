@@ -179,8 +179,17 @@ def test_the_private_parts_of_aiokafka_are_where_they_are_replaced() -> None:
     assert "records.size_in_bytes() > 0" in routine
     names = [*inspect.signature(PartitionRecords.__init__).parameters]
     mended = fetcher.PartitionRecords
-    assert names == ["self", "tp", "records", "aborted_transactions", "fetch_offset", "key_deserializer",
-                     "value_deserializer", "check_crcs", "isolation_level"]  # fmt: skip
+    assert names == [
+        "self",
+        "tp",
+        "records",
+        "aborted_transactions",
+        "fetch_offset",
+        "key_deserializer",
+        "value_deserializer",
+        "check_crcs",
+        "isolation_level",
+    ]
     assert mended is PartitionRecords or [*inspect.signature(mended.__init__).parameters] == names
     assert "isolation_level" in inspect.signature(AIOKafkaConsumer.__init__).parameters
     assert asyncio.iscoroutinefunction(AIOKafkaConsumer.position)

@@ -50,11 +50,14 @@ def level_of(passing: TransientErrors, record: logging.LogRecord) -> str:
         line(CLUSTER, "Error fetching metadata for topic %s: %s", "t", GroupLoadInProgressError),
         line("aiokafka", "Unable connect to node with id %s: %s", 1, ConnectionRefusedError()),
         line(
-            "aiokafka.producer.sender", "Got error produce response on topic-partition %s, retrying. Error: %s", "t",
-            NotLeaderForPartitionError, level=logging.WARNING,
+            "aiokafka.producer.sender",
+            "Got error produce response on topic-partition %s, retrying. Error: %s",
+            "t",
+            NotLeaderForPartitionError,
+            level=logging.WARNING,
         ),
     ],
-)  # fmt: skip
+)
 def test_what_passes_is_told_as_news(record: logging.LogRecord) -> None:
     assert level_of(TransientErrors(), record) == "INFO"
 

@@ -30,9 +30,14 @@ class Partition:
         self.stage = stage
         self.rows = BatchIndex(stage.settings, name="t")
         self.home = PartitionWorker(
-            stage.settings, HOME, rows=self.rows, lookup=stage.lookup, blobs=stage.blobs, producer=stage.producer,
+            stage.settings,
+            HOME,
+            rows=self.rows,
+            lookup=stage.lookup,
+            blobs=stage.blobs,
+            producer=stage.producer,
             turns=FairShare(),
-        )  # fmt: skip
+        )
         self.rows.on_change = lambda _: self.home.changed()
 
     def tell(self, row: Batch | None, batch_id: str = "") -> None:

@@ -35,9 +35,17 @@ async def feeding(
     assert stage.row is not None
     changed, uncountable = asyncio.Event(), list[str]()
     feeder = BatchSubmitter(
-        stage.settings, batch_id=stage.row["id"], row=stage.open_row, changed=changed, blobs=stage.blobs,
-        producer=stage.producer, turns=FairShare(), uncountable=uncountable.append, clock=lambda: stage.now_ms, **changes,
-    )  # fmt: skip
+        stage.settings,
+        batch_id=stage.row["id"],
+        row=stage.open_row,
+        changed=changed,
+        blobs=stage.blobs,
+        producer=stage.producer,
+        turns=FairShare(),
+        uncountable=uncountable.append,
+        clock=lambda: stage.now_ms,
+        **changes,
+    )
 
     async def judge() -> None:
         while True:
@@ -78,8 +86,10 @@ async def test_a_valid_file_is_fed_in_its_order_and_never_further_than_the_windo
     assert stage.notes == []
     task = stage.tasks[7]
     assert orjson.loads(task["data"] or b"") == {
-        "model": "other", "messages": [{"role": "user", "content": "say 7"}], "stream": False
-    }  # fmt: skip
+        "model": "other",
+        "messages": [{"role": "user", "content": "say 7"}],
+        "stream": False,
+    }
     assert (task["model"], task["mode"], task["level"], task["custom_id"]) == ("other", "batch", 1, "c-7")
     assert (task["batch_id"], task["trace_id"], task["owner"], task["queue"]) == (
         row["id"],
@@ -121,9 +131,12 @@ async def test_a_line_that_is_no_json_is_a_task_that_says_so(stage: Stage) -> No
 
 @pytest.mark.parametrize(
     ("blob", "code"),
-    [({"uri": "files/none"}, "file_unreadable"), ({"sha256": "0" * 64}, "file_unreadable"),
-     ({"size": 10**9}, "file_too_large")],
-)  # fmt: skip
+    [
+        ({"uri": "files/none"}, "file_unreadable"),
+        ({"sha256": "0" * 64}, "file_unreadable"),
+        ({"size": 10**9}, "file_too_large"),
+    ],
+)
 async def test_a_file_that_is_not_there_or_not_what_it_was_fails_the_batch(
     stage: Stage, blob: dict[str, object], code: str
 ) -> None:

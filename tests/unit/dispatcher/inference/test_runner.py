@@ -53,9 +53,15 @@ class World:
         self.offset = 0
         worker: Any = self.worker
         self.runner = Runner(
-            Settings(), name="w1", slots=self.slots, worker=worker, outbox=self.outbox,
-            is_cancelled=self.cancelled.__contains__, has_outcome=self.over.__contains__, clock=MillisecondClock(),
-        )  # fmt: skip
+            Settings(),
+            name="w1",
+            slots=self.slots,
+            worker=worker,
+            outbox=self.outbox,
+            is_cancelled=self.cancelled.__contains__,
+            has_outcome=self.over.__contains__,
+            clock=MillisecondClock(),
+        )
         self.ticker = CommitLoop(Settings(), runner=self.runner, outbox=self.outbox, readers=list)
 
     def take(self, item: Work) -> ReceivedRecord:

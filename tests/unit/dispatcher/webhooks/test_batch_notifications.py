@@ -38,9 +38,7 @@ def test_only_an_end_is_told(state: Any) -> None:
     assert delivery["traceparent"] == PARENT
     told = json.loads(delivery["payload"] or b"")
     assert told.pop("id").startswith("evt_")
-    assert told == {
-        "object": "event", "created_at": NOW_MS // 1000, "type": f"batch.{state}", "data": {"id": BATCH_ID}
-    }  # fmt: skip
+    assert told == {"object": "event", "created_at": NOW_MS // 1000, "type": f"batch.{state}", "data": {"id": BATCH_ID}}
     again = of_batch_row(value, now_ms=NOW_MS + 90_000)
     assert again is not None
     assert again["payload"] == delivery["payload"], "told twice it is the same event"

@@ -169,14 +169,35 @@ async def test_a_url_is_called_as_it_is_spelled() -> None:
 @pytest.mark.parametrize(
     ("status", "verdict"),
     [
-        (200, Disposition.DELIVERED), (201, Disposition.DELIVERED), (204, Disposition.DELIVERED), (299, Disposition.DELIVERED),
-        (101, Disposition.RETRY), (301, Disposition.RETRY), (302, Disposition.RETRY), (304, Disposition.RETRY), (308, Disposition.RETRY),
-        (400, Disposition.RETRY), (401, Disposition.RETRY), (403, Disposition.RETRY), (404, Disposition.RETRY), (405, Disposition.RETRY),
-        (408, Disposition.RETRY), (409, Disposition.RETRY), (410, Disposition.GONE), (413, Disposition.RETRY), (421, Disposition.RETRY),
-        (425, Disposition.RETRY), (429, Disposition.RETRY), (451, Disposition.RETRY), (500, Disposition.RETRY), (501, Disposition.RETRY),
-        (503, Disposition.RETRY), (599, Disposition.RETRY), (999, Disposition.RETRY),
+        (200, Disposition.DELIVERED),
+        (201, Disposition.DELIVERED),
+        (204, Disposition.DELIVERED),
+        (299, Disposition.DELIVERED),
+        (101, Disposition.RETRY),
+        (301, Disposition.RETRY),
+        (302, Disposition.RETRY),
+        (304, Disposition.RETRY),
+        (308, Disposition.RETRY),
+        (400, Disposition.RETRY),
+        (401, Disposition.RETRY),
+        (403, Disposition.RETRY),
+        (404, Disposition.RETRY),
+        (405, Disposition.RETRY),
+        (408, Disposition.RETRY),
+        (409, Disposition.RETRY),
+        (410, Disposition.GONE),
+        (413, Disposition.RETRY),
+        (421, Disposition.RETRY),
+        (425, Disposition.RETRY),
+        (429, Disposition.RETRY),
+        (451, Disposition.RETRY),
+        (500, Disposition.RETRY),
+        (501, Disposition.RETRY),
+        (503, Disposition.RETRY),
+        (599, Disposition.RETRY),
+        (999, Disposition.RETRY),
     ],
-)  # fmt: skip
+)
 def test_each_status_has_its_verdict(status: int, verdict: Disposition) -> None:
     assert classify_status(status).verdict is verdict
 

@@ -45,9 +45,16 @@ class Log:
 
 def waiting(created_ms: int) -> bytes:
     made = new_delivery(
-        "TASK-1-0-C-261118110640-0001-000001", "completed", name="completed", url="http://there/x", owner=None,
-        level=0, result_offset=1, payload=None, now_ms=created_ms,
-    )  # fmt: skip
+        "TASK-1-0-C-261118110640-0001-000001",
+        "completed",
+        name="completed",
+        url="http://there/x",
+        owner=None,
+        level=0,
+        result_offset=1,
+        payload=None,
+        now_ms=created_ms,
+    )
     return DELIVERY.encode(made)
 
 

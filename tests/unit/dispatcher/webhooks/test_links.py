@@ -50,9 +50,16 @@ def test_a_url_whose_time_is_over_is_not_counted() -> None:
     disabled = DisabledUrls(Settings(), name="test")
     for name, until_ms in (("over", now_ms - 1), ("alone", now_ms + 600_000), ("alone-too", now_ms + 600_000)):
         mark = new_delivery(
-            "TASK-1-0-C-261118110640-0001-000001", "completed", name="completed", url=f"http://there/{name}",
-            owner=None, level=0, result_offset=1, payload=None, now_ms=now_ms,
-        )  # fmt: skip
+            "TASK-1-0-C-261118110640-0001-000001",
+            "completed",
+            name="completed",
+            url=f"http://there/{name}",
+            owner=None,
+            level=0,
+            result_offset=1,
+            payload=None,
+            now_ms=now_ms,
+        )
         value = DELIVERY.encode({**mark, "state": "disabled", "due_ms": until_ms})
         record: Any = SimpleNamespace(key=name.encode(), value=value)
         disabled.fold(TopicPartition("disabled", 0), [record])

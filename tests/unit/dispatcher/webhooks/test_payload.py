@@ -60,8 +60,11 @@ def test_a_failure_without_a_body_names_itself() -> None:
     }
     late = orjson.loads(payload(result(state="failed", status_code=504, error_code="timeout"), None))
     assert late["body"]["error"] == {
-        "message": "the task ended as failed", "type": "server_error", "param": None, "code": "timeout",
-    }  # fmt: skip
+        "message": "the task ended as failed",
+        "type": "server_error",
+        "param": None,
+        "code": "timeout",
+    }
 
 
 def test_an_upstream_error_keeps_its_body() -> None:

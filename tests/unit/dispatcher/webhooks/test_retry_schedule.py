@@ -52,11 +52,20 @@ def test_a_receiver_may_ask_for_more_time_and_not_for_less() -> None:
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        (None, None), ("", None), ("0", 0), ("120", 120), ("99999999999999999999", RETRY_AFTER_S), ("-5", None),
-        ("1.5", None), ("soon", None), ("٣", None), (formatdate(1_000_060, usegmt=True), 60),
-        (formatdate(999_000, usegmt=True), 0), ("Fri, 99 Foo 2026 99:99:99 GMT", None),
+        (None, None),
+        ("", None),
+        ("0", 0),
+        ("120", 120),
+        ("99999999999999999999", RETRY_AFTER_S),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("٣", None),
+        (formatdate(1_000_060, usegmt=True), 60),
+        (formatdate(999_000, usegmt=True), 0),
+        ("Fri, 99 Foo 2026 99:99:99 GMT", None),
     ],
-)  # fmt: skip
+)
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
     assert retry_after_s(value, now_s=1_000_000) == seconds
 

@@ -57,10 +57,15 @@ async def test_each_attempt_is_a_span_whose_context_the_receiver_is_given(
         assert f"{span.context.trace_id:032x}" == PARENT[3:35].decode()
     about: list[Any] = [dict(span.attributes or {}) for span in (first, second)]
     assert about[0] == {
-        "http.request.method": "POST", "server.address": "127.0.0.1", "server.port": receiver.port,
-        "headrace.webhook_id": one["id"], "headrace.event": "completed", "headrace.attempt": 1,
-        "http.response.status_code": 503, "error.type": "503",
-    }  # fmt: skip
+        "http.request.method": "POST",
+        "server.address": "127.0.0.1",
+        "server.port": receiver.port,
+        "headrace.webhook_id": one["id"],
+        "headrace.event": "completed",
+        "headrace.attempt": 1,
+        "http.response.status_code": 503,
+        "error.type": "503",
+    }
     assert first.status.status_code is StatusCode.ERROR
     assert (about[1]["headrace.attempt"], about[1]["http.response.status_code"]) == (2, 200)
     assert "error.type" not in about[1]

@@ -108,9 +108,16 @@ def test_the_figures_of_a_group() -> None:
     pairs = [Pair("equal", first, second, "T")] * 3 + [Pair("unpaired", None, second, "U")]
     found = {key: group.as_json() for key, group in grouped(pairs).items()}
     assert found["chat", "m", "n"] == {
-        "equal": 3, "changed": 0, "failed": 0, "recovered": 0, "unpaired": 0, "latency_p50_ms": [100, 50],
-        "latency_p95_ms": [100, 50], "prompt_tokens": [9, 9], "completion_tokens": [15, 15],
-    }  # fmt: skip
+        "equal": 3,
+        "changed": 0,
+        "failed": 0,
+        "recovered": 0,
+        "unpaired": 0,
+        "latency_p50_ms": [100, 50],
+        "latency_p95_ms": [100, 50],
+        "prompt_tokens": [9, 9],
+        "completion_tokens": [15, 15],
+    }
     assert found["chat", "n", "n"]["unpaired"] == 1
     assert found["chat", "n", "n"]["latency_p50_ms"] == [None, None]
 

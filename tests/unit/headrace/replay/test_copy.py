@@ -24,9 +24,14 @@ NOW_MS = 1_795_000_000_000
 
 def state(*, widths: dict[str, int] | None = None, **target: Any) -> State:
     return State(
-        name="r", created_ms=NOW_MS, start_s=1_794_999_123, choice=Choice(), target=Target(**target), spans=[],
+        name="r",
+        created_ms=NOW_MS,
+        start_s=1_794_999_123,
+        choice=Choice(),
+        target=Target(**target),
+        spans=[],
         widths=widths or {},
-    )  # fmt: skip
+    )
 
 
 def copy_of(old: Task, *, of: str | None = None, partition: int = 3, offset: int = 42, **options: Any) -> Copy:
@@ -37,10 +42,22 @@ def copy_of(old: Task, *, of: str | None = None, partition: int = 3, offset: int
 
 def test_owner_and_request_stay_and_everybody_is_left_in_peace() -> None:
     old = task(
-        id=task_id(), mode="blocking", callback_url="http://a/b", callback_events=["start"], idempotency_key="k",
-        batch_id="batch_1", batch_line=3, custom_id="c", reply_topic="t", timeout_ms=1_000, start_timeout_ms=500,
-        run_timeout_ms=700, retention_ms=900, trace_id="t-1", user="u",
-    )  # fmt: skip
+        id=task_id(),
+        mode="blocking",
+        callback_url="http://a/b",
+        callback_events=["start"],
+        idempotency_key="k",
+        batch_id="batch_1",
+        batch_line=3,
+        custom_id="c",
+        reply_topic="t",
+        timeout_ms=1_000,
+        start_timeout_ms=500,
+        run_timeout_ms=700,
+        retention_ms=900,
+        trace_id="t-1",
+        user="u",
+    )
     original = task_id(partition=3)
     new = copy_of(old, of=original).task
     kept = ("queue", "level", "endpoint", "data", "owner", "model", "trace_id", "content_type", "user")
@@ -49,8 +66,11 @@ def test_owner_and_request_stay_and_everybody_is_left_in_peace() -> None:
     assert (new["callback_url"], new["callback_events"], new["reply_topic"]) == (None, [], None)
     assert (new["batch_id"], new["batch_line"], new["custom_id"]) == (None, -1, None)
     assert (new["mode"], new["created_ms"], new["timeout_ms"], new["start_timeout_ms"]) == (
-        "callback", NOW_MS, TIMEOUT_MS, 0,
-    )  # fmt: skip
+        "callback",
+        NOW_MS,
+        TIMEOUT_MS,
+        0,
+    )
     assert new["replay_of"] == original
     check_task(new)
 

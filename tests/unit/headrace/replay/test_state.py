@@ -18,9 +18,14 @@ from headrace.replay.state import NAME, State, Target, new_name
 def state() -> State:
     spans = [OffsetRange(0, 1, 10, 20), OffsetRange(1, 1, 5, 500)]
     return State(
-        name="r", created_ms=1, start_s=2, choice=Choice(queues=("a",), levels=(1,)), target=Target(queue_to="b"),
-        spans=spans, widths={"b": 2},
-    )  # fmt: skip
+        name="r",
+        created_ms=1,
+        start_s=2,
+        choice=Choice(queues=("a",), levels=(1,)),
+        target=Target(queue_to="b"),
+        spans=spans,
+        widths={"b": 2},
+    )
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:

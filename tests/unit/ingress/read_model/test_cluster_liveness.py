@@ -19,9 +19,15 @@ TP = TopicPartition("headrace.controls", 0)
 def pulse_of(level: int, **changes: Any) -> Control:
     worker = {"name": "w", "seen_ms": NOW, "running": 0, "upstreams_up": 1}
     base: Control = {
-        "kind": "pulse", "at_ms": NOW, "level": level, "id": "", "reason": None,
-        "scheduler": f"s{level}", "partitions": [0, 1, 2], "workers": [worker],
-    }  # fmt: skip
+        "kind": "pulse",
+        "at_ms": NOW,
+        "level": level,
+        "id": "",
+        "reason": None,
+        "scheduler": f"s{level}",
+        "partitions": [0, 1, 2],
+        "workers": [worker],
+    }
     return {**base, **changes}  # type: ignore[typeddict-item]
 
 

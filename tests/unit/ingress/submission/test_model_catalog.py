@@ -56,9 +56,7 @@ async def test_lists_are_merged_and_the_first_describes() -> None:
 
 def test_what_a_server_leaves_out_is_filled_in_and_the_rest_kept() -> None:
     [model] = merged([[{"id": "m", "meta": {"n": 1}, "created": None}]], queue="q")
-    assert model == {
-        "id": "m", "meta": {"n": 1}, "object": "model", "created": 0, "owned_by": "upstream", "queue": "q"
-    }  # fmt: skip
+    assert model == {"id": "m", "meta": {"n": 1}, "object": "model", "created": 0, "owned_by": "upstream", "queue": "q"}
 
 
 async def test_a_list_is_served_on_while_its_upstream_is_away() -> None:

@@ -53,10 +53,12 @@ def test_a_task_that_became_none_is_not_counted_for_ever() -> None:
 def test_only_what_begins_now_makes_the_pace() -> None:
     count = QueueDepth()
     for key, before, after, timed in (
-        (b"past", "queued", "processing", False), (b"cancelled", "queued", "cancelled", True),
-        (b"expired", None, "expired", True), (b"going on", "processing", "completed", True),
+        (b"past", "queued", "processing", False),
+        (b"cancelled", "queued", "cancelled", True),
+        (b"expired", None, "expired", True),
+        (b"going on", "processing", "completed", True),
         (b"again", "processing", "queued", True),
-    ):  # fmt: skip
+    ):
         count.change(key, before, after, now_s=1, timed=timed)  # type: ignore[arg-type]  # states, all of them
     assert count.drain.rate(now_s=1) == 0
     count.change(b"begins", "queued", "processing", now_s=1, timed=True)

@@ -182,8 +182,10 @@ async def test_only_results_that_are_written_now_are_told(monkeypatch: pytest.Mo
     made = intake(QueueRegistry("chat"))
     fold: Any = FoldDouble()
     for name, reply, record in (
-        ("a", "answers", Record(b"a", b"r")), ("b", None, Record(b"b", b"r")), ("c", "answers", None),
-    ):  # fmt: skip
+        ("a", "answers", Record(b"a", b"r")),
+        ("b", None, Record(b"b", b"r")),
+        ("c", "answers", None),
+    ):
         fold.results[0, name] = SimpleNamespace(record=record)
         fold.rows[0, name] = {"reply_topic": reply}
     await made.reply(fold)

@@ -73,8 +73,9 @@ async def test_one_too_many_becomes_a_dead_letter_and_others_are_let_in() -> Non
     found = await admit(made, message(), fold, now_ms=NOW_MS)
     assert isinstance(found, InvalidRecord)
     assert (found.field, found.reason) == (
-        "owner", f"more than the 2 tasks per minute that {OWNER} may write here (direct.tasks_per_minute)"
-    )  # fmt: skip
+        "owner",
+        f"more than the 2 tasks per minute that {OWNER} may write here (direct.tasks_per_minute)",
+    )
     named = message(headers=[("x-owner", OWNER.encode())])
     assert (await admit(made, named, fold, now_ms=NOW_MS)) == InvalidRecord(found.reason, "x-owner")
     assert isinstance(await admit(made, message(owner="other"), fold, now_ms=NOW_MS), Submission)

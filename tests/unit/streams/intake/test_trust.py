@@ -82,10 +82,14 @@ def test_header_and_member_must_agree() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([b"a", b"a"], "a"), ([b"a", b"b"], "!x-owner"), ([b"", b"a"], "!x-owner"), ([b"a", None], "!x-owner"),
-        ([None, None], None), ([b"b", b"a", b"b"], "!x-owner"),
+        ([b"a", b"a"], "a"),
+        ([b"a", b"b"], "!x-owner"),
+        ([b"", b"a"], "!x-owner"),
+        ([b"a", None], "!x-owner"),
+        ([None, None], None),
+        ([b"b", b"a", b"b"], "!x-owner"),
     ],
-)  # fmt: skip
+)
 def test_an_owner_that_is_named_twice_is_named_alike(values: list[bytes | None], said: str | None) -> None:
     found = read_with([("x-owner", value) for value in values])
     assert (found.task["owner"] if isinstance(found, Submission) else f"!{found.field}") == said
@@ -94,11 +98,18 @@ def test_an_owner_that_is_named_twice_is_named_alike(values: list[bytes | None],
 @pytest.mark.parametrize(
     ("values", "member", "said"),
     [
-        ([], "m", "m"), ([b"h"], None, "h"), ([b"h"], "h", "h"), ([b"h", b"h"], None, "h"),
-        ([b"h"], "m", "!idempotency-key"), ([b"h", b"m"], "m", "!idempotency-key"), ([b""], "m", "!idempotency-key"),
-        ([b"\xff"], None, "!idempotency_key"), ([b""], None, "!idempotency_key"), ([None], "m", "m"),
+        ([], "m", "m"),
+        ([b"h"], None, "h"),
+        ([b"h"], "h", "h"),
+        ([b"h", b"h"], None, "h"),
+        ([b"h"], "m", "!idempotency-key"),
+        ([b"h", b"m"], "m", "!idempotency-key"),
+        ([b""], "m", "!idempotency-key"),
+        ([b"\xff"], None, "!idempotency_key"),
+        ([b""], None, "!idempotency_key"),
+        ([None], "m", "m"),
     ],
-)  # fmt: skip
+)
 def test_the_key_of_header_and_member_must_agree(values: list[bytes | None], member: str | None, said: str) -> None:
     changes = {} if member is None else {"idempotency_key": member}
     found = read_with([("idempotency-key", value) for value in values], **changes)

@@ -106,13 +106,15 @@ events = st.one_of(
     st.builds(over, ATTEMPTS),
     st.builds(
         lambda attempt, worker: finished(ID, attempt=attempt, worker=worker),
-        ATTEMPTS, st.sampled_from(WORKERS),
+        ATTEMPTS,
+        st.sampled_from(WORKERS),
     ),
     st.builds(
         lambda attempt, worker: event("released", at_ms=1, task_id=ID, attempt=attempt, worker=worker),
-        ATTEMPTS, st.sampled_from(WORKERS),
+        ATTEMPTS,
+        st.sampled_from(WORKERS),
     ),
-)  # fmt: skip
+)
 
 
 @settings(deadline=None)  # the machine may be busy
