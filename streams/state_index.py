@@ -34,7 +34,7 @@ class Due(NamedTuple):
 
 
 @dataclass(slots=True)
-class SchedulerSeen:
+class WorkerLastSeen:
     """The last sign of life of a worker, as one partition knows it."""
 
     heard_ms: int
@@ -47,7 +47,7 @@ class StateIndex:
     """The scheduler's memory over all partitions that it owns."""
 
     holders: dict[tuple[int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
-    workers: dict[int, dict[str, SchedulerSeen]] = field(default_factory=lambda: defaultdict(dict))
+    workers: dict[int, dict[str, WorkerLastSeen]] = field(default_factory=lambda: defaultdict(dict))
     stamps: dict[tuple[int, int], set[int]] = field(default_factory=lambda: defaultdict(set))
     """(Partition, queue number) → the seconds that the ids of some batch's lines are made with."""
     batch_retention_ms: int = 0
@@ -136,7 +136,7 @@ class StateIndex:
             "running": running,
             "upstreams_up": upstreams_up,
         }
-        self.workers[partition][worker] = SchedulerSeen(now_ms, info)
+        self.workers[partition][worker] = WorkerLastSeen(now_ms, info)
         return before is None or before.info["upstreams_up"] != upstreams_up
 
     def silent(self, partition: int, worker: str, *, now_ms: int, lease_ms: int) -> bool:
@@ -168,7 +168,7 @@ class StateIndex:
 
     def alive(self, *, now_ms: int, lease_ms: int) -> list[Worker]:
         """List live workers, each as its freshest sign of life tells."""
-        best: dict[str, SchedulerSeen] = {}
+        best: dict[str, WorkerLastSeen] = {}
         for workers in self.workers.values():
             for name, heard in workers.items():
                 if now_ms - heard.heard_ms <= lease_ms and (name not in best or best[name].heard_ms < heard.heard_ms):

@@ -110,8 +110,8 @@ MUTATIONS = (
     Mutation(
         "a client that leaves cancels nothing",
         "ingress/submission/service.py",
-        "        if ended is Ending.GONE and not counts.keyed:",
-        "        if ended is Ending.GONE and counts is None:",
+        "        if ended is WaitOutcome.GONE and not counts.keyed:",
+        "        if ended is WaitOutcome.GONE and counts is None:",
         ("test_a_client_that_goes_away_cancels",),
     ),
     Mutation(
@@ -205,8 +205,8 @@ MUTATIONS = (
     Mutation(
         "a login page ends a callback",
         "dispatcher/webhooks/http_client.py",
-        "Verdict.AGAIN, reason, kind, health, ",
-        "Verdict.AGAIN if status >= 500 else Verdict.REFUSED, reason, kind, health, ",
+        "Disposition.RETRY, reason, kind, health, ",
+        "Disposition.RETRY if status >= 500 else Disposition.REFUSED, reason, kind, health, ",
         ("test_a_receiver_behind_a_login_page_for_an_hour_loses_nothing",),
     ),
     Mutation(

@@ -34,7 +34,12 @@ RECORDS = [param for param in DECLARED if param.values[0]["type"] == "record"]  
 ENUMS = [param for param in DECLARED if param.values[0]["type"] == "enum"]  # type: ignore[index, call-overload]
 
 
+RENAMED = {"File": "BatchFile"}
+"""The name of a record in its schema is part of a contract; the class may say more."""
+
+
 def shape_of(name: str) -> Any:
+    name = RENAMED.get(name, name)
     return next(getattr(module, name) for module in (records, batches, common, usage) if hasattr(module, name))
 
 

@@ -51,7 +51,7 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_ms = 1_000_000
-        monkeypatch.setattr(retry_topics, "GroupReader", Reader)
+        monkeypatch.setattr(retry_topics, "GroupConsumer", Reader)
         self.settings = Settings()
         self.delays = retry_topics.RetryTopicConsumer(
             self.settings, name="test", on_revoke=self.revoked, clock=lambda: self.now_ms
