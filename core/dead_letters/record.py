@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.kafka.producer import Producer, Record
+from core.kafka.producer import Producer
 from core.kafka.record_format import unread
 from core.settings.models import Settings
 from schemas import topics
+from schemas.kafka_record import AddressedRecord, Record
 from schemas.partitioning import stable_hash
 
 MAX_REASON = 1000
@@ -29,8 +30,8 @@ ADDED_HEADERS = (
 
 def dead_letter(
     settings: Settings, record: Any, *, reason: str, field: str | None = None, attempt: int | None = None
-) -> tuple[str, int, Record]:
-    """Make the letter of a consumed record: topic, partition and what to write there.
+) -> AddressedRecord:
+    """Render the dead letter of a consumed record.
 
     Key, value and headers stay as they were. What is too large to be written with the headers added is left behind, the
     value first: x-left-behind-bytes tells its size, x-topic, x-partition and x-offset where it still lies until that
@@ -51,7 +52,7 @@ def dead_letter(
         original = []
     # No timestamp of old: the retention of a letter begins when it is buried.
     dead = Record(key, value, [*original, *added.items()])
-    return settings.topic(topics.DEAD_LETTERS), partition_of(record), dead
+    return AddressedRecord(settings.topic(topics.DEAD_LETTERS), partition_of(record), dead)
 
 
 async def send_to_dead_letters(
