@@ -33,7 +33,7 @@ HEADERS = {
     "x-deadline-ms": "Epoch ms.",
     "x-attempt": "Which try.",
 }
-LETTER_HEADERS = {
+DEAD_LETTER_HEADERS = {
     "x-reason": "Why nobody can work with it.",
     "x-field": "Member that is wrong.",
     "x-topic": "Topic that it was read from.",
@@ -41,7 +41,7 @@ LETTER_HEADERS = {
     "x-offset": "Offset that it was read at.",
     "x-attempt": "Attempt that was the last; 0 of what was never tried.",
 }
-LETTER, TASK_JSON = "dead-letter", "task-json"
+DEAD_LETTER, TASK_JSON = "dead-letter", "task-json"
 JSON_KINDS = {"string": "string", "int": "integer", "long": "integer", "boolean": "boolean"}
 QUEUE = {"description": "Name of the queue."}
 Json = dict[str, Any]
@@ -90,7 +90,7 @@ def _name(topic: Topic) -> str:
 
 
 def _messages_of(topic: Topic) -> list[str]:
-    names = [topic.schema or LETTER]
+    names = [topic.schema or DEAD_LETTER]
     return [*names, TASK_JSON] if topic.schema == "task" else names
 
 
@@ -175,13 +175,13 @@ def _messages(every: Iterable[Topic]) -> Iterable[tuple[str, Json]]:
         },
     )
     yield (
-        LETTER,
+        DEAD_LETTER,
         {
-            "name": LETTER,
+            "name": DEAD_LETTER,
             "title": "Dead letter",
             "summary": "A record that nobody can work with: key, value and headers as they came.",
             "contentType": "application/octet-stream",
-            "headers": _headers(LETTER_HEADERS),
+            "headers": _headers(DEAD_LETTER_HEADERS),
         },
     )
 

@@ -63,13 +63,13 @@ class Segment(NamedTuple):
     size: int
 
 
-PIECES = "batches/"
+SEGMENT_PREFIX = "batches/"
 """Where the object store keeps them."""
 
 
 def segment_name(batch_id: str, part: BatchPart, *, errors: bool) -> str:
     """Return the name under which a piece of the output file, or of the error file, is stored."""
-    return f"{PIECES}{batch_id}/{'errors' if errors else 'output'}/{part['end']:012d}-{part['token']}"
+    return f"{SEGMENT_PREFIX}{batch_id}/{'errors' if errors else 'output'}/{part['end']:012d}-{part['token']}"
 
 
 def segments_of(batch: Batch, *, errors: bool) -> list[Segment]:

@@ -16,7 +16,7 @@ UNKNOWN = "unknown_parameter"
 JSON = "application/json"
 
 
-def written(message: str, *, code: str = CODE) -> bytes:
+def error_body(message: str, *, code: str = CODE) -> bytes:
     """Return the body of the task of a line."""
     return orjson.dumps({"code": code, "message": message})
 

@@ -73,7 +73,7 @@ OPEN = CallbackPolicy()
 """The rules that hold for every deployment, and nothing else."""
 
 
-def policy(*, private: bool, ports: Collection[int]) -> CallbackPolicy:
+def policy_of(*, private: bool, ports: Collection[int]) -> CallbackPolicy:
     """Return what follows from the settings: strangers are reached at the usual ports unless others are given."""
     return CallbackPolicy(private, ports or (() if private else PUBLIC_PORTS))
 
@@ -108,7 +108,7 @@ def _problems(url: str, allowed: CallbackPolicy) -> Iterator[str]:
     yield from _host_problems(parts, private=allowed.private)
 
 
-def refused(address: str, *, private: bool) -> bool:
+def is_blocked(address: str, *, private: bool) -> bool:
     """Tell whether an address, as the resolver gave it, must not be connected to."""
     try:
         found = ip_address(address)
@@ -117,14 +117,14 @@ def refused(address: str, *, private: bool) -> bool:
     if isinstance(found, IPv6Address):
         if found in NAT64_LOCAL:
             return True
-        inner = embedded(found)
+        inner = embedded_ipv4(found)
         if inner is None:
             return _in(found, NEVER_V6) or (not private and not _public_v6(found))
         found = inner
     return _in(found, NEVER_V4) or (not private and (_in(found, INSIDE_V4) or not found.is_global))
 
 
-def embedded(address: IPv6Address) -> IPv4Address | None:
+def embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
     """Return the IPv4 address that an IPv6 one stands for: mapped, compatible, NAT64, 6to4 or Teredo."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
@@ -181,13 +181,13 @@ def _v6_problems(host: str, *, private: bool) -> Iterator[str]:
         yield "holds no IPv6 address"
     if address.scope_id is not None:
         yield "must not name a network interface"
-    if address in NAT64_LOCAL or embedded(address) is not None:
+    if address in NAT64_LOCAL or embedded_ipv4(address) is not None:
         yield "holds an IPv6 address that stands for an IPv4 one; write that"
     yield from _address_problems(str(address), private=private)
 
 
 def _address_problems(address: str, *, private: bool) -> Iterator[str]:
-    if refused(address, private=True):
+    if is_blocked(address, private=True):
         yield f"leads to {address}, which is no receiver"
-    if refused(address, private=private):
+    if is_blocked(address, private=private):
         yield f"leads to the private address {address}, which is not allowed here (webhooks.allow_private)"

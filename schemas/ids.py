@@ -14,7 +14,7 @@ from uuid import UUID
 
 EPOCH_S = 946_684_800  # 2000-01-01, where the two-digit years of the TASK form begin
 MODES = "BSCPKR"
-MODE_LETTERS = {"blocking": "B", "streaming": "S", "callback": "C", "batch": "P"}
+MODE_CODES = {"blocking": "B", "streaming": "S", "callback": "C", "batch": "P"}
 SERIALS = 1_000_000
 
 # ASCII digits and no leading zero, so that an id has one spelling per form: logs and keys are searched by text.
@@ -109,7 +109,7 @@ def parse_batch(text: str) -> TaskId:
     if match is None:
         raise IdError(f"{text[:80]!r} is no batch id")
     identity = _unpack(int(match[1], 16))
-    if (identity.mode, identity.level) != (MODE_LETTERS["batch"], 1):
+    if (identity.mode, identity.level) != (MODE_CODES["batch"], 1):
         raise IdError(f"{text} is the id of no batch")
     return identity
 
@@ -126,7 +126,7 @@ def canonical(text: str) -> str:
 
 def batch_line_id(batch: TaskId, line: int, *, queue_number: int, stamp_s: int) -> TaskId:
     """Return the id of a batch's line, counted from 0: the same whenever the line is written."""
-    return TaskId(queue_number, 1, MODE_LETTERS["batch"], stamp_s, batch.partition, line)
+    return TaskId(queue_number, 1, MODE_CODES["batch"], stamp_s, batch.partition, line)
 
 
 def _from_task(number: str, level: str, mode: str, moment: str, partition: str, serial: str) -> TaskId:

@@ -81,8 +81,8 @@ def changed(text: bytes, read: Mapping[str, Any], changes: Mapping[str, bytes | 
     if not changes:
         return text
     if not _LONG_NUMBER.search(text):
-        kept = {name: value for name, value in read.items() if changes.get(name, b"") is not None}
-        return _written(kept | {name: orjson.Fragment(new) for name, new in changes.items() if new is not None})
+        remaining = {name: value for name, value in read.items() if changes.get(name, b"") is not None}
+        return _written(remaining | {name: orjson.Fragment(new) for name, new in changes.items() if new is not None})
     parts: list[bytes] = []
     left = dict(changes)
     for one in _members(text):

@@ -22,7 +22,7 @@ class OffsetBounds(NamedTuple):
         return json.dumps(self._asdict()).encode()
 
 
-def extent(data: bytes | None) -> OffsetBounds | None:
+def decode_bounds(data: bytes | None) -> OffsetBounds | None:
     """Read it; None when it is none."""
     try:
         members = json.loads(data or b"")

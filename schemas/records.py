@@ -272,7 +272,7 @@ class Instance(TypedDict):
     started_ms: int
 
 
-class Try(TypedDict):
+class DeliveryAttempt(TypedDict):
     at_ms: int
     status_code: int | None
     latency_ms: int
@@ -289,7 +289,7 @@ class Delivery(TypedDict):
     level: int
     result_offset: int | None
     payload: bytes | None
-    attempts: list[Try]
+    attempts: list[DeliveryAttempt]
     made: int
     step: int
     created_ms: int

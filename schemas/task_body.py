@@ -71,7 +71,7 @@ def normalise_body(data: bytes | str, *, mode: Mode, content_type: str) -> tuple
     return raw, model if isinstance(model, str) and len(model) <= MAX_TEXT else None
 
 
-def repeated(task: Task) -> Task:
+def for_rerun(task: Task) -> Task:
     """Return a task that is run again with a body that fits its mode, which may be another than that of the first.
 
     What cannot be read is repeated as it was.

@@ -40,7 +40,7 @@ class DecodedTask(NamedTuple):
 
     task: Task
     traceparent: bytes | None
-    ours: bool
+    is_internal: bool
     """Whether it is in the form that Headrace itself writes: of a task that another door has judged already."""
 
 
@@ -48,7 +48,7 @@ def read_form(value: bytes, headers: Headers, *, level: int) -> DecodedTask:
     """Read a record in any of its forms; raises Invalid, whose field is `value` where there is no member to name."""
     if _is_plain(headers):
         task = _avro(value)
-        return DecodedTask(task, traceparent_of(headers), ours=task["id"] is not None)
+        return DecodedTask(task, traceparent_of(headers), is_internal=task["id"] is not None)
     return _read_any(value, headers, level=level)
 
 
@@ -69,12 +69,12 @@ def _read_any(value: bytes, headers: Headers, *, level: int) -> DecodedTask:
         members = json_object(value, field="value")
         if "specversion" in members:
             return _structured(value, CLOUD_JSON, headers, level=level)
-        return DecodedTask(json_task(value, members, level=level), traceparent, ours=False)
+        return DecodedTask(json_task(value, members, level=level), traceparent, is_internal=False)
     if kind in AVRO_TYPES or (kind in UNSPECIFIED_TYPES and value[:1] == bytes([MAGIC])):
         task = _avro(value)
-        return DecodedTask(task, traceparent, ours=task["id"] is not None and is_ours(headers))
+        return DecodedTask(task, traceparent, is_internal=task["id"] is not None and is_ours(headers))
     if JSON_TYPE.match(kind):
-        return DecodedTask(read_json_task(value, level=level), traceparent, ours=False)
+        return DecodedTask(read_json_task(value, level=level), traceparent, is_internal=False)
     if kind in UNSPECIFIED_TYPES:
         raise Invalid("value", "the record is neither framed Avro, which begins with a zero byte, nor a JSON object")
     raise Invalid(
@@ -84,13 +84,13 @@ def _read_any(value: bytes, headers: Headers, *, level: int) -> DecodedTask:
 
 def _is_plain(headers: Headers) -> bool:
     """Tell whether a record is described as Headrace itself describes its own: nearly all are, and need no more."""
-    told = dict(headers)  # as in `find`, the last of a name counts
+    decoded = dict(headers)  # as in `find`, the last of a name counts
     return (
-        told.get("content-type") == AVRO
-        and told.get("ce_source") == OUR_SOURCE
-        and told.get("ce_type") == OUR_TYPE
-        and told.get("ce_specversion") == b"1.0"
-        and bool(told.get("ce_id"))
+        decoded.get("content-type") == AVRO
+        and decoded.get("ce_source") == OUR_SOURCE
+        and decoded.get("ce_type") == OUR_TYPE
+        and decoded.get("ce_specversion") == b"1.0"
+        and bool(decoded.get("ce_id"))
     )
 
 
@@ -104,9 +104,9 @@ def accepted(value: bytes, headers: Headers, *, level: int) -> Task:
 
     Whose task it is its row knows: a record need not say.
     """
-    told = read_form(value, headers, level=level)
-    task = told.task
-    if not told.ours and task["data"]:
+    decoded = read_form(value, headers, level=level)
+    task = decoded.task
+    if not decoded.is_internal and task["data"]:
         task["data"], _ = normalise_body(task["data"], mode=task["mode"], content_type=task["content_type"])
     return task
 
@@ -128,7 +128,7 @@ def _structured(value: bytes, kind: str, headers: Headers, *, level: int) -> Dec
     parent = event.get("traceparent")
     trace = traceparent_of(headers) or _valid_trace(parent.encode() if isinstance(parent, str) else None)
     if event.get("data_base64") is not None:
-        return DecodedTask(_encoded(event, level=level), trace, ours=False)
+        return DecodedTask(_encoded(event, level=level), trace, is_internal=False)
     data = event.get("data")
     if not isinstance(data, dict):
         raise Invalid("data", "the data of the event must be a task: a JSON object")
@@ -136,7 +136,7 @@ def _structured(value: bytes, kind: str, headers: Headers, *, level: int) -> Dec
         text = member(value, event, "data")
     except TooDeep:
         raise Invalid("data", "data is nested too deeply") from None
-    return DecodedTask(json_task(text, data, level=level), trace, ours=False)
+    return DecodedTask(json_task(text, data, level=level), trace, is_internal=False)
 
 
 def _encoded(event: Mapping[str, Any], *, level: int) -> Task:

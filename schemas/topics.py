@@ -18,7 +18,7 @@ RETRY_DELAYS_S = (0, 5, 60, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 8
 """One retry topic each; any other wait is a way over several of them. 0 is for what is due within seconds."""
 RETRY_PARTITIONS = 8
 """Most partitions of a retry topic: its records are small, and each sender reads them all in memory at once."""
-DELIVERIES_KEPT_MS = 8 * DAY_MS
+DELIVERY_RETENTION_MS = 8 * DAY_MS
 """Longer than results are kept: what can be sent again can be looked at."""
 
 
@@ -220,7 +220,7 @@ def _webhooks(partitions: int) -> Iterator[Topic]:
         name=DELIVERIES,
         key="task id/event",
         partitions=partitions,
-        retention_ms=DELIVERIES_KEPT_MS,
+        retention_ms=DELIVERY_RETENTION_MS,
         schema="delivery",
         compact=True,
         written_by="webhook sender",

@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 BODY = re.compile(r"(?:tasks|results)/(TASK-[0-9A-Z-]+?)(?:-([0-9]{1,4})-[0-9a-f]{8})?")
 UPLOADS = "uploads/"
-ARRIVING_MS = 3_600_000
+STAGING_TTL_MS = 3_600_000
 """A body that arrives becomes a task's within seconds of its last byte; an hour is beyond every clock's error."""
 MARGIN_MS = 3_600_000
 JITTER = 1.5
 """More than the delays between the attempts of a callback are ever stretched by."""
 
 
-class Name(NamedTuple):
+class BodyName(NamedTuple):
     """What the name of a stored body tells."""
 
     task_id: str
@@ -45,7 +45,7 @@ class Name(NamedTuple):
     """Of an answer; None for a request."""
 
 
-def read_name(name: str) -> Name | None:
+def read_name(name: str) -> BodyName | None:
     """Read the name of a request's or an answer's body; None for any other object."""
     found = BODY.fullmatch(name)
     if found is None or (found[2] is not None) != name.startswith("results/"):
@@ -54,10 +54,10 @@ def read_name(name: str) -> Name | None:
         task_id = ids.parse(found[1])
     except ids.IdError:
         return None
-    return Name(found[1], task_id.level, task_id.partition, None if found[2] is None else int(found[2]))
+    return BodyName(found[1], task_id.level, task_id.partition, None if found[2] is None else int(found[2]))
 
 
-def is_over(name: Name, row: Status | None, *, age_ms: int, unread_ms: int, callback_ms: int) -> bool:
+def is_expired(name: BodyName, row: Status | None, *, age_ms: int, unread_ms: int, callback_ms: int) -> bool:
     """Tell whether a body is needed no more.
 
     Args:
@@ -87,8 +87,8 @@ class BodySweeper:
         self._rows = rows
         self._partitions = partitions
         declared = topics.declared(partitions=settings.kafka.partitions)
-        kept_ms = next(topic.retention_ms for topic in declared if topic.name == topics.tasks(level))
-        self._unread_ms = (kept_ms or 0) + MARGIN_MS
+        retention_ms = next(topic.retention_ms for topic in declared if topic.name == topics.tasks(level))
+        self._unread_ms = (retention_ms or 0) + MARGIN_MS
         self._callback_ms = int(sum(settings.webhooks.retry_delays) * JITTER * 1000) + MARGIN_MS
 
     async def run(self) -> None:
@@ -110,14 +110,14 @@ class BodySweeper:
         count = 0
         for prefix in ("tasks", "results"):
             async for batch in self._blobs.listed(prefix):
-                count += await self._delete([one.name for one in batch if self._is_over(one, now_ms)])
+                count += await self._delete([one.name for one in batch if self._is_expired(one, now_ms)])
         uploads_ms = int(self._settings.dify.upload_retention_s * 1000) + MARGIN_MS
-        for prefix, kept_ms in ((STAGING_PREFIX, ARRIVING_MS), (UPLOADS, uploads_ms)):
+        for prefix, retention_ms in ((STAGING_PREFIX, STAGING_TTL_MS), (UPLOADS, uploads_ms)):
             async for batch in self._blobs.listed(prefix):
-                count += await self._delete([one.name for one in batch if now_ms - one.modified_ms > kept_ms])
-        return count + await self._blobs.delete_partial_uploads(older_s=ARRIVING_MS / 1000)
+                count += await self._delete([one.name for one in batch if now_ms - one.modified_ms > retention_ms])
+        return count + await self._blobs.delete_partial_uploads(older_s=STAGING_TTL_MS / 1000)
 
-    def _is_over(self, stored: StoredObject, now_ms: int) -> bool:
+    def _is_expired(self, stored: StoredObject, now_ms: int) -> bool:
         name = read_name(stored.name)
         # Asked anew for each: only while a partition is ours is its row the newest one.
         if name is None or name.level != self._level or name.partition not in self._partitions():
@@ -125,7 +125,7 @@ class BodySweeper:
         value = self._rows.get(name.partition, name.task_id.encode())
         row = None if value is None else STATUS.decode(value)
         age_ms = now_ms - stored.modified_ms
-        return is_over(name, row, age_ms=age_ms, unread_ms=self._unread_ms, callback_ms=self._callback_ms)
+        return is_expired(name, row, age_ms=age_ms, unread_ms=self._unread_ms, callback_ms=self._callback_ms)
 
     async def _delete(self, names: list[str]) -> int:
         for name in names:

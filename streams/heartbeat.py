@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 INTERVAL_S = 2
 SLOW_MS = 2_000
 """A pulse that takes this long met a broker that is away."""
-SETTLE_S = 0.05
+DEBOUNCE_S = 0.05
 """A worker announces itself to every partition at once: wait that long, so that one pulse tells of all."""
 
 
@@ -61,21 +61,21 @@ class SchedulerHeartbeat:
         """Beat until cancelled."""
         while True:
             if self.partitions:
-                await self._watched_beat()
+                await self._send_and_watch()
             self._changed.clear()
             try:
                 async with asyncio.timeout(INTERVAL_S):
                     await self._changed.wait()
-                await asyncio.sleep(SETTLE_S)
+                await asyncio.sleep(DEBOUNCE_S)
             except TimeoutError:
                 continue
 
-    async def _watched_beat(self) -> None:
+    async def _send_and_watch(self) -> None:
         """Beat, and note when Kafka was away: workers cannot be heard then, and must not be taken for dead."""
         self._asked_ms = asked_ms = now_ms()
         taken = False
         try:
-            await self._beat(asked_ms)
+            await self._send(asked_ms)
             taken = True
         except Unavailable as error:
             log.warning("pulse: %s", error, extra={"event": "pulse_missed"})
@@ -84,7 +84,7 @@ class SchedulerHeartbeat:
             if not taken or now_ms() - asked_ms > SLOW_MS:
                 self._since_ms = now_ms()
 
-    async def _beat(self, at_ms: int) -> None:
+    async def _send(self, at_ms: int) -> None:
         workers = self._index.alive(now_ms=at_ms, lease_ms=self._lease_ms)
         level = level_name(self._level)
         metrics.PARTITIONS.labels(level).set(len(self.partitions))

@@ -24,8 +24,8 @@ from schemas.topics import level_name
 from streams.body_gc import BodySweeper
 from streams.faust.app import SchedulerApp
 from streams.heartbeat import SchedulerHeartbeat
-from streams.recovery.scan import attempts_seen_before_crash, orphaned_results, starts_of, sweep, sweep_batches
-from streams.recovery.usage_backfill import complete
+from streams.recovery.scan import attempts_seen_before_crash, results_without_state, start_offsets, sweep, sweep_batches
+from streams.recovery.usage_backfill import backfill_usage
 from streams.scheduler import Scheduler
 from streams.state_index import StateIndex
 from streams.timers import Timers
@@ -56,8 +56,8 @@ class SchedulerProcess:
             index=self.index,
             rows=lambda: self.app.rows,
             batches=lambda: self.app.batches,
-            silent_s=lambda: self.app.silent_s(),  # noqa: PLW0108 - the app is made below
-            lacks=lambda queue: self.work_topics.lacks(queue),  # noqa: PLW0108 - the same
+            seconds_since_heartbeat=lambda: self.app.seconds_since_heartbeat(),  # noqa: PLW0108 - the app is made below
+            topic_missing=lambda queue: self.work_topics.topic_missing(queue),  # noqa: PLW0108 - the same
         )
         self.app = SchedulerApp(
             settings,
@@ -67,9 +67,9 @@ class SchedulerProcess:
             on_event=self.scheduler.offer,
             on_ready=self._ready,
             on_revoked=self._revoked,
-            committable=self.scheduler.progress.committable,
+            committable=self.scheduler.offsets.committable,
         )
-        self.pulse = SchedulerHeartbeat(
+        self.heartbeat = SchedulerHeartbeat(
             settings,
             level,
             name=self.name,
@@ -85,7 +85,7 @@ class SchedulerProcess:
             index=self.index,
             rows=self.app.rows,
             batches=self.app.batches,
-            kafka_since_ms=self.pulse.kafka_since_ms,
+            kafka_since_ms=self.heartbeat.kafka_since_ms,
         )
 
         self.work_topics = WorkTopics(
@@ -96,7 +96,7 @@ class SchedulerProcess:
             queues=self.queues,
             rows=self.app.rows,
             partitions=lambda: self.timers.partitions,
-            under_way=self.scheduler.under_way,
+            current_batch=self.scheduler.current_batch,
             written=self.scheduler.written,
         )
         self.bodies = BodySweeper(
@@ -111,16 +111,18 @@ class SchedulerProcess:
         count = await sweep(self.app.rows, self.index, sorted(partitions), now_ms=now_ms, rebuild=True)
         await sweep_batches(self.app.batches, self.index, sorted(partitions), now_ms=now_ms, rebuild=True)
         group, owned = self.app.app.conf.id, sorted(partitions)
-        starts = await starts_of(self.settings, self.level, group, owned, lookup=self.lookup)
-        self.scheduler.known_results = await orphaned_results(self.settings, self.level, starts, lookup=self.lookup)
-        await complete(self.settings, self.scheduler.known_results, lookup=self.lookup, producer=self.producer)
-        ends, spoken = await attempts_seen_before_crash(
+        starts = await start_offsets(self.settings, self.level, group, owned, lookup=self.lookup)
+        self.scheduler.known_results = await results_without_state(
+            self.settings, self.level, starts, lookup=self.lookup
+        )
+        await backfill_usage(self.settings, self.scheduler.known_results, lookup=self.lookup, producer=self.producer)
+        ends, attempts = await attempts_seen_before_crash(
             self.settings, self.level, starts, self.app.rows, lookup=self.lookup
         )
-        self.scheduler.replay.begin(ends, spoken)
+        self.scheduler.recovery.begin(ends, attempts)
         reading = {(tp.topic, tp.partition): offset for tp, offset in starts.items()}
-        self.scheduler.progress.reset(reading)
-        self.timers.partitions = self.pulse.partitions = partitions
+        self.scheduler.offsets.reset(reading)
+        self.timers.partitions = self.heartbeat.partitions = partitions
         self.scheduler.changed.set()
         log.info(
             "%s lane owns partitions %s: %d rows indexed in %.2f s",
@@ -132,23 +134,23 @@ class SchedulerProcess:
         )
 
     async def _revoked(self) -> None:
-        self.timers.partitions = self.pulse.partitions = set()
-        self.scheduler.progress.reset({})
-        self.scheduler.replay.begin({}, ())
+        self.timers.partitions = self.heartbeat.partitions = set()
+        self.scheduler.offsets.reset({})
+        self.scheduler.recovery.begin({}, ())
 
     def _fence(self) -> None:
         """End a process that slept before it writes another byte: its partitions may have a new owner."""
         try:
             self.scheduler.check_freeze()
         except SessionExpired as error:
-            self._end_at_once(error)
+            self._abort(error)
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Tell whether this process schedules."""
-        told: dict[str, object] = {"partitions": sorted(self.pulse.partitions)}
-        if self.work_topics.lacking:
-            told["queues_without_work_topic"] = self.work_topics.lacking
-        return bool(self.pulse.partitions), told
+        details: dict[str, object] = {"partitions": sorted(self.heartbeat.partitions)}
+        if self.work_topics.missing:
+            details["queues_without_work_topic"] = self.work_topics.missing
+        return bool(self.heartbeat.partitions), details
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; any part that fails ends the process."""
@@ -158,7 +160,7 @@ class SchedulerProcess:
         named = (topics.tasks, topics.events, topics.results)
         read = [*(name(self.level) for name in named), topics.USAGE]
         await self.lookup.open([self.settings.topic(name) for name in read])
-        await self._see_work_topics()
+        await self._check_work_topics()
         parts = {
             asyncio.create_task(self.scheduler.run(), name="scheduler"),
             asyncio.create_task(self.scheduler.watch_freeze(), name="watch-freeze"),
@@ -166,7 +168,7 @@ class SchedulerProcess:
             asyncio.create_task(self.timers.run(), name="timers"),
             asyncio.create_task(self.bodies.run(), name="bodies"),
             asyncio.create_task(self.work_topics.run(), name="work-topics"),
-            asyncio.create_task(self.pulse.run(), name="pulse"),
+            asyncio.create_task(self.heartbeat.run(), name="pulse"),
         }
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -176,29 +178,29 @@ class SchedulerProcess:
             for task in done - {stopping}:
                 task.result()
         except Exception as error:  # noqa: BLE001 - without any of its parts a process must not keep its partitions
-            self._end_at_once(error)
+            self._abort(error)
         # Faust waits for the inbox to be folded and acknowledged, then commits; only then may the rest go.
         await self.app.stop()
         for task in {*parts, stopping}:
             task.cancel()
         await asyncio.gather(*parts, stopping, return_exceptions=True)
-        await self.scheduler.door.replies.close()
+        await self.scheduler.intake.reply_topics.close()
         await self.lookup.close()
         await self.queues.close()
         await self.timer_producer.stop()
         await self.producer.stop()
 
-    async def _see_work_topics(self) -> None:
+    async def _check_work_topics(self) -> None:
         """Look before the first batch: what ended this process may have been a work topic that is gone."""
         try:
-            await self.work_topics.look()
-            if self.work_topics.unsure:
+            await self.work_topics.check()
+            if self.work_topics.unconfirmed:
                 await asyncio.sleep(CONFIRM_S)
-                await self.work_topics.look()
+                await self.work_topics.check()
         except Unavailable as error:
             log.warning("work topics: %s", error, extra={"event": "work_topics_unseen"})
 
-    def _end_at_once(self, error: Exception) -> NoReturn:
+    def _abort(self, error: Exception) -> NoReturn:
         """End the process without any clean-up.
 
         A batch that failed must not be committed by a graceful stop; and a clean-up that hangs or fails itself, as it

@@ -13,7 +13,7 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800,
 
 STATES = Counter("headrace_task_states_total", "Tasks that entered a state.", ["level", "state"])
 BATCH_STATES = Counter("headrace_batch_states_total", "Batches that entered a state.", ["state"])
-NOTES = Counter("headrace_scheduler_dropped_total", "Events without an effect, by reason.", ["level", "reason"])
+DROPPED = Counter("headrace_scheduler_dropped_total", "Events without an effect, by reason.", ["level", "reason"])
 BATCH_SECONDS = Histogram(
     "headrace_scheduler_batch_seconds",
     "From receiving a batch to its acknowledgement, seconds.",

@@ -10,12 +10,12 @@ from aiokafka import TopicPartition
 
 from core.errors import FatalError, Unavailable
 from core.kafka.log_reader import LogReader
-from streams.input_offsets import InputOffsets, Place
+from streams.input_offsets import InputOffsets, InputPartition
 
 
-async def over_gap(lookup: LogReader, progress: InputOffsets, place: Place, end: int | None) -> None:
+async def skip_gap(lookup: LogReader, offsets: InputOffsets, place: InputPartition, end: int | None) -> None:
     """Pass the gap at which a partition stands still; raises FatalError when there is none."""
-    at, name = progress.committable(place), f"{place[0]}/{place[1]}"
+    at, name = offsets.committable(place), f"{place[0]}/{place[1]}"
     if at is None:
         return
     tp = TopicPartition(*place)
@@ -24,7 +24,7 @@ async def over_gap(lookup: LogReader, progress: InputOffsets, place: Place, end:
         first = await lookup.first(tp, at, upto)
     except Unavailable:
         return  # it is looked at again
-    if progress.committable(place) != at:
+    if offsets.committable(place) != at:
         return
     if first == at:
         raise FatalError(f"records of {name} were never delivered; reading them again")
@@ -32,4 +32,4 @@ async def over_gap(lookup: LogReader, progress: InputOffsets, place: Place, end:
         raise FatalError(
             f"{name} ends at {upto}, before the {at} that was reached: it was made anew; reading all of it"
         )
-    progress.skip(place, upto if first is None else first)
+    offsets.skip(place, upto if first is None else first)

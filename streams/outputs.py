@@ -15,7 +15,7 @@ from streams.state_machine.rows import is_early_cancel
 from streams.state_machine.tasks import WorkEffect
 
 NO_PRICES: Mapping[str, ModelSettings] = {}
-NEWS = frozenset(("start", "progress", "expired"))
+NOTIFIED_EVENTS = frozenset(("start", "progress", "expired"))
 """What a callback can be told besides the outcome."""
 
 
@@ -34,7 +34,7 @@ def status_record(row: Status, *, now_ms: int) -> Record:
         attempt=row["attempt"],
         created_ms=row["created_ms"] if is_task else None,
     )
-    if row["callback_url"] is not None and not NEWS.isdisjoint(row["callback_events"]):
+    if row["callback_url"] is not None and not NOTIFIED_EVENTS.isdisjoint(row["callback_events"]):
         described.append((CALLBACK_EVENTS, ",".join(row["callback_events"]).encode()))
     return Record(row["id"].encode(), STATUS.encode({**row, "updated_ms": now_ms}), described, now_ms)
 
@@ -151,7 +151,7 @@ def result_record(result: Result, *, traceparent: bytes | None) -> Record:
     return Record(result["id"].encode(), RESULT.encode(result), described, at_ms)
 
 
-def stop_record(row: Status, reason: str, *, now_ms: int) -> Record:
+def cancel_record(row: Status, reason: str, *, now_ms: int) -> Record:
     """Render the order to end a call."""
     value = CONTROL.encode(
         {

@@ -37,9 +37,9 @@ class Due(NamedTuple):
 class WorkerLastSeen:
     """The last sign of life of a worker, as one partition knows it."""
 
-    heard_ms: int
+    received_ms: int
     info: Worker
-    suspected_ms: int = 0
+    reported_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class StateIndex:
 
     holders: dict[tuple[int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
     workers: dict[int, dict[str, WorkerLastSeen]] = field(default_factory=lambda: defaultdict(dict))
-    stamps: dict[tuple[int, int], set[int]] = field(default_factory=lambda: defaultdict(set))
+    used_seconds: dict[tuple[int, int], set[int]] = field(default_factory=lambda: defaultdict(set))
     """(Partition, queue number) → the seconds that the ids of some batch's lines are made with."""
     batch_retention_ms: int = 0
     _heap: list[Due] = field(default_factory=list)
@@ -57,7 +57,7 @@ class StateIndex:
         """Forget everything, before a rebuild."""
         self.holders.clear()
         self.workers.clear()
-        self.stamps.clear()
+        self.used_seconds.clear()
         self._heap.clear()
 
     def changed(self, partition: int, before: Status | None, after: Status | None, *, now_ms: int) -> None:
@@ -69,7 +69,7 @@ class StateIndex:
         if after["state"] == "processing" and after["worker"] and after["lease_until_ms"] is None:
             self.holders[partition, after["worker"]].add(after["id"])
             if after["worker"] not in self.workers[partition]:
-                self.heard(partition, after["worker"], now_ms=now_ms)
+                self.record_heartbeat(partition, after["worker"], now_ms=now_ms)
         self.schedule(partition, after, now_ms=now_ms, fresh=before is None or is_early_cancel(before))
 
     def schedule(self, partition: int, row: Status, *, now_ms: int, fresh: bool = True) -> None:
@@ -85,13 +85,13 @@ class StateIndex:
         elif row["expires_ms"] is not None:
             self._push(Due(row["expires_ms"], "expire", partition, row["id"]), now_ms)
 
-    def batch_changed(self, partition: int, before: Batch | None, after: Batch | None, *, now_ms: int) -> None:
+    def update_batch(self, partition: int, before: Batch | None, after: Batch | None, *, now_ms: int) -> None:
         """Follow a batch's row that has become durable."""
         if after is None:
             if before is not None:
-                self.stamps[partition, before["queue_number"]].discard(before["stamp_s"])
+                self.used_seconds[partition, before["queue_number"]].discard(before["stamp_s"])
             return
-        self.stamps[partition, after["queue_number"]].add(after["stamp_s"])
+        self.used_seconds[partition, after["queue_number"]].add(after["stamp_s"])
         if before is None or before["state"] != after["state"]:
             self.schedule_batch(partition, after, now_ms=now_ms)
 
@@ -101,9 +101,9 @@ class StateIndex:
         if at_ms is not None:
             self._push(Due(at_ms, "batch_due", partition, batch["id"]), now_ms)
 
-    def stamp_taken(self, partition: int, queue_number: int, stamp_s: int) -> bool:
+    def second_in_use(self, partition: int, queue_number: int, stamp_s: int) -> bool:
         """Tell whether the ids of another batch's lines are made with a second."""
-        return stamp_s in self.stamps[partition, queue_number]
+        return stamp_s in self.used_seconds[partition, queue_number]
 
     def _push(self, due: Due, now_ms: int) -> None:
         if due.at_ms <= now_ms + HORIZON_MS:
@@ -125,7 +125,7 @@ class StateIndex:
         """Return when the next one is due."""
         return self._heap[0].at_ms if self._heap else None
 
-    def heard(
+    def record_heartbeat(
         self, partition: int, worker: str, *, now_ms: int, seen_ms: int = 0, running: int = 0, upstreams_up: int = 0
     ) -> bool:
         """Note a sign of life; tells whether the worker is new or its upstreams changed."""
@@ -139,29 +139,29 @@ class StateIndex:
         self.workers[partition][worker] = WorkerLastSeen(now_ms, info)
         return before is None or before.info["upstreams_up"] != upstreams_up
 
-    def silent(self, partition: int, worker: str, *, now_ms: int, lease_ms: int) -> bool:
+    def is_expired(self, partition: int, worker: str, *, now_ms: int, lease_ms: int) -> bool:
         """Tell whether a worker's lease has run out."""
-        heard = self.workers[partition].get(worker)
-        return heard is None or now_ms - heard.heard_ms > lease_ms
+        seen = self.workers[partition].get(worker)
+        return seen is None or now_ms - seen.received_ms > lease_ms
 
-    def suspects(self, *, now_ms: int, lease_ms: int, since_ms: int = 0) -> list[tuple[int, str]]:
+    def expired_workers(self, *, now_ms: int, lease_ms: int, since_ms: int = 0) -> list[tuple[int, str]]:
         """List silent workers, each at most once per lease; those that hold nothing are forgotten.
 
         Nobody is silent for longer than Kafka has worked without a break, which is since `since_ms`.
         """
         found: list[tuple[int, str]] = []
         for partition, workers in self.workers.items():
-            for worker, heard in list(workers.items()):
-                if now_ms - max(heard.heard_ms, since_ms) <= lease_ms:
+            for worker, seen in list(workers.items()):
+                if now_ms - max(seen.received_ms, since_ms) <= lease_ms:
                     continue
                 if not self.holders.get((partition, worker)):
                     del workers[worker]
-                elif now_ms - heard.suspected_ms > lease_ms:
-                    heard.suspected_ms = now_ms
+                elif now_ms - seen.reported_ms > lease_ms:
+                    seen.reported_ms = now_ms
                     found.append((partition, worker))
         return found
 
-    def gone(self, partition: int, worker: str) -> None:
+    def remove_worker(self, partition: int, worker: str) -> None:
         """Forget a worker."""
         self.workers[partition].pop(worker, None)
         self.holders.pop((partition, worker), None)
@@ -170,7 +170,9 @@ class StateIndex:
         """List live workers, each as its freshest sign of life tells."""
         best: dict[str, WorkerLastSeen] = {}
         for workers in self.workers.values():
-            for name, heard in workers.items():
-                if now_ms - heard.heard_ms <= lease_ms and (name not in best or best[name].heard_ms < heard.heard_ms):
-                    best[name] = heard
+            for name, seen in workers.items():
+                if now_ms - seen.received_ms <= lease_ms and (
+                    name not in best or best[name].received_ms < seen.received_ms
+                ):
+                    best[name] = seen
         return [best[name].info for name in sorted(best)]

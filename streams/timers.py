@@ -68,16 +68,18 @@ class Timers:
                 continue  # a rebalance: the index is being rebuilt, and what is popped now would be nobody's
             now_ms = _now_ms()
             due = self._index.due(now_ms=now_ms)
-            suspects = self._index.suspects(now_ms=now_ms, lease_ms=self._lease_ms, since_ms=self._kafka_since_ms())
+            suspects = self._index.expired_workers(
+                now_ms=now_ms, lease_ms=self._lease_ms, since_ms=self._kafka_since_ms()
+            )
             if due or suspects:
-                await self._tell(due, suspects, now_ms)
+                await self._emit(due, suspects, now_ms)
             if now_ms - swept_ms > SWEEP_MS:
                 swept_ms = now_ms
                 owned = sorted(self.partitions)
                 await sweep(self._rows, self._index, owned, now_ms=now_ms, rebuild=False)
                 await sweep_batches(self._batches, self._index, owned, now_ms=now_ms, rebuild=False)
 
-    async def _tell(self, due: list[Due], suspects: list[tuple[int, str]], now_ms: int) -> None:
+    async def _emit(self, due: list[Due], suspects: list[tuple[int, str]], now_ms: int) -> None:
         records: list[AddressedRecord] = [
             self._record(partition, event("worker_lost", at_ms=now_ms, worker=worker), worker)
             for partition, worker in suspects
@@ -100,9 +102,9 @@ class Timers:
             return None
         if due.kind == "batch_due":
             return event("batch_due", at_ms=now_ms, task_id=due.task_id)
-        return await self._about(due, STATUS.decode(stored), now_ms)
+        return await self._event_for(due, STATUS.decode(stored), now_ms)
 
-    async def _about(self, due: Due, row: Status, now_ms: int) -> Event | None:
+    async def _event_for(self, due: Due, row: Status, now_ms: int) -> Event | None:
         if due.kind == "expire":
             return event("expire", at_ms=now_ms, task_id=row["id"]) if row["expires_ms"] else None
         if row["state"] in TERMINAL:

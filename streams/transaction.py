@@ -29,7 +29,7 @@ StateKey = tuple[int, str]
 class PendingResult(NamedTuple):
     """A result that will be written, or is there already when `offset` is known."""
 
-    home: StateKey
+    key: StateKey
     record: Record | None
     offset: int | None
 
@@ -48,10 +48,10 @@ class Transaction:
         known_results: Mapping[StateKey, tuple[int, Result]],
         work_partitions: Callable[[str], int],
         holders: Callable[[int, str], set[str]],
-        spoken: Callable[[int, str, int], bool] = lambda *_: False,
+        was_attempted: Callable[[int, str, int], bool] = lambda *_: False,
         batches: BatchSource = NO_BATCHES,
     ) -> None:
-        """`spoken` tells which attempts a worker has already: they are not handed out again."""
+        """`was_attempted` tells which attempts a worker has already: they are not handed out again."""
         self._level = level
         self._rules = rules
         self._now_ms = now_ms
@@ -60,7 +60,7 @@ class Transaction:
         self._known_results = known_results
         self._work_partitions = work_partitions
         self._holders = holders
-        self._spoken = spoken
+        self._was_attempted = was_attempted
         self._before: dict[StateKey, Status | None] = {}
         self._traceparents: dict[str, bytes] = {}
         self.rows: dict[StateKey, Status | None] = {}
@@ -68,26 +68,26 @@ class Transaction:
         self.records: dict[tuple[str, int], list[Record]] = defaultdict(list)
         self.usage: dict[tuple[str, int], list[Record]] = defaultdict(list)
         """Written after the results, with the rows: so whatever is accounted for has its result."""
-        self.dead: list[tuple[StateKey, str]] = []
-        self.notes: Counter[str] = Counter()
-        tasks = TransactionTasks(self._row, self._take, self.add, prefix)
+        self.dead_letters: list[tuple[StateKey, str]] = []
+        self.reasons: Counter[str] = Counter()
+        tasks = TransactionTasks(self._row, self._apply, self.add, prefix)
         self.batches = BatchTransaction(
-            batches, tasks, known=known_results, notes=self.notes, rules=rules, now_ms=now_ms
+            batches, tasks, known=known_results, reasons=self.reasons, rules=rules, now_ms=now_ms
         )
 
     def submission(self, submission: Submission, *, partition: int, offset: int) -> None:
         """Fold a new task."""
-        home = (partition, submission.task_id)
+        key = (partition, submission.task_id)
         if submission.traceparent:
             self._traceparents[submission.task_id] = submission.traceparent
-        stored = self._row(home)
+        stored = self._row(key)
         if is_line(submission):
-            if not self.batches.line(home, submission, offset=offset):
+            if not self.batches.line(key, submission, offset=offset):
                 return
-        elif (stored is None or is_early_cancel(stored)) and self._is_duplicate(home, submission, offset):
+        elif (stored is None or is_early_cancel(stored)) and self._is_duplicate(key, submission, offset):
             return
-        self._take(
-            home,
+        self._apply(
+            key,
             machine.submitted(
                 stored,
                 submission.task,
@@ -105,112 +105,115 @@ class Transaction:
             self.batches.event(event, partition=partition, offset=offset)
             return
         if event["kind"] == "expire" and event["id"].startswith(deduplication.PREFIX):
-            place = (partition, event["id"])
-            self._take(place, machine.apply(self._row(place), event, now_ms=self._now_ms, rules=self._rules))
+            reservation_key = (partition, event["id"])
+            self._apply(
+                reservation_key,
+                machine.apply(self._row(reservation_key), event, now_ms=self._now_ms, rules=self._rules),
+            )
             return
         try:
             identity = parse(event["id"])
         except IdError:
-            self.notes["no_task_id"] += 1
+            self.reasons["no_task_id"] += 1
             return
         if identity.partition != partition:
-            self.notes["wrong_partition"] += 1
+            self.reasons["wrong_partition"] += 1
             return
-        home = (partition, str(identity))
+        key = (partition, str(identity))
         if traceparent:
-            self._traceparents[home[1]] = traceparent
-        self._take(
-            home, machine.apply(self._row(home), event, now_ms=self._now_ms, rules=self._rules), event["outcome"]
-        )
+            self._traceparents[key[1]] = traceparent
+        self._apply(key, machine.apply(self._row(key), event, now_ms=self._now_ms, rules=self._rules), event["outcome"])
 
-    def worker_gone(self, worker: str, *, partition: int, lost: bool) -> None:
+    def worker_lost(self, worker: str, *, partition: int, lost: bool) -> None:
         """Give back everything that a worker holds in a partition: lost, or after its goodbye."""
         held = self._holders(partition, worker)
-        held |= {home[1] for home, row in self.rows.items() if home[0] == partition and row and row["worker"] == worker}
+        held |= {key[1] for key, row in self.rows.items() if key[0] == partition and row and row["worker"] == worker}
         for task_id in sorted(held):
-            home = (partition, task_id)
-            row = self._row(home)
+            key = (partition, task_id)
+            row = self._row(key)
             if row is None:
                 continue
-            step = machine.worker_lost(row, worker=worker, lost=lost, now_ms=self._now_ms, rules=self._rules)
-            self._take(home, step)
+            transition = machine.worker_lost(row, worker=worker, lost=lost, now_ms=self._now_ms, rules=self._rules)
+            self._apply(key, transition)
 
-    def knows(self, partition: int, task_id: str) -> bool:
+    def has_task(self, partition: int, task_id: str) -> bool:
         """Tell whether a task has a row."""
         row = self._row((partition, task_id))
         return row is not None and not is_early_cancel(row)
 
-    def taken(self, partition: int, task_id: str, offset: int) -> bool:
+    def id_in_use(self, partition: int, task_id: str, offset: int) -> bool:
         """Tell whether an id belongs to another record than that of this position."""
         row = self._row((partition, task_id))
         return row is not None and not is_early_cancel(row) and row["source_offset"] != offset
 
     def changes(self) -> list[tuple[StateKey, Status | None, Status | None]]:
         """Return every changed row: home, before, after."""
-        return [(home, self._before[home], row) for home, row in self.rows.items()]
+        return [(key, self._before[key], row) for key, row in self.rows.items()]
 
-    def _is_duplicate(self, home: StateKey, submission: Submission, offset: int) -> bool:
+    def _is_duplicate(self, key: StateKey, submission: Submission, offset: int) -> bool:
         """Give a twin its row, or remember the key of a first task; the key's row is written before the task's own."""
         task, created_ms = submission.task, submission.created_ms
         name = deduplication.key_id(task)
         if name is None:
             return False
-        place, content = (home[0], name), deduplication.digest(task)
-        key = self._row(place)
+        reservation_key, content = (key[0], name), deduplication.digest(task)
+        reservation = self._row(reservation_key)
         row = new_status(task, task_id=submission.task_id, offset=offset, created_ms=created_ms, rules=self._rules)
-        if key is not None and deduplication.is_reserved(key, home[1], created_ms=created_ms, now_ms=self._now_ms):
-            twin = deduplication.duplicate_row(row, key, content=content, now_ms=self._now_ms)
-            self.rows[home] = twin
+        if reservation is not None and deduplication.is_reserved(
+            reservation, key[1], created_ms=created_ms, now_ms=self._now_ms
+        ):
+            twin = deduplication.duplicate_row(row, reservation, content=content, now_ms=self._now_ms)
+            self.rows[key] = twin
             if twin["error_code"] is None:
-                self.notes["twin"] += 1
+                self.reasons["duplicate"] += 1
             else:
-                self.notes["twin_refused"] += 1
+                self.reasons["duplicate_conflict"] += 1
             return True
         window_ms = self._rules.idempotency_ms
-        self.rows[place] = deduplication.reservation_row(
+        self.rows[reservation_key] = deduplication.reservation_row(
             row, name=name, content=content, now_ms=self._now_ms, window_ms=window_ms
         )
         return False
 
-    def _row(self, home: StateKey) -> Status | None:
-        if home in self.rows:
-            return self.rows[home]
-        if home not in self._before:
-            stored = self._stored(home[0], home[1].encode())
-            self._before[home] = None if stored is None else STATUS.decode(stored)
-        return self._before[home]
+    def _row(self, key: StateKey) -> Status | None:
+        if key in self.rows:
+            return self.rows[key]
+        if key not in self._before:
+            stored = self._stored(key[0], key[1].encode())
+            self._before[key] = None if stored is None else STATUS.decode(stored)
+        return self._before[key]
 
-    def _take(self, home: StateKey, step: Transition, outcome: Outcome | None = None) -> None:
-        row = step.row
-        if step.note is not None:
-            self.notes[step.note] += 1
+    def _apply(self, key: StateKey, transition: Transition, outcome: Outcome | None = None) -> None:
+        row = transition.row
+        if transition.reason is not None:
+            self.reasons[transition.reason] += 1
             if row is not None and row["batch_id"] is not None:
-                self.batches.changed(home, row, None)
+                self.batches.changed(key, row, None)
             return
         if row is not None and row["traceparent"] is None and (parent := self._traceparents.get(row["id"])):
             row = {**row, "traceparent": parent.decode()}
-        self.rows[home] = row
+        self.rows[key] = row
         if row is None:
             return
-        self._follow(home, row, step, outcome)
+        self._apply_effects(key, row, transition, outcome)
         if row["batch_id"] is not None:
-            self.batches.changed(home, self.rows[home] or row, outcome["usage"] if outcome else None)
+            self.batches.changed(key, self.rows[key] or row, outcome["usage"] if outcome else None)
 
-    def _follow(self, home: StateKey, row: Status, step: Transition, outcome: Outcome | None) -> None:
-        for effect in step.effects:
+    def _apply_effects(self, key: StateKey, row: Status, transition: Transition, outcome: Outcome | None) -> None:
+        for effect in transition.effects:
             match effect:
                 case WorkEffect():
-                    if self._spoken(home[0], row["id"], row["attempt"]):
-                        self.notes["work_known"] += 1
+                    if self._was_attempted(key[0], row["id"], row["attempt"]):
+                        self.reasons["attempt_already_running"] += 1
                     else:
                         self._work(row, effect)
                 case CancelEffect(reason):
-                    control = outputs.stop_record(row, reason, now_ms=self._now_ms)
+                    control = outputs.cancel_record(row, reason, now_ms=self._now_ms)
                     self.add(AddressedRecord(self.prefix + topics.CONTROLS, 0, control))
                 case DeadLetterEffect(reason):
-                    self.dead.append((home, reason))
+                    self.dead_letters.append((key, reason))
                 case machine.ResultEffect():
-                    self._result(home, row, effect.outcome or outcome)
+                    self._result(key, row, effect.outcome or outcome)
 
     def _work(self, row: Status, work: WorkEffect) -> None:
         partitions = self._work_partitions(row["queue"])
@@ -220,11 +223,11 @@ class Transaction:
         record = outputs.work_record(row, work, now_ms=self._now_ms, traceparent=self._parent(row))
         self.add(AddressedRecord(self.prefix + topics.work(row["queue"], self._level), partition, record))
 
-    def _result(self, home: StateKey, row: Status, outcome: Outcome | None) -> None:
+    def _result(self, key: StateKey, row: Status, outcome: Outcome | None) -> None:
         """Write the result, unless a crash came between an earlier one and its row: then the row follows the log."""
-        if known := self._known_results.get(home):
+        if known := self._known_results.get(key):
             offset, result = known
-            self.rows[home] = {
+            self.rows[key] = {
                 **row,
                 "state": result["state"],
                 "finished_ms": result["finished_ms"],
@@ -232,13 +235,13 @@ class Transaction:
                 "error_code": result["error_code"],
                 "error_message": result["error_message"],
             }
-            self.results[home] = PendingResult(home, None, offset)
-            self.notes["result_adopted"] += 1
+            self.results[key] = PendingResult(key, None, offset)
+            self.reasons["result_recovered"] += 1
             return
         result = outputs.result_of(row, outcome, now_ms=self._now_ms, prices=self._rules.prices)
         record = outputs.result_record(result, traceparent=self._parent(row))
-        self.results[home] = PendingResult(home, record, None)
-        self.usage[self.prefix + topics.USAGE, home[0]].append(usage_backfill.usage_record(result))
+        self.results[key] = PendingResult(key, record, None)
+        self.usage[self.prefix + topics.USAGE, key[0]].append(usage_backfill.usage_record(result))
 
     def _parent(self, row: Status) -> bytes | None:
         """Return the trace context of what led here, or else that of the task."""

@@ -30,14 +30,14 @@ from schemas.topics import Topic, level_name
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 2.0
+POLL_INTERVAL_S = 2.0
 CONFIRM_S = 0.5
 """Until what was seen for the first time is looked at again."""
-ENDS_EVERY = 5
+CHECKS_PER_COMPARISON = 5
 """Looks from one comparison of ends to the next: it asks for every partition."""
-PACK = 200
+SEND_BATCH = 200
 """Tasks given back at once."""
-SLICE = 2_000
+ROWS_PER_STEP = 2_000
 """Rows walked before the loop gets a turn: about 10 ms."""
 REASON = "its work topic was made anew"
 
@@ -57,7 +57,7 @@ class ScansRows(Protocol):
 
 
 class WorkTopics:
-    """Watch the work topics of a level; `lacks` tells which queues have none now."""
+    """Watch the work topics of a level; `topic_missing` tells which queues have none now."""
 
     def __init__(
         self,
@@ -69,37 +69,38 @@ class WorkTopics:
         queues: Queues,
         rows: ScansRows,
         partitions: Callable[[], Iterable[int]],
-        under_way: Callable[[], int | None],
+        current_batch: Callable[[], int | None],
         written: dict[tuple[str, int], int],
     ) -> None:
-        """Make it.
+        """Create the watcher; `run` starts it.
 
-        `under_way` numbers the batch that is being folded now, None when there is none; `written` has the offset behind
-        the last record that was written to each partition, and is forgotten here for topics that are made anew.
+        Args:
+            current_batch: number of the batch that is being processed; None between batches.
+            written: (topic, partition) → offset after the last record written; reset for recreated topics.
         """
         self._settings, self._level = settings, level
         self._lookup, self._producer = lookup, producer
-        self._queues, self._rows, self._partitions, self._under_way = queues, rows, partitions, under_way
+        self._queues, self._rows, self._partitions, self._current_batch = queues, rows, partitions, current_batch
         self._written = written
-        self._lacking: dict[str, str] = {}
+        self._missing: dict[str, str] = {}
         self._suspected: set[str] = set()
         self._low: set[TopicPartition] = set()
-        self._again: dict[str, int | None] = {}
+        self._to_requeue: dict[str, int | None] = {}
         """Queues whose tasks are to be given back → the batch that has to be over first: it may have left some out."""
         self._ends: dict[TopicPartition, int] = {}
-        self._looks = 0
+        self._checks = 0
 
-    def lacks(self, queue: str) -> bool:
+    def topic_missing(self, queue: str) -> bool:
         """Tell whether a queue has no work topic now."""
-        return queue in self._lacking
+        return queue in self._missing
 
     @property
-    def lacking(self) -> list[str]:
+    def missing(self) -> list[str]:
         """List the queues whose work topics are not there."""
-        return sorted(self._lacking)
+        return sorted(self._missing)
 
     @property
-    def unsure(self) -> bool:
+    def unconfirmed(self) -> bool:
         """Tell whether something was seen that the next look is to confirm."""
         return bool(self._suspected)
 
@@ -107,12 +108,12 @@ class WorkTopics:
         """Look until cancelled; a broker that is away is asked again."""
         while True:
             try:
-                await self.look()
+                await self.check()
             except Unavailable as error:
                 log.info("work topics: %s", error, extra={"event": "work_topics_unseen"})
-            await asyncio.sleep(CONFIRM_S if self.unsure else LOOK_S)
+            await asyncio.sleep(CONFIRM_S if self.unconfirmed else POLL_INTERVAL_S)
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """See what is there, make what is not, and give back what waits for it."""
         wanted = {
             topic: (queue["name"], declared)
@@ -121,58 +122,58 @@ class WorkTopics:
         }
         there = await self._lookup.widths(list(wanted))
         seen = changes_of({topic: declared for topic, (_, declared) in wanted.items()}, there)
-        changes = [one for one in seen if one.topic in self._suspected or wanted[one.topic][0] in self._lacking]
+        changes = [one for one in seen if one.topic in self._suspected or wanted[one.topic][0] in self._missing]
         self._suspected = {one.topic for one in seen}
-        lacking = {wanted[one.topic][0]: one.was for one in changes}
-        for queue in lacking.keys() - self._lacking.keys():
+        missing = {wanted[one.topic][0]: one.was for one in changes}
+        for queue in missing.keys() - self._missing.keys():
             log.error(
                 "the work topic of queue %s (%s) is not as it should be (%s); its tasks wait",
                 queue,
                 level_name(self._level),
-                lacking[queue],
+                missing[queue],
                 extra={"event": "work_topic_missing", "queue": queue, "level": self._level},
             )
-        self._lacking |= lacking
-        if lacking:
+        self._missing |= missing
+        if missing:
             await mend_work(self._settings, {one.topic: wanted[one.topic][1] for one in changes})
             for one in changes:
-                self._forget(one.topic)
-        for queue in list(self._lacking):
-            del self._lacking[queue]
-            self._again[queue] = self._under_way()
+                self._reset_ends(one.topic)
+        for queue in list(self._missing):
+            del self._missing[queue]
+            self._to_requeue[queue] = self._current_batch()
         await self._compare(wanted, there)
-        await self._give_back()
+        await self._requeue_tasks()
 
     async def _compare(self, wanted: dict[str, tuple[str, Topic]], there: dict[str, int]) -> None:
         """Notice topics that were made anew between two looks: their ends are lower than they were."""
-        self._looks += 1
-        if self._looks % ENDS_EVERY != 1 and not self._low:
+        self._checks += 1
+        if self._checks % CHECKS_PER_COMPARISON != 1 and not self._low:
             return
         tps = [TopicPartition(topic, number) for topic in wanted for number in range(there.get(topic, 0))]
         ends = await self._lookup.ends(tps)
         low = {tp for tp, end in ends.items() if end < max(self._ends.get(tp, 0), self._written.get(tp, 0))}
-        anew = {tp.topic for tp in low & self._low}
-        for topic in anew:
-            self._forget(topic)
-            self._again.setdefault(wanted[topic][0], self._under_way())
-        self._low = {tp for tp in low if tp.topic not in anew}
+        recreated = {tp.topic for tp in low & self._low}
+        for topic in recreated:
+            self._reset_ends(topic)
+            self._to_requeue.setdefault(wanted[topic][0], self._current_batch())
+        self._low = {tp for tp in low if tp.topic not in recreated}
         self._ends = ends | {tp: self._ends[tp] for tp in self._low & self._ends.keys()}
 
-    def _forget(self, topic: str) -> None:
+    def _reset_ends(self, topic: str) -> None:
         for ends in (self._written, self._ends):
             for place in [one for one in ends if one[0] == topic]:
                 del ends[place]
 
-    async def _give_back(self) -> None:
+    async def _requeue_tasks(self) -> None:
         owned = sorted(self._partitions())
-        now = self._under_way()
-        for queue in [one for one, batch in self._again.items() if batch is None or batch != now]:
+        now = self._current_batch()
+        for queue in [one for one, batch in self._to_requeue.items() if batch is None or batch != now]:
             if not owned:
                 return  # a start or a rebalance: they are given back once the partitions are there
             count = 0
             for partition in owned:
-                count += await self._give_back_of(queue, partition)
-            self._again.pop(queue, None)
+                count += await self._requeue_tasks_of(queue, partition)
+            self._to_requeue.pop(queue, None)
             log.warning(
                 "the work topic of queue %s (%s) is there again; %d tasks get their work records anew",
                 queue,
@@ -181,18 +182,18 @@ class WorkTopics:
                 extra={"event": "work_topic_mended", "queue": queue, "level": self._level},
             )
 
-    async def _give_back_of(self, queue: str, partition: int) -> int:
+    async def _requeue_tasks_of(self, queue: str, partition: int) -> int:
         prefix = f"TASK-{queue_number(queue)}-{self._level}-".encode()
         count, pack = 0, []
         for number, (key, value) in enumerate(self._rows.scan_from(partition, prefix)):
             if not key.startswith(prefix):
                 break
-            if number % SLICE == SLICE - 1:
+            if number % ROWS_PER_STEP == ROWS_PER_STEP - 1:
                 await asyncio.sleep(0)
             if state_of(value) == "queued" and _waits(row := STATUS.decode(value), queue):
                 pack.append(self._released(row, partition))
                 count += 1
-            if len(pack) == PACK:
+            if len(pack) == SEND_BATCH:
                 await self._producer.send_all(pack)
                 pack = []
         if pack:

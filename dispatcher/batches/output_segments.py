@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from core.embedding import is_json, one_line
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore, BlobWriter
 from dispatcher.batches.output_lines import OutputLine, about_bytes, body_members
-from schemas.batches import PIECES, Batch, segments_of
+from schemas.batches import SEGMENT_PREFIX, Batch, segments_of
 from schemas.common import Blob
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ async def store(blobs: BlobStore, name: str, lines: Mapping[int, OutputLine]) ->
 async def tidy(blobs: BlobStore, batch_id: str, kept: Iterable[str]) -> int:
     """Remove the pieces of a batch but for some; returns how many were removed. Raises Unavailable."""
     names, count = set(kept), 0
-    async for found in blobs.listed(f"{PIECES}{batch_id}"):
+    async for found in blobs.listed(f"{SEGMENT_PREFIX}{batch_id}"):
         for one in found:
             if one.name not in names:
                 await blobs.remove(one.name)

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from schemas.callback_url import CallbackPolicy, refused
+from schemas.callback_url import CallbackPolicy, is_blocked
 
 BLOCKED_MESSAGE = "is not allowed for callbacks"
 
@@ -22,7 +22,7 @@ def socket_factory(allowed: CallbackPolicy) -> Callable[[Any], socket.socket]:
     def guarded(address_info: Any) -> socket.socket:
         family, kind, protocol, _, address = address_info
         host, port = str(address[0]), int(address[1])
-        if refused(host, private=allowed.private):
+        if is_blocked(host, private=allowed.private):
             raise AddressBlocked(errno.EACCES, f"{host} {BLOCKED_MESSAGE}")
         if allowed.ports and port not in allowed.ports:
             raise AddressBlocked(errno.EACCES, f"port {port} {BLOCKED_MESSAGE}")

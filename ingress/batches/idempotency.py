@@ -17,7 +17,7 @@ from core.errors import IdempotencyConflict, Unavailable, WriteUnconfirmed
 from ingress.batches.request import BatchRequest
 from ingress.runtime import Services
 from schemas.batches import Batch, BatchFile
-from schemas.ids import MODE_LETTERS, SERIALS, TaskId
+from schemas.ids import MODE_CODES, SERIALS, TaskId
 from schemas.partitioning import home_partition, key_spread
 from schemas.records import Queue
 
@@ -78,7 +78,7 @@ def keyed_id(queue: Queue, owner: str, key: str, *, begin_s: int, partitions: in
     scope = blake2b(orjson.dumps([queue["name"], owner, key]), digest_size=8).digest()
     spread, serial = divmod(int.from_bytes(scope), SERIALS)
     home = home_partition(queue["name"], key_spread(owner, key), width=queue["width"], partitions=partitions)
-    return TaskId(spread & 0xFFFFFFFF, 1, MODE_LETTERS["batch"], begin_s, home, serial)
+    return TaskId(spread & 0xFFFFFFFF, 1, MODE_CODES["batch"], begin_s, home, serial)
 
 
 def may_be_keyed(identity: TaskId, *, window_s: int) -> bool:

@@ -23,7 +23,14 @@ from faust.types import TP
 from core.settings.models import Settings
 from schemas import topics
 from schemas.topics import level_name
-from streams.faust.consumer import PromptConsumer, ask_for_all, commit_only, mend_seek, note_heartbeats, stable_end
+from streams.faust.consumer import (
+    PromptConsumer,
+    override_commit,
+    patch_seek,
+    rejoin_if_incomplete,
+    stable_end,
+    watch_heartbeats,
+)
 
 INBOX_LIMIT = 4096
 """Events read ahead of the fold; above it Faust's own bounded buffer fills and the fetcher pauses."""
@@ -118,7 +125,7 @@ class SchedulerApp:
         on_revoked: Callable[[], Awaitable[None]],
         committable: Callable[[tuple[str, int]], int | None],
     ) -> None:
-        self._heard_at = time.monotonic()
+        self._confirmed_at = time.monotonic()
         self._asked = False
         self._inputs = (settings.topic(topics.tasks(level)), settings.topic(topics.events(level)))
         partitions = settings.kafka.partitions
@@ -164,13 +171,13 @@ class SchedulerApp:
 
         async def ready(*_: Any, **__: Any) -> None:
             inputs = {tp for tp in self.app.assignor.assigned_actives() if tp.topic in self._inputs}
-            self._heard()
-            note_heartbeats(self.app.consumer, self._heard)
-            mend_seek(self.app.consumer, inputs, committable)
-            commit_only(self.app.consumer, inputs, committable)
+            self._on_heartbeat()
+            watch_heartbeats(self.app.consumer, self._on_heartbeat)
+            patch_seek(self.app.consumer, inputs, committable)
+            override_commit(self.app.consumer, inputs, committable)
             await on_ready({tp.partition for tp in inputs})
             if not self._asked:  # once: where the topics themselves do not fit, asking again changes nothing
-                self._asked = ask_for_all(self.app.consumer, inputs, self._inputs)
+                self._asked = rejoin_if_incomplete(self.app.consumer, inputs, self._inputs)
 
         async def revoked(*_: Any, **__: Any) -> None:
             await on_revoked()
@@ -192,12 +199,12 @@ class SchedulerApp:
         )
         return StateTable(table, changelog)
 
-    def _heard(self) -> None:
-        self._heard_at = time.monotonic()
+    def _on_heartbeat(self) -> None:
+        self._confirmed_at = time.monotonic()
 
-    def silent_s(self) -> float:
+    def seconds_since_heartbeat(self) -> float:
         """Return for how long the group has confirmed nothing: beyond the session somebody else may own everything."""
-        return time.monotonic() - self._heard_at
+        return time.monotonic() - self._confirmed_at
 
     def end(self, place: tuple[str, int]) -> int | None:
         """Return the end of what is committed in a partition, as the last fetch told it."""

@@ -99,7 +99,9 @@ class _StartedCoroutine:
                 return done.value
 
 
-def mend_seek(consumer: Any, inputs: set[TP], starts: Callable[[tuple[str, int]], int | None] = lambda _: None) -> None:
+def patch_seek(
+    consumer: Any, inputs: set[TP], starts: Callable[[tuple[str, int]], int | None] = lambda _: None
+) -> None:
     """Make Faust's seek to the committed offsets cover partitions that have none, or 0, or one behind their end.
 
     While the table recovers, records of the inputs are read and thrown away; the seek afterwards brings them back. But
@@ -121,7 +123,7 @@ def mend_seek(consumer: Any, inputs: set[TP], starts: Callable[[tuple[str, int]]
     consumer.perform_seek = seek_all
 
 
-def commit_only(consumer: Any, inputs: set[TP], committable: Callable[[tuple[str, int]], int | None]) -> None:
+def override_commit(consumer: Any, inputs: set[TP], committable: Callable[[tuple[str, int]], int | None]) -> None:
     """Let Faust commit what our own account says and nothing else (see streams/input_offsets.py).
 
     Of all inputs: it would pass over one of which nothing was acknowledged yet, as when all of it are marks of
@@ -154,7 +156,7 @@ def stable_end(consumer: Any, tp: TP) -> int | None:
     return end
 
 
-def ask_for_all(consumer: Any, inputs: set[TP], topics: Collection[str]) -> bool:
+def rejoin_if_incomplete(consumer: Any, inputs: set[TP], topics: Collection[str]) -> bool:
     """Join the group anew when partitions of an input are missing that are there; tells whether that was needed.
 
     A static member that comes back within its session is given what it had. If a topic was not there then, it would be
@@ -170,10 +172,10 @@ def ask_for_all(consumer: Any, inputs: set[TP], topics: Collection[str]) -> bool
     return True
 
 
-def note_heartbeats(consumer: Any, heard: Callable[[], None]) -> None:
-    """Call `heard` at each heartbeat that the group's coordinator has confirmed; a second call does nothing.
+def watch_heartbeats(consumer: Any, callback: Callable[[], None]) -> None:
+    """Call `callback` at each heartbeat that the group's coordinator has confirmed; a second call does nothing.
 
     Called in the consumer's thread. When a heartbeat task dies without a word, as one did, the group gives the
     partitions to another member, and this process would go on with them.
     """
-    on_heartbeat(consumer._thread._consumer, heard)  # noqa: SLF001
+    on_heartbeat(consumer._thread._consumer, callback)  # noqa: SLF001

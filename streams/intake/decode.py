@@ -14,7 +14,7 @@ from schemas.validation import Invalid, check_task
 from streams.intake.trust import TrustPolicy, validate_direct_task
 from streams.state_machine.batch_rows import decode_proposal
 
-BELIEVED = TrustPolicy()
+TRUST_ALL = TrustPolicy()
 
 
 class Submission(NamedTuple):
@@ -46,7 +46,7 @@ HEADROOM_BYTES = 16_384
 
 
 def read_task(
-    message: Any, *, level: int, max_bytes: int, believed: TrustPolicy = BELIEVED
+    message: Any, *, level: int, max_bytes: int, trust: TrustPolicy = TRUST_ALL
 ) -> Submission | InvalidRecord:
     """Read and check a record of tasks.LEVEL; the level of the topic counts, not the one inside."""
     value, headers = message.value, message.headers or ()
@@ -58,22 +58,22 @@ def read_task(
             f"{len(value)} bytes are too many for a record ({most} fit); larger bodies go over HTTP", "data"
         )
     try:
-        told = read_form(value, headers, level=level)
-        task = told.task
+        decoded = read_form(value, headers, level=level)
+        task = decoded.task
         if task["level"] != level:
             raise Invalid("level", f"level {task['level']} does not belong into this topic")
-        ours = told.ours and believed.stamped(value, headers)
+        ours = decoded.is_internal and trust.is_signed(value, headers)
         if not ours:
-            validate_direct_task(task, headers, believed, timestamp_ms=timestamp_ms(message))
+            validate_direct_task(task, headers, trust, timestamp_ms=timestamp_ms(message))
         check_task(task)
         task_id = task_identity(message, task, level=level)
     except Invalid as error:
         return InvalidRecord(error.message, error.field)
     created_ms = task["created_ms"] or timestamp_ms(message)
-    return Submission(task_id, task, created_ms, told.traceparent, not ours)
+    return Submission(task_id, task, created_ms, decoded.traceparent, not ours)
 
 
-def in_queue(submission: Submission, queue: Queue | None) -> Submission | InvalidRecord:
+def with_queue_defaults(submission: Submission, queue: Queue | None) -> Submission | InvalidRecord:
     """Let a task have what its queue sets for tasks that name nothing of their own."""
     if queue is None:
         return InvalidRecord(f"queue {submission.task['queue']} is not registered", "queue")

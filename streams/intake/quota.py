@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from core.token_bucket import TokenBucket
 
-MOST_OWNERS = 10_000
+MAX_TENANTS = 10_000
 """Owners remembered; where records may name anybody they could name a new one each. 2 MB."""
 
 
@@ -21,14 +21,14 @@ class Quotas:
         self._limit_of = limit_of
         self._buckets: dict[str | None, TokenBucket] = {}
 
-    def refusal(self, owner: str | None, *, now_s: float) -> str | None:
+    def check(self, owner: str | None, *, now_s: float) -> str | None:
         """Count one task; return why it is one too many."""
         limit = self._limit_of(owner)
         if not limit:
             return None
         bucket = self._buckets.get(owner)
         if bucket is None or bucket.limit != limit:
-            if len(self._buckets) >= MOST_OWNERS:
+            if len(self._buckets) >= MAX_TENANTS:
                 self._buckets.clear()
             bucket = self._buckets[owner] = TokenBucket(limit, now_s=now_s)
         if not bucket.take(now_s):

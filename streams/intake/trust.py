@@ -39,32 +39,32 @@ class TrustPolicy:
     reply_topics: Sequence[str] = ()
     prefix: str = ""
     now_ms: Callable[[], int] | None = None
-    stamped: Callable[[bytes, Headers], bool] = lambda *_: True
+    is_signed: Callable[[bytes, Headers], bool] = lambda *_: True
     """Tells whether a record in our own form is ours."""
 
 
-def validate_direct_task(task: Task, headers: Headers, believed: TrustPolicy, *, timestamp_ms: int) -> None:
+def validate_direct_task(task: Task, headers: Headers, trust: TrustPolicy, *, timestamp_ms: int) -> None:
     """Hold a direct record to the rules and fill in what it leaves out; raises Invalid naming the field."""
     check_queue(task["queue"])
     check_endpoint(task["endpoint"])
     _check_reserved(task)
-    _check_clocks(task, believed, timestamp_ms=timestamp_ms)
-    _take_key(task, headers)
-    task["owner"] = owner_of(task, headers, believed)
+    _check_clocks(task, trust, timestamp_ms=timestamp_ms)
+    _apply_idempotency_header(task, headers)
+    task["owner"] = owner_of(task, headers, trust)
     if task["callback_url"] is not None:
-        check_callback(task["callback_url"], believed.callbacks)
+        check_callback(task["callback_url"], trust.callbacks)
     for name in ("user", "custom_id"):
         if len(task[name] or "") > MAX_TEXT:
             raise Invalid(name, f"{name} must be at most {MAX_TEXT} characters")
     if task["reply_topic"] is not None:
-        check_reply(task["reply_topic"], believed)
+        check_reply(task["reply_topic"], trust)
     if not task["data"]:
         raise Invalid("data", "data is required")
     body, model = normalise_body(task["data"], mode=task["mode"], content_type=task["content_type"])
     task["data"], task["model"] = body, task["model"] or model
 
 
-def owner_of(task: Task, headers: Headers, believed: TrustPolicy) -> str | None:
+def owner_of(task: Task, headers: Headers, trust: TrustPolicy) -> str | None:
     """Return whose task it is; raises Invalid when its writer may not act for whom it names."""
     given = _claimed(headers, "x-owner")
     named = None if not given else given.decode("utf-8", "replace")
@@ -72,10 +72,10 @@ def owner_of(task: Task, headers: Headers, believed: TrustPolicy) -> str | None:
         raise Invalid("x-owner", f"x-owner {named[:64]} and the member owner do not agree")
     field = "owner" if named is None else "x-owner"
     wanted = named or task["owner"]
-    usual = believed.owner or _only(believed.tenants())
+    usual = trust.owner or _only(trust.tenants())
     if not wanted or wanted == usual:
         return usual
-    allowed = believed.tenants() if believed.owners is None else believed.owners
+    allowed = trust.tenants() if trust.owners is None else trust.owners
     if ANY in allowed and not TENANT.fullmatch(wanted):
         raise Invalid(field, f"{field} must be 1 to 64 of a-z A-Z 0-9 _ . -")
     if ANY not in allowed and wanted not in allowed:
@@ -83,12 +83,12 @@ def owner_of(task: Task, headers: Headers, believed: TrustPolicy) -> str | None:
     return wanted
 
 
-def check_reply(topic: str, believed: TrustPolicy) -> None:
+def check_reply(topic: str, trust: TrustPolicy) -> None:
     """Refuse a topic that the settings do not allow, and every one of Headrace's own."""
-    if not any(fnmatchcase(topic, pattern) for pattern in believed.reply_topics):
+    if not any(fnmatchcase(topic, pattern) for pattern in trust.reply_topics):
         raise Invalid("reply_topic", f"reply_topic {topic[:80]} is not allowed here (direct.reply_topics)")
-    own = topic.removeprefix(believed.prefix)
-    if topic.startswith(believed.prefix) and (own.startswith(f"{WORK}.") or own in _OWN):
+    own = topic.removeprefix(trust.prefix)
+    if topic.startswith(trust.prefix) and (own.startswith(f"{WORK}.") or own in _OWN):
         raise Invalid("reply_topic", f"reply_topic {topic[:80]} is a topic of Headrace itself")
 
 
@@ -115,9 +115,9 @@ def _check_reserved(task: Task) -> None:
             raise Invalid("id", "ids of mode K are derived from where a record lies; leave the id out")
 
 
-def _check_clocks(task: Task, believed: TrustPolicy, *, timestamp_ms: int) -> None:
+def _check_clocks(task: Task, trust: TrustPolicy, *, timestamp_ms: int) -> None:
     """Refuse times that no clock shows; what is merely old ends by its own deadline."""
-    latest_ms = believed.now_ms() + DAY_MS if believed.now_ms is not None else LAST_MS
+    latest_ms = trust.now_ms() + DAY_MS if trust.now_ms is not None else LAST_MS
     if not FIRST_MS <= timestamp_ms < min(latest_ms, LAST_MS):
         raise Invalid("timestamp", "the record's timestamp must lie between the year 2000 and tomorrow")
     if not 0 <= task["created_ms"] <= latest_ms:
@@ -132,7 +132,7 @@ def _claimed(headers: Headers, name: str) -> bytes | None:
     return next(iter(values), None)
 
 
-def _take_key(task: Task, headers: Headers) -> None:
+def _apply_idempotency_header(task: Task, headers: Headers) -> None:
     """Take the key from the header `idempotency-key`, with which the task itself must agree when it names one."""
     key = _claimed(headers, "idempotency-key")
     if key is not None:

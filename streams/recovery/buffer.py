@@ -16,7 +16,7 @@ from schemas.records import Event
 WORKER_KINDS = frozenset(("claimed", "finished", "released", "progress"))
 STOP_KINDS = frozenset(("batch_cancel", "batch_due"))
 """What stops a batch waits until all tasks are folded: which of its lines were tasks before the crash is known then."""
-SPOKEN_KINDS = frozenset(("claimed", "finished"))
+ATTEMPT_KINDS = frozenset(("claimed", "finished"))
 
 Attempt = tuple[int, str, int]
 """Partition, task id, attempt."""
@@ -43,10 +43,10 @@ class RecoveryBuffer:
 
     def __init__(self) -> None:
         self._ends: dict[int, int] = {}
-        self._held: dict[int, dict[str, list[PendingEvent]]] = {}
-        self._spoken: frozenset[Attempt] = frozenset()
+        self._pending: dict[int, dict[str, list[PendingEvent]]] = {}
+        self._attempts: frozenset[Attempt] = frozenset()
 
-    def begin(self, ends: Mapping[int, int], spoken: Iterable[Attempt]) -> None:
+    def begin(self, ends: Mapping[int, int], attempts: Iterable[Attempt]) -> None:
         """Begin anew.
 
         Args:
@@ -54,29 +54,29 @@ class RecoveryBuffer:
             spoken: attempts that workers have claimed or finished in events that are not folded yet.
         """
         self._ends = dict(ends)
-        self._held = {}
-        self._spoken = frozenset(spoken)
+        self._pending = {}
+        self._attempts = frozenset(attempts)
 
-    def waits(self, partition: int, event: Event) -> bool:
+    def must_wait(self, partition: int, event: Event) -> bool:
         """Tell whether an event about a task without a row has to wait for it."""
         return partition in self._ends and event["kind"] in WORKER_KINDS | STOP_KINDS
 
     def hold(self, partition: int, held: PendingEvent) -> None:
         """Keep an event until its task is folded."""
-        self._held.setdefault(partition, {}).setdefault(held.event["id"], []).append(held)
+        self._pending.setdefault(partition, {}).setdefault(held.event["id"], []).append(held)
 
-    def of_task(self, partition: int, task_id: str) -> list[PendingEvent]:
+    def pop_task(self, partition: int, task_id: str) -> list[PendingEvent]:
         """Take the events that waited for a task, in their order."""
-        return self._held.get(partition, {}).pop(task_id, [])
+        return self._pending.get(partition, {}).pop(task_id, [])
 
-    def spoken(self, partition: int, task_id: str, attempt: int) -> bool:
+    def was_attempted(self, partition: int, task_id: str, attempt: int) -> bool:
         """Tell whether a worker has this attempt, or had it."""
-        return (partition, task_id, attempt) in self._spoken
+        return (partition, task_id, attempt) in self._attempts
 
-    def folded(self, partition: int, following: int) -> list[PendingEvent]:
+    def pop_folded(self, partition: int, following: int) -> list[PendingEvent]:
         """Note that the tasks of a partition are folded up to an offset; returns what waited in vain once all are."""
         end = self._ends.get(partition)
         if end is None or following < end:
             return []
         del self._ends[partition]
-        return [held for waiting in self._held.pop(partition, {}).values() for held in waiting]
+        return [held for waiting in self._pending.pop(partition, {}).values() for held in waiting]

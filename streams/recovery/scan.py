@@ -24,7 +24,7 @@ from schemas.framing import FramingError
 from schemas.headers import find
 from schemas.records import Result, Status
 from streams.faust.app import StateTable
-from streams.recovery.buffer import SPOKEN_KINDS, Attempt
+from streams.recovery.buffer import ATTEMPT_KINDS, Attempt
 from streams.state_index import StateIndex
 from streams.transaction import StateKey, result_of
 
@@ -34,11 +34,11 @@ Row = TypeVar("Row")
 
 CLOCK_MARGIN_MS = 60_000
 """Inputs carry their writers' clocks, results ours: how far the two may differ."""
-SPOKEN_RECORDS = 50_000
+MAX_SCANNED_EVENTS = 50_000
 """Events looked through for what workers did of late; the seam of a crash is one batch, far below this."""
-BATCH_SLICE = 100
+BATCH_ROWS_PER_STEP = 100
 """Rows of batches walked at once: each holds two bitmaps and the list of its parts."""
-SLICE = 2_000
+ROWS_PER_STEP = 2_000
 """Rows walked before the loop gets a turn: about 10 ms."""
 
 
@@ -56,7 +56,7 @@ async def sweep(rows: StateTable, index: StateIndex, partitions: Iterable[int], 
         else:
             index.schedule(partition, row, now_ms=now_ms)
 
-    return await _walk(rows, partitions, decode, note, slice_rows=SLICE, log_unreadable=rebuild)
+    return await _walk(rows, partitions, decode, note, slice_rows=ROWS_PER_STEP, log_unreadable=rebuild)
 
 
 async def sweep_batches(
@@ -66,11 +66,11 @@ async def sweep_batches(
 
     def note(partition: int, batch: Batch) -> None:
         if rebuild:
-            index.batch_changed(partition, None, batch, now_ms=now_ms)
+            index.update_batch(partition, None, batch, now_ms=now_ms)
         else:
             index.schedule_batch(partition, batch, now_ms=now_ms)
 
-    return await _walk(batches, partitions, BATCH.decode, note, slice_rows=BATCH_SLICE, log_unreadable=rebuild)
+    return await _walk(batches, partitions, BATCH.decode, note, slice_rows=BATCH_ROWS_PER_STEP, log_unreadable=rebuild)
 
 
 async def _walk(
@@ -109,7 +109,7 @@ async def _walk(
     return count
 
 
-async def starts_of(
+async def start_offsets(
     settings: Settings, level: int, group: str, partitions: Iterable[int], *, lookup: LogReader
 ) -> dict[TopicPartition, int]:
     """Return where reading begins in each input partition: the committed offset, or the first record there is.
@@ -125,7 +125,7 @@ async def starts_of(
     }
 
 
-async def orphaned_results(
+async def results_without_state(
     settings: Settings, level: int, starts: Mapping[TopicPartition, int], *, lookup: LogReader
 ) -> dict[StateKey, tuple[int, Result]]:
     """Return every result since the first uncommitted input of each partition: home → offset and result."""
@@ -153,26 +153,26 @@ async def attempts_seen_before_crash(
     """
     tasks, events = settings.topic(topics.tasks(level)), settings.topic(topics.events(level))
     ends = {tp: end for tp, (_, end) in (await lookup.bounds([*starts])).items()}
-    spoken: set[Attempt] = set()
+    attempts: set[Attempt] = set()
     for tp, start in starts.items():
         if tp.topic != events:
             continue
-        end = min(ends[tp], start + SPOKEN_RECORDS)
+        end = min(ends[tp], start + MAX_SCANNED_EVENTS)
         async for record in lookup.read_range(tp, start, end):
-            if (told := _attempt_of(record)) is not None:
-                key, attempt = told
+            if (found := _attempt_of(record)) is not None:
+                key, attempt = found
                 value = rows.get(tp.partition, key.encode())
                 row = STATUS.decode(value) if value is not None else None
                 if row is None or (row["state"] == "queued" and row["attempt"] == attempt):
-                    spoken.add((tp.partition, key, attempt))
-    return {tp.partition: ends[tp] for tp, at in starts.items() if tp.topic == tasks and at < ends[tp]}, spoken
+                    attempts.add((tp.partition, key, attempt))
+    return {tp.partition: ends[tp] for tp, at in starts.items() if tp.topic == tasks and at < ends[tp]}, attempts
 
 
 def _attempt_of(record: LogRecord) -> tuple[str, int] | None:
     """Return the task and attempt of which a worker speaks; None for all else, whatever its headers say."""
     kind = (find(record.headers, "ce_type") or b"").decode(errors="replace").rpartition(".")[2]
     attempt = find(record.headers, "x-attempt")
-    if kind not in SPOKEN_KINDS or attempt is None or record.key is None:
+    if kind not in ATTEMPT_KINDS or attempt is None or record.key is None:
         return None
     try:
         return record.key.decode(), int(attempt)

@@ -26,12 +26,12 @@ from schemas.usage import UsageRecord
 log = logging.getLogger(__name__)
 
 StateKey = tuple[int, str]
-NOTHING: Usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+ZERO_USAGE: Usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
 def usage_of(result: Result) -> UsageRecord:
     """Take what is to be added up out of a result; a task whose tokens nobody counted has none."""
-    counted = result["usage"] or NOTHING
+    counted = result["usage"] or ZERO_USAGE
     return {
         "id": result["id"],
         "owner": result["owner"],
@@ -69,7 +69,7 @@ def usage_record(result: Result) -> Record:
     return Record(result["id"].encode(), USAGE.encode(usage_of(result)), described, at_ms)
 
 
-async def missing(
+async def find_missing_usage(
     settings: Settings, results: Mapping[StateKey, tuple[int, Result]], *, lookup: LogReader
 ) -> dict[tuple[str, int], list[Record]]:
     """Return the usage records that lack among results; raises Unavailable.
@@ -84,21 +84,21 @@ async def missing(
     for partition, from_ms in since.items():
         async for record in lookup.scan(TopicPartition(topic, partition), from_ms=from_ms):
             there.add((partition, record.key))
-    lacking: dict[tuple[str, int], list[Record]] = defaultdict(list)
+    missing: dict[tuple[str, int], list[Record]] = defaultdict(list)
     for (partition, task_id), (_, result) in results.items():
         if (partition, task_id.encode()) not in there:
-            lacking[topic, partition].append(usage_record(result))
-    return lacking
+            missing[topic, partition].append(usage_record(result))
+    return missing
 
 
-async def complete(
+async def backfill_usage(
     settings: Settings, results: Mapping[StateKey, tuple[int, Result]], *, lookup: LogReader, producer: Producer
 ) -> int:
     """Write the usage records that lack among results; returns how many. Raises Unavailable."""
-    lacking = await missing(settings, results, lookup=lookup)
-    if lacking:
-        await producer.send_batch(lacking)
-    count = sum(map(len, lacking.values()))
+    missing = await find_missing_usage(settings, results, lookup=lookup)
+    if missing:
+        await producer.send_batch(missing)
+    count = sum(map(len, missing.values()))
     if count:
         log.info("wrote %d usage records that a crash had cut off", count, extra={"event": "usage_completed"})
     return count

@@ -22,13 +22,13 @@ MAX_ERROR_TEXT = 1_000
 
 def decode_proposal(event: Event, *, partition: int, max_bytes: int = MAX_PROPOSAL_BYTES) -> Batch:
     """Read what batch_created proposes; raises Invalid."""
-    said = event["change"]["batch"] if event["change"] is not None else None
-    if said is None:
+    report = event["change"]["batch"] if event["change"] is not None else None
+    if report is None:
         raise Invalid("change", "batch_created needs the proposed batch")
-    if len(said) > min(max_bytes, MAX_PROPOSAL_BYTES):
-        raise Invalid("change", f"a batch of {len(said)} bytes is too large: its row must fit a record in the end")
+    if len(report) > min(max_bytes, MAX_PROPOSAL_BYTES):
+        raise Invalid("change", f"a batch of {len(report)} bytes is too large: its row must fit a record in the end")
     try:
-        batch = BATCH.decode(said)
+        batch = BATCH.decode(report)
         home = parse_batch(batch["id"]).partition
     except (FramingError, SchemaError, IdError) as error:
         raise Invalid("change", str(error)) from error

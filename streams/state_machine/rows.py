@@ -139,7 +139,7 @@ def is_early_cancel(row: Status) -> bool:
     return row["source_offset"] == NO_OFFSET
 
 
-def cancel_early(event: Event, *, now_ms: int) -> Status:
+def early_cancel_status(event: Event, *, now_ms: int) -> Status:
     """Remember a cancel for a task that was not read yet: they lie in two topics, so either may come first."""
     waiting: Task = {
         "queue": "",

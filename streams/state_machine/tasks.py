@@ -1,7 +1,7 @@
 """The state machine of a task: pure functions from a row and an event to the next row and its effects.
 
 queued → processing → completed | failed | cancelled, and later expired. The first terminal state wins; whatever comes
-after is dropped and counted under the `note` of its step. Time enters as an argument. Drawn in
+after is dropped and counted under the `reason` of its step. Time enters as an argument. Drawn in
 docs/concepts/task-life-cycle.md.
 """
 
@@ -14,7 +14,7 @@ from schemas.common import Blob
 from schemas.partitioning import stable_hash
 from schemas.records import TERMINAL, Event, Outcome, Status, Task
 from streams.state_machine.leases import has_retries_left, lease_of, leased_to_other
-from streams.state_machine.rows import TaskRules, cancel_early, is_early_cancel, new_status, next_deadline_ms
+from streams.state_machine.rows import TaskRules, early_cancel_status, is_early_cancel, new_status, next_deadline_ms
 
 START_TIMEOUT = "start_timeout"
 MAX_PROGRESS = 99
@@ -51,16 +51,16 @@ Effect = WorkEffect | ResultEffect | CancelEffect | DeadLetterEffect
 
 
 class Transition(NamedTuple):
-    """What follows from one event; `row` None means that the row is removed, `note` names a dropped event."""
+    """What follows from one event; `row` None means that the row is removed, `reason` names a dropped event."""
 
     row: Status | None
     effects: tuple[Effect, ...] = ()
-    note: str | None = None
+    reason: str | None = None
 
 
-def dropped(row: Status | None, note: str) -> Transition:
+def ignored(row: Status | None, reason: str) -> Transition:
     """Leave everything as it is."""
-    return Transition(row, (), note)
+    return Transition(row, (), reason)
 
 
 def submitted(
@@ -69,9 +69,9 @@ def submitted(
     """Accept a new task. A known id changes nothing: its outputs were durable before its row was."""
     before = row
     if row is not None and not is_early_cancel(row):
-        return dropped(row, "reread" if row["source_offset"] == offset else "duplicate_id")
+        return ignored(row, "reread" if row["source_offset"] == offset else "duplicate_id")
     row = new_status(task, task_id=task_id, offset=offset, created_ms=created_ms, rules=rules)
-    if (late := _late(row, now_ms=now_ms)) is not None:
+    if (late := _timed_out(row, now_ms=now_ms)) is not None:
         return late
     if before is not None and before["owner"] in (None, row["owner"]):
         reason = before["error_message"] or ""
@@ -84,24 +84,24 @@ def apply(row: Status | None, event: Event, *, now_ms: int, rules: TaskRules) ->
     """Apply an event about one task."""
     if row is None:
         return (
-            Transition(cancel_early(event, now_ms=now_ms))
+            Transition(early_cancel_status(event, now_ms=now_ms))
             if event["kind"] == "cancel"
-            else dropped(None, "unknown_task")
+            else ignored(None, "unknown_task")
         )
     if event["kind"] == "expire":
         return _expire(row, now_ms=now_ms)
     if row["state"] in TERMINAL:
-        return dropped(row, f"late_{event['kind']}")
+        return ignored(row, f"stale_{event['kind']}")
     handler = HANDLERS.get(event["kind"])
     if handler is None:
-        return dropped(row, f"unexpected_{event['kind']}")
+        return ignored(row, f"unexpected_{event['kind']}")
     return handler(row, event, now_ms, rules)
 
 
 def worker_lost(row: Status, *, worker: str, lost: bool, now_ms: int, rules: TaskRules) -> Transition:
     """Give back a task whose worker is silent or has said goodbye: the next attempt, unless it was lost too often."""
     if row["state"] != "processing" or row["worker"] != worker:
-        return dropped(row, "not_held")
+        return ignored(row, "not_lease_holder")
     count = row["lost_workers"] + lost
     row = {**row, "lost_workers": count}
     if row["streamed"]:
@@ -114,10 +114,10 @@ def worker_lost(row: Status, *, worker: str, lost: bool, now_ms: int, rules: Tas
     return Transition(_requeued(row, not_before_ms=now_ms))
 
 
-def withdrawn(row: Status, *, code: str, message: str, now_ms: int) -> Transition:
+def cancelled_with_batch(row: Status, *, code: str, message: str, now_ms: int) -> Transition:
     """Cancel a line whose batch was cancelled or has expired."""
     if row["state"] in TERMINAL:
-        return dropped(row, "late_withdrawal")
+        return ignored(row, "stale_withdrawal")
     return _ended(row, "cancelled", code, message, 499, now_ms=now_ms)
 
 
@@ -145,9 +145,9 @@ def _requeued(row: Status, *, not_before_ms: int) -> Status:
 
 def _claimed(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:  # noqa: ARG001 - one shape for all
     if event["attempt"] != row["attempt"] or row["not_before_ms"] is not None:
-        return dropped(row, "late_claimed")
+        return ignored(row, "stale_claimed")
     if row["state"] == "processing" and row["worker"] != event["worker"]:
-        return dropped(row, "second_claim")
+        return ignored(row, "already_claimed")
     started_ms = row["started_ms"] or event["at_ms"]
     return Transition(
         {
@@ -163,19 +163,19 @@ def _claimed(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transi
 def _progressed(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:  # noqa: ARG001 - one shape for all
     """Take in how far a call is: only forward within an attempt, and never 100, which its outcome alone can say."""
     if event["attempt"] != row["attempt"] or row["state"] != "processing" or row["worker"] != event["worker"]:
-        return dropped(row, "late_progress")
+        return ignored(row, "stale_progress")
     percent = min(event["progress"], MAX_PROGRESS)
     if percent <= row["progress"]:
-        return dropped(row, "old_progress")
+        return ignored(row, "old_progress")
     return Transition({**row, "progress": percent})
 
 
 def _finished(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:
     outcome = event["outcome"]
     if outcome is None or event["attempt"] != row["attempt"] or row["not_before_ms"] is not None:
-        return dropped(row, "late_finished")
+        return ignored(row, "stale_finished")
     if leased_to_other(row, event):
-        return dropped(row, "not_held")
+        return ignored(row, "not_lease_holder")
     row = {**row, "worker": event["worker"], "started_ms": row["started_ms"] or outcome["started_ms"]}
     if outcome["error_code"] is not None and outcome["retriable"] and outcome["chunks"] == 0 and not row["streamed"]:
         wait_ms = max(backoff_ms(row["id"], row["attempt"], rules), outcome["retry_after_ms"] or 0)
@@ -197,18 +197,18 @@ def _finished(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Trans
 
 def _released(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:  # noqa: ARG001 - one shape for all
     if event["attempt"] != row["attempt"] or row["not_before_ms"] is not None:
-        return dropped(row, "late_released")
+        return ignored(row, "stale_released")
     if leased_to_other(row, event):
-        return dropped(row, "not_held")
+        return ignored(row, "not_lease_holder")
     return Transition(_requeued(row, not_before_ms=now_ms))
 
 
-def _lease_over(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:
+def _lease_expired(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:
     """Hand a task out again that its worker did not complete in time, or end it when that was the last time."""
     if row["lease_until_ms"] is None or event["attempt"] != row["attempt"]:
-        return dropped(row, "late_lease_over")
+        return ignored(row, "stale_lease_over")
     if now_ms < row["lease_until_ms"]:
-        return dropped(row, "early_lease_over")
+        return ignored(row, "premature_lease_over")
     row = {**row, "lost_workers": row["lost_workers"] + 1}
     if has_retries_left(row, rules):
         return Transition(_requeued(row, not_before_ms=now_ms))
@@ -217,22 +217,22 @@ def _lease_over(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Tra
 
 def _retry_due(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:  # noqa: ARG001 - one shape for all
     if row["state"] != "queued" or row["not_before_ms"] is None or event["attempt"] != row["attempt"]:
-        return dropped(row, "late_retry_due")
+        return ignored(row, "stale_retry_due")
     return Transition({**row, "not_before_ms": None}, (WorkEffect(event["data"], event["data_ref"]),))
 
 
 def _cancelled(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:  # noqa: ARG001 - one shape for all
     if event["owner"] is not None and event["owner"] != row["owner"]:
-        return dropped(row, "foreign_cancel")
+        return ignored(row, "not_owner_cancel")
     reason = event["reason"] or "cancelled on request"
     return _ended(row, "cancelled", "cancelled", reason, 499, now_ms=now_ms)
 
 
 def _deadline(row: Status, event: Event, now_ms: int, rules: TaskRules) -> Transition:  # noqa: ARG001 - one shape for all
-    return _late(row, now_ms=now_ms) or dropped(row, "early_deadline")
+    return _timed_out(row, now_ms=now_ms) or ignored(row, "premature_deadline")
 
 
-def _late(row: Status, *, now_ms: int) -> Transition | None:
+def _timed_out(row: Status, *, now_ms: int) -> Transition | None:
     """End a task that one of its clocks has overtaken."""
     if now_ms < next_deadline_ms(row):
         return None
@@ -266,7 +266,7 @@ def _ended(row: Status, state: str, code: str, message: str, status_code: int, *
 
 def _expire(row: Status, *, now_ms: int) -> Transition:
     if row["expires_ms"] is None or now_ms < row["expires_ms"]:
-        return dropped(row, "early_expire")
+        return ignored(row, "premature_expire")
     if row["state"] == "expired":
         return Transition(None)
     return Transition({**row, "state": "expired", "result_offset": None, "expires_ms": now_ms + TOMBSTONE_MS})
@@ -280,5 +280,5 @@ HANDLERS: Mapping[str, Callable[[Status, Event, int, TaskRules], Transition]] = 
     "cancel": _cancelled,
     "deadline": _deadline,
     "retry_due": _retry_due,
-    "lease_over": _lease_over,
+    "lease_over": _lease_expired,
 }

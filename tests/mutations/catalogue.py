@@ -124,10 +124,10 @@ MUTATIONS = (
     Mutation(
         "poison makes no dead letter",
         "streams/scheduler.py",
-        """            fold.add(dead_letter(self._settings, message, reason=one.reason, field=one.field))
-            fold.notes["poison"] += 1
+        """            transaction.add(dead_letter(self._settings, message, reason=one.reason, field=one.field))
+            transaction.reasons["poison"] += 1
 """,
-        """            fold.notes["poison"] += 1
+        """            transaction.reasons["poison"] += 1
 """,
         ("test_records_that_cannot_be_read_become_dead_letters_and_their_neighbours_go_on",),
     ),
@@ -156,7 +156,7 @@ MUTATIONS = (
     Mutation(
         "a scheduler without a confirmed heartbeat writes",
         "streams/scheduler.py",
-        "        await self._until_heard()\n",
+        "        await self._await_group_heartbeat()\n",
         "",
         ("test_a_member_that_was_not_heard_of_writes_nothing",),
     ),
@@ -178,7 +178,7 @@ MUTATIONS = (
     Mutation(
         "a result that a crash left without its row is written again",
         "streams/transaction.py",
-        "        if known := self._known_results.get(home):\n",
+        "        if known := self._known_results.get(key):\n",
         """        if known := self._known_results.get((-1, "")):\n""",
         ("test_a_result_without_its_row_is_adopted_and_not_written_again",),
     ),
@@ -192,13 +192,13 @@ MUTATIONS = (
     Mutation(
         "rows are written before the outputs that they tell of",
         "streams/commit.py",
-        """            await self._write_outputs(fold)
-            await self._write_batches(fold, now_ms)
-            await self._write_rows(fold, now_ms)
+        """            await self._write_outputs(transaction)
+            await self._write_batches(transaction, now_ms)
+            await self._write_rows(transaction, now_ms)
 """,
-        """            await self._write_rows(fold, now_ms)
-            await self._write_batches(fold, now_ms)
-            await self._write_outputs(fold)
+        """            await self._write_rows(transaction, now_ms)
+            await self._write_batches(transaction, now_ms)
+            await self._write_outputs(transaction)
 """,
         ("test_a_task_goes_through_and_its_row_points_to_its_result",),
     ),

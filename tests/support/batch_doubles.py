@@ -198,7 +198,7 @@ class Stage:
 
     def _line(self, task: Task) -> None:
         self.tasks.append(task)
-        step = batches.line_read(self.row, task, task_id=task["id"] or "", unknown=True, has_result=False)
+        step = batches.line_submitted(self.row, task, task_id=task["id"] or "", unknown=True, has_result=False)
         if step.note is not None:
             self.notes.append(step.note)
         elif step.batch is not None:

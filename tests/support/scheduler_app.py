@@ -13,7 +13,7 @@ async def _do_nothing(*_: Any) -> None:
     """Take what is given."""
 
 
-def lane_app(settings: Settings, level: int, *, folder: Path) -> SchedulerApp:
+def scheduler_app(settings: Settings, level: int, *, folder: Path) -> SchedulerApp:
     """Build the application of a level; its callbacks do nothing, and it has nothing to commit."""
     return SchedulerApp(
         settings,

@@ -22,16 +22,16 @@ from core.errors import SessionExpired
 from core.kafka.producer import Producer, discard
 from core.settings.models import Settings
 from streams.faust.app import SchedulerApp
-from streams.faust.consumer import mend_seek, note_heartbeats
+from streams.faust.consumer import patch_seek, watch_heartbeats
 from streams.scheduler import Scheduler
 from streams.state_index import StateIndex
-from tests.support.scheduler_app import lane_app
+from tests.support.scheduler_app import scheduler_app
 from tests.support.waiting import eventually_async
 
 
 def lane(folder: Path, store: str) -> SchedulerApp:
     settings = Settings.model_validate({"data_dir": folder, "streams": {"store": store}})
-    return lane_app(settings, 0, folder=folder)
+    return scheduler_app(settings, 0, folder=folder)
 
 
 @pytest.mark.parametrize("store", ["rocksdb", "memory"])
@@ -94,7 +94,7 @@ async def test_partitions_without_a_commit_are_set_to_their_first_record() -> No
             self.sought.append((tp, offset))
 
     stub = Stub()
-    mend_seek(stub, {TP("t", 1), TP("t", 2), TP("t", 3)})
+    patch_seek(stub, {TP("t", 1), TP("t", 2), TP("t", 3)})
     await stub.perform_seek()
     assert stub.sought[0] == (TP("all", 0), -1)
     assert sorted(stub.sought[1:]) == [(TP("t", 2), 0), (TP("t", 3), 0)]
@@ -213,7 +213,7 @@ async def test_only_confirmed_heartbeats_are_heard() -> None:
     coordinator, heard = Coordinator(), []
     consumer = SimpleNamespace(_thread=SimpleNamespace(_consumer=SimpleNamespace(_coordinator=coordinator)))
     for _ in range(2):  # each assignment notes them anew
-        note_heartbeats(consumer, lambda: heard.append("heard"))
+        watch_heartbeats(consumer, lambda: heard.append("heard"))
     assert await coordinator._do_heartbeat()
     assert heard == ["heard"]
     coordinator.confirms = False
@@ -231,7 +231,7 @@ async def test_a_member_that_was_not_heard_of_writes_nothing(tmp_path: Path) -> 
     silent, asked = [9_000.0], []
     stored: Any = {}
 
-    def silent_s() -> float:
+    def seconds_since_heartbeat() -> float:
         asked.append(silent[0])
         return silent[0]
 
@@ -248,13 +248,13 @@ async def test_a_member_that_was_not_heard_of_writes_nothing(tmp_path: Path) -> 
             index=StateIndex(),
             rows=lambda: stored,
             batches=lambda: stored,
-            silent_s=silent_s,
+            seconds_since_heartbeat=seconds_since_heartbeat,
         )
 
     with pytest.raises(SessionExpired, match="confirmed nothing for 9000"):
         await scheduler(0.1)._fold([])
     asked.clear()
-    waiting = asyncio.ensure_future(scheduler(3_600)._until_heard())
+    waiting = asyncio.ensure_future(scheduler(3_600)._await_group_heartbeat())
     await eventually_async(lambda: asked, what="the first look")
     assert not waiting.done()
     silent[0] = 0.0

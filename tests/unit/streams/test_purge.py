@@ -73,7 +73,7 @@ def test_what_waits_in_the_queue_ends_as_purged_with_one_result_each() -> None:
 
 
 def test_slices_follow_each_other_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(purging, "CANCEL_ROWS", 2)
+    monkeypatch.setattr(purging, "CANCELS_PER_STEP", 2)
     log = log_of(*["chat"] * 5)
     asked: Event | None = asking(5)
     counts = []
@@ -97,4 +97,4 @@ def test_tasks_that_were_accepted_before_it_are_waited_for() -> None:
 @pytest.mark.parametrize("broken", [{"queue": None}, {"data": None}, {"data": b"[]"}, {"data": b'{"tasks_end":"x"}'}])
 def test_an_event_that_says_too_little_is_counted(broken: dict[str, Any]) -> None:
     fold, _ = purge(log_of("chat"), asking(1, **broken))
-    assert fold.notes == {"unexpected_purge": 1}
+    assert fold.reasons == {"unexpected_purge": 1}

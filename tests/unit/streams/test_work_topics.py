@@ -13,7 +13,7 @@ from core.settings.models import Settings
 from schemas.codec import EVENT, STATUS
 from schemas.partitioning import queue_number
 from streams import work_topics as module
-from streams.work_topics import ENDS_EVERY, WorkTopics
+from streams.work_topics import CHECKS_PER_COMPARISON, WorkTopics
 from tests.support.bella import row_of
 from tests.support.records import queue, task
 
@@ -67,7 +67,14 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 def watching(world: Any, **changes: Any) -> WorkTopics:
     named: dict[str, Any] = {"written": {}, "partitions": lambda: {0}} | changes
     return WorkTopics(
-        Settings(), 0, lookup=world, producer=world, queues=world, rows=world, under_way=lambda: world.batch, **named
+        Settings(),
+        0,
+        lookup=world,
+        producer=world,
+        queues=world,
+        rows=world,
+        current_batch=lambda: world.batch,
+        **named,
     )
 
 
@@ -76,12 +83,12 @@ async def test_what_is_gone_twice_is_made_again_and_its_tasks_are_given_back(wor
     world.waits(2, not_before_ms=5)
     watch = watching(world)
     del world.there[TOPIC]
-    await watch.look()
-    assert (watch.unsure, watch.lacking, TOPIC in world.there) == (True, [], False)
-    await watch.look()
+    await watch.check()
+    assert (watch.unconfirmed, watch.missing, TOPIC in world.there) == (True, [], False)
+    await watch.check()
     assert world.there[TOPIC] == 2
     assert [(one["kind"], one["id"], one["attempt"]) for one in world.sent] == [("released", waits, 3)]
-    await watch.look()
+    await watch.check()
     assert len(world.sent) == 1
 
 
@@ -96,14 +103,14 @@ async def test_what_nobody_can_make_keeps_its_queue_waiting_and_no_other(
         raise Unavailable("not allowed")
 
     monkeypatch.setattr(module, "mend_work", refused)
-    await watch.look()
+    await watch.check()
     for _ in range(2):
         with pytest.raises(Unavailable):
-            await watch.look()
-        assert (watch.lacks("chat"), watch.lacks("well"), watch.lacking) == (True, False, ["chat"])
+            await watch.check()
+        assert (watch.topic_missing("chat"), watch.topic_missing("well"), watch.missing) == (True, False, ["chat"])
     world.there[TOPIC] = 2
-    await watch.look()
-    assert not watch.lacking
+    await watch.check()
+    assert not watch.missing
     assert len(world.sent) == 1
 
 
@@ -113,17 +120,17 @@ async def test_a_batch_that_is_under_way_and_a_rebalance_are_waited_for(world: W
     watch = watching(world, partitions=lambda: partitions)
     del world.there[TOPIC]
     world.batch = 7
-    await watch.look()
-    await watch.look()
+    await watch.check()
+    await watch.check()
     partitions.add(0)
-    await watch.look()
+    await watch.check()
     assert world.sent == []
     world.batch = 8
     partitions.clear()
-    await watch.look()
+    await watch.check()
     assert world.sent == []
     partitions.add(0)
-    await watch.look()
+    await watch.check()
     assert len(world.sent) == 1
 
 
@@ -132,13 +139,13 @@ async def test_an_end_below_what_was_written_tells_of_a_topic_made_anew(world: W
     written = {(TOPIC, 1): 9, ("headrace.work.well.online", 0): 4}
     world.ends_now = {TopicPartition(TOPIC, 1): 9, TopicPartition("headrace.work.well.online", 0): 4}
     watch = watching(world, written=written)
-    await watch.look()
+    await watch.check()
     assert world.sent == []
     world.ends_now[TopicPartition(TOPIC, 1)] = 2
-    for _ in range(ENDS_EVERY + 1):
-        await watch.look()
+    for _ in range(CHECKS_PER_COMPARISON + 1):
+        await watch.check()
     assert len(world.sent) == 1
     assert written == {("headrace.work.well.online", 0): 4}
-    for _ in range(2 * ENDS_EVERY):
-        await watch.look()
+    for _ in range(2 * CHECKS_PER_COMPARISON):
+        await watch.check()
     assert len(world.sent) == 1

@@ -33,7 +33,7 @@ def test_a_twin_points_to_the_first_and_causes_nothing() -> None:
     assert works(fold.records) == 1
     assert (log.row(two)["duplicate_of"], log.row(two)["error_code"]) == (one, None)
     assert log.row(one)["duplicate_of"] is None
-    assert fold.notes == {"twin": 1}
+    assert fold.reasons == {"duplicate": 1}
     assert next(iter(fold.rows))[1].startswith(deduplication.PREFIX), "the key must be durable before its first task"
 
 
@@ -99,7 +99,7 @@ def test_keys_and_twins_are_removed_when_their_time_is_over() -> None:
     ):
         early = log.fold(now_ms=at_ms - 1)
         early.event(event("expire", at_ms=1, task_id=name), partition=0)
-        assert early.notes == {"early_expire": 1}
+        assert early.reasons == {"premature_expire": 1}
         due = log.fold(now_ms=at_ms)
         due.event(event("expire", at_ms=1, task_id=name), partition=0)
         log.keep(due)

@@ -16,7 +16,7 @@ from schemas.common import Usage
 from schemas.events import event
 from schemas.headers import find, traceparent_of
 from streams.intake.decode import Submission
-from streams.recovery.usage_backfill import missing, usage_record
+from streams.recovery.usage_backfill import find_missing_usage, usage_record
 from streams.state_machine.rows import TaskRules
 from streams.transaction import StateKey, Transaction
 from tests.support.memory_log import Log
@@ -104,7 +104,7 @@ def test_an_adopted_result_is_not_accounted_for_by_the_fold() -> None:
     fold = log.fold(known={(0, one): (7, RESULT.decode(record.value or b""))})
     fold.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
     fold.event(finished(one), partition=0)
-    assert fold.notes["result_adopted"] == 1
+    assert fold.reasons["result_recovered"] == 1
     assert not fold.usage
 
 
@@ -123,17 +123,17 @@ class Topic:
 
 
 async def test_after_a_crash_the_records_that_lack_are_found() -> None:
-    there, lacks, elsewhere = task_id(), task_id(), task_id(partition=2)
+    there, topic_missing, elsewhere = task_id(), task_id(), task_id(partition=2)
     found: dict[StateKey, tuple[int, Any]] = {
         (0, there): (1, result_of(there, finished_ms=9_000)),
-        (0, lacks): (2, result_of(lacks, finished_ms=8_000)),
+        (0, topic_missing): (2, result_of(topic_missing, finished_ms=8_000)),
         (2, elsewhere): (1, result_of(elsewhere, finished_ms=7_000)),
     }
     topic = Topic(usage_record(result_of(there)))
-    lacking = await missing(Settings(), found, lookup=cast("LogReader", topic))
+    missing = await find_missing_usage(Settings(), found, lookup=cast("LogReader", topic))
     name = Settings().topic("usage")
-    assert {place: [record.key for record in records] for place, records in lacking.items()} == {
-        (name, 0): [lacks.encode()],
+    assert {place: [record.key for record in records] for place, records in missing.items()} == {
+        (name, 0): [topic_missing.encode()],
         (name, 2): [elsewhere.encode()],
     }
     assert topic.asked == [(TopicPartition(name, 0), 8_000), (TopicPartition(name, 2), 7_000)]
