@@ -6,11 +6,13 @@ from typing import Any
 
 from core.kafka.producer import Producer, Record
 from core.kafka.record_format import unread
+from core.retry import retry_unavailable
 from core.settings.models import Settings
 from schemas import topics
 from schemas.partitioning import stable_hash
 
 MAX_REASON = 1000
+RETRY_S = 0.5
 HEADROOM_BYTES = 8192
 """What headers and framing may add; a value that fits its own topic only just is left where it is."""
 KEY_BYTES = 1024
@@ -63,8 +65,9 @@ async def send_to_dead_letters(
     field: str | None = None,
     attempt: int | None = None,
 ) -> None:
-    """Write a consumed record to the dead letters and return once it is durable; raises Unavailable."""
-    await producer.send(*dead_letter(settings, record, reason=reason, field=field, attempt=attempt))
+    """Write a consumed record to the dead-letter topic; returns once it is durable, and retries until then."""
+    address = dead_letter(settings, record, reason=reason, field=field, attempt=attempt)
+    await retry_unavailable(lambda: producer.send(*address), delay_s=RETRY_S)
 
 
 def partition_of(record: Any) -> int:
