@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from core.kafka.producer import Record
 from core.settings.models import Settings
 from schemas import ids, topics
 from schemas.codec import DELIVERY
 from schemas.headers import headers
+from schemas.kafka_record import AddressedRecord, Record
 from schemas.partitioning import stable_hash
 from schemas.records import Delivery
 
 OUTCOMES = ("completed", "failed", "cancelled")
 BATCH_OUTCOMES = ("batch.completed", "batch.failed", "batch.expired", "batch.cancelled")
-
-
-class PlacedRecord(NamedTuple):
-    """A record with its topic and partition."""
-
-    topic: str
-    partition: int
-    record: Record
 
 
 def new_delivery(
@@ -68,17 +58,19 @@ def row_key(task_id: str, event: str) -> bytes:
     return f"{task_id}/{event}".encode()
 
 
-def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> PlacedRecord:
+def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
     """Return the state record of a delivery, which the API shows."""
     home = ids.partition_of(delivery["task_id"])
     key = row_key(delivery["task_id"], delivery["event"])
-    return PlacedRecord(settings.topic(topics.DELIVERIES), home, rendered(key, delivery, now_ms=now_ms))
+    return AddressedRecord(settings.topic(topics.DELIVERIES), home, rendered(key, delivery, now_ms=now_ms))
 
 
-def retry_record(settings: Settings, delivery: Delivery, *, delay_s: int, now_ms: int) -> PlacedRecord:
+def retry_record(settings: Settings, delivery: Delivery, *, delay_s: int, now_ms: int) -> AddressedRecord:
     """Return the record that schedules a delivery in the retry topic of a delay."""
     record = rendered(delivery["task_id"].encode(), delivery, now_ms=now_ms)
-    return PlacedRecord(settings.topic(topics.retry(delay_s)), retry_partition(settings, delivery["task_id"]), record)
+    return AddressedRecord(
+        settings.topic(topics.retry(delay_s)), retry_partition(settings, delivery["task_id"]), record
+    )
 
 
 def retry_partition(settings: Settings, task_id: str) -> int:

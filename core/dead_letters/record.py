@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.kafka.producer import Producer, Record
+from core.kafka.producer import Producer
 from core.kafka.record_format import unread
 from core.retry import retry_unavailable
 from core.settings.models import Settings
 from schemas import topics
+from schemas.kafka_record import AddressedRecord, Record
 from schemas.partitioning import stable_hash
 
 MAX_REASON = 1000
@@ -31,8 +32,8 @@ ADDED_HEADERS = (
 
 def dead_letter(
     settings: Settings, record: Any, *, reason: str, field: str | None = None, attempt: int | None = None
-) -> tuple[str, int, Record]:
-    """Build the dead letter of a consumed record: topic, partition and record to write.
+) -> AddressedRecord:
+    """Build the dead letter of a consumed record.
 
     Key, value and headers are copied unchanged. A value (then a key) that is too large together with the added headers
     is omitted: x-left-behind-bytes is its size; x-topic, x-partition and x-offset locate the original until that
@@ -53,7 +54,7 @@ def dead_letter(
         original = []
     # Not the original timestamp: retention starts when the dead letter is written.
     dead = Record(key, value, [*original, *added.items()])
-    return settings.topic(topics.DEAD_LETTERS), partition_of(record), dead
+    return AddressedRecord(settings.topic(topics.DEAD_LETTERS), partition_of(record), dead)
 
 
 async def send_to_dead_letters(

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
@@ -20,21 +20,15 @@ from core.errors import Unavailable, WriteUnconfirmed
 from core.kafka.aiokafka_patches import discard
 from core.kafka.record_signature import RecordSigner
 from core.settings.models import Settings
+from schemas.kafka_record import AddressedRecord, Record
+
+__all__ = ["Producer", "Record"]
 
 log = logging.getLogger(__name__)
 
 REBUILD_BACKOFF_S = 0.5
 BATCH_BYTES = 262_144
 """With one request in flight per broker the batch size limits the throughput: the default of 16 KB halves it."""
-
-
-class Record(NamedTuple):
-    """A record to write; the value None is a tombstone."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]] = []  # noqa: RUF012 - aiokafka requires a list; it is never modified
-    timestamp_ms: int | None = None
 
 
 class Producer:
@@ -124,7 +118,7 @@ class Producer:
                 raise Unavailable from error
             raise WriteUnconfirmed from error
 
-    async def send_all(self, records: Sequence[tuple[str, int, Record]]) -> None:
+    async def send_all(self, records: Sequence[AddressedRecord | tuple[str, int, Record]]) -> None:
         """Write records and wait for all acknowledgements; raises Unavailable if one is missing."""
         producer = self._current()
         try:
