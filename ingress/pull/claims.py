@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 
 from core.errors import Unavailable
 from core.kafka.offsets import LATEST
-from ingress.pull import records
 from ingress.pull.take_request import TakeRequest, lease_ms
 from ingress.runtime import Services
 from schemas import topics
+from schemas.events import lease_claim, lease_outcome, lease_release
 from schemas.records import PULL_WORKER, Outcome, Status
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ class PullClaims:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._prefix = services.settings.kafka.topic_prefix
         self._name = f"{PULL_WORKER}{services.name}-{secrets.token_hex(3)}"
         self._takes = itertools.count(1)
 
@@ -46,13 +47,13 @@ class PullClaims:
         now_ms = _now_ms()
         await self._services.producer.send_all(
             [
-                records.claim(
-                    self._services.settings,
+                lease_claim(
+                    self._prefix,
                     row,
                     worker=worker,
                     lease_ms=lease_ms(order, row, now_ms=now_ms),
                     retries=order.retries,
-                    now_ms=now_ms,
+                    at_ms=now_ms,
                 )
                 for row in rows
             ]
@@ -66,19 +67,13 @@ class PullClaims:
             return
         now_ms = _now_ms()
         try:
-            await self._services.producer.send_all(
-                [
-                    records.release(self._services.settings, row, worker=row["worker"] or "", now_ms=now_ms)
-                    for row in held
-                ]
-            )
+            await self._services.producer.send_all([lease_release(self._prefix, row, at_ms=now_ms) for row in held])
         except Unavailable as error:
             log.warning("%d tasks were not given back: %s", len(held), error, extra={"event": "release_failed"})
 
     async def finish(self, row: Status, outcome: Outcome) -> Status | None:
         """Bring the outcome of a held task and return its row as the scheduler left it; raises Unavailable."""
-        topic, partition, record = records.finish(self._services.settings, row, outcome, now_ms=_now_ms())
-        await self._services.producer.send(topic, partition, record)
+        await self._services.producer.send(*lease_outcome(self._prefix, row, outcome, at_ms=_now_ms()))
         return await self._services.view.until(
             row["id"].encode(),
             lambda found: found["attempt"] != row["attempt"] or found["state"] != "processing",
