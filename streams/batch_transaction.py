@@ -1,7 +1,7 @@
-"""The batches that one fold touches: their events, and what becomes of their lines, which are ordinary tasks.
+"""Applies the events of one transaction to batches; the lines of batches are ordinary tasks.
 
-A batch's row is durable before the rows of its tasks. So a crash can leave a line counted whose task has no row, or an
-old one; its record and its events are read again then, and the bit in `ended` says that the counting is done.
+The state record of a batch is durable before those of its tasks. So after a crash a line may be counted although its
+task has no state record or an old one; its inputs are read again, and the bit in `ended` prevents a second count.
 """
 
 from __future__ import annotations
@@ -19,32 +19,35 @@ from schemas.records import Event, Result, Status
 from schemas.validation import Invalid
 from streams.intake.decode import Submission
 from streams.recovery.buffer import STOP_KINDS
-from streams.state_machine import batches
-from streams.state_machine import tasks as machine
+from streams.state_machine import batches, tasks
 from streams.state_machine.batch_rows import decode_proposal, initial_batch
-from streams.state_machine.rows import TaskRules, finished_status, is_early_cancel, new_status
+from streams.state_machine.rows import StateKey, TaskRules, finished_status, is_early_cancel, new_status
 
-StateKey = tuple[int, str]
-"""Partition and id."""
 LINE = f"-{MODE_CODES['batch']}-"
 MAX_CANCELLED_LINES = 250
-"""Lines that a fold ends because their batches were stopped: 60 ms. Many batches may be stopped in one moment, and a
-fold that took longer than the session would end the process, which would then read the same events again."""
+"""Maximum number of lines that one transaction ends because of stopped batches (60 ms).
+
+Without it, many batches stopped at once could exceed the session timeout, and the restarted process would read the same
+events again."""
 LINE_ENDED = frozenset(("completed", "failed", "cancelled"))
 
 
 class TransactionTasks(NamedTuple):
-    """The tasks of the same fold: their rows as they are by now, and how to take over what follows."""
+    """Access to the tasks of the same transaction."""
 
     row: Callable[[StateKey], Status | None]
-    apply: Callable[[StateKey, machine.Transition], None]
+    apply: Callable[[StateKey, tasks.Transition], None]
     add: Callable[[AddressedRecord], None]
-    """Write a record with the transaction."""
     prefix: str
+    """Prefix of all topic names."""
 
 
 class BatchSource(NamedTuple):
-    """What the fold of batches reads: the stored rows, and which seconds are taken by (partition, queue number)."""
+    """What a transaction reads about batches.
+
+    `stored` returns a state record by partition and key; `taken` tells whether the line ids of another batch with this
+    (partition, queue number) use a second.
+    """
 
     stored: Callable[[int, bytes], bytes | None] = lambda *_: None
     taken: Callable[[int, int, int], bool] = lambda *_: False
@@ -52,21 +55,21 @@ class BatchSource(NamedTuple):
 
 
 NO_BATCHES = BatchSource()
-"""Of the online lane: batches are offline."""
+"""For the online level: batches run offline."""
 
 
 def is_line(submission: Submission) -> bool:
-    """Tell whether a task is a line of a batch, or calls itself as only a line may."""
+    """Return whether a task is a batch line, or has an id that only batch lines may have."""
     return submission.task["batch_id"] is not None or LINE in submission.task_id
 
 
 class BatchTransaction:
-    """Collect what a fold changes in batches."""
+    """The changes of one transaction in batches."""
 
     def __init__(
         self,
         source: BatchSource,
-        tasks: TransactionTasks,
+        access: TransactionTasks,
         *,
         known: Mapping[StateKey, tuple[int, Result]],
         reasons: MutableMapping[str, int],
@@ -74,7 +77,7 @@ class BatchTransaction:
         now_ms: int,
     ) -> None:
         self._source = source
-        self._tasks = tasks
+        self._tasks = access
         self._known = known
         self._notes = reasons
         self._rules = rules
@@ -84,7 +87,7 @@ class BatchTransaction:
         self.rows: dict[StateKey, Batch | None] = {}
 
     def get(self, key: StateKey) -> Batch | None:
-        """Return a batch as it is by now."""
+        """Return the current state record of a batch."""
         if key in self.rows:
             return self.rows[key]
         if key not in self._before:
@@ -93,11 +96,11 @@ class BatchTransaction:
         return self._before[key]
 
     def changes(self) -> list[tuple[StateKey, Batch | None, Batch | None]]:
-        """Return every changed row: home, before, after."""
+        """Return every changed state record: key, before, after."""
         return [(key, self._before[key], row) for key, row in self.rows.items()]
 
     def event(self, event: Event, *, partition: int, offset: int) -> None:
-        """Fold an event about a batch; one that lies in the wrong partition is dropped and counted."""
+        """Apply an event about a batch; one in the wrong partition is dropped and counted."""
         key = (partition, event["id"])
         try:
             if parse_batch(event["id"]).partition != partition:
@@ -122,7 +125,7 @@ class BatchTransaction:
             self._cancel_lines(key, transition.batch, transition.line_error)
 
     def line(self, key: StateKey, submission: Submission, *, offset: int) -> bool:
-        """Fold a line as far as its batch is concerned; tells whether it goes on as any task does."""
+        """Apply a line to its batch; returns whether to apply it as a task, too."""
         task, batch_key = submission.task, (key[0], submission.task["batch_id"] or "")
         row, result = self._tasks.row(key), self._known.get(key)
         unknown = row is None or is_early_cancel(row)
@@ -136,15 +139,15 @@ class BatchTransaction:
             self.rows[batch_key] = transition.batch
         if not unknown or result is None:
             return True
-        # It has ended before the crash: its row is made from its result, and nobody is given work again.
-        begun = new_status(task, task_id=key[1], offset=offset, created_ms=submission.created_ms, rules=self._rules)
-        over = finished_status(begun, result[1], offset=result[0])
+        # It ended before the crash: the state record is created from the result, without another work record.
+        initial = new_status(task, task_id=key[1], offset=offset, created_ms=submission.created_ms, rules=self._rules)
+        over = finished_status(initial, result[1], offset=result[0])
         self._count("result_recovered")
-        self._tasks.apply(key, machine.Transition(over))
+        self._tasks.apply(key, tasks.Transition(over))
         self.line_stored(key[0], over)
         return False
 
-    def changed(self, key: StateKey, row: Status, usage: Usage | None) -> None:
+    def count_line(self, key: StateKey, row: Status, usage: Usage | None) -> None:
         """Count a line that has ended."""
         batch_key = (key[0], row["batch_id"] or "")
         batch = self.get(batch_key) if row["state"] in LINE_ENDED else None
@@ -164,7 +167,7 @@ class BatchTransaction:
             self.rows[batch_key] = after
 
     def line_stored(self, partition: int, row: Status) -> None:
-        """Note where the result of a task lies, when the task is a line."""
+        """Set the newest result offset of a batch if the task is one of its lines."""
         batch_key, offset = (partition, row["batch_id"] or ""), row["result_offset"]
         batch = self.get(batch_key) if row["batch_id"] is not None else None
         if batch is None or offset is None:
@@ -187,21 +190,21 @@ class BatchTransaction:
         try:
             proposed = decode_proposal(event, partition=key[0])
         except Invalid:
-            self._count("invalid_batch")  # `read_event` has made a dead letter of such an event
+            self._count("invalid_batch")  # `read_event` rejects such an event before
             return
         number = proposed["queue_number"]
-        here = {
+        in_transaction = {
             row["stamp_s"]
             for (partition, _), row in self.rows.items()
             if row is not None and partition == key[0] and row["queue_number"] == number
         }
         taken = self._source.taken
         self.rows[key] = initial_batch(
-            proposed, offset=offset, taken=lambda stamp_s: stamp_s in here or taken(key[0], number, stamp_s)
+            proposed, offset=offset, taken=lambda stamp_s: stamp_s in in_transaction or taken(key[0], number, stamp_s)
         )
 
     def _cancel_lines(self, key: StateKey, batch: Batch, code: str) -> None:
-        """End a slice of the lines that run; when there are more, an event of our own goes on with them."""
+        """Cancel the active lines up to the limit of a transaction; an event continues with the rest."""
         lines = batches.unfinished_lines(batch)
         for line in lines[: self._cancels_left]:
             task_id = batches.line_task_id(batch, line)
@@ -216,9 +219,9 @@ class BatchTransaction:
         self._cancels_left = max(0, self._cancels_left - len(lines))
 
     def _end_recovered_lines(self, key: StateKey) -> None:
-        """End the lines once more that a crash has left running although their batch was stopped.
+        """End lines that are active after a crash although their batch was stopped.
 
-        Their results are in the log, for they were durable before the batch's row.
+        Their results are in the log, because these were durable before the state record of the batch.
         """
         for (partition, task_id), (_, result) in self._known.items():
             if (partition, result["batch_id"]) == key:
@@ -230,10 +233,10 @@ class BatchTransaction:
         if row is None:
             return
         message = batches.MESSAGES.get(code, "")
-        self._tasks.apply(key, machine.cancelled_with_batch(row, code=code, message=message, now_ms=self._now_ms))
+        self._tasks.apply(key, tasks.cancelled_with_batch(row, code=code, message=message, now_ms=self._now_ms))
 
     def _oldest_result(self, batch_key: StateKey) -> int:
-        """Return where the first result lies that a crash has left of a batch; far beyond all when there is none."""
+        """Return the lowest offset of the known results of a batch; beyond all offsets if there is none."""
         found = (offset for key, (offset, one) in self._known.items() if (key[0], one["batch_id"]) == batch_key)
         return min(found, default=1 << 62)
 

@@ -15,7 +15,8 @@ from schemas import topics
 from streams import metrics, outputs
 from streams.faust.app import StateTable
 from streams.state_index import StateIndex
-from streams.transaction import StateKey, Transaction
+from streams.state_machine.rows import StateKey
+from streams.transaction import Transaction
 
 RecordsByPartition = dict[tuple[str, int], list[Record]]
 
@@ -99,7 +100,7 @@ class Committer:
         for (partition, task_id), before, after in transaction.changes():
             if after is not None:
                 records[self._status, partition].append(outputs.status_record(after, now_ms=now_ms))
-                metrics.entered(self._level_name, before, after)
+                metrics.count_state(self._level_name, before, after)
             elif before is not None:
                 records[self._status, partition].append(Record(task_id.encode(), None, [], now_ms))
         if records:

@@ -27,12 +27,12 @@ from streams.faust.app import InputHandlers, SchedulerApp
 from streams.heartbeat import SchedulerHeartbeat
 from streams.recovery.scan import (
     attempts_seen_before_crash,
+    backfill_usage,
     results_without_state,
     start_offsets,
     sweep,
     sweep_batches,
 )
-from streams.recovery.usage_backfill import backfill_usage
 from streams.scheduler import Scheduler
 from streams.state_index import StateIndex
 from streams.timers import Timers

@@ -41,8 +41,8 @@ from streams.offset_gaps import skip_gap
 from streams.purge import purge
 from streams.recovery.buffer import PendingAck, PendingEvent, RecoveryBuffer
 from streams.state_index import StateIndex
-from streams.state_machine.rows import rules_of
-from streams.transaction import StateKey, Transaction
+from streams.state_machine.rows import StateKey, rules_of
+from streams.transaction import Transaction
 from streams.work_topics import WorkTopicState
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class Scheduler:
             await asyncio.sleep(0.5)
 
     async def watch_inputs(self, end: Callable[[InputPartition], int | None]) -> None:
-        """Detect records that Faust never delivered, and end the process, which then restarts at the committed offsets."""
+        """Detect records that Faust never delivered; the process ends then, to restart at the committed offsets."""
         while True:
             await asyncio.sleep(1)
             if self._inbox or self._work_topics.batch is not None:
@@ -167,7 +167,7 @@ class Scheduler:
             raise SessionExpired(f"the scheduler was suspended for {asleep:.1f} s, longer than its Kafka session")
 
     async def _await_group_heartbeat(self) -> None:
-        """Wait for the next group heartbeat if the last is older than a session: another process may own the partitions."""
+        """Wait for a group heartbeat if the last is older than a session: another process may own the partitions."""
         session_s = self._settings.streams.session_timeout_s
         give_up_s = time.monotonic() + session_s
         while (silent_s := self._seconds_since_heartbeat()) > session_s * 0.9:
@@ -213,7 +213,7 @@ class Scheduler:
         """Process events whose task was not found, once all tasks written before them are processed."""
         for partition in partitions:
             offset = self.offsets.committable((self._tasks, partition)) or 0
-            waited = self.recovery.pop_folded(partition, offset)
+            waited = self.recovery.pop_unmatched(partition, offset)
             self._inbox.extendleft(held.source for held in reversed(waited))
             if waited:
                 self._arrived.set()

@@ -1,4 +1,4 @@
-"""Fold one batch of records into rows and outputs: pure but for the row getter it is given."""
+"""Applies the inputs of one batch to state records and collects the outputs. Pure, except for the store it reads."""
 
 from __future__ import annotations
 
@@ -16,18 +16,14 @@ from streams import outputs
 from streams.batch_transaction import NO_BATCHES, BatchSource, BatchTransaction, TransactionTasks, is_line
 from streams.intake import deduplication
 from streams.intake.decode import Submission
-from streams.recovery import usage_backfill
-from streams.state_machine import tasks as machine
+from streams.state_machine import tasks
 from streams.state_machine.batches import KINDS as BATCH_KINDS
-from streams.state_machine.rows import TaskRules, is_early_cancel, new_status
-from streams.state_machine.tasks import CancelEffect, DeadLetterEffect, Transition, WorkEffect
-
-StateKey = tuple[int, str]
-"""Partition and task id."""
+from streams.state_machine.rows import StateKey, TaskRules, is_early_cancel, new_status
+from streams.state_machine.tasks import CancelEffect, DeadLetterEffect, ResultEffect, Transition, WorkEffect
 
 
 class PendingResult(NamedTuple):
-    """A result that will be written, or is there already when `offset` is known."""
+    """A result to write; with `offset`, one that is already in the log."""
 
     key: StateKey
     record: Record | None
@@ -35,7 +31,7 @@ class PendingResult(NamedTuple):
 
 
 class Transaction:
-    """Collect what a batch changes. Nothing is visible outside before `Scheduler` has made it durable."""
+    """The changes of one batch; nothing is visible to others before `Committer` writes them."""
 
     def __init__(
         self,
@@ -51,7 +47,15 @@ class Transaction:
         was_attempted: Callable[[int, str, int], bool] = lambda *_: False,
         batches: BatchSource = NO_BATCHES,
     ) -> None:
-        """`was_attempted` tells which attempts a worker has already: they are not handed out again."""
+        """Start a transaction.
+
+        Args:
+            row: stored state record by partition and key.
+            known_results: results in the log whose state records may be missing after a crash.
+            work_partitions: partitions of a queue's work topic; 0 if its tasks get no work records.
+            holders: ids of the tasks that a worker holds, by partition and worker.
+            was_attempted: whether a worker already has an attempt, so that it gets no second work record.
+        """
         self._level = level
         self._rules = rules
         self._now_ms = now_ms
@@ -67,16 +71,16 @@ class Transaction:
         self.results: dict[StateKey, PendingResult] = {}
         self.records: dict[tuple[str, int], list[Record]] = defaultdict(list)
         self.usage: dict[tuple[str, int], list[Record]] = defaultdict(list)
-        """Written after the results, with the rows: so whatever is accounted for has its result."""
+        """Written with the state records, after the results, so that every usage record has a result."""
         self.dead_letters: list[tuple[StateKey, str]] = []
         self.reasons: Counter[str] = Counter()
-        tasks = TransactionTasks(self._row, self._apply, self.add, prefix)
+        access = TransactionTasks(self._row, self._apply, self.add, prefix)
         self.batches = BatchTransaction(
-            batches, tasks, known=known_results, reasons=self.reasons, rules=rules, now_ms=now_ms
+            batches, access, known=known_results, reasons=self.reasons, rules=rules, now_ms=now_ms
         )
 
     def submission(self, submission: Submission, *, partition: int, offset: int) -> None:
-        """Fold a new task."""
+        """Apply a new task."""
         key = (partition, submission.task_id)
         if submission.traceparent:
             self._traceparents[submission.task_id] = submission.traceparent
@@ -88,7 +92,7 @@ class Transaction:
             return
         self._apply(
             key,
-            machine.submitted(
+            tasks.submitted(
                 stored,
                 submission.task,
                 task_id=submission.task_id,
@@ -100,7 +104,7 @@ class Transaction:
         )
 
     def event(self, event: Event, *, partition: int, offset: int = -1, traceparent: bytes | None = None) -> None:
-        """Fold an event about one task or batch; one that lies in the wrong partition is dropped and counted."""
+        """Apply an event about one task or batch; one in the wrong partition is dropped and counted."""
         if event["kind"] in BATCH_KINDS:
             self.batches.event(event, partition=partition, offset=offset)
             return
@@ -108,7 +112,7 @@ class Transaction:
             reservation_key = (partition, event["id"])
             self._apply(
                 reservation_key,
-                machine.apply(self._row(reservation_key), event, now_ms=self._now_ms, rules=self._rules),
+                tasks.apply(self._row(reservation_key), event, now_ms=self._now_ms, rules=self._rules),
             )
             return
         try:
@@ -122,10 +126,10 @@ class Transaction:
         key = (partition, str(identity))
         if traceparent:
             self._traceparents[key[1]] = traceparent
-        self._apply(key, machine.apply(self._row(key), event, now_ms=self._now_ms, rules=self._rules), event["outcome"])
+        self._apply(key, tasks.apply(self._row(key), event, now_ms=self._now_ms, rules=self._rules), event["outcome"])
 
     def worker_lost(self, worker: str, *, partition: int, lost: bool) -> None:
-        """Give back everything that a worker holds in a partition: lost, or after its goodbye."""
+        """Requeue all tasks that a worker holds in a partition: it was lost, or it stopped (`lost` False)."""
         held = self._holders(partition, worker)
         held |= {key[1] for key, row in self.rows.items() if key[0] == partition and row and row["worker"] == worker}
         for task_id in sorted(held):
@@ -133,27 +137,27 @@ class Transaction:
             row = self._row(key)
             if row is None:
                 continue
-            transition = machine.worker_lost(row, worker=worker, lost=lost, now_ms=self._now_ms, rules=self._rules)
+            transition = tasks.worker_lost(row, worker=worker, lost=lost, now_ms=self._now_ms, rules=self._rules)
             self._apply(key, transition)
 
     def has_task(self, partition: int, task_id: str) -> bool:
-        """Tell whether a task has a row."""
+        """Return whether a task has a state record."""
         row = self._row((partition, task_id))
         return row is not None and not is_early_cancel(row)
 
     def id_in_use(self, partition: int, task_id: str, offset: int) -> bool:
-        """Tell whether an id belongs to another record than that of this position."""
+        """Return whether an id belongs to a record at another offset."""
         row = self._row((partition, task_id))
         return row is not None and not is_early_cancel(row) and row["source_offset"] != offset
 
     def changes(self) -> list[tuple[StateKey, Status | None, Status | None]]:
-        """Return every changed row: home, before, after."""
+        """Return every changed state record: key, before, after."""
         return [(key, self._before[key], row) for key, row in self.rows.items()]
 
     def _is_duplicate(self, key: StateKey, submission: Submission, offset: int) -> bool:
-        """Give a twin its row, or remember the key of a first task; the key's row is written before the task's own."""
+        """Add the state record of a duplicate, or the reservation of a new key, which is written before its task."""
         task, created_ms = submission.task, submission.created_ms
-        name = deduplication.key_id(task)
+        name = deduplication.idempotency_row_key(task)
         if name is None:
             return False
         reservation_key, content = (key[0], name), deduplication.digest(task)
@@ -162,9 +166,9 @@ class Transaction:
         if reservation is not None and deduplication.is_reserved(
             reservation, key[1], created_ms=created_ms, now_ms=self._now_ms
         ):
-            twin = deduplication.duplicate_row(row, reservation, content=content, now_ms=self._now_ms)
-            self.rows[key] = twin
-            if twin["error_code"] is None:
+            duplicate = deduplication.duplicate_row(row, reservation, content=content, now_ms=self._now_ms)
+            self.rows[key] = duplicate
+            if duplicate["error_code"] is None:
                 self.reasons["duplicate"] += 1
             else:
                 self.reasons["duplicate_conflict"] += 1
@@ -188,7 +192,7 @@ class Transaction:
         if transition.reason is not None:
             self.reasons[transition.reason] += 1
             if row is not None and row["batch_id"] is not None:
-                self.batches.changed(key, row, None)
+                self.batches.count_line(key, row, None)
             return
         if row is not None and row["traceparent"] is None and (parent := self._traceparents.get(row["id"])):
             row = {**row, "traceparent": parent.decode()}
@@ -197,7 +201,7 @@ class Transaction:
             return
         self._apply_effects(key, row, transition, outcome)
         if row["batch_id"] is not None:
-            self.batches.changed(key, self.rows[key] or row, outcome["usage"] if outcome else None)
+            self.batches.count_line(key, self.rows[key] or row, outcome["usage"] if outcome else None)
 
     def _apply_effects(self, key: StateKey, row: Status, transition: Transition, outcome: Outcome | None) -> None:
         for effect in transition.effects:
@@ -212,19 +216,19 @@ class Transaction:
                     self.add(AddressedRecord(self.prefix + topics.CONTROLS, 0, control))
                 case DeadLetterEffect(reason):
                     self.dead_letters.append((key, reason))
-                case machine.ResultEffect():
+                case ResultEffect():
                     self._result(key, row, effect.outcome or outcome)
 
     def _work(self, row: Status, work: WorkEffect) -> None:
         partitions = self._work_partitions(row["queue"])
         if not partitions:
-            return  # its workers find it by its row
+            return  # its workers find it by its state record
         partition = stable_hash(row["id"]) % partitions
         record = outputs.work_record(row, work, now_ms=self._now_ms, traceparent=self._parent(row))
         self.add(AddressedRecord(self.prefix + topics.work(row["queue"], self._level), partition, record))
 
     def _result(self, key: StateKey, row: Status, outcome: Outcome | None) -> None:
-        """Write the result, unless a crash came between an earlier one and its row: then the row follows the log."""
+        """Add the result. If a crash left one in the log, the state record is taken from that one instead."""
         if known := self._known_results.get(key):
             offset, result = known
             self.rows[key] = {
@@ -241,20 +245,20 @@ class Transaction:
         result = outputs.result_of(row, outcome, now_ms=self._now_ms, prices=self._rules.prices)
         record = outputs.result_record(result, traceparent=self._parent(row))
         self.results[key] = PendingResult(key, record, None)
-        self.usage[self.prefix + topics.USAGE, key[0]].append(usage_backfill.usage_record(result))
+        self.usage[self.prefix + topics.USAGE, key[0]].append(outputs.usage_record(result))
 
     def _parent(self, row: Status) -> bytes | None:
-        """Return the trace context of what led here, or else that of the task."""
-        of_task = row["traceparent"]
-        return self._traceparents.get(row["id"]) or (of_task.encode() if of_task is not None else None)
+        """Return the trace context of the input, or else that of the task."""
+        stored = row["traceparent"]
+        return self._traceparents.get(row["id"]) or (stored.encode() if stored is not None else None)
 
     def add(self, item: AddressedRecord) -> None:
-        """Write a record with the batch, before its rows."""
+        """Add a record, written before the state records."""
         self.records[item.topic, item.partition].append(item.record)
 
 
 def result_of(record: Any) -> tuple[StateKey, tuple[int, Result]]:
-    """Index a record of results.LEVEL by its task, without the body."""
+    """Decode a record of results.LEVEL without its body; returns (state key, (offset, result))."""
     result = RESULT.decode(record.value or b"")
     result["body"] = None
     return (record.partition, result["id"]), (record.offset, result)

@@ -130,8 +130,8 @@ class TaskIntake:
             return InvalidRecord(reason, "queue") if reason else admitted
         if not one.direct:
             return admitted
-        if (check := self._invalid(one, message, transaction)) is not None:
-            return check
+        if (invalid := self._invalid(one, message, transaction)) is not None:
+            return invalid
         owner = self._owner_partition(one, message, width=queue["width"])
         if owner == message.partition:
             return self._over_quota(one, message, transaction, now_ms=now_ms) or admitted

@@ -1,7 +1,8 @@
-"""Reply topics: a task may name one, and its result record is written there as well, before anything tells of it.
+"""Reply topics: a task may name a topic to which its result record is written, before its state record is.
 
-They belong to others, so nothing that is wrong with one may hold up a lane: a producer of its own, one topic at a time,
-and what such a topic will never take is dropped and counted. The result itself is in results.LEVEL in any case.
+These topics belong to other applications, so a faulty one must not block a level: they have a separate producer, one
+topic is written at a time, and records that a topic will never accept are dropped and counted. The result is in
+results.LEVEL in any case.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from schemas.partitioning import stable_hash
 log = logging.getLogger(__name__)
 
 FOUND_TTL_S, MISSING_TTL_S = 60.0, 5.0
-"""How long a look at the broker's topics counts: one that was missing may just have been made."""
+"""How long a lookup is cached: a missing topic may be created at any time."""
 KNOWN_TOPICS = 1_000
 POLL_S = 0.05
 
 
 class ReplyTopics:
-    """Write results to the topics that their tasks name."""
+    """Writes results to the reply topics of their tasks."""
 
     def __init__(self, settings: Settings, *, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -38,11 +39,11 @@ class ReplyTopics:
         self._seen: dict[str, tuple[int, float]] = {}
 
     def partition_count(self, topic: str) -> int:
-        """Return how many partitions a topic has, 0 when it is not there; `look` has asked before."""
+        """Return the number of partitions of a topic, 0 for a missing one; call `refresh` before."""
         return self._seen[topic][0] if topic in self._seen else 0
 
     async def refresh(self, topics: Iterable[str]) -> None:
-        """Ask the broker for topics that are not known, or not known any more; raises Unavailable."""
+        """Look up topics that are not cached; raises Unavailable."""
         now = self._clock()
         asked = [topic for topic in topics if topic not in self._seen or self._seen[topic][1] <= now]
         if not asked:
@@ -56,7 +57,7 @@ class ReplyTopics:
             self._seen[topic] = (count, now + (FOUND_TTL_S if count else MISSING_TTL_S))
 
     async def send(self, records: Mapping[str, list[Record]]) -> int:
-        """Write records by topic and return how many were dropped; raises DeliveryFailed when Kafka is away."""
+        """Write records by topic and return how many were dropped; raises DeliveryFailed if Kafka is unavailable."""
         dropped = 0
         try:
             await self.refresh(records)
@@ -64,27 +65,27 @@ class ReplyTopics:
                 await self._producer.start()
                 self._started = True
         except Unavailable as error:
-            raise DeliveryFailed(f"results could not be written to reply topics: {error}") from error
+            raise DeliveryFailed(f"cannot write results to reply topics: {error}") from error
         for topic, replies in records.items():
             count = self.partition_count(topic)
             if count and await self._sent(topic, count, replies):
                 continue
             dropped += len(replies)
             log.warning(
-                "%d results were not written to the reply topic %s",
+                "dropped %d results for the reply topic %s",
                 len(replies),
                 topic,
-                extra={"event": "reply_dropped"},
+                extra={"event": "reply_failed"},
             )
         return dropped
 
     async def close(self) -> None:
-        """Stop."""
+        """Stop the producer."""
         if self._started:
             await self._producer.stop()
 
     async def _sent(self, topic: str, count: int, replies: list[Record]) -> bool:
-        """Write to one topic; False when it never will take them."""
+        """Write to one topic; False if it will never accept these records."""
         packed: dict[tuple[str, int], list[Record]] = {}
         for reply in replies:
             partition = stable_hash((reply.key or b"").decode()) % count
@@ -95,13 +96,13 @@ class ReplyTopics:
             cause = error.__cause__
             final = isinstance(cause, KafkaError) and not cause.retriable
             if not final and not await self._was_deleted(topic):
-                raise DeliveryFailed(f"results could not be written to the reply topic {topic}: {error}") from error
+                raise DeliveryFailed(f"cannot write results to the reply topic {topic}: {error}") from error
             await self._await_producer()
             return False
         return True
 
     async def _was_deleted(self, topic: str) -> bool:
-        """Look whether a topic was deleted since the last look."""
+        """Return whether a topic was deleted since the last lookup."""
         self._seen.pop(topic, None)
         try:
             await self.refresh([topic])
@@ -110,7 +111,7 @@ class ReplyTopics:
         return not self.partition_count(topic)
 
     async def _await_producer(self) -> None:
-        """Wait for the producer that takes the failed one's place; it is built in the background."""
+        """Wait for the replacement of a failed producer, which is created in the background."""
         try:
             async with asyncio.timeout(self._settings.kafka.request_timeout_s):
                 while True:
@@ -118,4 +119,4 @@ class ReplyTopics:
                         return
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            raise DeliveryFailed("the producer of the reply topics does not come back") from None
+            raise DeliveryFailed("the producer for reply topics did not recover") from None

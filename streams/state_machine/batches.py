@@ -1,8 +1,9 @@
-"""The state machine of a batch: pure functions from a row and what happened to the next row.
+"""The state machine of a batch: pure functions from a state record and an event to the next state record.
 
-validating → in_progress → finalizing → completed, with expired, cancelling → cancelled and failed beside it. The row
-counts its lines: a bit in `ended` for each that has an outcome, a bit in `written` for each that is in the files. What
-does not fit is dropped and counted under the `reason` of its step. Drawn in docs/concepts/batch-life-cycle.md.
+validating → in_progress → finalizing → completed, with expired, cancelling → cancelled and failed as further states.
+The record counts its lines: `ended` has a bit for each line with an outcome, `written` for each line in the output
+files. An event that does not apply is ignored and counted under the `reason` of its transition. Diagram:
+docs/concepts/batch-life-cycle.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from streams.state_machine.batch_rows import MAX_PARTS, due_ms, errors_of
 KINDS = frozenset(("batch_created", "batch_validated", "batch_invalid", "batch_part", "batch_cancel", "batch_due"))
 CANCELLED, EXPIRED = "batch_cancelled", "batch_expired"
 OPEN = ("validating", "in_progress")
-"""The states in which a batch can still be cancelled or expire."""
+"""States in which a batch can be cancelled or expire."""
 MESSAGES = {
     CANCELLED: "This request was cancelled because its batch was cancelled.",
     EXPIRED: "This request could not be executed before the completion window expired.",
@@ -28,10 +29,10 @@ MESSAGES = {
 
 
 class BatchTransition(NamedTuple):
-    """What follows; `batch` None means that the row is removed, `reason` names what was dropped.
+    """The result of one event: the next state record, None to remove it.
 
-    `line_error` is the error code with which every fed line ends that has not ended yet, slice by slice: the same event
-    once more goes on with it.
+    `reason` tells why an event was ignored. `line_error` is the error code with which all active lines are ended, in
+    slices: the same event, sent again, continues.
     """
 
     batch: Batch | None
@@ -40,7 +41,7 @@ class BatchTransition(NamedTuple):
 
 
 def ignored(batch: Batch | None, reason: str) -> BatchTransition:
-    """Leave everything as it is."""
+    """Return a transition that changes nothing."""
     return BatchTransition(batch, reason)
 
 
@@ -59,11 +60,11 @@ def apply(batch: Batch | None, event: Event, *, now_ms: int, retention_ms: int) 
 def line_submitted(
     batch: Batch | None, task: Task, *, task_id: str, unknown: bool, has_result: bool
 ) -> BatchTransition:
-    """Judge a line's task: the next one of a batch in progress moves `fed`, one before it is left to the task machine.
+    """Apply a line to its batch: the next line of a batch in progress is counted in `fed`, an earlier one is accepted.
 
     Args:
-        unknown: the task has no row yet.
-        has_result: a crash came between its result and its row, so the row has to be made up for.
+        unknown: the task has no state record.
+        has_result: its result is in the log, but a crash left out its state record.
     """
     if batch is None:
         return ignored(None, "unknown_batch")
@@ -83,10 +84,10 @@ def line_submitted(
 def line_ended(
     batch: Batch, line: int, state: State, usage: Usage | None, *, now_ms: int, with_batch: bool = False
 ) -> Batch:
-    """Count the end of a line, once: whoever tells it again changes nothing.
+    """Count the end of a line; a repeated call changes nothing.
 
-    A line that ended with its batch, `with_batch`, counts in neither sum. After a crash its result may be known before
-    the batch is stopped once more; so the sums, and not the bits, tell that a batch has gone to its end.
+    A line that ended with its batch (`with_batch`) counts in neither sum. After a crash its result may be known before
+    the batch is stopped again; so the sums decide whether a batch is complete, not the bits.
     """
     if bitmap.has(batch["ended"], line):
         return batch
@@ -104,24 +105,24 @@ def line_ended(
 
 
 def result_written(batch: Batch, offset: int, *, first: int | None) -> Batch:
-    """Note where a result of the batch lies; `first` is where its files begin, while nothing of them is written."""
+    """Set the newest result offset; `first` is where the output begins, None once a segment is written."""
     newest = offset if batch["last_result"] is None else max(batch["last_result"], offset)
     return {**batch, "last_result": newest, "written_to": batch["written_to"] if first is None else first}
 
 
 def line_task_id(batch: Batch, line: int) -> str:
     """Return the id of a line's task."""
-    home = parse_batch(batch["id"])
-    return str(batch_line_id(home, line, queue_number=batch["queue_number"], stamp_s=batch["stamp_s"]))
+    identity = parse_batch(batch["id"])
+    return str(batch_line_id(identity, line, queue_number=batch["queue_number"], stamp_s=batch["stamp_s"]))
 
 
 def unfinished_lines(batch: Batch) -> list[int]:
-    """List the lines that are tasks and have no outcome."""
+    """Return the submitted lines without an outcome."""
     return list(bitmap.missing(batch["ended"], batch["fed"]))
 
 
 def is_stopping(batch: Batch) -> bool:
-    """Tell whether a batch was stopped and some of its lines have not ended by that yet."""
+    """Return whether a batch was stopped and some of its lines are still active."""
     return batch["ending"] in ("cancelled", "expired") and bitmap.count(batch["ended"]) < batch["fed"]
 
 
@@ -131,7 +132,7 @@ def _validated(batch: Batch, event: Event, now_ms: int) -> BatchTransition:
         if total < 1:
             return ignored(batch, "invalid_validated")
         return BatchTransition({**batch, "state": "in_progress", "in_progress_ms": now_ms, "total": total})
-    # Cancelled or expired before its file was counted: its lines are still to be told of in the error file.
+    # Cancelled or expired before its lines were counted: they still have to appear in the error file.
     if batch["state"] in ("cancelling", "finalizing") and batch["total"] == 0 and total > 0:
         return BatchTransition({**batch, "total": total})
     return ignored(batch, "stale_batch_validated")
@@ -170,9 +171,9 @@ def _due(batch: Batch, *, now_ms: int, retention_ms: int) -> BatchTransition:
 
 
 def _part(batch: Batch, event: Event, now_ms: int) -> BatchTransition:
-    """Take in a piece of the files: it must begin where the last one ended and hold no line a second time.
+    """Add a segment of the output files: it must begin where the last one ended, and repeat no line.
 
-    So of two writers, one of which was frozen and believes that the batch is still its own, only one is heard.
+    So of two writers, one of which was suspended and still works on the batch, only one is accepted.
     """
     report = event["change"]
     if batch["state"] == "validating" or batch["state"] in BATCH_ENDED:
@@ -215,7 +216,7 @@ def _counted(part: BatchPart, lines: bytes) -> bool:
 
 
 def _settled(batch: Batch, *, now_ms: int) -> Batch:
-    """Begin to finalize when the last line has ended."""
+    """Start to finalize when the last line has ended."""
     if batch["state"] != "in_progress" or batch["completed"] + batch["failed"] < batch["total"]:
         return batch
     return {**batch, "state": "finalizing", "finalizing_ms": now_ms, "ending": "completed"}

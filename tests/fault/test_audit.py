@@ -11,7 +11,7 @@ import pytest
 
 from schemas.events import event
 from schemas.records import Result
-from streams.recovery.usage_backfill import usage_of
+from streams.outputs import usage_of
 from streams.state_machine.rows import early_cancel_status
 from tests.fault.campaign.audit import Findings, judge
 from tests.fault.campaign.evidence import Evidence

@@ -117,8 +117,8 @@ MUTATIONS = (
     Mutation(
         "every duplicate under one Idempotency-Key runs",
         "streams/intake/deduplication.py",
-        """    return key is not None and key["duplicate_of"] != task_id and""",
-        """    return key is not None and key["duplicate_of"] == "" and""",
+        """reservation["duplicate_of"] == task_id:""",
+        """reservation["duplicate_of"] != "":""",
         ("test_a_thousand_duplicates_over_three_ingresses_are_one_task",),
     ),
     Mutation(
@@ -158,7 +158,7 @@ MUTATIONS = (
         "streams/scheduler.py",
         "        await self._await_group_heartbeat()\n",
         "",
-        ("test_a_member_that_was_not_heard_of_writes_nothing",),
+        ("test_a_member_without_a_confirmed_heartbeat_writes_nothing",),
     ),
     Mutation(
         "a stopping dispatcher gives nothing back",

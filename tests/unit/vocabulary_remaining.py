@@ -73,10 +73,6 @@ REMAINING: dict[str, frozenset[str]] = {
     "ingress/task_events/transcript.py": frozenset(["kept"]),
     "ingress/task_events/viewer.py": frozenset(["told"]),
     "ingress/waiting/streaming.py": frozenset(["told"]),
-    "streams/heartbeat.py": frozenset(["pulse"]),
-    "streams/offset_gaps.py": frozenset(["anew"]),
-    "streams/transaction.py": frozenset(["twin"]),
-    "streams/work_topics.py": frozenset(["anew"]),
 }
 """File → retired words in its identifiers and messages."""
 TWICE: set[str] = {}
@@ -100,7 +96,5 @@ SMALL: set[str] = {
     "ingress.submission.compensation",
     "ingress.submission.queue_depth",
     "ingress.task_events.log_reader",
-    "streams.intake.quota",
-    "streams.state_machine.leases",
 }
 """Modules below 60 lines with one importer whose docstrings give no reason."""

@@ -136,7 +136,7 @@ class Process:
         )
         for one in folded:
             self.progress.done(one.place, one.offset)
-        waited = self.replay.pop_folded(HOME, self.progress.committable(TASKS) or 0)
+        waited = self.replay.pop_unmatched(HOME, self.progress.committable(TASKS) or 0)
         if waited:
             await self.fold([held.source for held in waited], now_ms)
 

@@ -132,8 +132,16 @@ async def test_timers_write_what_is_due_for_a_batch(monkeypatch: pytest.MonkeyPa
     log.index._push(Due(1, "batch_due", HOME, batch_id(9)), CREATED_MS)  # removed since
     parts: Any = Parts()
     no_tasks, batches = cast("Any", MemoryRows()), cast("Any", log.batches)
-    timers = Timers(log.settings, 1, producer=parts, lookup=parts, index=log.index, rows=no_tasks, batches=batches)
-    timers.partitions = {HOME}
+    timers = Timers(
+        log.settings,
+        1,
+        producer=parts,
+        lookup=parts,
+        index=log.index,
+        rows=no_tasks,
+        batches=batches,
+        partitions={HOME},
+    )
     ticking = asyncio.create_task(timers.run())
     try:
         await eventually_async(lambda: written)

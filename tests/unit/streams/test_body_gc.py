@@ -111,7 +111,7 @@ def sweeper(tmp_path: Path, *rows: Status, level: int = 0, owned: set[int]) -> t
     settings = Settings(data_dir=tmp_path)
     blobs = open_blobs(settings)
     table: Any = Table(*rows)
-    return BodySweeper(settings, level, blobs=blobs, rows=table, partitions=lambda: owned), blobs
+    return BodySweeper(settings, level, blobs=blobs, rows=table, partitions=owned), blobs
 
 
 async def left(blobs: BlobStore) -> set[str]:

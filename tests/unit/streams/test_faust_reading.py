@@ -21,13 +21,13 @@ from streams.faust.consumer import CommittedThread, override_commit, patch_seek,
 from tests.support.scheduler_app import scheduler_app
 
 
-def lane(folder: Path) -> SchedulerApp:
+def app_in(folder: Path) -> SchedulerApp:
     settings = Settings.model_validate({"data_dir": folder, "streams": {"store": "memory"}})
     return scheduler_app(settings, 0, folder=folder)
 
 
 async def test_the_consumer_reads_what_is_committed_and_tells_of_gaps(tmp_path: Path) -> None:
-    app = lane(tmp_path)
+    app = app_in(tmp_path)
     thread = app.app.consumer._thread
     assert isinstance(thread, CommittedThread)
     consumer = thread._create_worker_consumer(app.app.transport)
@@ -56,7 +56,7 @@ async def test_the_consumer_reads_what_is_committed_and_tells_of_gaps(tmp_path: 
 
 
 async def test_every_input_is_committed_also_without_an_acknowledgement(tmp_path: Path) -> None:
-    consumer = lane(tmp_path).app.consumer
+    consumer = app_in(tmp_path).app.consumer
     override_commit(consumer, {TP("t", 0)}, lambda _: 4)
     assert consumer._filter_committable_offsets({TP("t", 0)}) == {TP("t", 0): 4}
     assert [*consumer._filter_tps_with_pending_acks()] == [TP("t", 0)]
@@ -147,7 +147,7 @@ async def test_a_table_is_recovered_beyond_an_open_transaction(tmp_path: Path) -
             found = [(topic, [(number, 0, 0, 12) for number, _ in several]) for topic, several in request._topics]
             return SimpleNamespace(topics=found)
 
-    thread = lane(tmp_path).app.consumer._thread
+    thread = app_in(tmp_path).app.consumer._thread
     thread._consumer = SimpleNamespace(_client=Broker())
     assert await thread._highwaters([TP("status", 3)]) == {TP("status", 3): 12}
     assert asked == [0]

@@ -32,14 +32,14 @@ class Broker:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     now = [1_000_000]
-    monkeypatch.setattr(module, "now_ms", lambda: now[0])
+    monkeypatch.setattr(module, "epoch_ms", lambda: now[0])
     return now
 
 
 def heartbeat(broker: Any) -> SchedulerHeartbeat:
-    made = SchedulerHeartbeat(Settings(), 0, name="s", producer=broker, index=StateIndex(), changed=asyncio.Event())
-    made.partitions = {0}
-    return made
+    return SchedulerHeartbeat(
+        Settings(), 0, name="s", producer=broker, index=StateIndex(), partitions={0}, changed=asyncio.Event()
+    )
 
 
 async def test_pulses_that_are_taken_leave_the_time_alone(clock: list[int]) -> None:

@@ -31,7 +31,7 @@ def noted(before: Status | None, after: Status) -> list[tuple[float, float]]:
         ]
 
     then = now()
-    metrics.entered(LANE, before, after)
+    metrics.count_state(LANE, before, after)
     return [(round(a - c, 3), round(b - d, 3)) for (a, b), (c, d) in zip(now(), then, strict=True)]
 
 

@@ -13,7 +13,7 @@ from core.settings.models import Settings
 from schemas.codec import EVENT, STATUS
 from schemas.partitioning import queue_number
 from streams import work_topics as module
-from streams.work_topics import CHECKS_PER_COMPARISON, WorkTopics
+from streams.work_topics import CHECKS_PER_COMPARISON, WorkTopics, WorkTopicState
 from tests.support.bella import row_of
 from tests.support.records import queue, task
 
@@ -29,7 +29,7 @@ class World:
         self.ends_now: dict[TopicPartition, int] = {}
         self.sent: list[Any] = []
         self.rows: dict[bytes, bytes] = {}
-        self.batch: int | None = None
+        self.state = WorkTopicState()
 
     async def widths(self, names: Collection[str]) -> dict[str, int]:
         return {name: self.there[name] for name in names if name in self.there}
@@ -64,17 +64,17 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-def watching(world: Any, **changes: Any) -> WorkTopics:
-    named: dict[str, Any] = {"written": {}, "partitions": lambda: {0}} | changes
+def watching(world: World, *, partitions: set[int] | None = None) -> WorkTopics:
+    doubles: Any = world
     return WorkTopics(
         Settings(),
         0,
-        lookup=world,
-        producer=world,
-        queues=world,
-        rows=world,
-        current_batch=lambda: world.batch,
-        **named,
+        lookup=doubles,
+        producer=doubles,
+        queues=doubles,
+        rows=doubles,
+        partitions={0} if partitions is None else partitions,
+        state=world.state,
     )
 
 
@@ -107,7 +107,7 @@ async def test_what_nobody_can_make_keeps_its_queue_waiting_and_no_other(
     for _ in range(2):
         with pytest.raises(Unavailable):
             await watch.check()
-        assert (watch.topic_missing("chat"), watch.topic_missing("well"), watch.missing) == (True, False, ["chat"])
+        assert (list(world.state.missing), watch.missing) == (["chat"], ["chat"])
     world.there[TOPIC] = 2
     await watch.check()
     assert not watch.missing
@@ -117,15 +117,15 @@ async def test_what_nobody_can_make_keeps_its_queue_waiting_and_no_other(
 async def test_a_batch_that_is_under_way_and_a_rebalance_are_waited_for(world: World) -> None:
     world.waits(1)
     partitions: set[int] = set()
-    watch = watching(world, partitions=lambda: partitions)
+    watch = watching(world, partitions=partitions)
     del world.there[TOPIC]
-    world.batch = 7
+    world.state.batch = 7
     await watch.check()
     await watch.check()
     partitions.add(0)
     await watch.check()
     assert world.sent == []
-    world.batch = 8
+    world.state.batch = 8
     partitions.clear()
     await watch.check()
     assert world.sent == []
@@ -136,16 +136,16 @@ async def test_a_batch_that_is_under_way_and_a_rebalance_are_waited_for(world: W
 
 async def test_an_end_below_what_was_written_tells_of_a_topic_made_anew(world: World) -> None:
     world.waits(1)
-    written = {(TOPIC, 1): 9, ("headrace.work.well.online", 0): 4}
+    world.state.written |= {(TOPIC, 1): 9, ("headrace.work.well.online", 0): 4}
     world.ends_now = {TopicPartition(TOPIC, 1): 9, TopicPartition("headrace.work.well.online", 0): 4}
-    watch = watching(world, written=written)
+    watch = watching(world)
     await watch.check()
     assert world.sent == []
     world.ends_now[TopicPartition(TOPIC, 1)] = 2
     for _ in range(CHECKS_PER_COMPARISON + 1):
         await watch.check()
     assert len(world.sent) == 1
-    assert written == {("headrace.work.well.online", 0): 4}
+    assert world.state.written == {("headrace.work.well.online", 0): 4}
     for _ in range(2 * CHECKS_PER_COMPARISON):
         await watch.check()
     assert len(world.sent) == 1

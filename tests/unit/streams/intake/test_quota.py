@@ -15,8 +15,7 @@ from core.settings.models import Settings
 from core.tenants import Tenants
 from ingress.auth.key_entry import from_document
 from streams.intake.decode import InvalidRecord, Submission
-from streams.intake.gateway import TaskIntake
-from streams.intake.quota import MAX_TENANTS, Quotas
+from streams.intake.gateway import MAX_TENANTS, Quotas, TaskIntake
 from tests.support.intake import NOW_S, OWNER, QueueRegistry, TransactionDouble, admit, intake, message
 from tests.support.memory_log import Log
 
@@ -37,7 +36,7 @@ def test_a_new_limit_counts_at_once_and_none_is_none() -> None:
     limits = {"a": 1, "b": 0}
     quotas = Quotas(lambda owner: limits[owner or ""])
     assert quotas.check("a", now_s=0) is None
-    assert (quotas.check("a", now_s=0) or "").startswith("more than the 1 tasks per minute that a may write here")
+    assert (quotas.check("a", now_s=0) or "").startswith("the limit of 1 tasks per minute for a is exceeded")
     assert not any(quotas.check("b", now_s=0) for _ in range(100))
     limits["a"] = 3
     assert quotas.check("a", now_s=0) is None
@@ -74,7 +73,7 @@ async def test_one_too_many_becomes_a_dead_letter_and_others_are_let_in() -> Non
     assert isinstance(found, InvalidRecord)
     assert (found.field, found.reason) == (
         "owner",
-        f"more than the 2 tasks per minute that {OWNER} may write here (direct.tasks_per_minute)",
+        f"the limit of 2 tasks per minute for {OWNER} is exceeded (direct.tasks_per_minute)",
     )
     named = message(headers=[("x-owner", OWNER.encode())])
     assert (await admit(made, named, fold, now_ms=NOW_MS)) == InvalidRecord(found.reason, "x-owner")

@@ -17,7 +17,7 @@ def test_only_what_workers_say_waits_and_only_while_tasks_are_read_again() -> No
     assert not replay.must_wait(1, ENDED)
     assert not replay.must_wait(0, BEAT)
     assert not replay.must_wait(0, event("cancel", at_ms=1, task_id="T"))  # remembered by the machine itself
-    replay.pop_folded(0, 10)
+    replay.pop_unmatched(0, 10)
     assert not replay.must_wait(0, ENDED)
 
 
@@ -30,9 +30,9 @@ def test_a_task_takes_what_waited_for_it_in_order() -> None:
     replay.hold(0, PendingEvent(3, {**ENDED, "id": "U"}))
     assert [held.source for held in replay.pop_task(0, "T")] == [1, 2]
     assert replay.pop_task(0, "T") == []
-    assert replay.pop_folded(0, 9) == []
-    assert [held.source for held in replay.pop_folded(0, 10)] == [3]
-    assert replay.pop_folded(0, 11) == []
+    assert replay.pop_unmatched(0, 9) == []
+    assert [held.source for held in replay.pop_unmatched(0, 10)] == [3]
+    assert replay.pop_unmatched(0, 11) == []
 
 
 def test_spoken_attempts_belong_to_one_assignment() -> None:

@@ -16,7 +16,8 @@ from schemas.common import Usage
 from schemas.events import event
 from schemas.headers import find, traceparent_of
 from streams.intake.decode import Submission
-from streams.recovery.usage_backfill import find_missing_usage, usage_record
+from streams.outputs import usage_record
+from streams.recovery.scan import find_missing_usage
 from streams.state_machine.rows import TaskRules
 from streams.transaction import StateKey, Transaction
 from tests.support.memory_log import Log
