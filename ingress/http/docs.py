@@ -38,7 +38,7 @@ def routes() -> list[Route]:
     async def asyncapi(request: Request) -> Response:
         """Without the broker's address: everybody may read this, and 100 KB are rendered once."""
         if not kept:
-            kept.append(orjson.dumps(asyncapi_document(request.app.state.services.settings)))
+            kept.append(orjson.dumps(asyncapi_document(request.app.state.ingress.settings)))
         return Response(kept[0], media_type="application/json")
 
     return [Route("/docs", docs, methods=["GET"]), Route("/asyncapi.json", asyncapi, methods=["GET"])]

@@ -9,15 +9,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ingress.http.readiness import Readiness
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 
 JSON = "application/json"
 
 
-def routes(services: Services) -> list[Route]:
+def routes(ingress: Ingress) -> list[Route]:
     """List the routes."""
 
-    readiness = Readiness(services)
+    readiness = Readiness(ingress)
 
     async def livez(_: Request) -> Response:
         return Response(b'{"live":true}', media_type=JSON)
@@ -28,7 +28,7 @@ def routes(services: Services) -> list[Route]:
         return Response(body, status_code=503 if missing else 200, media_type=JSON)
 
     async def metrics(_: Request) -> Response:
-        body = generate_latest(services.metrics.registry)
+        body = generate_latest(ingress.metrics.registry)
         return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
 
     return [

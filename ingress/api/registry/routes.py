@@ -35,7 +35,7 @@ from ingress.api.registry.responses import (
 from ingress.api.registry.subjects import Subjects, chosen, holding, matching, page
 from ingress.auth.keys import Caller
 from ingress.http.body import read_body
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from schemas.codec import registry, schema_text
 from schemas.subjects import NoSchema, Version
 
@@ -46,11 +46,11 @@ Answering = Callable[[Request, Caller | None], Awaitable[Response]]
 
 
 class RegistryRoutes:
-    """The registry over one set of services."""
+    """The registry of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        settings = services.settings
-        self._services = services
+    def __init__(self, ingress: Ingress) -> None:
+        settings = ingress.settings
+        self._ingress = ingress
         self._open = is_loopback(settings.ingress.host)
         self._subjects = Subjects(prefix=settings.kafka.topic_prefix, reply_topics=settings.direct.reply_topics)
 
@@ -175,9 +175,10 @@ class RegistryRoutes:
 
     def _known(self, caller: Caller | None) -> list[str]:
         """List what a caller may know of: the queues of other tenants are none of them."""
+        connection = self._ingress.connection
         queues = [
             queue["name"]
-            for queue in self._services.queues.all()
+            for queue in (() if connection is None else connection.queues.all())
             if caller is None or "admin" in caller.scopes or queue["owner"] in (None, caller.owner)
         ]
         return self._subjects.all(queues)
@@ -230,7 +231,7 @@ class RegistryRoutes:
         """Ask for a key where others than this machine can come."""
 
         async def guarded(request: Request) -> Response:
-            caller = None if self._open else self._services.keys.holder(_key(request), "read")
+            caller = None if self._open else self._ingress.keys.holder(_key(request), "read")
             return await handler(request, caller)
 
         return guarded
