@@ -1,4 +1,4 @@
-"""How an API key is written in settings and files, and the digest that is kept of it."""
+"""API keys in settings and files: allowed characters and the stored SHA-256 digest."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ OWNER_DIGITS = 12
 
 
 def printable(text: str) -> bool:
-    """Tell whether a text can travel in a header as one word."""
+    """Return whether a text can be sent as one token of an HTTP header."""
     return bool(text) and all(33 <= ord(character) <= 126 for character in text)
 
 
 def digest_of(text: str) -> bytes:
-    """Return the digest of a key, written as it is or as sha256:HEX; raises ValueError, which does not repeat it."""
+    """Return the digest of a key given in plain text or as sha256:HEX; raises ValueError, without the key in it."""
     if not text.startswith(DIGEST_PREFIX):
         if not printable(text):
             raise ValueError("must be printable ASCII without blanks, and not empty")
@@ -27,5 +27,5 @@ def digest_of(text: str) -> bytes:
 
 
 def tenant_of(digest: bytes) -> str:
-    """Name the tenant that a key of the settings is, each one of its own."""
+    """Return the tenant of a key from the settings; each key is a tenant of its own."""
     return f"key-{digest.hex()[:OWNER_DIGITS]}"

@@ -1,4 +1,4 @@
-"""The AsyncAPI document of a deployment: its names, partitions and topic settings."""
+"""The AsyncAPI document of a deployment: topic names, partitions and topic settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas import asyncapi
 
 
 def document(settings: Settings, *, bootstrap: str | None = None) -> dict[str, Any]:
-    """Return the document; the address of the broker is in it only when it is given."""
+    """Return the document; it contains the broker address only if one is given."""
     kafka = settings.kafka
     return asyncapi.document(
         version=version("headrace"),

@@ -1,4 +1,4 @@
-"""How much of a queue may wait, how fast it drains, and when a refused client should come again. Pure."""
+"""Maximum depth of a queue, its drain rate, and the Retry-After of rejected clients. Pure."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from core.settings.models import Settings
 from schemas.records import Queue
 
 HALF_LIFE_S = 10.0
-"""After so many seconds of waiting tasks what was measured counts half: a new worker shows within seconds."""
+"""Half-life of the measured rate, seconds with waiting tasks: a new worker changes it within seconds."""
 STALLED_S = 30.0
-"""So long nothing began although tasks waited: then the rate of before tells nothing any more."""
+"""Seconds without a start although tasks wait; then the earlier rate is discarded."""
 SETTLE_S = 1.0
-"""Below this one task that began at once would look like a rate of thousands."""
+"""Minimum observation, seconds; below it one immediate start would look like thousands per second."""
 LEAST_RETRY_S, MOST_RETRY_S = 1.0, 300.0
 UNKNOWN_RETRY_S = 60.0
-"""Nothing drains: nobody knows when it will."""
+"""Retry-After when nothing drains, seconds."""
 HEADROOM = 10
-"""Who was refused comes again when a tenth of the limit is free: at one free place all of them would."""
+"""Rejected clients retry when this share of the limit should be free, not all at the first free place."""
 _DECAY = math.log(2) / HALF_LIFE_S
 
 
 class Backlog(NamedTuple):
-    """How many tasks of a queue and level wait, and how many may."""
+    """Depth of a queue and level, and its limit."""
 
     queue: str
     level: int
@@ -32,7 +32,7 @@ class Backlog(NamedTuple):
 
 
 def limit_of(settings: Settings, name: str, queue: Queue | None) -> int:
-    """Return how many tasks of each level may wait in a queue, 0 for no limit: as it was set, else by the settings."""
+    """Return the maximum depth per level of a queue, 0 for no limit: its own setting, else the default."""
     if queue is not None and queue["max_waiting"] is not None:
         return queue["max_waiting"]
     listed = settings.queues.get(name)
@@ -42,28 +42,28 @@ def limit_of(settings: Settings, name: str, queue: Queue | None) -> int:
 
 
 class DrainRate:
-    """How fast tasks begin, over the time in which some waited: an idle queue is not a slow one."""
+    """Rate at which tasks start, measured while some wait: an idle queue is not a slow queue."""
 
     def __init__(self) -> None:
         self._began = 0.0
         self._busy_s = 0.0
         self._still_s = 0.0
         self._at_s: float | None = None
-        """Since when tasks wait, as far as that is not in the sums yet; None while none does."""
+        """Start of the waiting time that is not in the sums yet; None while no task waits."""
 
     def set_waiting(self, some: bool, *, now_s: float) -> None:
-        """Note whether tasks wait from now on."""
+        """Set whether tasks wait from now on."""
         self._advance(now_s)
         self._at_s = now_s if some else None
 
     def record_start(self, *, now_s: float) -> None:
-        """Note that a task began."""
+        """Record the start of a task."""
         self._advance(now_s)
         self._began += 1
         self._still_s = 0.0
 
     def rate(self, *, now_s: float) -> float:
-        """Return the tasks that begin per second; 0 when nothing drains, or nothing was seen yet."""
+        """Return the task starts per second; 0 when nothing drains or nothing was measured yet."""
         self._advance(now_s)
         if self._still_s > STALLED_S:
             return 0.0
@@ -80,7 +80,7 @@ class DrainRate:
 
 
 def retry_after_s(waiting: int, limit: int, rate: float) -> float:
-    """Return the seconds until a tenth of the limit should be free, within bounds."""
+    """Return the seconds until a tenth of the limit should be free, within the bounds."""
     if rate <= 0:
         return UNKNOWN_RETRY_S
     due_s = (waiting - limit + max(1, limit // HEADROOM)) / rate

@@ -1,4 +1,4 @@
-"""How a body of any kind goes into a JSON object: JSON as it is, text as a string, everything else in base64. Pure."""
+"""Embed a body in a JSON object: JSON unchanged, text as a string, everything else in base64. Pure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _BREAKS = re.compile(rb"[\r\n]")
 
 
 def is_json(content_type: str) -> bool:
-    """Tell whether a body says that it is JSON."""
+    """Return whether a media type is JSON."""
     return _JSON.match(content_type) is not None
 
 
 def text_of(body: bytes, content_type: str) -> str | None:
-    """Return a body that is text; None for bytes, whose media type is in any case that of sound or pictures."""
+    """Return a text body; None for binary data, such as audio or images by media type."""
     if content_type.lower().startswith(_BINARY):
         return None
     try:
@@ -31,9 +31,9 @@ def text_of(body: bytes, content_type: str) -> str | None:
 
 
 def json_of(body: bytes, content_type: str) -> bytes | None:
-    """Return a body that is JSON, so that every parser can read it; None for any other.
+    """Return a JSON body in a form that every parser can read; None for any other body.
 
-    A document counts whatever its type says, for servers forget to name it; a plain number or word only as JSON.
+    An object or array is detected even without a JSON media type, which some servers omit; a scalar only with one.
     """
     if is_json(content_type):
         return lenient_json.strict(body)
@@ -47,11 +47,11 @@ def json_of(body: bytes, content_type: str) -> bytes | None:
 
 
 def described(body: bytes, content_type: str, *, name: str, types: str | None = None) -> dict[str, Any]:
-    """Return the member `name` that holds a body, and beside it what it takes to read one that is no JSON.
+    """Return the member `name` with a body, and for a body that is not JSON its media type and encoding.
 
     Args:
-        types: what the names of these members begin with, `name` unless it is given. Bytes have both of them, its
-            media type and the encoding base64; text has none.
+        types: prefix of the names of these members, by default `name`. Binary data has both, the media type and the
+            encoding base64; text has neither.
     """
     if (document := json_of(body, content_type)) is not None:
         return {name: orjson.Fragment(document)}
@@ -62,7 +62,7 @@ def described(body: bytes, content_type: str, *, name: str, types: str | None = 
 
 
 def embedded_frame(body: bytes, content_type: str) -> bytes:
-    """Return the payload of the one event that stands for a whole answer."""
+    """Return the payload of the single event that carries a whole response."""
     if (document := json_of(body, content_type)) is not None:
         return one_line(document)
     if text_of(body, content_type) is not None:
@@ -71,5 +71,5 @@ def embedded_frame(body: bytes, content_type: str) -> bytes:
 
 
 def one_line(json_text: bytes) -> bytes:
-    """Return JSON without line breaks: between its values they are white space, inside of them they are written \\n."""
+    """Return JSON without line breaks: between values they are white space, inside strings they are escaped."""
     return _BREAKS.sub(b" ", json_text) if b"\n" in json_text or b"\r" in json_text else json_text

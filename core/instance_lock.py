@@ -1,7 +1,7 @@
-"""Which of several like processes on one data directory this one is.
+"""Claim an instance number among processes that share a data directory.
 
-The number is a file lock: the kernel frees it however the process ends, so a restarted process takes the number of its
-predecessor and finds its local state, and a second process beside it takes the next.
+The number is a file lock: the kernel releases it however the process ends, so a restarted process claims the number of
+its predecessor and finds its local state; a second process claims the next number.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Self
 from core.errors import ConfigError, Unavailable
 
 INSTANCES = 64
-"""More like processes than this on one machine are a mistake."""
+"""Maximum processes of a role per data directory."""
 
 
 class InstanceLock:
-    """A claimed number with the folder that belongs to it; free again at the end of the `with` block or the process."""
+    """A claimed number with its folder; released at the end of the `with` block or of the process."""
 
     def __init__(self, number: int, folder: Path, lock: int) -> None:
         self.number = number
@@ -27,7 +27,7 @@ class InstanceLock:
         self._lock: int | None = lock
 
     def release(self) -> None:
-        """Give the number back; a second call does nothing."""
+        """Release the number; idempotent."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -42,7 +42,7 @@ class InstanceLock:
 
 
 def claim_instance(folder: Path, limit: int = INSTANCES) -> InstanceLock:
-    """Take the lowest free number under a folder.
+    """Claim the lowest free number under a folder.
 
     Raises ConfigError when the folder cannot be written, Unavailable when all numbers are taken.
     """

@@ -1,7 +1,7 @@
-"""JSON as model servers write it: read whatever any of them sends, and pass it on so that every parser can read it.
+"""Tolerant JSON parser for responses of model servers, and their normalisation for strict parsers.
 
-Beside JSON it takes NaN and infinite numbers, lone surrogates, bare control characters in strings, a byte order mark
-and bytes that are not UTF-8. Pure.
+In addition to JSON it accepts NaN and infinite numbers, lone surrogates, unescaped control characters in strings, a
+byte order mark and invalid UTF-8. Pure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 def loads(text: bytes) -> Any:
-    """Read a document; raises ValueError. A half of a surrogate pair stays one, for its other half may follow."""
+    """Parse a document; raises ValueError. Lone surrogates are preserved, because their other half may follow."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -32,7 +32,7 @@ def loads(text: bytes) -> Any:
 
 
 def document(text: bytes | None) -> Any:
-    """Read a document; None for what is none."""
+    """Parse a document; None if it is not JSON."""
     try:
         return loads(text or b"")
     except ValueError:
@@ -40,13 +40,13 @@ def document(text: bytes | None) -> Any:
 
 
 def strict(text: bytes, *, keep_halves: bool = False) -> bytes | None:
-    """Return the document so that every parser can read it; None for what is none.
+    """Return the document as strict JSON; None if it is not JSON.
 
-    What is JSON comes back byte for byte. In what is not quite, the numbers that JSON lacks become null, and what is
-    no Unicode becomes U+FFFD; all other numbers and members stay as they are written.
+    Strict JSON is returned unchanged. Otherwise NaN and infinity become null and invalid Unicode becomes U+FFFD; all
+    other numbers and members stay as written.
 
     Args:
-        keep_halves: leave halves of surrogate pairs, whose other halves may come with the next piece of a stream.
+        keep_halves: preserve lone surrogates, whose other half may be in the next chunk of a stream.
     """
     try:
         orjson.loads(text)
@@ -64,14 +64,14 @@ def strict(text: bytes, *, keep_halves: bool = False) -> bytes | None:
 
 
 def joined(text: str) -> str:
-    """Return a text with the halves of surrogate pairs put together; one without its other half becomes U+FFFD."""
+    """Return a text with surrogate pairs combined; a lone surrogate becomes U+FFFD."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def ends_in_half(text: str) -> bool:
-    """Tell whether the last character is the first half of a pair."""
+    """Return whether the last character is a high surrogate."""
     return "\ud800" <= text[-1:] <= "\udbff"
 
 

@@ -1,4 +1,4 @@
-"""What tokens cost: tokens × price × unit, rounded half-up to 7 decimals. Pure; the price table is settings.models."""
+"""Price of a call: tokens × price × unit, rounded half-up to 7 decimals. Pure; the price table is settings.models."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from core.settings.models import ModelSettings
 from schemas.common import Usage
 
 PLACES = Decimal("0.0000001")
-# Wide enough for any count of tokens and any price: the default of 28 digits would refuse some.
+# Precise enough for any token count and price: the default of 28 digits would reject some.
 _EXACT = Context(prec=100, rounding=ROUND_HALF_UP)
 
 
 class Price(NamedTuple):
-    """The price of one call, by its parts."""
+    """Price of one call, prompt and completion."""
 
     prompt: Decimal
     completion: Decimal
@@ -24,7 +24,7 @@ class Price(NamedTuple):
 
     @property
     def total(self) -> Decimal:
-        """Return the sum of the rounded parts, so that what is shown adds up."""
+        """Return the sum of the rounded parts, so that the displayed parts add up."""
         return _EXACT.add(self.prompt, self.completion)
 
 
@@ -41,7 +41,7 @@ def price_of(usage: Usage, model: ModelSettings | None) -> Price | None:
 
 
 def text(value: Decimal) -> str:
-    """Write a number without an exponent, which readers of money do not expect."""
+    """Format a number without an exponent."""
     return format(value, "f")
 
 

@@ -1,4 +1,4 @@
-"""The directory of queues: a fold of the queues topic, and the way to register one."""
+"""The queue registry: built from the queues topic; registers and configures queues."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SETTINGS = ("width", "paused", "concurrency", "retention_ms", "max_waiting")
 
 
 class QueueChanges(NamedTuple):
-    """Settings of a queue as they shall be; None leaves one as it is, and 0 takes a limit back.
+    """Changes of a queue's settings; None leaves a setting unchanged, 0 removes a limit.
 
-    But a `max_waiting` of 0 says that there is none, also where the settings have one for queues that name none.
+    A `max_waiting` of 0 also overrides the default limit of the settings.
     """
 
     width: int | None = None
@@ -54,10 +54,9 @@ UNCHANGED = QueueChanges()
 
 
 class QueueDirectory:
-    """Know every registered queue.
+    """Registry of all queues.
 
-    `on_new` is called once per queue, those that were there at the start included, and again whenever anything about
-    it has changed: its settings, or who serves it.
+    `on_new` is called once per queue, existing ones included, and again whenever its settings or its server change.
     """
 
     def __init__(self, settings: Settings, *, name: str, on_new: Callable[[Queue], None] | None = None) -> None:
@@ -103,7 +102,7 @@ class QueueDirectory:
         served_by: ServedBy = "dispatcher",
         changes: QueueChanges = UNCHANGED,
     ) -> Queue:
-        """Return the queue, registering it when it is new: its work topics are there when this returns.
+        """Return the queue, and register it if it is new: its work topics exist when this returns.
 
         Concurrent calls for one name share one attempt. When another process registers the name at the same time,
         `merge_registrations` decides which registration wins: compare the owner of the returned queue with your own.
@@ -135,7 +134,7 @@ class QueueDirectory:
         return await asyncio.shield(task)
 
     async def convert_to_pull_queue(self, producer: Producer, queue: Queue) -> Queue:
-        """Have workers serve a registered queue from now on; raises Unavailable."""
+        """Convert a registered queue to pull workers; raises Unavailable."""
         try:
             async with asyncio.timeout(REGISTER_TIMEOUT_S):
                 return await self._write(producer, {**queue, "served_by": "workers"})
@@ -143,10 +142,10 @@ class QueueDirectory:
             raise Unavailable(f"queue {queue['name']} could not be changed in time") from error
 
     async def configure(self, producer: Producer, name: str, changes: QueueChanges) -> Queue:
-        """Change settings of a registered queue and return what counts then; raises NotFound and Unavailable.
+        """Change settings of a registered queue and return the effective ones; raises NotFound and Unavailable.
 
-        The last record of a queue's settings counts whole: two processes that change different settings of one queue
-        in the same moment may lose one of the changes, which the answer of its own call shows.
+        The last record of a queue wins as a whole: of two processes that change different settings of one queue at the
+        same time, one change may be lost, which the response of that call shows.
         """
         try:
             async with self._configuring, asyncio.timeout(REGISTER_TIMEOUT_S):
@@ -174,9 +173,9 @@ class QueueDirectory:
             raise Unavailable(f"queue {name} could not be registered in time; nothing was accepted") from error
 
     async def _write(self, producer: Producer, queue: Queue) -> Queue:
-        """Write a queue's record and return what the topic says then.
+        """Write a queue's record and return the effective one.
 
-        The topic is compacted: whoever was overruled writes again what counts, for only the last record is kept.
+        The topic is compacted: the loser of a race writes the winning record again, because only the last record stays.
         """
         while True:
             now_ms, name = time.time_ns() // 1_000_000, queue["name"]
@@ -185,7 +184,7 @@ class QueueDirectory:
             offset = await producer.send(self._topic, 0, record)
             await self._tail.wait_for_offset(TopicPartition(self._topic, 0), offset)
             counts = self._queues.get(name, queue)
-            # Other settings of the same registration were written after ours, so the last record holds them already.
+            # Newer settings of the same registration were written after ours, so the last record contains them.
             if _facts(counts) == _facts(queue):
                 return counts
             queue = counts
@@ -199,7 +198,7 @@ class QueueDirectory:
             try:
                 queue = QUEUE.decode(record.value)
             except (FramingError, SchemaError):
-                continue  # nobody but us writes here; a stray record must not stop every process
+                continue  # only Headrace writes here; an invalid record must not stop every process
             known = self._queues.get(queue["name"])
             queue = self._queues[queue["name"]] = merge_registrations(known, queue)
             if known != queue:
@@ -208,11 +207,10 @@ class QueueDirectory:
 
 
 def merge_registrations(known: Queue | None, new: Queue) -> Queue:
-    """Return what counts after one more record of a queue.
+    """Return the effective queue after one more record.
 
-    The first registration stays, but one by name goes before one by a first task: both may be under way at once. Of
-    one registration the last settings count. What workers serve stays theirs, because the scheduler writes no work
-    records for it.
+    The first registration wins, but an explicit one precedes one by a first task, as both may be concurrent. Of one
+    registration the last settings win. A pull queue stays one, because the scheduler writes no work records for it.
     """
     if known is None:
         return new
@@ -226,7 +224,7 @@ def merge_registrations(known: Queue | None, new: Queue) -> Queue:
 
 
 def _with_settings_of(known: Queue, new: Queue) -> Queue:
-    """Keep what was set meanwhile of a registration that another one goes before, such as a pause."""
+    """Preserve settings, such as a pause, of a registration that another one replaces."""
     return {
         **new,
         "width": known["width"] or new["width"],
@@ -238,5 +236,5 @@ def _with_settings_of(known: Queue, new: Queue) -> Queue:
 
 
 def _facts(queue: Queue) -> dict[str, object]:
-    """Return what is said of a queue beside its settings."""
+    """Return the registration of a queue without its settings."""
     return {name: value for name, value in queue.items() if name not in SETTINGS}

@@ -1,4 +1,4 @@
-"""Why a server could not be reached, in words that follow its name; the same for aiohttp, httpx and plain sockets."""
+"""Describe why a server could not be reached; the same text for aiohttp, httpx and plain sockets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LONGEST = 200
 
 
 def why(error: BaseException) -> str:
-    """Say what the server does, such as "refuses connections", by the cause that lies deepest."""
+    """Return what the server does, such as "refuses connections", from the root cause."""
     causes = list(_causes(error))
     for cause in reversed(causes):
         match cause:
@@ -28,7 +28,7 @@ def why(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it was raised from; clients keep the error of the system in several places."""
+    """Yield an error and its causes; clients store the system error in several attributes."""
     seen: set[int] = set()
     left = [error]
     while left:

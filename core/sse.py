@@ -1,4 +1,4 @@
-"""Cut a server-sent event stream into the payloads of its data lines, wherever the network cut the bytes. Pure."""
+"""Parse a server-sent event stream into the payloads of its data lines, from chunks of any size. Pure."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ from typing import Self
 
 DONE = b"[DONE]"
 MAX_EVENT = 128
-"""A longer name of an event is left out: no API has one."""
+"""Maximum length of an event name; longer ones are ignored."""
 _MARK = b"\xef\xbb\xbf"
 
 
 class Payload(bytes):
-    """The payload of an event that has a name; of one without it is plain bytes."""
+    """The payload of a named event; that of an unnamed event is plain bytes."""
 
     event: str
 
     @classmethod
     def named(cls, data: bytes, event: str) -> Self:
-        """Name a payload."""
+        """Attach an event name to a payload."""
         payload = cls(data)
         payload.event = event
         return payload
 
 
 def event_of(payload: bytes) -> str:
-    """Return the name of the event that a payload came with, empty for most."""
+    """Return the event name of a payload; empty if it has none."""
     return payload.event if isinstance(payload, Payload) else ""
 
 
 def named(payloads: list[bytes], events: list[str]) -> list[bytes]:
-    """Give payloads the names that were kept beside them; no list stands for none that has one."""
+    """Attach stored event names to payloads; None means that no payload has a name."""
     if not events:
         return payloads
     return [Payload.named(data, event) if event else data for data, event in zip(payloads, events, strict=True)]
 
 
 class Cutter:
-    """Feed bytes as they come, take whole payloads; `done` once the stream said [DONE], which is no payload.
+    """Incremental parser: feed bytes, get complete payloads; `done` is set after [DONE], which is not a payload.
 
-    Events without data are left out: browsers do not see them either, and servers send them to keep a connection open.
+    Events without data are skipped, as browsers do: servers send them as keep-alives.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Cutter:
         self._begun = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the payloads that are complete now."""
+        """Return the payloads completed by these bytes."""
         if not data:
             return []
         if self._after_cr and data[:1] == b"\n":
@@ -59,7 +59,7 @@ class Cutter:
             self._after_cr = data[-1:] == b"\r"
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        # The open line is kept as pieces: a line of megabytes must not be copied anew with every read.
+        # The incomplete line is stored in parts: a line of megabytes must not be copied with every read.
         if b"\n" not in data:
             if data:
                 self._parts.append(data)
@@ -70,7 +70,7 @@ class Cutter:
         return [payload for line in lines if (payload := self._line(line)) is not None]
 
     def close(self) -> list[bytes]:
-        """Return what the end of the stream completes: a last event without its blank line, but never half a line."""
+        """Return what the end of the stream completes: a last event without blank line, but no partial line."""
         rest = b"".join(self._parts)
         self._parts = []
         if rest:
@@ -105,13 +105,13 @@ class Cutter:
 
 
 def payloads(text: bytes) -> list[bytes]:
-    """Read the payloads out of a whole stream, [DONE] left out."""
+    """Return the payloads of a whole stream, without [DONE]."""
     cutter = Cutter()
     return cutter.feed(text) + cutter.close()
 
 
 def _value(line: bytes) -> bytes | None:
-    """Return what follows `data:`, None for comments and other fields."""
+    """Return the value of a `data:` line; None for comments and other fields."""
     if not line.startswith(b"data"):
         return None
     if line == b"data":

@@ -1,4 +1,4 @@
-"""Which tenants there are, and what each may write to Kafka, for the roles that hold no key. No key is kept here."""
+"""The tenants and their quotas for direct Kafka producers, for roles that need no API keys. No key is stored here."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from core.settings.models import Settings
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-"""As often as the ingress looks whether its keys file has changed."""
+"""Interval of checks for a changed keys file, the same as in the ingress."""
 MAX_BYTES = 16_777_216
 PER_MINUTE = "tasks_per_minute"
-"""The member of a tenant in the keys file, beside its keys."""
+"""Member of a tenant in the keys file."""
 MOST_PER_MINUTE = 1_000_000_000
 
 
 def per_minute_of(described: Mapping[str, Any]) -> int | None:
-    """Read how many tasks a tenant may write to Kafka per minute, None where nothing is said; raises ValueError."""
+    """Parse the quota of a tenant, tasks per minute; None if it is not given; raises ValueError."""
     value = described.get(PER_MINUTE)
     if value is None:
         return None
@@ -35,7 +35,7 @@ def per_minute_of(described: Mapping[str, Any]) -> int | None:
 
 
 class Tenants:
-    """All tenants; a keys file is read anew when it has changed, and a broken one changes nothing."""
+    """All tenants; a changed keys file is reloaded, and an invalid one is ignored."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = settings.auth.keys_file
@@ -44,7 +44,7 @@ class Tenants:
         self._stamp: tuple[int, int, int] | None = None
         try:
             keys = [key.get_secret_value() for key in api_keys(settings)]
-        except ConfigError:  # the ingress alone needs one, and says so
+        except ConfigError:  # only the ingress needs one, and reports it
             keys = []
         self._settled = frozenset(tenant_of(digest_of(key)) for key in keys)
         self._all = self._settled
@@ -53,11 +53,11 @@ class Tenants:
 
     @property
     def limited(self) -> bool:
-        """Tell whether anybody can have a limit at all."""
+        """Return whether any tenant can have a limit."""
         return bool(self._usual) or self._path is not None
 
     def tasks_per_minute(self, tenant: str | None) -> int:
-        """Return how many tasks a tenant may write to Kafka per minute; 0 for no limit."""
+        """Return the quota of a tenant, tasks per minute; 0 for no limit."""
         if self._path is None or tenant is None:
             return self._usual
         self.known()
@@ -85,9 +85,9 @@ class Tenants:
             self._own = {name: limit for name, limit in own.items() if limit is not None}
             self._all = self._settled | frozenset(tenants)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            # No word of the parser's: it could hold a piece of a key.
+            # Without the parser's message: it could contain a part of a key.
             log.error(
-                "the keys file %s cannot be read; the tenants read before stay",
+                "the keys file %s cannot be read; the previous tenants stay in effect",
                 self._path,
                 extra={"event": "tenants_unread"},
             )

@@ -1,4 +1,4 @@
-"""Tokens that come back evenly: how often something may be done within a minute. Pure; the caller brings the clock."""
+"""Token bucket that limits a rate per minute. Pure; the caller passes the time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ WINDOW_S = 60
 
 
 class TokenBucket:
-    """Who was silent for a minute may spend the whole minute's tokens at once."""
+    """Token bucket with a burst of one minute."""
 
     def __init__(self, limit: int, *, now_s: float) -> None:
         self.limit = limit
@@ -15,7 +15,7 @@ class TokenBucket:
 
     def take(self, now_s: float) -> float:
         """Take a token and return 0, or return the seconds until there is one."""
-        # A clock that was set back brings no tokens, and takes none away.
+        # A clock that is set back neither adds nor removes tokens.
         passed_s = max(0.0, now_s - self._at_s)
         self.tokens = min(float(self.limit), self.tokens + passed_s * self.limit / WINDOW_S)
         self._at_s = now_s
@@ -26,5 +26,5 @@ class TokenBucket:
 
     @property
     def full_in_s(self) -> float:
-        """Return the seconds from the last take until all tokens are there again."""
+        """Return the seconds from the last take until the bucket is full."""
         return (self.limit - self.tokens) * WINDOW_S / self.limit

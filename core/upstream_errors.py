@@ -1,4 +1,4 @@
-"""What a model server says about a failure: its reason, and the status it stands for, in whatever form. Pure.
+"""Extract the reason and the status of an upstream error, in any common format. Pure.
 
 Servers have no common form: OpenAI and vLLM send {"error": {…}}, Ollama {"error": "…"}, FastAPI {"detail": …}, older
 vLLM and FastChat {"object": "error", "message": …}, TEI {"error": "…", "error_type": …}, proxies plain text or a page.
@@ -16,11 +16,11 @@ from core import lenient_json
 from core.sse import event_of
 
 MAX_REASON = 400
-"""Characters of a reason that are passed on."""
+"""Maximum length of a reason, characters."""
 READ_BYTES = 65_536
-"""A longer body is no error object; its beginning alone would be no JSON."""
+"""Maximum size of an error body that is parsed."""
 UNNAMED = 502
-"""The status of an error that was sent with status 200 and names none."""
+"""Status of an error that was sent with status 200 and has no status of its own."""
 HIDDEN = "[address]"
 _STATUS_WORDS = (
     (429, ("rate_limit", "ratelimit", "too_many_requests", "toomanyrequests", "quota")),
@@ -32,7 +32,7 @@ _STATUS_WORDS = (
     (504, ("timeout",)),
     (400, ("invalid_request", "badrequest", "bad_request", "validation", "context_length", "content_filter")),
 )
-"""What stands in the type or code of an error, and the status that servers send with it elsewhere."""
+"""Pattern of an error's type or code → the usual status."""
 _PRIVATE_ENDINGS = (".local", ".internal", ".lan", ".svc", ".intranet", ".localdomain", ".cluster.local")
 _URL = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]{1,12}://[^\s\"'<>()]+")
 _HOST = re.compile(
@@ -58,7 +58,7 @@ class Reported(NamedTuple):
 
 
 def reported(document: object) -> Reported | None:
-    """Read an answer that came with status 200; None unless it is an error."""
+    """Return the error in a response with status 200; None if it is not an error."""
     if not isinstance(document, Mapping):
         return None
     kind = document.get("type")
@@ -70,19 +70,19 @@ def reported(document: object) -> Reported | None:
 
 
 def reported_in_frame(payload: bytes) -> Reported | None:
-    """Read the payload of a stream's event; None unless it is an error."""
+    """Return the error in the payload of a stream event; None if it is not an error."""
     if event_of(payload) == "error":
         document = lenient_json.document(payload)
         reason = reason_of(document) or _plain(payload.decode(errors="replace"))
         return Reported(_status(document), reason or "the error has no message")
-    # Frames are many and errors few: only what holds one of their words is parsed.
+    # Errors are rare: only payloads with a typical word are parsed.
     if b'"error"' not in payload and b'"response.failed"' not in payload:
         return None
     return reported(lenient_json.document(payload))
 
 
 def reason_in(body: bytes | None, content_type: str) -> str | None:
-    """Return the reason in the body of an answer that failed; None when it has none for people."""
+    """Return the reason in the body of a failed response; None if there is no readable one."""
     if not body or len(body) > READ_BYTES:
         return None
     try:
@@ -93,20 +93,20 @@ def reason_in(body: bytes | None, content_type: str) -> str | None:
 
 
 def reason_of(document: object) -> str | None:
-    """Return the reason in a document, whatever its form."""
+    """Return the reason in a document of any known format."""
     found = _sentence(document)
     return _plain(lenient_json.joined(found)) if found else None
 
 
 def hidden(text: str, *, own: str | None = None) -> str:
-    """Return a text without the addresses of machines that no user can reach; `own` is the URL of the server."""
+    """Return a text without internal addresses; `own` is the URL of the server."""
     text = _HOST.sub(HIDDEN, _URL.sub(_url, text))
     host = urlsplit(own).hostname if own is not None else None
     return text.replace(host, HIDDEN) if host and _is_private(host) else text
 
 
 def without_addresses(body: bytes | None, *, own: str | None = None) -> bytes | None:
-    """Return the body of an error without such addresses, else byte for byte; one that is no text stays as it is."""
+    """Return an error body without internal addresses, otherwise unchanged; binary bodies stay unchanged."""
     if not body or len(body) > READ_BYTES:
         return body
     try:
@@ -133,7 +133,7 @@ def _sentence(value: object, depth: int = 0) -> str | None:
 
 
 def _problem(value: object, depth: int) -> str | None:
-    """Read one of several problems; FastAPI names the place of each."""
+    """Return one of several validation errors; FastAPI includes the location of each."""
     found = _sentence(value, depth)
     place = value.get("loc") if isinstance(value, Mapping) else None
     if found and isinstance(place, list) and all(isinstance(step, str | int) for step in place):
@@ -142,7 +142,7 @@ def _problem(value: object, depth: int) -> str | None:
 
 
 def _status(document: object) -> int:
-    """Return the status that an error stands for."""
+    """Return the HTTP status of an error."""
     nested = document.get("error") if isinstance(document, Mapping) else None
     for members in (nested, document):
         if not isinstance(members, Mapping):
@@ -164,7 +164,7 @@ def _number(value: Any) -> int | None:
 
 
 def _text_reason(body: bytes, content_type: str) -> str | None:
-    """Read a page or plain text; what holds control characters is neither."""
+    """Return the text of an HTML page or plain text; None if it contains control characters."""
     if content_type.lower().startswith(("audio/", "image/", "video/")):
         return None
     try:
@@ -180,14 +180,14 @@ def _text_reason(body: bytes, content_type: str) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """Bring a text into one line without addresses, cut to its bound."""
+    """Return a text as one line without internal addresses, truncated."""
     line = hidden(" ".join(text[: 4 * MAX_REASON].split()))
     line = "".join(char if char.isprintable() else "\ufffd" for char in line)
     return line if len(line) <= MAX_REASON else line[: MAX_REASON - 1] + "…"
 
 
 def _url(found: re.Match[str]) -> str:
-    """Hide a URL unless its host is a public name: a link to documentation helps."""
+    """Hide a URL unless its host is a public name: a link to documentation is useful."""
     try:
         host = urlsplit(found[0]).hostname or ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""Token counts of an answer: read from its JSON, or found on the way in one too large to be held."""
+"""Token usage of a response: parsed from JSON, or found in a stream too large for memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from core import lenient_json
 from schemas.common import Usage
 
 MAX_OBJECT_BYTES = 8_192
-"""No usage object is larger; what looks like one and does not end within this is something else."""
+"""Maximum size of a usage object; longer matches are ignored."""
 _BEGIN = re.compile(rb'"usage"\s{0,8}:\s{0,8}(?=\{)')
 _BEGIN_BYTES = 32
 _DECODER = json.JSONDecoder()
 
 
 def usage_of(body: bytes | None) -> Usage | None:
-    """Read the token counts of a JSON body, when it has any."""
+    """Return the token usage of a JSON body, if any."""
     if body is None or b'"usage"' not in body:
         return None
     document = lenient_json.document(body)
@@ -25,14 +25,14 @@ def usage_of(body: bytes | None) -> Usage | None:
 
 
 class UsageFinder:
-    """Finds the last usage object in a JSON text that passes by in pieces."""
+    """Finds the last usage object in JSON text that arrives in chunks."""
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self._carried = b""
 
     def feed(self, piece: bytes) -> None:
-        """Look through the next piece; an object that was cut is completed by the pieces after it."""
+        """Scan the next chunk; an object may continue in later chunks."""
         text = self._carried + piece
         self._carried = text[-_BEGIN_BYTES:]
         for found in _BEGIN.finditer(text):

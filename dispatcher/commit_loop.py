@@ -13,10 +13,10 @@ from core.clock import Deadline
 from core.settings.models import Settings
 from dispatcher import metrics
 from dispatcher.event_outbox import EventOutbox
-from dispatcher.events import about_task
 from dispatcher.group_consumer import GroupConsumer
 from dispatcher.inference.runner import Runner
 from dispatcher.task_supervisor import TaskSupervisor
+from schemas.events import task_event
 
 TICK_S = 10.0
 """A tick that Kafka holds up for longer is given up; its claims stay in the outbox and the next tick goes on."""
@@ -29,6 +29,7 @@ class CommitLoop:
         self, settings: Settings, *, runner: Runner, outbox: EventOutbox, readers: Callable[[], Iterable[GroupConsumer]]
     ) -> None:
         self._settings = settings
+        self._prefix = settings.kafka.topic_prefix
         self._runner = runner
         self._outbox = outbox
         self._readers = readers
@@ -61,7 +62,7 @@ class CommitLoop:
         async with self._claiming:
             claims = self._runner.to_claim()
             events = [
-                about_task(self._settings, item.work, happened, home=item.home, traceparent=item.traceparent)
+                task_event(self._prefix, item.work, happened, partition=item.home, traceparent=item.traceparent)
                 for item, happened in claims
             ]
             if await self._outbox.put_all(events, deadline):

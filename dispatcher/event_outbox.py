@@ -16,8 +16,8 @@ from core.clock import Deadline
 from core.errors import Unavailable
 from core.kafka.producer import Producer, Record
 from dispatcher import metrics
-from dispatcher.events import Address, Addressed
 from dispatcher.task_supervisor import TaskSupervisor
+from schemas.kafka_record import AddressedRecord
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ RETRY_S = 0.2
 class _PendingRecord:
     __slots__ = ("durable", "item", "size")
 
-    def __init__(self, item: Addressed, durable: asyncio.Future[None]) -> None:
+    def __init__(self, item: AddressedRecord, durable: asyncio.Future[None]) -> None:
         self.item = item
         self.durable = durable
         self.size = len(item.record.value or b"")
@@ -74,7 +74,7 @@ class EventOutbox:
         """Tell whether new work may be taken."""
         return not self._failing and len(self._letters) < FULL_RECORDS and self._bytes < FULL_BYTES
 
-    def put(self, item: Addressed) -> asyncio.Future[None]:
+    def put(self, item: AddressedRecord) -> asyncio.Future[None]:
         """Queue one event; the future is done once it is durable."""
         letter = _PendingRecord(item, asyncio.get_running_loop().create_future())
         self._letters.append(letter)
@@ -84,7 +84,7 @@ class EventOutbox:
         self._tell()
         return letter.durable
 
-    async def put_all(self, items: Iterable[Addressed], deadline: Deadline | None = None) -> bool:
+    async def put_all(self, items: Iterable[AddressedRecord], deadline: Deadline | None = None) -> bool:
         """Queue events and wait; False when the time was up before all were durable, they stay queued then."""
         futures = [self.put(item) for item in items]
         if not futures:
@@ -157,6 +157,6 @@ class EventOutbox:
 def _packed(batch: Iterable[_PendingRecord]) -> dict[tuple[str, int], list[Record]]:
     packed: dict[tuple[str, int], list[Record]] = {}
     for letter in batch:
-        address: Address = letter.item.address
-        packed.setdefault((address.topic, address.partition), []).append(letter.item.record)
+        topic, partition, record = letter.item
+        packed.setdefault((topic, partition), []).append(record)
     return packed

@@ -1,4 +1,4 @@
-"""HTTP clients of the commands: the admin API, and files and batches as any other program would use them."""
+"""HTTP clients of the commands: the admin API, and the files and batches API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Batch = dict[str, Any]
 
 
 class ApiError(HeadraceError):
-    """The API has refused the request."""
+    """The API has rejected the request."""
 
     def __init__(self, message: str | None = None, *, retriable: bool = False) -> None:
         super().__init__(message)
@@ -80,7 +80,7 @@ class AdminClient:
                 f"the ingress at {self._url} does not answer: {str(error) or type(error).__name__}"
             ) from None
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise ApiError(f"{self._url!r} is no URL that can be called: {error}") from None
+            raise ApiError(f"{self._url!r} is not a valid URL: {error}") from None
         if response.is_success:
             return response.json()
         host = response.url.host
@@ -203,20 +203,20 @@ class BatchClient:
 def _path(batch_id: str) -> str:
     """Return the path of a batch; raises ApiError for text that is not an id."""
     if not batch_id.replace("_", "").replace("-", "").isalnum():
-        raise ApiError(f"{batch_id!r} is no batch id")
+        raise ApiError(f"{batch_id!r} is not a batch id")
     return f"/v1/batches/{batch_id}"
 
 
 def _connected(
     url: str, key: str, transport: httpx.BaseTransport | None, *, dialect: str | None = None
 ) -> tuple[str, httpx.Client]:
-    """Return the base URL without /v1, and a client for it; raises ApiError for what is no URL."""
+    """Return the base URL without /v1, and a client for it; raises ApiError for an invalid URL."""
     base = url.rstrip("/").removesuffix("/v1")
     headers = {"authorization": f"Bearer {key}"} | ({"x-headrace-dialect": dialect} if dialect else {})
     try:
         return base, httpx.Client(base_url=base, headers=headers, timeout=TIMEOUT, transport=transport)
     except (httpx.InvalidURL, UnicodeError, ValueError) as error:
-        raise ApiError(f"{url!r} is no URL that can be called: {error}") from None
+        raise ApiError(f"{url!r} is not a valid URL: {error}") from None
 
 
 def _without_none(body: Mapping[str, object]) -> dict[str, object]:

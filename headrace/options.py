@@ -1,4 +1,4 @@
-"""What several commands share: the --config option, the settings of the stack here, and errors as one sentence."""
+"""Shared by several commands: the --config option, settings of the local stack, and errors as one sentence."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def config_option(command: F) -> F:
         "--config",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="PATH",
-        help="Settings file; without it ./headrace.toml, when there is one.",
+        help="Settings file; without it ./headrace.toml, if it exists.",
     )(command)
 
 
 class _KeyOption(click.Option):
-    """An option whose variable may have its value in a file instead, which NAME_FILE names."""
+    """An option whose environment variable may be given as a file in NAME_FILE."""
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:  # noqa: ARG002 - click's signature
-        """Return what the variable or its file holds."""
+        """Return the value of the variable or of its file."""
         assert isinstance(self.envvar, str)  # noqa: S101 - a slip in a declaration, not a state of the world
         with reported():
             return text_of(self.envvar, os.environ)
@@ -45,10 +45,10 @@ key_option = partial(click.option, cls=_KeyOption)
 
 
 class RunsByDefault(click.Group):
-    """A group whose options belong to its command `run`: without a command's name that one is meant."""
+    """A group whose default subcommand is `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the name in where an option stands in its place."""
+        """Insert the default subcommand if the first argument is an option."""
         if args and args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx):
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -63,10 +63,9 @@ def load_here(config: Path | None, flags: Mapping[str, object] | None = None) ->
 
 
 def settings_here(config: Path | None) -> Settings:
-    """Load the settings of a command that asks Kafka itself; raises ConfigError.
+    """Load the settings of a command that connects to Kafka; raises ConfigError.
 
-    Where none of them names a broker and a stack of `headrace up` runs in DATA_DIR, its broker is meant: it has a port
-    of its own.
+    If no broker is configured and a stack of `headrace up` runs in DATA_DIR, its broker is used.
     """
     settings = load_here(config)
     if "bootstrap" in settings.kafka.model_fields_set:
@@ -75,9 +74,9 @@ def settings_here(config: Path | None) -> Settings:
         stack = json.loads((settings.data_dir / "stack.json").read_text())
         bootstrap, pid = stack["kafka"], stack.get("pid")
     except (OSError, ValueError, TypeError, KeyError):
-        return settings  # no stack runs here
+        return settings  # no stack is running
     if isinstance(pid, int) and not _runs(pid):
-        return settings  # a stack that was killed has left its file behind
+        return settings  # stale file of a killed stack
     return settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap": str(bootstrap)})})
 
 
@@ -93,8 +92,8 @@ def _runs(pid: int) -> bool:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn an error of ours into its sentence on stderr and exit code 1."""
-    # The client's own warnings would stand beside the sentence; a role's log handler still gets them.
+    """Print an error as one sentence on stderr and exit with code 1."""
+    # The Kafka client's warnings would be printed as well; a role's log handler still gets them.
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
         yield

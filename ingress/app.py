@@ -9,7 +9,7 @@ from functools import partial
 from fastapi import FastAPI
 
 from core.settings.models import Settings
-from ingress.api import openapi_document
+from ingress.api import openapi
 from ingress.api.admin.routes import AdminRoutes
 from ingress.api.batches.routes import BatchRoutes, asked_renderer
 from ingress.api.bella import routes as bella
@@ -18,12 +18,11 @@ from ingress.api.dify.routes import DifyRoutes
 from ingress.api.files.routes import FileRoutes
 from ingress.api.openai.media import MediaRoutes
 from ingress.api.openai.routes import OpenAIRoutes
-from ingress.api.registry.routes import RegistryRoutes
 from ingress.api.tasks.deliveries import DeliveryRoutes
 from ingress.api.tasks.events import EventRoutes
 from ingress.api.tasks.routes import TaskRoutes
 from ingress.auth.rate_limits import QuotaHeaders
-from ingress.http import docs, errors, health
+from ingress.http import errors
 from ingress.http.request_ids import RequestIds
 from ingress.runtime import Ingress, StartupTask
 
@@ -47,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
             await opening.close()
 
     app = FastAPI(
-        title=openapi_document.TITLE,
+        title=openapi.TITLE,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -55,6 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.ingress = ingress
     app.state.opening = opening
+    app.state.made = {}
     # Plain routes: FastAPI's own solve dependencies and models, which the hot path has none of.
     app.router.routes += [
         *bella.BellaRoutes(ingress).routes(),
@@ -64,14 +64,12 @@ def create_app(settings: Settings) -> FastAPI:
         *TaskRoutes(ingress).routes(),
         *DeliveryRoutes(ingress).routes(),
         *DifyRoutes(ingress).routes(),
-        *RegistryRoutes(ingress).routes(),
         *FileRoutes(ingress).routes(),
         *BatchRoutes(ingress).routes(),
         *AdminRoutes(ingress).routes(),
-        *health.routes(ingress),
-        *docs.routes(),
+        *(route for router in openapi.ROUTERS for route in router.routes),
     ]
-    app.openapi = openapi_document.document  # type: ignore[method-assign]
+    app.openapi = openapi.document  # type: ignore[method-assign]
     app.add_middleware(QuotaHeaders)
     errors.install(app, DIALECTS, choose=partial(asked_renderer, default=settings.batches.dialect))
     app.middleware_stack = RequestIds(app.build_middleware_stack())

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import NamedTuple
 
-from core.kafka.producer import Record
-from schemas import topics
 from schemas.batches import Batch
 from schemas.codec import BATCH
 from schemas.common import Usage
+from schemas.events import batch_resume_event
 from schemas.ids import MODE_LETTERS, IdError, parse_batch
+from schemas.kafka_record import AddressedRecord
 from schemas.records import Event, Result, Status
 from schemas.validation import Invalid
-from streams import outputs
 from streams.intake.decode import Submission
 from streams.recovery.buffer import STOP_KINDS
 from streams.state_machine import batches
@@ -39,8 +38,9 @@ class TransactionTasks(NamedTuple):
 
     row: Callable[[StateKey], Status | None]
     take: Callable[[StateKey, machine.Transition], None]
-    add: Callable[[str, int, Record], None]
-    """Write a record with the fold: topic, partition, record."""
+    add: Callable[[AddressedRecord], None]
+    """Write a record with the transaction."""
+    prefix: str
 
 
 class BatchSource(NamedTuple):
@@ -208,8 +208,7 @@ class BatchTransaction:
             now = self.get(home) or batch
             self.rows[home] = batches.line_ended(now, line, "cancelled", None, now_ms=self._now_ms, withdrawn=True)
         if len(lines) > self._stops_left:
-            again = outputs.stop_again(batch, now_ms=self._now_ms)
-            self._tasks.add(topics.events(1), home[0], again)
+            self._tasks.add(batch_resume_event(self._tasks.prefix, batch, at_ms=self._now_ms))
         self._stops_left = max(0, self._stops_left - len(lines))
 
     def _mend(self, home: StateKey) -> None:

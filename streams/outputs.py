@@ -8,10 +8,9 @@ from core.kafka.producer import Record
 from core.prices import price_of, text
 from core.settings.models import ModelSettings
 from schemas.batches import Batch
-from schemas.codec import BATCH, CONTROL, EVENT, RESULT, STATUS, WORK
-from schemas.events import event
+from schemas.codec import BATCH, CONTROL, RESULT, STATUS, WORK
 from schemas.headers import BATCH_ID, CALLBACK_EVENTS, headers
-from schemas.records import EventKind, Outcome, Result, Status
+from schemas.records import Outcome, Result, Status
 from streams.state_machine.rows import is_early_cancel
 from streams.state_machine.tasks import WorkEffect
 
@@ -52,14 +51,6 @@ def batch_record(batch: Batch, *, now_ms: int) -> Record:
         deadline_ms=batch["expires_ms"],
     )
     return Record(batch["id"].encode(), BATCH.encode({**batch, "updated_ms": now_ms}), described, now_ms)
-
-
-def stop_again(batch: Batch, *, now_ms: int) -> Record:
-    """Render the event that goes on ending the lines of a batch that was stopped."""
-    kind: EventKind = "batch_due" if batch["ending"] == "expired" else "batch_cancel"
-    described = headers(kind=f"event.{kind}", ce_id=f"{batch['id']}/{kind}/{now_ms}", at_ms=now_ms, level=1)
-    value = EVENT.encode(event(kind, at_ms=now_ms, task_id=batch["id"]))
-    return Record(batch["id"].encode(), value, described, now_ms)
 
 
 def work_record(row: Status, work: WorkEffect, *, now_ms: int, traceparent: bytes | None) -> Record:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 
-from core.kafka.producer import Record
-from schemas import topics
-from schemas.codec import EVENT, STATUS, state_of
+from schemas.codec import STATUS, state_of
 from schemas.events import event as build
-from schemas.headers import headers
+from schemas.events import purge_continued
 from schemas.partitioning import queue_number
 from schemas.purge import REASON, OffsetBounds, extent
 from schemas.records import Event
@@ -46,7 +44,7 @@ def purge(
         fold.notes["unexpected_purge"] += 1
         return 0
     if folded < bounds.tasks_end and now_ms - asked["at_ms"] < WAIT_MS:
-        fold.add(topics.events(level), partition, _record(asked, bounds, level=level, now_ms=now_ms))
+        fold.add(purge_continued(fold.prefix, asked, bounds, level=level, partition=partition, now_ms=now_ms))
         return 0
     prefix = f"TASK-{queue_number(queue)}-{level}-".encode()
     last, seen, cancelled = bounds.after, 0, 0
@@ -55,7 +53,7 @@ def purge(
             break
         if seen == LOOK_ROWS or cancelled == CANCEL_ROWS:
             following = bounds._replace(after=last)
-            fold.add(topics.events(level), partition, _record(asked, following, level=level, now_ms=now_ms))
+            fold.add(purge_continued(fold.prefix, asked, following, level=level, partition=partition, now_ms=now_ms))
             break
         last, seen = key.decode(), seen + 1
         if state_of(value) == "queued" and _meant(value, queue, bounds):
@@ -71,12 +69,3 @@ def _meant(value: bytes, queue: str, bounds: OffsetBounds) -> bool:
     """Tell whether a row is of the queue, whose number another may share, and was accepted before the purge."""
     row = STATUS.decode(value)
     return row["queue"] == queue and row["duplicate_of"] is None and 0 <= row["source_offset"] < bounds.tasks_end
-
-
-def _record(asked: Event, bounds: OffsetBounds, *, level: int, now_ms: int) -> Record:
-    name = asked["queue"] or ""
-    described = headers(
-        kind="event.purge", ce_id=f"{name}/purge/{asked['at_ms']}/{bounds.after}", at_ms=now_ms, queue=name, level=level
-    )
-    value = EVENT.encode({**asked, "data": bounds.encode()})
-    return Record(name.encode(), value, described, now_ms)

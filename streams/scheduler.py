@@ -230,8 +230,7 @@ class Scheduler:
                 return [source]
             one = admitted
         if isinstance(one, InvalidRecord):
-            topic, place, letter = dead_letter(self._settings, message, reason=one.reason, field=one.field)
-            fold.records[topic, place].append(letter)
+            fold.add(dead_letter(self._settings, message, reason=one.reason, field=one.field))
             fold.notes["poison"] += 1
             where = {"partition": partition, "offset": message.offset}
             log.warning(
@@ -303,5 +302,4 @@ class Scheduler:
             at = TopicPartition(self._tasks, partition)
             record = await self._lookup.read(at, row["source_offset"]) if row else None
             if record is not None and row is not None:
-                topic, place, letter = dead_letter(self._settings, record, reason=reason, attempt=row["attempt"])
-                fold.records[topic, place].append(letter)
+                fold.add(dead_letter(self._settings, record, reason=reason, attempt=row["attempt"]))

@@ -11,13 +11,13 @@ from aiokafka import TopicPartition
 
 from core.errors import Unavailable
 from core.kafka.log_reader import LogReader
-from core.kafka.producer import Producer, Record
+from core.kafka.producer import Producer
 from core.kafka.task_records import task_of
 from core.settings.models import Settings
 from schemas import topics
-from schemas.codec import EVENT, STATUS
-from schemas.events import event
-from schemas.headers import headers
+from schemas.codec import STATUS
+from schemas.events import event, scheduler_event
+from schemas.kafka_record import AddressedRecord
 from schemas.records import TERMINAL, Event, Status
 from streams.faust.app import EmptyTable, StateTable
 from streams.recovery.scan import sweep, sweep_batches
@@ -55,7 +55,7 @@ class Timers:
         self._batches = batches or EmptyTable()
         self._kafka_since_ms = kafka_since_ms
         self._lease_ms = int(settings.streams.lease_s * 1000)
-        self._events = settings.topic(topics.events(level))
+        self._prefix = settings.kafka.topic_prefix
         self._tasks = settings.topic(topics.tasks(level))
         self.partitions: set[int] = set()
 
@@ -78,14 +78,14 @@ class Timers:
                 await sweep_batches(self._batches, self._index, owned, now_ms=now_ms, rebuild=False)
 
     async def _tell(self, due: list[Due], suspects: list[tuple[int, str]], now_ms: int) -> None:
-        records: list[tuple[str, int, Record]] = [
-            self._record(partition, event("worker_lost", at_ms=now_ms, worker=worker), worker, now_ms)
+        records: list[AddressedRecord] = [
+            self._record(partition, event("worker_lost", at_ms=now_ms, worker=worker), worker)
             for partition, worker in suspects
             if partition in self.partitions
         ]
         try:
             found = [(one, await self._due_event(one, now_ms)) for one in due]
-            records += [self._record(one.partition, what, one.task_id, now_ms) for one, what in found if what]
+            records += [self._record(one.partition, what, one.task_id) for one, what in found if what]
             await self._producer.send_all(records)
         except Unavailable as error:
             log.warning("timers: %s", error, extra={"event": "timers_delayed"})
@@ -139,15 +139,8 @@ class Timers:
             data_ref=task["data_ref"],
         )
 
-    def _record(self, partition: int, what: Event, key: str, now_ms: int) -> tuple[str, int, Record]:
-        described = headers(
-            kind=f"event.{what['kind']}",
-            ce_id=f"{key}/{what['kind']}/{what['attempt']}/{now_ms}",
-            at_ms=now_ms,
-            level=self._level,
-            attempt=what["attempt"] or None,
-        )
-        return self._events, partition, Record(key.encode(), EVENT.encode(what), described, now_ms)
+    def _record(self, partition: int, what: Event, key: str) -> AddressedRecord:
+        return scheduler_event(self._prefix, what, level=self._level, partition=partition, key=key)
 
 
 def _home(row: Status) -> int:

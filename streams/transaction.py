@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from core.kafka.producer import Record
 from schemas import topics
 from schemas.codec import RESULT, STATUS
 from schemas.ids import IdError, parse
+from schemas.kafka_record import AddressedRecord, Record
 from schemas.partitioning import stable_hash
 from schemas.records import Event, Outcome, Result, Status
 from streams import outputs
@@ -55,7 +55,7 @@ class Transaction:
         self._level = level
         self._rules = rules
         self._now_ms = now_ms
-        self._prefix = prefix
+        self.prefix = prefix
         self._stored = row
         self._known_results = known_results
         self._work_partitions = work_partitions
@@ -70,7 +70,7 @@ class Transaction:
         """Written after the results, with the rows: so whatever is accounted for has its result."""
         self.dead: list[tuple[StateKey, str]] = []
         self.notes: Counter[str] = Counter()
-        tasks = TransactionTasks(self._row, self._take, self.add)
+        tasks = TransactionTasks(self._row, self._take, self.add, prefix)
         self.batches = BatchTransaction(
             batches, tasks, known=known_results, notes=self.notes, rules=rules, now_ms=now_ms
         )
@@ -205,7 +205,8 @@ class Transaction:
                     else:
                         self._work(row, effect)
                 case CancelEffect(reason):
-                    self.add(topics.CONTROLS, 0, outputs.stop_record(row, reason, now_ms=self._now_ms))
+                    control = outputs.stop_record(row, reason, now_ms=self._now_ms)
+                    self.add(AddressedRecord(self.prefix + topics.CONTROLS, 0, control))
                 case DeadLetterEffect(reason):
                     self.dead.append((home, reason))
                 case machine.ResultEffect():
@@ -217,7 +218,7 @@ class Transaction:
             return  # its workers find it by its row
         partition = stable_hash(row["id"]) % partitions
         record = outputs.work_record(row, work, now_ms=self._now_ms, traceparent=self._parent(row))
-        self.add(topics.work(row["queue"], self._level), partition, record)
+        self.add(AddressedRecord(self.prefix + topics.work(row["queue"], self._level), partition, record))
 
     def _result(self, home: StateKey, row: Status, outcome: Outcome | None) -> None:
         """Write the result, unless a crash came between an earlier one and its row: then the row follows the log."""
@@ -237,16 +238,16 @@ class Transaction:
         result = outputs.result_of(row, outcome, now_ms=self._now_ms, prices=self._rules.prices)
         record = outputs.result_record(result, traceparent=self._parent(row))
         self.results[home] = PendingResult(home, record, None)
-        self.usage[self._prefix + topics.USAGE, home[0]].append(usage_backfill.usage_record(result))
+        self.usage[self.prefix + topics.USAGE, home[0]].append(usage_backfill.usage_record(result))
 
     def _parent(self, row: Status) -> bytes | None:
         """Return the trace context of what led here, or else that of the task."""
         of_task = row["traceparent"]
         return self._traceparents.get(row["id"]) or (of_task.encode() if of_task is not None else None)
 
-    def add(self, topic: str, partition: int, record: Record) -> None:
+    def add(self, item: AddressedRecord) -> None:
         """Write a record with the batch, before its rows."""
-        self.records[self._prefix + topic, partition].append(record)
+        self.records[item.topic, item.partition].append(item.record)
 
 
 def result_of(record: Any) -> tuple[StateKey, tuple[int, Result]]:

@@ -18,13 +18,12 @@ from aiokafka import TopicPartition
 
 from core.errors import Unavailable
 from core.kafka.log_reader import LogReader
-from core.kafka.producer import Producer, Record
+from core.kafka.producer import Producer
 from core.kafka.work_topics import changes_of, mend_work, work_topics
 from core.settings.models import Settings
-from schemas import topics
-from schemas.codec import EVENT, STATUS, state_of
-from schemas.events import event
-from schemas.headers import headers
+from schemas.codec import STATUS, state_of
+from schemas.events import event, scheduler_event
+from schemas.kafka_record import AddressedRecord
 from schemas.partitioning import queue_number
 from schemas.records import Queue, Status
 from schemas.topics import Topic, level_name
@@ -200,18 +199,10 @@ class WorkTopics:
             await self._producer.send_all(pack)
         return count
 
-    def _released(self, row: Status, partition: int) -> tuple[str, int, Record]:
+    def _released(self, row: Status, partition: int) -> AddressedRecord:
         now_ms = time.time_ns() // 1_000_000
         what = event("released", at_ms=now_ms, task_id=row["id"], attempt=row["attempt"], reason=REASON)
-        described = headers(
-            kind="event.released",
-            ce_id=f"{row['id']}/released/{row['attempt']}/{now_ms}",
-            at_ms=now_ms,
-            level=self._level,
-            attempt=row["attempt"],
-        )
-        topic = self._settings.topic(topics.events(self._level))
-        return topic, partition, Record(row["id"].encode(), EVENT.encode(what), described, now_ms)
+        return scheduler_event(self._settings.kafka.topic_prefix, what, level=self._level, partition=partition)
 
 
 def _waits(row: Status, queue: str) -> bool:

@@ -1,8 +1,8 @@
-"""What is computed once per machine so that every start of a broker is quick.
+"""Prepare files once per machine that make broker starts fast.
 
 - The feature levels of a new cluster, written by Kafka's own StorageTool: later folders need no JVM for the format.
 - The JVM's ahead-of-time cache (JEP 483, 514, 515), from one training run. Measured on 2 cores: a broker answers after
-  0.9 s with it and 1.8 s without; making it takes 5 s.
+  0.9 s with it and 1.8 s without; creating it takes 5 s.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HEAP_MB = 256
 
 @dataclass(frozen=True, kw_only=True)
 class AotCache:
-    """All that a broker is started from; `aot_cache` is None where none could be made."""
+    """Files for a broker start; `aot_cache` is None if it could not be created."""
 
     jars: tuple[Path, ...]
     checkpoint: Path
@@ -44,7 +44,7 @@ class AotCache:
 
 
 def prepare(progress: Progress = lambda _: None) -> AotCache:
-    """Fetch and compute what is missing; returns at once when nothing is."""
+    """Download and create missing files."""
     jars = tuple(class_path(progress))
     checkpoint = cache_dir() / f"kafka-{KAFKA_VERSION}.bootstrap.checkpoint"
     cache = cache_dir() / f"kafka-{KAFKA_VERSION}-{fingerprint(jars)}.aot"
@@ -55,14 +55,14 @@ def prepare(progress: Progress = lambda _: None) -> AotCache:
                 _make_checkpoint(jars, checkpoint)
             if not cache.exists():
                 _make_cache(jars, cache, checkpoint)
-    # An empty file says that the attempt failed, so that not every start repeats it.
+    # An empty file records a failed attempt, so that not every start repeats it.
     return AotCache(jars=jars, checkpoint=checkpoint, aot_cache=cache if cache.stat().st_size else None)
 
 
 @contextlib.contextmanager
 def _training_ground() -> Iterator[tuple[Path, Path, Node]]:
-    """Give a throwaway node its folder and properties, inside the cache so that results can be moved out of it."""
-    for left in cache_dir().glob("training-*"):  # by a run that was killed; ours is the only one, under the lock
+    """Prepare a temporary node inside the cache folder, so that results can be moved out of it."""
+    for left in cache_dir().glob("training-*"):  # left by a killed run; under the lock there is no other
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="training-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
@@ -88,7 +88,7 @@ def _make_checkpoint(jars: Sequence[Path], checkpoint: Path) -> None:
 
 
 def _make_cache(jars: Sequence[Path], cache: Path, checkpoint: Path) -> None:
-    """Train a throwaway broker up to its first answer and a clean stop; only speed is lost when that fails."""
+    """Run a temporary broker until it answers, and stop it cleanly; a failure costs only start time."""
     with _training_ground() as (folder, properties, node):
         format_once(folder / "data", node, [node], checkpoint)
         profile, made = folder / "broker.aotconf", folder / "broker.aot"
@@ -116,7 +116,7 @@ def _record(jars: Sequence[Path], folder: Path, properties: Path, node: Node, pr
             if process.poll() is not None or time.monotonic() > give_up:
                 raise LocalStackError("; ".join([*tail(log)[-1:], *tail(folder / "output.log")[-1:]]) or "no answer")
             time.sleep(0.1)
-        signal_group(process, signal.SIGTERM)  # the JVM writes the profile at its orderly end
+        signal_group(process, signal.SIGTERM)  # the JVM writes the profile at a clean exit
         process.wait(STEP_LIMIT_S)
     finally:
         if process.poll() is None:

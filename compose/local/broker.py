@@ -60,7 +60,7 @@ class EmbeddedBroker:
 
     @property
     def bootstrap(self) -> str:
-        """HOST:PORT for clients."""
+        """Return HOST:PORT for clients."""
         return f"{LOOPBACK}:{self.node.port}"
 
     @property
@@ -79,11 +79,11 @@ class EmbeddedBroker:
         return self._process.pid if self.is_running() and self._process else None
 
     def is_running(self) -> bool:
-        """Tell whether the process lives; it may not answer yet."""
+        """Return whether the process is running; it may not answer yet."""
         return self._process is not None and self._process.poll() is None
 
     def is_ready(self) -> bool:
-        """Tell whether the broker answers and may lead partitions."""
+        """Return whether the broker answers and may lead partitions."""
         return brokers_alive(LOOPBACK, self.node.port) > 0
 
     def command(self, progress: Progress = lambda _: None) -> list[str]:
@@ -91,7 +91,7 @@ class EmbeddedBroker:
         prepared = prepare(progress)
         records = self.data_dir / "data"
         if "," in str(records):
-            raise LocalStackError(f"Kafka cannot keep data in {self.data_dir}: choose a path without a comma")
+            raise LocalStackError(f"Kafka cannot store data in {self.data_dir}: choose a path without a comma")
         settings = server_properties(
             self.node, self.nodes, logs=records, max_message_bytes=self._max_message_bytes, extra=self._properties
         )
@@ -113,12 +113,12 @@ class EmbeddedBroker:
         )
 
     def start(self, progress: Progress = lambda _: None) -> None:
-        """Start the process and return at once; see `wait_ready`. Nothing happens when it runs."""
+        """Start the process without waiting; see `wait_ready`. Does nothing if it is running."""
         if not self.is_running():
             self._process = spawn(self.command(progress), log=self.output)
 
     def wait_ready(self, timeout_s: float = 60) -> None:
-        """Return when the broker answers; raise with its own last error when it ends or the time is up."""
+        """Wait until the broker answers; raises with its last error when it exits or the time is up."""
         give_up = time.monotonic() + timeout_s
         while not (self.is_running() and self.is_ready()):
             if not self.is_running():
@@ -130,15 +130,15 @@ class EmbeddedBroker:
             time.sleep(POLL_S)
 
     def last_error(self, output: Path | None = None) -> str:
-        """Return the line of this run that best says what went wrong, from Kafka's log or from what the JVM printed."""
+        """Return the most relevant error line of this run, from Kafka's log or the JVM's output."""
         lines = [*tail(self.log, since=self._log_size), *tail(output or self.output)]
-        # The last exception of a trace is the cause; the ERROR line above it only says that Kafka gives up.
+        # The last exception of a trace is the cause; the ERROR line above it only reports the exit.
         causes = [line.removeprefix("Caused by: ") for line in lines if EXCEPTION.match(line)]
         errors = [line for line in lines if " ERROR " in line or " FATAL " in line or line.startswith("Error")]
         return next(iter(reversed(causes or errors or lines)), "it printed nothing")
 
     def stop(self, timeout_s: float = STOP_LIMIT_S) -> None:
-        """End the broker in order, or by force when it takes too long; returns when it is gone."""
+        """Stop the broker cleanly, or kill it after the timeout; returns when it has exited."""
         if self._process is None or self._process.poll() is not None:
             return
         signal_group(self._process, signal.SIGTERM)
@@ -148,7 +148,7 @@ class EmbeddedBroker:
             self.kill()
 
     def kill(self) -> None:
-        """End the broker as a crash would, and return when it is gone."""
+        """Kill the broker with SIGKILL; returns when it has exited."""
         if self._process is not None and self._process.poll() is None:
             signal_group(self._process, signal.SIGKILL)
             self._process.wait()

@@ -1,4 +1,4 @@
-"""The files an embedded broker reads: server.properties, and the mark that its data folder is formatted."""
+"""Files of an embedded broker: server.properties and meta.properties."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from compose.local.cache import write_atomic
 from compose.local.ports import LOOPBACK
 
-# A record batch is a little larger than its records, and the limit counts batches.
+# The limit counts batches, which are a little larger than their records.
 BATCH_OVERHEAD_BYTES = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One broker that is also a controller; all nodes of a cluster name each other."""
+    """One broker that is also a controller; all nodes of a cluster list each other."""
 
     id: int
     port: int
@@ -28,7 +28,7 @@ class Node:
 def server_properties(
     node: Node, nodes: Sequence[Node], *, logs: Path, max_message_bytes: int, extra: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the broker's settings for one machine: little memory, quick restarts, no topic made by accident."""
+    """Return the broker's settings for one machine: little memory, fast restarts, no automatic topic creation."""
     copies = str(min(3, len(nodes)))
     insync = str(min(2, len(nodes)))
     batch = str(max_message_bytes + BATCH_OVERHEAD_BYTES)
@@ -46,7 +46,7 @@ def server_properties(
         "min.insync.replicas": insync,
         "offsets.topic.replication.factor": copies,
         "offsets.topic.num.partitions": "4",
-        # Longer than any topic keeps its records: a group that comes back late must not lose its place before them.
+        # Longer than the retention of any topic: a group that returns late must not lose its offsets.
         "offsets.retention.minutes": str(30 * 24 * 60),
         "transaction.state.log.replication.factor": copies,
         "transaction.state.log.min.isr": insync,
@@ -57,7 +57,7 @@ def server_properties(
         "group.initial.rebalance.delay.ms": "0",
         "message.max.bytes": batch,
         "replica.fetch.max.bytes": batch,
-        # A broker that was killed may register again only when its former self has been fenced. Measured from the
+        # A killed broker may register again only after its previous session has been fenced. Measured from the
         # kill to the first answer: 11.8 s with Kafka's default of 9 s, 4.3 s with this.
         "broker.session.timeout.ms": "2500",
         "broker.heartbeat.interval.ms": "500",
@@ -79,17 +79,17 @@ def write_properties(path: Path, properties: Mapping[str, str]) -> None:
 
 
 def _escaped(value: str) -> str:
-    """Escape what Java would read differently: the format is Latin-1, with UTF-16 units for all else."""
+    """Escape a value for a Java properties file: Latin-1, with UTF-16 units for other characters."""
     units = value.replace("\\", "\\\\").encode("utf-16-be")
     codes = (units[i] << 8 | units[i + 1] for i in range(0, len(units), 2))
     return "".join(chr(code) if code < 128 else f"\\u{code:04x}" for code in codes)
 
 
 def format_once(logs: Path, node: Node, nodes: Sequence[Node], bootstrap_checkpoint: Path) -> bool:
-    """Make an empty folder a broker's data folder, as Kafka's StorageTool does; False when it is one already.
+    """Format an empty folder as Kafka's StorageTool does; returns False if it is formatted already.
 
     The checkpoint (the feature levels a new cluster starts with) is StorageTool's own and the same for every cluster;
-    meta.properties is what ties the folder to a cluster and a node. Written last, it marks the format as complete.
+    meta.properties assigns the folder to a cluster and a node. It is written last and marks the format as complete.
     """
     mark = logs / "meta.properties"
     if mark.exists():

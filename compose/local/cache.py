@@ -1,4 +1,4 @@
-"""The per-user folder of what is fetched or computed once: the broker's jars, its format template and its JVM cache."""
+"""The per-user cache folder: the broker's jars, its format template and its JVM cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compose.local.errors import LocalStackError
 
 
 def cache_dir() -> Path:
-    """Return the cache folder, made when missing: XDG_CACHE_HOME/headrace or ~/.cache/headrace."""
+    """Return the cache folder, created if missing: XDG_CACHE_HOME/headrace or ~/.cache/headrace."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(root).expanduser().absolute() / "headrace"
     try:
@@ -26,14 +26,14 @@ def cache_dir() -> Path:
 
 @contextmanager
 def cache_lock(name: str) -> Iterator[None]:
-    """Hold the named lock across processes: two first starts must not fetch or build the same thing at once."""
+    """Lock a name across processes: two first starts must not download or build the same files concurrently."""
     with (cache_dir() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader or a crash never sees half of it."""
+    """Replace a file atomically, so that neither a reader nor a crash leaves a partial file."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     partial.write_text(text)
     partial.replace(path)

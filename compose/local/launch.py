@@ -1,4 +1,4 @@
-"""Bring a planned stack up, keep it, and take it down."""
+"""Start, supervise and stop a planned stack."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 
 def run_stack(flags: Flags, *, say: Say) -> None:
-    """Start a stack, keep it until a signal comes, and stop it; raises when it could not start."""
+    """Start a stack, run it until a signal, and stop it; raises if it could not start."""
     began = time.monotonic()
     settings = read_settings(flags)
     folder = StackFolder(settings.data_dir)
@@ -53,10 +53,10 @@ async def _run(plan: Plan, broker: Child | None, *, say: Say, began: float) -> N
 
 
 def _prepare_broker(plan: Plan, say: Say) -> Child | None:
-    """Fetch, format and configure the embedded broker; returns how it is run.
+    """Download, format and configure the embedded broker; returns its command line.
 
-    There is nothing yet that would have to be stopped in order, so a signal ends the process at once: a download in
-    another thread would keep an orderly exit waiting.
+    Nothing runs yet that needs a clean stop, so a signal ends the process immediately: a download in another thread
+    would delay a clean exit.
     """
     if plan.broker is None:
         return None
@@ -86,7 +86,7 @@ class Launch:
         self._supervisor = Supervisor(changed=self._publish, report=say)
 
     async def run(self) -> None:
-        """Return when the stack has been stopped; raises when it could not start, after stopping the rest."""
+        """Run until the stack has been stopped; raises if it could not start, after stopping all processes."""
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -135,7 +135,7 @@ class Launch:
             self._say(f"cannot write stack.json: {error.strerror}")
 
     async def _come_up(self) -> None:
-        # All at once: the roles wait for Kafka by themselves, and their imports take as long as the broker's start.
+        # Concurrently: the roles wait for Kafka themselves, and their imports take as long as the broker's start.
         for child in (*([self._broker] if self._broker else []), *self._plan.children):
             self._supervisor.add(child)
         if self._broker:
@@ -186,7 +186,7 @@ class Launch:
         try:
             await register_schemas(self._plan.settings, say=self._progress, patience_s=REGISTRY_LIMIT_S)
         except Unavailable as error:  # no role needs it, so tasks must not wait for it
-            self._progress(f"{error.message}; going on, run `headrace topics apply` when it is back")
+            self._progress(f"{error.message}; continuing, run `headrace topics apply` when it is available")
 
     def _progress(self, text: str) -> None:
         self._say(f"[{time.monotonic() - self._began:5.1f} s] {text}")

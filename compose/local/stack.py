@@ -1,4 +1,4 @@
-"""A stack's folder: who owns it, which ports it uses, and stack.json, which tells others what runs where."""
+"""The folder of a stack: its lock, its ports, and stack.json with processes and ports for other programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compose.local.ports import free_port, is_free, keep_or_choose
 
 
 class StackFolder:
-    """DATA_DIR as the supervisor sees it."""
+    """The data directory of a stack."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
@@ -23,15 +23,15 @@ class StackFolder:
         self._stack = self.path / "stack.json"
 
     def log(self, name: str) -> Path:
-        """Return where a child's output goes."""
+        """Return the log file of a child."""
         return self.path / "logs" / f"{name}.log"
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Own the folder; raises when it cannot be written or another stack owns it.
+        """Lock the folder; raises if it cannot be written or another stack has locked it.
 
-        The lock is the kernel's: it ends with this process, however that ends. stack.json goes with the ownership, so
-        that nobody reads of a stack that is stopped.
+        The kernel releases the lock when this process ends for any reason. stack.json is deleted with the lock, so that
+        it never describes a stopped stack.
         """
         with self._lock():
             self._stack.unlink(missing_ok=True)
@@ -46,20 +46,20 @@ class StackFolder:
             lock = (self.path / "stack.lock").open("a")
         except OSError as error:
             raise LocalStackError(
-                f"cannot use the data directory {self.path}: {error.strerror}; name a writable one with --data-dir"
+                f"cannot use the data directory {self.path}: {error.strerror}; choose a writable one with --data-dir"
             ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.close()
             raise LocalStackError(
-                f"the data directory {self.path} is in use by another stack: stop that one, or name another directory "
+                f"the data directory {self.path} is in use by another stack: stop that one, or use another directory "
                 "with --data-dir"
             ) from error
         return lock
 
     def ports(self, fixed: Mapping[str, int]) -> dict[str, int]:
-        """Return a port for each name, the one of the last start where it is free, and remember them.
+        """Return a port for each name, the previous one if it is free, and store them.
 
         Args:
             fixed: name → the port the settings ask for, or 0 for any.
@@ -80,8 +80,8 @@ class StackFolder:
         try:
             return {name: port for name, port in json.loads(self._ports.read_text()).items() if isinstance(port, int)}
         except (FileNotFoundError, ValueError, AttributeError):
-            return {}  # a damaged file costs other ports, nothing else
+            return {}  # a corrupt file only means new ports
 
     def publish(self, stack: Mapping[str, Any]) -> None:
-        """Replace stack.json in one step."""
+        """Replace stack.json atomically."""
         write_atomic(self._stack, json.dumps(stack, indent=2) + "\n")

@@ -1,6 +1,6 @@
-"""Keep child processes running: start them, start again whatever dies, stop all in order.
+"""Supervise child processes: start them, restart those that exit, stop all in order.
 
-Knows nothing of Kafka or of Headrace's roles, so that it is tested with commands that only sleep or fail.
+Independent of Kafka and of Headrace's roles, so that it is tested with commands that only sleep or fail.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Child:
-    """A command to keep running. Those of a lower `stop_stage` are told to stop, and awaited, first."""
+    """A supervised command. Children of a lower `stop_stage` are stopped, and awaited, first."""
 
     name: str
     argv: Sequence[str]
@@ -34,11 +34,11 @@ class Child:
 
 @dataclass(frozen=True, kw_only=True)
 class RestartPolicy:
-    """How patient the supervisor is, in seconds."""
+    """Restart delays and timeouts, seconds."""
 
     first_delay_s: float = 0.5
     longest_delay_s: float = 5.0
-    healthy_after_s: float = 30.0  # a child that lived so long starts again with the first delay
+    healthy_after_s: float = 30.0  # a child that ran this long is restarted with the first delay
     quick_death_s: float = 5.0
     quick_deaths_allowed: int = 5  # in a row, and only while `give_up_on_quick_deaths`: then the start has failed
     stop_stages_s: Sequence[float] = (7.0, 8.2, 9.2)  # since the stop began, when the next stage's turn comes
@@ -49,7 +49,7 @@ class Supervisor:
 
     Args:
         changed: called after every start of a child, with the pids of all.
-        report: called with a sentence for the terminal when a child died.
+        report: called with a sentence for the terminal when a child has exited.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class Supervisor:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
 
     def add(self, child: Child) -> None:
-        """Start a child and keep it running."""
+        """Start a child and supervise it."""
         task = asyncio.create_task(self._keep(child), name=f"keep {child.name}")
         task.add_done_callback(self._ended)
         self._children.append((child, task))
 
     async def stop(self) -> None:
-        """Stop all: stage by stage with SIGTERM, then whatever is left with SIGKILL."""
+        """Stop all: stage by stage with SIGTERM, then the remaining ones with SIGKILL."""
         self._stopping.set()
         began = time.monotonic()
         for stage, limit_s in enumerate(self._policy.stop_stages_s):
@@ -89,7 +89,7 @@ class Supervisor:
         await asyncio.gather(*(task for _, task in self._children), return_exceptions=True)
 
     def kill(self) -> None:
-        """Send SIGKILL to all that still run."""
+        """Send SIGKILL to all running children."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int, stage: int | None = None) -> None:
@@ -122,7 +122,7 @@ class Supervisor:
                 delay_s = policy.first_delay_s
             facts = {"event": "child_ended", "role": child.name, "code": code}
             logger.warning("%s ended with code %d", child.name, code, extra=facts)
-            self._report(f"{child.name} {_ending(code)}; starting it again in {delay_s:g} s")
+            self._report(f"{child.name} {_ending(code)}; restarting it in {delay_s:g} s")
             await self._pause(delay_s)
             delay_s = min(delay_s * 2, policy.longest_delay_s)
 

@@ -25,7 +25,7 @@ from schemas.task_decoder import is_ours
 REDRIVEN_HEADER = "x-redriven"
 FETCH_WINDOW = 200
 SCAN_LIMIT = 5_000
-"""Records of a partition that one page reads: with a rare filter a page may be empty and still have a next one."""
+"""Maximum records of a partition read for one page; with a rare filter a page may be empty and have a next page."""
 PARTITIONS = range(topics.DEAD_LETTER_PARTITIONS)
 
 
@@ -50,9 +50,9 @@ class DeadLetterFilter(NamedTuple):
     """Which dead letters to select; None means any."""
 
     reason: str | None = None
-    """A part of the reason, in any case."""
+    """A substring of the reason, case-insensitive."""
     topic: str | None = None
-    """The topic it came from, with or without the prefix."""
+    """The original topic, with or without the prefix."""
     redriven: bool | None = None
 
     def match(self, dead: DeadLetter, prefix: str) -> bool:
@@ -96,7 +96,7 @@ class DeadLetterQueue:
                 found += some
         found.sort(key=lambda one: (-one.found.timestamp, one.found.partition, -one.found.offset))
         shown, rest = found[:limit], found[limit:]
-        for dead in rest:  # those are the next page's, with all that is older in their partitions
+        for dead in rest:  # these belong to the next page, as do all older records of their partitions
             reached[dead.found.partition] = max(reached[dead.found.partition], dead.found.offset + 1)
         more = any(reached[number] > begins[number] for number in PARTITIONS)
         return shown, reached if more else None
@@ -179,26 +179,26 @@ class DeadLetterQueue:
         """Redrive one; returns why it was skipped."""
         topic, number = dead.header("x-topic") or "", dead.header("x-partition") or ""
         if not (_is_number(number, 6) and int(number) < await self._wide(topic)):
-            return f"it came from {topic or 'nowhere'}, which is not there any more"
+            return f"it came from {topic or 'nowhere'}, which no longer exists"
         if (last := dead.header("x-unread-to")) is not None:
-            return f"it could not be read; it lies in {topic}/{number} from offset {dead.header('x-offset')} to {last}"
+            return f"it could not be read; it is in {topic}/{number} from offset {dead.header('x-offset')} to {last}"
         key, value = dead.found.key, dead.found.value
         if dead.header("x-left-behind-bytes") is not None:
             value = await self._left_behind(topic, int(number), dead)
             if value is None:
-                return "its value was too large to be retained here, and is gone from its own topic"
+                return "its value was too large to be retained here, and its original record has expired"
         if key is None and value is None:
             return "it has neither a key nor a value"
         original = [(name, content or b"") for name, content in dead.found.headers if name not in ADDED_HEADERS]
         if is_ours(original) and find(original, SIGNATURE_HEADER) is None:
             original.append(
                 (SIGNATURE_HEADER, b"")
-            )  # a dead letter does not prove who wrote it: it must not get our signature
+            )  # the author of a dead letter is unknown, so it must not be signed as ours
         await producer.send(topic, int(number), Record(key, value, original))
         return None
 
     async def _wide(self, topic: str) -> int:
-        """Return how many partitions a topic of ours has, 0 when it is not there."""
+        """Return the number of partitions of one of our topics; 0 if it does not exist."""
         return (await self._cluster.topics([topic])).get(topic, 0) if topic.startswith(self._prefix) else 0
 
     async def _left_behind(self, topic: str, number: int, dead: DeadLetter) -> bytes | None:
@@ -219,7 +219,7 @@ class DeadLetterQueue:
         wanted: DeadLetterFilter,
         limit: int,
     ) -> tuple[list[DeadLetter], int]:
-        """Read backwards window by window; returns the newest first, and the offset down to which all were read."""
+        """Read backwards in windows; returns the newest first, and the lowest offset that was read."""
         marks = await self._marks(lookup, tp, upto, end) if upto < end else {}
         found: list[DeadLetter] = []
         at = upto
@@ -252,7 +252,7 @@ def _marks(records: list[LogRecord]) -> dict[str, int]:
 
 
 def _is_number(text: str, digits: int) -> bool:
-    # isdecimal and not isdigit: int() refuses the superscripts that isdigit takes for digits.
+    # isdecimal and not isdigit: isdigit accepts superscripts, which int() rejects.
     return text.isascii() and text.isdecimal() and len(text) <= digits
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.kafka.producer import Producer, Record
+from core.kafka.producer import Producer
 from core.kafka.record_format import unread
 from core.settings.models import Settings
 from schemas import topics
+from schemas.kafka_record import AddressedRecord, Record
 from schemas.partitioning import stable_hash
 
 MAX_REASON = 1000
 HEADROOM_BYTES = 8192
-"""What headers and framing may add; a value that fits its own topic only just is left where it is."""
+"""Bytes reserved for added headers and framing; a larger value is not copied."""
 KEY_BYTES = 1024
-"""How much of that is for the key; what a longer one takes, the value cannot have."""
+"""Bytes of that for the key; a longer key reduces the room for the value."""
 ADDED_HEADERS = (
     "x-reason",
     "x-field",
@@ -29,12 +30,12 @@ ADDED_HEADERS = (
 
 def dead_letter(
     settings: Settings, record: Any, *, reason: str, field: str | None = None, attempt: int | None = None
-) -> tuple[str, int, Record]:
-    """Make the letter of a consumed record: topic, partition and what to write there.
+) -> AddressedRecord:
+    """Build the dead letter of a consumed record.
 
-    Key, value and headers stay as they were. What is too large to be written with the headers added is left behind, the
-    value first: x-left-behind-bytes tells its size, x-topic, x-partition and x-offset where it still lies until that
-    topic's retention ends. A record, or a whole batch, that could not be read has x-unread-to with its last offset.
+    Key, value and headers are copied unchanged. A value (then a key) that is too large together with the added headers
+    is omitted: x-left-behind-bytes is its size; x-topic, x-partition and x-offset locate the original until that
+    topic's retention ends. For a record or batch that could not be decoded, x-unread-to is its last offset.
     """
     key: bytes | None = record.key
     value: bytes | None = record.value
@@ -45,13 +46,13 @@ def dead_letter(
         added["x-left-behind-bytes"] = b"%d" % len(value or b"")
         key, value = None if long_key > room else key, None
     if key is None and value is None:
-        key = b""  # aiokafka refuses a record with neither
+        key = b""  # aiokafka rejects a record without key and value
     original = [(name, content) for name, content in record.headers or () if name not in ADDED_HEADERS]
     if sum(len(name) + len(content or b"") for name, content in original) > HEADROOM_BYTES // 2:
         original = []
-    # No timestamp of old: the retention of a letter begins when it is buried.
+    # Not the original timestamp: retention starts when the dead letter is written.
     dead = Record(key, value, [*original, *added.items()])
-    return settings.topic(topics.DEAD_LETTERS), partition_of(record), dead
+    return AddressedRecord(settings.topic(topics.DEAD_LETTERS), partition_of(record), dead)
 
 
 async def send_to_dead_letters(
@@ -63,12 +64,12 @@ async def send_to_dead_letters(
     field: str | None = None,
     attempt: int | None = None,
 ) -> None:
-    """Write a consumed record to the dead letters and return once it is durable; raises Unavailable."""
+    """Write a consumed record to the dead-letter topic and return once it is durable; raises Unavailable."""
     await producer.send(*dead_letter(settings, record, reason=reason, field=field, attempt=attempt))
 
 
 def partition_of(record: Any) -> int:
-    """Spread the letters of one topic by where they came from, the same for a record that is buried again."""
+    """Return the partition for a record of a topic and offset; the same one if it is dead-lettered again."""
     return stable_hash(f"{record.topic}/{record.partition}") % topics.DEAD_LETTER_PARTITIONS
 
 
@@ -78,7 +79,7 @@ def _added(record: Any, *, reason: str, field: str | None, attempt: int | None) 
         "x-topic": record.topic.encode(),
         "x-partition": b"%d" % record.partition,
         "x-offset": b"%d" % record.offset,
-        "x-attempt": b"%d" % (attempt or 0),  # 0: what could not become a task was never tried
+        "x-attempt": b"%d" % (attempt or 0),  # 0: a record that never became a task was not attempted
     }
     if (why := unread(record)) is not None and not why.whole:
         added["x-unread-to"] = b"%d" % why.last

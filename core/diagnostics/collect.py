@@ -1,6 +1,6 @@
-"""See how everything stands: ask Kafka, listen to what the roles say for some seconds, look again.
+"""Collect facts for `headrace doctor`: query Kafka, observe heartbeats for some seconds, query again.
 
-Whoever spoke while it was listened to lives; no clock is needed to tell, so that clocks can be judged, too.
+A role whose heartbeat is observed meanwhile is alive; no clock is involved, so clock skew can be measured as well.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from schemas.records import Queue
 
 LEVELS = (0, 1)
 LISTEN_S = 10.0
-"""Five intervals of a pulse: whoever says nothing for so long is not there."""
+"""Five heartbeat intervals; a role without a heartbeat for this long is not running."""
 AT_LEAST_S = 2.5
-"""One interval, so that all who live have spoken."""
+"""One heartbeat interval: every running role sends at least one heartbeat."""
 LOOK_S = 0.5
 HOUR_MS = 3_600_000
 OLDEST = 50
-"""Partitions whose oldest waiting record is looked at."""
+"""Maximum partitions whose oldest unread record is fetched."""
 _HEARTBEAT = TYPE + b"heartbeat"
 
 
 async def survey(settings: Settings, cluster: Cluster) -> Facts:
-    """Look for some seconds; what cannot be reached is told in the facts and raises nothing."""
+    """Collect for some seconds; unreachable parts are reported in the facts and raise nothing."""
     facts = Facts(kafka=settings.kafka.bootstrap, partitions=settings.kafka.partitions, disks=_disks(settings))
     try:
         declared = topics.declared(partitions=settings.kafka.partitions)
@@ -82,7 +82,7 @@ async def _look(settings: Settings, cluster: Cluster, facts: Facts) -> None:
 
 
 async def _look_at_topics(settings: Settings, cluster: Cluster, facts: Facts) -> None:
-    """See what a topic that was deleted, made anew or written by others in transactions holds up."""
+    """Find topics that were deleted or re-created, and open transactions that block readers."""
     works = work_topics(settings, facts.queues)
     lacking = changes_of(works, there := await cluster.topics(works))
     facts.missing_work = [one.topic for one in lacking if one.what == "topic"]
@@ -126,7 +126,7 @@ async def _flows(
 
 
 def _groups(settings: Settings, queues: Sequence[Queue]) -> list[tuple[str, str]]:
-    """List who reads what."""
+    """List consumer groups with the topics that they read."""
     pairs = []
     for level in LEVELS:
         group = settings.topic(f"scheduler.{topics.level_name(level)}")
@@ -137,7 +137,7 @@ def _groups(settings: Settings, queues: Sequence[Queue]) -> list[tuple[str, str]
 
 
 async def _ages(cluster: Cluster, lags: Sequence[Lag]) -> dict[TopicPartition, int]:
-    """Return the age of the oldest record that waits, of the partitions with the most waiting."""
+    """Return the age of the oldest unread record, from the partitions with the largest lag."""
     behind = [
         (end - lag.positions[p], TopicPartition(lag.topic, p), lag.positions[p])
         for lag in lags
@@ -179,11 +179,11 @@ async def _dead_letter_count(settings: Settings, lookup: LogReader) -> int:
 
 
 class _HeartbeatCollector:
-    """Hear schedulers and dispatchers from now on."""
+    """Start to observe heartbeats of schedulers and dispatchers."""
 
     def __init__(self, settings: Settings, lookup: LogReader) -> None:
         self._lookup = lookup
-        # A dispatcher speaks in every partition of both lanes; the offline one is the quieter.
+        # A dispatcher sends heartbeats to every partition of both levels; offline has less traffic.
         self._places = [TopicPartition(settings.topic(name), 0) for name in (topics.CONTROLS, topics.events(1))]
         self._at: dict[TopicPartition, int] = {}
         self._schedulers: dict[str, SchedulerSeen] = {}
@@ -197,7 +197,7 @@ class _HeartbeatCollector:
         self._since_ms = _now_ms()
 
     async def run(self) -> None:
-        """Take in what was said since the last time."""
+        """Process the records since the last call."""
         bounds = await self._lookup.bounds(self._places)
         now_ms = _now_ms()
         for tp, (_, end) in bounds.items():
@@ -208,7 +208,7 @@ class _HeartbeatCollector:
         self._since_ms = now_ms
 
     def complete(self) -> bool:
-        """Tell whether there was one of each."""
+        """Return whether a scheduler of each level and a dispatcher were seen."""
         return {one.level for one in self._schedulers.values()} == set(LEVELS) and bool(self._dispatchers)
 
     def snapshot(self) -> tuple[list[SchedulerSeen], list[WorkerSeen], list[ClockSkew]]:
@@ -234,9 +234,9 @@ class _HeartbeatCollector:
             self._compare(name, event["at_ms"], now_ms)
 
     def _compare(self, who: str, at_ms: int, now_ms: int) -> None:
-        """Note by how much a time lies outside of the span in which it must have been written.
+        """Record how far a timestamp is outside the interval in which it must have been written.
 
-        The least counts: a record may have been late, but a clock is wrong in all of them.
+        The smallest difference counts: a single record may be delayed, but a wrong clock affects all of them.
         """
         skew = at_ms - now_ms if at_ms > now_ms else min(0, at_ms - self._since_ms)
         self._skews[who] = min(self._skews.get(who, skew), skew, key=abs)

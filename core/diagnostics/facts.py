@@ -1,4 +1,4 @@
-"""What `doctor` goes by: things that were seen, without a judgement. Pure."""
+"""The observations that `doctor` evaluates. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from schemas.records import Queue
 
 
 class QueueThroughput(NamedTuple):
-    """What waits for a reader, and what moved while it was watched."""
+    """Lag of a consumer group, and records written and read during the observation."""
 
     waiting: int = 0
     arrived: int = 0
     read: int = 0
     oldest_ms: int | None = None
-    """Age of the oldest that waits, as far as it is known."""
+    """Age of the oldest unread record, ms, if known."""
 
     @property
     def growing(self) -> bool:
-        """Tell whether more came than was read."""
+        """Return whether more records were written than read."""
         return self.waiting > 0 and self.arrived > self.read
 
 
@@ -29,17 +29,17 @@ NOTHING = QueueThroughput()
 
 
 class QueueFlow(NamedTuple):
-    """The work of one queue and level that no worker has taken."""
+    """Work records of one queue and level that no dispatcher has received."""
 
     queue: str
     level: int
     flow: QueueThroughput
     readers: int
-    """Consumers in its group."""
+    """Members of the consumer group."""
 
 
 class SchedulerSeen(NamedTuple):
-    """A scheduler that spoke while it was listened to."""
+    """A scheduler whose heartbeat was observed."""
 
     name: str
     level: int
@@ -47,7 +47,7 @@ class SchedulerSeen(NamedTuple):
 
 
 class WorkerSeen(NamedTuple):
-    """A dispatcher that spoke while it was listened to."""
+    """A dispatcher whose heartbeat was observed."""
 
     name: str
     running: int
@@ -56,14 +56,14 @@ class WorkerSeen(NamedTuple):
 
 
 class ClockSkew(NamedTuple):
-    """A clock that differs from this one."""
+    """A host clock that differs from the local clock."""
 
     who: str
     ms: int
 
 
 class Disk(NamedTuple):
-    """Room on the disk of a folder."""
+    """Free space on the disk of a folder."""
 
     path: str
     free_bytes: int
@@ -71,7 +71,7 @@ class Disk(NamedTuple):
 
 
 class PullQueueFacts(NamedTuple):
-    """A queue and level that workers fetch over HTTP, as the read model shows it."""
+    """A queue and level served by pull workers, from the read model."""
 
     queue: str
     level: int
@@ -82,36 +82,36 @@ class PullQueueFacts(NamedTuple):
 
 @dataclass(slots=True)
 class Facts:
-    """Everything that was seen; what could not be seen is empty."""
+    """All observations; unavailable ones are empty."""
 
     kafka: str = ""
     partitions: int = 0
     broker_error: str | None = None
     missing_topics: Sequence[str] = ()
     widths: Sequence[tuple[str, int, int]] = ()
-    """Topics with another number of partitions than they need: name, what is there, what is needed."""
+    """Topics with a wrong partition count: name, actual, required."""
     missing_work: Sequence[str] = ()
-    """Work topics of registered queues that are not there."""
+    """Missing work topics of registered queues."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Topics whose records are written in a codec that cannot be read → its name."""
+    """Topics with an unsupported compression codec → codec name."""
     held: Mapping[str, int] = field(default_factory=dict)
-    """Partitions (topic/number) in which records wait for the end of a transaction → how many."""
+    """Partitions (topic/number) with records behind an open transaction → number of records."""
     queues: Sequence[Queue] = ()
     work: Sequence[QueueFlow] = ()
     lanes: dict[int, QueueThroughput] = field(default_factory=dict)
-    """Tasks and events that the scheduler of a level has not judged."""
+    """Unprocessed tasks and events per level."""
     schedulers: Sequence[SchedulerSeen] = ()
     dispatchers: Sequence[WorkerSeen] = ()
     callbacks: QueueThroughput = NOTHING
     dead_letters: int = 0
-    """Buried within the last hour."""
+    """Records dead-lettered in the last hour."""
     skews: Sequence[ClockSkew] = ()
     disks: Sequence[Disk] = ()
     pulled: Sequence[PullQueueFacts] = ()
     backlogs: Sequence[Backlog] = ()
-    """Of the queues that have a limit."""
+    """Depth of the queues that have a limit."""
     ingress: Sequence[str] = ()
-    """What an ingress says is wrong with itself."""
+    """Problems that the ingress reports about itself."""
     watched_s: float = 0.0
 
 
@@ -119,10 +119,10 @@ Weight = Literal["problem", "note"]
 
 
 class Finding(NamedTuple):
-    """Something that is stuck, or worth to know, and what to do about it."""
+    """A problem or note, with its recommended action."""
 
     weight: Weight
-    """A problem ends `doctor` with exit code 1, a note does not."""
+    """`problem` makes `doctor` exit with code 1, `note` does not."""
     code: str
     subject: str
     what: str

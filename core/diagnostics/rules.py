@@ -1,4 +1,4 @@
-"""What the facts mean: what is stuck, why, and the next step. Pure."""
+"""Evaluate the facts: what is stuck, why, and the next step. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from core.diagnostics.facts import Disk, Facts, Finding, QueueFlow, QueueThrough
 from schemas.topics import level_name
 
 SKEW_MS = 5_000
-"""Half of the usual lease; a busy machine may hold a record back for seconds, which looks the same."""
+"""Half of the default lease; smaller differences may be delays of a busy machine."""
 BEHIND_MS = 10_000
-"""A scheduler folds a record within milliseconds; one that needs this long is not keeping up."""
+"""A scheduler processes a record within milliseconds; beyond this it is lagging."""
 STILL_MS = 60_000
-"""A task that nobody has taken for so long, with workers there, is worth a look."""
+"""Age from which a queued task is reported although workers are available."""
 CALLBACKS_WAITING = 1_000
 MIN_FREE = 0.05
 MIN_FREE_BYTES = 1 << 30
@@ -20,7 +20,7 @@ NAMED = 5
 
 
 def findings(facts: Facts) -> list[Finding]:
-    """List what was found, problems first."""
+    """List the findings, problems first."""
     if facts.broker_error is not None:
         return [*map(_itself, facts.ingress), _broker(facts), *_disks(facts)]
     found = [
@@ -40,7 +40,9 @@ def findings(facts: Facts) -> list[Finding]:
 
 
 def _itself(sentence: str) -> Finding:
-    return Finding("problem", "ingress", "ingress", sentence, "look at its log; `GET /readyz` tells when it is over")
+    return Finding(
+        "problem", "ingress", "ingress", sentence, "look at its log; `GET /readyz` shows when it is resolved"
+    )
 
 
 def _broker(facts: Facts) -> Finding:
@@ -49,7 +51,7 @@ def _broker(facts: Facts) -> Finding:
         "broker_unreachable",
         facts.kafka,
         facts.broker_error or "no broker answers",
-        "start the broker, or correct kafka.bootstrap; everything comes back by itself once it answers",
+        "start the broker, or correct kafka.bootstrap; all roles reconnect once it answers",
     )
 
 
@@ -118,7 +120,7 @@ def _lanes(facts: Facts) -> Iterator[Finding]:
                 "partitions_unserved",
                 lane,
                 f"no {lane} scheduler serves partition {', '.join(map(str, unowned))}",
-                "wait some seconds, for one may be recovering its table; then read the schedulers' logs",
+                "wait some seconds, a scheduler may be recovering its table; then read the schedulers' logs",
             )
         if flow.oldest_ms is not None and flow.oldest_ms > BEHIND_MS:
             pace = "and falls further behind" if flow.growing else "and is catching up"
@@ -178,7 +180,7 @@ def _queues(facts: Facts) -> Iterator[Finding]:
             "queue_paused",
             name,
             f"queue {name} is paused" + (f"; {_count(held, 'task')} wait" if held else ""),
-            f"`headrace queues resume {name}` when it shall go on",
+            f"`headrace queues resume {name}` resumes it",
         )
     limits = {queue["name"]: queue["concurrency"] for queue in facts.queues}
     able = any(one.upstreams_up for one in facts.dispatchers)
@@ -198,7 +200,7 @@ def _queue(one: QueueFlow, limit: int | None, *, able: bool) -> Iterator[Finding
             "no_consumer",
             one.queue,
             f"no dispatcher reads queue {lane}" + (f"; {waits}" if flow.waiting else ""),
-            "look for reader_failed in the dispatchers' logs, and whether Kafka lets them read the topic",
+            "look for reader_failed in the dispatchers' logs, and check that they are authorized to read the topic",
         )
     elif flow.growing and able:
         busy = f"its concurrency is {limit} per dispatcher" if limit is not None else "all slots may be busy"
@@ -207,7 +209,7 @@ def _queue(one: QueueFlow, limit: int | None, *, able: bool) -> Iterator[Finding
             "problem",
             "lag_growing",
             one.queue,
-            f"{waits}: {flow.arrived} came and {flow.read} were taken while it was watched; {busy}",
+            f"{waits}: {flow.arrived} came and {flow.read} were received during the observation; {busy}",
             f"{step}, or start another `headrace dispatcher`",
         )
     elif _stands_still(flow) and able:
@@ -215,7 +217,7 @@ def _queue(one: QueueFlow, limit: int | None, *, able: bool) -> Iterator[Finding
             "problem",
             "queue_stands_still",
             one.queue,
-            f"{waits} and none was taken while it was watched",
+            f"{waits} and none was received during the observation",
             "the running calls may be long: `headrace workers list` shows them; else read the dispatchers' logs",
         )
 
@@ -249,7 +251,7 @@ def _pulled(facts: Facts) -> Iterator[Finding]:
                 one.queue,
                 f"{_count(one.waiting, 'task')} of {one.queue} ({level_name(one.level)}) wait, the oldest for "
                 f"{_span(one.oldest_ms)}, and no worker holds any",
-                "start a worker that takes from this queue; dispatchers leave it alone",
+                "start a worker that pulls from this queue; dispatchers do not serve it",
             )
 
 
@@ -274,7 +276,7 @@ def _clocks(facts: Facts) -> Iterator[Finding]:
                 "clock_skew",
                 one.who,
                 f"the clock of {one.who} is {_span(abs(one.ms))} {way} the one here: deadlines and leases are off",
-                "let NTP set the clocks of all machines",
+                "synchronise the clocks of all machines with NTP",
             )
 
 
@@ -286,7 +288,7 @@ def _disks(facts: Facts) -> Iterator[Finding]:
                 "disk_full",
                 disk.path,
                 f"{disk.free_bytes / (1 << 30):.1f} of {disk.total_bytes / (1 << 30):.1f} GiB are free at {disk.path}",
-                "make room: a broker without any stops to take writes, and local state cannot be stored",
+                "free disk space: a broker on a full disk rejects writes, and local state cannot be stored",
             )
 
 

@@ -1,1 +1,1 @@
-"""The Kafka seams: a durable producer, hand-assigned readers and topic administration."""
+"""Kafka clients: a durable producer, readers with manual assignment, and topic administration."""

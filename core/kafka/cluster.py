@@ -1,7 +1,7 @@
-"""What the cluster tells of topics and consumer groups: how far each has read, who its members are.
+"""Query topics and consumer groups: lag, members, compression, open transactions.
 
-For people and for `doctor`, not for the hot path: every call has connections of its own, so that nothing of it is in
-the way of the work, and nothing has to be kept alive in between.
+For operators and for `doctor`, not for the hot path: every call opens its own connections, so it neither delays other
+requests nor needs a connection to be kept open between calls.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from core.settings.models import Settings
 T = TypeVar("T")
 
 AT_ONCE = 16
-"""Questions under way at once: hundreds of queues must not be a storm."""
+"""Concurrent requests: hundreds of queues must not overload a broker."""
 
 
 class Lag(NamedTuple):
-    """How far a group has read one topic."""
+    """Position of a consumer group in one topic."""
 
     group: str
     topic: str
     positions: Mapping[int, int]
-    """The next record per partition; the first there is where the group has committed nothing."""
+    """Next offset per partition; the first available one if the group has committed nothing."""
     ends: Mapping[int, int]
 
     @property
     def waiting(self) -> int:
-        """Count the records that the group has not read."""
+        """Return the number of records that the group has not read."""
         return sum(max(0, end - self.positions[partition]) for partition, end in self.ends.items())
 
     @property
     def read(self) -> int:
-        """Sum the positions: what it grows by between two looks has been read meanwhile."""
+        """Return the sum of positions; its growth between two calls is the number of records read."""
         return sum(self.positions.values())
 
 
@@ -60,36 +60,36 @@ class Member(NamedTuple):
 
 
 class Cluster:
-    """Questions to one cluster; each raises Unavailable when no broker answers."""
+    """Queries of one cluster; each raises Unavailable when no broker answers."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._settings = settings
         self._name = name
 
     async def topics(self, names: Iterable[str]) -> dict[str, int]:
-        """Return the number of partitions of those of some topics that exist."""
+        """Return topic → number of partitions for the given topics that exist."""
         async with admin(self._settings) as client:
             return await partition_counts(client, names)
 
     async def unreadable(self, names: Sequence[str]) -> dict[str, str]:
-        """Return those of some topics whose records are written in a codec that cannot be read, with its name."""
+        """Return the given topics with an unsupported compression codec → codec name."""
         async with admin(self._settings) as client:
             configs = await current_configs(client, names)
         kinds = {name: found.get(COMPRESSION, READABLE_DEFAULT) for name, found in configs.items()}
         return {name: kind for name, kind in kinds.items() if kind not in codecs.READABLE}
 
     async def held(self, there: Mapping[str, int]) -> dict[TopicPartition, int]:
-        """Return the partitions of some topics in which records wait for the end of a transaction, and how many."""
+        """Return the partitions of the given topics with records behind an open transaction → number of records."""
         tps = [TopicPartition(topic, number) for topic, wide in there.items() for number in range(wide)]
         async with admin(self._settings) as client:
             stable = await _offsets(client, tps, LATEST)
             ends = await _offsets(client, tps, LATEST, isolation=0)
-            # Once more: of what came in between the two looks nothing waits for a transaction.
+            # Read again: records written between the two requests are not behind a transaction.
             again = await _offsets(client, tps, LATEST)
         return {tp: ends[tp] - at for tp, at in stable.items() if at < ends[tp] and again[tp] == at}
 
     async def lags(self, wanted: Sequence[tuple[str, str]]) -> list[Lag]:
-        """Tell for pairs of group and topic how far one has read the other; a topic that is not there is left out."""
+        """Return the lag of pairs of group and topic; missing topics are omitted."""
         if not wanted:
             return []
         async with admin(self._settings) as client:
@@ -98,7 +98,7 @@ class Cluster:
             tps = [TopicPartition(topic, p) for topic in {topic for _, topic in wanted} for p in range(there[topic])]
             groups = list(dict.fromkeys(group for group, _ in wanted))
             committed = dict(zip(groups, await _each(groups, lambda group: _committed(client, group)), strict=True))
-            # After the positions: a group is never shown ahead of its topic.
+            # After the positions, so that a group never appears ahead of its topic.
             ends, begins = await _offsets(client, tps, LATEST), await _offsets(client, tps, EARLIEST)
         return [
             Lag(
@@ -114,7 +114,7 @@ class Cluster:
         ]
 
     async def members(self, groups: Sequence[str]) -> dict[str, list[Member]]:
-        """Return the members of each group; none for one that is not there."""
+        """Return the members of each group; none for a group that does not exist."""
         if not groups:
             return {}
         found: dict[str, list[Member]] = {}
@@ -130,7 +130,7 @@ class Cluster:
         return found
 
     async def delete_before(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Delete the records before these offsets for good; returns the first that is left of each partition."""
+        """Delete the records before these offsets permanently; returns the first remaining offset of each partition."""
         async with admin(self._settings) as client:
             deleted: dict[TopicPartition, int] = await client.delete_records(
                 {tp: RecordsToDelete(before_offset=offset) for tp, offset in offsets.items()}
@@ -149,9 +149,9 @@ class Cluster:
 
 
 class _DescribeGroups(DescribeGroupsRequest):  # type: ignore[misc]  # aiokafka ships no types
-    """Held to version 2: aiokafka 0.14 reads the answers to version 3 with the schema of version 2.
+    """Pinned to version 2: aiokafka 0.14 decodes responses of version 3 with the schema of version 2.
 
-    That goes well for one group and breaks the connection for two, because each has a field more.
+    That works for one group and breaks the connection for two, because each group has one more field.
     """
 
     def prepare(self, _: object) -> Any:

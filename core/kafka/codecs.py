@@ -1,4 +1,4 @@
-"""Unpack what a producer has compressed, within a bound: a record batch of 1 MB may hold a thousand times as much."""
+"""Decompress record batches within a size limit: a batch of 1 MB may expand to a thousand times its size."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Callable, Mapping
 import cramjam
 
 MAX_BYTES = 64 << 20
-"""Of one batch. Producers of all languages pack 1 MB or less, counted before it is compressed."""
+"""Decompressed limit of one batch. Producers send 1 MB or less by default, counted before compression."""
 FIRST_GUESS = 8
 GZIP = 16 + zlib.MAX_WBITS
 XERIAL = b"\x82SNAPPY\0"
-"""How batches of Java's snappy begin: blocks of their own, each with its length."""
+"""Magic bytes of Java's snappy framing: blocks, each with its length."""
 XERIAL_BYTES = 16
 
 NAMES: Mapping[int, str] = {0: "none", 1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 """The codec in the attributes of a batch → its name."""
 READABLE = frozenset({*NAMES.values(), "uncompressed", "producer"})
-"""Values of `compression.type` of a topic or broker under which every record can be read."""
+"""Values of `compression.type` of a topic or broker that can be read."""
 
 
 class Unpackable(Exception):
-    """The compressed part of a batch cannot be unpacked."""
+    """The compressed part of a batch cannot be decompressed."""
 
 
 def decompress(codec: int, data: bytes) -> bytes:
-    """Unpack the records of a batch; raises Unpackable."""
+    """Return the decompressed records of a batch; raises Unpackable."""
     try:
         unpack = _UNPACK[codec]
     except KeyError:
@@ -72,7 +72,7 @@ def _snappy_block(data: bytes) -> bytes:
 
 
 def _into(unpack: Callable[[bytes, bytearray], int]) -> Callable[[bytes], bytes]:
-    """Unpack into a buffer that grows up to the bound."""
+    """Decompress into a buffer that grows up to the limit."""
 
     def unpacked(data: bytes) -> bytes:
         room = min(MAX_BYTES, max(1 << 16, FIRST_GUESS * len(data)))

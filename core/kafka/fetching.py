@@ -1,8 +1,8 @@
-"""How aiokafka's consumers take apart what they fetch: by core/kafka/unpacking.py, which nothing in a fetch can end.
+"""Decode fetch responses of aiokafka's consumers with core/kafka/unpacking.py, which never raises.
 
-aiokafka reads the records of a fetch while it gives them out. A record that it cannot read ends that: what was read
-before it is lost, it is met again at once, and Faust's consumer, or aiokafka's own task, dies of it. So its two classes
-for that are replaced, for every consumer of the process. Private parts; canary tests hold them.
+aiokafka decodes the records of a fetch while it returns them. A record that it cannot decode raises: records decoded
+before it are lost, the next fetch returns it again, and Faust's consumer or aiokafka's own task ends. So its two
+classes for that are replaced for every consumer of the process. These are private; canary tests check them.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from core.kafka.unpacking import Unpacking
 log = logging.getLogger(__name__)
 
 COMMITTED = "read_committed"
-"""What every consumer of ours reads: nothing of a transaction that is open or was given up."""
+"""Isolation level of all our consumers: no records of open or aborted transactions."""
 READ_COMMITTED = 1
-"""The same in requests."""
+"""The isolation level as a request field."""
 REMEMBERED = 10_000
 PASSED_OVER = Counter("headrace_kafka_unread_total", "Records or batches that could not be read.", ["topic"])
 
 _reported: set[tuple[str, int, int]] = set()
 _asked: set[tuple[str, int, int]] = set()
 _gaps: dict[tuple[str, int, int], int] = {}
-"""Where a fetch ended → where the gap began that it ended with, for the first record of the next fetch."""
+"""End offset of a fetch → start of the offset gap at its end, for the first record of the next fetch."""
 
 
 def patch_fetching() -> None:
-    """Let every consumer of this process survive what it fetches; a second call does nothing."""
+    """Replace aiokafka's decoder for every consumer of this process; idempotent."""
     fetcher.MemoryRecords = Fetched
     fetcher.PartitionRecords = PartitionRecords
 
 
 def position_of(consumer: Any, tp: TopicPartition) -> int | None:
-    """Return the next offset that a consumer will give, as far as it is known; without waiting for it."""
+    """Return the next offset that a consumer will return, if known; does not wait."""
     assignment = assignment_of(consumer)
     state = None if assignment is None or tp not in assignment.tps else assignment.state_value(tp)
     return state.position if state is not None and state.has_valid_position else None
 
 
 def skip_unreadable(records: list[Any]) -> list[Any]:
-    """Leave out records that cannot be read, and report them: for readers that do not own the records."""
+    """Skip records that cannot be decoded, and log them: for readers that do not own the records."""
     if not any(map(unread, records)):
         return records
     for record in records:
@@ -58,7 +58,7 @@ def skip_unreadable(records: list[Any]) -> list[Any]:
 
 
 def report_unread(topic: str, partition: int, offset: int, why: Unread) -> None:
-    """Log and count a record that could not be read, once per process: look-ups come by the same one again."""
+    """Log and count a record that could not be decoded, once per process: look-ups may read it again."""
     place = (topic, partition, offset)
     if place in _reported:
         return
@@ -73,22 +73,22 @@ def report_unread(topic: str, partition: int, offset: int, why: Unread) -> None:
 
 
 class Fetched:
-    """What a fetch brought of one partition, not looked into yet; stands in for aiokafka's MemoryRecords."""
+    """Undecoded bytes of one partition in a fetch response; replaces aiokafka's MemoryRecords."""
 
     def __init__(self, raw: bytes | None) -> None:
         self.raw = bytes(raw or b"")
 
     def has_next(self) -> bool:
-        """Tell whether there is anything."""
+        """Return whether there are bytes to decode."""
         return bool(self.raw)
 
     def size_in_bytes(self) -> int:
-        """Tell how much."""
+        """Return the number of bytes."""
         return len(self.raw)
 
 
 class PartitionRecords:
-    """The records of one partition, one by one; stands in for aiokafka's class of that name."""
+    """Iterator over the records of one partition; replaces aiokafka's class of that name."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class PartitionRecords:
 
     @property
     def next_fetch_offset(self) -> int:
-        """Return where the next fetch begins."""
+        """Return the offset of the next fetch."""
         return self._unpacking.position
 
     def __iter__(self) -> Iterator[Any]:
@@ -152,7 +152,7 @@ class PartitionRecords:
             _gaps[*self._tp, position] = begin
 
     def _once_more(self, offset: int) -> bool:
-        """Tell whether a damaged batch is to be fetched again: the damage may be one of the way here."""
+        """Return whether a corrupt batch is to be fetched again: it may have been corrupted in transit."""
         place = (self._tp.topic, self._tp.partition, offset)
         if place in _asked:
             return False
@@ -162,7 +162,7 @@ class PartitionRecords:
 
 
 def since(record: Any) -> int:
-    """Return from where on there is no other record before this one."""
+    """Return the start of the offset gap before this record."""
     found: int = getattr(record, "since", record.offset)
     return found
 

@@ -1,7 +1,7 @@
-"""Read single records by their position, and search a partition for a key.
+"""Read single records by offset, and search a partition for a key.
 
 Plain fetch requests instead of a consumer: a consumer has one position per partition and reads ahead, so look-ups
-would have to queue for it and would throw away what it had read. A request stands for itself; many may be under way.
+would have to queue for it and discard its buffer. Requests are independent; many may be in flight.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TIMEOUT_S = 3.0
-"""A client waits for the answer; a broker that needs longer is as good as away."""
+"""Time limit of one operation: a client waits for the response."""
 FETCH_WAIT_MS = 50
 OPEN_TRIES = 5
 ONE_BATCH_BYTES = 1
-"""A broker sends at least the first batch, however small the limit is."""
+"""Fetch limit; a broker returns at least the first batch, even if it is larger."""
 SCAN_BYTES = 262_144
 MINIMAL = 2
-"""Fields of a partition beside its stable end in the oldest answer that tells of transactions."""
+"""Fields of a partition before the last stable offset in the oldest response version with transactions."""
 
 
 class LogRecord(NamedTuple):
-    """One record as it stands in the log."""
+    """One record of the log."""
 
     topic: str
     partition: int
@@ -53,19 +53,19 @@ class LogRecord(NamedTuple):
 
 
 class _Fetched(NamedTuple):
-    """What one fetch brought."""
+    """Result of one fetch."""
 
     records: Sequence[Unpacked]
     following: int
-    """The offset behind them."""
+    """The next offset after the records."""
     stable: int
-    """The end of what is committed."""
+    """Last stable offset: end of the committed records."""
     end: int
-    """The end of all."""
+    """High watermark: end of all records."""
 
 
 class LogReader:
-    """Answers where and what, bounded in time; raises Unavailable when the broker does not answer."""
+    """Reads offsets and records, with a time limit; raises Unavailable when the broker does not answer."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._settings = settings
@@ -73,7 +73,7 @@ class LogReader:
         self._client: AIOKafkaClient | None = None
 
     async def open(self, topics: Sequence[str]) -> None:
-        """Connect and learn who leads the partitions of these topics; raises Unavailable."""
+        """Connect and fetch the metadata of these topics; raises Unavailable."""
         self._client = AIOKafkaClient(
             bootstrap_servers=self._settings.kafka.bootstrap,
             client_id=f"{self._name}-lookup",
@@ -84,7 +84,7 @@ class LogReader:
             await self._client.set_topics(topics)
 
     async def open_with_retry(self, topics: Sequence[str]) -> None:
-        """Connect, more than once when the broker is busy: what runs beside must not end for it; raises Unavailable."""
+        """Connect, with retries when the broker is busy; raises Unavailable."""
         for _ in range(OPEN_TRIES - 1):
             try:
                 await self.open(topics)
@@ -100,7 +100,7 @@ class LogReader:
             await self._client.close()
 
     async def read(self, tp: TopicPartition, offset: int) -> LogRecord | None:
-        """Return the record at an offset; None when it is no longer, or not yet, there, or cannot be read."""
+        """Return the record at an offset; None if it does not exist (any longer or yet) or cannot be decoded."""
         async with _bounded(f"read {tp.topic}/{tp.partition}@{offset}"):
             for certain in (False, True):
                 try:
@@ -108,13 +108,13 @@ class LogReader:
                 except OffsetOutOfRangeError:
                     return None
                 if fetched.stable > offset or fetched.stable == fetched.end:
-                    break  # else it stands behind a transaction that is open; what is no part of one may be read there
+                    break  # otherwise it is behind an open transaction, where non-transactional records may be read
             return next((record for record in _readable(tp, fetched.records) if record.offset == offset), None)
 
     async def find(self, tp: TopicPartition, key: bytes, *, from_ms: int) -> LogRecord | None:
-        """Search for a key from a time up to the end of the partition as it is now.
+        """Search for a key from a timestamp up to the current end of the partition.
 
-        Behind a transaction that is open, too: what was written there by itself is as certain as what is before it.
+        Also behind an open transaction: non-transactional records there are as final as those before it.
         """
         async with _bounded(f"search {tp.topic}/{tp.partition}"):
             offset, end = await self._offset(tp, from_ms), (await self._offsets([tp], LATEST, isolation=0))[tp]
@@ -133,7 +133,7 @@ class LogReader:
         return None
 
     async def first(self, tp: TopicPartition, offset: int, end: int) -> int | None:
-        """Return the offset of the first record from an offset on, readable or not; None when there is none."""
+        """Return the offset of the first record at or after an offset, decodable or not; None if there is none."""
         async with _bounded(f"read {tp.topic}/{tp.partition}@{offset}"):
             while offset < end:
                 fetched = await self._fetch(tp, offset, ONE_BATCH_BYTES)
@@ -145,14 +145,14 @@ class LogReader:
         return None
 
     async def first_record(self, tp: TopicPartition, offset: int, end: int) -> LogRecord | None:
-        """Return the first record from an offset on; None when there is none that can be read."""
+        """Return the first decodable record at or after an offset; None if there is none."""
         async with _bounded(f"read {tp.topic}/{tp.partition}@{offset}"):
             async for record in self._read_range(tp, offset, end, ONE_BATCH_BYTES):
                 return record
         return None
 
     async def scan(self, tp: TopicPartition, *, from_ms: int) -> AsyncIterator[LogRecord]:
-        """Yield the records from a time up to the end of the partition as it is now; bounded by the caller."""
+        """Yield the records from a timestamp up to the current end of the partition; the caller sets a time limit."""
         offset = await self._offset(tp, from_ms)
         end = await self._offset(tp, LATEST) or 0
         if offset is not None:
@@ -160,9 +160,9 @@ class LogReader:
                 yield record
 
     def read_range(self, tp: TopicPartition, offset: int, end: int) -> AsyncGenerator[LogRecord, None]:
-        """Yield the records from an offset up to, but not with, another; bounded by the caller.
+        """Yield the records of a half-open offset range; the caller sets a time limit.
 
-        Offsets may have gaps. At a transaction that is open it waits; `bounds` tells of no end behind one.
+        Offsets may have gaps. It waits for open transactions; `bounds` returns no end behind one.
         """
         return self._read_range(tp, offset, end, SCAN_BYTES)
 
@@ -180,19 +180,19 @@ class LogReader:
             offset = max(fetched.following, offset)
 
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int | None:
-        """Return the offset of the first record that is not older; None when all are."""
+        """Return the offset of the first record at or after a timestamp; None if all are older."""
         async with _bounded(f"ask for offsets of {tp.topic}"):
             return await self._offset(tp, at_ms)
 
     async def bounds(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        """Return the first and the next offset of partitions, up to the first transaction that is open."""
+        """Return the first and the next offset of partitions, up to the first open transaction."""
         async with _bounded("ask for offsets"):
-            # In this order: what is deleted meanwhile must not put the first offset behind the next one.
+            # In this order: a deletion in between must not put the first offset behind the next one.
             begins, ends = await self._offsets(tps, EARLIEST), await self._offsets(tps, LATEST)
         return {tp: (max(0, begins[tp]), max(0, ends[tp])) for tp in tps}
 
     async def widths(self, names: Collection[str]) -> dict[str, int]:
-        """Return the number of partitions of those of some topics that exist, and know them from now on."""
+        """Return topic → number of partitions for the given topics that exist, and keep their metadata."""
         if not names:
             return {}
 
@@ -215,7 +215,7 @@ class LogReader:
             return await self._offsets(list(tps), LATEST)
 
     async def _fetch(self, tp: TopicPartition, offset: int, limit: int, *, certain: bool = False) -> _Fetched:
-        """Fetch from an offset on what is committed; with `certain` what is no part of any transaction."""
+        """Fetch committed records from an offset; with `certain` only non-transactional ones."""
         isolation = 0 if certain else READ_COMMITTED
 
         async def once(client: AIOKafkaClient, leader: int) -> _Fetched:
@@ -240,7 +240,7 @@ class LogReader:
         return await self._patiently(lambda client: offsets_at(client, tps, at_ms, isolation=isolation))
 
     async def _led(self, tp: TopicPartition, once: Callable[[AIOKafkaClient, int], Awaitable[T]]) -> T:
-        """Ask the leader of a partition, again when it has moved; the caller bounds the time."""
+        """Send a request to the leader of a partition, again after it has moved; the caller sets a time limit."""
 
         async def ask(client: AIOKafkaClient) -> T:
             leader = client.cluster.leader_for_partition(tp)
@@ -251,14 +251,14 @@ class LogReader:
         return await self._patiently(ask)
 
     async def _patiently(self, ask: Callable[[AIOKafkaClient], Awaitable[T]]) -> T:
-        """Ask, again while leaders move; the caller bounds the time."""
+        """Send requests, with retries while leaders move; the caller sets a time limit."""
         if self._client is None:
             raise Unavailable
         return await retried(self._client, ask)
 
 
 def _readable(tp: TopicPartition, records: Sequence[Unpacked]) -> Iterator[LogRecord]:
-    """Give what can be read, and tell of the rest."""
+    """Return the decodable records, and log the others."""
     for one in records:
         if isinstance(one.headers, Unread):
             report_unread(tp.topic, tp.partition, one.offset, one.headers)

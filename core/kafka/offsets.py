@@ -1,4 +1,4 @@
-"""Ask for offsets of many partitions with one request to each broker, and for the partitions of many topics."""
+"""Look up offsets of many partitions with one request per broker, and partition counts of many topics."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ T = TypeVar("T")
 LATEST, EARLIEST = -1, -2
 RETRY_S = 0.1
 ABSENT = (UnknownTopicOrPartitionError.errno, InvalidTopicError.errno)
-"""What a broker answers for a topic that does not exist, or that nobody could create."""
+"""Error codes for a topic that does not exist or has an invalid name."""
 
 
 async def retried(client: AIOKafkaClient, ask: Callable[[AIOKafkaClient], Awaitable[T]]) -> T:
-    """Repeat a question while it fails with what passes by itself, as when a leader moves; the caller bounds it."""
+    """Repeat a request while it fails with retriable errors, such as a moved leader; the caller sets a time limit."""
     while True:
         try:
             return await ask(client)
@@ -43,11 +43,11 @@ async def retried(client: AIOKafkaClient, ask: Callable[[AIOKafkaClient], Awaita
 async def offsets_at(
     client: AIOKafkaClient, tps: Collection[TopicPartition], at_ms: int, *, isolation: int = 1
 ) -> dict[TopicPartition, int]:
-    """Return the first offset that is not older than a time, or LATEST or EARLIEST, of each partition.
+    """Return the first offset at or after a timestamp, or for LATEST or EARLIEST, of each partition.
 
-    LATEST is the end of what is committed, before the first transaction that is open; with the isolation 0 of all.
-    The client has to know the topics (`set_topics`). -1 where all records are older. Raises the error of the first
-    partition that cannot be answered; what is retriable of them passes once the leaders are known and ready.
+    LATEST is the last stable offset; with isolation level 0 the high watermark. The client must have metadata of the
+    topics (`set_topics`). -1 where all records are older. Raises the error of the first partition that fails;
+    retriable ones disappear once the leaders are known and ready.
     """
     led: dict[int, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
     for tp in tps:
@@ -69,12 +69,12 @@ async def offsets_at(
 
 
 def widths_asked(names: list[str] | None) -> Any:
-    """Return the request for the partitions of some topics, without names of all; it never creates one."""
+    """Return the metadata request for the given topics, or for all; it never creates a topic."""
     return MetadataRequest(names, allow_auto_topic_creation=False)
 
 
 def widths_of(response: Any) -> dict[str, int]:
-    """Return the number of partitions of those that exist."""
+    """Return topic → number of partitions from the response, without missing topics."""
     found: dict[str, int] = {}
     for topic in response.to_object()["topics"]:
         if topic["error_code"] == TopicAuthorizationFailedError.errno:

@@ -1,8 +1,8 @@
-"""An idempotent acks=all producer that fails fast and is rebuilt when it dies.
+"""An idempotent acks=all producer that fails fast and is replaced after a failure.
 
-aiokafka's sender ends for good at an out-of-order sequence (aiokafka 1017), and a record whose acknowledgement never
-came stays in its buffer and is written once the broker is back, after the caller was told no. So a producer that failed
-or timed out is dropped with its buffer, and a new one takes its place; meanwhile writes are refused at once.
+aiokafka's sender ends permanently at an out-of-order sequence (aiokafka 1017), and a record without acknowledgement
+stays in its buffer and is written once the broker is back, after the caller has received an error. So a producer that
+failed or timed out is discarded with its buffer and replaced; meanwhile writes fail immediately.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, NotEnoughReplicasError
@@ -20,25 +20,19 @@ from core.errors import Unavailable, WriteUnconfirmed
 from core.kafka.aiokafka_patches import discard
 from core.kafka.record_signature import RecordSigner
 from core.settings.models import Settings
+from schemas.kafka_record import AddressedRecord, Record
+
+__all__ = ["Producer", "Record"]
 
 log = logging.getLogger(__name__)
 
 REBUILD_BACKOFF_S = 0.5
 BATCH_BYTES = 262_144
-"""With one request in flight per broker the batch caps the throughput: 16 KB, the default, gave half as much."""
-
-
-class Record(NamedTuple):
-    """A record to be written; the value None is a tombstone."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]] = []  # noqa: RUF012 - aiokafka wants a list; nobody changes it
-    timestamp_ms: int | None = None
+"""With one request in flight per broker the batch size limits the throughput: the default of 16 KB halves it."""
 
 
 class Producer:
-    """Write records and return once every in-sync copy has them."""
+    """Writes records and returns once all in-sync replicas have them."""
 
     def __init__(
         self,
@@ -49,11 +43,11 @@ class Producer:
         durable: bool = True,
         fence: Callable[[], None] | None = None,
     ) -> None:
-        """Make a producer that is not connected yet.
+        """Create a producer without connecting.
 
         Args:
-            durable: False waits for the leader alone (acks 1): for records that can be made again, such as chunks.
-            fence: called right before anything is sent; ends a process that must not write any more.
+            durable: False waits for the leader only (acks=1), for records that can be reproduced, such as chunks.
+            fence: called right before each request; ends a process that must not write any longer.
         """
         self._settings = settings
         self._name = name
@@ -71,7 +65,7 @@ class Producer:
         self._producer = await self._connect()
 
     async def stop(self) -> None:
-        """Write what is buffered, bounded by the request time-out, and close."""
+        """Flush the buffer, at most for the request timeout, and close."""
         self._stopped = True
         if self._rebuilding is not None:
             self._rebuilding.cancel()
@@ -84,11 +78,11 @@ class Producer:
 
     @property
     def healthy(self) -> bool:
-        """Tell whether a write would be tried now."""
+        """Return whether a write would be attempted now."""
         return self._producer is not None
 
     async def enqueue(self, topic: str, partition: int, record: Record) -> asyncio.Future[Any]:
-        """Buffer one record; the future yields aiokafka's RecordMetadata. For `confirm`, which bounds the wait."""
+        """Buffer one record; the future returns aiokafka's RecordMetadata. For `confirm`, which limits the wait."""
         producer = self._current()
         signed = self._signer.headers if self._signer.signs(topic) else _unsigned
         try:
@@ -109,14 +103,14 @@ class Producer:
         """Write one record and return its offset; raises Unavailable when it was not written.
 
         Raises WriteUnconfirmed, a subclass of Unavailable, when it was sent and not acknowledged: a broker that hangs
-        and recovers may still write what is in its socket buffer, and that cannot be undone.
+        and recovers may still write it from its socket buffer.
         """
         producer = self._current()
         future: asyncio.Future[Any] | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 future = await self.enqueue(topic, partition, record)
-                # The shield: a caller that goes away must not cancel the batch that others share.
+                # Shielded: a cancelled caller must not cancel the batch that others share.
                 return int((await asyncio.shield(future)).offset)
         except (TimeoutError, KafkaError) as error:
             self._failed(producer, error)
@@ -124,8 +118,8 @@ class Producer:
                 raise Unavailable from error
             raise WriteUnconfirmed from error
 
-    async def send_all(self, records: Sequence[tuple[str, int, Record]]) -> None:
-        """Write records and wait for every one of them; raises Unavailable when any is not known to be safe."""
+    async def send_all(self, records: Sequence[AddressedRecord | tuple[str, int, Record]]) -> None:
+        """Write records and wait for all acknowledgements; raises Unavailable if one is missing."""
         producer = self._current()
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -136,15 +130,15 @@ class Producer:
             raise Unavailable from error
 
     async def send_batch(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> dict[tuple[str, int], list[int]]:
-        """Write records in one batch per topic and partition; returns their offsets in order once all are durable.
+        """Write records in one batch per partition; returns their offsets in order once all are durable.
 
-        Batching here avoids one future and one call per record, the largest cost of a produced record.
+        Batching here avoids one future and one call per record, the largest cost of producing a record.
         """
         producer = self._current()
         try:
             async with asyncio.timeout(self._timeout_s):
                 packs = [self._pack(producer, topic, partition, pairs) for (topic, partition), pairs in records.items()]
-                # A single batch needs no asyncio task.
+                # A single batch needs no task.
                 offsets = [await packs[0]] if len(packs) == 1 else await asyncio.gather(*packs)
         except (TimeoutError, KafkaError, AssertionError) as error:
             self._failed(producer, error)
@@ -183,7 +177,7 @@ class Producer:
         return self._producer
 
     def _failed(self, producer: AIOKafkaProducer, error: BaseException) -> None:
-        """Drop a producer that failed, with its buffer, and begin to build another."""
+        """Discard a failed producer with its buffer, and start to create another."""
         if self._producer is not producer or self._stopped:
             return
         log.warning(
@@ -243,7 +237,7 @@ def _unsigned(_: bytes | None, headers: list[tuple[str, bytes]]) -> list[tuple[s
 
 
 def fenced(producer: AIOKafkaProducer, fence: Callable[[], None]) -> None:
-    """Call `fence` before each request: aiokafka would send what it holds as soon as a frozen process runs again."""
+    """Call `fence` before each request: aiokafka sends its buffer when a suspended process resumes."""
     send = producer.client.send
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:

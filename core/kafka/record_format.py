@@ -1,4 +1,4 @@
-"""One record as it lies in a batch of the format that Kafka has had since 0.11. Pure."""
+"""Decode one record of the batch format v2 (Kafka 0.11 and later). Pure."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Unread(tuple[tuple[str, bytes | None], ...]):  # noqa: SLOT001 - a tuple that can be empty takes no slots
-    """The headers of a record that could not be read, as far as they could be."""
+    """Headers of a record that could not be decoded completely."""
 
     reason: str
     last: int
-    """The last offset that it stands for."""
+    """Last offset of the range that could not be decoded."""
     whole: bool
-    """Whether its key and value are known: then it can be sent back as it was, but for what is wrong with it."""
+    """Whether key and value are known; then the record can be redriven without its invalid headers."""
 
     @classmethod
     def because(
         cls, reason: str, last: int, headers: Iterable[tuple[str, bytes | None]] = (), *, whole: bool = False
     ) -> Unread:
-        """Make them."""
+        """Create the headers."""
         made = cls(headers)
         made.reason, made.last, made.whole = reason[:MAX_REASON], last, whole
         return made
 
 
 def unread(record: Any) -> Unread | None:
-    """Return why a record could not be read, None for one that was."""
+    """Return why a record could not be decoded; None if it was."""
     headers = record.headers
     return headers if isinstance(headers, Unread) else None
 
 
 class Unpacked(NamedTuple):
-    """One record of a fetch."""
+    """One record of a fetch response."""
 
     offset: int
     timestamp: int
@@ -48,11 +48,11 @@ class Unpacked(NamedTuple):
     value: bytes | None
     headers: Headers
     since: int
-    """From here up to the offset there is no other record: gaps are left by transactions and compaction."""
+    """Start of the offset gap before the record, left by transactions and compaction."""
 
 
 class Head(NamedTuple):
-    """What a batch begins with."""
+    """Header of a batch."""
 
     base: int
     length: int
@@ -70,7 +70,7 @@ class Head(NamedTuple):
 
 
 def read_record(data: bytes, head: Head, following: int) -> Unpacked:
-    """Read one record; what is wrong with it stands in its headers, beside whatever can be read."""
+    """Decode one record; errors are added to its headers, with everything that can be decoded."""
     offset, timestamp = following, head.max_ms
     key: bytes | None = None
     value: bytes | None = data
@@ -106,7 +106,7 @@ def read_record(data: bytes, head: Head, following: int) -> Unpacked:
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a zigzag number; returns it and where it ends."""
+    """Decode a zigzag varint; returns it and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = data[at]

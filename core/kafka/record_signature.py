@@ -1,7 +1,7 @@
-"""The stamp on task records of ours, where the settings have a secret for it: proof that a door has judged the task.
+"""HMAC signature of our own task records, if a secret is set: proof that an ingress has validated the task.
 
-Without a secret a record of ours is known by its form alone, which whoever may write to the tasks topics can imitate.
-The stamp covers the value, id and owner included; its copy on another record proves nothing.
+Without a secret our records are recognised by their form only, which any producer with write access to the tasks topics
+can imitate. The signature covers the value, with id and tenant; it is invalid on any other record.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIGNATURE_HEADER = "x-stamp"
 
 
 class RecordSigner:
-    """Stamp records, and look at stamps."""
+    """Signs records and verifies signatures."""
 
     def __init__(self, settings: Settings) -> None:
         self._secrets = [secret.get_secret_value().encode() for secret in settings.direct.secrets]
@@ -27,17 +27,17 @@ class RecordSigner:
         )
 
     def signs(self, topic: str) -> bool:
-        """Tell whether records of a topic are stamped."""
+        """Return whether records of a topic are signed."""
         return topic in self._topics
 
     def headers(self, value: bytes | None, headers: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-        """Return the headers of a record with its stamp, when it is one of ours and has none yet."""
+        """Return the headers of a record with its signature, unless it has one."""
         if value is None or not is_ours(headers) or find(headers, SIGNATURE_HEADER) is not None:
             return headers
         return [*headers, (SIGNATURE_HEADER, hmac.digest(self._secrets[0], value, "sha256").hex().encode())]
 
     def verify(self, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> bool:
-        """Tell whether a record in our form is ours; without a secret its form is enough."""
+        """Return whether a record in our form is authentic; without a secret always true."""
         if not self._secrets:
             return True
         given = find(headers, SIGNATURE_HEADER) or b""

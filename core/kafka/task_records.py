@@ -1,4 +1,4 @@
-"""Read the record of a task again: for its body, which no row keeps."""
+"""Read the task record again, for its body, which is not part of the state record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.validation import Invalid
 
 
 def task_of(found: LogRecord | None) -> Task | None:
-    """Return the task of a record of tasks.LEVEL, in whatever form it was written; None for what is no task."""
+    """Return the task of a record of tasks.LEVEL in any of the accepted forms; None if it is not a task."""
     if found is None or found.value is None:
         return None
     try:

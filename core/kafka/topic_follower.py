@@ -1,4 +1,4 @@
-"""Read topics by hand assignment, without a consumer group, so that no rebalance ever cuts a live stream."""
+"""Follow topics with manual assignment, without a consumer group, so that no rebalance interrupts a stream."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ log = logging.getLogger(__name__)
 Records = Sequence[ConsumerRecord[bytes, bytes]]
 Handler = Callable[[TopicPartition, Records], None]
 POLL_MS = 200
-"""How long a stop may take: getmany is never cancelled, because a cancelled one spoils aiokafka's idle accounting."""
+"""Poll interval, which bounds a stop: getmany is never cancelled, because that breaks aiokafka's idle accounting."""
 BACKOFF_S = 0.5
 FETCH_WAIT_MS = 1_000
-"""How long the broker holds a fetch that finds nothing; what comes is answered at once. A process has many tails."""
+"""Maximum wait of an empty fetch at the broker; new records are returned immediately. A process has many followers."""
 
 
 class TopicFollower:
-    """Feed every record of some partitions to a handler, in order per partition, and tell how far it is.
+    """Passes every record of some partitions to a handler, in order per partition, and exposes its positions.
 
-    What cannot be read is passed over and logged, and nothing of a transaction is read before it is committed.
+    Records that cannot be decoded are skipped and logged; records of a transaction are read after its commit.
 
-    The handler must not raise: what it is given has been read and will not come again. `begin` may name an offset per
-    partition; all others begin at `start`. With `rest_s` it takes that long a rest after records came, unless somebody
-    waits: for readers that follow traffic which nobody is held up by. The first record after a silence comes at once,
-    and those of a busy moment together, for the price of one fetch instead of one each.
+    The handler must not raise: records are not read again. `begin` may give an offset per partition; all others start
+    at `start`. With `rest_s` it pauses that long after each batch unless a caller waits (`low_latency`): for readers
+    whose latency does not matter. The first record after a silence is passed on immediately, and those of a busy
+    period in batches, which costs one fetch instead of one per record.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TopicFollower:
         self.positions: dict[TopicPartition, int] = {}
 
     async def open(self) -> None:
-        """Assign, find the starting positions and begin to read; raises KafkaError when no broker answers."""
+        """Assign the partitions, find the start positions and start to read; raises KafkaError."""
         patch_fetching()
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka.bootstrap,
@@ -95,23 +95,23 @@ class TopicFollower:
 
     @property
     def caught_up(self) -> bool:
-        """Tell whether everything that was there at the start has been read."""
+        """Return whether all records that existed at the start have been read."""
         return bool(self.positions) and all(self.positions[tp] >= end for tp, end in self._targets.items())
 
     async def wait_caught_up(self) -> None:
-        """Return when everything that was there at the start has been read."""
+        """Wait until all records that existed at the start have been read."""
         while not self.caught_up:
             await self._wait_move()
 
     async def wait_for_offset(self, tp: TopicPartition, offset: int) -> None:
-        """Return when the record at this offset has been handled; bound it with asyncio.timeout."""
+        """Wait until the record at this offset has been handled; limit it with asyncio.timeout."""
         with self.low_latency():
             while self.positions.get(tp, -1) <= offset:
                 await self._wait_move()
 
     @contextmanager
     def low_latency(self) -> Iterator[None]:
-        """Take no rest as long as the block lasts, and end the one that is taken now."""
+        """Disable the pause within the block, and end a pause in progress."""
         self._hurried += 1
         self._hurry.set()
         try:
@@ -130,8 +130,8 @@ class TopicFollower:
         for topic in self._topics:
             partitions = await self._partitions(consumer, topic)
             assigned += [TopicPartition(topic, partition) for partition in sorted(partitions)]
-        # Before the assignment: it makes the consumer fetch at once, and a broker answers the requests of a connection
-        # one by one, so these would wait until that fetch has found nothing for FETCH_WAIT_MS.
+        # Before the assignment: it starts a fetch, and a broker answers the requests of a connection in order,
+        # so these would wait for that fetch, up to FETCH_WAIT_MS.
         ends = await consumer.end_offsets(assigned)
         beginnings = await consumer.beginning_offsets(assigned)
         consumer.assign(assigned)
@@ -151,7 +151,7 @@ class TopicFollower:
         raise KafkaError(f"topic {topic} does not exist; run `headrace topics apply`")
 
     async def _rest(self) -> None:
-        """Leave what comes next in aiokafka's buffer for a moment: until it is taken, nothing more is fetched."""
+        """Leave further records in aiokafka's buffer for a moment: until they are taken, nothing is fetched."""
         if not self._rest_s or self._stopping or not self.caught_up:
             return
         with suppress(TimeoutError):
@@ -159,9 +159,9 @@ class TopicFollower:
                 await self._hurry.wait()
 
     def _follow(self, consumer: AIOKafkaConsumer[bytes, bytes]) -> bool:
-        """Take over the consumer's positions; tells whether any has moved.
+        """Copy the consumer's positions; returns whether one has changed.
 
-        They are behind the last record where nothing more can be read there: marks of transactions take up offsets.
+        They may be beyond the last record: transaction markers occupy offsets.
         """
         before = self.positions
         self.positions = {tp: at if (now := position_of(consumer, tp)) is None else now for tp, at in before.items()}
@@ -184,7 +184,7 @@ class TopicFollower:
                 if batches:
                     await self._rest()
         finally:
-            # aiokafka awaits the fetches that it cancels and lets their CancelledError through when they wait for a
-            # broker; it would stand in for the error that ends the process. Nobody cancels this task.
+            # aiokafka awaits the fetches that it cancels and propagates their CancelledError when they wait for a
+            # broker; it would replace the error that ends the process. This task itself is never cancelled.
             with suppress(asyncio.CancelledError):
                 await consumer.stop()

@@ -1,8 +1,8 @@
-"""Unpack what a fetch returned, whatever it holds: what can be read is given, what cannot is given as such. Pure.
+"""Decode the record batches of a fetch response; corrupt records are returned as such. Pure.
 
-Every reader of ours comes through here (core/kafka/fetching.py sees to that). Nothing in a fetch raises: a record whose
-contents are broken stands for itself, a batch that is broken from some record on stands for all offsets of it that are
-left, and what follows is read. Whoever owns the record makes a dead letter of it; the others pass it over.
+All our readers use it (core/kafka/fetching.py installs it). Nothing in a response raises: a record with corrupt
+contents is returned as one undecodable record, a batch that is corrupt from some record on as one for its remaining
+offsets, and decoding continues behind it. The owner of the record dead-letters it; other readers skip it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from core.kafka.codecs import Unpackable, decompress
 from core.kafka.record_format import HEAD, Head, Headers, Unpacked, Unread, read_record, varint
 
 PREFIX = struct.Struct(">qiib")
-"""First offset, length of what follows it, leader epoch, magic: the same places in every format."""
+"""Base offset, length of the rest, leader epoch, magic: at the same positions in every format."""
 LOG_BYTES = 12
-"""Offset and length, which the length does not count."""
+"""Offset and length fields, which the length does not include."""
 MAGIC = 2
 CODEC, TRANSACTIONAL = 0x07, 0x10
 
 
 class Unpacking:
-    """Walk through the records of a fetch; `position` is always the offset that follows what was given."""
+    """Iterator over the records of a fetch; `position` is the offset after the last returned record."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class Unpacking:
         certain: bool = False,
         again: Callable[[int], bool] = lambda _: False,
     ) -> None:
-        """Begin.
+        """Prepare the iteration.
 
         Args:
-            raw: what the broker sent.
-            begin: the offset that was asked for; a batch may begin before it.
-            aborted: producers and the first offsets of their transactions that were given up.
-            certain: leave out every transaction: what is not part of one is certain, also where one is still open.
-            again: asked for the offset of a batch whose checksum does not match whether to fetch it once more.
+            raw: the record batches from the broker.
+            begin: the requested offset; a batch may start before it.
+            aborted: producer ids and the first offsets of their aborted transactions.
+            certain: skip transactional records; the others are final even behind an open transaction.
+            again: called with the offset of a batch with a wrong checksum; returns whether to fetch it again.
         """
         self._raw = raw
         self._begin = begin
@@ -57,7 +57,7 @@ class Unpacking:
         self._ms = 0
         self.position = begin
         self.since = begin
-        """From here up to the position there is no record."""
+        """Start of the offset gap before the position."""
 
     def __iter__(self) -> Iterator[Unpacked]:
         raw, at = self._raw, 0
@@ -68,7 +68,7 @@ class Unpacking:
                 yield self._broken(f"a batch with the length {length}", self.position)
                 return
             if end > len(raw):
-                break  # cut off by the limit of the fetch: it comes whole with the next one
+                break  # truncated by the fetch limit: the next fetch returns it completely
             yield from self._batch(raw[at:end], base, magic)
             if self._stopped:
                 return
@@ -111,7 +111,7 @@ class Unpacking:
             yield self._broken("a batch whose checksum does not match its bytes", last)
 
     def _left_out(self, batch: Any, head: Head) -> bool:
-        """Tell whether a batch is a mark of a transaction, or of one that was given up."""
+        """Return whether a batch is a transaction marker, or part of an aborted transaction."""
         while self._aborted and self._aborted[0][1] <= head.base:
             self._aborting.add(self._aborted.pop(0)[0])
         if batch.is_control_batch:
@@ -134,7 +134,7 @@ class Unpacking:
             return
         for record in records:
             if record.offset < self._begin:
-                continue  # the batch begins before what was asked for
+                continue  # the batch starts before the requested offset
             if not self.position <= record.offset <= last:
                 yield self._broken(f"a record that calls itself offset {record.offset}", last)
                 return
@@ -143,7 +143,7 @@ class Unpacking:
             )
 
     def _one_by_one(self, plain: bytes, head: Head, last: int) -> Iterator[Unpacked]:
-        """Read what the library cannot; each record tells its length, so that one that is broken costs no other."""
+        """Decode a batch that the library rejects; records carry their length, so a corrupt one affects no other."""
         at, following = HEAD.size, head.base
         for _ in range(head.records):
             try:
@@ -164,7 +164,7 @@ class Unpacking:
             yield self._given(*found[:-1])
 
     def _legacy(self, data: bytes, base: int, magic: int) -> Iterator[Unpacked]:
-        """Read a format of before Kafka 0.11: `base` is the last offset of such a batch."""
+        """Decode a format before Kafka 0.11: `base` is the last offset of such a batch."""
         batch = LegacyRecordBatch(data, magic)
         if not batch.validate_crc():
             yield from self._damaged(base)
@@ -189,7 +189,7 @@ class Unpacking:
 
 
 def _unpacked(data: bytes, head: Head) -> bytes:
-    """Return a batch with its records unpacked; raises Unpackable."""
+    """Return a batch with decompressed records; raises Unpackable."""
     codec = head.attributes & CODEC
     if codec == 0:
         return data

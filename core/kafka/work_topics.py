@@ -1,7 +1,7 @@
-"""The work topics of registered queues: which of them are gone or too narrow, and how they are made again.
+"""Check the work topics of registered queues, and repair missing ones or those with too few partitions.
 
-A work topic is made when its queue is registered. It may be deleted afterwards, by a slip, or made anew with fewer
-partitions; then its queue waits until it is as it should be.
+A work topic is created when its queue is registered. If it is deleted or re-created with fewer partitions, its queue
+waits until it is repaired.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LEVELS = (0, 1)
 
 
 async def queues_of(settings: Settings, lookup: LogReader) -> list[Queue]:
-    """Fold the queues topic."""
+    """Build the queue registry from the queues topic."""
     tp = TopicPartition(settings.topic(topics.QUEUES), 0)
     found: dict[str, Queue] = {}
     for begin, end in (await lookup.bounds([tp])).values():
@@ -40,7 +40,7 @@ async def queues_of(settings: Settings, lookup: LogReader) -> list[Queue]:
 
 
 def work_topics(settings: Settings, queues: Iterable[Queue], levels: Sequence[int] = LEVELS) -> dict[str, Topic]:
-    """Return the work topics that queues need: those that workers serve over HTTP need none."""
+    """Return the required work topics; queues served by pull workers need none."""
     return {
         settings.topic(topics.work(queue["name"], level)): topics.work_topic(
             queue["name"], level, partitions=queue["work_partitions"]
@@ -52,7 +52,7 @@ def work_topics(settings: Settings, queues: Iterable[Queue], levels: Sequence[in
 
 
 def changes_of(wanted: Mapping[str, Topic], there: Mapping[str, int]) -> list[Change]:
-    """Tell what work topics lack; one with more partitions than it needs lacks nothing."""
+    """Return what work topics lack; extra partitions are accepted."""
     return [
         Change(name, "topic", "missing", f"{topic.partitions} partitions")
         if name not in there
@@ -70,14 +70,14 @@ async def diff_work(settings: Settings) -> list[Change]:
 
 
 async def apply_work(settings: Settings) -> list[Change]:
-    """Make the work topics that are missing, and widen what is too narrow; returns what was changed."""
+    """Create missing work topics, and add missing partitions; returns the changes."""
     return await mend_work(settings, await _wanted(settings))
 
 
 async def mend_work(settings: Settings, wanted: Mapping[str, Topic]) -> list[Change]:
-    """Make work topics as they should be; raises Unavailable.
+    """Create or extend work topics; raises Unavailable.
 
-    Unlike those of tasks they may be widened: a queue's tasks may lie in any of its partitions.
+    Unlike task topics they may be extended: tasks of a queue may be in any of its partitions.
     """
     async with admin(settings) as client:
         changes = changes_of(wanted, await partition_counts(client, wanted))

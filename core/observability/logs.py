@@ -131,7 +131,7 @@ class Throttle(logging.Filter):
         if kind in self._last or len(self._last) < MAX_KINDS:
             self._last[kind] = (now, 0)
         if suppressed:
-            record.msg = f"{record.msg} (and {suppressed} alike)"
+            record.msg = f"{record.msg} ({suppressed} similar lines suppressed)"
         return True
 
 

@@ -1,7 +1,7 @@
-"""What a Kafka client says of a thing that passes by itself is no error, unless it lasts.
+"""Lower the log level of transient errors of Kafka clients, unless they persist.
 
-At every start of a stack aiokafka logs as errors that a group has no coordinator yet, that a topic is not known yet, or
-that a leader moves: it asks again, and a moment later all is well. Whoever watches a log for errors was called for it.
+At every start aiokafka logs errors about a group without coordinator, an unknown topic or a moving leader; it retries,
+and a moment later succeeds. Such lines must not raise an alert.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from aiokafka.errors import KafkaError
 
 CLIENTS = ("aiokafka", "faust")
 LASTS_S = 30.0
-"""From here on it is told at the level that the client chose."""
+"""Duration after which a repeated line is logged at its original level."""
 QUIET_S = 60.0
-"""After so long without a word of its kind it is another event."""
+"""Duration without such a line after which the next one counts as a new event."""
 KINDS = 1_000
 KIND_CHARS = 200
 
@@ -38,11 +38,11 @@ PASSING = frozenset(
         "OffsetCommit failed for group %s due to group error (%s), will rejoin",
     )
 )
-"""Lines that carry no error of which one could ask whether it is retriable, in the client's very words."""
+"""Message templates of the client without an error object that could be checked for retriability."""
 
 
 class TransientErrors(logging.Filter):
-    """Take lines of Kafka clients down to info for as long as what they tell may pass.
+    """Lower lines of Kafka clients to info while their cause may be transient.
 
     Args:
         least: the level below which nothing is logged.
@@ -55,13 +55,13 @@ class TransientErrors(logging.Filter):
         self._seen: dict[tuple[str, str], tuple[float, float]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lower the level of one line, and tell whether it is logged still."""
+        """Lower the level of one line; returns whether it is still logged."""
         if record.levelno > logging.INFO and _passes(record) and not self._lasts(record):
             record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
         return record.levelno >= self._least
 
     def _lasts(self, record: logging.LogRecord) -> bool:
-        # Each topic and node by itself: what is said of one new queue after the other does not last.
+        # Per topic and node: lines about one new queue after another are not persistent.
         kind, now = (record.name, record.getMessage()[:KIND_CHARS]), self._clock()
         began, last = self._seen.get(kind, (now, now))
         if now - last > QUIET_S:
@@ -72,7 +72,7 @@ class TransientErrors(logging.Filter):
 
 
 def _passes(record: logging.LogRecord) -> bool:
-    """Tell a line about an error that its client tries again after."""
+    """Return whether a line is about an error that the client retries."""
     if record.name.partition(".")[0] not in CLIENTS or record.exc_info:
         return False
     values = record.args if isinstance(record.args, tuple) else ()

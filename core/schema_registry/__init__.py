@@ -1,1 +1,1 @@
-"""Client of an outside schema registry."""
+"""Client of an external schema registry."""

@@ -1,7 +1,7 @@
-"""The calls of Confluent's registry API that registering needs, each retried while the registry is not itself.
+"""Client of Confluent's registry API, with retries while the registry is unavailable.
 
-Every call may be repeated: a schema that is registered again under the same id is the same schema. What the registry
-does not say in its own words (its error codes) is taken for a wrong address and not for an answer.
+All calls are idempotent: registering a schema again under the same id changes nothing. A response without the error
+format of a registry is treated as a wrong address.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.settings.models import Settings
 
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 MAX_ANSWER_BYTES = 4_194_304
-"""A schema is a few KB; what is longer is something else."""
+"""Maximum response size; a schema has a few KB."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 2.0
 NO_SUBJECT, NO_VERSION, NO_SCHEMA = 40401, 40402, 40403
 NOT_PERMITTED = 42205
@@ -30,7 +30,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class RegistryResponse(NamedTuple):
-    """What the registry said; `code` is its own, `body` None where it was no JSON."""
+    """Response of the registry; `code` is its error code, `body` None if it was not JSON."""
 
     status: int
     code: int | None
@@ -39,7 +39,7 @@ class RegistryResponse(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Tell whether the call did what it was to do."""
+        """Return whether the call succeeded."""
         return self.status < 300
 
 
@@ -51,11 +51,11 @@ class RegisteredVersion(NamedTuple):
 
 
 class NotPermitted(ConfigError):
-    """The registry does not take a schema with a given id in the subject's mode."""
+    """The mode of the subject does not allow a schema with a given id."""
 
 
 class RegistryClient:
-    """One registry; raises Unavailable when it is away for longer than the patience, ConfigError for what stays."""
+    """One registry; raises Unavailable when it is unreachable beyond the timeout, ConfigError for permanent errors."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class RegistryClient:
         await self._http.aclose()
 
     async def schema(self, schema_id: int) -> str | None:
-        """Return the text that stands under an id."""
+        """Return the schema text of an id."""
         answer = await self._call("GET", f"/schemas/ids/{schema_id}")
         if answer.code in (NO_SUBJECT, NO_SCHEMA):
             return None
@@ -103,9 +103,9 @@ class RegistryClient:
         return RegisteredVersion(self._member(answer, "id", int), self._member(answer, "schema", str))
 
     async def mode(self, subject: str, *, in_force: bool = False) -> str | None:
-        """Return the mode that a subject has itself, or the one in force for it; None where the registry tells none.
+        """Return the mode set on a subject, or its effective mode; None if the registry does not return one.
 
-        An account that may only read schemas is often not shown, and needs not be while nothing is missing.
+        A read-only account is often not authorized to see it, which is fine as long as no schema is missing.
         """
         query = "?defaultToGlobal=true" if in_force else ""
         answer = await self._call("GET", f"/mode/{quote(subject, safe='')}{query}", refusable=True)
@@ -113,15 +113,15 @@ class RegistryClient:
         return mode if isinstance(mode, str) else None
 
     async def set_mode(self, subject: str, mode: str) -> RegistryResponse:
-        """Set the mode of a subject, even when it has versions already; the answer may be a refusal."""
+        """Set the mode of a subject, even if it has versions; the response may be an error."""
         return await self._call("PUT", f"/mode/{quote(subject, safe='')}?force=true", {"mode": mode})
 
     async def unset_mode(self, subject: str) -> RegistryResponse:
-        """Let the registry's own mode be that of a subject again; the answer may be a refusal."""
+        """Remove the mode of a subject, so that the global one applies; the response may be an error."""
         return await self._call("DELETE", f"/mode/{quote(subject, safe='')}")
 
     async def register(self, subject: str, *, version: int, schema_id: int, text: str) -> int:
-        """Register a schema under a given id and version; returns the id that it has got. Raises NotPermitted."""
+        """Register a schema under a given id and version; returns the assigned id. Raises NotPermitted."""
         body = {"schema": text, "schemaType": "AVRO", "id": schema_id, "version": version}
         answer = await self._call("POST", f"/subjects/{quote(subject, safe='')}/versions", body)
         if answer.code == NOT_PERMITTED:
@@ -129,7 +129,7 @@ class RegistryClient:
         return int(self._member(answer, "id", int))
 
     def refusal(self, what: str, answer: RegistryResponse) -> str:
-        """Say that the registry did not take something."""
+        """Return the error for a rejected request."""
         return f"the schema registry {self.url} refuses {what}: {answer.status} {answer.message}".rstrip(" :")
 
     async def _call(
@@ -167,7 +167,7 @@ class RegistryClient:
         return _read(response.status_code, bytes(raw))
 
     def _member(self, answer: RegistryResponse, name: str, kind: type) -> Any:
-        """Return a member of an answer that must have it."""
+        """Return a required member of a response."""
         value = answer.body.get(name) if isinstance(answer.body, dict) else None
         if answer.ok and isinstance(value, kind):
             return value

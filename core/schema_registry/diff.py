@@ -1,7 +1,7 @@
-"""What a registry has of our schemas, and what it lacks; nothing is changed here.
+"""Compare a registry with our schemas, read-only.
 
-Records carry the ids of schemas/avsc in their first bytes. A registry that has another schema under one of these ids
-would decode them wrongly without a word, so that ends with an error that names both, before anything is written.
+Records start with the ids of schemas/avsc. A registry with another schema under one of these ids would silently decode
+them wrongly, so that is an error that names both, before anything is written.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from core.schema_registry.client import RegisteredVersion, RegistryClient
 from schemas.subjects import NoSchema, Version, canonical, record_name, versions_of
 
 AT_ONCE = 8
-"""Calls at once: a registry far away is asked a hundred things in seconds, one at home does not notice."""
+"""Concurrent calls: a hundred requests to a remote registry take seconds."""
 IMPORT = "IMPORT"
 T = TypeVar("T")
 
 
 class MissingSchema(NamedTuple):
-    """What one subject lacks; `mode` is the one that it has itself."""
+    """Missing schemas of one subject; `mode` is the mode set on the subject."""
 
     subject: str
     versions: tuple[Version, ...]
@@ -30,14 +30,14 @@ class MissingSchema(NamedTuple):
 
 
 class RegisteredSubject(NamedTuple):
-    """What a registry has: the texts under our ids, and the subjects that lack something or are left in IMPORT."""
+    """State of a registry: schema texts of our ids, and subjects with missing schemas or left in IMPORT mode."""
 
     texts: Mapping[int, str]
     lacks: tuple[MissingSchema, ...]
 
 
 async def survey(client: RegistryClient, subjects: Mapping[str, str]) -> RegisteredSubject:
-    """Compare a registry with subject → record; raises ConfigError for what contradicts ours."""
+    """Compare a registry with subject → record; raises ConfigError for a conflict."""
     versions = sorted({one for record in subjects.values() for one in versions_of(record)}, key=_id)
     under_ids = await _all(partial(client.schema, one.schema_id) for one in versions)
     for version, text in zip(versions, under_ids, strict=True):
@@ -63,7 +63,7 @@ async def survey(client: RegistryClient, subjects: Mapping[str, str]) -> Registe
 
 
 def same(text: str, ours: str) -> bool:
-    """Tell whether a schema reads and writes the bytes of ours; a registry may have rewritten its text."""
+    """Return whether a schema is equivalent to ours; a registry may have reformatted its text."""
     try:
         return canonical(text) == canonical(ours)
     except NoSchema:
@@ -71,7 +71,7 @@ def same(text: str, ours: str) -> bool:
 
 
 def taken(url: str, version: Version, text: str) -> str:
-    """Say that an id is another schema's."""
+    """Return the error for an id that belongs to another schema."""
     return (
         f"the schema registry {url} has the schema of {_named(text)} under id {version.schema_id}, which in Headrace's "
         f"records is {_named(version.text)}, version {version.number}. Give Headrace a registry of its own, or a "
@@ -80,7 +80,7 @@ def taken(url: str, version: Version, text: str) -> str:
 
 
 def displaced(url: str, subject: str, version: Version, held: RegisteredVersion) -> str:
-    """Say that a subject's version has another id."""
+    """Return the error for a version with another id."""
     return (
         f"the schema registry {url} has version {version.number} of {subject} as id {held.schema_id} "
         f"({_named(held.text)}), where Headrace's records carry id {version.schema_id} ({_named(version.text)}). A "
@@ -93,7 +93,7 @@ def _named(text: str) -> str:
     try:
         return record_name(text)[:200]
     except NoSchema:
-        return "something that is no Avro"
+        return "something that is not Avro"
 
 
 def _id(version: Version) -> int:
@@ -101,7 +101,7 @@ def _id(version: Version) -> int:
 
 
 async def _all(calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
-    """Make calls, some at once; the first error ends them all."""
+    """Run calls concurrently; the first error cancels the others."""
     free = asyncio.Semaphore(AT_ONCE)
 
     async def one(call: Callable[[], Awaitable[T]]) -> T:

@@ -1,8 +1,8 @@
-"""Tell an outside registry our schemas under our ids, as its IMPORT mode allows.
+"""Register our schemas with our ids in an external registry, by its IMPORT mode.
 
-For each subject that lacks versions: its mode to IMPORT, the versions with their ids, the mode back to what it was. All
-of it may be repeated, and two runs at once do no harm: one that finds the mode taken away sets it anew. A run that was
-killed leaves a subject in IMPORT, in which the registry takes no schema without an id; the next run ends that.
+For each subject with missing versions: set the mode to IMPORT, register the versions with their ids, restore the mode.
+All steps are idempotent, and two concurrent runs are safe: a run that finds the mode reset sets it again. A killed run
+leaves a subject in IMPORT mode, in which the registry rejects schemas without an id; the next run restores it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from core.settings.models import Settings
 from schemas.subjects import subjects
 
 PATIENCE_S = 30.0
-"""How long each call is repeated while the registry is away: about as long as one takes to start."""
+"""Retry time of each call while the registry is unavailable: about its start-up time."""
 TRIES = 4
-"""How often another run may take the mode away from under ours."""
+"""Maximum retries when a concurrent run resets the mode."""
 READWRITE = "READWRITE"
 CLOSED = ("READONLY", "READONLY_OVERRIDE", "FORWARD")
 NO_ROUTE = (404, 405, 501)
@@ -28,9 +28,9 @@ Say = Callable[[str], None]
 
 
 async def register_schemas(settings: Settings, *, say: Say, patience_s: float = PATIENCE_S) -> list[Change]:
-    """Register what the registry of the settings lacks; returns what was done. Nothing without such a registry.
+    """Register missing schemas in the configured registry; returns the changes. Does nothing without one.
 
-    Raises Unavailable when it is away, and ConfigError for what waiting does not mend.
+    Raises Unavailable when it cannot be reached, ConfigError for permanent errors.
     """
     if not settings.kafka.registry_url:
         return []
@@ -40,7 +40,7 @@ async def register_schemas(settings: Settings, *, say: Say, patience_s: float = 
 
 
 async def lacking_schemas(settings: Settings, *, patience_s: float = PATIENCE_S) -> list[Change]:
-    """List what the registry of the settings lacks, and change nothing."""
+    """List the schemas missing in the configured registry; read-only."""
     if not settings.kafka.registry_url:
         return []
     wanted = await wanted_subjects(settings)
@@ -50,14 +50,14 @@ async def lacking_schemas(settings: Settings, *, patience_s: float = PATIENCE_S)
 
 
 async def wanted_subjects(settings: Settings) -> dict[str, str]:
-    """Return subject → record: the declared topics, and the work topics that are there now."""
+    """Return subject → record for the declared topics and the existing work topics."""
     async with admin(settings) as client:
-        there = await partition_counts(client)  # all: patterns and queues name what nobody lists
+        there = await partition_counts(client)  # all topics: work topics are not declared one by one
     return subjects(prefix=settings.kafka.topic_prefix, there=there, reply_topics=settings.direct.reply_topics)
 
 
 async def register(client: RegistryClient, wanted: dict[str, str], *, say: Say) -> list[Change]:
-    """Bring a registry to have each subject of subject → record."""
+    """Register each subject of subject → record."""
     found = await survey(client, wanted)
     if found.lacks:
         say(f"schema registry {client.url}: {len(found.lacks)} of {len(wanted)} subjects to be registered")
@@ -71,8 +71,8 @@ async def register(client: RegistryClient, wanted: dict[str, str], *, say: Say) 
 
 
 async def _supply(client: RegistryClient, lack: MissingSchema, found: RegisteredSubject) -> None:
-    """Register what one subject lacks, and leave its mode as it was."""
-    # A mode IMPORT of its own is what a killed run left: nobody else sets it on our subjects and goes away.
+    """Register the missing schemas of one subject, and restore its mode."""
+    # An IMPORT mode on the subject was left by a killed run: nothing else sets it on our subjects.
     before = None if lack.mode == IMPORT else lack.mode
     try:
         for attempt in range(1, TRIES + 1):
@@ -89,7 +89,7 @@ async def _supply(client: RegistryClient, lack: MissingSchema, found: Registered
 
 
 async def _open(client: RegistryClient, lack: MissingSchema) -> None:
-    """Make a subject take schemas with given ids."""
+    """Set a subject to IMPORT mode."""
     mode = await client.mode(lack.subject, in_force=True)
     if mode in CLOSED:
         raise ConfigError(
@@ -109,7 +109,7 @@ def _no_import(client: RegistryClient, answer: RegistryResponse) -> str:
     else:
         why = client.refusal("the mode IMPORT", answer)
     return (
-        f"{why}, so it cannot take schemas under the ids that stand in Headrace's records. Use a registry that can "
+        f"{why}, so it cannot take schemas under the ids in Headrace's records. Use a registry that can "
         "(Confluent's with mode.mutability=true, or another with an import mode), or leave kafka.registry_url unset "
         "and point your tools to the ingress, which serves these schemas itself"
     )
@@ -117,7 +117,7 @@ def _no_import(client: RegistryClient, answer: RegistryResponse) -> str:
 
 async def _import(client: RegistryClient, lack: MissingSchema, found: RegisteredSubject) -> None:
     for version in lack.versions:
-        # A text that is there already is sent back as it is: under one id a registry takes no other wording.
+        # An existing text is sent back unchanged: a registry accepts only one text per id.
         text = found.texts.get(version.schema_id, version.text)
         got = await client.register(lack.subject, version=version.number, schema_id=version.schema_id, text=text)
         if got != version.schema_id:
@@ -131,7 +131,7 @@ async def _import(client: RegistryClient, lack: MissingSchema, found: Registered
 async def _restore(client: RegistryClient, subject: str, before: str | None) -> None:
     if before is None:
         answer = await client.unset_mode(subject)
-        if answer.ok or answer.code == 40401:  # another run was quicker
+        if answer.ok or answer.code == 40401:  # a concurrent run has done it
             return
     answer = await client.set_mode(subject, before or READWRITE)
     if not answer.ok:

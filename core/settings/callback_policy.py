@@ -1,4 +1,4 @@
-"""Which callbacks this deployment allows: asked at submit and whenever one is made."""
+"""The webhook URLs that this deployment allows: checked at submission and at delivery."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from schemas.callback_url import CallbackPolicy, policy
 
 
 def callback_policy(settings: Settings) -> CallbackPolicy:
-    """Return the rules: private addresses only when that is set, or while nobody else can reach the ingress."""
+    """Return the policy: private addresses only if set, or while the ingress listens on loopback."""
     hooks = settings.webhooks
     private = hooks.allow_private if hooks.allow_private is not None else is_loopback(settings.ingress.host)
     return policy(private=private, ports=hooks.ports)

@@ -52,7 +52,7 @@ class DirectSettings(Section):
     @classmethod
     def _long(cls, secrets: list[SecretStr]) -> list[SecretStr]:
         if not all(len(secret.get_secret_value()) >= SECRET_CHARACTERS for secret in secrets):
-            raise ValueError(f"a secret has {SECRET_CHARACTERS} characters or more")
+            raise ValueError(f"a secret must have at least {SECRET_CHARACTERS} characters")
         return secrets
 
     @field_validator("allowed_tenants")

@@ -1,7 +1,7 @@
-"""The HEADRACE_ variables of a process: which are settings, which name a file with one, and which Kubernetes has made.
+"""The HEADRACE_ variables of a process: settings, files with a setting, and variables that Kubernetes sets.
 
-Kubernetes makes variables for every Service of a namespace, by its name: for one called headrace or headrace-ingress
-these begin as ours do, and one of them may have the very name of a setting. They are known by name and value together.
+Kubernetes sets variables for every Service of a namespace: those of a Service headrace or headrace-ingress start like
+ours, and one may have the name of a setting. They are recognised by name and value together.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from core.settings.catalog import PREFIX, by_name, sections
 from core.settings.renamed import RENAMED, RENAMED_MEMBERS, with_new_names
 
 IGNORED = (f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
-"""Names that the tests and the bench keep for themselves."""
+"""Names reserved for tests and benchmarks."""
 OF_CLIENTS = (f"{PREFIX}URL", f"{PREFIX}API_KEY", f"{PREFIX}API_KEY_FILE")
-"""Names that tell the commands which talk HTTP where to go; no settings."""
+"""Variables of the HTTP client commands; not settings."""
 FILE = "_FILE"
 FILE_BYTES = 1_048_576
 """Largest file that a variable may name; a device or a log would otherwise fill the memory."""
@@ -72,9 +72,9 @@ class Given(NamedTuple):
 
 
 def given(environ: Mapping[str, str]) -> Given:
-    """Keep the variables that are set; an unknown name is a mistake and not silently without effect.
+    """Collect the variables that are set; an unknown name is an error.
 
-    Raises ConfigError, which never repeats what stands in a file.
+    Raises ConfigError, which never contains the contents of a file.
     """
     old_names = {_variable(old): _variable(new) for old, new in RENAMED.items()}
     names: set[str] = set()
@@ -126,7 +126,7 @@ def _with_new_members(
 
 
 def text_of(name: str, environ: Mapping[str, str]) -> str | None:
-    """Return what a variable, or the file that NAME_FILE names, holds; None when neither is set. Raises ConfigError."""
+    """Return the value of a variable or of the file in NAME_FILE; None if neither is set. Raises ConfigError."""
     value, path = environ.get(name), environ.get(name + FILE)
     if value and is_service_variable(name, value):
         value = None
@@ -136,23 +136,23 @@ def text_of(name: str, environ: Mapping[str, str]) -> str | None:
 
 
 def is_service_variable(name: str, value: str) -> bool:
-    """Tell a variable that Kubernetes has made for a Service, by the form of its name and of its value."""
+    """Return whether Kubernetes has set a variable for a Service, by the form of its name and value."""
     return any(form.fullmatch(name) and fits(value) for form, fits in _SERVICE)
 
 
 def service_variables(environ: Mapping[str, str]) -> list[str]:
-    """List the variables that are passed over because Kubernetes has made them for a Service."""
+    """List the variables that are ignored because Kubernetes has set them for a Service."""
     return sorted(name for name, value in environ.items() if is_service_variable(name, value))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Name the setting that was probably meant."""
+    """Return the hint "did you mean …" for a wrong name."""
     near = get_close_matches(name, [*known, *sections()], n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else "; `headrace config print` lists all"
 
 
 def _names(wrong: str) -> list[str]:
-    """List the names that a wrong one may stand for."""
+    """List the valid names that a wrong name may be."""
     files = [setting + FILE for setting in by_name()] if wrong.endswith(FILE) else []
     return [*by_name(), *files]
 
@@ -163,14 +163,14 @@ def _file_text(variable: str, path: str) -> str:
             data = file.read(FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"the file {path} that {variable} names cannot be read: {error.strerror}") from None
-    except ValueError:  # a path with a zero byte
-        raise ConfigError(f"the file that {variable} names cannot be read: its path is none") from None
+    except ValueError:  # the path contains a NUL byte
+        raise ConfigError(f"the file that {variable} names cannot be read: its path is invalid") from None
     if len(data) > FILE_BYTES:
         raise ConfigError(f"the file {path} that {variable} names is larger than {FILE_BYTES} bytes")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigError(f"the file {path} that {variable} names is no UTF-8 text") from None
+        raise ConfigError(f"the file {path} that {variable} names is not UTF-8 text") from None
     text = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
     if not text:
         raise ConfigError(f"the file {path} that {variable} names is empty")

@@ -139,7 +139,7 @@ def is_loopback(host: str) -> bool:
 
 
 def api_keys(settings: Settings) -> list[SecretStr]:
-    """Return the keys of the settings that open the ingress; raises ConfigError when anybody could enter."""
+    """Return the API keys of the settings; raises ConfigError if the ingress would be open to other machines."""
     if settings.auth.api_keys or settings.auth.keys_file is not None:
         return settings.auth.api_keys
     if is_loopback(settings.ingress.host):
@@ -155,7 +155,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse a file that is not there or no TOML."""
+    """Reject a file that is missing or not TOML."""
     try:
         _toml(path)
     except OSError as error:
@@ -179,7 +179,7 @@ def _nested(flags: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _nearest_member(parts: list[str]) -> str:
-    """Name the member of a table's entry that was meant, compared without the entry's name; else list them all."""
+    """Return the most similar member of a table's entry; otherwise list all members."""
     *entry, wrong = parts
     known = [member.dotted.rpartition(".")[2] for member in members(parts[0])]
     near = get_close_matches(wrong, known, n=1, cutoff=0.5)
@@ -189,10 +189,10 @@ def _nearest_member(parts: list[str]) -> str:
 def _sentence(
     error: ValidationError, *, path: Path | None, sources: Mapping[str, str], flags: Mapping[str, object]
 ) -> str:
-    """Say what is wrong with the first setting that is; what came out of a file that a variable names is not shown."""
+    """Describe the first invalid setting; values from files named by variables are not shown."""
     first = error.errors(include_url=False)[0]
     parts = [str(part) for part in first["loc"]]
-    if not parts:  # settings that do not go together
+    if not parts:  # settings that conflict
         return str(first["ctx"]["error"])
     dotted = ".".join(parts[: 1 if parts[0] not in sections() else 2])
     if first["type"] == "extra_forbidden" and dotted not in by_dotted():
@@ -207,7 +207,7 @@ def _sentence(
         return f"{'.'.join(parts)} in {source} is {wrong}"
     source = "the command line" if dotted in flags else sources.get(setting.name, str(path))
     by_file = source.removesuffix(FILE) == setting.name != source
-    if first["type"] == "value_error" and (setting.secret or not by_file):  # our own words, which repeat no secret
+    if first["type"] == "value_error" and (setting.secret or not by_file):  # our own message, which contains no secret
         return f"{dotted} from {source} is wrong: {first['ctx']['error']}"
     given = "wrong (not shown)" if setting.secret or by_file else repr(plain(first["input"]))
     return f"{dotted} from {source} is {given}, but must be {setting.allowed}"

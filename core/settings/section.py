@@ -1,4 +1,4 @@
-"""What every section of the settings is."""
+"""Base model and validators of all settings sections."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class Section(BaseModel):
 
 
 def split_commas(value: object) -> object:
-    """Read "a,b" from the environment as a list, so that nobody has to write JSON in a shell."""
+    """Parse "a,b" from the environment as a list, so that shells need no JSON."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
 def http_url(url: str | None) -> str | None:
-    """Refuse what is no base URL of a server; the sentences do not repeat it, for it may hold a password."""
+    """Reject an invalid base URL of a server; the messages do not contain it, as it may hold a password."""
     if not url:
         return None
     try:
@@ -30,7 +30,7 @@ def http_url(url: str | None) -> str | None:
     if not sound or not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("it must be an http:// or https:// URL")
     if "@" in parts.netloc:
-        raise ValueError("the URL must not hold credentials; there are settings for user and password")
+        raise ValueError("the URL must not hold credentials; use the settings for user and password")
     if parts.query or parts.fragment:
         raise ValueError("the URL must not have a query or a fragment")
     return url.rstrip("/")

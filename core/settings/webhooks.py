@@ -20,7 +20,7 @@ def webhook_key(text: str) -> tuple[str, bytes]:
     try:
         key = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except ValueError:
-        raise ValueError("what follows whsec_ or whsk_ must be base64") from None
+        raise ValueError("the part after whsec_ or whsk_ must be base64") from None
     if kind == "whsec" and 24 <= len(key) <= 64:
         return "v1", key
     if kind == "whsk" and len(key) in (32, 64):

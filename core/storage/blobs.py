@@ -1,7 +1,7 @@
 """The object store for bodies too large for a record (claim checks): a local folder, or S3, GCS, Azure by URL.
 
-A local write goes to a file beside and is renamed, so a reader never sees half a body. It outlives the process; like
-Kafka's own log segments it reaches the disk when the kernel chooses.
+A local write goes to a temporary file and is renamed, so a reader never sees a partial body. It survives a killed
+process; like Kafka's log segments it is flushed to disk by the kernel.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from core.settings.models import Settings
 from schemas.common import Blob
 
 INLINE_HASH_BYTES = 1_048_576
-"""Hashing more than this would hold the event loop for longer than a millisecond."""
+"""Hashing more than this would block the event loop for more than a millisecond."""
 STAGING_PREFIX = "arriving/"
-"""Where an upload lies until it belongs to a task. What is found there an hour later never came to belong to one."""
+"""Prefix of uploads that do not belong to a task yet; after an hour they are deleted."""
 READ_BYTES = 262_144
 LIST_SLICE = 500
 LOCAL_PART_BYTES = 262_144
 REMOTE_PART_BYTES = 5_242_880
-"""S3 takes no smaller parts. A body that is being written costs two parts of memory: one fills, one is on its way."""
+"""Minimum part size of S3. A body in progress needs two parts of memory: one being filled, one being sent."""
 
 
 class BlobMissing(HeadraceError):
@@ -41,7 +41,7 @@ class BlobMissing(HeadraceError):
 
 
 class BlobCorrupt(HeadraceError):
-    """The stored body is not the one that was written; check the object store."""
+    """The stored body differs from the one that was written; check the object store."""
 
     code = "body_corrupt"
 
@@ -54,14 +54,14 @@ class StoredObject(NamedTuple):
 
 
 class BlobStore:
-    """Puts, gets and deletes bodies; an object store that does not answer raises Unavailable."""
+    """Stores, reads and deletes bodies; raises Unavailable when the object store does not answer."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._local = Path(store.prefix) if isinstance(store, LocalStore) and store.prefix else None
 
     async def put(self, data: bytes, *, name: str, media_type: str) -> Blob:
-        """Keep a body under a path of the caller's choice; a second put under the name replaces the first."""
+        """Store a body under a given name; replaces an existing one."""
         digest = await _digest(data)
         try:
             await obstore.put_async(self._store, name, data, attributes=self._attributes(media_type))
@@ -70,7 +70,7 @@ class BlobStore:
         return {"uri": name, "size": len(data), "sha256": digest}
 
     def writer(self, name: str, *, media_type: str) -> BlobWriter:
-        """Keep a body of unknown size piece by piece: `async with blobs.writer(…) as writer`."""
+        """Return a writer for a body of unknown size: `async with blobs.writer(…) as writer`."""
         part_bytes = LOCAL_PART_BYTES if isinstance(self._store, LocalStore) else REMOTE_PART_BYTES
         file = obstore.open_writer_async(
             self._store,
@@ -97,10 +97,10 @@ class BlobStore:
         return data
 
     async def open(self, blob: Blob) -> AsyncGenerator[bytes, None]:
-        """Return the body as a stream of pieces; raises BlobMissing, or BlobCorrupt when its size differs.
+        """Return the body as a stream of chunks; raises BlobMissing, or BlobCorrupt when its size differs.
 
-        The stream raises BlobCorrupt instead of its last piece when the digest differs, so that nobody takes a wrong
-        body for a whole one.
+        The stream raises BlobCorrupt instead of its last chunk when the digest differs, so that a corrupt body is never
+        complete.
         """
         try:
             answer = await obstore.get_async(self._store, blob["uri"])
@@ -115,9 +115,9 @@ class BlobStore:
         return _checked(answer, blob)
 
     async def part(self, name: str, begin: int, end: int) -> AsyncGenerator[bytes, None]:
-        """Yield the bytes of an object from one position up to, but not with, another.
+        """Yield the bytes of a half-open range of an object.
 
-        Raises BlobMissing, and BlobCorrupt when the object ends before; no digest is checked, for it is of the whole.
+        Raises BlobMissing, and BlobCorrupt when the object is shorter; the digest of the whole is not checked.
         """
         try:
             answer = await obstore.get_async(self._store, name, options={"range": (begin, end)})
@@ -131,7 +131,7 @@ class BlobStore:
             raise _unavailable("read", name, error) from error
 
     async def move(self, blob: Blob, name: str) -> Blob:
-        """Give a body another name; raises BlobMissing."""
+        """Rename a body; raises BlobMissing."""
         try:
             await obstore.rename_async(self._store, blob["uri"], name)
         except FileNotFoundError as error:
@@ -141,7 +141,7 @@ class BlobStore:
         return {**blob, "uri": name}
 
     async def read(self, name: str) -> bytes:
-        """Return a small object by its name alone, unchecked; raises BlobMissing."""
+        """Return a small object by name, without checks; raises BlobMissing."""
         try:
             answer = await obstore.get_async(self._store, name)
             return bytes(await answer.bytes_async())
@@ -151,11 +151,11 @@ class BlobStore:
             raise _unavailable("read", name, error) from error
 
     async def delete(self, blob: Blob) -> None:
-        """Remove a body; one that is not there is removed already."""
+        """Delete a body; a missing one is not an error."""
         await self.remove(blob["uri"])
 
     async def remove(self, name: str) -> None:
-        """Remove what has this name; one that is not there is removed already."""
+        """Delete an object by name; a missing one is not an error."""
         try:
             await obstore.delete_async(self._store, name)
         except FileNotFoundError:
@@ -164,7 +164,7 @@ class BlobStore:
             raise _unavailable("delete", name, error) from error
 
     async def listed(self, prefix: str) -> AsyncIterator[list[StoredObject]]:
-        """List all objects below a prefix, some at a time; what comes and goes meanwhile may be in it or not."""
+        """Yield all objects below a prefix in batches; concurrent changes may be included or not."""
         try:
             async for batch in obstore.list(self._store, prefix, chunk_size=LIST_SLICE):
                 yield [StoredObject(meta["path"], int(meta["last_modified"].timestamp() * 1000)) for meta in batch]
@@ -174,9 +174,9 @@ class BlobStore:
             raise _unavailable("list", prefix, error) from error
 
     async def delete_partial_uploads(self, *, older_s: float) -> int:
-        """Remove the beginnings of bodies whose writer was killed; returns how many.
+        """Delete partial uploads of killed writers; returns their number.
 
-        Only a local folder shows them, as NAME#N; for S3 set a lifecycle rule that ends unfinished multipart uploads.
+        Only for a local folder, where they are named NAME#N; S3 needs a lifecycle rule for incomplete uploads.
         """
         if self._local is None:
             return 0
@@ -186,12 +186,12 @@ class BlobStore:
             raise _unavailable("tidy", str(self._local), error) from error
 
     def _attributes(self, media_type: str) -> dict[str, str] | None:
-        """Return what is kept with a body; the local file system has no place for a media type and refuses one."""
+        """Return the attributes of a body; a local file system supports no media type."""
         return None if isinstance(self._store, LocalStore) else {"Content-Type": media_type}
 
 
 class BlobWriter:
-    """A body on its way to the store; nothing is there before `finish`, and leaving the block without it drops all."""
+    """An upload in progress; nothing is visible before `finish`, and leaving the block without it aborts."""
 
     def __init__(self, file: obstore.AsyncWritableFile, name: str) -> None:
         self._file: obstore.AsyncWritableFile | None = file
@@ -208,7 +208,7 @@ class BlobWriter:
         self.drop()
 
     async def write(self, data: bytes) -> None:
-        """Append a piece, best of some 10 to 1,000 KB; raises Unavailable."""
+        """Append bytes, ideally 10 to 1,000 KB; raises Unavailable."""
         assert self._file is not None  # noqa: S101 - written before finish
         self._digest.update(data)
         self.size += len(data)
@@ -228,7 +228,7 @@ class BlobWriter:
         return {"uri": self._name, "size": self.size, "sha256": self._digest.hexdigest()}
 
     def drop(self) -> None:
-        """Forget what was written, unless it is finished: a file that nobody holds is removed by the store."""
+        """Abort the upload unless it is finished: the store removes an unreferenced file."""
         self._file = None
 
 
@@ -267,7 +267,7 @@ async def _checked(answer: obstore.GetResult, blob: Blob) -> AsyncGenerator[byte
 def _delete_partial_uploads(folder: Path, before_s: float) -> int:
     count = 0
     for path in folder.rglob("*#[0-9]*"):
-        with suppress(FileNotFoundError):  # finished meanwhile
+        with suppress(FileNotFoundError):  # completed in the meantime
             if path.stat().st_mtime < before_s:
                 path.unlink()
                 count += 1
@@ -285,5 +285,5 @@ def _unavailable(verb: str, name: str, error: Exception) -> Unavailable:
 
 
 def _first_line(error: Exception) -> str:
-    """Leave out the debug structure that obstore appends."""
+    """Return the first line, without the debug output that obstore appends."""
     return str(error).partition("\n")[0]

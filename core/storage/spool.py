@@ -1,4 +1,4 @@
-"""A body of unknown size on its way in: held while it fits a record, written to the object store beyond that."""
+"""Buffer a body of unknown size in memory while it fits a record, and in the object store beyond that."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from core.storage.blobs import BlobWriter
 from schemas.common import Blob
 
 PIECE_BYTES = 262_144
-"""Small reads are gathered to this size before they are written: every write costs a change of threads."""
+"""Small reads are collected to this size before a write, because every write switches threads."""
 
 
 class Spooled(NamedTuple):
-    """Where a whole body is: exactly one of the two is set."""
+    """Location of a complete body: exactly one of the two is set."""
 
     data: bytes | None
     data_ref: Blob | None
 
 
 class Spool:
-    """Takes a body piece by piece and never holds more than `inline_bytes` or two parts of the store's writer."""
+    """Collects a body and holds at most `inline_bytes` or two parts of the store's writer in memory."""
 
     def __init__(self, open_writer: Callable[[], BlobWriter], *, inline_bytes: int) -> None:
         self._open_writer = open_writer
@@ -32,11 +32,11 @@ class Spool:
 
     @property
     def text(self) -> bytes | None:
-        """Return what was taken so far, while it fits a record."""
+        """Return the bytes received so far, while they fit a record."""
         return b"".join(self._held) if self.size <= self.inline_bytes else None
 
     async def take(self, data: bytes) -> None:
-        """Append a piece; raises Unavailable."""
+        """Append bytes; raises Unavailable."""
         self.size += len(data)
         self._held.append(data)
         self._held_bytes += len(data)
@@ -44,14 +44,14 @@ class Spool:
             await self._spill()
 
     async def finish(self) -> Spooled:
-        """Return where the whole body is; raises Unavailable."""
+        """Return the location of the complete body; raises Unavailable."""
         if (text := self.text) is not None:
             return Spooled(text, None)
         writer = await self._spill()
         return Spooled(None, await writer.finish())
 
     def drop(self) -> None:
-        """Forget the body, unless it is finished."""
+        """Discard the body, unless it is finished."""
         if self._writer is not None:
             self._writer.drop()
 

@@ -24,14 +24,14 @@ from core.settings.models import Settings
 from core.storage.blobs import BlobStore
 from dispatcher import metrics
 from dispatcher.batches import output_lines, output_segments
-from dispatcher.batches.records import OFFLINE, LineTasks, about_batch
+from dispatcher.batches.records import OFFLINE, LineTasks
 from dispatcher.batches.segment_builder import SegmentBuilder, SentSegment
 from dispatcher.batches.unsubmitted_lines import UnsubmittedLines
 from schemas import bitmap, topics
 from schemas.batches import Batch, segment_name
 from schemas.codec import RESULT, SchemaError
 from schemas.common import BatchPart
-from schemas.events import change
+from schemas.events import batch_progress_event, change
 from schemas.framing import FramingError
 from schemas.headers import BATCH_ID, find
 from schemas.ids import parse
@@ -246,8 +246,8 @@ class OutputWriter:
             return
         held = bitmap.of(draft.lines)
         said = change(part=part, begin=begin, lines=held, last=last)
-        told = about_batch(self._settings, row, "batch_part", said, at_ms=self._clock())
-        await self._producer.send(told.address.topic, told.address.partition, told.record)
+        report = batch_progress_event(self._settings.kafka.topic_prefix, row, "batch_part", said, at_ms=self._clock())
+        await self._producer.send(*report)
         metrics.BATCH_LINES_WRITTEN.inc(len(draft.lines))
         draft.cut(SentSegment(part, self._monotonic(), draft.written))
 

@@ -1,22 +1,18 @@
-"""The records that the feeder and the writer of batches write. Pure."""
+"""Task records for the lines of a batch. Pure."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
-from core.kafka.producer import Record
-from core.settings.models import Settings
 from dispatcher.batches.request_line import LineRequest, Replace, body_of
-from dispatcher.events import Address, Addressed
-from schemas import topics
 from schemas.batches import Batch
 from schemas.broken_lines import CONTENT_TYPE, written
-from schemas.codec import EVENT, TASK
-from schemas.common import BatchChange, Blob
-from schemas.events import event
+from schemas.codec import TASK
+from schemas.common import Blob
 from schemas.headers import headers
 from schemas.ids import batch_line_id, parse_batch
-from schemas.records import EventKind, Task
+from schemas.kafka_record import Record
+from schemas.records import Task
 from schemas.validation import MAX_RETENTION_MS, MAX_TEXT, MAX_TIMEOUT_MS
 
 OFFLINE = 1
@@ -107,18 +103,3 @@ class LineTasks:
             deadline_ms=now_ms + task["timeout_ms"],
         )
         return Record(task_id.encode(), TASK.encode(task), described, now_ms)
-
-
-def about_batch(settings: Settings, batch: Batch, kind: EventKind, said: BatchChange, *, at_ms: int) -> Addressed:
-    """Address what is said of a batch to its home."""
-    happened = event(kind, at_ms=at_ms, task_id=batch["id"], change=said)
-    described = headers(
-        kind=kind,
-        ce_id=f"{batch['id']}/{kind}/{at_ms}",
-        at_ms=at_ms,
-        queue=batch["queue"],
-        level=OFFLINE,
-        owner=batch["owner"],
-    )
-    address = Address(settings.topic(topics.events(OFFLINE)), parse_batch(batch["id"]).partition)
-    return Addressed(address, Record(batch["id"].encode(), EVENT.encode(happened), described, at_ms))

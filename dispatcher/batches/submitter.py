@@ -20,13 +20,13 @@ from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from dispatcher import metrics
 from dispatcher.batches.input_reader import InputReader
 from dispatcher.batches.line_splitter import InputLine
-from dispatcher.batches.records import OFFLINE, LineTasks, about_batch
+from dispatcher.batches.records import OFFLINE, LineTasks
 from dispatcher.batches.request_line import BrokenLine, LineError, custom_id_of, read
 from dispatcher.batches.validation import Validator
 from schemas import topics
 from schemas.batches import Batch
 from schemas.common import BatchChange
-from schemas.events import change
+from schemas.events import batch_progress_event, change
 from schemas.ids import parse_batch
 from schemas.records import EventKind
 
@@ -153,8 +153,8 @@ class BatchSubmitter:
         return True
 
     async def _say(self, row: Batch, kind: EventKind, said: BatchChange) -> None:
-        told = about_batch(self._settings, row, kind, said, at_ms=self._clock())
-        await self._producer.send(told.address.topic, told.address.partition, told.record)
+        report = batch_progress_event(self._settings.kafka.topic_prefix, row, kind, said, at_ms=self._clock())
+        await self._producer.send(*report)
 
     async def _verdict(self, row: Batch) -> Validator:
         async with self._turns.validating:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from core.clock import Clock, Deadline
 from core.settings.models import Settings
 from dispatcher.event_outbox import EventOutbox
-from dispatcher.events import Addressed, about_worker
 from dispatcher.task_supervisor import TaskSupervisor
+from schemas.events import worker_events
+from schemas.kafka_record import AddressedRecord
 from schemas.records import EventKind
 
 
@@ -68,11 +69,12 @@ class Heartbeat:
             except TimeoutError:
                 continue
 
-    def _records(self, kind: EventKind) -> list[Addressed]:
+    def _records(self, kind: EventKind) -> list[AddressedRecord]:
         return list(
-            about_worker(
-                self._settings,
+            worker_events(
+                self._settings.kafka.topic_prefix,
                 kind,
+                partitions=self._settings.kafka.partitions,
                 worker=self._name,
                 at_ms=self._clock(),
                 running=self._running(),

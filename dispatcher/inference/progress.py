@@ -14,10 +14,9 @@ import orjson
 from core.clock import Clock
 from core.settings.models import Settings
 from dispatcher.event_outbox import EventOutbox
-from dispatcher.events import about_task
 from dispatcher.inference.work_item import Phase, WorkItem
 from dispatcher.task_supervisor import TaskSupervisor
-from schemas.events import event
+from schemas.events import event, task_event
 from schemas.json_text import read_json
 from schemas.records import Work
 
@@ -32,7 +31,7 @@ class ProgressReporter:
     """Watches the streams of one process and reports those that have grown."""
 
     def __init__(self, settings: Settings, *, name: str, outbox: EventOutbox, clock: Clock) -> None:
-        self._settings = settings
+        self._prefix = settings.kafka.topic_prefix
         self._name = name
         self._outbox = outbox
         self._clock = clock
@@ -80,7 +79,7 @@ class ProgressReporter:
                 worker=self._name,
                 progress=percent,
             )
-            self._outbox.put(about_task(self._settings, item.work, happened, home=item.home))
+            self._outbox.put(task_event(self._prefix, item.work, happened, partition=item.home))
 
     async def _run(self) -> None:
         while True:

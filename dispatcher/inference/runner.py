@@ -13,14 +13,13 @@ from core.observability.metrics import labelled
 from core.settings.models import Settings
 from dispatcher import metrics
 from dispatcher.event_outbox import EventOutbox
-from dispatcher.events import about_task
 from dispatcher.group_consumer import ReceivedRecord
 from dispatcher.inference.outcome import Failure, failed
 from dispatcher.inference.progress import ProgressReporter
 from dispatcher.inference.slots import CallSlots
 from dispatcher.inference.work_item import Key, Phase, Recent, WorkItem, read
 from dispatcher.inference.worker import AttemptWorker
-from schemas.events import event
+from schemas.events import event, task_event
 from schemas.records import Event, EventKind, Outcome
 from schemas.topics import LEVELS
 
@@ -48,6 +47,7 @@ class Runner:
     ) -> None:
         """`is_spoken` tells of attempts that some worker has claimed, finished or given back already."""
         self._settings = settings
+        self._prefix = settings.kafka.topic_prefix
         self._name = name
         self._slots = slots
         self._worker = worker
@@ -197,7 +197,7 @@ class Runner:
         )
 
     def _put(self, item: WorkItem, happened: Event) -> None:
-        addressed = about_task(self._settings, item.work, happened, home=item.home, traceparent=item.traceparent)
+        addressed = task_event(self._prefix, item.work, happened, partition=item.home, traceparent=item.traceparent)
         self._outbox.put(addressed).add_done_callback(lambda done: None if done.cancelled() else self._forget(item))
 
     def _close(self, item: WorkItem) -> None:

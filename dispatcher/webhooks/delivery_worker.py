@@ -15,7 +15,6 @@ from core.observability.tracing import tracer
 from core.settings.models import Settings
 from dispatcher import metrics
 from dispatcher.event_outbox import EventOutbox
-from dispatcher.events import Addressed
 from dispatcher.webhooks import records, tracing
 from dispatcher.webhooks.bodies import DeliveryBodies, ResultGone
 from dispatcher.webhooks.circuit_breaker import CircuitOpen, HostCircuitBreakers
@@ -27,6 +26,7 @@ from dispatcher.webhooks.records import AttemptRecord
 from dispatcher.webhooks.retry_schedule import Random, deferral_ms, give_up_after_ms, next_wait_ms
 from dispatcher.webhooks.signature import Signer
 from dispatcher.webhooks.slots import HostSlots
+from schemas.kafka_record import AddressedRecord
 from schemas.records import Delivery, DeliveryState, Result
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class DeliveryWorker:
             ]
         )
 
-    async def _end(self, delivery: Delivery, state: DeliveryState, reason: str, *marks: Addressed) -> None:
+    async def _end(self, delivery: Delivery, state: DeliveryState, reason: str, *marks: AddressedRecord) -> None:
         """Give a delivery up: its row says so, and a dead letter keeps it, except for news of progress."""
         ended: Delivery = {**delivery, "state": state, "due_ms": None}
         now_ms = self._clock()
@@ -201,7 +201,7 @@ class DeliveryWorker:
         await self._write(following)
         metrics.DELIVERIES.labels(state).inc()
 
-    async def _write(self, following: Iterable[Addressed]) -> None:
+    async def _write(self, following: Iterable[AddressedRecord]) -> None:
         """Return when all of it is durable, however long Kafka is away."""
         await self._outbox.put_all(following)
 

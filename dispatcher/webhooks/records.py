@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from core import deliveries
 from core.dead_letters.record import dead_letter
-from core.deliveries import OUTCOMES, PlacedRecord, new_delivery, resent
+from core.deliveries import OUTCOMES, new_delivery, resent
 from core.kafka.log_reader import LogRecord
 from core.kafka.producer import Record
 from core.settings.models import Settings
-from dispatcher.events import Address, Addressed
 from dispatcher.webhooks.http_client import AttemptResult
 from dispatcher.webhooks.retry_schedule import delay_tier
 from schemas import topics
+from schemas.kafka_record import AddressedRecord
 from schemas.records import Delivery, DeliveryState, Result, Status, Try
 
 KEPT_TRIES = 20
@@ -88,26 +88,25 @@ def after(delivery: Delivery, tried: AttemptRecord, *, state: DeliveryState, due
     }
 
 
-def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> Addressed:
+def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
     """Address what everybody can see of a delivery."""
-    return _addressed(deliveries.row(settings, delivery, now_ms=now_ms))
+    return deliveries.row(settings, delivery, now_ms=now_ms)
 
 
-def waiting(settings: Settings, delivery: Delivery, *, now_ms: int) -> Addressed:
+def waiting(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
     """Address a delivery that waits to the retry topic that its time fits."""
     delay_s = delay_tier((delivery["due_ms"] or now_ms) - now_ms)
-    return _addressed(deliveries.retry_record(settings, delivery, delay_s=delay_s, now_ms=now_ms))
+    return deliveries.retry_record(settings, delivery, delay_s=delay_s, now_ms=now_ms)
 
 
-def delivery_dead_letter(settings: Settings, delivery: Delivery, *, reason: str, now_ms: int) -> Addressed:
+def delivery_dead_letter(settings: Settings, delivery: Delivery, *, reason: str, now_ms: int) -> AddressedRecord:
     """Address the dead letter of a delivery that was given up: as the record that would begin a new round."""
     round_ = deliveries.retry_record(settings, resent(delivery, now_ms=now_ms), delay_s=0, now_ms=now_ms)
     record = round_.record
     found = LogRecord(round_.topic, round_.partition, NOWHERE, now_ms, record.key, record.value, record.headers)
-    name, target, buried = dead_letter(
+    return dead_letter(
         settings, found, reason=f"callback given up: {reason}", field="callback_url", attempt=delivery["made"]
     )
-    return Addressed(Address(name, target), buried)
 
 
 def url_key(owner: str | None, url: str) -> bytes:
@@ -115,27 +114,23 @@ def url_key(owner: str | None, url: str) -> bytes:
     return f"{owner or ''}/{sha256(url.encode()).hexdigest()}".encode()
 
 
-def disabled(settings: Settings, delivery: Delivery, *, until_ms: int, now_ms: int) -> Addressed:
+def disabled(settings: Settings, delivery: Delivery, *, until_ms: int, now_ms: int) -> AddressedRecord:
     """Address the mark that a URL has answered 410."""
     mark: Delivery = {**delivery, "state": "disabled", "due_ms": until_ms, "payload": None}
     key = url_key(delivery["owner"], delivery["url"])
-    return Addressed(_marks(settings), deliveries.rendered(key, mark, now_ms=now_ms))
+    return _mark(settings, deliveries.rendered(key, mark, now_ms=now_ms))
 
 
-def enabled(settings: Settings, delivery: Delivery) -> Addressed:
+def enabled(settings: Settings, delivery: Delivery) -> AddressedRecord:
     """Address the end of that mark."""
-    return Addressed(_marks(settings), Record(url_key(delivery["owner"], delivery["url"]), None))
+    return _mark(settings, Record(url_key(delivery["owner"], delivery["url"]), None))
 
 
-def round_mark(settings: Settings, delivery: Delivery, *, now_ms: int) -> Addressed:
+def round_mark(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
     """Address the mark that ends earlier rounds; its key has no slash, unlike those of the URLs."""
     mark: Delivery = {**delivery, "state": "pending", "due_ms": None, "payload": None, "attempts": []}
-    return Addressed(_marks(settings), deliveries.rendered(delivery["id"].encode(), mark, now_ms=now_ms))
+    return _mark(settings, deliveries.rendered(delivery["id"].encode(), mark, now_ms=now_ms))
 
 
-def _marks(settings: Settings) -> Address:
-    return Address(settings.topic(topics.DISABLED), DISABLED_PARTITION)
-
-
-def _addressed(placed: PlacedRecord) -> Addressed:
-    return Addressed(Address(placed.topic, placed.partition), placed.record)
+def _mark(settings: Settings, record: Record) -> AddressedRecord:
+    return AddressedRecord(settings.topic(topics.DISABLED), DISABLED_PARTITION, record)

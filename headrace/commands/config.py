@@ -1,4 +1,4 @@
-"""`headrace config`: show the settings, where they come from and what they may be."""
+"""`headrace config`: show the settings, their sources and allowed values."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def config() -> None:
     """Show the settings.
 
     Each setting has a default, which headrace.toml overrides, which a HEADRACE_ variable overrides, which a flag
-    overrides. In the file settings stand in sections; a variable is HEADRACE_SECTION_FIELD:
+    overrides. In the file settings are in sections; a variable is HEADRACE_SECTION_FIELD:
 
     \b
         [ingress]
         port = 9000          # or HEADRACE_INGRESS_PORT=9000
 
-    A misspelt name or a wrong value stops every command with a sentence that names it.
+    A misspelt name or an invalid value is an error of every command.
     """
 
 
@@ -45,8 +45,8 @@ def print_(config: Path | None) -> None:
 def list_variables(as_json: bool, word: str) -> None:
     """List every setting with its variable, default and range.
 
-    After a table come the members that each of its entries may have. With WORD only those whose name or description
-    holds it: `headrace config variables timeout`.
+    Tables are followed by the members of their entries. With WORD only settings whose name or description
+    contains it: `headrace config variables timeout`.
     """
     chosen = [v for v in documented() if word.lower() in f"{v.dotted} {v.name} {v.description}".lower()]
     if as_json:

@@ -1,4 +1,4 @@
-"""`headrace replay`, the time machine: past tasks run again, and what they answer now."""
+"""`headrace replay`: run past tasks again, and compare the results."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ from headrace.replay.state import State, Target
 from headrace.replay.worker import ShadowWorker, WorkerPlace
 
 LOCAL_URL = "http://127.0.0.1:8080"
-name_option = click.option("--name", metavar="NAME", help="What the replay is called.  [from the time]")
+name_option = click.option("--name", metavar="NAME", help="Name of the replay.  [from the time]")
 state_option = click.option(
     "--state",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="PATH",
-    help="Its memory.  [DATA_DIR/replays/NAME.json]",
+    help="State file.  [DATA_DIR/replays/NAME.json]",
 )
 
 
 @click.group(cls=RunsByDefault)
 def replay() -> None:
-    """Run past tasks again, and compare what they answer. Without a command's name `run` is meant.
+    """Run past tasks again, and compare the results. Without a subcommand it runs `run`.
 
-    The tasks are read from tasks.LEVEL, which keeps online ones for 24 h and offline ones for 15 days. Webhooks are
-    sent again by `headrace webhooks redrive`.
+    The tasks are read from tasks.LEVEL, where online tasks are retained for 24 h and offline ones for 15 days. To
+    resend webhooks use `headrace webhooks redrive`.
     """
 
 
 @replay.command(name="run")
 @chosen
-@click.option("--into", type=click.Choice(["live"]), help="Into the queues that they came from.")
-@click.option("--queue-to", metavar="QUEUE", help="Into a shadow queue instead; made when it is new.")
-@click.option("--by-workers", is_flag=True, help="Leave that queue to `replay serve`, or other workers that pull.")
-@click.option("--model-to", metavar="MODEL", help="For another model: the body's model is replaced.")
-@click.option("--with-callbacks", is_flag=True, help="Call the callback URLs and fill the reply topics again.")
-@click.option("--dry-run", is_flag=True, help="Only count them, and estimate what they cost.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Most tasks per second.")
+@click.option("--into", type=click.Choice(["live"]), help="Submit them to their original queues.")
+@click.option("--queue-to", metavar="QUEUE", help="Submit them to a shadow queue; it is registered if new.")
+@click.option("--by-workers", is_flag=True, help="Serve that queue with `replay serve` or other pull workers.")
+@click.option("--model-to", metavar="MODEL", help="Replace the model in the body.")
+@click.option("--with-callbacks", is_flag=True, help="Also send their webhooks and write to their reply topics.")
+@click.option("--dry-run", is_flag=True, help="Only count them, and estimate the cost.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Maximum tasks per second.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @name_option
 @state_option
@@ -78,11 +78,11 @@ def run_(
     config: Path | None,
     **asked: Any,
 ) -> None:
-    """Repeat tasks: with new ids, the same owner, and replay_of set to the original.
+    """Submit past tasks again, with new ids, the same tenant, and replay_of set to the original id.
 
-    Into the live queues with --into live, into a shadow queue with --queue-to, or nowhere with --dry-run. Nobody is
-    told of a repetition unless --with-callbacks is given; it never counts as a line of its batch. A run that was
-    interrupted goes on with the same --name or --state; no task is repeated twice.
+    Use --into live for the original queues, --queue-to for a shadow queue, or --dry-run to submit nothing. Webhooks are
+    sent only with --with-callbacks; replayed batch lines do not belong to their batch. An interrupted run is resumed
+    with the same --name or --state; no task is submitted twice.
     """
     with reported():
         settings = settings_here(config)
@@ -95,7 +95,7 @@ def run_(
             _finish(_run(settings, path, ReplayOrder(name, known.choice, known.target), rate), path, as_json=as_json)
             return
         if not dry_run and (into is None) == (queue_to is None):
-            raise ConfigError("say where to: --into live, or --queue-to QUEUE; --dry-run only counts")
+            raise ConfigError("give a destination: --into live, or --queue-to QUEUE; --dry-run only counts")
         if dry_run or not yes:
             found = _survey(settings, order.choice, now_ms=now_ms)
             _show_survey(settings, found, model_to=model_to, as_json=as_json and dry_run)
@@ -103,16 +103,18 @@ def run_(
             return
         if not yes:
             where = f"the queue {queue_to}" if queue_to else "the live queues"
-            click.confirm(f"Run them again in {where}? The model servers do all of this work.", abort=True, err=True)
+            click.confirm(f"Run them again in {where}? This causes load on the model servers.", abort=True, err=True)
         _finish(_run(settings, path, order, rate), path, as_json=as_json)
 
 
 @replay.command()
 @click.argument("name", required=False)
 @state_option
-@click.option("--queue", metavar="QUEUE", help="Everything that was ever repeated into this queue, instead.")
-@click.option("--from", "since", metavar="TIME", help="With --queue: since this time.  [all that is retained]")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="PATH", help="A JSON line per task.")
+@click.option("--queue", metavar="QUEUE", help="Compare all tasks that were replayed into this queue instead.")
+@click.option("--from", "since", metavar="TIME", help="With --queue: since this time.  [all retained]")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="PATH", help="Write one JSON line per task."
+)
 @json_output
 @config_option
 def diff(
@@ -124,10 +126,10 @@ def diff(
     as_json: bool,
     config: Path | None,
 ) -> None:
-    """Compare the outcomes of a replay with those of the originals.
+    """Compare the results of a replay with those of the originals.
 
-    equal: the same answer, ids and times left aside. changed: another one. failed: only the original went well.
-    recovered: only the repetition did. unpaired: the original has no outcome or no stored answer any more.
+    equal: same response, ignoring ids and times. changed: different response. failed: only the original succeeded.
+    recovered: only the replay succeeded. unpaired: the original has no result, or it is no longer retained.
     """
     with reported():
         settings = settings_here(config)
@@ -135,7 +137,7 @@ def diff(
         known = None
         if queue is None:
             if name is None and state is None:
-                raise ConfigError("name the replay, its --state, or a --queue")
+                raise ConfigError("give the name of the replay, its --state, or a --queue")
             _, path, known = _memory(settings, name, state, now_ms=now_ms)
             if known is None:
                 raise NotFound(f"there is no replay in {path}")
@@ -157,27 +159,29 @@ def diff(
     print_lines(tables.comparison_table(groups))
     if pending:
         click.echo(
-            f"{pending:,} repetitions have no outcome yet: they are queued, running, or duplicates by their key."
+            f"{pending:,} replayed tasks have no result yet: they are queued, running, or duplicates by their key."
         )
     if found.superseded:
-        click.echo(f"{found.superseded:,} earlier repetitions of the same tasks were left aside.")
+        click.echo(f"{found.superseded:,} earlier replays of the same tasks were ignored.")
 
 
 @replay.command()
 @click.argument("queue")
-@click.option("--upstream", required=True, metavar="URL", help="The server that answers, a base URL ending in /v1.")
+@click.option("--upstream", required=True, metavar="URL", help="Model server, a base URL ending in /v1.")
 @key_option("--upstream-key", envvar="HEADRACE_UPSTREAM_API_KEY", metavar="KEY", help="Bearer key sent to it.")
-@click.option("--url", envvar="HEADRACE_URL", default=LOCAL_URL, show_default=True, help="Where Headrace is.")
+@click.option("--url", envvar="HEADRACE_URL", default=LOCAL_URL, show_default=True, help="URL of the ingress.")
 @key_option("--api-key", envvar="HEADRACE_API_KEY", default=LOCAL_KEY, help="A key with the scope admin.  [hr-local]")
-@click.option("--concurrency", type=click.IntRange(1, 1_000), default=16, show_default=True, help="Calls at once.")
-@click.option("--drain", is_flag=True, help="End when nothing is left to do.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 1_000), default=16, show_default=True, help="Maximum concurrent calls."
+)
+@click.option("--drain", is_flag=True, help="Exit when the queue is empty.")
 def serve(
     queue: str, upstream: str, upstream_key: str | None, url: str, api_key: str, concurrency: int, drain: bool
 ) -> None:
-    """Answer the tasks of a shadow queue from another upstream.
+    """Run the tasks of a shadow queue with another upstream.
 
-    For what `headrace replay run --queue-to QUEUE --by-workers` has written: takes the tasks over HTTP and brings what
-    the upstream answers, in one piece. Any number may run.
+    For tasks of `headrace replay run --queue-to QUEUE --by-workers`: a pull worker that takes tasks over HTTP, calls
+    the upstream and completes them with its response. Any number may run.
     """
     with reported():
         place = WorkerPlace(url, api_key, queue, upstream, upstream_key)
@@ -186,17 +190,17 @@ def serve(
             try:
                 asyncio.run(worker.run(drain=drain))
             except KeyboardInterrupt:
-                click.echo("Interrupted; what was not brought is handed out again when its lease ends.", err=True)
-    click.echo(f"{worker.done:,} tasks are answered.")
+                click.echo("Interrupted; unfinished tasks are assigned again when their leases expire.", err=True)
+    click.echo(f"{worker.done:,} tasks completed.")
 
 
 @replay.command(name="read-model")
 @config_option
 def read_model(config: Path | None) -> None:
-    """Have the ingresses of this machine make their read models anew.
+    """Delete the read models on this machine, so that ingresses rebuild them.
 
-    Removes those that no ingress holds; one that finds none at its start folds it from the topics again. The
-    schedulers' tables are made anew in the same way when DATA_DIR/streams-LEVEL is removed while they are stopped.
+    Deletes those not in use; an ingress without one rebuilds it from the topics at its start. The schedulers' tables
+    are rebuilt in the same way when DATA_DIR/streams-LEVEL is deleted while they are stopped.
     """
     with reported():
         found = list(drop_read_models(load_here(config).data_dir))
@@ -204,13 +208,13 @@ def read_model(config: Path | None) -> None:
         status = "is removed" if one.dropped else "is in use: stop its ingress first"
         click.echo(f"{one.folder} {status}.")
     if not found:
-        click.echo("There is no read model here.")
+        click.echo("No read models found.")
     if not all(one.dropped for one in found):
         raise SystemExit(1)
 
 
 def _memory(settings: Settings, name: str | None, path: Path | None, *, now_ms: int) -> tuple[str, Path, State | None]:
-    """Return a replay's name, where its state is, and the state when it was begun before."""
+    """Return the name of a replay, its state file, and its state if it exists."""
     if name is None:
         named = path is not None and states.NAME.fullmatch(path.stem)
         name = path.stem if path is not None and named else states.new_name(now_ms)
@@ -221,11 +225,13 @@ def _memory(settings: Settings, name: str | None, path: Path | None, *, now_ms: 
 
 
 def _check_same(known: State, order: ReplayOrder, path: Path) -> None:
-    """Refuse other options than those that a replay was begun with; none, or the same, are fine."""
+    """Reject options that differ from those at the start of the replay; none, or the same, are accepted."""
     asked, begun = (replace(choice, from_ms=None, to_ms=None) for choice in (order.choice, known.choice))
     nothing = order.target == Target() and asked == Choice()
     if not nothing and (order.target, asked) != (known.target, begun):
-        raise ConfigError(f"{path} was begun with other options: give only --name or --state to go on, or another name")
+        raise ConfigError(
+            f"{path} was started with other options: give only --name or --state to resume it, or another name"
+        )
 
 
 def _survey(settings: Settings, choice: Choice, *, now_ms: int) -> Survey:
@@ -250,7 +256,7 @@ def _show_survey(settings: Settings, found: Survey, *, model_to: str | None, as_
 
 
 def _run(settings: Settings, path: Path, order: ReplayOrder, rate: float | None) -> State:
-    click.echo(f"The replay {order.name} keeps its memory in {path}.", err=True)
+    click.echo(f"The state of replay {order.name} is stored in {path}.", err=True)
     try:
         with tables.bar("replaying", unit="records") as step:
             return asyncio.run(
@@ -263,11 +269,11 @@ def _run(settings: Settings, path: Path, order: ReplayOrder, rate: float | None)
                 )
             )
     except KeyboardInterrupt:
-        click.echo(f"Interrupted; `headrace replay run --state {path}` goes on.", err=True)
+        click.echo(f"Interrupted; resume with `headrace replay run --state {path}`.", err=True)
         raise SystemExit(130) from None
     except Unavailable:
         if path.exists():
-            click.echo(f"Broken off; `headrace replay run --state {path}` goes on.", err=True)
+            click.echo(f"Stopped by an error; resume with `headrace replay run --state {path}`.", err=True)
         raise
 
 
@@ -280,7 +286,7 @@ def _finish(state: State, path: Path, *, as_json: bool) -> None:
         return
     for sentence in tables.outcome(state):
         click.echo(sentence)
-    click.echo(f"`headrace replay diff --state {path}` compares the answers.")
+    click.echo(f"Compare the results with `headrace replay diff --state {path}`.")
 
 
 async def _compare(settings: Settings, which: Which, *, excerpts: bool) -> Comparison:

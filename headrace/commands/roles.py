@@ -33,9 +33,9 @@ def _settings(config: Path | None, flags: dict[str, object]) -> Settings:
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on.  [8080]")
 @config_option
 def ingress(host: str | None, port: int | None, config: Path | None) -> None:
-    """Run the HTTP side: accepts tasks, holds blocking and streaming callers, answers look-ups.
+    """Run the HTTP API: accepts tasks, serves blocking and streaming requests and queries.
 
-    Any number may run against one Kafka; put a load balancer before them.
+    Any number may run against one Kafka cluster, behind a load balancer.
     """
     from ingress.main import serve  # noqa: PLC0415 - a role loads only its own packages
 
@@ -44,13 +44,13 @@ def ingress(host: str | None, port: int | None, config: Path | None) -> None:
 
 
 @click.command()
-@click.option("--level", type=click.Choice(LEVELS), help="The lane to schedule; without it one process for each.")
+@click.option("--level", type=click.Choice(LEVELS), help="Level to schedule; without it one process for each level.")
 @metrics_option
 @config_option
 def streams(level: str | None, metrics_port: int | None, config: Path | None) -> None:
-    """Run the scheduler of a lane: the one judge of what state a task is in.
+    """Run the scheduler of a level: the single writer of task states.
 
-    Any number may run against one Kafka; the partitions are shared among those of one lane.
+    Any number may run against one Kafka cluster; those of one level share its partitions.
     """
     settings = _settings(config, {"metrics_port": metrics_port})
     if level is None:
@@ -71,9 +71,9 @@ def streams(level: str | None, metrics_port: int | None, config: Path | None) ->
 @metrics_option
 @config_option
 def dispatcher(component: str | None, only: str | None, metrics_port: int | None, config: Path | None) -> None:
-    """Run the inference consumers, which call the model servers, the callback sender, and what feeds batches.
+    """Run the inference consumers, which call the model servers, the webhook sender, and the batch service.
 
-    Any number may run against one Kafka; each takes only what it has room for.
+    Any number may run against one Kafka cluster; each takes only tasks that it has capacity for.
     """
     from dispatcher.main import serve  # noqa: PLC0415 - a role loads only its own packages
 
@@ -86,7 +86,7 @@ def dispatcher(component: str | None, only: str | None, metrics_port: int | None
 
 
 def _both_lanes(config: Path | None, metrics_port: int | None) -> int:
-    """Run a process per lane, side by side; when one ends the other is stopped, and the worse exit code is returned."""
+    """Run one process per level; when one ends the other is stopped, and the worse exit code is returned."""
     options = ["--config", str(config)] if config else []
     children = []
     for number, level in enumerate(LEVELS):
@@ -101,8 +101,8 @@ def _both_lanes(config: Path | None, metrics_port: int | None) -> int:
         if stopping:
             return
         stopping = True
-        # SIGTERM even for a Ctrl-C, which a terminal has sent to the children too: the same signal twice ends them at
-        # once, without a commit.
+        # SIGTERM even after a Ctrl-C, which a terminal sends to the children too: the same signal twice ends them
+        # immediately, without a commit.
         for child in children:
             child.terminate()
 

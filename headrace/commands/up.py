@@ -19,7 +19,9 @@ from headrace.options import config_option, reported
 @click.option("--kafka", metavar="HOST:PORT", help="Use this cluster instead of an embedded broker.")
 @click.option("--upstream", "upstreams", multiple=True, metavar="URL", help="Model server, ending in /v1; repeatable.")
 @click.option("--no-model", is_flag=True, help="Start no local model.")
-@click.option("--api-key", "api_keys", multiple=True, metavar="KEY", help="Admit this key; repeatable.  [hr-local]")
+@click.option(
+    "--api-key", "api_keys", multiple=True, metavar="KEY", help="Accept this API key; repeatable.  [hr-local]"
+)
 def up(
     host: str | None,
     port: int | None,
@@ -32,8 +34,8 @@ def up(
 ) -> None:
     """Start a broker, a model, and one of each role; keep them running until Ctrl-C.
 
-    Everything is kept in the data directory and is there again after the next start. DATA_DIR/stack.json tells what
-    runs where, DATA_DIR/logs what each part said. Flags override HEADRACE_ variables, which override headrace.toml.
+    State is persisted in the data directory. DATA_DIR/stack.json lists processes and ports, DATA_DIR/logs contains the
+    log of each process. Flags override HEADRACE_ variables, which override headrace.toml.
     """
     from compose.local.launch import run_stack  # noqa: PLC0415 - a third of a second that --help need not pay
     from compose.local.plan import Flags  # noqa: PLC0415
@@ -55,5 +57,5 @@ def up(
 def _say(text: str) -> None:
     try:
         click.echo(text)
-    except BrokenPipeError:  # nobody reads any more, as in `headrace up | head`: no reason to stop serving
+    except BrokenPipeError:  # the reader of stdout has gone, as in `headrace up | head`: continue to serve
         return

@@ -126,7 +126,7 @@ async def _read(settings: Settings, chosen: Callable[[Delivery], bool], only: in
                 try:
                     one = DELIVERY.decode(record.value)
                 except (FramingError, SchemaError):
-                    continue  # a foreign record must not hide all others
+                    continue  # an invalid record must not hide all others
                 newest.pop(record.key, None)
                 if chosen(one):
                     newest[record.key] = one
@@ -141,7 +141,7 @@ async def _send(settings: Settings, chosen: Callable[[Delivery], bool], only: in
         for one in found:
             now_ms = time.time_ns() // 1_000_000
             round_ = deliveries.resent(one, now_ms=now_ms)
-            # The state record first: what the sender writes about this round comes after it.
+            # The state record first: the sender's records about this resend must come after it.
             await producer.send(*deliveries.row(settings, round_, now_ms=now_ms))
             await producer.send(*deliveries.retry_record(settings, round_, delay_s=0, now_ms=now_ms))
     finally:

@@ -1,4 +1,4 @@
-"""The outcomes of a replay beside those of its originals, read from results.LEVEL."""
+"""Pair the results of a replay with those of its originals, read from results.LEVEL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MARK = b"-R-"
 
 
 class Which(NamedTuple):
-    """Whose outcomes are compared: those of one replay, or of all that went into one queue."""
+    """Selects results: those of one replay, or of all replays into one queue."""
 
     queue: str | None
     start_s: int | None
@@ -33,11 +33,11 @@ class Which(NamedTuple):
 
     @classmethod
     def of(cls, state: State) -> Which:
-        """Return what a replay has written."""
+        """Return the selection for a replay."""
         return cls(state.target.queue_to, state.start_s, state.created_ms)
 
     def fits(self, record: LogRecord) -> bool:
-        """Tell by key and headers whether a result is one of these."""
+        """Return whether a result is selected, by key and headers."""
         if record.key is None or MARK not in record.key:
             return False
         if self.queue is not None and find(record.headers, "x-queue") != self.queue.encode():
@@ -52,7 +52,7 @@ class Which(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """All pairs, and outcomes of an original that was repeated into the queue again later."""
+    """All pairs, and the number of results superseded by a later replay of the same original."""
 
     pairs: list[Pair]
     superseded: int
@@ -67,7 +67,7 @@ async def compared(
     excerpts: bool,
     on_read: Callable[[int], None],
 ) -> Comparison:
-    """Pair every outcome of a replay with that of its original; raises Unavailable."""
+    """Pair every result of a replay with that of its original; raises Unavailable."""
     reader = _Reader(settings, lookup, blobs, excerpts=excerpts, on_read=on_read)
     every = [(level, partition) for level in (0, 1) for partition in range(settings.kafka.partitions)]
     replays: dict[str, tuple[int, ReplayedAnswer]] = {}
@@ -89,7 +89,7 @@ async def compared(
 
 
 async def _originals(reader: _Reader, wanted: Collection[str]) -> dict[str, ReplayedAnswer]:
-    """Find the outcomes of tasks, each from the time in its id on."""
+    """Find the results of tasks, each starting at the time in its id."""
     since: dict[Home, int] = {}
     keys: dict[Home, set[bytes]] = defaultdict(set)
     for text in wanted:
@@ -121,7 +121,7 @@ class _Reader:
     async def outcomes(
         self, home: Home, from_ms: int | None, wanted: Callable[[LogRecord], bool]
     ) -> AsyncIterator[tuple[Result, ReplayedAnswer]]:
-        """Decode the results of one partition that are wanted."""
+        """Decode the requested results of one partition."""
         tp = TopicPartition(self._settings.topic(topics.results(home[0])), home[1])
         span = await stretch(self._lookup, tp, from_ms=from_ms)
         if span is None:

@@ -1,4 +1,4 @@
-"""The bodies of repeated tasks: a stored one is copied, for the original's is swept away with its task."""
+"""Bodies of replayed tasks: a stored body is copied, because the original is deleted with its task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JSON = "application/json"
 
 
 class Unusable(Exception):
-    """A task cannot be repeated, and why, in a word."""
+    """A task cannot be replayed; the message is a reason code."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -24,7 +24,7 @@ class Unusable(Exception):
 
 
 class ReplayBodies:
-    """Gives every copy a body of its own."""
+    """Copies stored bodies, so that every replayed task has its own."""
 
     def __init__(self, settings: Settings, blobs: BlobStore) -> None:
         self._blobs = blobs
@@ -34,11 +34,11 @@ class ReplayBodies:
     async def fill(self, copy: Copy, pick: Selection, *, model_to: str | None) -> Copy:
         """Return the copy with its body; raises Unusable, and Unavailable when the store does not answer.
 
-        A second call for the same task replaces what the first has stored, so a resumed replay leaves nothing behind.
+        A second call for the same task replaces the first copy, so a resumed replay leaves no orphans.
         """
         stored = pick.task["data_ref"]
         if stored is not None and stored["uri"] != f"tasks/{pick.task_id}":
-            # Its record points to what belongs to somebody else; nobody but the scheduler's sweep may judge that.
+            # The record refers to a body of another task, which only the scheduler's garbage collection may delete.
             raise Unusable("body_foreign")
         try:
             if model_to is not None:

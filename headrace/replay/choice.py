@@ -1,4 +1,4 @@
-"""Which tasks a replay is about: pure rules, judged by a record's headers where they tell, by its value where not."""
+"""Selection rules of a replay, applied to record headers where possible, otherwise to the value. Pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from schemas.records import Task
 Headers = Sequence[tuple[str, bytes | None]]
 Ending = Literal["completed", "failed", "cancelled", "none"]
 ENDINGS: tuple[Ending, ...] = ("completed", "failed", "cancelled", "none")
-"""How a task may have ended; `none`: no outcome is known of it, so it waits, runs, or is a twin of another."""
+"""Outcomes of a task; `none`: it has no result yet: queued, running, or a duplicate."""
 MAX_IDS = 100_000
-"""They stand in the state file, which is written anew with every step."""
+"""Limit of --ids: they are part of the state file, which is rewritten at every step."""
 _AGO = re.compile(r"-([0-9]{1,9})([smhd])")
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What was asked for; empty means all."""
+    """The requested filters; empty means all."""
 
     from_ms: int | None = None
     to_ms: int | None = None
@@ -35,22 +35,22 @@ class Choice:
     endings: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
     replays: bool = False
-    """Whether tasks that are repetitions themselves are chosen, too; one that is named by its id always is."""
+    """Whether replayed tasks are selected as well; tasks given by id always are."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for the state file."""
+        """Return the filters for the state file."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Choice:
-        """Read what `as_json` wrote."""
+        """Parse the output of `as_json`."""
         known = {field.name for field in fields(cls)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items() if k in known}
         return cls(**values)
 
 
 class Matcher:
-    """Apply a choice to records: undecoded first, for most are not meant."""
+    """Applies the filters to records, before decoding where possible, because most are not selected."""
 
     def __init__(self, choice: Choice) -> None:
         self._choice = choice
@@ -59,12 +59,12 @@ class Matcher:
         self._ids = frozenset(choice.ids)
 
     def in_time(self, at_ms: int) -> bool:
-        """Tell whether a record was written in the time that was asked for."""
+        """Return whether a record is within the requested time."""
         choice = self._choice
         return (choice.from_ms is None or at_ms >= choice.from_ms) and (choice.to_ms is None or at_ms < choice.to_ms)
 
     def by_headers(self, headers: Headers) -> bool:
-        """Tell whether a record may be meant; only what says that it is not is left out."""
+        """Return whether a record may be selected, by its headers."""
         if not self._queues and not self._owners:
             return True
         for name, value in headers:
@@ -75,7 +75,7 @@ class Matcher:
         return True
 
     def by_task(self, task_id: str, task: Task, *, model: str | None) -> bool:
-        """Tell whether a decoded task is meant, its ending left aside."""
+        """Return whether a decoded task is selected, regardless of its outcome."""
         choice = self._choice
         if self._ids and task_id not in self._ids:
             return False
@@ -88,12 +88,12 @@ class Matcher:
         return choice.replays or bool(self._ids) or task["replay_of"] is None
 
     def by_ending(self, ending: str) -> bool:
-        """Tell whether a task that ended so is meant."""
+        """Return whether an outcome is selected."""
         return not self._choice.endings or ending in self._choice.endings
 
 
 def moment_ms(text: str, *, now_ms: int, field: str) -> int:
-    """Read a time: -90s, -30m, -2h, -7d, now, or ISO 8601, in UTC when it names no zone; raises ConfigError."""
+    """Read a time: -90s, -30m, -2h, -7d, now, or ISO 8601, in UTC without a time zone; raises ConfigError."""
     if text == "now":
         return now_ms
     if ago := _AGO.fullmatch(text):
@@ -101,7 +101,7 @@ def moment_ms(text: str, *, now_ms: int, field: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"{field} {text[:40]!r} is no time such as -2h, -7d or 2026-01-31T12:00:00Z") from None
+        raise ConfigError(f"{field} {text[:40]!r} must be a time such as -2h, -7d or 2026-01-31T12:00:00Z") from None
     at_ms = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
     if at_ms < 0:
         raise ConfigError(f"{field} {text[:40]!r} is before 1970")
@@ -109,7 +109,7 @@ def moment_ms(text: str, *, now_ms: int, field: str) -> int:
 
 
 def read_ids(texts: Iterable[str]) -> tuple[str, ...]:
-    """Read ids in any of their spellings, one per line; raises ConfigError."""
+    """Parse ids in any of their forms, one per line; raises ConfigError."""
     found: dict[str, None] = {}
     for number, text in enumerate(texts, 1):
         if not (one := text.strip()):
@@ -119,5 +119,5 @@ def read_ids(texts: Iterable[str]) -> tuple[str, ...]:
         except ids.IdError as error:
             raise ConfigError(f"id {number}: {error}") from None
         if len(found) > MAX_IDS:
-            raise ConfigError(f"more than {MAX_IDS:,} ids; choose by time, queue or owner instead")
+            raise ConfigError(f"more than {MAX_IDS:,} ids; select by time, queue or tenant instead")
     return tuple(found)

@@ -1,4 +1,4 @@
-"""When two answers say the same, and what a comparison of many comes to. Pure."""
+"""Compare responses, and summarise many comparisons. Pure."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ VOLATILE = frozenset(
         "request_id",
     }
 )
-"""Members that differ between two calls that answer the same, wherever they stand; the tokens are compared apart."""
+"""Members that differ between equal responses, at any depth; token usage is compared separately."""
 EVENT_STREAM = "text/event-stream"
 EXCERPT = 2_000
 NO_TOKENS: Usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
 class ReplayedAnswer(NamedTuple):
-    """What is kept of a result while its counterpart is sought."""
+    """The data of a result that is needed for the comparison."""
 
     id: str
     queue: str
@@ -49,17 +49,17 @@ class ReplayedAnswer(NamedTuple):
     status_code: int
     error_code: str | None
     latency_ms: int | None
-    """From the start of the call that counted to its end; None when no worker had begun."""
+    """Duration of the successful attempt, ms; None if no worker had started."""
     usage: Usage
     digest: bytes | None
-    """Of the content; None when the body could not be read."""
+    """Digest of the content; None if the body could not be read."""
     excerpt: str | None
 
 
 class Pair(NamedTuple):
-    """A repetition and what it repeats; an original whose result is not kept any more is None.
+    """A replayed task and its original; the original is None if its result is no longer retained.
 
-    Stored answers go with their tasks, earlier than the records of their results: without one there is no pair either.
+    Stored responses expire with their tasks, earlier than the result records; without one there is no pair either.
     """
 
     verdict: Verdict
@@ -68,7 +68,7 @@ class Pair(NamedTuple):
     replay_of: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return a line of the report."""
+        """Return one line of the report."""
         return {
             "verdict": self.verdict,
             "replay_of": self.replay_of,
@@ -78,7 +78,7 @@ class Pair(NamedTuple):
 
 
 def answer_of(result: Result, body: bytes | None, *, excerpt: bool) -> ReplayedAnswer:
-    """Take what is compared out of a result; `body` is None when it could not be read."""
+    """Extract the compared data of a result; `body` is None if it could not be read."""
     started = result["started_ms"]
     return ReplayedAnswer(
         id=result["id"],
@@ -95,7 +95,7 @@ def answer_of(result: Result, body: bytes | None, *, excerpt: bool) -> ReplayedA
 
 
 def essence(body: bytes, content_type: str) -> bytes:
-    """Return a digest of what an answer says: without ids and times, and of a stream without where it was cut."""
+    """Return a digest of a response, without ids and times, and independent of chunk boundaries."""
     content: Any
     try:
         if content_type.partition(";")[0].strip().lower() == EVENT_STREAM:
@@ -103,7 +103,7 @@ def essence(body: bytes, content_type: str) -> bytes:
         else:
             content = _lasting(lenient_json.loads(body))
         text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
-    except (ValueError, TypeError, RecursionError):  # no JSON, or such that it cannot be written again
+    except (ValueError, TypeError, RecursionError):  # not JSON, or it cannot be serialised
         return blake2b(body, digest_size=16).digest()
     return blake2b(text, digest_size=16).digest()
 
@@ -115,7 +115,7 @@ def verdict_of(original: ReplayedAnswer | None, replay: ReplayedAnswer) -> Verdi
     went_well, goes_well = original.state == "completed", replay.state == "completed"
     if went_well != goes_well:
         return "recovered" if goes_well else "failed"
-    if not went_well:  # both failed: what counts is why, not in which words
+    if not went_well:  # both failed: compare the reason, not its wording
         same = (original.state, original.error_code) == (replay.state, replay.error_code)
     elif original.digest is None or replay.digest is None:
         return "unpaired"
@@ -125,7 +125,7 @@ def verdict_of(original: ReplayedAnswer | None, replay: ReplayedAnswer) -> Verdi
 
 
 class ComparisonGroup:
-    """The pairs of one queue and model."""
+    """Statistics of one queue and model."""
 
     def __init__(self) -> None:
         self.verdicts: Counter[str] = Counter()
@@ -133,7 +133,7 @@ class ComparisonGroup:
         self._tokens: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
 
     def add(self, pair: Pair) -> None:
-        """Count one; latency and tokens only of those that have both sides."""
+        """Add a pair; latency and tokens only if both results exist."""
         self.verdicts[pair.verdict] += 1
         if pair.original is None:
             return
@@ -143,7 +143,7 @@ class ComparisonGroup:
             self._tokens[side].update(answer.usage)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the figures; each pair is original and replay."""
+        """Return the figures as pairs of original and replay."""
         return {
             **{verdict: self.verdicts[verdict] for verdict in VERDICTS},
             "latency_p50_ms": [percentile(side, 0.5) for side in self._latencies],
@@ -163,13 +163,13 @@ def grouped(pairs: Iterable[Pair]) -> Mapping[tuple[str, str, str], ComparisonGr
 
 
 def percentile(values: Sequence[int], part: float) -> int | None:
-    """Return the value below which a part of all lies."""
+    """Return a quantile of sorted values."""
     return sorted(values)[min(int(len(values) * part), len(values) - 1)] if values else None
 
 
 def _lasting(value: Any) -> Any:
     if isinstance(value, dict):
-        # What is null in one answer may be left out of another.
+        # A null member equals a missing one.
         return {name: _lasting(item) for name, item in value.items() if name not in VOLATILE and item is not None}
     return [_lasting(item) for item in value] if isinstance(value, list) else value
 
@@ -180,7 +180,7 @@ def _frames(body: bytes) -> Iterable[Any]:
 
 
 def _merged_frames(frames: Iterable[Any]) -> Any:
-    """Put the pieces of each choice together, to what the same answer would be in one piece.
+    """Merge the deltas of each choice into a complete message.
 
     Frames of other streams are compared one by one.
     """
@@ -218,7 +218,7 @@ def _join(into: dict[str, Any], piece: Mapping[str, Any]) -> None:
 
 
 def _join_lists(known: list[Any], more: list[Any]) -> None:
-    """Continue the items of a list that carry an index, such as the calls of tools; append all others."""
+    """Merge list items by their index, such as tool calls; append items without one."""
     for item in more:
         same = [
             one

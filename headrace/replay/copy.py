@@ -1,4 +1,4 @@
-"""The new task that repeats an old one: pure, but for its body, which `bodies` copies."""
+"""Create the task that repeats an original. Pure; bodies are copied by `bodies`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from schemas.records import NO_ORIGIN, Mode, Task
 from schemas.task_body import stream_changes
 
 TIMEOUT_MS = 86_400_000
-"""A replay may stand in line for long, and nobody holds a connection for it: the time-out of the original, made for
-somebody who waited, would end most of a large replay before it began."""
+"""Minimum timeout of a replayed task: it may be queued for long without an open connection, so the timeout of a
+blocking original would expire most of a large replay before it starts."""
 
 
 class Copy(NamedTuple):
-    """A task to be written, and its place."""
+    """A task to write, with its topic and partition."""
 
     id: TaskId
     task: Task
 
     def record(self, *, now_ms: int) -> Record:
-        """Render it as a door does."""
+        """Encode the record as an ingress does."""
         task, text = self.task, str(self.id)
         described = headers(
             kind="task",
@@ -45,7 +45,7 @@ class Copy(NamedTuple):
 
 
 def copied(pick: Selection, state: State, *, partitions: int, now_ms: int) -> Copy:
-    """Return the task that repeats one: same owner and request, an id of its own, no notifications unless requested."""
+    """Return the task that repeats one: same tenant and request, a new id, no webhooks unless requested."""
     old, target = pick.task, state.target
     queue = target.queue_to or old["queue"]
     home, wide = pick.partition, 1
@@ -65,7 +65,7 @@ def copied(pick: Selection, state: State, *, partitions: int, now_ms: int) -> Co
         **old,
         "queue": queue,
         "id": str(task_id),
-        # A stream's tokens are counted, and its first one is timed, only where it is relayed.
+        # Tokens and time to first token of a stream are measured only when it is relayed.
         "mode": "streaming" if old["mode"] == "streaming" else "callback",
         "model": target.model_to or pick.model,
         "callback_url": old["callback_url"] if notified else None,
@@ -82,7 +82,7 @@ def copied(pick: Selection, state: State, *, partitions: int, now_ms: int) -> Co
 
 
 def with_model(body: bytes, model: str, *, mode: Mode = "callback") -> bytes | None:
-    """Return a request for another model that fits its mode; None when the body is no JSON object with a model."""
+    """Return the request with another model; None if the body is not a JSON object with a model."""
     try:
         document = read_json(body)
         if not isinstance(document, dict) or "model" not in document:
@@ -93,7 +93,7 @@ def with_model(body: bytes, model: str, *, mode: Mode = "callback") -> bytes | N
 
 
 def _key(old: Task, name: str) -> str | None:
-    """Keep twins twins: of all that came with one key only the first ran, and only one shall run again."""
+    """Return a new idempotency key per original key: of all duplicates only one runs again."""
     key = old["idempotency_key"]
     if key is None:
         return None

@@ -1,4 +1,4 @@
-"""The dry run: read what a replay would read, count what it would write, and write nothing at all."""
+"""The dry run: read as a replay would, count the tasks it would submit, and write nothing."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from schemas.topics import DAY_MS, declared, level_name
 
 
 class Survey(NamedTuple):
-    """What was found."""
+    """Result of a dry run."""
 
     tally: Tally
     read: int
-    """Records read, those that tell of outcomes and refusals included."""
+    """Number of records read, including results and dead letters."""
     passed_over: Mapping[str, int]
     missing_ids: list[str]
     notes: list[str]
@@ -34,7 +34,7 @@ class Survey(NamedTuple):
 async def surveyed(
     settings: Settings, lookup: LogReader, choice: Choice, *, now_ms: int, on_read: Callable[[int, int], None]
 ) -> Survey:
-    """Count the chosen tasks; `on_read` is told of records read and of how many there are."""
+    """Count the selected tasks; `on_read` is called with the records read and their total."""
     spans = await task_spans(settings, lookup, choice)
     total = sum(span.end - span.begin for span in spans)
     read = 0
@@ -83,7 +83,7 @@ async def _count(
 
 
 def beyond_reach(choice: Choice, *, now_ms: int) -> list[str]:
-    """Say what was asked for and is not kept any more."""
+    """List the parts of the request that are no longer retained."""
     retention = {topic.name: topic.retention_ms or 0 for topic in declared(partitions=1)}
     notes = []
     for level in choice.levels:

@@ -1,4 +1,4 @@
-"""Where the records of a past time lie, and reading them in slices."""
+"""Find the offsets of a past time range, and read the records in slices."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from schemas import ids, topics
 
 SLICE = 500
 STALL_S = 60
-"""Longest wait for the next slice: a broker that is away for longer ends the run, which can be resumed."""
+"""Maximum wait for the next slice, seconds; then the run ends and can be resumed."""
 TRIES = 5
 SLACK_MS = 60_000
-"""Several writers fill a partition: a record may lie behind one that is younger by as much as their clocks differ."""
+"""Tolerance for clock differences of the writers of a partition, ms."""
 EARLY_MS = 600_000
-"""An id may name a second that lies ahead of its record: a writer that is out of serials borrows from the next."""
+"""Tolerance for the time in an id: a writer that is out of serial numbers uses those of the next second."""
 
 T = TypeVar("T")
 Home = tuple[int, int]
@@ -32,7 +32,7 @@ Home = tuple[int, int]
 
 
 class OffsetRange(NamedTuple):
-    """A stretch of one partition: `end` is not part of it."""
+    """A half-open offset range of one partition."""
 
     level: int
     partition: int
@@ -41,14 +41,14 @@ class OffsetRange(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """Some records of a partition that follow one another, and the offset behind them."""
+    """Consecutive records of a partition, and the next offset."""
 
     records: Sequence[LogRecord]
     following: int
 
 
 async def patient(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask again when a busy broker does not answer in time; raises Unavailable at last."""
+    """Retry while a busy broker does not answer in time; finally raises Unavailable."""
     for _ in range(TRIES - 1):
         try:
             return await ask()
@@ -59,7 +59,7 @@ async def patient(ask: Callable[[], Awaitable[T]]) -> T:
 
 @asynccontextmanager
 async def directory(settings: Settings) -> AsyncIterator[QueueDirectory]:
-    """Open the directory of queues; raises Unavailable."""
+    """Open the queue registry; raises Unavailable."""
     queues = QueueDirectory(settings, name="headrace-replay")
     try:
         try:
@@ -72,7 +72,7 @@ async def directory(settings: Settings) -> AsyncIterator[QueueDirectory]:
 
 
 async def task_spans(settings: Settings, lookup: LogReader, choice: Choice) -> list[OffsetRange]:
-    """Return where the chosen tasks lie, as the topics are now."""
+    """Return the offset ranges of the selected tasks."""
     since = beginnings(choice, partitions=settings.kafka.partitions)
     found = []
     for (level, partition), from_ms in since.items():
@@ -86,7 +86,7 @@ async def task_spans(settings: Settings, lookup: LogReader, choice: Choice) -> l
 async def stretch(
     lookup: LogReader, tp: TopicPartition, *, from_ms: int | None, to_ms: int | None = None
 ) -> tuple[int, int] | None:
-    """Return the first offset of a time and the one behind its last; None when nothing lies between."""
+    """Return the offset range of a time range; None if it is empty."""
     bounds = (await patient(lambda: lookup.bounds([tp])))[tp]
     begin, end = bounds
     if from_ms is not None and begin < end:
@@ -99,7 +99,7 @@ async def stretch(
 
 
 async def slices(lookup: LogReader, tp: TopicPartition, begin: int, end: int) -> AsyncIterator[Slice]:
-    """Read from one offset up to, but not with, another; raises Unavailable when the broker stays away."""
+    """Read a half-open offset range; raises Unavailable when the broker does not answer."""
     records = lookup.read_range(tp, begin, end)
     over = False
     while not over:
@@ -116,7 +116,7 @@ async def slices(lookup: LogReader, tp: TopicPartition, begin: int, end: int) ->
 
 
 def beginnings(choice: Choice, *, partitions: int) -> Mapping[Home, int | None]:
-    """Return the partitions to read with the time to begin at: ids name theirs, so only those are read."""
+    """Return the partitions to read with their start times: ids contain their partition, so only those are read."""
     if not choice.ids:
         homes = [(level, partition) for level in choice.levels for partition in range(partitions)]
         return dict.fromkeys(homes, choice.from_ms)

@@ -1,4 +1,4 @@
-"""Making the read models anew: an ingress folds its own from the topics when it finds none at its start."""
+"""Delete read models: an ingress without one rebuilds it from the topics at its start."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ class StoredOutcome(NamedTuple):
 
     folder: Path
     dropped: bool
-    """False: a running ingress holds it."""
+    """False: a running ingress uses it."""
 
 
 def drop_read_models(data_dir: Path) -> Iterator[StoredOutcome]:
-    """Remove the read models that no running ingress holds; raises ConfigError."""
+    """Delete the read models that no running ingress uses; raises ConfigError."""
     root = data_dir / "ingress"
     stores = sorted(store for name in STORES for store in root.glob(f"*/{name}"))
     if not stores:
         return
     held: list[InstanceLock] = []
     try:
-        with suppress(Unavailable):  # all free numbers are held, so no ingress can start on what is being removed
+        with suppress(
+            Unavailable
+        ):  # all free instance numbers are claimed, so no ingress can start on a folder that is being deleted
             while True:
                 held.append(claim_instance(root, limit=1 + max(_numbers(stores))))
         free = {one.folder for one in held}
@@ -39,7 +41,7 @@ def drop_read_models(data_dir: Path) -> Iterator[StoredOutcome]:
                 shutil.rmtree(store)
             yield StoredOutcome(store, store.parent in free)
     except OSError as error:
-        raise ConfigError(f"a read model below {root} cannot be removed: {error.strerror}") from error
+        raise ConfigError(f"a read model in {root} cannot be deleted: {error.strerror}") from error
     finally:
         for one in held:
             one.release()

@@ -1,8 +1,8 @@
-"""Records of tasks.LEVEL that no task came of: what the scheduler's dead letters and the rows of batches tell.
+"""Records of tasks.LEVEL that never became tasks, from the scheduler's dead letters and the batch states.
 
-Most of what was refused is refused again by the same rules when it is read. But some was refused for what the world was
-like then: an id that was taken, a queue or a reply topic that was not there, a time in the future. And of the lines of
-batches the scheduler drops without a word those that it has already, and those that come after the batch was stopped.
+Most rejected records are rejected again by the same rules. Others depended on the state at that time: an id in use, a
+missing queue or reply topic, a timestamp in the future. Batch lines that were submitted twice or after the end of the
+batch are dropped by the scheduler without a dead letter.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from schemas.topics import DAY_MS
 Place = tuple[int, int, int]
 """Level, partition and offset."""
 AHEAD_MS = DAY_MS + SLACK_MS
-"""A record may name a time that lies ahead by a day: its dead letter is older then."""
+"""A record may have a timestamp up to a day ahead of its dead letter, ms."""
 OFFLINE = 1
 NEVER_TRIED = b"0"
-"""The attempt that letters of refused records name; those of tasks that lost their workers name a later one."""
+"""Attempt number in dead letters of rejected records; dead letters of tasks with lost workers have a higher one."""
 
 
 class RejectedRecords(NamedTuple):
-    """What the scheduler took no task from."""
+    """Records that the scheduler did not accept as tasks."""
 
     places: Collection[Place] = ()
     fed: Mapping[str, int] = MappingProxyType({})
-    """How many lines of a batch became tasks; a batch whose row is not kept any more is not in it."""
+    """Batch → number of lines that became tasks; without batches that are no longer retained."""
 
 
 async def refused_of(
     settings: Settings, lookup: LogReader, choice: Choice, *, on_read: Callable[[int], None]
 ) -> RejectedRecords:
-    """Return what was refused of a choice, as far as that is known now. Letters are kept for longer than the tasks."""
+    """Return the rejected records of a selection. Dead letters are retained longer than tasks."""
     places = await _places(settings, lookup, choice, on_read)
     return RejectedRecords(places, await _fed(settings, lookup, on_read) if OFFLINE in choice.levels else {})
 
@@ -80,7 +80,7 @@ async def _places(
 
 
 def place_of(dead: LogRecord, levels: Mapping[bytes, int]) -> Place | None:
-    """Return the position of a dead letter's record, if it never became a task."""
+    """Return the position of a dead letter's original record, if it never became a task."""
     level = levels.get(find(dead.headers, "x-topic") or b"")
     if level is None or find(dead.headers, "x-attempt") != NEVER_TRIED:
         return None

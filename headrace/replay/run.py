@@ -1,4 +1,4 @@
-"""The replay itself: read a slice, write what repeats it, remember how far; the partitions take turns."""
+"""Run a replay: read a slice, write the replayed tasks, save the position; partitions are read in turn."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from streams.intake.decode import HEADROOM_BYTES
 
 NAME = "headrace-replay"
 PATIENCE_S = 60
-"""A broker that is away for longer ends the run; it is resumed by the same command."""
+"""Maximum outage of the broker, seconds; then the run ends and can be resumed with the same command."""
 STEPS_PER_S = 4
 SAVE_S = 1.0
 
 
 class ReplayOrder(NamedTuple):
-    """What a new replay is told."""
+    """Parameters of a new replay."""
 
     name: str
     choice: Choice
@@ -49,7 +49,7 @@ class ReplayOrder(NamedTuple):
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[LogReader]:
-    """Open a reader of all topics that replays read; raises Unavailable."""
+    """Open a reader of all topics that replays need; raises Unavailable."""
     lookup = LogReader(settings, name=NAME)
     names = [
         topics.USAGE,
@@ -67,11 +67,11 @@ async def opened(settings: Settings) -> AsyncIterator[LogReader]:
 async def run(
     settings: Settings, path: Path, order: ReplayOrder, *, rate: float | None, on_step: Callable[[int, int, int], None]
 ) -> State:
-    """Carry out a replay, from where its state says when it was begun before; raises Unavailable and ConfigError.
+    """Run or resume a replay; raises Unavailable and ConfigError.
 
     Args:
-        rate: most tasks per second.
-        on_step: told of records read, of how many there are, and of tasks written.
+        rate: maximum tasks per second.
+        on_step: called with records read, their total, and tasks written.
     """
     with states.alone(path):
         async with AsyncExitStack() as stack:
@@ -111,7 +111,7 @@ class ReplayRun:
         self._saved_at = 0.0
 
     async def begin(self, order: ReplayOrder) -> State:
-        """Fix what the replay is about, before its first task is written."""
+        """Store the parameters and offset ranges before the first task is written."""
         now_ms = _now_ms()
         if order.target.queue_to is not None:
             await self._shadow(order.target.queue_to, workers=order.target.workers)
@@ -135,7 +135,7 @@ class ReplayRun:
             await self._queues.convert_to_pull_queue(self._producer, queue)
 
     async def go(self, state: State, on_step: Callable[[int, int, int], None]) -> State:
-        """Repeat what is left, and remember after each step how far it is."""
+        """Submit the remaining tasks, and save the position after each step."""
         if state.finished_ms is not None:
             return state
         used: Mapping[str, Used] | None = None
@@ -157,7 +157,7 @@ class ReplayRun:
         return state
 
     async def _turns(self, state: State) -> AsyncIterator[tuple[OffsetRange, Slice]]:
-        """Read a slice of each partition in turn, so that a replay is spread over the schedulers as its originals."""
+        """Read slices of the partitions in turn, so that the load is spread over the schedulers."""
         readers: dict[OffsetRange, AsyncIterator[Slice]] = {}
         for span in state.spans:
             tp = TopicPartition(self._settings.topic(topics.tasks(span.level)), span.partition)
@@ -176,7 +176,7 @@ class ReplayRun:
                     yield span, piece
 
     async def _write(self, state: State, picks: Sequence[Selection]) -> None:
-        """Return once all of these are repeated durably, or counted as what cannot be."""
+        """Wait until all of these are written, or counted as skipped."""
         records: dict[tuple[str, int], list[Record]] = defaultdict(list)
         for pick in picks:
             now_ms = _now_ms()
@@ -196,7 +196,7 @@ class ReplayRun:
             state.written += sum(map(len, records.values()))
 
     async def _ship(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> None:
-        """Write, again when Kafka did not confirm it: who has the ids already drops them the second time."""
+        """Write records, with retries: the scheduler drops duplicates by their id."""
         give_up = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -209,7 +209,7 @@ class ReplayRun:
                 return
 
     async def _known(self, task: Task) -> None:
-        """Register the queue of a task, in case it was never registered here."""
+        """Register the queue of a task if it does not exist."""
         if self._queues.get(task["queue"]) is None:
             try:
                 await self._queues.register(
@@ -225,14 +225,14 @@ class ReplayRun:
 
 
 class ReplayPace:
-    """Hold a rate over the whole run, without catching up after a pause."""
+    """Limits the average rate of a run, without bursts after a pause."""
 
     def __init__(self, rate: float | None) -> None:
         self._rate = rate
         self._due = 0.0
 
     async def wait(self, count: int) -> None:
-        """Return when so many may be written."""
+        """Wait until so many may be written."""
         if self._rate is None:
             return
         now = time.monotonic()
@@ -242,7 +242,7 @@ class ReplayPace:
 
 
 def _steps(picks: Sequence[Selection], size: int, following: int) -> Iterator[tuple[Sequence[Selection], int]]:
-    """Cut the picks of a slice into steps, each with the offset that everything before is done at its end."""
+    """Split the selected tasks of a slice into steps, each with the offset that is complete at its end."""
     for begin in range(0, max(len(picks), 1), size):
         group = picks[begin : begin + size]
         last = begin + size >= len(picks)
@@ -250,7 +250,7 @@ def _steps(picks: Sequence[Selection], size: int, following: int) -> Iterator[tu
 
 
 def _ignore(_: int) -> None:
-    """Nobody watches."""
+    """Default progress callback: does nothing."""
 
 
 def _now_ms() -> int:

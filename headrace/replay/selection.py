@@ -21,11 +21,10 @@ from schemas.codec import USAGE
 from schemas.headers import TYPE, find
 from schemas.ids import SERIALS
 from schemas.json_text import read_json
-from schemas.partitioning import home_partition, stable_hash
+from schemas.partitioning import direct_partition
 from schemas.records import Task
 from streams.intake.decode import InvalidRecord, Submission, read_task
-from streams.intake.gateway import MAX_ENVELOPE_BYTES, trust_policy_from
-from streams.intake.trust import FORWARDED
+from streams.intake.gateway import trust_policy_from
 
 ENDED = TYPE + b"usage."
 NOTHING = RejectedRecords()
@@ -95,7 +94,7 @@ class Picker:
             if isinstance(found, InvalidRecord):
                 self.passed_over["unreadable"] += 1
                 continue
-            if found.direct and self._moved_on(found, record):
+            if found.direct and self._was_forwarded(found, record):
                 continue
             if found.task["batch_id"] is not None and self._in_vain(found.task["batch_id"], found.task["batch_line"]):
                 self.passed_over["lines"] += 1
@@ -119,20 +118,17 @@ class Picker:
         seen[at] |= 1 << bit
         return again
 
-    def _moved_on(self, one: Submission, record: LogRecord) -> bool:
-        """Tell whether the scheduler has written a direct record anew, to the home of its key: then that one counts."""
-        key, task = one.task["idempotency_key"], one.task
-        around = len(record.key or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
-        if (
-            key is None
-            or task["id"] is not None
-            or find(record.headers, FORWARDED) is not None
-            or around > MAX_ENVELOPE_BYTES
-        ):
-            return False
-        spread, width = stable_hash(f"{task['owner']}\n{key}"), self._widths.get(task["queue"], 0)
-        home = home_partition(task["queue"], spread, width=width, partitions=self._settings.kafka.partitions)
-        return home != record.partition
+    def _was_forwarded(self, one: Submission, record: LogRecord) -> bool:
+        """Tell whether the scheduler wrote this direct record again to another partition; then only the copy counts."""
+        owner = direct_partition(
+            one.task,
+            partition=record.partition,
+            key=record.key,
+            headers=record.headers,
+            width=self._widths.get(one.task["queue"], 0),
+            partitions=self._settings.kafka.partitions,
+        )
+        return owner != record.partition
 
 
 class _Message:

@@ -1,7 +1,7 @@
-"""The memory of a replay: what was asked for, and up to which offset it is done. One small file, replaced as a whole.
+"""State of a replay: its parameters and positions, in a small file that is replaced atomically.
 
-A replay that was killed goes on from its last position. What it wrote after that it writes again under the same ids,
-which the scheduler knows already.
+A killed replay resumes at its last position. Tasks written after that are written again with the same ids, which the
+scheduler recognises as duplicates.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ SHOWN_IDS = 20
 
 
 def new_name(now_ms: int) -> str:
-    """Name a replay after the moment and a few random digits: two of one second must not share their state."""
+    """Return a name of the current time and random digits: two replays of one second must not share their state."""
     return f"{datetime.fromtimestamp(now_ms / 1000, UTC):replay-%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where the tasks go, and as what."""
+    """Destination and changes of the tasks."""
 
     queue_to: str | None = None
     """A shadow queue; None: the queue of each original."""
     model_to: str | None = None
     callbacks: bool = False
     workers: bool = False
-    """Whether the shadow queue is left to workers that pull, such as `headrace replay serve`."""
+    """Whether the shadow queue is a pull queue, for workers such as `headrace replay serve`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,51 +56,51 @@ class State:
     target: Target
     spans: list[OffsetRange]
     widths: dict[str, int]
-    """Queues whose tasks live in some of the partitions only, as it was at the start: ids depend on it."""
+    """Queue → number of partitions of its tasks at the start: ids depend on it."""
     positions: dict[str, int] = field(default_factory=dict)
     written: int = 0
     problems: dict[str, dict[str, Any]] = field(default_factory=dict)
     finished_ms: int | None = None
 
     def position(self, span: OffsetRange) -> int:
-        """Return where to go on in a span."""
+        """Return the next offset of a range."""
         return self.positions.get(_place(span), span.begin)
 
     def reached(self, span: OffsetRange, offset: int) -> None:
-        """Remember that everything before an offset is done."""
+        """Store that everything before an offset is done."""
         self.positions[_place(span)] = offset
 
     def problem(self, reason: str, task_id: str) -> None:
-        """Count a task that cannot be repeated, and name the first ones."""
+        """Count a skipped task, and list the first ones."""
         found = self.problems.setdefault(reason, {"count": 0, "ids": []})
         found["count"] += 1
         if len(found["ids"]) < SHOWN_IDS:
             found["ids"].append(task_id)
 
     def expired(self, count: int) -> None:
-        """Count records that the topic has dropped before the replay came to them."""
+        """Count records that were deleted before the replay reached them."""
         found = self.problems.setdefault("record_expired", {"count": 0, "ids": []})
         found["count"] += count
 
     @property
     def left_out(self) -> int:
-        """Return how many chosen tasks could not be repeated."""
+        """Return the number of selected tasks that were skipped."""
         return sum(found["count"] for found in self.problems.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for its file and for --json."""
+        """Return the state for the file and for --json."""
         return {"version": VERSION, **asdict(self), "choice": self.choice.as_json(), "spans": [*map(list, self.spans)]}
 
 
 def file_of(folder: Path, name: str) -> Path:
-    """Return where the state of a replay is kept; raises ConfigError for a name that cannot be a file's."""
+    """Return the path of a replay's state file; raises ConfigError for an invalid name."""
     if not NAME.fullmatch(name):
         raise ConfigError("the name of a replay must be 1 to 64 characters of a-z, A-Z, 0-9, _ and -")
     return folder / "replays" / f"{name}.json"
 
 
 def load(path: Path) -> State | None:
-    """Read a state; None when there is none. Raises ConfigError for a file that is none."""
+    """Read a state; None if the file does not exist. Raises ConfigError for an invalid file."""
     try:
         saved = orjson.loads(path.read_bytes())
         if saved.pop("version") != VERSION:
@@ -137,7 +137,7 @@ def save(path: Path, state: State) -> None:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold a state for one process; raises ConfigError when another has it."""
+    """Lock a state for this process; raises ConfigError if another process has it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""What the replay commands print: tables, a progress bar, and one sentence for each problem."""
+"""Output of the replay commands: tables, a progress bar, and a sentence for each problem."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ COMPARISON_COLUMNS = (
 
 
 def survey_tables(survey: Survey, prices: Mapping[str, ModelSettings], *, model_to: str | None) -> Iterator[str]:
-    """Yield the lines of two tables, with an empty one between them: what a replay would repeat, and its cost."""
+    """Yield the lines of two tables: the tasks that a replay would submit, and the cost."""
     counts = [
         (group.queue, level_name(group.level), group.model or "", group.ending, f"{count:,}")
         for group, count in sorted(survey.tally.groups.items(), key=lambda item: (item[0].queue, item[0].level))
@@ -92,7 +92,7 @@ def survey_tables(survey: Survey, prices: Mapping[str, ModelSettings], *, model_
 
 
 def survey_notes(survey: Survey) -> Iterator[str]:
-    """Yield what the tables do not contain."""
+    """Yield remarks on the tables."""
     yield f"{survey.tally.total:,} tasks selected; {survey.read:,} records read."
     if survey.tally.stored:
         yield f"{survey.tally.stored:,} have their body in the object store; its presence was not checked."
@@ -106,7 +106,7 @@ def survey_notes(survey: Survey) -> Iterator[str]:
 
 
 def outcome(state: State) -> Iterator[str]:
-    """Yield what a replay has done."""
+    """Yield the summary of a replay."""
     yield f"{state.written:,} tasks were submitted again by the replay {state.name}."
     for reason, found in sorted(state.problems.items()):
         some = f", such as {', '.join(found['ids'][:3])}" if found["ids"] else ""
@@ -114,7 +114,7 @@ def outcome(state: State) -> Iterator[str]:
 
 
 def comparison_table(groups: Mapping[tuple[str, str, str], ComparisonGroup]) -> Iterator[str]:
-    """Yield the lines of a comparison; of two figures the first is the original's."""
+    """Yield the lines of a comparison; figures are original and replay."""
     rows = []
     for (queue, model, now), group in groups.items():
         figures = group.as_json()

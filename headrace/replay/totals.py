@@ -1,4 +1,4 @@
-"""What a replay would do, counted: tasks by queue, level, model and ending, and what they would cost. Pure."""
+"""Count the tasks of a replay by queue, level, model and outcome, and estimate the cost. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.topics import level_name
 
 
 class TotalsGroup(NamedTuple):
-    """What tasks are counted by."""
+    """Grouping key of the counts."""
 
     queue: str
     level: int
@@ -24,7 +24,7 @@ class TotalsGroup(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """An estimate for one model: `counted` of its tasks had token counts, the others are taken at their mean."""
+    """Cost estimate of one model: `counted` tasks had token counts, the others are assumed at their mean."""
 
     model: str | None
     tasks: int
@@ -36,24 +36,24 @@ class Cost(NamedTuple):
 
 
 class Tally:
-    """Counts picks."""
+    """Counts selected tasks."""
 
     def __init__(self) -> None:
         self.groups: Counter[TotalsGroup] = Counter()
         self.stored = 0
-        """Tasks whose body lies in the object store."""
+        """Tasks whose body is in the object store."""
         self.callbacks = 0
         self._tasks: Counter[str | None] = Counter()
         self._known: dict[str | None, list[int]] = {}
 
     def add(self, pick: Selection) -> None:
-        """Count one."""
+        """Count one task."""
         task, used = pick.task, pick.used
         self.groups[TotalsGroup(task["queue"], pick.level, pick.model, used.ending if used else "none")] += 1
         self.stored += task["data_ref"] is not None
         self.callbacks += task["callback_url"] is not None
         self._tasks[pick.model] += 1
-        # One that failed has used nothing, and may well use something when it is tried again.
+        # A failed task has no usage, but may have some when it runs again.
         if used is not None and used.ending == "completed" and used.prompt + used.completion:
             known = self._known.setdefault(pick.model, [0, 0, 0])
             known[0] += 1
@@ -62,11 +62,11 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """Return how many tasks there are."""
+        """Return the number of tasks."""
         return self.groups.total()
 
     def costs(self, prices: Mapping[str, ModelSettings], *, model_to: str | None = None) -> list[Cost]:
-        """Estimate by model; `model_to` answers in place of them all."""
+        """Return the estimate per model; `model_to` replaces all models."""
         found = []
         for model, tasks in sorted(self._tasks.items(), key=lambda item: item[0] or ""):
             counted, prompt, completion = self._known.get(model, (0, 0, 0))
@@ -92,7 +92,7 @@ class Tally:
         return found
 
     def as_json(self, prices: Mapping[str, ModelSettings], *, model_to: str | None = None) -> dict[str, Any]:
-        """Return everything for --json."""
+        """Return the totals for --json."""
         return {
             "tasks": self.total,
             "groups": [

@@ -1,7 +1,7 @@
-"""Serve a shadow queue from an upstream that the dispatchers do not know: a worker that pulls over HTTP.
+"""A pull worker that serves a shadow queue with an upstream unknown to the dispatchers.
 
-The tasks go the way of all tasks that workers pull: leased, given to the next worker when this one is silent, judged by
-the scheduler. So a comparison finds their outcomes where it finds all others.
+Its tasks are like those of all pull workers: leased, reassigned when the worker is lost, and completed through the
+scheduler. So a comparison finds their results in the same topic.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from core.upstream_errors import reported
 from dispatcher.inference.outcome import retry_after_ms
 
 LEASE_S = 900
-"""Longest call; a task whose worker is silent for longer is handed out again."""
+"""Maximum duration of a call, seconds; then the task is assigned again."""
 IDLE_S = 0.5
 DRAINED_S = 5.0
-"""With --drain: nothing was left to take for so long."""
+"""With --drain: exit after so many seconds without tasks."""
 TRIES = 5
 MAX_WAIT_S = 30.0
 RETRIABLE = frozenset((429, 502, 503, 504))
 
 
 class WorkerPlace(NamedTuple):
-    """Who is asked for tasks, and who answers them."""
+    """The ingress to pull from, and the upstream."""
 
     url: str
     api_key: str
@@ -43,7 +43,7 @@ class WorkerPlace(NamedTuple):
 
 
 class ShadowWorker:
-    """Takes tasks of one queue and brings what an upstream answers."""
+    """Pulls tasks of one queue and completes them with the responses of an upstream."""
 
     def __init__(self, place: WorkerPlace, *, concurrency: int, on_done: Callable[[int], None]) -> None:
         self._place = place
@@ -53,7 +53,7 @@ class ShadowWorker:
         self.done = 0
 
     async def run(self, *, drain: bool) -> None:
-        """Work until cancelled, or with `drain` until nothing is left; raises ConfigError and Unavailable."""
+        """Run until cancelled, or with `drain` until the queue is empty; raises ConfigError and Unavailable."""
         timeout = httpx.Timeout(LEASE_S, connect=10)
         limits = httpx.Limits(max_connections=self._concurrency + 4)
         try:
@@ -65,7 +65,7 @@ class ShadowWorker:
             ):
                 await self._work(ingress, model, drain=drain)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-            raise ConfigError(f"no URL that can be called: {error}") from None
+            raise ConfigError(f"not a valid URL: {error}") from None
         finally:
             for task in self._running:
                 task.cancel()
@@ -101,11 +101,11 @@ class ShadowWorker:
         self._on_done(self.done)
 
     async def _call(self, model: httpx.AsyncClient, task: dict[str, Any]) -> dict[str, Any]:
-        """Return the outcome of a call: status, body, and what it takes to read a body that is no text."""
+        """Return the result of a call: status, body, and the encoding of a binary body."""
         asked = task["data"]
         if not isinstance(asked, dict):
-            return _error(400, "the request is no JSON object, and only those are sent to another upstream")
-        # Nobody reads along; a comparison sees no difference between a stream and the answer in one piece.
+            return _error(400, "the request is not a JSON object; only those are sent to another upstream")
+        # No client reads the stream, and the comparison treats a stream like a complete response.
         # orjson would round long numbers of the request.
         body = json.dumps({name: asked[name] for name in asked if name not in ("stream", "stream_options")}).encode()
         endpoint = task["endpoint"].removeprefix("/v1") if task["endpoint"].startswith("/v1/") else task["endpoint"]
@@ -128,7 +128,7 @@ class ShadowWorker:
 
 
 async def _post(ingress: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
-    """Post to the ingress, again while it is away; raises ConfigError for what it refuses."""
+    """Post to the ingress, with retries while it is unavailable; raises ConfigError if it rejects the request."""
     why, wait_s = "", 0.25
     for _ in range(TRIES + 3):
         try:
@@ -147,10 +147,10 @@ async def _post(ingress: httpx.AsyncClient, path: str, body: dict[str, Any]) -> 
 
 
 def outcome_of(status: int, body: bytes, content_type: str) -> dict[str, Any]:
-    """Return what an answer is brought as; an error that came with a good status has the status that it stands for."""
+    """Return status and body to complete a task with; an error with status 200 gets its real status."""
     if status < HTTPStatus.MULTIPLE_CHOICES:
         if not body.strip():
-            return _error(502, "the upstream ended its answer without any content")
+            return _error(502, "the upstream sent a response without content")
         error = reported(lenient_json.document(body))
         status = status if error is None else error.status
     shown = described(body, content_type, name="body", types="result") if body else {"body": ""}

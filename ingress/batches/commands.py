@@ -6,16 +6,14 @@ import itertools
 import time
 
 from core.errors import InvalidRequest, WriteUnconfirmed
-from core.kafka.producer import Producer, Record
+from core.kafka.producer import Producer
 from core.queues import QueueDirectory
 from core.settings.models import Settings
 from ingress.batches.request import BatchRequest
-from schemas import topics
 from schemas.batches import Batch, BatchFile, initial_progress
-from schemas.codec import BATCH, EVENT
-from schemas.events import change, event
-from schemas.headers import headers
-from schemas.ids import MODE_LETTERS, Serials, TaskId, parse_batch
+from schemas.codec import BATCH
+from schemas.events import batch_request_event, change, event
+from schemas.ids import MODE_LETTERS, Serials, TaskId
 from schemas.partitioning import home_partition
 from schemas.records import Event, Queue
 
@@ -31,7 +29,6 @@ class BatchCommands:
         self._queues = queues
         self._serials = serials
         self._spread = itertools.count()
-        self._topic = settings.topic(topics.events(LEVEL))
 
     async def create(
         self,
@@ -76,18 +73,8 @@ class BatchCommands:
         await self._write(asked)
 
     async def _write(self, made: Event, *, traceparent: bytes | None = None) -> None:
-        batch_id, kind = made["id"], made["kind"]
-        described = headers(
-            kind=f"event.{kind}",
-            ce_id=f"{batch_id}/{kind}",
-            at_ms=made["at_ms"],
-            queue=made["queue"],
-            level=LEVEL,
-            owner=made["owner"],
-            traceparent=traceparent,
-        )
-        record = Record(batch_id.encode(), EVENT.encode(made), described, made["at_ms"])
-        await self._producer.send(self._topic, parse_batch(batch_id).partition, record)
+        record = batch_request_event(self._settings.kafka.topic_prefix, made, traceparent=traceparent)
+        await self._producer.send(*record)
 
     def _identity(self, queue: Queue, *, now_s: int) -> TaskId:
         home = home_partition(

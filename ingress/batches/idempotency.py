@@ -20,7 +20,7 @@ from ingress.batches.directory import BatchDirectory
 from ingress.batches.request import BatchRequest
 from schemas.batches import Batch, BatchFile
 from schemas.ids import MODE_LETTERS, SERIALS, TaskId
-from schemas.partitioning import home_partition, stable_hash
+from schemas.partitioning import home_partition, key_spread
 from schemas.records import Queue
 
 JUDGED_S = 10.0
@@ -80,7 +80,7 @@ def keyed_id(queue: Queue, owner: str, key: str, *, begin_s: int, partitions: in
     """
     scope = blake2b(orjson.dumps([queue["name"], owner, key]), digest_size=8).digest()
     spread, serial = divmod(int.from_bytes(scope), SERIALS)
-    home = home_partition(queue["name"], stable_hash(f"{owner}\n{key}"), width=queue["width"], partitions=partitions)
+    home = home_partition(queue["name"], key_spread(owner, key), width=queue["width"], partitions=partitions)
     return TaskId(spread & 0xFFFFFFFF, 1, MODE_LETTERS["batch"], begin_s, home, serial)
 
 

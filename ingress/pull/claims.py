@@ -20,10 +20,10 @@ from core.kafka.log_reader import LogReader
 from core.kafka.offsets import LATEST
 from core.kafka.producer import Producer
 from core.settings.models import Settings
-from ingress.pull import records
 from ingress.pull.take_request import TakeRequest, lease_ms
 from ingress.read_model.task_view import TaskView
 from schemas import topics
+from schemas.events import lease_claim, lease_outcome, lease_release
 from schemas.records import PULL_WORKER, Outcome, Status
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class PullClaims:
         self, settings: Settings, *, name: str, producer: Producer, view: TaskView, log_reader: LogReader
     ) -> None:
         self._settings = settings
+        self._prefix = settings.kafka.topic_prefix
         self._producer = producer
         self._view = view
         self._log_reader = log_reader
@@ -56,13 +57,13 @@ class PullClaims:
         now_ms = _now_ms()
         await self._producer.send_all(
             [
-                records.claim(
-                    self._settings,
+                lease_claim(
+                    self._prefix,
                     row,
                     worker=worker,
                     lease_ms=lease_ms(order, row, now_ms=now_ms),
                     retries=order.retries,
-                    now_ms=now_ms,
+                    at_ms=now_ms,
                 )
                 for row in rows
             ]
@@ -76,16 +77,13 @@ class PullClaims:
             return
         now_ms = _now_ms()
         try:
-            await self._producer.send_all(
-                [records.release(self._settings, row, worker=row["worker"] or "", now_ms=now_ms) for row in held]
-            )
+            await self._producer.send_all([lease_release(self._prefix, row, at_ms=now_ms) for row in held])
         except Unavailable as error:
             log.warning("%d tasks were not given back: %s", len(held), error, extra={"event": "release_failed"})
 
     async def finish(self, row: Status, outcome: Outcome) -> Status | None:
         """Bring the outcome of a held task and return its row as the scheduler left it; raises Unavailable."""
-        topic, partition, record = records.finish(self._settings, row, outcome, now_ms=_now_ms())
-        await self._producer.send(topic, partition, record)
+        await self._producer.send(*lease_outcome(self._prefix, row, outcome, at_ms=_now_ms()))
         return await self._view.until(
             row["id"].encode(),
             lambda found: found["attempt"] != row["attempt"] or found["state"] != "processing",

@@ -14,11 +14,11 @@ from core.settings.callback_policy import callback_policy
 from core.settings.models import Settings
 from core.storage.blobs import BlobStore
 from schemas import topics
-from schemas.codec import EVENT, TASK
-from schemas.events import event
+from schemas.codec import TASK
+from schemas.events import cancel_event
 from schemas.headers import headers
 from schemas.ids import MODE_LETTERS, Serials, TaskId
-from schemas.partitioning import home_partition, stable_hash
+from schemas.partitioning import home_partition, key_spread
 from schemas.records import Queue, Task
 from schemas.validation import Invalid, check_callback
 
@@ -57,7 +57,7 @@ class Submitter:
         self._callbacks = callback_policy(settings)
         self._auto_register = settings.ingress.auto_register
         self._tasks = [settings.topic(topics.tasks(level)) for level in (0, 1)]
-        self._events = [settings.topic(topics.events(level)) for level in (0, 1)]
+        self._prefix = settings.kafka.topic_prefix
 
     async def prepare(self, task: Task, *, owner: str, traceparent: bytes | None = None) -> tuple[Ticket, Record]:
         """Give a task its id, owner and time, and move a big body to the object store; raises Unavailable.
@@ -70,7 +70,7 @@ class Submitter:
         key = task["idempotency_key"]
         home = home_partition(
             queue["name"],
-            next(self._spread) if key is None else stable_hash(f"{owner}\n{key}"),
+            next(self._spread) if key is None else key_spread(owner, key),
             width=queue["width"],
             partitions=self._partitions,
         )
@@ -126,11 +126,8 @@ class Submitter:
 
     async def cancel(self, task_id: TaskId, *, owner: str | None, reason: str) -> None:
         """Ask the scheduler to cancel a task; raises Unavailable."""
-        text, now_ms = str(task_id), time.time_ns() // 1_000_000
-        asked = event("cancel", at_ms=now_ms, task_id=text, owner=owner, reason=reason)
-        described = headers(kind="event.cancel", ce_id=f"{text}/cancel", at_ms=now_ms, level=task_id.level, owner=owner)
-        record = Record(text.encode(), EVENT.encode(asked), described, now_ms)
-        await self._producer.send(self._events[task_id.level], task_id.partition, record)
+        now_ms = time.time_ns() // 1_000_000
+        await self._producer.send(*cancel_event(self._prefix, task_id, owner=owner, reason=reason, at_ms=now_ms))
 
     async def forget(self, ticket: Ticket) -> None:
         """Remove the stored body of a task that was not accepted; what cannot be removed now is swept away later."""

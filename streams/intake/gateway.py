@@ -19,11 +19,11 @@ from core.settings.loader import is_loopback
 from core.settings.models import Settings
 from core.tenants import Tenants
 from schemas.headers import find
-from schemas.partitioning import home_partition, stable_hash
+from schemas.partitioning import FORWARDED, direct_partition
 from streams.intake.decode import InvalidRecord, Submission, in_queue, read_task, timestamp_ms
 from streams.intake.quota import Quotas
 from streams.intake.reply_topics import ReplyTopics
-from streams.intake.trust import FORWARDED, TrustPolicy
+from streams.intake.trust import TrustPolicy
 from streams.transaction import Transaction
 
 KNOWN_S = 2.0
@@ -32,8 +32,6 @@ NEW_S = 0.5
 NEW_EVERY_S = 5.0
 """So often at most the lane waits for one: names that nobody registers must not slow it down."""
 POLL_S = 0.02
-MAX_ENVELOPE_BYTES = 4_096
-"""Key and headers of a record that is written anew: the broker took it packed, perhaps with many times its bytes."""
 
 
 def trust_policy_from(settings: Settings, tenants: Tenants | None = None) -> TrustPolicy:
@@ -99,7 +97,7 @@ class TaskIntake:
             return admitted
         if (refusal := self._refusal(one, message, fold)) is not None:
             return refusal
-        home = self._home_of_key(one, message, width=queue["width"])
+        home = self._owner_partition(one, message, width=queue["width"])
         if home == message.partition:
             return self._one_too_many(one, message, fold, now_ms=now_ms) or admitted
         came = (FORWARDED, b"%d/%d" % (message.partition, message.offset))
@@ -136,19 +134,15 @@ class TaskIntake:
         if asked:
             fold.notes["reply_dropped"] += await self.replies.send(asked)
 
-    def _home_of_key(self, one: Submission, message: Any, *, width: int) -> int:
-        """Return where the twins of a task live: its producer's partitioner does not know that."""
-        key, headers = one.task["idempotency_key"], message.headers or ()
-        around = len(message.key or b"") + sum(len(name) + len(value or b"") for name, value in headers)
-        if (
-            key is None
-            or one.task["id"] is not None
-            or find(headers, FORWARDED) is not None
-            or around > MAX_ENVELOPE_BYTES
-        ):
-            return int(message.partition)
-        spread = stable_hash(f"{one.task['owner']}\n{key}")
-        return home_partition(one.task["queue"], spread, width=width, partitions=self._settings.kafka.partitions)
+    def _owner_partition(self, one: Submission, message: Any, *, width: int) -> int:
+        return direct_partition(
+            one.task,
+            partition=int(message.partition),
+            key=message.key,
+            headers=message.headers or (),
+            width=width,
+            partitions=self._settings.kafka.partitions,
+        )
 
     async def _register(self, name: str, first: Submission) -> None:
         """Register a queue as the first task over HTTP does; a refusal is a reason for its dead letters."""

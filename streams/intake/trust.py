@@ -23,7 +23,6 @@ Headers = Sequence[tuple[str, bytes | None]]
 DAY_MS = 86_400_000
 FIRST_MS, LAST_MS = 946_684_800_000, 4_102_444_800_000
 """The years 2000 to 2099: what the two digits of an id can say."""
-FORWARDED = "x-forwarded"
 NO_TENANTS: Callable[[], Collection[str]] = frozenset
 
 

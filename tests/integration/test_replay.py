@@ -128,7 +128,7 @@ async def test_another_upstream_answers_a_shadow_queue(site: ReplaySite) -> None
         while answered < 30 and runs < 5:  # a machine that stands still for so long looks drained
             served = await site.run("serve", "elsewhere", "--upstream", other.url, "--drain")
             assert served.code == 0, served.err
-            answered, runs = answered + int(served.out.split(" tasks are answered")[0].split()[-1]), runs + 1
+            answered, runs = answered + int(served.out.split(" tasks completed")[0].split()[-1]), runs + 1
         assert (answered, other.stats.arrivals) == (30, 30)
     await site.wait_for_repetitions(originals)
     assert site.simulator.stats.arrivals == before, "a dispatcher called the usual upstream, too"

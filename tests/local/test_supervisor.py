@@ -55,7 +55,7 @@ async def test_a_child_that_is_killed_starts_again(child: MakeChild) -> None:
     await eventually_async(lambda: len(seen) == 1)
     os.kill(seen[0], signal.SIGKILL)
     await eventually_async(lambda: len(seen) == 2)
-    assert said == ["a was killed by SIGKILL; starting it again in 0.02 s"]
+    assert said == ["a was killed by SIGKILL; restarting it in 0.02 s"]
     assert is_alive(seen[1])
     await supervisor.stop()
     assert not any(is_alive(pid) for pid in seen)

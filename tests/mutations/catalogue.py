@@ -124,7 +124,7 @@ MUTATIONS = (
     Mutation(
         "poison makes no dead letter",
         "streams/scheduler.py",
-        """            fold.records[topic, place].append(letter)
+        """            fold.add(dead_letter(self._settings, message, reason=one.reason, field=one.field))
             fold.notes["poison"] += 1
 """,
         """            fold.notes["poison"] += 1

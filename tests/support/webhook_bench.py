@@ -9,7 +9,6 @@ from itertools import count
 from typing import Any
 
 from core.settings.models import Settings
-from dispatcher.events import Addressed
 from dispatcher.webhooks.circuit_breaker import HostCircuitBreakers
 from dispatcher.webhooks.delivery_worker import DeliveryWorker
 from dispatcher.webhooks.disabled_urls import DisabledUrls
@@ -19,6 +18,7 @@ from dispatcher.webhooks.records import of_result
 from schemas import topics
 from schemas.callback_url import CallbackPolicy
 from schemas.codec import DELIVERY
+from schemas.kafka_record import AddressedRecord
 from schemas.records import Delivery, Result, Status
 from tests.support.bella import row_of
 from tests.support.results import result_of
@@ -79,10 +79,10 @@ class WebhookBench:
         """Stand in for the stored result."""
         return b'{"status_code":200,"request_id":"%b","body":{}}' % delivery["task_id"].encode()
 
-    async def put_all(self, items: Iterable[Addressed]) -> bool:
+    async def put_all(self, items: Iterable[AddressedRecord]) -> bool:
         """Stand in for Kafka."""
         for item in items:
-            name = item.address.topic.removeprefix(self.settings.kafka.topic_prefix)
+            name = item.topic.removeprefix(self.settings.kafka.topic_prefix)
             if name.startswith("webhooks.retry."):
                 self.waiting.append(DELIVERY.decode(item.record.value or b""))
             elif name == topics.DELIVERIES:

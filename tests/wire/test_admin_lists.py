@@ -104,7 +104,7 @@ async def test_a_letter_is_sent_back_as_it_was_and_once(ingress: Double) -> None
     assert answered.status_code == 200, answered.text
     told = answered.json()
     assert (told["redriven"], list(told["skipped"])) == (1, ["3-0"])
-    assert "somewhere.else, which is not there any more" in told["skipped"]["3-0"]
+    assert "somewhere.else, which no longer exists" in told["skipped"]["3-0"]
     [sent] = memory.written(topics.tasks(1))
     assert (sent.key, sent.value, sent.headers) == (b"k1", b'{"n":1}', [("mine", b"1")])
     shown = (await client.get(f"{LETTERS}/2-0")).json()

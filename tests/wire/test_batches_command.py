@@ -132,7 +132,7 @@ async def test_commands_that_are_named_ask_where_this_one_did(
 async def test_errors_are_one_sentence(served: Served, requests: Path) -> None:
     cases = {
         ("show", "batch_x"): "Error: there is no batch batch_x\n",
-        ("show", "../files"): "Error: '../files' is no batch id\n",
+        ("show", "../files"): "Error: '../files' is not a batch id\n",
         ("submit", str(requests), "--window", "1h"): "Error: completion_window must be whole hours from 24h to 336h, "
         "or days from 1d to 14d\n",
     }
@@ -146,7 +146,11 @@ async def test_errors_are_one_sentence(served: Served, requests: Path) -> None:
 
 @pytest.mark.parametrize(
     ("url", "said"),
-    [("http://127.0.0.1:9", "cannot be reached"), ("ftp://there", "cannot be reached"), ("http://a b\x00/", "no URL")],
+    [
+        ("http://127.0.0.1:9", "cannot be reached"),
+        ("ftp://there", "cannot be reached"),
+        ("http://a b\x00/", "not a valid URL"),
+    ],
 )
 def test_a_wrong_address_is_told(url: str, said: str) -> None:
     ran = CliRunner().invoke(batches, ["list", "--url", url])

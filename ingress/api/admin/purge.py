@@ -11,15 +11,13 @@ from typing import NamedTuple
 from aiokafka import TopicPartition
 
 from core.errors import Unavailable
-from core.kafka.producer import Record
 from core.settings.models import Settings
 from ingress.connected import Connected
 from ingress.read_model.task_view import TaskView
 from schemas import ids, topics
-from schemas.codec import EVENT, STATUS, SchemaError, state_of
-from schemas.events import event
+from schemas.codec import STATUS, SchemaError, state_of
+from schemas.events import purge_event
 from schemas.framing import FramingError
-from schemas.headers import headers
 from schemas.purge import REASON, OffsetBounds
 from schemas.records import Queue, Status
 
@@ -71,14 +69,12 @@ async def _ends(settings: Settings, connected: Connected, levels: Sequence[int])
 
 async def _ask(settings: Settings, connected: Connected, queue: Queue, ends: Ends) -> None:
     now_ms, name = time.time_ns() // 1_000_000, queue["name"]
+    prefix = settings.kafka.topic_prefix
     sending = []
     for (level, number), end in ends.items():
-        asked = event("purge", at_ms=now_ms, queue=name, data=OffsetBounds(end).encode())
-        described = headers(
-            kind="event.purge", ce_id=f"{name}/purge/{now_ms}/{number}", at_ms=now_ms, queue=name, level=level
-        )
-        record = Record(name.encode(), EVENT.encode(asked), described, now_ms)
-        sending.append(connected.producer.send(settings.topic(topics.events(level)), number, record))
+        bounds = OffsetBounds(end)
+        asked = purge_event(prefix, name, bounds, level=level, partition=number, at_ms=now_ms)
+        sending.append(connected.producer.send(*asked))
     await asyncio.gather(*sending)
 
 

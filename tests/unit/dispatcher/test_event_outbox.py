@@ -11,14 +11,14 @@ from core.clock import Deadline
 from core.kafka.producer import Record
 from dispatcher import event_outbox as module
 from dispatcher.event_outbox import EventOutbox
-from dispatcher.events import Address, Addressed
 from dispatcher.task_supervisor import TaskSupervisor
+from schemas.kafka_record import AddressedRecord
 from tests.support.dispatcher_doubles import MemoryProducer
 from tests.support.waiting import eventually_async
 
 
-def letter(number: int, size: int = 1) -> Addressed:
-    return Addressed(Address("events", number % 2), Record(b"%d" % number, b"x" * size))
+def letter(number: int, size: int = 1) -> AddressedRecord:
+    return AddressedRecord("events", number % 2, Record(b"%d" % number, b"x" * size))
 
 
 @pytest.fixture

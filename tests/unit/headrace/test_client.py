@@ -48,7 +48,7 @@ def test_a_refusal_is_its_message() -> None:
 def test_an_ingress_that_is_not_there_is_told_apart() -> None:
     with pytest.raises(Unreachable, match="the ingress at http://here does not answer: refused"):
         api(httpx.ConnectError("refused")).get("queues")
-    with pytest.raises(ApiError, match="is no URL that can be called"):
+    with pytest.raises(ApiError, match="is not a valid URL"):
         api(httpx.InvalidURL("no")).get("queues")
 
 

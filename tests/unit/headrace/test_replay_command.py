@@ -24,15 +24,15 @@ def run(*arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--from", "yesterday"), "--from 'yesterday' is no time"),
+        (("--from", "yesterday"), "--from 'yesterday' must be a time"),
         (("--from", "-1h", "--to", "-2h"), "--from must be before --to"),
         (("--id", "nonsense"), "id 1: 'nonsense' is no task id"),
         (("--queue-to", "a/b"), "--queue-to must be"),
         (("--model-to", ""), "--model-to must be"),
         (("--name", "../x"), "the name of a replay must be"),
         (("--by-workers", "--into", "live"), "--by-workers needs --queue-to"),
-        (("--yes",), "say where to: --into live, or --queue-to QUEUE"),
-        (("--yes", "--into", "live", "--queue-to", "b"), "say where to"),
+        (("--yes",), "give a destination: --into live, or --queue-to QUEUE"),
+        (("--yes", "--into", "live", "--queue-to", "b"), "give a destination"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(arguments: tuple[str, ...], said: str) -> None:
@@ -50,24 +50,24 @@ def test_values_that_are_none(option: tuple[str, str]) -> None:
 def test_an_empty_list_of_ids_is_not_everything(tmp_path: Path) -> None:
     (tmp_path / "ids").write_text("\n \n")
     found = run("run", "--ids", "ids", "--dry-run")
-    assert "--ids names no task" in found.output
+    assert "--ids contains no id" in found.output
 
 
 def test_a_comparison_needs_a_replay() -> None:
-    assert "name the replay" in run("diff").output
+    assert "give the name of the replay" in run("diff").output
     missing = run("diff", "nightly")
     assert missing.exit_code == 1
     assert "there is no replay in .headrace/replays/nightly.json" in missing.output
 
 
 def test_there_may_be_no_read_model() -> None:
-    assert run("read-model").output == "There is no read model here.\n"
+    assert run("read-model").output == "No read models found.\n"
 
 
 def test_run_is_meant_where_no_command_is_named() -> None:
     found = run("--from", "yesterday", "--dry-run")
     assert found.exit_code == 1
-    assert "--from 'yesterday' is no time" in found.output
+    assert "--from 'yesterday' must be a time" in found.output
     assert "Commands:" in run("--help").output
     assert run("nightly").exit_code == 2
 

@@ -1,9 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.partitioning import home_partition, queue_number, stable_hash
+from schemas.partitioning import (
+    FORWARDED,
+    MAX_ENVELOPE_BYTES,
+    direct_partition,
+    home_partition,
+    key_spread,
+    queue_number,
+    stable_hash,
+)
+from schemas.records import Task
+from tests.support.records import task, task_id
+
+Headers = Sequence[tuple[str, bytes | None]]
 
 queues = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
 
@@ -34,3 +48,19 @@ def test_no_width_means_all_partitions(queue: str, partitions: int) -> None:
 @given(queue=queues)
 def test_queue_numbers_fit_into_an_id(queue: str) -> None:
     assert 0 <= queue_number(queue) < 2**32
+
+
+def test_a_direct_task_belongs_to_the_partition_of_its_key_unless_it_cannot_be_forwarded() -> None:
+    owner = home_partition("chat", key_spread("acme", "k"), width=4, partitions=12)
+    here = (owner + 1) % 12
+    keyed = task(queue="chat", owner="acme", idempotency_key="k", id=None)
+
+    def routed(one: Task, *, key: bytes | None = None, headers: Headers = ()) -> int:
+        return direct_partition(one, partition=here, key=key, headers=headers, width=4, partitions=12)
+
+    assert routed(keyed) == owner
+    assert routed(keyed, key=b"k" * MAX_ENVELOPE_BYTES) == owner
+    assert routed({**keyed, "idempotency_key": None}) == here
+    assert routed({**keyed, "id": task_id()}) == here
+    assert routed(keyed, headers=[(FORWARDED, b"1/2")]) == here
+    assert routed(keyed, key=b"k" * MAX_ENVELOPE_BYTES, headers=[("x", None)]) == here

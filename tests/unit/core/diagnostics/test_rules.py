@@ -74,7 +74,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ({"dispatchers": [WORKER._replace(troubles="u does not answer")]}, "upstream_down", "u does not answer"),
         ({"dispatchers": [WORKER._replace(troubles="u asked")]}, "upstream_rate_limited", "u asked"),
         ({"work": [QueueFlow("q", 0, QueueThroughput(), 0)]}, "no_consumer", "no dispatcher reads queue q (online)"),
-        ({"work": [QueueFlow("q", 0, QueueThroughput(9, 8, 2), 1)]}, "lag_growing", "8 came and 2 were taken"),
+        ({"work": [QueueFlow("q", 0, QueueThroughput(9, 8, 2), 1)]}, "lag_growing", "8 came and 2 were received"),
         ({"work": [QueueFlow("q", 0, SLOW, 1)]}, "queue_stands_still", "9 tasks of q (online) wait, the oldest for 90"),
         (
             {"pulled": [PullQueueFacts("q", 1, 2, 0, 7_300_000)]},

@@ -22,7 +22,7 @@ def test_a_kind_is_told_once_per_interval_with_a_count() -> None:
     clock.now_s += THROTTLE_S
     told = line("aiokafka.conn", "no node %s", 4)
     assert throttle.filter(told)
-    assert told.getMessage() == "no node 4 (and 2 alike)"
+    assert told.getMessage() == "no node 4 (2 similar lines suppressed)"
     clock.now_s += THROTTLE_S
     told = line("aiokafka.conn", "no node %s", 5)
     assert throttle.filter(told)

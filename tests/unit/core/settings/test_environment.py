@@ -158,7 +158,7 @@ def test_a_file_that_cannot_be_used_is_one_sentence_without_its_content(tmp_path
     assert "cannot be read: Is a directory" in refusal(environ={name: str(tmp_path)})
     assert "cannot be read" in refusal(environ={name: "a\0b"})
     assert said(b"") == said(b"\n") == said(b"\xef\xbb\xbf\n") == f"the file PATH that {name} names is empty"
-    assert said(b"\xff") == f"the file PATH that {name} names is no UTF-8 text"
+    assert said(b"\xff") == f"the file PATH that {name} names is not UTF-8 text"
     assert said(b"x" * (FILE_BYTES + 1)) == f"the file PATH that {name} names is larger than {FILE_BYTES} bytes"
     assert said(b"two words") == (
         f"auth.api_keys from {name} is wrong: entry 1 must be printable ASCII without blanks, and not empty"

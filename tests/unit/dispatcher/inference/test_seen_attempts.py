@@ -13,7 +13,6 @@ from core.errors import Unavailable
 from core.kafka.log_reader import LogRecord
 from core.kafka.producer import Record
 from core.settings.models import Settings
-from dispatcher.events import about_task, about_worker
 from dispatcher.inference.seen_attempts import (
     LOOKBACK_MS,
     MARGIN_MS,
@@ -26,7 +25,7 @@ from dispatcher.inference.seen_attempts import (
 )
 from dispatcher.inference.slots import Draining
 from schemas.codec import EVENT
-from schemas.events import event
+from schemas.events import event, task_event, worker_events
 from schemas.headers import headers
 from schemas.records import EventKind, Outcome
 from tests.support.clocks import MillisecondClock
@@ -44,7 +43,7 @@ def found(record: Record) -> LogRecord:
 
 def said(kind: EventKind, *, worker: str = "host-1-abcdef", result: Outcome | None = None) -> LogRecord:
     happened = event(kind, at_ms=7, task_id=ONE["id"], attempt=3, worker=worker, outcome=result)
-    return found(about_task(SETTINGS, ONE, happened, home=0).record)
+    return found(task_event("", ONE, happened, partition=0).record)
 
 
 @pytest.mark.parametrize("kind", ["claimed", "finished", "released", "progress"])
@@ -58,7 +57,7 @@ def test_an_answer_may_hold_any_words() -> None:
 
 @pytest.mark.parametrize("kind", ["heartbeat", "goodbye"])
 def test_what_a_worker_says_of_itself_does_not(kind: EventKind) -> None:
-    for one in about_worker(SETTINGS, kind, worker="w", at_ms=1, running=0, upstreams_up=1):
+    for one in worker_events("", kind, partitions=2, worker="w", at_ms=1, running=0, upstreams_up=1):
         assert attempt_of(found(one.record)) is None
 
 

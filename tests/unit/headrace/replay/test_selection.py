@@ -20,8 +20,7 @@ from schemas import topics
 from schemas.codec import TASK
 from schemas.headers import headers
 from schemas.ids import TaskId, batch_line_id
-from schemas.partitioning import home_partition, queue_number, stable_hash
-from streams.intake.trust import FORWARDED
+from schemas.partitioning import FORWARDED, home_partition, key_spread, queue_number
 from tests.support.records import task, task_id
 
 AT_MS = 1_795_000_000_000
@@ -125,7 +124,7 @@ def test_direct_records_are_read_like_all_others(settings: Settings) -> None:
 def test_of_a_direct_record_that_was_written_anew_only_the_new_one_counts(settings: Settings) -> None:
     [somewhere] = picks(settings, direct(None, partition=0))
     home = home_partition(
-        "chat", stable_hash(f"{somewhere.task['owner']}\nkey"), width=0, partitions=settings.kafka.partitions
+        "chat", key_spread(somewhere.task["owner"], "key"), width=0, partitions=settings.kafka.partitions
     )
     chosen = picks(settings, *(direct("key", partition=number) for number in range(PARTITIONS)))
     assert [one.partition for one in chosen] == [home]

@@ -12,10 +12,9 @@ from aiokafka.errors import MessageSizeTooLargeError, RequestTimedOutError
 from core.errors import DeliveryFailed, Unavailable
 from core.kafka.producer import Record
 from core.settings.models import Settings
-from schemas.partitioning import home_partition, stable_hash
+from schemas.partitioning import FORWARDED, home_partition, key_spread
 from streams.intake import gateway, reply_topics
 from streams.intake.decode import InvalidRecord, Submission
-from streams.intake.trust import FORWARDED
 from tests.support.intake import NOW_S, OWNER, FoldDouble, QueueRegistry, admit, intake, message
 from tests.support.records import queue, task
 
@@ -80,7 +79,7 @@ async def test_an_id_of_another_record_is_refused() -> None:
 
 async def test_a_keyed_task_is_written_where_its_twins_live_and_there_only_once() -> None:
     made = intake(QueueRegistry("chat"))
-    home = home_partition("chat", stable_hash(f"{OWNER}\nkey"), width=0, partitions=6)
+    home = home_partition("chat", key_spread(OWNER, "key"), width=0, partitions=6)
     away = (home + 1) % 6
     fold = FoldDouble()
     came = message(partition=away, idempotency_key="key", headers=[("x-owner", OWNER.encode())])
