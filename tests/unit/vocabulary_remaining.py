@@ -76,9 +76,7 @@ REMAINING: dict[str, frozenset[str]] = {
     "streams/work_topics.py": frozenset(["anew"]),
 }
 """File → retired words in its identifiers and messages."""
-TWICE: set[str] = {
-
-}
+TWICE: set[str] = {}
 """Names of classes that two modules or more define."""
 SMALL: set[str] = {
     "dispatcher.inference.cancellations",
