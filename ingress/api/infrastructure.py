@@ -16,10 +16,10 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from core.asyncapi import document as asyncapi_document
-from ingress.http.dependencies import AppServices, PerApp
+from ingress.http.dependencies import AppIngress, PerApp
 from ingress.http.readiness import Readiness
 from ingress.http.routing import JSON, answer, api_router, error
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 
 ASSETS = "/docs/assets"
 router = api_router("Health")
@@ -41,9 +41,9 @@ class ReadinessReport(BaseModel):
 NOT_READY = {"ready": False, "missing": ["no dispatcher has been heard for 10 s"]}
 
 
-def _asyncapi(services: Services) -> bytes:
+def _asyncapi(ingress: Ingress) -> bytes:
     """Render the description of the topics, without the broker's address: everyone may read it."""
-    return orjson.dumps(asyncapi_document(services.settings))
+    return orjson.dumps(asyncapi_document(ingress.settings))
 
 
 @router.get(
@@ -79,9 +79,9 @@ async def readyz(readiness: Annotated[Readiness, Depends(PerApp(Readiness))]) ->
     summary="Metrics",
     responses={200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(services: AppServices) -> Response:
+async def metrics(ingress: AppIngress) -> Response:
     """Metrics of this process in the text format of Prometheus."""
-    return Response(generate_latest(services.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
+    return Response(generate_latest(ingress.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 @router.get("/docs", include_in_schema=False)

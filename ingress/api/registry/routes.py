@@ -42,10 +42,10 @@ from ingress.api.registry.models import (
 from ingress.api.registry.subjects import Subjects, chosen, holding, matching, page
 from ingress.auth.keys import Caller
 from ingress.http.body import read_body
-from ingress.http.dependencies import AppServices, PerApp
+from ingress.http.dependencies import AppIngress, PerApp
 from ingress.http.dialects import ApiProblem
 from ingress.http.routing import JSON, api_router
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from schemas.codec import registry, schema_text
 from schemas.subjects import NoSchema, Version
 
@@ -53,16 +53,16 @@ PATHS = ("/subjects", "/schemas", "/config", "/mode")
 router = api_router("Schema registry", responses=CLOSED)
 
 
-def _subjects(services: Services) -> Subjects:
-    settings = services.settings
+def _subjects(ingress: Ingress) -> Subjects:
+    settings = ingress.settings
     return Subjects(prefix=settings.kafka.topic_prefix, reply_topics=settings.direct.reply_topics)
 
 
-async def reader(request: Request, services: AppServices) -> Caller | None:
+async def reader(request: Request, ingress: AppIngress) -> Caller | None:
     """Return the caller; None while the registry is open. Raises Unauthorized and Forbidden."""
-    if is_loopback(services.settings.ingress.host):
+    if is_loopback(ingress.settings.ingress.host):
         return None
-    return services.keys.holder(key_of(request), "read")
+    return ingress.keys.holder(key_of(request), "read")
 
 
 Reader = Annotated[Caller | None, Depends(reader)]
@@ -90,11 +90,11 @@ def problem(problem: ApiProblem) -> Response:
 async def list_subjects(
     caller: Reader,
     query: models.SubjectParameters,
-    services: AppServices,
+    ingress: AppIngress,
     subjects: SubjectsOf,
 ) -> Response:
     """List the subjects."""
-    found = [] if query.deleted_only else _visible(services, subjects, caller, prefix=query.prefix)
+    found = [] if query.deleted_only else _visible(ingress, subjects, caller, prefix=query.prefix)
     return _page(found, query)
 
 
@@ -204,13 +204,13 @@ async def list_references(_: Reader, subject: SubjectName, version: VersionName,
 async def list_schemas(
     caller: Reader,
     query: models.SchemasParameters,
-    services: AppServices,
+    ingress: AppIngress,
     subjects: SubjectsOf,
 ) -> Response:
     """List every version of every subject."""
     found = [
         version_object(subject, one)
-        for subject in _visible(services, subjects, caller, prefix=query.prefix)
+        for subject in _visible(ingress, subjects, caller, prefix=query.prefix)
         for one in subjects.versions(subject)[-1 if query.latest_only else 0 :]
     ]
     return _page(found, query)
@@ -274,14 +274,14 @@ async def list_schema_subjects(
     caller: Reader,
     schema_id: SchemaNumber,
     query: models.UseParameters,
-    services: AppServices,
+    ingress: AppIngress,
     subjects: SubjectsOf,
 ) -> Response:
     """List the subjects that use a schema."""
     number = _number(schema_id)
     if number is None:
         return _no_schema(schema_id)
-    return _page([one["subject"] for one in _uses(services, subjects, caller, number, query.subject)], query)
+    return _page([one["subject"] for one in _uses(ingress, subjects, caller, number, query.subject)], query)
 
 
 @router.get(
@@ -296,14 +296,14 @@ async def list_schema_versions(
     caller: Reader,
     schema_id: SchemaNumber,
     query: models.UseParameters,
-    services: AppServices,
+    ingress: AppIngress,
     subjects: SubjectsOf,
 ) -> Response:
     """List the subjects and versions that use a schema."""
     number = _number(schema_id)
     if number is None:
         return _no_schema(schema_id)
-    return _page(_uses(services, subjects, caller, number, query.subject), query)
+    return _page(_uses(ingress, subjects, caller, number, query.subject), query)
 
 
 @router.get(
@@ -373,20 +373,19 @@ def key_of(request: Request) -> str:
     raise Unauthorized("an API key is required: send it as the password of basic auth")
 
 
-def _visible(services: Services, subjects: Subjects, caller: Caller | None, *, prefix: str = "") -> list[str]:
+def _visible(ingress: Ingress, subjects: Subjects, caller: Caller | None, *, prefix: str = "") -> list[str]:
     """List the subjects that a caller may see: not those of the queues of other tenants."""
+    connection = ingress.connection
     queues = [
         queue["name"]
-        for queue in services.queues.all()
+        for queue in (() if connection is None else connection.queues.all())
         if caller is None or "admin" in caller.scopes or queue["owner"] in (None, caller.owner)
     ]
     return [one for one in subjects.all(queues) if one.startswith(prefix)]
 
 
-def _uses(
-    services: Services, subjects: Subjects, caller: Caller | None, number: int, only: str
-) -> list[dict[str, Any]]:
-    names = [one for one in _visible(services, subjects, caller) if not only or one == only]
+def _uses(ingress: Ingress, subjects: Subjects, caller: Caller | None, number: int, only: str) -> list[dict[str, Any]]:
+    names = [one for one in _visible(ingress, subjects, caller) if not only or one == only]
     return holding(number, subjects, names)
 
 
