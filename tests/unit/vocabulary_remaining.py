@@ -64,10 +64,6 @@ REMAINING: dict[str, frozenset[str]] = {
     "ingress/task_events/transcript.py": frozenset(["kept"]),
     "ingress/task_events/viewer.py": frozenset(["told"]),
     "ingress/waiting/streaming.py": frozenset(["told"]),
-    "streams/heartbeat.py": frozenset(["pulse"]),
-    "streams/offset_gaps.py": frozenset(["anew"]),
-    "streams/transaction.py": frozenset(["twin"]),
-    "streams/work_topics.py": frozenset(["anew"]),
 }
 """File → retired words in its identifiers and messages."""
 TWICE: set[str] = {}
@@ -87,7 +83,5 @@ SMALL: set[str] = {
     "ingress.batches.end_notification",
     "ingress.http.draining",
     "ingress.submission.queue_depth",
-    "streams.intake.quota",
-    "streams.state_machine.leases",
 }
 """Modules below 60 lines with one importer whose docstrings give no reason."""
