@@ -272,7 +272,7 @@ class Instance(TypedDict):
     started_ms: int
 
 
-class DeliveryAttempt(TypedDict):
+class AttemptSummary(TypedDict):
     at_ms: int
     status_code: int | None
     latency_ms: int
@@ -289,7 +289,7 @@ class Delivery(TypedDict):
     level: int
     result_offset: int | None
     payload: bytes | None
-    attempts: list[DeliveryAttempt]
+    attempts: list[AttemptSummary]
     made: int
     step: int
     created_ms: int

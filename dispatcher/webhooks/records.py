@@ -15,7 +15,7 @@ from dispatcher.webhooks.http_client import AttemptResult
 from dispatcher.webhooks.retry_schedule import delay_tier
 from schemas import topics
 from schemas.kafka_record import AddressedRecord
-from schemas.records import Delivery, DeliveryAttempt, DeliveryState, Result, Status
+from schemas.records import AttemptSummary, Delivery, DeliveryState, Result, Status
 
 KEPT_TRIES = 20
 DISABLED_PARTITION = 0
@@ -72,7 +72,7 @@ def of_row(row_: Status, event: str, name: str, payload: bytes, *, now_ms: int) 
 def after(delivery: Delivery, tried: AttemptRecord, *, state: DeliveryState, due_ms: int | None) -> Delivery:
     """Note an attempt and what follows."""
     answer = tried.answer
-    note: DeliveryAttempt = {
+    note: AttemptSummary = {
         "at_ms": tried.at_ms,
         "status_code": answer.status,
         "latency_ms": tried.latency_ms,

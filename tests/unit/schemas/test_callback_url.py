@@ -43,7 +43,7 @@ def test_fine_everywhere(url: str) -> None:
 
 
 @given(text=st.text() | st.text().map("http://".__add__))
-def test_any_text_is_judged(text: str) -> None:
+def test_any_text_is_checked(text: str) -> None:
     found = problem(text, STRICT)
     assert found is None or found
     assert found is not None or text.lower().startswith("http")

@@ -141,7 +141,7 @@ def test_breaking_by_a_sentence_that_names_the_field(
     assert incompatibilities(reader, writer) == [sentence]
 
 
-def test_every_break_is_told() -> None:
+def test_every_incompatibility_is_reported() -> None:
     new = record(field("a", "string"), field("b", "int"), field("c", enum("x")))
     old = record(A, field("c", enum("y", "z")))
     assert len(incompatibilities(new, old)) == 4

@@ -34,7 +34,7 @@ RECORDS = [param for param in DECLARED if param.values[0]["type"] == "record"]  
 ENUMS = [param for param in DECLARED if param.values[0]["type"] == "enum"]  # type: ignore[index, call-overload]
 
 
-RENAMED = {"File": "BatchFile", "Try": "DeliveryAttempt"}
+RENAMED = {"File": "BatchFile", "Try": "AttemptSummary"}
 """Record name in the schema, which is a contract → name of the class."""
 
 

@@ -150,7 +150,7 @@ async def test_timers_write_what_is_due_for_a_batch(monkeypatch: pytest.MonkeyPa
     assert [(one["kind"], one["id"]) for one in written] == [("batch_due", ONE)]
 
 
-async def test_only_the_offline_lane_has_batches(tmp_path: Any) -> None:
+async def test_only_the_offline_level_has_batches(tmp_path: Any) -> None:
     log = BatchLog()
 
     online, offline = (scheduler_app(log.settings, level, folder=tmp_path) for level in (0, 1))

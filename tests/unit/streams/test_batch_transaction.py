@@ -115,7 +115,7 @@ async def test_a_stopped_batch_ends_its_lines_at_once(stop: str) -> None:
     assert len(log.results) == 3
 
 
-async def test_a_batch_cancelled_before_its_file_was_counted_has_its_lines_told_of() -> None:
+async def test_a_batch_cancelled_before_validation_still_gets_its_line_count() -> None:
     log = BatchLog()
     await log.fold((0, created(ONE)), (1, CANCEL), (2, validated(ONE, 2)))
     batch = log.batch(ONE)

@@ -55,7 +55,7 @@ def test_names_of_bodies(name: str, attempt: int | None) -> None:
         "tasks/TASK-7-0-C-261199044308-0002-000005",
     ],
 )
-def test_other_names_are_nobodys(name: str) -> None:
+def test_other_names_are_ignored(name: str) -> None:
     assert read_name(name) is None
 
 
@@ -134,7 +134,7 @@ async def test_a_sweep_deletes_what_is_over_and_nothing_else(tmp_path: Path) -> 
     assert await sweeping.sweep(now_ms=now_ms()) == 0
 
 
-async def test_nothing_of_a_partition_that_is_not_ours_is_judged(tmp_path: Path) -> None:
+async def test_bodies_of_other_partitions_are_not_touched(tmp_path: Path) -> None:
     owned: set[int] = {0, 1}
     sweeping, blobs = sweeper(tmp_path, row(state="expired"), owned=owned)
     await blobs.put(b"x", name=f"tasks/{ID}", media_type="text/plain")

@@ -26,7 +26,7 @@ def app_in(folder: Path) -> SchedulerApp:
     return scheduler_app(settings, 0, folder=folder)
 
 
-async def test_the_consumer_reads_what_is_committed_and_tells_of_gaps(tmp_path: Path) -> None:
+async def test_the_consumer_reads_committed_records_and_reports_gaps(tmp_path: Path) -> None:
     app = app_in(tmp_path)
     thread = app.app.consumer._thread
     assert isinstance(thread, CommittedThread)
@@ -119,7 +119,7 @@ def test_a_topic_that_was_not_there_when_the_group_was_joined_is_asked_for() -> 
         assert client.called == called
 
 
-def test_the_end_of_a_partition_that_is_not_ours_is_not_known() -> None:
+def test_the_end_of_an_unassigned_partition_is_unknown() -> None:
     client = Client(TP("events", 0), there={"events": {0}})
     assert stable_end(client.consumer(), TP("events", 0)) == 7
     assert stable_end(client.consumer(), TP("events", 1)) is None

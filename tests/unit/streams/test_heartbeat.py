@@ -42,7 +42,7 @@ def heartbeat(broker: Any) -> SchedulerHeartbeat:
     )
 
 
-async def test_pulses_that_are_taken_leave_the_time_alone(clock: list[int]) -> None:
+async def test_written_heartbeats_do_not_reset_the_time(clock: list[int]) -> None:
     beating = heartbeat(Broker())
     for _ in range(3):
         clock[0] += 2_000
@@ -50,7 +50,7 @@ async def test_pulses_that_are_taken_leave_the_time_alone(clock: list[int]) -> N
     assert beating.kafka_since_ms() == 1_000_000
 
 
-async def test_a_refused_pulse_begins_the_time_anew(clock: list[int]) -> None:
+async def test_a_failed_heartbeat_resets_the_time(clock: list[int]) -> None:
     broker = Broker()
     beating = heartbeat(broker)
     broker.down = True
@@ -59,7 +59,7 @@ async def test_a_refused_pulse_begins_the_time_anew(clock: list[int]) -> None:
     assert beating.kafka_since_ms() == 1_005_000
 
 
-async def test_while_a_pulse_hangs_kafka_counts_as_away(clock: list[int]) -> None:
+async def test_a_hanging_heartbeat_counts_as_an_outage(clock: list[int]) -> None:
     broker = Broker()
     broker.hangs = asyncio.Event()
     beating = heartbeat(broker)

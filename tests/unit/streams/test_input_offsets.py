@@ -54,7 +54,7 @@ def test_the_first_record_after_a_quiet_time_is_no_standstill() -> None:
 
 
 @given(st.lists(st.integers(0, 30), max_size=60))
-def test_the_commit_is_the_first_offset_not_folded(order: list[int]) -> None:
+def test_the_commit_is_the_first_unprocessed_offset(order: list[int]) -> None:
     progress = begun(0)
     for offset in order:
         progress.done(HERE, offset)
@@ -64,7 +64,7 @@ def test_the_commit_is_the_first_offset_not_folded(order: list[int]) -> None:
     assert progress.committable(HERE) == missing
 
 
-def test_gaps_that_are_told_hold_nothing_up() -> None:
+def test_known_gaps_do_not_stall_a_partition() -> None:
     progress = begun()
     progress.done(HERE, 10)
     progress.done(HERE, 14, since=13)

@@ -52,6 +52,6 @@ def test_clocks_that_differ_give_no_negative_times() -> None:
     assert noted(None, row(state="failed", started_ms=9_000, finished_ms=9_500)) == [(1, 0), (1, 0.5), (1, 0)]
 
 
-def test_a_twin_is_no_task() -> None:
+def test_a_duplicate_is_not_counted_as_a_task() -> None:
     twin = row(state="expired", duplicate_of="TASK-x", finished_ms=11_000)
     assert noted(None, twin) == [(0, 0)] * 3

@@ -95,6 +95,6 @@ def test_tasks_that_were_accepted_before_it_are_waited_for() -> None:
 
 
 @pytest.mark.parametrize("broken", [{"queue": None}, {"data": None}, {"data": b"[]"}, {"data": b'{"tasks_end":"x"}'}])
-def test_an_event_that_says_too_little_is_counted(broken: dict[str, Any]) -> None:
+def test_an_incomplete_event_is_counted(broken: dict[str, Any]) -> None:
     fold, _ = purge(log_of("chat"), asking(1, **broken))
     assert fold.reasons == {"unexpected_purge": 1}

@@ -51,7 +51,7 @@ def test_a_task_that_ended_is_no_longer_held() -> None:
     assert index.holders[0, "w"] == set()
 
 
-def test_only_what_is_near_is_kept_and_comes_in_order() -> None:
+def test_only_due_times_within_the_horizon_are_indexed_in_order() -> None:
     index = StateIndex()
     near, nearer = row(deadline_ms=5_000), row(deadline_ms=4_000)
     for one in (near, nearer, row(deadline_ms=HORIZON_MS + 1)):

@@ -78,7 +78,7 @@ def watching(world: World, *, partitions: set[int] | None = None) -> WorkTopics:
     )
 
 
-async def test_what_is_gone_twice_is_made_again_and_its_tasks_are_given_back(world: World) -> None:
+async def test_a_topic_missing_twice_is_created_and_its_tasks_are_requeued(world: World) -> None:
     waits = world.waits(1, attempt=3)
     world.waits(2, not_before_ms=5)
     watch = watching(world)
@@ -92,7 +92,7 @@ async def test_what_is_gone_twice_is_made_again_and_its_tasks_are_given_back(wor
     assert len(world.sent) == 1
 
 
-async def test_what_nobody_can_make_keeps_its_queue_waiting_and_no_other(
+async def test_a_topic_that_cannot_be_created_blocks_only_its_queue(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.waits(1)
@@ -114,7 +114,7 @@ async def test_what_nobody_can_make_keeps_its_queue_waiting_and_no_other(
     assert len(world.sent) == 1
 
 
-async def test_a_batch_that_is_under_way_and_a_rebalance_are_waited_for(world: World) -> None:
+async def test_a_requeue_waits_for_the_current_batch_and_a_rebalance(world: World) -> None:
     world.waits(1)
     partitions: set[int] = set()
     watch = watching(world, partitions=partitions)
@@ -134,7 +134,7 @@ async def test_a_batch_that_is_under_way_and_a_rebalance_are_waited_for(world: W
     assert len(world.sent) == 1
 
 
-async def test_an_end_below_what_was_written_tells_of_a_topic_made_anew(world: World) -> None:
+async def test_an_end_below_the_written_offset_means_a_recreated_topic(world: World) -> None:
     world.waits(1)
     world.state.written |= {(TOPIC, 1): 9, ("headrace.work.well.online", 0): 4}
     world.ends_now = {TopicPartition(TOPIC, 1): 9, TopicPartition("headrace.work.well.online", 0): 4}

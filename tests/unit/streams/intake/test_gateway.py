@@ -37,7 +37,7 @@ async def test_a_queue_that_cannot_be_registered_is_a_reason_and_no_fault() -> N
         assert words in found.reason
 
 
-async def test_a_task_of_ours_waits_for_the_record_of_its_queue() -> None:
+async def test_a_task_of_an_api_waits_for_the_record_of_its_queue() -> None:
     queues = QueueRegistry()
     made = intake(queues, ingress={"auto_register": False})
     one = Submission("TASK", task(), 0, None)
@@ -49,7 +49,7 @@ async def test_a_task_of_ours_waits_for_the_record_of_its_queue() -> None:
     assert made.admit(one, message(), TransactionDouble(), now_ms=0) is one  # type: ignore[arg-type]  # a double
 
 
-async def test_a_task_of_others_waits_for_the_record_of_a_queue_that_is_new() -> None:
+async def test_a_direct_task_waits_for_the_record_of_a_new_queue() -> None:
     queues = QueueRegistry()
     made = intake(queues, ingress={"auto_register": False})
     waiting = asyncio.create_task(admit(made, message()))
@@ -58,7 +58,7 @@ async def test_a_task_of_others_waits_for_the_record_of_a_queue_that_is_new() ->
     assert isinstance(await waiting, Submission)
 
 
-async def test_names_that_nobody_registers_hold_the_lane_up_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unknown_queue_names_delay_a_level_only_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 
     async def noted(_: object, name: str, seconds: float) -> None:
@@ -77,7 +77,7 @@ async def test_an_id_of_another_record_is_refused() -> None:
     assert found.field == "id"
 
 
-async def test_a_keyed_task_is_written_where_its_twins_live_and_there_only_once() -> None:
+async def test_a_keyed_task_is_forwarded_once_to_the_partition_of_its_key() -> None:
     made = intake(QueueRegistry("chat"))
     home = home_partition("chat", key_spread(OWNER, "key"), width=0, partitions=6)
     away = (home + 1) % 6
@@ -176,7 +176,7 @@ async def test_what_a_topic_never_takes_is_dropped_and_what_kafka_cannot_now_end
     assert await asked.send({"answers": told(2)}) == 2
 
 
-async def test_only_results_that_are_written_now_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_new_results_go_to_reply_topics(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, answers=1)
     made = intake(QueueRegistry("chat"))
     fold: Any = TransactionDouble()

@@ -65,7 +65,7 @@ def limited(**direct: Any) -> TaskIntake:
     return intake(QueueRegistry("chat"), direct={**owners, "tasks_per_minute": LIMIT, **direct})
 
 
-async def test_one_too_many_becomes_a_dead_letter_and_others_are_let_in() -> None:
+async def test_a_task_above_the_limit_becomes_a_dead_letter_and_others_are_admitted() -> None:
     made, fold = limited(), Rows()
     for _ in range(LIMIT):
         assert isinstance(await admit(made, message(), fold, now_ms=NOW_MS), Submission)
@@ -82,7 +82,7 @@ async def test_one_too_many_becomes_a_dead_letter_and_others_are_let_in() -> Non
     assert fold.reasons["over_quota"] == 2
 
 
-async def test_what_has_its_row_is_not_judged_again() -> None:
+async def test_a_task_with_a_state_record_is_not_counted_again() -> None:
     made = limited()
     one = await admit(made, message(), Rows(), now_ms=NOW_MS)
     assert isinstance(one, Submission)

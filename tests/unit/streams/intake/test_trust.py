@@ -58,7 +58,7 @@ def test_on_loopback_every_tenant_with_a_key_may_be_named() -> None:
     assert [owner(several), *(owner(several, name) for name in names)] == [None, *names]
 
 
-def test_beyond_loopback_nobody_is_named_unless_the_settings_say_so() -> None:
+def test_beyond_loopback_no_tenant_is_allowed_unless_configured() -> None:
     outside: dict[str, Any] = {"ingress": {"host": "0.0.0.0"}, "auth": {"api_keys": ["one", "two"]}}
     closed = trust_policy_from(settings(**outside))
     [first, _] = sorted(closed.tenants())

@@ -35,7 +35,7 @@ def test_a_task_takes_what_waited_for_it_in_order() -> None:
     assert replay.pop_unmatched(0, 11) == []
 
 
-def test_spoken_attempts_belong_to_one_assignment() -> None:
+def test_attempts_belong_to_one_assignment() -> None:
     replay = RecoveryBuffer()
     replay.begin({}, [(0, "T", 1)])
     assert replay.was_attempted(0, "T", 1)

@@ -44,7 +44,7 @@ def results(fold: Transaction) -> list[Record]:
     return [pending.record for pending in fold.results.values() if pending.record is not None]
 
 
-def test_a_result_tells_what_it_cost_and_what_was_asked() -> None:
+def test_a_result_has_its_cost_and_its_request_digest() -> None:
     one = task_id()
     [record] = results(ended(one))
     result = RESULT.decode(record.value or b"")
@@ -87,7 +87,7 @@ def test_every_result_has_its_usage_and_nothing_else_has() -> None:
     assert not again.usage
 
 
-def test_what_was_tried_again_counts_once_and_what_nobody_counted_is_zero() -> None:
+def test_a_retried_task_counts_once_and_missing_usage_is_zero() -> None:
     one, fold = task_id(), Log().fold()
     fold.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
     fold.event(finished(one, result=failure(usage=COUNTED)), partition=0)
@@ -99,7 +99,7 @@ def test_what_was_tried_again_counts_once_and_what_nobody_counted_is_zero() -> N
     assert (usage["attempt"], usage["total_tokens"], usage["cost"]) == (2, 0, None)
 
 
-def test_an_adopted_result_is_not_accounted_for_by_the_fold() -> None:
+def test_a_recovered_result_adds_no_usage_record() -> None:
     one, log = task_id(), Log()
     [record] = results(ended(one, log))
     fold = log.fold(known={(0, one): (7, RESULT.decode(record.value or b""))})

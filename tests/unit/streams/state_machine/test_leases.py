@@ -94,7 +94,7 @@ def test_a_dispatcher_and_a_worker_never_both_hold_a_task() -> None:
     assert step(held, event("released", at_ms=1, task_id=ID, attempt=1, worker="w1")).reason == "not_lease_holder"
 
 
-def test_what_is_given_back_waits_again_at_once_and_counts_as_nothing() -> None:
+def test_a_released_task_is_queued_at_once_and_counts_as_no_loss() -> None:
     held = after(fresh(), claim(retries=0))
     back = after(held, event("released", at_ms=1, task_id=ID, attempt=1, worker="pull/a"))
     assert (back["state"], back["attempt"], back["not_before_ms"], back["lost_workers"]) == ("queued", 2, None, 0)

@@ -182,7 +182,7 @@ def test_a_cancel_that_is_read_before_its_task_waits_for_it() -> None:
         assert step.effects == ((ResultEffect(None), CancelEffect("cancelled")) if ends else submit().effects)
 
 
-def test_nobody_cancels_a_foreign_task() -> None:
+def test_another_tenant_cannot_cancel_a_task() -> None:
     assert apply(queued(), event("cancel", at_ms=1, task_id=ID, owner="key-2")).reason == "not_owner_cancel"
 
 
@@ -194,7 +194,7 @@ def test_the_deadline_counts_when_it_has_come() -> None:
     assert (step.row["state"], step.row["error_code"]) == ("failed", "timeout")
 
 
-def test_the_time_to_start_ends_what_nobody_began() -> None:
+def test_the_start_timeout_fails_a_task_that_no_worker_started() -> None:
     for row in (queued(start_deadline_ms=10_000), queued(start_deadline_ms=10_000, not_before_ms=9_000)):
         assert apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=9_999).reason == "premature_deadline"
         step = apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=10_000)
@@ -203,7 +203,7 @@ def test_the_time_to_start_ends_what_nobody_began() -> None:
         assert step.effects == (ResultEffect(None), CancelEffect("start_timeout"))
 
 
-def test_a_task_that_was_begun_has_kept_its_time_to_start() -> None:
+def test_a_started_task_has_met_its_start_timeout() -> None:
     row = apply(queued(start_deadline_ms=10_000), claimed(ID)).row
     assert row is not None
     assert apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=20_000).reason == "premature_deadline"
