@@ -107,7 +107,7 @@ class OutputWriter:
                 late = draft.sent is not None and self._monotonic() - draft.sent.at_s > ANSWER_S
                 if draft.follows(row) and not (late and draft.sent is not None):
                     continue
-                metrics.BATCH_PIECES_DROPPED.inc()
+                metrics.BATCH_SEGMENTS_DISCARDED.inc()
                 log.info(
                     "batch %s: its files stand elsewhere than here, going on from there",
                     batch_id,

@@ -38,12 +38,12 @@ class BatchAssignment(GroupConsumer):
 
     owned: frozenset[int] = frozenset()
 
-    def given(self, partitions: Iterable[TopicPartition]) -> None:
+    def on_assigned(self, partitions: Iterable[TopicPartition]) -> None:
         """Take the partitions, and hold their records back."""
-        super().given(partitions)
+        super().on_assigned(partitions)
         self.owned = frozenset(tp.partition for tp in partitions)
         for tp in partitions:
-            self.hold(tp)
+            self.pause(tp)
 
 
 class BatchService:
@@ -54,13 +54,13 @@ class BatchService:
         settings: Settings,
         *,
         name: str,
-        crew: TaskSupervisor,
+        supervisor: TaskSupervisor,
         producer: Producer,
         blobs: BlobStore,
         rows: BatchIndex,
     ) -> None:
         self._settings = settings
-        self._crew = crew
+        self._supervisor = supervisor
         self._blobs = blobs
         self._producer = producer
         self._lookup = LogReader(settings, name=name)
@@ -82,7 +82,7 @@ class BatchService:
         """Begin to work; raises Unavailable."""
         await self._open_lookup()
         await self._rows.open()
-        self._task = self._crew.spawn(self._run(), name="batches")
+        self._task = self._supervisor.spawn(self._run(), name="batches")
 
     async def _open_lookup(self) -> None:
         """Connect, more than once when the broker is busy: what runs beside must not end for it."""
@@ -111,7 +111,7 @@ class BatchService:
 
     async def _run(self) -> None:
         while True:
-            await self._assignment.take(1)
+            await self._assignment.poll(1)
             if self._stopping:
                 return
             owned = self._assignment.owned if self._assignment.assigned else frozenset()
@@ -130,7 +130,7 @@ class BatchService:
             producer=self._producer,
             turns=self._turns,
         )
-        self._homes[number] = home, self._crew.spawn(home.run(), name=f"batches-{number}")
+        self._homes[number] = home, self._supervisor.spawn(home.run(), name=f"batches-{number}")
 
     async def _let_go(self, numbers: set[int]) -> None:
         tasks = [self._homes.pop(number)[1] for number in numbers]

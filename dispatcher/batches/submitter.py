@@ -237,7 +237,7 @@ class BatchSubmitter:
                 await asyncio.sleep(0)
         self._expect("in_progress")
         await self._producer.send_batch({(self._tasks, self._home): records})
-        metrics.BATCH_LINES_FED.inc(len(records))
+        metrics.BATCH_LINES_SUBMITTED.inc(len(records))
         return len(records)
 
     async def _record(self, tasks: LineTasks, line: InputLine) -> Record:

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dispatcher.inference.slots import CallSlots
 from dispatcher.task_supervisor import TaskSupervisor
 
-TICK_S = 0.05
-LATE_S = 0.02
+INTERVAL_S = 0.05
+MAX_LAG_S = 0.02
 """Lateness that an online call may meet at each of its few steps here."""
-LEAST = 8
+MIN_SLOTS = 8
 """Enough to keep a core busy, and to fill each write of outcomes with several."""
 STEP = 2
 RECENT_S = 10.0
@@ -34,13 +34,13 @@ class AdaptiveLimit:
         self._online_at = -RECENT_S
         self._task: asyncio.Task[None] | None = None
 
-    def online(self) -> None:
+    def note_online(self) -> None:
         """Note that an online task has come."""
         self._online_at = self._monotonic()
 
-    def start(self, crew: TaskSupervisor) -> None:
+    def start(self, supervisor: TaskSupervisor) -> None:
         """Begin to watch the loop."""
-        self._task = crew.spawn(self._watch(), name="pace")
+        self._task = supervisor.spawn(self._watch(), name="pace")
 
     async def close(self) -> None:
         """Stop watching."""
@@ -48,23 +48,23 @@ class AdaptiveLimit:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def look(self, late_s: float) -> None:
+    def observe_lag(self, lag_s: float) -> None:
         """Follow one measurement of the loop's lateness."""
-        slots, most = self._slots, self._slots.offline_most
+        slots, most = self._slots, self._slots.max_offline
         if self._monotonic() - self._online_at > RECENT_S:
             most = None
-        elif late_s > LATE_S:
-            most = max(LEAST, (slots.capacity if most is None else most) // 2)
+        elif lag_s > MAX_LAG_S:
+            most = max(MIN_SLOTS, (slots.capacity if most is None else most) // 2)
         elif most is not None:
             most += STEP
         if most is not None and most >= slots.capacity:
             most = None
-        if most != slots.offline_most:
-            slots.bound_offline(most)
+        if most != slots.max_offline:
+            slots.limit_offline(most)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + TICK_S
-            await asyncio.sleep(TICK_S)
-            self.look(loop.time() - due)
+            due = loop.time() + INTERVAL_S
+            await asyncio.sleep(INTERVAL_S)
+            self.observe_lag(loop.time() - due)

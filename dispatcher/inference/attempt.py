@@ -44,7 +44,7 @@ class Attempt:
         self._limit_bytes = limit_bytes
         self._clock = clock
         self._started_ms = clock()
-        self._first_ms: int | None = None
+        self._first_byte_ms: int | None = None
         self._traceparent = item.traceparent
         self._upstream: str | None = None
 
@@ -55,16 +55,16 @@ class Attempt:
         """
         body = self._bodies.request(self._item.work)
         while True:
-            upstream = await self._pool.pick()
+            upstream = await self._pool.acquire()
             self._upstream = upstream.base
             try:
                 return await self._traced(upstream, body)
             except CallError as error:
                 if error.failure is not Failure.UNREACHABLE:
                     raise body.failure or error from None
-                self._pool.unreachable(upstream, error.detail)
+                self._pool.mark_unreachable(upstream, error.detail)
             finally:
-                self._pool.put_back(upstream)
+                self._pool.release(upstream)
 
     def failed(self, failure: Failure, detail: str = "", report: Report | None = None) -> Outcome:
         """Build the outcome of a failure, with what of a stream had been delivered by then."""
@@ -103,29 +103,29 @@ class Attempt:
             if 300 <= answer.status < 400:
                 raise CallError(Failure.REDIRECT, f"{answer.status} to {answer.header('location') or 'nowhere'}")
             content_type = answer.header("content-type") or ""
-            pieces = answer.pieces()
+            pieces = answer.iter_bytes()
             if self._relay is not None and answer.status < 300:
                 is_stream, pieces = await peeked(pieces, content_type)
                 if is_stream:
-                    await self._relay.pump(pieces)
+                    await self._relay.forward_stream(pieces)
                     return await self._streamed(self._relay, answer.status)
                 if content_type.lower().startswith(EVENT_STREAM):
                     content_type = JSON  # what it said was wrong
-            return await self._kept(answer, pieces, upstream, content_type)
+            return await self._buffered(answer, pieces, upstream, content_type)
 
-    async def _kept(
+    async def _buffered(
         self, answer: UpstreamResponse, pieces: AsyncIterator[bytes], upstream: Upstream, content_type: str
     ) -> Outcome:
         """Take an answer in, as a stream to the object store when it is large."""
-        place = self._bodies.answer(self._item.work, media_type=content_type or OCTET_STREAM)
+        place = self._bodies.response(self._item.work, media_type=content_type or OCTET_STREAM)
         try:
             async for data in pieces:
-                self._first_ms = self._first_ms or self._clock()
-                await place.take(data)
-                self._check(place.size)
+                self._first_byte_ms = self._first_byte_ms or self._clock()
+                await place.write(data)
+                self._check_size(place.size)
             kept = await place.finish()
         finally:
-            place.drop()
+            place.discard()
         body = kept.body
         if answer.status < 300 and kept.body_ref is None:
             body = checked(answer.status, kept.body or b"", content_type)
@@ -137,7 +137,7 @@ class Attempt:
             upstream=upstream.base,
             started_ms=self._started_ms,
             usage=kept.usage,
-            first_token_ms=self._first_ms,
+            first_token_ms=self._first_byte_ms,
             retry_after=self._retry_after(answer, upstream),
             reason=reason_in(kept.body, content_type) if answer.status >= 300 else None,
         )
@@ -175,9 +175,9 @@ class Attempt:
         if wait_s is None:
             return None
         if answer.status in (429, 503):
-            self._pool.leave_out(upstream, wait_s)
+            self._pool.back_off(upstream, wait_s)
         return int(wait_s * 1000)
 
-    def _check(self, size: int) -> None:
+    def _check_size(self, size: int) -> None:
         if size > self._limit_bytes:
             raise CallError(Failure.TOO_LARGE, f"more than {self._limit_bytes} bytes")

@@ -18,7 +18,7 @@ from schemas import topics
 
 log = logging.getLogger(__name__)
 
-TURN_S = 10.0
+READ_TIMEOUT_S = 10.0
 """What takes longer is broken off, as unanswered; the next turn goes on where this one was."""
 
 
@@ -41,7 +41,7 @@ class AttemptEventReader:
         """Add every attempt of which a worker speaks up to the end as it is now; raises Unavailable."""
         tps = [TopicPartition(self._topic(level), partition) for partition in range(self._settings.kafka.partitions)]
         try:
-            async with asyncio.timeout(TURN_S), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(READ_TIMEOUT_S), asyncio.TaskGroup() as group:
                 for tp in tps:
                     group.create_task(self._partition(tp, since_ms, positions, add))
         except* (TimeoutError, KafkaError, OSError, Unavailable) as errors:

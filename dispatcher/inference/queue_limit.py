@@ -10,50 +10,50 @@ UNBOUNDED = 1 << 30
 
 
 class QueueLimit:
-    """Room for the calls of one queue; every `take` needs exactly one `put_back`."""
+    """Room for the calls of one queue; every `acquire` needs exactly one `release`."""
 
     def __init__(self) -> None:
         self.paused = False
         self._limit = UNBOUNDED
         self._used = 0
-        self._ended = False
-        self._moved = asyncio.Event()
+        self._closed = False
+        self._changed = asyncio.Event()
 
     def set(self, *, paused: bool, concurrency: int | None) -> None:
         """Follow the queue's settings; calls above a new limit go on, and nobody takes their place."""
         self.paused = paused
         self._limit = UNBOUNDED if concurrency is None else concurrency
-        self._moved.set()
+        self._changed.set()
 
     @property
-    def room(self) -> int:
+    def available(self) -> int:
         """Return how many more calls may begin."""
         return 0 if self.paused else max(0, self._limit - self._used)
 
-    async def passed(self) -> None:
+    async def wait_available(self) -> None:
         """Wait until there is room, or the process stops."""
-        while not self.room and not self._ended:
-            self._moved.clear()
-            await self._moved.wait()
+        while not self.available and not self._closed:
+            self._changed.clear()
+            await self._changed.wait()
 
-    async def take(self) -> bool:
+    async def acquire(self) -> bool:
         """Wait for room and take it; False when the queue is paused meanwhile. Raises Draining."""
-        while not self._ended:
+        while not self._closed:
             if self.paused:
                 return False
-            if self.room:
+            if self.available:
                 self._used += 1
                 return True
-            self._moved.clear()
-            await self._moved.wait()
+            self._changed.clear()
+            await self._changed.wait()
         raise Draining
 
-    def put_back(self) -> None:
+    def release(self) -> None:
         """End a call."""
         self._used -= 1
-        self._moved.set()
+        self._changed.set()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Send everybody who waits away: the process stops."""
-        self._ended = True
-        self._moved.set()
+        self._closed = True
+        self._changed.set()

@@ -30,13 +30,13 @@ MARGIN_MS = 10_000
 """How far the clocks of schedulers and dispatchers may differ."""
 LOOKBACK_MS = 120_000
 """The longest look back: how old a backlog is tells nothing, and without Kafka no work is taken for so long."""
-KEEP_S = 300.0
+TTL_S = 300.0
 """A worker that is full of long calls meets its repeats late."""
 GENERATION_SIZE = 100_000
 """Attempts in each of the two halves that are kept, about 100 bytes each; two minutes of 1,500 tasks a second fit."""
-RETRY_S = 0.5
+RETRY_DELAY_S = 0.5
 PULL = PULL_WORKER.encode()
-LEAD = 8
+MAX_PREFIX_BYTES = 8
 """Most bytes between a task's id and its worker's name: the attempt, the branch, the length."""
 
 Positions = dict[int, int]
@@ -62,7 +62,7 @@ def attempt_of(record: LogRecord) -> bytes | None:
         return None
     body = record.value or b""
     worker = body.find(record.key) + len(record.key)
-    if body.find(PULL, worker, worker + LEAD + len(PULL)) >= 0:
+    if body.find(PULL, worker, worker + MAX_PREFIX_BYTES + len(PULL)) >= 0:
         return None
     return b"%b/%b" % (record.key, attempt)
 
@@ -76,57 +76,59 @@ def key_of(key: Key) -> bytes:
 class LevelIndex:
     """What was heard of one level. Whoever asks while it is being read is served by the next reading, all together."""
 
-    def __init__(self, read: Read, *, keep_s: float = KEEP_S) -> None:
+    def __init__(self, read: Read, *, ttl_s: float = TTL_S) -> None:
         self.keys: BoundedSet[bytes] = BoundedSet(at_least=GENERATION_SIZE)
         self._read = read
-        self._keep_s = keep_s
+        self._ttl_s = ttl_s
         self._since_ms: float = math.inf
-        self._begun_at = -math.inf
+        self._loaded_at = -math.inf
         self._wanted_ms: float = math.inf
         self._positions: Positions = {}
-        self._flight: asyncio.Task[None] | None = None
-        self._forgetting: asyncio.TimerHandle | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def heard(self, since_ms: int, *, after: float) -> None:
+    async def ensure_loaded(self, since_ms: int, *, after: float) -> None:
         """Return when what was said from a time on is known, up to a moment after `after`, by the monotonic clock.
 
         However long Kafka is away; raises Draining when the process stops.
         """
-        while not self._closed and not (self._since_ms <= since_ms and self._begun_at >= after):
+        while not self._closed and not (self._since_ms <= since_ms and self._loaded_at >= after):
             self._wanted_ms = min(self._wanted_ms, since_ms)
-            if self._flight is None:
-                self._flight = asyncio.create_task(self._hear(), name="hear-events")
-            flight = self._flight
-            await asyncio.wait({flight})  # who asks may be cancelled, the reading goes on for the others
+            if self._loading is None:
+                self._loading = asyncio.create_task(self._load(), name="hear-events")
+            loading = self._loading
+            await asyncio.wait({loading})  # who asks may be cancelled, the reading goes on for the others
             if not self._closed:
-                flight.result()
+                loading.result()
         if self._closed:
             raise Draining
 
     async def close(self) -> None:
         """Read no more, and send everybody away who waits."""
         self._closed = True
-        if self._forgetting is not None:
-            self._forgetting.cancel()
-        if self._flight is not None:
-            self._flight.cancel()
-            await asyncio.gather(self._flight, return_exceptions=True)
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
 
-    async def _hear(self) -> None:
+    async def _load(self) -> None:
         wanted_ms, self._wanted_ms = self._wanted_ms, math.inf
         if wanted_ms < self._since_ms:
             self._positions = {}
         since_ms = min(wanted_ms, self._since_ms)
         began = time.monotonic()
         try:
-            await retry_unavailable(lambda: self._read(int(since_ms), self._positions, self.keys.add), delay_s=RETRY_S)
-            self._since_ms, self._begun_at = since_ms, began
+            await retry_unavailable(
+                lambda: self._read(int(since_ms), self._positions, self.keys.add), delay_s=RETRY_DELAY_S
+            )
+            self._since_ms, self._loaded_at = since_ms, began
         finally:
-            self._flight = None
-        if self._forgetting is not None:
-            self._forgetting.cancel()
-        self._forgetting = asyncio.get_running_loop().call_later(self._keep_s, self._forget)
+            self._loading = None
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = asyncio.get_running_loop().call_later(self._ttl_s, self._expire)
         took_ms = round((time.monotonic() - began) * 1000)
         log.info(
             "heard of %d attempts within %d ms",
@@ -135,8 +137,8 @@ class LevelIndex:
             extra={"event": "spoken_heard", "count": len(self.keys), "took_ms": took_ms},
         )
 
-    def _forget(self) -> None:
-        if self._flight is None:
+    def _expire(self) -> None:
+        if self._loading is None:
             self._since_ms = math.inf
             self._positions = {}
             self.keys.clear()
@@ -151,18 +153,18 @@ class SeenAttempts:
 
     def __contains__(self, key: Key) -> bool:
         rendered = key_of(key)
-        return any(rendered in hearing.keys for hearing in self._levels)
+        return any(rendered in level.keys for level in self._levels)
 
-    async def heard(self, level: int, *, oldest_ms: int, given_ms: int, given_at: float) -> None:
+    async def ensure_loaded(self, level: int, *, oldest_ms: int, assigned_ms: int, assigned_at: float) -> None:
         """Return when what was said of records of this age, read from partitions given then, is known.
 
         Work that was written after its partition was given can have been taken by nobody before.
         """
-        if oldest_ms - MARGIN_MS > given_ms:
+        if oldest_ms - MARGIN_MS > assigned_ms:
             return
         since_ms = max(oldest_ms - MARGIN_MS, self._clock() - LOOKBACK_MS)
-        await self._levels[level].heard(since_ms, after=given_at)
+        await self._levels[level].ensure_loaded(since_ms, after=assigned_at)
 
     async def close(self) -> None:
         """Send everybody away who waits."""
-        await asyncio.gather(*(hearing.close() for hearing in self._levels))
+        await asyncio.gather(*(level.close() for level in self._levels))

@@ -23,14 +23,14 @@ class SlotRules:
 
     share: float
 
-    def kept(self, capacity: int) -> int:
+    def reserved(self, capacity: int) -> int:
         """Return how many slots the share is."""
         return int(capacity * self.share)
 
-    def most_offline(self, capacity: int, bound: int | None) -> int:
+    def max_offline(self, capacity: int, bound: int | None) -> int:
         """Return how many slots offline tasks may have; a bound from outside never takes their own share."""
-        most = capacity - self.kept(capacity)
-        return most if bound is None else min(most, max(bound, self.kept(capacity)))
+        most = capacity - self.reserved(capacity)
+        return most if bound is None else min(most, max(bound, self.reserved(capacity)))
 
     def pick(
         self,
@@ -43,22 +43,22 @@ class SlotRules:
         """Return the level that gets a slot now; `streak` counts online grants in a row while offline waited."""
         if used[ONLINE] + used[OFFLINE] >= capacity:
             return None
-        if waiting[OFFLINE] and used[OFFLINE] < self.most_offline(capacity, bound):
-            due = used[OFFLINE] < self.kept(capacity) or self._turn(capacity, used, streak)
+        if waiting[OFFLINE] and used[OFFLINE] < self.max_offline(capacity, bound):
+            due = used[OFFLINE] < self.reserved(capacity) or self._offline_by_turn(capacity, used, streak)
             if due or not waiting[ONLINE]:
                 return OFFLINE
         return ONLINE if waiting[ONLINE] else None
 
-    def room(self, level: int, capacity: int, used: tuple[int, int], bound: int | None = None) -> int:
+    def available(self, level: int, capacity: int, used: tuple[int, int], bound: int | None = None) -> int:
         """Return how many slots a level could take now."""
         free = capacity - used[ONLINE] - used[OFFLINE]
         if level == OFFLINE:
-            free = min(free, self.most_offline(capacity, bound) - used[OFFLINE])
+            free = min(free, self.max_offline(capacity, bound) - used[OFFLINE])
         return max(0, free)
 
-    def _turn(self, capacity: int, used: tuple[int, int], streak: int) -> bool:
+    def _offline_by_turn(self, capacity: int, used: tuple[int, int], streak: int) -> bool:
         """Share by turns where the slots are too few for a share in slots."""
-        by_turns = self.share > 0 and self.kept(capacity) == 0 and used[OFFLINE] == 0
+        by_turns = self.share > 0 and self.reserved(capacity) == 0 and used[OFFLINE] == 0
         return by_turns and (streak + 1) * self.share >= 1
 
 
@@ -72,7 +72,7 @@ class CallSlots:
         self._waiting: tuple[deque[asyncio.Future[None]], deque[asyncio.Future[None]]] = (deque(), deque())
         self._streak = 0
         self._closed = False
-        self.offline_most: int | None = None
+        self.max_offline: int | None = None
         """Most offline slots at once where the process itself is the bottleneck."""
 
     @property
@@ -85,18 +85,20 @@ class CallSlots:
         """Return how many slots there are now."""
         return self._capacity
 
-    def room(self, level: int) -> int:
+    def available(self, level: int) -> int:
         """Return how many more of a level could start at once."""
-        return max(0, self._rules.room(level, self._capacity, self.used, self.offline_most) - len(self._waiting[level]))
+        return max(
+            0, self._rules.available(level, self._capacity, self.used, self.max_offline) - len(self._waiting[level])
+        )
 
     def resize(self, capacity: int) -> None:
         """Change the number of slots; what runs above it goes on, and its slots are not given again."""
         self._capacity = capacity
         self._grant()
 
-    def bound_offline(self, most: int | None) -> None:
+    def limit_offline(self, most: int | None) -> None:
         """Change how many slots offline tasks may have, None for all but the online share; what runs goes on."""
-        self.offline_most = most
+        self.max_offline = most
         self._grant()
 
     async def acquire(self, level: int) -> None:
@@ -136,7 +138,7 @@ class CallSlots:
                 while queue and queue[0].done():
                     queue.popleft()
             waiting = bool(self._waiting[ONLINE]), bool(self._waiting[OFFLINE])
-            level = self._rules.pick(self._capacity, self.used, waiting, self._streak, self.offline_most)
+            level = self._rules.pick(self._capacity, self.used, waiting, self._streak, self.max_offline)
             if level is None:
                 return
             self._streak = self._streak + 1 if level == ONLINE and waiting[OFFLINE] else 0

@@ -21,7 +21,7 @@ from dispatcher.inference.upstream_response import UpstreamResponse
 
 KEEP_ALIVE_S = 4.0
 """Below the five seconds after which common servers close an idle connection: a call must not meet a dead one."""
-PROBE_S = 2.0
+PROBE_TIMEOUT_S = 2.0
 READ_BYTES = 262_144
 
 
@@ -37,14 +37,14 @@ class CallError(Exception):
 
 
 class Upstream:
-    """A base URL with its client; `load`, `up` and `out_until` belong to the pool."""
+    """A base URL with its client; `load`, `up` and `backoff_until` belong to the pool."""
 
     def __init__(self, settings: Settings, base: str) -> None:
         self.base = base
         self.load = 0
         self.up = False
-        self.trouble = ""
-        self.out_until = 0.0
+        self.failure = ""
+        self.backoff_until = 0.0
         self._headers = {"accept-encoding": "identity", "user-agent": "headrace"}
         if (key := settings.upstream.api_key) is not None:
             self._headers["authorization"] = f"Bearer {key.get_secret_value()}"
@@ -73,17 +73,17 @@ class Upstream:
         except (aiohttp.ClientError, OSError) as error:
             raise _named(error) from error
 
-    async def answers(self) -> bool | None:
+    async def is_reachable(self) -> bool | None:
         """Ask for the models: True for any HTTP answer, False without a connection, None when it is merely slow.
 
-        What it does instead of answering is then in `trouble`.
+        What it does instead of answering is then in `failure`.
         """
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=PROBE_S, sock_read=PROBE_S)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=PROBE_TIMEOUT_S, sock_read=PROBE_TIMEOUT_S)
         try:
             async with self._client().get(f"{self.base}/models", timeout=timeout, allow_redirects=False) as response:
                 return response.status > 0
         except (aiohttp.ClientError, OSError) as error:
-            self.trouble = why(error)
+            self.failure = why(error)
             return None if isinstance(error, aiohttp.SocketTimeoutError) else False
 
     async def close(self) -> None:

@@ -27,7 +27,7 @@ class UpstreamResponse:
         except UnicodeDecodeError:
             return raw.decode("latin-1")
 
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
+    async def iter_bytes(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives; raises aiohttp.ClientError.
 
         aiohttp's reader raises as soon as it knows of a break, also when bytes wait in its buffer: the last frames of

@@ -62,15 +62,15 @@ class AttemptWorker:
         spool = self._bodies.spool(item.work, media_type=EVENT_STREAM)
         relay = Relay(writer, spool, limit_bytes=self._settings.dispatcher.max_answer_bytes)
         attempt = self._attempt(item, relay)
-        item.delivered = relay.begun
+        item.delivered = relay.started
         item.deltas = lambda: writer.frames
         item.interrupted = lambda: attempt.failed(Failure.STOPPED)
         try:
             async with writer:
                 outcome = await _bounded(attempt, left_s)
-            return await relay.with_text(outcome)
+            return await relay.with_body(outcome)
         finally:
-            relay.drop()
+            relay.discard()
 
     def _attempt(self, item: WorkItem, relay: Relay | None) -> Attempt:
         limit_bytes = self._settings.dispatcher.max_answer_bytes

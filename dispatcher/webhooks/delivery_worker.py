@@ -175,7 +175,7 @@ class DeliveryWorker:
         if delivery["event"] == "progress" or age_ms > give_up_after_ms(self._hooks.retry_delays):
             await self._end(delivery, "failed", SILENT_REASON)
             return
-        metrics.WEBHOOK_PARKED.inc()
+        metrics.WEBHOOK_DEFERRED.inc()
         due_ms = now_ms + deferral_ms(age_ms=age_ms, dice=self._dice)
         waits: Delivery = {**delivery, "due_ms": due_ms}
         await self._write(
@@ -203,7 +203,7 @@ class DeliveryWorker:
 
     async def _write(self, following: Iterable[AddressedRecord]) -> None:
         """Return when all of it is durable, however long Kafka is away."""
-        await self._outbox.put_all(following)
+        await self._outbox.write_all(following)
 
 
 def _host(url: str) -> str:

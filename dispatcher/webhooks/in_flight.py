@@ -74,9 +74,9 @@ class InFlightDeliveries:
             await self._less.wait()
         return max(1, self._max_records - len(self._held))
 
-    def take(self, taken: ReceivedRecord, delivery: Delivery, work: Coroutine[Any, Any, None], *, size: int) -> None:
+    def take(self, received: ReceivedRecord, delivery: Delivery, work: Coroutine[Any, Any, None], *, size: int) -> None:
         """Run the work of a record; its claim is settled when that has ended well."""
-        task = asyncio.create_task(self._run(taken, work), name=f"callback-{delivery['id']}")
+        task = asyncio.create_task(self._run(received, work), name=f"callback-{delivery['id']}")
         self._held[task] = _InFlight(size, delivery["created_ms"])
         self._bytes += size
         task.add_done_callback(self._over)
@@ -102,13 +102,13 @@ class InFlightDeliveries:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _run(self, taken: ReceivedRecord, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, received: ReceivedRecord, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception as error:  # whatever it is, one delivery must not hold its partition for ever
             log.exception("a callback failed unexpectedly", extra={"event": "callback_crashed"})
-            await self._crashed(taken, f"unexpected error: {str(error) or type(error).__name__}")
-        taken.claims.settled(taken.record.offset)
+            await self._crashed(received, f"unexpected error: {str(error) or type(error).__name__}")
+        received.tracker.completed(received.record.offset)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._bytes -= self._held.pop(task).size

@@ -51,16 +51,16 @@ class RetryTopicConsumer:
         """Return what is due; waits a fifth of a second when there is nothing."""
         for tp, waiting in self._waiting.items():
             if not waiting:
-                self._reader.release(tp)
+                self._reader.resume(tp)
         self._waiting = {tp: waiting for tp, waiting in self._waiting.items() if waiting}
-        for taken in await self._reader.take(TAKE):
-            tp = TopicPartition(taken.record.topic, taken.record.partition)
+        for received in await self._reader.poll(TAKE):
+            tp = TopicPartition(received.record.topic, received.record.partition)
             if tp not in self._waiting:
                 self._waiting[tp] = deque()
-                self._heads[tp] = taken.record.offset
-                self._reader.hold(tp)
-            self._waiting[tp].append(taken)
-        return [taken for tp, waiting in self._waiting.items() for taken in self._due(tp, waiting)]
+                self._heads[tp] = received.record.offset
+                self._reader.pause(tp)
+            self._waiting[tp].append(received)
+        return [received for tp, waiting in self._waiting.items() for received in self._due(tp, waiting)]
 
     def heads(self) -> dict[TopicPartition, int]:
         """Return from which offset on records wait, of each partition in which anything was seen."""

@@ -58,18 +58,18 @@ REST_S = 0.05
 class DeliveryOutbox(EventOutbox):
     """The sender's own outbox; the gauge is of the other, which holds outcomes of calls."""
 
-    def _tell(self) -> None:
-        self._on_room(self.room)
+    def _notify_capacity(self) -> None:
+        self._on_capacity(self.has_capacity)
 
 
 class WebhookService:
     """Run the readers."""
 
     def __init__(
-        self, settings: Settings, *, name: str, crew: TaskSupervisor, producer: Producer, blobs: BlobStore
+        self, settings: Settings, *, name: str, supervisor: TaskSupervisor, producer: Producer, blobs: BlobStore
     ) -> None:
         self._settings = settings
-        self._crew = crew
+        self._supervisor = supervisor
         self._producer = producer
         self._poster = WebhookClient(settings.webhooks, callback_policy(settings))
         self._hosts = HostCircuitBreakers(settings.webhooks.per_host)
@@ -107,14 +107,14 @@ class WebhookService:
         """Begin to deliver; raises Unavailable."""
         await self._open_lookup()
         await self._disabled.open()
-        self._outbox.start(self._crew)
+        self._outbox.start(self._supervisor)
         self._tasks = [
-            self._crew.spawn(self._read_results(), name="webhooks"),
-            self._crew.spawn(self._read_rows(), name="webhooks-news"),
-            self._crew.spawn(self._read_batches(), name="webhooks-batches"),
-            self._crew.spawn(self._read_retries(), name="webhooks-retry"),
-            self._crew.spawn(self._commit(), name="webhooks-commit"),
-            self._crew.spawn(self._backlog.run(), name="webhooks-backlog"),
+            self._supervisor.spawn(self._read_results(), name="webhooks"),
+            self._supervisor.spawn(self._read_rows(), name="webhooks-news"),
+            self._supervisor.spawn(self._read_batches(), name="webhooks-batches"),
+            self._supervisor.spawn(self._read_retries(), name="webhooks-retry"),
+            self._supervisor.spawn(self._commit(), name="webhooks-commit"),
+            self._supervisor.spawn(self._backlog.run(), name="webhooks-backlog"),
         ]
 
     async def _open_lookup(self) -> None:
@@ -174,15 +174,15 @@ class WebhookService:
     async def _read_results(self) -> None:
         while not self._stopping:
             room = await self._first.room()
-            for taken in (found := await self._results.take(min(room, TAKE))):
-                await self._result(taken)
+            for received in (found := await self._results.poll(min(room, TAKE))):
+                await self._result(received)
             await self._rest(found)
 
     async def _read_rows(self) -> None:
         while not self._stopping:
             room = await self._told.room()
-            for taken in (found := await self._rows.take(min(room, TAKE))):
-                await self._row(taken)
+            for received in (found := await self._rows.poll(min(room, TAKE))):
+                await self._row(received)
             await self._rest(found)
 
     async def _rest(self, found: list[ReceivedRecord]) -> None:
@@ -192,52 +192,52 @@ class WebhookService:
     async def _read_batches(self) -> None:
         while not self._stopping:
             room = await self._ended.room()
-            for taken in await self._batches.take(min(room, TAKE)):
-                await self._batch(taken)
+            for received in await self._batches.poll(min(room, TAKE)):
+                await self._batch(received)
 
     async def _read_retries(self) -> None:
         while not self._stopping:
             await self._retried.room()
-            for taken in await self._retries.take():
-                await self._retry(taken)
+            for received in await self._retries.take():
+                await self._retry(received)
 
-    async def _result(self, taken: ReceivedRecord) -> None:
-        record = taken.record
+    async def _result(self, received: ReceivedRecord) -> None:
+        record = received.record
         if (why := unread(record)) is not None:
-            await self._bury(taken, why.reason)
+            await self._bury(received, why.reason)
             return
         try:
             result = RESULT.decode(record.value or b"")
         except (FramingError, SchemaError) as error:
-            await self._bury(taken, f"no result record: {error}")
+            await self._bury(received, f"no result record: {error}")
             return
         told = result["callback_url"] is not None and result["mode"] != "batch"
         if not told or not records.wanted(result["state"], result["callback_events"]):
-            taken.claims.settled(record.offset)
+            received.tracker.completed(record.offset)
             return
         parent = (traceparent_of(record.headers) or b"").decode() or None
         delivery = records.of_result(result, record.offset, now_ms=epoch_ms(), traceparent=parent)
-        if await self._known.delivered(taken, delivery):
-            taken.claims.settled(record.offset)
+        if await self._known.delivered(received, delivery):
+            received.tracker.completed(record.offset)
             return
-        self._first.take(taken, delivery, self._courier.deliver(delivery, result), size=len(record.value))
+        self._first.take(received, delivery, self._courier.deliver(delivery, result), size=len(record.value))
 
-    async def _row(self, taken: ReceivedRecord) -> None:
-        record = taken.record
+    async def _row(self, received: ReceivedRecord) -> None:
+        record = received.record
         if not skip_unreadable([record]) or record.value is None or find(record.headers, HEADER) is None:
-            taken.claims.settled(record.offset)
+            received.tracker.completed(record.offset)
             return
         try:
             found = self._news.of(STATUS.decode(record.value), now_ms=epoch_ms())
         except (FramingError, SchemaError):
             found = []  # the scheduler's own topic; a row that cannot be read is no news, and no dead letter either
         if not found:
-            taken.claims.settled(record.offset)
+            received.tracker.completed(record.offset)
             return
-        self._told.take(taken, found[0], self._tell(found), size=len(record.value))
+        self._told.take(received, found[0], self._tell(found), size=len(record.value))
 
-    async def _batch(self, taken: ReceivedRecord) -> None:
-        record = taken.record
+    async def _batch(self, received: ReceivedRecord) -> None:
+        record = received.record
         try:
             readable = record.value and skip_unreadable([record])
             delivery = of_batch_row(record.value, now_ms=epoch_ms()) if readable else None
@@ -245,27 +245,27 @@ class WebhookService:
             delivery = None  # the scheduler's own topic, as that of the rows
         if (
             delivery is None
-            or not self._notified_batches.is_new(delivery["id"], taken.claims)
-            or await self._known.delivered(taken, delivery)
+            or not self._notified_batches.is_new(delivery["id"], received.tracker)
+            or await self._known.delivered(received, delivery)
         ):
-            taken.claims.settled(record.offset)
+            received.tracker.completed(record.offset)
             return
-        self._ended.take(taken, delivery, self._courier.deliver(delivery), size=len(record.value))
+        self._ended.take(received, delivery, self._courier.deliver(delivery), size=len(record.value))
 
     async def _tell(self, found: list[Delivery]) -> None:
         for delivery in found:
             await self._courier.deliver(delivery)
 
-    async def _retry(self, taken: ReceivedRecord) -> None:
-        if (why := unread(taken.record)) is not None:
-            await self._bury(taken, why.reason)
+    async def _retry(self, received: ReceivedRecord) -> None:
+        if (why := unread(received.record)) is not None:
+            await self._bury(received, why.reason)
             return
         try:
-            delivery = DELIVERY.decode(taken.record.value or b"")
+            delivery = DELIVERY.decode(received.record.value or b"")
         except (FramingError, SchemaError) as error:
-            await self._bury(taken, f"no delivery record: {error}")
+            await self._bury(received, f"no delivery record: {error}")
             return
-        self._retried.take(taken, delivery, self._again(delivery), size=len(taken.record.value))
+        self._retried.take(received, delivery, self._again(delivery), size=len(received.record.value))
 
     async def _again(self, delivery: Delivery) -> None:
         """Wait the rest of a delivery's time, in Kafka when it is long."""
@@ -278,10 +278,10 @@ class WebhookService:
                 await asyncio.sleep(left_ms / 1000)
         await self._courier.deliver(delivery)
 
-    async def _bury(self, taken: ReceivedRecord, reason: str) -> None:
+    async def _bury(self, received: ReceivedRecord, reason: str) -> None:
         """Put a record aside that nobody can work with; returns once that is durable."""
-        await send_to_dead_letters(self._producer, self._settings, taken.record, reason=reason)
-        taken.claims.settled(taken.record.offset)
+        await send_to_dead_letters(self._producer, self._settings, received.record, reason=reason)
+        received.tracker.completed(received.record.offset)
 
     async def _commit(self) -> None:
         while True:
@@ -292,5 +292,5 @@ class WebhookService:
 
     def _measure(self) -> None:
         lag.measure(self._all, self._backlog)
-        metrics.WEBHOOK_CLOSED.set(self._hosts.closed())
-        metrics.WEBHOOK_DISABLED.set(len(self._disabled))
+        metrics.WEBHOOK_CIRCUITS_OPEN.set(self._hosts.closed())
+        metrics.WEBHOOK_URLS_DISABLED.set(len(self._disabled))

@@ -79,7 +79,7 @@ class WebhookBench:
         """Stand in for the stored result."""
         return b'{"status_code":200,"request_id":"%b","body":{}}' % delivery["task_id"].encode()
 
-    async def put_all(self, items: Iterable[AddressedRecord]) -> bool:
+    async def write_all(self, items: Iterable[AddressedRecord]) -> bool:
         """Stand in for Kafka."""
         for item in items:
             name = item.topic.removeprefix(self.settings.kafka.topic_prefix)

@@ -34,7 +34,7 @@ class Desk:
         self.crashes.append(reason)
 
     def take(self, offset: int, work: Any, *, size: int = 1) -> None:
-        self.claims.take(offset)
+        self.claims.add(offset)
         delivery: Any = {"id": f"d{offset}", "created_ms": 100 + offset}
         known: Delivery = delivery
         self.hands.take(ReceivedRecord(Record(offset), self.claims), known, work, size=size)
@@ -68,7 +68,7 @@ async def test_what_waits_is_dropped_unsettled_and_what_is_under_way_is_finished
     await letting_go
     assert len(desk.hands) == 0
     assert desk.claims.to_commit() == 0, "whoever reads the first again makes its attempt"
-    assert desk.claims.unsafe() == 1
+    assert desk.claims.uncommitted() == 1
 
 
 async def test_what_takes_too_long_is_dropped_too() -> None:
@@ -76,7 +76,7 @@ async def test_what_takes_too_long_is_dropped_too() -> None:
     desk.take(0, asyncio.Event().wait())
     await turns(4)
     await desk.hands.let_go(0.01)
-    assert (len(desk.hands), desk.claims.unsafe()) == (0, 1)
+    assert (len(desk.hands), desk.claims.uncommitted()) == (0, 1)
 
 
 async def test_a_crash_is_put_aside_and_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:

@@ -49,7 +49,7 @@ async def test_an_attempt_under_way_when_a_resend_comes_changes_its_row_no_more(
 
     async def resend_meanwhile(delivery: Delivery, result: None) -> bytes:
         later = resent(first, now_ms=first["created_ms"] + 1)
-        await bench.put_all([records.round_mark(bench.settings, later, now_ms=bench.now_ms)])
+        await bench.write_all([records.round_mark(bench.settings, later, now_ms=bench.now_ms)])
         return await render(delivery, result)
 
     bench.of = resend_meanwhile  # type: ignore[method-assign,assignment]  # a hook at the moment of the attempt
