@@ -52,7 +52,7 @@ def worker_name() -> str:
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until told to stop; raises FatalError when a part of it has failed."""
     supervisor = TaskSupervisor()
-    starting = asyncio.create_task(_kafka(settings), name="wait-kafka")
+    starting = asyncio.create_task(_wait_for_kafka(settings), name="wait-kafka")
     stopping = asyncio.create_task(stop.wait(), name="wait-stop")
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -65,17 +65,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     producer = Producer(settings, name=name)
     await producer.start()
     try:
-        await _work(settings, stop, supervisor, name, producer)
+        await _run_parts(settings, stop, supervisor, name, producer)
     finally:
         await producer.stop()
 
 
-async def _kafka(settings: Settings) -> None:
+async def _wait_for_kafka(settings: Settings) -> None:
     await wait_for_broker(settings)
     await wait_for_topics(settings)
 
 
-async def _work(
+async def _run_parts(
     settings: Settings, stop: asyncio.Event, supervisor: TaskSupervisor, name: str, producer: Producer
 ) -> None:
     parts = _parts(settings, supervisor, name, producer)

@@ -24,9 +24,9 @@ class InputLine(NamedTuple):
 class LineSplitter:
     """Takes a file piece by piece; of a line that is too long only its place is kept."""
 
-    def __init__(self, *, longest: int) -> None:
-        self._longest = longest
-        self._held: list[bytes] = []
+    def __init__(self, *, max_bytes: int) -> None:
+        self._longest = max_bytes
+        self._parts: list[bytes] = []
         self._size = 0
         self._too_long = False
         self._number = 0
@@ -37,29 +37,29 @@ class LineSplitter:
         *whole, rest = piece.split(b"\n")
         lines = []
         for end in whole:
-            self._hold(end)
-            if (line := self._cut()) is not None:
+            self._buffer(end)
+            if (line := self._complete_line()) is not None:
                 lines.append(line)
-        self._hold(rest)
+        self._buffer(rest)
         return lines
 
-    def end(self) -> list[InputLine]:
+    def finish(self) -> list[InputLine]:
         """Return the last request when no line end follows it."""
         if not self._size:
             return []
-        line = self._cut()
+        line = self._complete_line()
         return [] if line is None else [line]
 
-    def _hold(self, part: bytes) -> None:
+    def _buffer(self, part: bytes) -> None:
         self._size += len(part)
         if self._size > self._longest:
-            self._too_long, self._held = True, []
+            self._too_long, self._parts = True, []
         elif part:
-            self._held.append(part)
+            self._parts.append(part)
 
-    def _cut(self) -> InputLine | None:
-        text: bytes | None = None if self._too_long else b"".join(self._held)
-        self._held, self._size, self._too_long = [], 0, False
+    def _complete_line(self) -> InputLine | None:
+        text: bytes | None = None if self._too_long else b"".join(self._parts)
+        self._parts, self._size, self._too_long = [], 0, False
         self._number += 1
         if text is not None:
             text = (text.removeprefix(BOM) if self._number == 1 else text).strip()

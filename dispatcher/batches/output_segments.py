@@ -29,7 +29,7 @@ class BodyMissing(Exception):
         self.code = code
 
 
-async def store(blobs: BlobStore, name: str, lines: Mapping[int, OutputLine]) -> int:
+async def write_segment(blobs: BlobStore, name: str, lines: Mapping[int, OutputLine]) -> int:
     """Keep lines under a name and return their size; nothing is stored when there are none.
 
     Raises Unavailable, and BodyMissing for the first line whose answer is lost.
@@ -52,7 +52,7 @@ async def store(blobs: BlobStore, name: str, lines: Mapping[int, OutputLine]) ->
         return (await writer.finish())["size"]
 
 
-async def tidy(blobs: BlobStore, batch_id: str, kept: Iterable[str]) -> int:
+async def delete_orphans(blobs: BlobStore, batch_id: str, kept: Iterable[str]) -> int:
     """Remove the pieces of a batch but for some; returns how many were removed. Raises Unavailable."""
     names, count = set(kept), 0
     async for found in blobs.listed(f"{PIECES}{batch_id}"):
@@ -70,7 +70,7 @@ async def tidy(blobs: BlobStore, batch_id: str, kept: Iterable[str]) -> int:
     return count
 
 
-def names_of(batch: Batch) -> frozenset[str]:
+def segment_names_of(batch: Batch) -> frozenset[str]:
     """Return the names of the pieces that a batch consists of."""
     return frozenset(piece.name for errors in (False, True) for piece in segments_of(batch, errors=errors))
 

@@ -66,7 +66,7 @@ class BatchService:
         self._lookup = LogReader(settings, name=name)
         self._rows = rows
         rows.on_change = self._changed
-        self._turns = FairShare()
+        self._fair_share = FairShare()
         self._assignment = BatchAssignment(
             settings,
             name=name,
@@ -74,7 +74,7 @@ class BatchService:
             topics=[settings.topic(topics.results(OFFLINE))],
             on_revoke=self._revoked,
         )
-        self._homes: dict[int, tuple[PartitionWorker, asyncio.Task[None]]] = {}
+        self._workers: dict[int, tuple[PartitionWorker, asyncio.Task[None]]] = {}
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -96,7 +96,7 @@ class BatchService:
             await asyncio.wait({self._task}, timeout=deadline.left(1.0))
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._let_go(set(self._homes))
+        await self._stop_workers(set(self._workers))
         await self._assignment.close(deadline)
         await self._rows.close()
         await self._lookup.close()
@@ -106,7 +106,7 @@ class BatchService:
         joined = self._assignment.assigned
         return joined, {
             "missing": [] if joined else ["the partitions of the batches are not dealt out yet"],
-            "partitions": len(self._homes),
+            "partitions": len(self._workers),
         }
 
     async def _run(self) -> None:
@@ -115,32 +115,32 @@ class BatchService:
             if self._stopping:
                 return
             owned = self._assignment.owned if self._assignment.assigned else frozenset()
-            await self._let_go(set(self._homes) - owned)
-            for number in owned - set(self._homes):
-                self._begin(number)
-            metrics.BATCHES_OPEN.set(sum(len(self._rows.of(number)) for number in self._homes))
+            await self._stop_workers(set(self._workers) - owned)
+            for number in owned - set(self._workers):
+                self._start_worker(number)
+            metrics.BATCHES_OPEN.set(sum(len(self._rows.open_batches(number)) for number in self._workers))
 
-    def _begin(self, number: int) -> None:
-        home = PartitionWorker(
+    def _start_worker(self, number: int) -> None:
+        worker = PartitionWorker(
             self._settings,
             number,
             rows=self._rows,
             lookup=self._lookup,
             blobs=self._blobs,
             producer=self._producer,
-            turns=self._turns,
+            fair_share=self._fair_share,
         )
-        self._homes[number] = home, self._supervisor.spawn(home.run(), name=f"batches-{number}")
+        self._workers[number] = worker, self._supervisor.spawn(worker.run(), name=f"batches-{number}")
 
-    async def _let_go(self, numbers: set[int]) -> None:
-        tasks = [self._homes.pop(number)[1] for number in numbers]
+    async def _stop_workers(self, numbers: set[int]) -> None:
+        tasks = [self._workers.pop(number)[1] for number in numbers]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _revoked(self) -> None:
-        await self._let_go(set(self._homes))
+        await self._stop_workers(set(self._workers))
 
     def _changed(self, number: int) -> None:
-        if (found := self._homes.get(number)) is not None:
-            found[0].changed()
+        if (found := self._workers.get(number)) is not None:
+            found[0].on_change()

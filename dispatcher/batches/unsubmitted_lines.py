@@ -7,7 +7,7 @@ from dispatcher.batches.input_reader import InputReader
 from dispatcher.batches.request_line import custom_id_of
 from schemas.batches import Batch
 
-UNREAD = 1_000
+PAGE_LINES = 1_000
 """Lines that are named at a time when their file cannot be read any more."""
 
 
@@ -20,20 +20,20 @@ class UnsubmittedLines:
         self._total = batch["total"]
 
     @property
-    def over(self) -> bool:
+    def exhausted(self) -> bool:
         """Tell whether all have been named."""
         return self._next >= self._total
 
-    async def next(self) -> list[tuple[int, str | None]]:
+    async def next_page(self) -> list[tuple[int, str | None]]:
         """Return some more, with what they call themselves; raises Unavailable."""
         try:
-            lines = await self._source.next() if self._source is not None else None
+            lines = await self._source.next_lines() if self._source is not None else None
         except (BlobMissing, BlobCorrupt):
             lines = None
         if lines is None:
             # The file is gone; the lines are counted all the same.
             self._source = None
-            found = range(self._next, min(self._next + UNREAD, self._total))
+            found = range(self._next, min(self._next + PAGE_LINES, self._total))
             self._next = found.stop
             return [(request, None) for request in found]
         named = [(line.request, custom_id_of(line.text)) for line in lines if self._next <= line.request < self._total]

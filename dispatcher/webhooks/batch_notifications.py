@@ -12,17 +12,17 @@ from schemas.batches import BATCH_ENDED, Batch
 from schemas.codec import BATCH, batch_state_of
 from schemas.records import Delivery
 
-LATELY_MS = 7 * 86_400_000
+RECENT_MS = 7 * 86_400_000
 """Rows stay for a month, deliveries for eight days: a group that has lost its place tells nobody again of old ends."""
 LEVEL = 1
-REMEMBERED = 10_000
+TRACKED_BATCHES = 10_000
 
 
 class NotifiedBatches:
     """The batch ends that were seen in the current assignment of their partition; rows of one end are repeated."""
 
     def __init__(self) -> None:
-        self._assignments: BoundedDict[str, object] = BoundedDict(at_least=REMEMBERED)
+        self._assignments: BoundedDict[str, object] = BoundedDict(at_least=TRACKED_BATCHES)
 
     def is_new(self, delivery_id: str, assignment: object) -> bool:
         """Add a batch end; return whether it had not been added with the same assignment object."""
@@ -32,7 +32,7 @@ class NotifiedBatches:
         return True
 
 
-def of_batch_row(value: bytes, *, now_ms: int) -> Delivery | None:
+def batch_notification(value: bytes, *, now_ms: int) -> Delivery | None:
     """Return what a row tells; rows of batches that still run are passed over undecoded.
 
     Raises FramingError and SchemaError.
@@ -41,7 +41,7 @@ def of_batch_row(value: bytes, *, now_ms: int) -> Delivery | None:
         return None
     row = BATCH.decode(value)
     url, at_ms = row["callback_url"], ended_ms(row)
-    if not url or now_ms - at_ms > LATELY_MS:
+    if not url or now_ms - at_ms > RECENT_MS:
         return None
     event = f"batch.{row['state']}"
     return new_delivery(

@@ -11,7 +11,7 @@ from core.kafka.log_reader import LogReader
 from core.settings.loader import is_loopback
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
-from dispatcher.webhooks.payload import linked, payload
+from dispatcher.webhooks.payload import link_payload, payload
 from schemas import ids, topics
 from schemas.codec import RESULT, SchemaError
 from schemas.framing import FramingError
@@ -43,7 +43,7 @@ class DeliveryBodies:
         result = result or await self._read(delivery)
         size = result["body_ref"]["size"] if result["body_ref"] else len(result["body"] or b"")
         if size > self._most:
-            return linked(result, size=size, base=self._base)
+            return link_payload(result, size=size, base=self._base)
         return payload(result, await self._body(result))
 
     async def _read(self, delivery: Delivery) -> Result:

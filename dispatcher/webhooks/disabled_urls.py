@@ -19,19 +19,19 @@ class DisabledUrls:
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._until: dict[bytes, int] = {}
-        self.rounds = ManualResends()
-        self._tail = TopicFollower(
-            settings, name=f"{name}-disabled", topics=[settings.topic(topics.DISABLED)], handle=self.fold
+        self.resends = ManualResends()
+        self._follower = TopicFollower(
+            settings, name=f"{name}-disabled", topics=[settings.topic(topics.DISABLED)], handle=self.apply
         )
 
     async def open(self) -> None:
         """Read all marks, then follow them."""
-        await self._tail.open()
-        await self._tail.wait_caught_up()
+        await self._follower.open()
+        await self._follower.wait_caught_up()
 
     async def close(self) -> None:
         """Stop following."""
-        await self._tail.close()
+        await self._follower.close()
 
     def __len__(self) -> int:
         """Count the URLs that are left alone now; marks that are over stay until the topic forgets them."""
@@ -42,7 +42,7 @@ class DisabledUrls:
         """Return when the mark ends; None when there is none."""
         return self._until.get(url_key(owner, url)) if self._until else None
 
-    def fold(self, _: TopicPartition, records: Records) -> None:
+    def apply(self, _: TopicPartition, records: Records) -> None:
         """Take in marks and their ends."""
         for record in records:
             key = record.key or b""
@@ -51,7 +51,7 @@ class DisabledUrls:
             except (FramingError, SchemaError):
                 continue  # nobody but us writes here; a stray record must not stop every sender
             if mark is not None and is_mark(mark):
-                self.rounds.fold(mark)
+                self.resends.apply(mark)
             elif mark is None or mark["due_ms"] is None:
                 self._until.pop(key, None)
             else:

@@ -23,10 +23,10 @@ from dispatcher.webhooks.ssrf_guard import BLOCKED_MESSAGE, AddressBlocked, sock
 from schemas.callback_url import CallbackPolicy, problem
 
 HEADERS = {"content-type": "application/json; charset=utf-8", "user-agent": "headrace", "accept-encoding": "identity"}
-ANSWER_BYTES = 65_536
+MAX_RESPONSE_BYTES = 65_536
 """Of the receiver's answer no more than this is read, and nothing is kept."""
-DNS_S = 5
-ANSWER_S = 1.0
+DNS_TTL_S = 5
+BODY_TIMEOUT_S = 1.0
 """The status decides; a receiver that dribbles its body loses the connection."""
 OVERLOADED_STATUSES = frozenset((429, 502, 503, 504))
 REASON_LENGTH = 200
@@ -44,10 +44,10 @@ class Disposition(Enum):
 class AttemptResult(NamedTuple):
     """The verdict with its reason; `kind` is the reason in one word, for counters."""
 
-    verdict: Disposition
+    disposition: Disposition
     reason: str
     kind: str
-    health: HostHealth = HostHealth.GOOD
+    health: HostHealth = HostHealth.HEALTHY
     status: int | None = None
     retry_after_s: float | None = None
 
@@ -61,7 +61,7 @@ def classify_status(status: int, retry_after: str | None = None, *, now_ms: int 
     if 200 <= status < 300:
         return AttemptResult(Disposition.DELIVERED, f"answered {status}", "none", status=status)
     reason = f"the receiver answered {status}"
-    health = HostHealth.BUSY if status in OVERLOADED_STATUSES else HostHealth.GOOD
+    health = HostHealth.OVERLOADED if status in OVERLOADED_STATUSES else HostHealth.HEALTHY
     if status == 410:
         return AttemptResult(Disposition.GONE, reason, "gone", health, status)
     kind = "throttled" if status == 429 else f"{status // 100}xx"
@@ -84,7 +84,7 @@ class WebhookClient:
             ssl=ssl.create_default_context(),
             socket_factory=socket_factory(allowed),
             resolver=self._resolver,
-            ttl_dns_cache=DNS_S,
+            ttl_dns_cache=DNS_TTL_S,
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -92,8 +92,8 @@ class WebhookClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=settings.timeout_s),
             headers=HEADERS,
-            max_line_size=ANSWER_BYTES,
-            max_field_size=ANSWER_BYTES,
+            max_line_size=MAX_RESPONSE_BYTES,
+            max_field_size=MAX_RESPONSE_BYTES,
         )
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> AttemptResult:
@@ -105,11 +105,13 @@ class WebhookClient:
             async with self._session.post(spelled, data=body, headers=headers, allow_redirects=False) as response:
                 answer = classify_status(response.status, response.headers.get("retry-after"), now_ms=epoch_ms())
                 with suppress(aiohttp.ClientError, TimeoutError):
-                    async with asyncio.timeout(ANSWER_S):
+                    async with asyncio.timeout(BODY_TIMEOUT_S):
                         await _skip(response.content)
                 return answer
         except TimeoutError:
-            return AttemptResult(Disposition.RETRY, "the receiver did not answer in time", "timeout", HostHealth.AWAY)
+            return AttemptResult(
+                Disposition.RETRY, "the receiver did not answer in time", "timeout", HostHealth.UNREACHABLE
+            )
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError):
             return AttemptResult(Disposition.REFUSED, "the callback URL cannot be used", "blocked")
         except aiohttp.ClientResponseError as error:
@@ -127,7 +129,7 @@ class WebhookClient:
 
 async def _skip(content: aiohttp.StreamReader) -> None:
     """Read the answer away, so that the connection can be used again; a long one is left alone and closed."""
-    left = ANSWER_BYTES
+    left = MAX_RESPONSE_BYTES
     while left > 0 and (part := await content.read(left)):
         left -= len(part)
 
@@ -137,7 +139,7 @@ def _failed(error: aiohttp.ClientError | OSError) -> AttemptResult:
     if _blocked(error):
         return AttemptResult(Disposition.REFUSED, reason, "blocked")
     kind = "tls" if isinstance(error, aiohttp.ClientSSLError) else "network"
-    return AttemptResult(Disposition.RETRY, reason, kind, HostHealth.AWAY)
+    return AttemptResult(Disposition.RETRY, reason, kind, HostHealth.UNREACHABLE)
 
 
 def _blocked(error: BaseException) -> bool:

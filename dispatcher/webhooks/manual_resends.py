@@ -11,7 +11,7 @@ from __future__ import annotations
 from core.bounded_set import BoundedDict
 from schemas.records import Delivery
 
-REMEMBERED = 50_000
+TRACKED_RESENDS = 50_000
 """Deliveries that were asked for again within the eight days of the topic; 10 to 20 MB."""
 
 
@@ -28,13 +28,13 @@ def is_mark(delivery: Delivery) -> bool:
 class ManualResends:
     """The newest round of what was asked for again."""
 
-    def __init__(self, at_least: int = REMEMBERED) -> None:
+    def __init__(self, at_least: int = TRACKED_RESENDS) -> None:
         self._begun_ms: BoundedDict[str, int] = BoundedDict(at_least=at_least)
 
     def __len__(self) -> int:
         return len(self._begun_ms)
 
-    def fold(self, mark: Delivery) -> None:
+    def apply(self, mark: Delivery) -> None:
         """Take in a mark; the last that was written counts, whatever the clocks say."""
         self._begun_ms[mark["id"]] = mark["created_ms"]
 

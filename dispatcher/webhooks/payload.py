@@ -9,7 +9,7 @@ import orjson
 from core.embedding import described
 from schemas.records import Result
 
-NEWS_STATUS = {"start": 202, "progress": 202, "expired": 410}
+EVENT_STATUS = {"start": 202, "progress": 202, "expired": 410}
 
 
 def payload(result: Result, body: bytes | None) -> bytes:
@@ -17,7 +17,7 @@ def payload(result: Result, body: bytes | None) -> bytes:
     return orjson.dumps({"status_code": result["status_code"], "request_id": result["id"], **_body(result, body)})
 
 
-def linked(result: Result, *, size: int, base: str) -> bytes:
+def link_payload(result: Result, *, size: int, base: str) -> bytes:
     """Render an outcome that is too large to be posted: where its owner can fetch it stands in place of the body."""
     return orjson.dumps(
         {
@@ -30,9 +30,9 @@ def linked(result: Result, *, size: int, base: str) -> bytes:
     )
 
 
-def news(task_id: str, event: str, told: dict[str, Any]) -> bytes:
+def progress_payload(task_id: str, event: str, body: dict[str, Any]) -> bytes:
     """Render what happened to a task short of its outcome; the member `event` keeps it apart from one."""
-    return orjson.dumps({"status_code": NEWS_STATUS[event], "request_id": task_id, "event": event, "body": told})
+    return orjson.dumps({"status_code": EVENT_STATUS[event], "request_id": task_id, "event": event, "body": body})
 
 
 def _body(result: Result, body: bytes | None) -> dict[str, Any]:

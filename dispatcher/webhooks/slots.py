@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from dispatcher.webhooks.circuit_breaker import HostTier
 
-DOUBTFUL, SILENT = 3 / 4, 1 / 2
+UNKNOWN_SHARE, UNRESPONSIVE_SHARE = 3 / 4, 1 / 2
 """The share of all slots that hosts may hold together that have not answered yet, and of these the silent ones."""
 
 
@@ -21,16 +21,16 @@ class HostSlots:
 
     def __init__(self, total: int) -> None:
         self._all = asyncio.Semaphore(total)
-        self._doubtful = asyncio.Semaphore(max(1, int(total * DOUBTFUL)))
-        self._silent = asyncio.Semaphore(max(1, int(total * SILENT)))
+        self._unproven = asyncio.Semaphore(max(1, int(total * UNKNOWN_SHARE)))
+        self._unresponsive = asyncio.Semaphore(max(1, int(total * UNRESPONSIVE_SHARE)))
 
     @asynccontextmanager
-    async def slot(self, standing: HostTier) -> AsyncIterator[None]:
+    async def slot(self, tier: HostTier) -> AsyncIterator[None]:
         """Hold a slot for the block; waits for it in the line of its kind."""
         async with AsyncExitStack() as stack:
-            if standing is HostTier.SILENT:
-                await stack.enter_async_context(self._silent)
-            if standing is not HostTier.ANSWERS:
-                await stack.enter_async_context(self._doubtful)
+            if tier is HostTier.UNRESPONSIVE:
+                await stack.enter_async_context(self._unresponsive)
+            if tier is not HostTier.RESPONSIVE:
+                await stack.enter_async_context(self._unproven)
             await stack.enter_async_context(self._all)
             yield

@@ -37,7 +37,7 @@ def posted(span: Span, answer: AttemptResult) -> None:
     if not span.recording:
         return
     span.note({"http.response.status_code": answer.status})
-    if answer.verdict is not Disposition.DELIVERED:
+    if answer.disposition is not Disposition.DELIVERED:
         span.failed(answer.kind if answer.status is None else str(answer.status))
 
 

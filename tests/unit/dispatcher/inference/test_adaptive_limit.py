@@ -24,7 +24,7 @@ def test_a_late_process_makes_room_and_takes_it_back() -> None:
     for _ in range(100):
         pace.observe_lag(0)
     assert slots.max_offline is None
-    assert slots.room(OFFLINE) == 58
+    assert slots.available(OFFLINE) == 58
 
 
 def test_without_online_tasks_the_bound_goes() -> None:

@@ -56,7 +56,7 @@ class World:
         self.delays = retry_topics.RetryTopicConsumer(
             self.settings, name="test", on_revoke=self.revoked, clock=lambda: self.now_ms
         )
-        reader: Any = self.delays._reader
+        reader: Any = self.delays._consumer
         self.reader: Reader = reader
         self.revokes = 0
 
@@ -72,7 +72,7 @@ class World:
 
     async def due(self) -> list[int]:
         """Return the offsets of what is due."""
-        return [received.record.offset for received in await self.delays.take()]
+        return [received.record.offset for received in await self.delays.poll()]
 
 
 @pytest.fixture
