@@ -91,19 +91,19 @@ async def test_kill_9_under_load(whole: Stack, seen: Seen, role: str) -> None:
     load = asyncio.create_task(put_all(whole, accepted))
     dice = random.Random(role)
     point = dice.randrange(TASKS // 5, TASKS // 2)
-    await eventually_async(lambda: len(accepted) >= point, within_s=60, what="the middle of the load")
+    await eventually_async(lambda: len(accepted) >= point, what="the middle of the load")
     await asyncio.to_thread(whole.kill, role)
     await asyncio.wait_for(load, 120)
     try:
         await eventually_async(
-            lambda: all(seen.counts[one] for one in accepted), within_s=60, what="a result for every accepted task"
+            lambda: all(seen.counts[one] for one in accepted), what="a result for every accepted task"
         )
     except AssertionError:
         missing = [one for one in accepted if not seen.counts[one]]
         pytest.fail(f"{len(missing)} of {len(accepted)} have no result, such as {missing[:3]}\n{whole.logs()}")
     assert len(set(accepted)) == TASKS
     assert set(seen.counts.values()) == {1}
-    await eventually_async(whole.ready, within_s=30, what="a ready stack")
+    await eventually_async(whole.ready, what="a ready stack")
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
         for one in dice.sample(accepted, 50):
             # Results are written before rows: what is in the log may be in the read model a moment later.

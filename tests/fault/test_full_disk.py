@@ -53,7 +53,7 @@ async def test_a_full_disk_gives_503_and_loses_nothing(whole: Stack) -> None:
         assert accepted
         assert refused, "the disk never was full"
         # Kafka ends itself when its only disk fails; the supervisor starts it anew, now with room.
-        await eventually_async(lambda: whole.pid("broker") != broker, within_s=60, what="a new broker")
+        await eventually_async(lambda: whole.pid("broker") != broker, what="a new broker")
 
         async def accepts() -> bool:
             return (await client.post(PUT, json=task)).status_code == 200

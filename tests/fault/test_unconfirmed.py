@@ -58,7 +58,7 @@ async def test_a_write_that_was_never_confirmed_is_withdrawn(whole: Stack, upstr
             assert "nothing was accepted" in str(said["message"])
         finally:
             thaw(broker)
-        await eventually_async(whole.ready, within_s=60, what="a ready stack")
+        await eventually_async(whole.ready, what="a ready stack")
         seen: list[str] = []
 
         async def withdrawn() -> None:
@@ -68,6 +68,6 @@ async def test_a_write_that_was_never_confirmed_is_withdrawn(whole: Stack, upstr
 
         await asyncio.wait_for(withdrawn(), 30)
         assert "succeeded" not in seen
-        await eventually_async(lambda: first in sink.received, within_s=30, what="the callback of the first task")
+        await eventually_async(lambda: first in sink.received, what="the callback of the first task")
         done = sink.received.get(hung, [])
         assert all(json.loads(delivery.body)["status_code"] == 499 for delivery in done)

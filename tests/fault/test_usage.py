@@ -134,7 +134,7 @@ async def test_a_result_whose_usage_a_crash_cut_off_gets_it_once(kafka: str, tmp
         for attempt in range(2):
             with running("streams", "--level", "online", env=env, log=tmp_path / "streams.log"):
                 [marker] = await probe.submit()
-                await eventually_async(lambda marker=marker: probe.work[marker], within_s=60, what="a scheduler")
+                await eventually_async(lambda marker=marker: probe.work[marker], what="a scheduler")
                 await eventually_async(lambda: probe.usage[lacking], what=f"the usage, run {attempt}")
     assert [len(probe.usage[one]) for one in (lacking, complete)] == [1, 1]
     assert [len(probe.results[one]) for one in (lacking, complete)] == [1, 1]

@@ -32,7 +32,7 @@ from tests.support.scheduler_probe import QUEUE, SchedulerProbe, scheduler_probe
 from tests.support.waiting import eventually_async
 
 LINES = 300
-WITHIN_S = 100
+WITHIN_S = 180
 USAGE = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}
 
 

@@ -58,7 +58,7 @@ def test_a_broker_without_its_port_says_why(broker: EmbeddedBroker, tmp_path: Pa
     )
     second.start()
     try:
-        eventually(lambda: not second.is_running(), within_s=60)  # not wait_ready: the first answers on the port
+        eventually(lambda: not second.is_running())  # not wait_ready: the first answers on the port
         assert "Address already in use" in second.last_error()
         with pytest.raises(LocalStackError, match=r"the broker ended while it started: .* in use.*; see .*broker\.log"):
             second.wait_ready()
@@ -74,7 +74,7 @@ def test_three_nodes_form_a_cluster(tmp_path: Path) -> None:
             broker.start()
         for broker in brokers:
             broker.wait_ready()
-        eventually(lambda: brokers_alive("127.0.0.1", nodes[0].port) == CLUSTER_NODES, within_s=60)
+        eventually(lambda: brokers_alive("127.0.0.1", nodes[0].port) == CLUSTER_NODES)
     finally:
         for broker in brokers:
             broker.kill()

@@ -84,7 +84,7 @@ async def test_comes_up_says_so_and_goes_down(plan: MakePlan) -> None:
     made = plan()
     said: list[str] = []
     async with running(made, said) as task:
-        await eventually_async(lambda: any("ready" in line for line in said) or task.done(), within_s=60)
+        await eventually_async(lambda: any("ready" in line for line in said) or task.done())
         text = "\n".join(said)
         assert f"ready at {made.url} after " in text
         assert f"curl -s {made.url}/v1/queue/put -H 'Authorization: Bearer hr-local'" in text
@@ -138,9 +138,9 @@ async def test_a_registry_is_told_the_schemas_and_its_absence_keeps_nothing_from
         monkeypatch.setenv("HEADRACE_KAFKA_REGISTRY_URL", there.url)
         made, said = plan(), list[str]()
         async with running(made, said) as task:
-            await eventually_async(lambda: any("ready" in line for line in said) or task.done(), within_s=60)
+            await eventually_async(lambda: any("ready" in line for line in said) or task.done())
     assert set(there.main.schemas) == set(registry())
     said.clear()
     async with running(made, said) as task:
-        await eventually_async(lambda: any("ready" in line for line in said) or task.done(), within_s=60)
+        await eventually_async(lambda: any("ready" in line for line in said) or task.done())
     assert any("does not answer" in line and "headrace topics apply" in line for line in said)

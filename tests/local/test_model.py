@@ -80,4 +80,4 @@ def test_ends_with_its_parent() -> None:
         "stdout=subprocess.PIPE); p.stdout.readline(); print(p.pid)"
     )
     parent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    eventually(lambda: not is_alive(int(parent.stdout)), within_s=10, what="the end of the model")
+    eventually(lambda: not is_alive(int(parent.stdout)), what="the end of the model")

@@ -31,7 +31,7 @@ def test_a_child_dies_with_a_parent_that_is_killed() -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    eventually(lambda: not is_alive(child), within_s=5, what="the end of the child")
+    eventually(lambda: not is_alive(child), what="the end of the child")
 
 
 def test_output_goes_to_the_log_and_a_large_log_is_moved_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

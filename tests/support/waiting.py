@@ -10,11 +10,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 FIRST_POLL_S, POLL_S = 0.001, 0.02
+LIMIT_S = 180.0
+"""What a test waits at most, unless it says otherwise: ten times what restarts of a role take on a busy machine."""
 STANDSTILL_S = 1.0
 """Of the time between two looks no more counts: the machine stood still for the rest of it."""
 
 
-def eventually(condition: Callable[[], object], *, within_s: float = 60, what: str = "the condition") -> None:
+def eventually(condition: Callable[[], object], *, within_s: float = LIMIT_S, what: str = "the condition") -> None:
     """Return when the condition is true; fail the test when it is not in time."""
     for pause_s in _pauses(within_s):
         if condition():
@@ -24,7 +26,7 @@ def eventually(condition: Callable[[], object], *, within_s: float = 60, what: s
 
 
 async def eventually_async(
-    condition: Callable[[], object], *, within_s: float = 60, what: str = "the condition"
+    condition: Callable[[], object], *, within_s: float = LIMIT_S, what: str = "the condition"
 ) -> None:
     """Do the same without holding the event loop."""
     for pause_s in _pauses(within_s):
@@ -35,7 +37,11 @@ async def eventually_async(
 
 
 async def until(
-    look: Callable[[], Awaitable[T]], wanted: Callable[[T], object] = bool, *, within_s: float = 60, poll_s: float = 0
+    look: Callable[[], Awaitable[T]],
+    wanted: Callable[[T], object] = bool,
+    *,
+    within_s: float = LIMIT_S,
+    poll_s: float = 0,
 ) -> T:
     """Look, for example over HTTP, until what is found is as wanted, and return it."""
     for pause_s in _pauses(within_s):

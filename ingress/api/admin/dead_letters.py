@@ -15,7 +15,7 @@ from core.errors import InvalidRequest
 from ingress.api.admin.fields import MAX_BODY, JsonFields, answer, limit_of, parameters, time_of
 from ingress.api.tasks.serialization import moment
 from ingress.http.body import read_body
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500
 REDRIVE_LIMIT, MAX_REDRIVE = 1_000, 10_000
@@ -25,14 +25,14 @@ TRUTH = {"true": True, "false": False}
 
 
 class DeadLetterRoutes:
-    """Dead letters over one set of services."""
+    """Dead letters of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
 
     @property
     def _letters(self) -> DeadLetterQueue:
-        return DeadLetterQueue(self._services.settings, self._services.cluster)
+        return DeadLetterQueue(self._ingress.settings, self._ingress.cluster)
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -45,7 +45,7 @@ class DeadLetterRoutes:
 
     async def page(self, request: Request) -> Response:
         """List dead letters, the newest first."""
-        self._services.keys.caller(request, "admin")
+        self._ingress.keys.caller(request, "admin")
         names = ("after", "limit", "reason", "redriven", "topic")
         query = parameters(request.query_params.multi_items(), names)
         redriven = query.get("redriven")
@@ -62,14 +62,14 @@ class DeadLetterRoutes:
 
     async def show(self, request: Request) -> Response:
         """Show a dead letter with its headers and its value."""
-        self._services.keys.caller(request, "admin")
+        self._ingress.keys.caller(request, "admin")
         letter = await self._letters.get(request.path_params["letter_id"])
         kept = {name: (value or b"").decode(errors="replace") for name, value in letter.found.headers}
         return answer({**dead_letter_object(letter), "headers": kept, **_value(letter.found.value)})
 
     async def redrive(self, request: Request) -> Response:
         """Write original records back to where they came from: some by id, or all that fit and were not yet."""
-        self._services.keys.caller(request, "admin")
+        self._ingress.keys.caller(request, "admin")
         names = ("again", "dry_run", "ids", "limit", "reason", "topic")
         given = JsonFields(await read_body(request, limit=MAX_BODY * 4), names)
         wanted = DeadLetterFilter(given.text("reason"), given.text("topic"), None if given.boolean("again") else False)
@@ -81,16 +81,15 @@ class DeadLetterRoutes:
             raise InvalidRequest("name ids, or choose by reason and topic", field="ids")
         if dry:
             return answer({"object": "redrive", "dry_run": True, "redriven": 0, "chosen": ids, "skipped": {}})
-        _ = self._services.submitter  # raises Unavailable before Kafka has been reached
         done = await self._letters.redrive(
-            self._services.producer, list(dict.fromkeys(ids)), now_ms=lambda: time.time_ns() // 1_000_000
+            self._ingress.connected().producer, list(dict.fromkeys(ids)), now_ms=lambda: time.time_ns() // 1_000_000
         )
         told = {"redriven": len(done.sent), "chosen": ids, "skipped": done.skipped}
         return answer({"object": "redrive", "dry_run": False, **told})
 
     async def purge(self, request: Request) -> Response:
         """Delete letters for good: all, those before a time, or those of a partition before an offset."""
-        self._services.keys.caller(request, "admin")
+        self._ingress.keys.caller(request, "admin")
         given = JsonFields(await read_body(request, limit=MAX_BODY), ("all", "before", "offset", "partition"))
         everything, before = given.boolean("all"), given.text("before", 64)
         partition = given.integer("partition", 0, len(PARTITIONS) - 1)

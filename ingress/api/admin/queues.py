@@ -16,7 +16,7 @@ from ingress.api.admin.fields import MAX_BODY, JsonFields, answer, limit_of, par
 from ingress.api.admin.purge import purge
 from ingress.api.tasks.serialization import moment
 from ingress.http.body import read_body
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from schemas import topics
 from schemas.records import Queue
 from schemas.validation import Invalid, check_endpoint, check_queue
@@ -30,11 +30,11 @@ SETTINGS = ("paused", "width", "concurrency", "result_retention_s", "max_waiting
 
 
 class QueueAdminRoutes:
-    """Queues over one set of services."""
+    """Queues of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._partitions = services.settings.kafka.partitions
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
+        self._partitions = ingress.settings.kafka.partitions
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -54,10 +54,10 @@ class QueueAdminRoutes:
 
     async def all(self, request: Request) -> Response:
         """List queues by name, with how much of each waits."""
-        self._services.keys.caller(request, "admin")
+        self._ingress.keys.caller(request, "admin")
         query = parameters(request.query_params.multi_items(), ("after", "limit"))
         limit = limit_of(query.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
-        following = [one for one in self._services.queues.all() if one["name"] > query.get("after", "")]
+        following = [one for one in self._ingress.connected().queues.all() if one["name"] > query.get("after", "")]
         page = following[:limit]
         waiting = await self._waiting(page)
         data = [self._object(one, waiting.get(one["name"])) for one in page]
@@ -66,12 +66,12 @@ class QueueAdminRoutes:
 
     async def show(self, request: Request) -> Response:
         """Show one queue."""
-        self._services.keys.caller(request, "admin")
+        self._ingress.keys.caller(request, "admin")
         return await self._shown(self._queue(request))
 
     async def register(self, request: Request) -> Response:
         """Register a queue by name with its settings; a name that is taken is refused."""
-        caller = self._services.keys.caller(request, "admin")
+        caller = self._ingress.keys.caller(request, "admin")
         names = ("name", "endpoint", "served_by", *SETTINGS)
         given = JsonFields(await read_body(request, limit=MAX_BODY), names)
         name, endpoint = given.text("name"), given.text("endpoint")
@@ -88,12 +88,12 @@ class QueueAdminRoutes:
             raise InvalidRequest("served_by must be dispatcher or workers", field="served_by")
         changes = self._changes(given)
         taken = InvalidRequest(f"queue {name} is registered already; its settings can be changed", field="name")
-        if self._services.queues.get(name) is not None:
+        connected = self._ingress.connected()
+        if connected.queues.get(name) is not None:
             raise taken
-        _ = self._services.submitter  # raises Unavailable before Kafka has been reached
         try:
-            queue = await self._services.queues.register(
-                self._services.producer,
+            queue = await connected.queues.register(
+                connected.producer,
                 name,
                 endpoint=endpoint,
                 owner=caller.owner,
@@ -109,7 +109,7 @@ class QueueAdminRoutes:
 
     async def change(self, request: Request) -> Response:
         """Change settings; those that are not named stay."""
-        self._services.keys.caller(request, "admin")
+        self._ingress.keys.caller(request, "admin")
         queue = self._queue(request)
         changes = self._changes(JsonFields(await read_body(request, limit=MAX_BODY), SETTINGS))
         if changes == QueueChanges():
@@ -117,22 +117,28 @@ class QueueAdminRoutes:
         if changes.width is not None and self._wide(changes.width) < self._wide(queue["width"]):
             wide = self._wide(queue["width"])
             raise InvalidRequest(f"width only grows: the queue spreads over {wide} partitions now", field="width")
-        _ = self._services.submitter  # raises Unavailable before Kafka has been reached
-        changed = await self._services.queues.configure(self._services.producer, queue["name"], changes)
+        connected = self._ingress.connected()
+        changed = await connected.queues.configure(connected.producer, queue["name"], changes)
         return await self._shown(changed)
 
     async def purge(self, request: Request) -> Response:
         """Cancel everything that waits in a queue now."""
-        self._services.keys.caller(request, "admin")
+        self._ingress.keys.caller(request, "admin")
         queue = self._queue(request)
         given = JsonFields(await read_body(request, limit=MAX_BODY), ("level", "wait_s"))
         level, wait_s = given.level(), given.wait_s(PURGE_WAIT_S)
-        told = await purge(self._services, queue, (0, 1) if level is None else (level,), wait_s=wait_s)
+        told = await purge(
+            self._ingress.settings,
+            self._ingress.connected(),
+            queue,
+            (0, 1) if level is None else (level,),
+            wait_s=wait_s,
+        )
         return answer({"object": "purge", **told}, status=200 if told["done"] else 202)
 
     def _queue(self, request: Request) -> Queue:
         name = request.path_params["queue"]
-        queue = self._services.queues.get(name)
+        queue = self._ingress.connected().queues.get(name)
         if queue is None:
             raise NotFound(f"there is no queue {name[:80]}")
         return queue
@@ -155,15 +161,19 @@ class QueueAdminRoutes:
 
     def _object(self, queue: Queue, lags: list[Lag] | None) -> dict[str, Any]:
         """Render a queue; of one that workers serve it is known what waits where there is a limit for it."""
-        shown = queue_object(queue, lags, limit=drain_rate.limit_of(self._services.settings, queue["name"], queue))
+        shown = queue_object(queue, lags, limit=drain_rate.limit_of(self._ingress.settings, queue["name"], queue))
         if shown["waiting"] is None and queue["served_by"] == "workers":
-            known = {one.level: one.waiting for one in self._services.backlog.all() if one.queue == queue["name"]}
+            known = {
+                one.level: one.waiting
+                for one in self._ingress.connected().admission.all()
+                if one.queue == queue["name"]
+            }
             shown["waiting"] = dict(zip(topics.LEVELS, (known[0], known[1]), strict=True)) if len(known) == 2 else None
         return shown
 
     async def _waiting(self, queues: list[Queue]) -> dict[str, list[Lag]]:
         """Return how far the dispatchers have read each queue, online and offline."""
-        topic = self._services.settings.topic
+        topic = self._ingress.settings.topic
         works = {
             topic(topics.work(queue["name"], level)): queue["name"]
             for queue in queues
@@ -171,7 +181,7 @@ class QueueAdminRoutes:
             for level in (0, 1)
         }
         found: dict[str, list[Lag]] = {}
-        for lag in await self._services.cluster.lags([(work, work) for work in works]):
+        for lag in await self._ingress.cluster.lags([(work, work) for work in works]):
             found.setdefault(works[lag.topic], []).append(lag)
         return found
 

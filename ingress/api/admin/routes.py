@@ -8,18 +8,18 @@ from ingress.api.admin.dead_letters import DeadLetterRoutes
 from ingress.api.admin.queues import QueueAdminRoutes
 from ingress.api.admin.state import StateRoutes
 from ingress.api.admin.tasks import TaskAdminRoutes
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 
 
 class AdminRoutes:
-    """Administration over one set of services."""
+    """Administration of one ingress."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, ingress: Ingress) -> None:
         self._parts = (
-            QueueAdminRoutes(services),
-            TaskAdminRoutes(services),
-            DeadLetterRoutes(services),
-            StateRoutes(services),
+            QueueAdminRoutes(ingress),
+            TaskAdminRoutes(ingress),
+            DeadLetterRoutes(ingress),
+            StateRoutes(ingress),
         )
 
     def routes(self) -> list[Route]:

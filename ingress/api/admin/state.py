@@ -14,10 +14,9 @@ from starlette.routing import Route
 from core.diagnostics.collect import survey
 from core.diagnostics.facts import Facts, PullQueueFacts
 from core.diagnostics.rules import findings
-from core.errors import Unavailable
 from ingress.api.admin.fields import answer
 from ingress.api.tasks.serialization import moment
-from ingress.runtime import Services
+from ingress.runtime import NOT_CONNECTED, Ingress
 from schemas import topics
 from schemas.codec import STATUS, SchemaError, state_of
 from schemas.framing import FramingError
@@ -39,10 +38,10 @@ class QueueLevelStatus(NamedTuple):
 
 
 class StateRoutes:
-    """Workers and doctor over one set of services."""
+    """Workers and doctor of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
         self._looking: asyncio.Task[Facts] | None = None
 
     def routes(self) -> list[Route]:
@@ -54,9 +53,9 @@ class StateRoutes:
 
     async def workers(self, request: Request) -> Response:
         """List schedulers, dispatchers and the workers that fetch tasks over HTTP."""
-        self._services.keys.caller(request, "admin")
+        self._ingress.keys.caller(request, "admin")
         now_ms = _now_ms()
-        pulse = self._services.pulse
+        liveness = self._ingress.connected().liveness
         schedulers = [
             {
                 "name": name,
@@ -64,10 +63,10 @@ class StateRoutes:
                 "partitions": sorted(heard.partitions),
                 "last_heard_at": moment(heard.at_ms),
             }
-            for level, name, heard in pulse.schedulers(now_ms)
+            for level, name, heard in liveness.schedulers(now_ms)
         ]
         reading = await self._partitions()
-        known = pulse.workers(now_ms)
+        known = liveness.workers(now_ms)
         dispatchers = [
             {
                 "name": worker["name"],
@@ -87,7 +86,7 @@ class StateRoutes:
 
     async def doctor(self, request: Request) -> Response:
         """Look for some seconds and say what is stuck, why, and what to do about it."""
-        self._services.keys.caller(request, "admin")
+        self._ingress.keys.caller(request, "admin")
         if self._looking is None or self._looking.done():
             # All who ask while it looks are given what it finds: a look costs as much as some requests.
             self._looking = asyncio.create_task(self._look(), name="doctor")
@@ -98,34 +97,31 @@ class StateRoutes:
         return answer({"object": "doctor", "healthy": healthy, "watched_s": round(facts.watched_s, 1), "data": data})
 
     async def _look(self) -> Facts:
-        facts = await survey(self._services.settings, self._services.cluster)
-        own = [] if self._services.producer.healthy else ["the producer has lost Kafka and is being rebuilt"]
-        try:
-            caught_up = self._services.view.caught_up
-        except Unavailable as error:
-            own.append(error.message)
+        facts = await survey(self._ingress.settings, self._ingress.cluster)
+        connected = self._ingress.connection
+        if connected is None:
+            own = [NOT_CONNECTED]
         else:
-            if not caught_up:
-                own.append("the read model has not caught up yet")
+            own = connected.unhealthy_reasons()
             facts.pulled = [
                 PullQueueFacts(one.queue, one.level, one.waiting, len(one.held), one.oldest_ms)
                 for one in await self._lanes()
             ]
             if facts.broker_error is None:  # what this ingress refuses by, tasks that wait for another attempt included
-                facts.backlogs = self._services.backlog.all()
+                facts.backlogs = connected.admission.all()
         facts.ingress = own
         return facts
 
     async def _partitions(self) -> dict[str, dict[str, int]]:
         """Return by consumer how many work partitions of each queue it reads."""
         works = {
-            self._services.settings.topic(topics.work(queue["name"], level)): (queue["name"], level)
-            for queue in self._services.queues.all()
+            self._ingress.settings.topic(topics.work(queue["name"], level)): (queue["name"], level)
+            for queue in self._ingress.connected().queues.all()
             if queue["served_by"] != "workers"
             for level in (0, 1)
         }
         found: dict[str, dict[str, int]] = defaultdict(dict)
-        for group, members in (await self._services.cluster.members(list(works))).items():
+        for group, members in (await self._ingress.cluster.members(list(works))).items():
             queue, level = works[group]
             for member in members:
                 name = member.client.removesuffix(f"-{queue}-{topics.level_name(level)}")
@@ -133,7 +129,7 @@ class StateRoutes:
         return dict(found)
 
     async def _lanes(self) -> list[QueueLevelStatus]:
-        queues = [one for one in self._services.queues.all() if one["served_by"] == "workers"]
+        queues = [one for one in self._ingress.connected().queues.all() if one["served_by"] == "workers"]
         return [await self._lane(queue, level) for queue in queues for level in (0, 1)]
 
     async def _lane(self, queue: Queue, level: int) -> QueueLevelStatus:
@@ -142,7 +138,7 @@ class StateRoutes:
         bound = begin + b"\xff"
         waiting, oldest_ms, seen = 0, _now_ms(), 0
         held: list[Status] = []
-        while seen < LOOK_ROWS and (page := self._services.view.scan(begin, bound, limit=PAGE)):
+        while seen < LOOK_ROWS and (page := self._ingress.connected().view.scan(begin, bound, limit=PAGE)):
             for _, value in page:
                 row = _row(value, queue["name"])
                 if row is not None and row["state"] == "processing":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from aiokafka import TopicPartition
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,9 +18,8 @@ from ingress.api.admin.task_list import owners, read_all
 from ingress.api.tasks.listing import NAMES, cursor, read_query
 from ingress.api.tasks.serialization import moment, task_object
 from ingress.http.body import read_body, traceparent
-from ingress.read_model.task_lookup import find_standing, find_task
 from ingress.read_model.task_snapshot import TaskSnapshot
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from ingress.submission.cancel import cancel_task
 from schemas import ids, topics
 from schemas.records import NO_ORIGIN, TERMINAL, Status, Task
@@ -44,10 +44,10 @@ ROW_FACTS = (
 
 
 class TaskAdminRoutes:
-    """Tasks of all tenants over one set of services."""
+    """Tasks of all tenants of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -60,11 +60,11 @@ class TaskAdminRoutes:
 
     async def page(self, request: Request) -> Response:
         """List tasks, newest first: everybody's, or those of one owner."""
-        self._services.keys.caller(request, "admin")
+        self._ingress.keys.caller(request, "admin")
         given = parameters(request.query_params.multi_items(), ("owner", *NAMES))
         owner = given.pop("owner", None)
         query = read_query(given.items())
-        view = self._services.view
+        view = self._ingress.connected().view
         if not view.caught_up:
             raise Unavailable("the read model has not caught up yet; try again in some seconds")
         found = await read_all(view, owners(view) if owner is None else [owner], query)
@@ -74,43 +74,49 @@ class TaskAdminRoutes:
 
     async def show(self, request: Request) -> Response:
         """Show all that is known of a task but its bodies."""
-        self._services.keys.caller(request, "admin")
-        return self._shown(await find_standing(self._services, request.path_params["task_id"], owner=None))
+        self._ingress.keys.caller(request, "admin")
+        return self._shown(
+            await self._ingress.connected().task_lookup.find_state(request.path_params["task_id"], owner=None)
+        )
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a task of anybody."""
-        self._services.keys.caller(request, "admin")
-        asked = await cancel_task(self._services, request.path_params["task_id"], owner=None)
-        return self._shown(await find_standing(self._services, asked.id, owner=None))
+        self._ingress.keys.caller(request, "admin")
+        connected = self._ingress.connected()
+        asked = await cancel_task(connected, request.path_params["task_id"], owner=None)
+        return self._shown(await connected.task_lookup.find_state(asked.id, owner=None))
 
     async def requeue(self, request: Request) -> Response:
         """Run a task that has ended again, as a new task of the same owner."""
-        caller = self._services.keys.caller(request, "admin")
+        caller = self._ingress.keys.caller(request, "admin")
         given = JsonFields(await read_body(request, limit=MAX_BODY), ("callback", "wait_s"))
         wait_s, callback = given.wait_s(0), given.boolean("callback", default=False)
-        standing = await find_standing(self._services, request.path_params["task_id"], owner=None)
+        connected = self._ingress.connected()
+        standing = await connected.task_lookup.find_state(request.path_params["task_id"], owner=None)
         if standing.state not in TERMINAL:
             raise InvalidRequest(f"task {standing.id} has not ended yet ({standing.state})")
         task = await self._again(standing)
         if not callback:
             task["callback_url"], task["callback_events"] = None, []
-        ticket, record = await self._services.submitter.prepare(
+        ticket, record = await connected.submitter.prepare(
             task, owner=standing.owner or caller.owner, traceparent=traceparent(request)
         )
-        self._services.remember(ticket, await self._services.submitter.send(ticket, record))
+        offset = await connected.submitter.send(ticket, record)
+        connected.recent_writes.add(ticket.owner, ticket.key, offset=offset)
         if wait_s:
-            await self._services.view.until_ended(ticket.key, seconds=wait_s)
-        reading = await find_task(self._services, ticket.text, owner=None, data=False)
+            await connected.view.until_ended(ticket.key, seconds=wait_s)
+        reading = await connected.task_lookup.find(ticket.text, owner=None, data=False)
         return answer({**_listed(reading), "replay_of": standing.id}, status=202)
 
     async def _again(self, standing: TaskSnapshot) -> Task:
         """Build the new task from the record of the old; raises Gone."""
         home = ids.parse(standing.id)
-        row = self._services.view.get(standing.id.encode())
+        connected = self._ingress.connected()
+        row = connected.view.get(standing.id.encode())
         if row is None or row["source_offset"] < 0:
             raise Gone(f"the record of {standing.id} is not kept any more")
-        tp = self._services.topic_partition(topics.tasks(home.level), home.partition)
-        found = await self._services.lookup.read(tp, row["source_offset"])
+        tp = TopicPartition(self._ingress.settings.topic(topics.tasks(home.level)), home.partition)
+        found = await connected.log_reader.read(tp, row["source_offset"])
         task = task_of(found)
         if task is None or task["id"] not in (
             None,
@@ -119,7 +125,7 @@ class TaskAdminRoutes:
             raise Gone(f"the record of {standing.id} is not kept any more")
         if task["data_ref"] is not None:
             try:
-                task["data"], task["data_ref"] = await self._services.blobs.get(task["data_ref"]), None
+                task["data"], task["data_ref"] = await self._ingress.blobs.get(task["data_ref"]), None
             except (BlobMissing, BlobCorrupt):
                 raise Gone(f"the request of {standing.id} is not kept any more") from None
         # Nobody holds a connection for it, and its key names the first one.
@@ -131,8 +137,9 @@ class TaskAdminRoutes:
         return repeated(again)
 
     def _shown(self, reading: TaskSnapshot) -> Response:
-        row = self._services.view.get(reading.id.encode())
-        queue = self._services.queues.get(reading.queue)
+        connected = self._ingress.connected()
+        row = connected.view.get(reading.id.encode())
+        queue = connected.queues.get(reading.queue)
         paused = queue is not None and queue["paused"]
         return answer({**_listed(reading), **({} if row is None else _details(row, paused=paused))})
 

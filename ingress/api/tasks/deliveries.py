@@ -13,9 +13,9 @@ from core import deliveries
 from core.errors import Gone, InvalidRequest
 from ingress.api.tasks.serialization import moment
 from ingress.http.body import read_body
-from ingress.read_model.task_lookup import find_standing
 from ingress.read_model.task_snapshot import TaskSnapshot
-from ingress.runtime import Services
+from ingress.read_model.task_view import TaskView
+from ingress.runtime import Ingress
 from ingress.submission.resend import MAX_BODY, send_again, wanted_event
 from schemas.records import TERMINAL, Delivery
 from schemas.validation import CALLBACK_EVENTS
@@ -24,10 +24,10 @@ JSON = "application/json"
 
 
 class DeliveryRoutes:
-    """Callbacks over one set of services."""
+    """Callbacks of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -38,21 +38,24 @@ class DeliveryRoutes:
 
     async def list(self, request: Request) -> Response:
         """Show the attempts of each callback, and when the next one is due."""
-        owner = self._services.keys.caller(request, scope="read").owner
-        reading = await find_standing(self._services, request.path_params["task_id"], owner=owner)
-        return _listed(reading.id, self._services.deliveries.of(reading.id))
+        owner = self._ingress.keys.caller(request, scope="read").owner
+        connected = self._ingress.connected()
+        reading = await connected.task_lookup.find_state(request.path_params["task_id"], owner=owner)
+        return _listed(reading.id, connected.deliveries.of(reading.id))
 
     async def resend(self, request: Request) -> Response:
         """Begin a new round at once: of the outcome, or of the event that the body names."""
-        owner = self._services.keys.caller(request, scope="submit").owner
+        owner = self._ingress.keys.caller(request, scope="submit").owner
         event = wanted_event(await read_body(request, limit=MAX_BODY), CALLBACK_EVENTS)
-        reading = await find_standing(self._services, request.path_params["task_id"], owner=owner)
-        found = {one["event"]: one for one in self._services.deliveries.of(reading.id)}
+        connected = self._ingress.connected()
+        reading = await connected.task_lookup.find_state(request.path_params["task_id"], owner=owner)
+        found = {one["event"]: one for one in connected.deliveries.of(reading.id)}
         name = event or next((one for one in deliveries.OUTCOMES if one in found), reading.state)
-        delivery = await send_again(self._services, found.get(name) or self._fresh(reading, name))
+        delivery = found.get(name) or self._fresh(connected.view, reading, name)
+        delivery = await send_again(self._ingress.settings, connected.producer, connected.deliveries, delivery)
         return _listed(reading.id, [delivery], status=202)
 
-    def _fresh(self, reading: TaskSnapshot, name: str) -> Delivery:
+    def _fresh(self, view: TaskView, reading: TaskSnapshot, name: str) -> Delivery:
         """Begin a delivery that has no row yet: of an outcome that no callback was told of."""
         if reading.callback_url is None:
             raise InvalidRequest(f"task {reading.id} names no callback_url")
@@ -62,7 +65,7 @@ class DeliveryRoutes:
             raise InvalidRequest(
                 f"task {reading.id} has told nobody of {name}, so it cannot be told again", field="event"
             )
-        row = self._services.view.get(reading.id.encode())
+        row = view.get(reading.id.encode())
         if row is None or row["result_offset"] is None:
             raise Gone(f"the result of {reading.id} is not kept any more")
         return deliveries.new_delivery(

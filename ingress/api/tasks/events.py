@@ -14,9 +14,8 @@ from core.errors import InvalidRequest
 from ingress.http import sse
 from ingress.http.disconnect import watched
 from ingress.http.event_stream import START_S, STUCK_S
-from ingress.read_model.task_lookup import find_standing
 from ingress.read_model.task_snapshot import TaskSnapshot
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from ingress.task_events.broadcaster import TaskEvents
 from ingress.task_events.feed import TaskEventFeed
 from ingress.task_events.position import END, START, EventPosition, parse
@@ -27,11 +26,10 @@ FROM = "from"
 
 
 class EventRoutes:
-    """The events of tasks over one set of services."""
+    """The events of tasks of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._events = TaskEvents(services)
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -39,14 +37,16 @@ class EventRoutes:
 
     async def follow(self, request: Request) -> Response:
         """Open the events of a task."""
-        caller = self._services.keys.caller(request, "read")
+        caller = self._ingress.keys.caller(request, "read")
         position = asked_position(request)
-        reading = await find_standing(self._services, request.path_params["task_id"], owner=caller.owner)
+        reading = await self._ingress.connected().task_lookup.find_state(
+            request.path_params["task_id"], owner=caller.owner
+        )
         if position is END:
             return Response(status_code=204, headers={"x-task-id": reading.id})
         if request.method == "HEAD":  # who wants no body must not wait for the end of the task
             return Response(headers={"x-task-id": reading.id}, media_type=sse.MEDIA_TYPE)
-        return TaskEventStream(self._services, self._events, reading, position)
+        return TaskEventStream(self._ingress, self._ingress.connected().task_events, reading, position)
 
 
 def asked_position(request: Request) -> EventPosition:
@@ -66,11 +66,11 @@ def asked_position(request: Request) -> EventPosition:
 class TaskEventStream(Response):
     """One client's view of a task. Its leaving cancels nothing."""
 
-    def __init__(self, services: Services, events: TaskEvents, reading: TaskSnapshot, position: EventPosition) -> None:
+    def __init__(self, ingress: Ingress, events: TaskEvents, reading: TaskSnapshot, position: EventPosition) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-task-id": reading.id}
         super().__init__(status_code=200, headers=headers, media_type=sse.MEDIA_TYPE)
         del self.headers["content-length"]
-        self._services = services
+        self._ingress = ingress
         self._events = events
         self._reading = reading
         self._position = position
@@ -79,12 +79,12 @@ class TaskEventStream(Response):
         """Serve one client."""
         async with self._events.joined(self._reading) as feed:
             left = await self._show(feed, receive, send)
-        self._services.metrics.answers.labels("events", self._reading.mode, left.value).inc()
+        self._ingress.metrics.answers.labels("events", self._reading.mode, left.value).inc()
 
     async def _show(self, feed: TaskEventFeed, receive: Receive, send: Send) -> ViewerExit:
         viewer = Viewer(feed, self._position)
         # Comments are safe here: those who read this route take ids, so they follow the whole format.
-        following = viewer.follow(silence_s=min(self._services.settings.ingress.keep_alive_s, START_S))
+        following = viewer.follow(silence_s=min(self._ingress.settings.ingress.keep_alive_s, START_S))
         try:
             async with watched(receive, viewer.on_gone), aclosing(following):
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

@@ -14,11 +14,9 @@ from core.errors import RateLimited, Unavailable
 from ingress.api.tasks import serialization
 from ingress.api.tasks.listing import cursor, read_page, read_query
 from ingress.auth.keys import Caller
-from ingress.read_model.task_lookup import find_standing, find_task
 from ingress.read_model.task_snapshot import TaskSnapshot
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from ingress.submission.cancel import cancel_task
-from ingress.waiting.long_poll import LongPolls
 from schemas.records import TERMINAL
 
 JSON = "application/json"
@@ -27,12 +25,11 @@ OWN_ROWS_S = 5.0
 
 
 class TaskRoutes:
-    """Async tasks over one set of services."""
+    """Async tasks of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._polls = LongPolls(services)
-        self._answers = services.metrics.answers
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
+        self._answers = ingress.metrics.answers
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -44,15 +41,16 @@ class TaskRoutes:
 
     async def get(self, request: Request) -> Response:
         """Show a task as it stands; with `Prefer: wait=N` as soon as it has ended, or as it stands after N seconds."""
-        caller = self._services.keys.caller(request, scope="read")
+        caller = self._ingress.keys.caller(request, scope="read")
         text = request.path_params["task_id"]
         # Who asks for the head alone wants no more than to know that there is one.
         seconds = 0 if request.method == "HEAD" else serialization.wait_s(request.headers.getlist("prefer"))
-        reading = await find_task(self._services, text, owner=caller.owner, data=False)
+        connected = self._ingress.connected()
+        reading = await connected.task_lookup.find(text, owner=caller.owner, data=False)
         applied = seconds > 0
         if applied and reading.state not in TERMINAL:
             applied = await self._ended(reading.id.encode(), request, caller, seconds)
-            reading = await self._polls.find(reading.id, owner=caller.owner)
+            reading = await connected.long_polls.find(reading.id, owner=caller.owner)
         self._answers.labels("task", reading.mode, "200").inc()
         response = _shown(reading)
         if applied:
@@ -61,17 +59,18 @@ class TaskRoutes:
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a task, and show how it stands then."""
-        owner = self._services.keys.caller(request, scope="submit").owner
-        asked = await cancel_task(self._services, request.path_params["task_id"], owner=owner)
-        reading = await find_standing(self._services, asked.id, owner=owner)
+        owner = self._ingress.keys.caller(request, scope="submit").owner
+        connected = self._ingress.connected()
+        asked = await cancel_task(connected, request.path_params["task_id"], owner=owner)
+        reading = await connected.task_lookup.find_state(asked.id, owner=owner)
         self._answers.labels("task-cancel", reading.mode, "200").inc()
         return _shown(reading)
 
     async def list(self, request: Request) -> Response:
         """List the caller's tasks, newest first."""
-        owner = self._services.keys.caller(request, scope="read").owner
+        owner = self._ingress.keys.caller(request, scope="read").owner
         query = read_query(request.query_params.multi_items())
-        view = self._services.view
+        view = self._ingress.connected().view
         if not view.caught_up:
             raise Unavailable("the read model has not caught up yet; try again in some seconds")
         await self._own_rows(owner)
@@ -91,17 +90,18 @@ class TaskRoutes:
     async def _ended(self, key: bytes, request: Request, caller: Caller, seconds: int) -> bool:
         """Wait for the end of a task; False at once where no more may be held: a look is answered then, not refused."""
         try:
-            with self._services.limits.holding(caller):
-                return await self._polls.until_ended(key, request.receive, seconds=seconds)
+            with self._ingress.limits.holding(caller):
+                return await self._ingress.connected().long_polls.until_ended(key, request.receive, seconds=seconds)
         except RateLimited:
             return False
 
     async def _own_rows(self, owner: str) -> None:
         """Wait a moment for the rows of what this tenant has just put here: a list right after it shows it."""
+        connected = self._ingress.connected()
         with suppress(TimeoutError):
             async with asyncio.timeout(OWN_ROWS_S):
-                for key in reversed(self._services.own_writes.take(owner)):
-                    await self._services.view.wait(key, seconds=OWN_ROWS_S)
+                for key in reversed(connected.recent_writes.take(owner)):
+                    await connected.view.wait(key, seconds=OWN_ROWS_S)
 
 
 def _shown(reading: TaskSnapshot) -> Response:

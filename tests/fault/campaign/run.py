@@ -76,7 +76,7 @@ async def _strike(
     timeout = aiohttp.ClientTimeout(total=LIMIT_S)
     async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
         group.create_task(load.run(), name="load")
-        await eventually_async(lambda: len(ledger.accepted) >= WARM_UP, within_s=60, what="the first tasks")
+        await eventually_async(lambda: len(ledger.accepted) >= WARM_UP, what="the first tasks")
         striker = Faults(running, Prober(ledger, running.urls, session), seed=seed, say=say)
         await striker.run(faults, limit_s=limit_s)
         load.stop()
