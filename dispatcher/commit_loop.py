@@ -7,7 +7,7 @@ waits for a commit: what is claimed is not run again, however late its offset is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from core.clock import Deadline
 from core.settings.models import Settings
@@ -25,26 +25,23 @@ CLAIM_TIMEOUT_S = 10.0
 class CommitLoop:
     """Tick at the commit interval, and at once when asked."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        runner: Runner,
-        outbox: EventOutbox,
-        consumers: Callable[[], Iterable[GroupConsumer]],
-    ) -> None:
+    def __init__(self, settings: Settings, *, runner: Runner, outbox: EventOutbox) -> None:
         self._settings = settings
         self._prefix = settings.kafka.topic_prefix
         self._runner = runner
         self._outbox = outbox
-        self._consumers = consumers
+        self._consumers: list[GroupConsumer] = []
         self._claiming = asyncio.Lock()
         self._committing: dict[GroupConsumer, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
+    def watch(self, consumer: GroupConsumer) -> None:
+        """Commit the offsets of this consumer from now on."""
+        self._consumers.append(consumer)
+
     def start(self, supervisor: TaskSupervisor) -> None:
         """Begin to tick."""
-        self._task = supervisor.spawn(self._run(supervisor), name="ticker")
+        self._task = supervisor.spawn(self._run(supervisor), name="commit-loop")
 
     async def close(self) -> None:
         """Stop ticking."""
@@ -80,7 +77,7 @@ class CommitLoop:
         while True:
             await asyncio.sleep(self._settings.dispatcher.commit_interval_s)
             await self._claim(Deadline(CLAIM_TIMEOUT_S))
-            for consumer in self._consumers():
+            for consumer in self._consumers:
                 if consumer.to_commit and consumer not in self._committing:
                     self._committing[consumer] = supervisor.spawn(
                         self._commit(consumer), name=f"commit-{consumer.name}"

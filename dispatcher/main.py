@@ -34,6 +34,9 @@ SHUTDOWN_S = 2.0
 class DispatcherPart(Protocol):
     """What a dispatcher is made of."""
 
+    name: str
+    """Its member of /readyz."""
+
     async def open(self) -> None:
         """Start to work."""
 
@@ -118,7 +121,7 @@ def _parts(settings: Settings, supervisor: TaskSupervisor, name: str, producer: 
 def _ready(parts: Sequence[DispatcherPart]) -> tuple[bool, Mapping[str, Any]]:
     ready, detail = True, {}
     for part in parts:
-        works, told = part.ready()
+        works, status = part.ready()
         ready = ready and works
-        detail[type(part).__name__.lower()] = told
+        detail[part.name] = status
     return ready, detail

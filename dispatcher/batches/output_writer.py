@@ -24,9 +24,9 @@ from core.settings.models import Settings
 from core.storage.blobs import BlobStore
 from dispatcher import metrics
 from dispatcher.batches import output_lines, output_segments
+from dispatcher.batches.input_reader import UnsubmittedLines
+from dispatcher.batches.output_segments import SegmentBuilder, SentSegment
 from dispatcher.batches.records import OFFLINE, LineTasks
-from dispatcher.batches.segment_builder import SegmentBuilder, SentSegment
-from dispatcher.batches.unsubmitted_lines import UnsubmittedLines
 from schemas import bitmap, topics
 from schemas.batches import Batch, segment_name
 from schemas.codec import RESULT, SchemaError

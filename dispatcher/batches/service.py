@@ -49,6 +49,8 @@ class BatchAssignment(GroupConsumer):
 class BatchService:
     """Open it, let it work, close it."""
 
+    name = "batches"
+
     def __init__(
         self,
         settings: Settings,

@@ -18,8 +18,7 @@ from core.kafka.producer import Producer, Record
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from dispatcher import metrics
-from dispatcher.batches.input_reader import InputReader
-from dispatcher.batches.line_splitter import InputLine
+from dispatcher.batches.input_reader import InputLine, InputReader
 from dispatcher.batches.records import OFFLINE, LineTasks
 from dispatcher.batches.request_line import BrokenLine, LineError, custom_id_of, read
 from dispatcher.batches.validation import Validator

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 from core.settings.batches import BatchSettings
-from dispatcher.batches.line_splitter import InputLine
+from dispatcher.batches.input_reader import InputLine
 from dispatcher.batches.request_line import BrokenLine, LineError, LineRequest, read
 from schemas.common import BatchError
 

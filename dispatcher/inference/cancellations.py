@@ -1,4 +1,7 @@
-"""What the scheduler ended: the ids of cancelled and timed out tasks, read from the beginning of the controls topic."""
+"""Ids of cancelled and timed-out tasks, read from the controls topic.
+
+Apart from the runner, which is given a function instead, so that it can be tested without Kafka.
+"""
 
 from __future__ import annotations
 

@@ -12,12 +12,9 @@ from core.settings.models import Settings
 from dispatcher import metrics
 from dispatcher.commit_loop import CommitLoop
 from dispatcher.group_consumer import GroupConsumer, ReceivedRecord
-from dispatcher.inference.adaptive_limit import AdaptiveLimit
-from dispatcher.inference.intake_gate import IntakeGate
-from dispatcher.inference.queue_limit import QueueLimit
+from dispatcher.inference.concurrency import ONLINE, AdaptiveLimit, CallSlots, Draining, IntakeGate, QueueLimit
 from dispatcher.inference.runner import Runner
 from dispatcher.inference.seen_attempts import SeenAttempts
-from dispatcher.inference.slots import ONLINE, CallSlots, Draining
 from dispatcher.inference.work_item import MalformedWork, WorkItem
 from dispatcher.offset_tracker import OffsetTracker
 from dispatcher.task_supervisor import TaskSupervisor
@@ -52,7 +49,8 @@ class QueueConsumer:
             topics=[topic],
             on_revoke=self._revoked,
         )
-        self.task = consumers.supervisor.spawn(self._run(), name=f"lane-{topic}")
+        consumers.commit_loop.watch(self.consumer)
+        self.task = consumers.supervisor.spawn(self._run(), name=f"consumer-{topic}")
 
     async def _run(self) -> None:
         """Take one record more than there is room for at most: the one that waits shows that its level is waiting."""

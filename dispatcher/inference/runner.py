@@ -15,11 +15,11 @@ from core.settings.models import Settings
 from dispatcher import metrics
 from dispatcher.event_outbox import EventOutbox
 from dispatcher.group_consumer import ReceivedRecord
+from dispatcher.inference.attempt import AttemptWorker
+from dispatcher.inference.concurrency import CallSlots
 from dispatcher.inference.outcome import Failure, failed
 from dispatcher.inference.progress import ProgressReporter
-from dispatcher.inference.slots import CallSlots
 from dispatcher.inference.work_item import Key, Phase, WorkItem, read
-from dispatcher.inference.worker import AttemptWorker
 from schemas.events import event, task_event
 from schemas.records import Event, EventKind, Outcome
 from schemas.topics import LEVELS

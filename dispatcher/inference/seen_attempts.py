@@ -1,9 +1,9 @@
-"""The attempts of which a worker has spoken in the log: their work records are repeats, whatever the offsets say.
+"""Attempts that are in the event log already: their work records are duplicates, whatever the committed offsets are.
 
-Consumer offsets are a poor memory of what was done: a commit that hung while calls went on, and then a kill -9, and
-whoever comes next is given the work of many seconds once more. The events topics are the good one: what a worker has
-claimed, finished or given back stands there as soon as it is durable. So whoever is given partitions reads the events
-since the first record that it finds in them, before it runs any of it (docs/contributing/decisions/0016).
+Committed offsets can lag behind by many seconds, for example when a commit hung before a kill -9; the next owner of the
+partition then receives work that was done. The events topics are exact: a claim, an outcome or a return is there as
+soon as it is durable. So a consumer with newly assigned partitions reads the events since the first record that it
+received from them, before it runs any of it (docs/contributing/decisions/0016).
 """
 
 from __future__ import annotations
@@ -14,12 +14,19 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
 from core.bounded_set import BoundedSet
 from core.clock import Clock, epoch_ms
-from core.kafka.log_reader import LogRecord
+from core.errors import Unavailable
+from core.kafka.log_reader import LogReader, LogRecord
+from core.kafka.offsets import LATEST
 from core.retry import retry_unavailable
-from dispatcher.inference.slots import Draining
+from core.settings.models import Settings
+from dispatcher.inference.concurrency import Draining
 from dispatcher.inference.work_item import Key
+from schemas import topics
 from schemas.headers import TYPE
 from schemas.records import PULL_WORKER
 
@@ -38,12 +45,13 @@ RETRY_DELAY_S = 0.5
 PULL = PULL_WORKER.encode()
 MAX_PREFIX_BYTES = 8
 """Most bytes between a task's id and its worker's name: the attempt, the branch, the length."""
-
 Positions = dict[int, int]
 """Partition → offset of the event that is read next."""
 Read = Callable[[int, Positions, Callable[[bytes], None]], Awaitable[None]]
 """Read the events since a time, or from where the positions are, up to the end as it is when it begins, and move the
 positions; raises Unavailable, and may be called again then."""
+READ_TIMEOUT_S = 10.0
+"""What takes longer is broken off, as unanswered; the next turn goes on where this one was."""
 
 
 def attempt_of(record: LogRecord) -> bytes | None:
@@ -131,10 +139,10 @@ class LevelIndex:
         self._expiry = asyncio.get_running_loop().call_later(self._ttl_s, self._expire)
         took_ms = round((time.monotonic() - began) * 1000)
         log.info(
-            "heard of %d attempts within %d ms",
+            "loaded %d seen attempts in %d ms",
             len(self.keys),
             took_ms,
-            extra={"event": "spoken_heard", "count": len(self.keys), "took_ms": took_ms},
+            extra={"event": "seen_attempts_loaded", "count": len(self.keys), "took_ms": took_ms},
         )
 
     def _expire(self) -> None:
@@ -168,3 +176,46 @@ class SeenAttempts:
     async def close(self) -> None:
         """Send everybody away who waits."""
         await asyncio.gather(*(level.close() for level in self._levels))
+
+
+class AttemptEventReader:
+    """The events of both levels."""
+
+    def __init__(self, settings: Settings, *, name: str) -> None:
+        self._settings = settings
+        self._lookup = LogReader(settings, name=f"{name}-attempts")
+
+    async def open(self) -> None:
+        """Connect; raises Unavailable."""
+        await self._lookup.open_with_retry([self._topic(level) for level in range(len(topics.LEVELS))])
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._lookup.close()
+
+    async def read(self, level: int, since_ms: int, positions: Positions, add: Callable[[bytes], None]) -> None:
+        """Add every attempt of which a worker speaks up to the end as it is now; raises Unavailable."""
+        tps = [TopicPartition(self._topic(level), partition) for partition in range(self._settings.kafka.partitions)]
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S), asyncio.TaskGroup() as group:
+                for tp in tps:
+                    group.create_task(self._partition(tp, since_ms, positions, add))
+        except* (TimeoutError, KafkaError, OSError, Unavailable) as errors:
+            log.warning("cannot read the attempt log: %s", errors, extra={"event": "attempt_log_read_failed"})
+            raise Unavailable from errors
+
+    async def _partition(
+        self, tp: TopicPartition, since_ms: int, positions: Positions, add: Callable[[bytes], None]
+    ) -> None:
+        end = await self._lookup.offset_at(tp, LATEST) or 0
+        if tp.partition not in positions:
+            first = await self._lookup.offset_at(tp, since_ms)
+            positions[tp.partition] = end if first is None else min(first, end)
+        async for record in self._lookup.read_range(tp, positions[tp.partition], end):
+            attempt = attempt_of(record)
+            if attempt is not None:
+                add(attempt)
+            positions[tp.partition] = record.offset + 1
+
+    def _topic(self, level: int) -> str:
+        return self._settings.topic(topics.events(level))

@@ -16,19 +16,16 @@ from dispatcher import metrics
 from dispatcher.batches.index import BatchIndex
 from dispatcher.commit_loop import CommitLoop
 from dispatcher.event_outbox import EventOutbox
-from dispatcher.inference.adaptive_limit import AdaptiveLimit
-from dispatcher.inference.attempt_log import AttemptEventReader
+from dispatcher.inference.attempt import AttemptWorker
 from dispatcher.inference.bodies import BodyStore
 from dispatcher.inference.cancellations import Cancellations
+from dispatcher.inference.concurrency import AdaptiveLimit, CallSlots, IntakeGate
 from dispatcher.inference.heartbeat import Heartbeat
-from dispatcher.inference.intake_gate import IntakeGate
 from dispatcher.inference.queue_consumers import QueueConsumers
 from dispatcher.inference.runner import Runner
-from dispatcher.inference.seen_attempts import LevelIndex, SeenAttempts
-from dispatcher.inference.slots import CallSlots
+from dispatcher.inference.seen_attempts import AttemptEventReader, LevelIndex, SeenAttempts
 from dispatcher.inference.upstream import Upstream
 from dispatcher.inference.upstream_pool import UpstreamPool
-from dispatcher.inference.worker import AttemptWorker
 from dispatcher.task_supervisor import TaskSupervisor
 from schemas import topics
 
@@ -39,6 +36,8 @@ NO_KAFKA = "Kafka takes no events now"
 
 class InferenceService:
     """Open it, let it work, close it."""
+
+    name = "inference"
 
     def __init__(
         self,
@@ -60,7 +59,7 @@ class InferenceService:
         self._slots = CallSlots(share=settings.dispatcher.offline_share)
         self._adaptive_limit = AdaptiveLimit(self._slots)
         self._cancellations = Cancellations(settings, name=name)
-        self._outbox = EventOutbox(producer, on_capacity=lambda room: self._gate.set_paused(NO_KAFKA, not room))
+        self._outbox = EventOutbox(producer, on_capacity=self._on_outbox_capacity)
         self._pool = UpstreamPool(
             [Upstream(settings, url) for url in settings.upstream.urls],
             concurrency=settings.dispatcher.concurrency,
@@ -90,13 +89,11 @@ class InferenceService:
             name=name,
             outbox=self._outbox,
             running=lambda: self._runner.running,
-            upstreams_up=lambda: self._pool.up if self._serving else 0,
+            upstreams_up=self._upstreams_up,
             clock=epoch_ms,
             unhealthy_reasons=self._pool.unhealthy_reasons,
         )
-        self._commit_loop = CommitLoop(
-            settings, runner=self._runner, outbox=self._outbox, consumers=lambda: self._consumers.consumers
-        )
+        self._commit_loop = CommitLoop(settings, runner=self._runner, outbox=self._outbox)
         self._consumers = QueueConsumers(
             settings,
             name=name,
@@ -184,6 +181,13 @@ class InferenceService:
             await asyncio.sleep(JOINED_POLL_S)
         self._serving = True
         self._heartbeat.check_upstreams()
+
+    def _upstreams_up(self) -> int:
+        """Return the number of reachable upstreams for the heartbeat, 0 until all queues are consumed."""
+        return self._pool.up if self._serving else 0
+
+    def _on_outbox_capacity(self, has_capacity: bool) -> None:
+        self._gate.set_paused(NO_KAFKA, not has_capacity)
 
     def _on_upstreams_changed(self) -> None:
         capacity = self._pool.capacity

@@ -1,7 +1,7 @@
-"""How many deliveries go to one host at once, and whether any: a dead host holds up nobody else.
+"""Circuit breakers and concurrency limits per host: an unreachable host does not delay deliveries to other hosts.
 
-A host begins with all its slots. A failure of the network takes one away, a success adds one; after so many failures
-without a success the host is closed for a while, then one delivery goes first and the others follow as it goes well.
+A host starts with all its slots. A network failure takes one away, a success adds one. After FAILURE_THRESHOLD failures
+without a success its circuit opens for a while; then one delivery probes the host, and more follow while they succeed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum
 
 FAILURE_THRESHOLD = 10
@@ -23,6 +23,8 @@ STALL_TIMEOUT_S, SMOOTHING = 1.0, 0.1
 """The pace of a host is a moving average; after so long without an end, that counts instead."""
 MAX_HOSTS = 10_000
 """Hosts remembered; tenants may name as many as they like."""
+UNKNOWN_SHARE, UNRESPONSIVE_SHARE = 3 / 4, 1 / 2
+"""The share of all slots that hosts may hold together that have not answered yet, and of these the silent ones."""
 
 
 class CircuitOpen(Exception):
@@ -169,3 +171,23 @@ class HostCircuitBreakers:
         oldest = next((name for name, host in self._hosts.items() if not host.running and not host.waiting), None)
         if oldest is not None:
             del self._hosts[oldest]
+
+
+class HostSlots:
+    """The slots of a process; shares are entered from the narrowest to the widest, so nobody waits in a circle."""
+
+    def __init__(self, total: int) -> None:
+        self._all = asyncio.Semaphore(total)
+        self._unproven = asyncio.Semaphore(max(1, int(total * UNKNOWN_SHARE)))
+        self._unresponsive = asyncio.Semaphore(max(1, int(total * UNRESPONSIVE_SHARE)))
+
+    @asynccontextmanager
+    async def slot(self, tier: HostTier) -> AsyncIterator[None]:
+        """Hold a slot for the block; waits for it in the line of its kind."""
+        async with AsyncExitStack() as stack:
+            if tier is HostTier.UNRESPONSIVE:
+                await stack.enter_async_context(self._unresponsive)
+            if tier is not HostTier.RESPONSIVE:
+                await stack.enter_async_context(self._unproven)
+            await stack.enter_async_context(self._all)
+            yield

@@ -16,16 +16,14 @@ from core.settings.models import Settings
 from dispatcher import metrics
 from dispatcher.event_outbox import EventOutbox
 from dispatcher.webhooks import records, tracing
-from dispatcher.webhooks.bodies import DeliveryBodies, ResultGone
-from dispatcher.webhooks.circuit_breaker import CircuitOpen, HostCircuitBreakers
-from dispatcher.webhooks.disabled_urls import DisabledUrls
+from dispatcher.webhooks.circuit_breaker import CircuitOpen, HostCircuitBreakers, HostSlots
+from dispatcher.webhooks.disabled_urls import DisabledUrls, is_manual
 from dispatcher.webhooks.http_client import AttemptResult, Disposition, WebhookClient
 from dispatcher.webhooks.in_flight import WaitingTasks
-from dispatcher.webhooks.manual_resends import is_manual
+from dispatcher.webhooks.payload import DeliveryBodies, ResultGone
 from dispatcher.webhooks.records import AttemptRecord
 from dispatcher.webhooks.retry_schedule import Random, deferral_ms, give_up_after_ms, next_wait_ms
 from dispatcher.webhooks.signature import Signer
-from dispatcher.webhooks.slots import HostSlots
 from schemas.kafka_record import AddressedRecord
 from schemas.records import Delivery, DeliveryState, Result
 

@@ -1,27 +1,32 @@
-"""One attempt of one callback."""
+"""HTTP client of webhooks: one POST per delivery attempt, with an SSRF guard, lenient responses and DNS in threads."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import aiohttp
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from core.clock import epoch_ms
 from core.retry_after import retry_after_s
 from core.settings.webhooks import WebhookSettings
 from dispatcher.webhooks.circuit_breaker import HostHealth
-from dispatcher.webhooks.lenient_response import LenientConnector
-from dispatcher.webhooks.resolver import Resolver
-from dispatcher.webhooks.ssrf_guard import BLOCKED_MESSAGE, AddressBlocked, socket_factory
-from schemas.callback_url import CallbackPolicy, problem
+from schemas.callback_url import CallbackPolicy, problem, refused
 
+BLOCKED_MESSAGE = "is not allowed for callbacks"
+HEAD_END = b"\r\n\r\n"
+THREADS = 32
 HEADERS = {"content-type": "application/json; charset=utf-8", "user-agent": "headrace", "accept-encoding": "identity"}
 MAX_RESPONSE_BYTES = 65_536
 """Of the receiver's answer no more than this is read, and nothing is kept."""
@@ -32,11 +37,85 @@ OVERLOADED_STATUSES = frozenset((429, 502, 503, 504))
 REASON_LENGTH = 200
 
 
+class AddressBlocked(OSError):
+    """The address or port is not allowed for callbacks; see webhooks.allow_private and webhooks.ports."""
+
+
+def socket_factory(allowed: CallbackPolicy) -> Callable[[Any], socket.socket]:
+    """Return what an aiohttp connector makes its sockets with: it is asked for every address that is connected to."""
+
+    def guarded(address_info: Any) -> socket.socket:
+        family, kind, protocol, _, address = address_info
+        host, port = str(address[0]), int(address[1])
+        if refused(host, private=allowed.private):
+            raise AddressBlocked(errno.EACCES, f"{host} {BLOCKED_MESSAGE}")
+        if allowed.ports and port not in allowed.ports:
+            raise AddressBlocked(errno.EACCES, f"port {port} {BLOCKED_MESSAGE}")
+        return socket.socket(family, kind, protocol)
+
+    return guarded
+
+
+class LenientResponseHandler(ResponseHandler):
+    """Hands the parser the head alone, then the rest: an error there closes the connection, and the status stands."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what has arrived."""
+        head, end, rest = data.partition(HEAD_END)
+        if rest:
+            super().data_received(head + end)
+            data = rest
+        super().data_received(data)
+
+
+class LenientConnector(aiohttp.TCPConnector):
+    """Makes connections that read so."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        kind: type[ResponseHandler] = LenientResponseHandler
+        self._factory = partial(kind, loop=self._loop)
+
+
+class Resolver(AbstractResolver):
+    """The system's resolver."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="resolve")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name; raises OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._pool, _look_up, host, port, family)
+        return [
+            {
+                "hostname": host,
+                "host": address,
+                "port": port,
+                "family": kind,
+                "proto": protocol,
+                "flags": socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            }
+            for kind, protocol, address in found
+        ]
+
+    async def close(self) -> None:
+        """Let the threads end."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _look_up(host: str, port: int, family: int) -> list[tuple[int, int, str]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
+    return [(kind, protocol, str(address[0])) for kind, _, protocol, _, address in found]
+
+
 class Disposition(Enum):
     """What an attempt came to."""
 
     DELIVERED = "delivered"
-    RETRY = "again"
+    RETRY = "retry"
     REFUSED = "refused"
     GONE = "gone"
 

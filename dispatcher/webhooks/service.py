@@ -26,21 +26,20 @@ from dispatcher.event_outbox import EventOutbox
 from dispatcher.group_consumer import GroupConsumer, ReceivedRecord
 from dispatcher.task_supervisor import TaskSupervisor
 from dispatcher.webhooks import lag, records, retry_topics
-from dispatcher.webhooks.batch_notifications import NotifiedBatches, batch_notification
-from dispatcher.webhooks.bodies import DeliveryBodies
 from dispatcher.webhooks.circuit_breaker import HostCircuitBreakers
 from dispatcher.webhooks.delivered_index import DeliveredIndex
 from dispatcher.webhooks.delivery_worker import DeliveryWorker
 from dispatcher.webhooks.disabled_urls import DisabledUrls
 from dispatcher.webhooks.http_client import WebhookClient
 from dispatcher.webhooks.in_flight import InFlightDeliveries, WaitingTasks
+from dispatcher.webhooks.notifications import NotifiedBatches, ProgressNotifications, batch_notification
+from dispatcher.webhooks.payload import DeliveryBodies
 from dispatcher.webhooks.retry_schedule import MIN_DEFERRAL_MS
 from dispatcher.webhooks.retry_topics import RetryTopicConsumer
-from dispatcher.webhooks.task_notifications import HEADER, ProgressNotifications
 from schemas import topics
 from schemas.codec import DELIVERY, RESULT, STATUS, SchemaError
 from schemas.framing import FramingError
-from schemas.headers import find, traceparent_of
+from schemas.headers import CALLBACK_EVENTS, find, traceparent_of
 from schemas.records import Delivery
 
 log = logging.getLogger(__name__)
@@ -64,6 +63,8 @@ class DeliveryOutbox(EventOutbox):
 
 class WebhookService:
     """Run the readers."""
+
+    name = "sender"
 
     def __init__(
         self, settings: Settings, *, name: str, supervisor: TaskSupervisor, producer: Producer, blobs: BlobStore
@@ -239,7 +240,7 @@ class WebhookService:
 
     async def _handle_status(self, received: ReceivedRecord) -> None:
         record = received.record
-        if not skip_unreadable([record]) or record.value is None or find(record.headers, HEADER) is None:
+        if not skip_unreadable([record]) or record.value is None or find(record.headers, CALLBACK_EVENTS) is None:
             received.tracker.completed(record.offset)
             return
         try:

@@ -163,7 +163,7 @@ MUTATIONS = (
     Mutation(
         "a stopping dispatcher gives nothing back",
         "dispatcher/inference/service.py",
-        """        self._runner.release()
+        """        self._runner.return_items()
 """,
         "",
         ("test_a_stop_finishes_what_it_can_and_gives_the_rest_back",),

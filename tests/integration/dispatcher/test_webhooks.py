@@ -14,8 +14,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from core.kafka.producer import Record
 from core.settings.models import Settings
 from core.storage.blobs import open_blobs
+from dispatcher.webhooks.notifications import MIN_INTERVAL_MS
 from dispatcher.webhooks.service import STATUS_GROUP
-from dispatcher.webhooks.task_notifications import MIN_INTERVAL_MS
 from schemas import topics
 from schemas.records import Status
 from streams.outputs import status_record

@@ -9,8 +9,7 @@ import pytest
 from obstore.store import LocalStore
 
 from core.storage.blobs import BlobStore
-from dispatcher.batches.input_reader import SLICE_BYTES, YIELD_EVERY_BYTES, InputReader
-from dispatcher.batches.line_splitter import InputLine
+from dispatcher.batches.input_reader import SLICE_BYTES, YIELD_EVERY_BYTES, InputLine, InputReader
 from tests.support.batch_doubles import input_file
 
 

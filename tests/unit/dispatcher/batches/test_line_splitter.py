@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.batches.line_splitter import InputLine, LineSplitter
+from dispatcher.batches.input_reader import InputLine, LineSplitter
 
 
 def split(*pieces: bytes, max_bytes: int = 100) -> list[InputLine]:

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from core.settings.batches import BatchSettings
-from dispatcher.batches.line_splitter import LineSplitter
+from dispatcher.batches.input_reader import LineSplitter
 from dispatcher.batches.request_line import (
     MAX_CUSTOM_ID,
     MAX_LINE_BYTES,

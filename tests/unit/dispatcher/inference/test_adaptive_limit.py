@@ -5,8 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.inference.adaptive_limit import MAX_LAG_S, MIN_SLOTS, RECENT_S, AdaptiveLimit
-from dispatcher.inference.slots import OFFLINE, CallSlots, SlotRules
+from dispatcher.inference.concurrency import (
+    MAX_LAG_S,
+    MIN_SLOTS,
+    OFFLINE,
+    RECENT_S,
+    AdaptiveLimit,
+    CallSlots,
+    SlotRules,
+)
 from tests.support.clocks import SecondClock
 
 

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from dispatcher.inference.queue_limit import QueueLimit
-from dispatcher.inference.slots import Draining
+from dispatcher.inference.concurrency import Draining, QueueLimit
 
 
 async def test_a_queue_without_settings_has_all_the_room_there_is() -> None:

@@ -14,8 +14,8 @@ from core.settings.models import Settings
 from dispatcher.commit_loop import CommitLoop
 from dispatcher.event_outbox import EventOutbox
 from dispatcher.group_consumer import ReceivedRecord
+from dispatcher.inference.concurrency import ONLINE, CallSlots
 from dispatcher.inference.runner import Runner
-from dispatcher.inference.slots import ONLINE, CallSlots
 from dispatcher.inference.work_item import MalformedWork, WorkItem, read
 from dispatcher.offset_tracker import OffsetTracker
 from dispatcher.task_supervisor import TaskSupervisor
@@ -62,7 +62,7 @@ class World:
             has_outcome=self.over.__contains__,
             clock=MillisecondClock(),
         )
-        self.commit_loop = CommitLoop(Settings(), runner=self.runner, outbox=self.outbox, consumers=list)
+        self.commit_loop = CommitLoop(Settings(), runner=self.runner, outbox=self.outbox)
 
     def take(self, item: Work) -> ReceivedRecord:
         self.claims.add(self.offset)

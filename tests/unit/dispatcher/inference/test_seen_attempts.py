@@ -13,6 +13,7 @@ from core.errors import Unavailable
 from core.kafka.log_reader import LogRecord
 from core.kafka.producer import Record
 from core.settings.models import Settings
+from dispatcher.inference.concurrency import Draining
 from dispatcher.inference.seen_attempts import (
     LOOKBACK_MS,
     MARGIN_MS,
@@ -22,7 +23,6 @@ from dispatcher.inference.seen_attempts import (
     attempt_of,
     key_of,
 )
-from dispatcher.inference.slots import Draining
 from schemas.codec import EVENT
 from schemas.events import event, task_event, worker_events
 from schemas.headers import headers

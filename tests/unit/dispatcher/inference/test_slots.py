@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.inference.slots import OFFLINE, ONLINE, CallSlots, Draining, SlotRules
+from dispatcher.inference.concurrency import OFFLINE, ONLINE, CallSlots, Draining, SlotRules
 from tests.support.waiting import eventually_async, turns
 
 levels = st.sampled_from([ONLINE, OFFLINE])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.webhooks.batch_notifications import RECENT_MS, NotifiedBatches, batch_notification
+from dispatcher.webhooks.notifications import RECENT_MS, NotifiedBatches, batch_notification
 from schemas.batches import BATCH_STATES, Batch
 from schemas.codec import BATCH, batch_state_of
 from schemas.ids import TaskId, parse_batch

@@ -11,8 +11,8 @@ from aiokafka import TopicPartition
 from core.clock import epoch_ms
 from core.deliveries import new_delivery
 from core.settings.models import Settings
-from dispatcher.webhooks.bodies import _own_url
 from dispatcher.webhooks.disabled_urls import DisabledUrls
+from dispatcher.webhooks.payload import _own_url
 from schemas.codec import DELIVERY
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.deliveries import resent
 from dispatcher.webhooks import records
-from dispatcher.webhooks.manual_resends import ManualResends, is_manual
+from dispatcher.webhooks.disabled_urls import ManualResends, is_manual
 from schemas.codec import DELIVERY
 from schemas.records import Delivery
 from tests.support.receiver import Receiver

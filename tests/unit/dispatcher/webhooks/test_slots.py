@@ -8,9 +8,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from dispatcher.webhooks.circuit_breaker import HostCircuitBreakers, HostHealth, HostTier
+from dispatcher.webhooks.circuit_breaker import HostCircuitBreakers, HostHealth, HostSlots, HostTier
 from dispatcher.webhooks.http_client import AttemptResult, Disposition
-from dispatcher.webhooks.slots import HostSlots
 from tests.support.waiting import turns
 from tests.support.webhook_bench import WebhookBench
 

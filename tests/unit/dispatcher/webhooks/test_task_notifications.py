@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from dispatcher.webhooks.task_notifications import HEADER, MIN_INTERVAL_MS, ProgressNotifications
-from schemas.headers import find
+from dispatcher.webhooks.notifications import MIN_INTERVAL_MS, ProgressNotifications
+from schemas.headers import CALLBACK_EVENTS, find
 from schemas.records import Status
 from streams.outputs import status_record
 from tests.support.webhook_bench import row
@@ -67,7 +67,7 @@ def test_nobody_is_told_what_was_not_asked_for() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.webhooks.task_notifications.TRACKED_TASKS", 100)
+    monkeypatch.setattr("dispatcher.webhooks.notifications.TRACKED_TASKS", 100)
     news = ProgressNotifications()
     for number in range(310):
         news.due_for(row(number), now_ms=0)
@@ -79,7 +79,8 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_rows_that_tell_news_carry_the_header() -> None:
     def marked(**changes: Any) -> bytes | None:
-        return find(status_record({**row(**changes), "updated_ms": 0}, now_ms=0).headers, HEADER)  # type: ignore[typeddict-unknown-key]
+        record = status_record({**row(**changes), "updated_ms": 0}, now_ms=0)  # type: ignore[typeddict-unknown-key]
+        return find(record.headers, CALLBACK_EVENTS)
 
     assert marked() == b"start,progress,expired"
     assert marked(callback_events=["completed", "start"]) == b"completed,start"

@@ -9,8 +9,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from standardwebhooks import Webhook
 
 from core.deliveries import rendered
+from dispatcher.webhooks.notifications import ProgressNotifications
 from dispatcher.webhooks.records import from_result
-from dispatcher.webhooks.task_notifications import ProgressNotifications
 from schemas.headers import find
 from schemas.records import Delivery
 from tests.support.receiver import Receiver

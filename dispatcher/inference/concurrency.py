@@ -1,12 +1,28 @@
-"""Who gets the next free slot: online first, a share kept for either level, pure rules and the waiting around them."""
+"""Limits on concurrent calls: call slots, the limit of each queue, an adaptive limit for offline calls, pause reasons.
+
+Apart from the consumers, which wait for these limits, so that the rules can be tested without Kafka.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from dispatcher.task_supervisor import TaskSupervisor
+
 ONLINE, OFFLINE = 0, 1
+UNBOUNDED = 1 << 30
+INTERVAL_S = 0.05
+MAX_LAG_S = 0.02
+"""Lateness that an online call may meet at each of its few steps here."""
+MIN_SLOTS = 8
+"""Enough to keep a core busy, and to fill each write of outcomes with several."""
+STEP = 2
+RECENT_S = 10.0
+"""Without an online task for so long, there is nobody to make room for."""
 
 
 class Draining(Exception):
@@ -144,3 +160,133 @@ class CallSlots:
             self._streak = self._streak + 1 if level == ONLINE and waiting[OFFLINE] else 0
             self._used[level] += 1
             self._waiting[level].popleft().set_result(None)
+
+
+class QueueLimit:
+    """Room for the calls of one queue; every `acquire` needs exactly one `release`."""
+
+    def __init__(self) -> None:
+        self.paused = False
+        self._limit = UNBOUNDED
+        self._used = 0
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    def set(self, *, paused: bool, concurrency: int | None) -> None:
+        """Follow the queue's settings; calls above a new limit go on, and nobody takes their place."""
+        self.paused = paused
+        self._limit = UNBOUNDED if concurrency is None else concurrency
+        self._changed.set()
+
+    @property
+    def available(self) -> int:
+        """Return how many more calls may begin."""
+        return 0 if self.paused else max(0, self._limit - self._used)
+
+    async def wait_available(self) -> None:
+        """Wait until there is room, or the process stops."""
+        while not self.available and not self._closed:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def acquire(self) -> bool:
+        """Wait for room and take it; False when the queue is paused meanwhile. Raises Draining."""
+        while not self._closed:
+            if self.paused:
+                return False
+            if self.available:
+                self._used += 1
+                return True
+            self._changed.clear()
+            await self._changed.wait()
+        raise Draining
+
+    def release(self) -> None:
+        """End a call."""
+        self._used -= 1
+        self._changed.set()
+
+    def close(self) -> None:
+        """Send everybody who waits away: the process stops."""
+        self._closed = True
+        self._changed.set()
+
+
+class AdaptiveLimit:
+    """Bound the offline slots by how late the loop is."""
+
+    def __init__(self, slots: CallSlots, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._slots = slots
+        self._monotonic = monotonic
+        self._online_at = -RECENT_S
+        self._task: asyncio.Task[None] | None = None
+
+    def note_online(self) -> None:
+        """Note that an online task has come."""
+        self._online_at = self._monotonic()
+
+    def start(self, supervisor: TaskSupervisor) -> None:
+        """Begin to watch the loop."""
+        self._task = supervisor.spawn(self._watch(), name="pace")
+
+    async def close(self) -> None:
+        """Stop watching."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def observe_lag(self, lag_s: float) -> None:
+        """Follow one measurement of the loop's lateness."""
+        slots, most = self._slots, self._slots.max_offline
+        if self._monotonic() - self._online_at > RECENT_S:
+            most = None
+        elif lag_s > MAX_LAG_S:
+            most = max(MIN_SLOTS, (slots.capacity if most is None else most) // 2)
+        elif most is not None:
+            most += STEP
+        if most is not None and most >= slots.capacity:
+            most = None
+        if most != slots.max_offline:
+            slots.limit_offline(most)
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + INTERVAL_S
+            await asyncio.sleep(INTERVAL_S)
+            self.observe_lag(loop.time() - due)
+
+
+class IntakeGate:
+    """Open while nobody holds it."""
+
+    def __init__(self) -> None:
+        self._reasons: set[str] = set()
+        self._opened = asyncio.Event()
+        self._opened.set()
+        self._ended = False
+
+    @property
+    def pause_reasons(self) -> list[str]:
+        """Return why it is closed."""
+        return sorted(self._reasons)
+
+    def set_paused(self, why: str, closed: bool) -> None:
+        """Close it for a reason, or take that reason back."""
+        if closed:
+            self._reasons.add(why)
+        else:
+            self._reasons.discard(why)
+        if self._reasons and not self._ended:
+            self._opened.clear()
+        else:
+            self._opened.set()
+
+    def close(self) -> None:
+        """Let everybody through for good: the process stops."""
+        self._ended = True
+        self._opened.set()
+
+    async def wait_open(self) -> None:
+        """Wait until it is open."""
+        await self._opened.wait()
