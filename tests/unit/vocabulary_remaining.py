@@ -12,8 +12,6 @@ REMAINING: dict[str, frozenset[str]] = {
     "dispatcher/inference/stream_detection.py": frozenset(["said"]),
     "dispatcher/inference/upstream_pool.py": frozenset(["told"]),
     "ingress/api/admin/purge.py": frozenset(["judged"]),
-    "ingress/api/batches/openapi.py": frozenset(["told"]),
-    "ingress/api/batches/routes.py": frozenset(["spoken"]),
     "ingress/api/bella/queue_routes.py": frozenset(["judged"]),
     "ingress/api/bella/stream.py": frozenset(["told"]),
     "ingress/api/dify/openapi.py": frozenset(["told"]),
@@ -72,7 +70,6 @@ TWICE: set[str] = {}
 SMALL: set[str] = {
     "headrace.replay.read_model",
     "ingress.api.bella.stream",
-    "ingress.api.files.serialization",
     "ingress.batches.end_notification",
     "ingress.http.draining",
     "ingress.submission.queue_depth",
