@@ -137,7 +137,7 @@ async def test_of_two_writers_every_line_is_written_once(stage: Stage, clock: Se
     await frozen.step()  # it knows the old row only
     stage.row = newest
     stage.judge()
-    assert stage.reasons == ["misfit_part"]
+    assert stage.reasons == ["invalid_part"]
     assert stage.row["written_to"] == written
     stage.end(range(30, TOTAL))
     for _ in range(20):
@@ -166,7 +166,7 @@ async def test_a_part_that_nobody_answers_is_written_anew(stage: Stage, clock: S
     assert len(stage.producer.written) == 2
     stage.judge()
     assert stage.row is not None
-    assert (stage.row["state"], stage.reasons) == ("completed", ["late_batch_part"])
+    assert (stage.row["state"], stage.reasons) == ("completed", ["stale_batch_part"])
     assert (await custom_ids(stage))[0] == ids_of(range(TOTAL))
 
 
