@@ -104,7 +104,7 @@ class TaskAdminRoutes:
         offset = await connected.submitter.send(ticket, record)
         connected.recent_writes.add(ticket.owner, ticket.key, offset=offset)
         if wait_s:
-            await connected.view.until_ended(ticket.key, seconds=wait_s)
+            await connected.view.wait_until_ended(ticket.key, seconds=wait_s)
         reading = await connected.task_lookup.find(ticket.text, owner=None, data=False)
         return answer({**_listed(reading), "replay_of": standing.id}, status=202)
 

@@ -22,7 +22,7 @@ from ingress.api.tasks.deliveries import delivery_object
 from ingress.batches.end_notification import end_notification
 from ingress.batches.idempotency import create_once
 from ingress.batches.request import parse_batch_request
-from ingress.files.content import content_answer
+from ingress.files.content import content_response
 from ingress.files.lookup import batch_content
 from ingress.http.body import idempotency_key, read_body, traceparent
 from ingress.http.dialects import ApiProblem, ErrorRenderer
@@ -30,7 +30,7 @@ from ingress.http.methods import route
 from ingress.http.options import DIALECT, NONE, QUEUE, read_options
 from ingress.runtime import Ingress
 from ingress.submission.resend import MAX_BODY as RESEND_BODY
-from ingress.submission.resend import send_again, wanted_event
+from ingress.submission.resend import requested_event, resend
 from schemas.batches import Batch, BatchFile
 
 JSON = "application/json"
@@ -153,11 +153,11 @@ class BatchRoutes:
     async def resend(self, request: Request, _: Dialect) -> Response:
         """Tell of a batch's end again, at once."""
         owner = self._ingress.keys.caller(request, scope="submit").owner
-        event = wanted_event(await read_body(request, limit=RESEND_BODY), BATCH_OUTCOMES)
+        event = requested_event(await read_body(request, limit=RESEND_BODY), BATCH_OUTCOMES)
         connected = self._ingress.connected()
         batch = await connected.batch_service.find(request.path_params["batch_id"], owner=owner)
         ended = end_notification(batch, connected.deliveries.of(batch["id"]), event)
-        delivery = await send_again(self._settings, connected.producer, connected.deliveries, ended)
+        delivery = await resend(self._settings, connected.producer, connected.deliveries, ended)
         return _answer({"object": "list", "batch_id": batch["id"], "data": [delivery_object(delivery)]}, status=202)
 
     def _content(self, *, errors: bool) -> Handler:
@@ -166,7 +166,7 @@ class BatchRoutes:
             content = batch_content(batch, errors=errors)
             if content.size and self._ingress.connected().file_lookup.of_batch(batch, errors=errors) is None:
                 raise NotFound(f"the output of {batch['id']} has expired")
-            return await content_answer(request, self._ingress.blobs, content, refuse=RENDERERS[dialect])
+            return await content_response(request, self._ingress.blobs, content, refuse=RENDERERS[dialect])
 
         return serve
 

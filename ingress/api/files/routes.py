@@ -14,8 +14,8 @@ from ingress.api.batches.routes import position, read_page
 from ingress.api.batches.serialization import list_object
 from ingress.api.files.serialization import deleted_object, file_object
 from ingress.api.openai.responses import problem
-from ingress.files.content import content_answer
-from ingress.files.lookup import OUTPUT, Entry, of_upload
+from ingress.files.content import content_response
+from ingress.files.lookup import OUTPUT, FileEntry, of_upload
 from ingress.files.upload import PURPOSES, receive_file
 from ingress.http.methods import route
 from ingress.runtime import Ingress
@@ -84,7 +84,7 @@ class FileRoutes:
     async def content(self, request: Request) -> Response:
         """Send the bytes of a file, or a range of them."""
         entry = await self._find(request)
-        return await content_answer(request, self._ingress.blobs, entry.content, refuse=problem)
+        return await content_response(request, self._ingress.blobs, entry.content, refuse=problem)
 
     async def delete(self, request: Request) -> Response:
         """Remove a file that no batch needs any more."""
@@ -100,7 +100,7 @@ class FileRoutes:
             await self._ingress.blobs.delete(entry.uploaded["blob"])
         return _answer(deleted_object(entry.id))
 
-    async def _find(self, request: Request) -> Entry:
+    async def _find(self, request: Request) -> FileEntry:
         owner = self._ingress.keys.caller(request, scope="read").owner
         return await self._ingress.connected().file_lookup.find(request.path_params["file_id"], owner=owner)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ingress.files.lookup import Entry
+from ingress.files.lookup import FileEntry
 
 
-def file_object(entry: Entry) -> dict[str, Any]:
+def file_object(entry: FileEntry) -> dict[str, Any]:
     """Build the file object."""
     return {
         "id": entry.id,

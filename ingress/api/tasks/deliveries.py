@@ -16,7 +16,7 @@ from ingress.http.body import read_body
 from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.read_model.task_view import TaskView
 from ingress.runtime import Ingress
-from ingress.submission.resend import MAX_BODY, send_again, wanted_event
+from ingress.submission.resend import MAX_BODY, requested_event, resend
 from schemas.records import TERMINAL, Delivery
 from schemas.validation import CALLBACK_EVENTS
 
@@ -46,13 +46,13 @@ class DeliveryRoutes:
     async def resend(self, request: Request) -> Response:
         """Begin a new round at once: of the outcome, or of the event that the body names."""
         owner = self._ingress.keys.caller(request, scope="submit").owner
-        event = wanted_event(await read_body(request, limit=MAX_BODY), CALLBACK_EVENTS)
+        event = requested_event(await read_body(request, limit=MAX_BODY), CALLBACK_EVENTS)
         connected = self._ingress.connected()
         reading = await connected.task_lookup.find_state(request.path_params["task_id"], owner=owner)
         found = {one["event"]: one for one in connected.deliveries.of(reading.id)}
         name = event or next((one for one in deliveries.OUTCOMES if one in found), reading.state)
         delivery = found.get(name) or self._fresh(connected.view, reading, name)
-        delivery = await send_again(self._ingress.settings, connected.producer, connected.deliveries, delivery)
+        delivery = await resend(self._ingress.settings, connected.producer, connected.deliveries, delivery)
         return _listed(reading.id, [delivery], status=202)
 
     def _fresh(self, view: TaskView, reading: TaskSnapshot, name: str) -> Delivery:

@@ -89,9 +89,10 @@ class TaskRoutes:
 
     async def _ended(self, key: bytes, request: Request, caller: Caller, seconds: int) -> bool:
         """Wait for the end of a task; False at once where no more may be held: a look is answered then, not refused."""
+        long_polls = self._ingress.connected().long_polls
         try:
             with self._ingress.limits.holding(caller):
-                return await self._ingress.connected().long_polls.until_ended(key, request.receive, seconds=seconds)
+                return await long_polls.wait_until_ended(key, request.receive, seconds=seconds)
         except RateLimited:
             return False
 
