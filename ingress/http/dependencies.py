@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Generic, TypeVar
 
-from fastapi import Depends, Security
+from fastapi import Depends, Path, Security
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
@@ -76,5 +76,13 @@ AppConnected = Annotated[Connected, Depends(_connected)]
 SubmitCaller = Annotated[Caller, Security(API_KEY, scopes=["submit"])]
 ReadCaller = Annotated[Caller, Security(API_KEY, scopes=["read"])]
 AdminCaller = Annotated[Caller, Security(API_KEY, scopes=["admin"])]
-SUBMITS = Security(API_KEY, scopes=["submit"])
-READS = Security(API_KEY, scopes=["read"])
+
+
+async def _limited(request: Request, caller: SubmitCaller, ingress: AppIngress) -> Caller:
+    ingress.limits.submit(caller, request.scope)
+    return caller
+
+
+LimitedCaller = Annotated[Caller, Depends(_limited)]
+"""A caller with the scope submit whose request counts against the rate limit of its key."""
+TaskIdPath = Annotated[str, Path(description="The id in any rendering: TASK-…, task_…, req_…, batch_req_… or a UUID.")]

@@ -15,15 +15,16 @@ from typing import Annotated, Any, cast, get_args, get_type_hints
 import orjson
 from fastapi import params
 from fastapi.routing import APIRoute, APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 from starlette.routing import request_response
 
-from ingress.http.validation import JsonBody, QueryParameters
+from ingress.http.validation import FormBody, JsonBody, QueryParameters, RawBody
 
 JSON = "application/json"
 Responses = dict[int | str, dict[str, Any]]
 """The answers of a route by status, as FastAPI takes them."""
+READERS = (FormBody, JsonBody, QueryParameters, RawBody)
 EXAMPLE = "x-example"
 """Where an example is kept until the document is finished: FastAPI takes nulls out of a document, JSON text stays."""
 
@@ -53,15 +54,22 @@ def api_router(tag: str, *, raw: bool = False, responses: Responses | None = Non
     return APIRouter(tags=[tag], route_class=route_class, default_response_class=Response, responses=responses)
 
 
+def left_out(description: str | None = None, **bounds: Any) -> Any:
+    """Declare a member of an answer that is left out when it has no value."""
+    return Field(None, description=description, **bounds)
+
+
 def answer(
     description: str,
     model: type[BaseModel] | Any = None,
     *,
     example: object = None,
+    examples: Mapping[str, object] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Describe an answer with a JSON body for the `responses` of a route; headers are name → description."""
-    shown: dict[str, Any] = {"description": description, "content": {JSON: with_example(example)}}
+    content = with_example(example) if examples is None else with_examples(examples)
+    shown: dict[str, Any] = {"description": description, "content": {JSON: content}}
     if model is not None:
         shown["model"] = model
     if headers:
@@ -79,11 +87,16 @@ def with_example(example: object) -> dict[str, Any]:
     return {EXAMPLE: orjson.dumps(example).decode()}
 
 
+def with_examples(named: Mapping[str, object]) -> dict[str, Any]:
+    """Return a media type object with several examples."""
+    return {"examples": {name: {EXAMPLE: orjson.dumps(value).decode()} for name, value in named.items()}}
+
+
 def _declared(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Return an endpoint like another whose models are parameters as FastAPI knows them."""
     hints = get_type_hints(endpoint, include_extras=True)
     signature = inspect.signature(endpoint)
-    parameters = [one.replace(annotation=_parameter(hints[one.name])) for one in signature.parameters.values()]
+    parameters = [_parameter(one, hints[one.name]) for one in signature.parameters.values()]
 
     @functools.wraps(endpoint)
     def declared() -> None:
@@ -94,9 +107,11 @@ def _declared(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return declared
 
 
-def _parameter(hint: Any) -> Any:
+def _parameter(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
+    parameter = parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
     for one in get_args(hint)[1:] if hasattr(hint, "__metadata__") else ():
-        if isinstance(one, params.Depends) and isinstance(one.dependency, JsonBody | QueryParameters):
+        if isinstance(one, params.Depends) and isinstance(one.dependency, READERS):
             reader = cast("JsonBody[BaseModel]", one.dependency)
-            return Annotated[reader.model, reader.declared]
-    return hint
+            default = parameter.empty if reader.required else None
+            return parameter.replace(annotation=Annotated[reader.model, reader.declared], default=default)
+    return parameter

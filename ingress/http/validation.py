@@ -11,17 +11,29 @@ from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 from fastapi import Body, Query
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from starlette.requests import Request
 
 from core.errors import InvalidRequest
-from ingress.http.body import read_body
+from ingress.http.body import BODY_SETTING, read_body
 from ingress.http.json_body import json_object
 
 Model = TypeVar("Model", bound=BaseModel)
 SHOWN = 40
 """Characters of an unknown name that an error repeats."""
+MOST_DIGITS = 5
+
+
+def _digits(text: object) -> object:
+    """Refuse what int() takes beside digits: signs, blanks, underscores, digits of other scripts."""
+    if isinstance(text, str) and not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
+        raise ValueError
+    return text
+
+
+Digits = BeforeValidator(_digits)
+"""For whole numbers of a query."""
 
 
 class Parameters(BaseModel):
@@ -41,6 +53,8 @@ class JsonObject(BaseModel):
 class QueryParameters(Generic[Model]):
     """A dependency: the query of the request as a model."""
 
+    required = True
+
     def __init__(self, model: type[Model]) -> None:
         self.model = model
 
@@ -58,6 +72,8 @@ class QueryParameters(Generic[Model]):
 class JsonBody(Generic[Model]):
     """A dependency: the body of the request, a JSON object, as a model. No body is an empty object."""
 
+    required = False
+
     def __init__(self, model: type[Model], *, limit: int, example: Mapping[str, Any]) -> None:
         """Read at most `limit` bytes; the example is for the document."""
         self.model = model
@@ -74,6 +90,50 @@ class JsonBody(Generic[Model]):
         """Read the body; raises InvalidRequest, TooLarge and ClientDisconnect."""
         body = await read_body(request, limit=self._limit)
         return read_members(self.model, json_object(body) if body.strip() else {})
+
+
+class RawBody(Generic[Model]):
+    """A dependency: the body of the request as it came; the model is for the document."""
+
+    def __init__(
+        self, model: type[Model], *, limit: int | None = None, example: Mapping[str, Any], required: bool = False
+    ) -> None:
+        """Read at most `limit` bytes; None is the setting ingress.max_body_bytes."""
+        self.model = model
+        self.required = required
+        self._limit = limit
+        self._example = example
+
+    @property
+    def declared(self) -> FieldInfo:
+        """Return where FastAPI's document shows the model."""
+        body: FieldInfo = Body(openapi_examples={"example": {"value": dict(self._example)}})
+        return body
+
+    async def __call__(self, request: Request) -> bytes:
+        """Read the body; raises InvalidRequest, TooLarge and ClientDisconnect."""
+        if self._limit is not None:
+            return await read_body(request, limit=self._limit)
+        limit: int = request.app.state.ingress.settings.ingress.max_body_bytes
+        return await read_body(request, limit=limit, setting=BODY_SETTING)
+
+
+class FormBody(Generic[Model]):
+    """A dependency that reads nothing: it declares the form that the endpoint reads itself, for the document."""
+
+    required = True
+
+    def __init__(self, model: type[Model]) -> None:
+        self.model = model
+
+    @property
+    def declared(self) -> FieldInfo:
+        """Return where FastAPI's document shows the model."""
+        body: FieldInfo = Body(media_type="multipart/form-data")
+        return body
+
+    async def __call__(self) -> None:
+        """Do nothing."""
 
 
 def read_parameters(model: type[Model], given: Iterable[tuple[str, str]]) -> Model:
@@ -96,18 +156,11 @@ def read_members(model: type[Model], members: Mapping[str, Any], *, context: Any
     try:
         return model.model_validate(members, context=context)
     except ValidationError as error:
-        where = error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
-        message, name = refusal(model, where)
-        raise InvalidRequest(message, field=name) from None
-
-
-def refusal(model: type[BaseModel], where: tuple[int | str, ...]) -> tuple[str, str]:
-    """Return the message for a wrong value at a place, and the name of its member or parameter."""
-    name = str(where[0])
-    schema = _schema(model)
-    member = schema["properties"][name]
-    inside = any(isinstance(part, int) for part in where[1:])
-    return f"{name} {requirement(_resolved(member, schema), inside=inside)}", name
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = str(first["loc"][0])
+        if members.get(name) is None:
+            raise InvalidRequest(f"{name} is missing", field=name) from None
+        raise InvalidRequest(f"{name} {_requirement_at(model, first['loc'])}", field=name) from None
 
 
 def requirement(schema: Mapping[str, Any], *, inside: bool = False) -> str:
@@ -138,6 +191,13 @@ def listed(values: Collection[object]) -> str:
     """Write alternatives: a, b or c."""
     names = [str(value) for value in values]
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _requirement_at(model: type[BaseModel], where: tuple[int | str, ...]) -> str:
+    """Say what the value of a member must be; a place inside a list is about an item."""
+    schema = _schema(model)
+    member = _resolved(schema["properties"][str(where[0])], schema)
+    return requirement(member, inside=any(isinstance(part, int) for part in where[1:]))
 
 
 def _check_known(model: type[BaseModel], names: Iterable[str]) -> None:

@@ -39,7 +39,7 @@ def requested_event(body: bytes, events: Collection[str]) -> str | None:
     return event
 
 
-async def resend(settings: Settings, producer: Producer, known: Deliveries, delivery: Delivery) -> Delivery:
+async def restart_delivery(settings: Settings, producer: Producer, known: Deliveries, delivery: Delivery) -> Delivery:
     """Begin a new round at once and return it; whoever looks next sees it, unless the row takes long to come by."""
     now_ms = time.time_ns() // 1_000_000
     delivery = deliveries.resent(delivery, now_ms=now_ms)
