@@ -151,7 +151,7 @@ class QueueAdmission:
         end = begin + b"\xff"
         while page := self._view.scan(begin, end, limit=ROWS_PER_STEP):
             watched.count.queued += sum(
-                1 for key, value in page if _state(value) == "queued" and key not in watched.touched
+                1 for key, value in page if state_of(value) == "queued" and key not in watched.touched
             )
             watched.cursor = page[-1][0]
             begin = watched.cursor + b"\x00"
@@ -171,19 +171,12 @@ class QueueAdmission:
             if watched is None:
                 continue
             before = told[key] if key in told else view.state(key)
-            told[key] = after = None if record.value is None else _state(record.value)
+            told[key] = after = None if record.value is None else state_of(record.value)
             if not watched.whole:
                 if key not in watched.touched and key > watched.cursor:
                     before = None  # the walk has not counted it yet, and will pass it over
                 watched.touched.add(key)
             watched.count.change(key, before, after, now_s=now_s, timed=watched.whole and present)
-
-
-def _state(value: bytes) -> State | None:
-    try:
-        return state_of(value)
-    except IndexError:
-        return None  # only schedulers write rows; a stray record must not stop the process
 
 
 def _prefix(name: str, level: int) -> bytes:
