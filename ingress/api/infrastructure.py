@@ -32,13 +32,14 @@ class Liveness(BaseModel):
 
 
 class ReadinessReport(BaseModel):
-    """Whether tasks can be processed, and what is missing."""
+    """Whether tasks can be processed, what is missing, and which topics need attention while all is ready."""
 
     ready: bool
     missing: list[str]
+    warnings: list[str]
 
 
-NOT_READY = {"ready": False, "missing": ["no dispatcher has been heard for 10 s"]}
+NOT_READY = {"ready": False, "missing": ["no dispatcher has been heard for 10 s"], "warnings": []}
 
 
 def _asyncapi(ingress: Ingress) -> bytes:
@@ -62,14 +63,15 @@ async def livez() -> Response:
     operation_id="readyz",
     summary="Does the whole path work, from here to a model?",
     responses={
-        200: answer("Yes.", ReadinessReport, example={"ready": True, "missing": []}),
+        200: answer("Yes.", ReadinessReport, example={"ready": True, "missing": [], "warnings": []}),
         503: error("No; the answer says what is missing.", NOT_READY),
     },
 )
 async def readyz(readiness: Annotated[Readiness, Depends(PerApp(Readiness))]) -> Response:
     """For the readiness probe of a load balancer: Kafka, the schedulers, a dispatcher and a model server answer."""
     missing = await readiness.missing()
-    body = orjson.dumps({"ready": not missing, "missing": missing})
+    warnings = [] if missing else await readiness.warnings()
+    body = orjson.dumps({"ready": not missing, "missing": missing, "warnings": warnings})
     return Response(body, status_code=503 if missing else 200, media_type=JSON)
 
 

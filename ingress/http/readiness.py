@@ -1,7 +1,8 @@
 """What keeps the path from here to a model from working, by its true cause.
 
 Schedulers and dispatchers are known by what they say over Kafka, so their silence alone tells little: a topic that is
-not there, or a broker that does not answer, silences them all. What they do not say is looked up, here and only then.
+not there, or a broker that does not answer, silences them all. What they do not say is looked up here. Topics are
+looked at while all is well, too, now and then: not every topic that is missing silences a role.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from contextlib import suppress
 from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
+from core.kafka.admin import declared_topics
+from core.kafka.partition_counts import differing, warnings, wrong_setting
+from core.kafka.work_topics import work_topics
 from ingress.read_model.cluster_liveness import NO_DISPATCHER_READY
 from ingress.runtime import Ingress
-from schemas import topics
 
 PROBE_TIMEOUT_S = 3.0
 """What a look at the topics may take."""
 CACHE_S = 3.0
 """For how long it counts: everybody may ask, and as often as they like."""
+READY_CACHE_S = 20.0
+"""The same while the path works."""
 MAX_NAMED = 3
 
 
@@ -34,7 +39,7 @@ class Readiness:
         self._clock = clock
         self._looking = asyncio.Lock()
         self._looked_at = -math.inf
-        self._absent: list[str] | None = []
+        self._wrong: list[str] | None = []
 
     async def missing(self) -> list[str]:
         """Return what the path lacks; an empty list means ready."""
@@ -45,18 +50,21 @@ class Readiness:
         own, heard = connected.unhealthy_reasons(), connected.liveness.missing(time.time_ns() // 1_000_000)
         if not own and not heard:
             return []
-        absent = await self._look()
-        if absent is None:  # then nobody can be heard, whether or not they work
+        topics = await self._look(max_age_s=CACHE_S)
+        if topics is None:  # then nobody can be heard, whether or not they work
             return [f"{kafka} does not answer", *own]
-        told = [_absent(absent)] if absent else []
-        return [*told, *own, *[await self._idle() if one == NO_DISPATCHER_READY else one for one in heard]]
+        return [*topics, *own, *[await self._idle() if one == NO_DISPATCHER_READY else one for one in heard]]
+
+    async def warnings(self) -> list[str]:
+        """Return what is wrong with topics while the path works: some streams, webhooks or tasks may not pass."""
+        return await self._look(max_age_s=READY_CACHE_S) or []
 
     async def _opening(self, kafka: str) -> str:
-        absent = await self._look()
-        if absent is None:
+        topics = await self._look(max_age_s=CACHE_S)
+        if topics is None:
             return f"{kafka} was reached, and does not answer now"
-        if absent:
-            return f"{kafka} was reached; {_absent(absent)}"
+        if topics:
+            return f"{kafka} was reached; {topics[0]}"
         return f"{kafka} was reached; what it holds is still being read"
 
     async def _idle(self) -> str:
@@ -73,29 +81,26 @@ class Readiness:
             "it has not joined the groups of its queues, or cannot call the server itself; its own /readyz tells which"
         )
 
-    async def _look(self) -> list[str] | None:
-        """Return the topics that are not there; None when no broker answers."""
+    async def _look(self, *, max_age_s: float) -> list[str] | None:
+        """Return what is wrong with the topics, none older than a time; None when no broker answers."""
         async with self._looking:
-            if self._clock() - self._looked_at >= CACHE_S:
-                self._absent = None
+            if self._clock() - self._looked_at >= max_age_s:
+                self._wrong = None
                 with suppress(Unavailable, KafkaError, OSError, TimeoutError):
                     async with asyncio.timeout(PROBE_TIMEOUT_S):
-                        names = self._names()
-                        there = await self._ingress.cluster.topics(names)
-                        self._absent = [name for name in names if name not in there]
+                        self._wrong = await self._topics()
                 self._looked_at = self._clock()
-            return self._absent
+            return self._wrong
 
-    def _names(self) -> list[str]:
+    async def _topics(self) -> list[str]:
         settings, connected = self._ingress.settings, self._ingress.connection
-        declared = [topic.name for topic in topics.declared(partitions=settings.kafka.partitions)]
-        work = [
-            topics.work(queue["name"], level)
-            for queue in (() if connected is None else connected.queues.all())
-            if queue["served_by"] != "workers"
-            for level in range(len(topics.LEVELS))
-        ]
-        return [settings.topic(name) for name in (*declared, *work)]
+        wanted = declared_topics(settings)
+        work = work_topics(settings, () if connected is None else connected.queues.all())
+        there = await self._ingress.cluster.topics([*wanted, *work])
+        if wrong := wrong_setting(wanted, there, partitions=settings.kafka.partitions):
+            return [wrong]
+        absent = [name for name in (*wanted, *work) if name not in there]
+        return [*([_absent(absent)] if absent else []), *warnings(differing(wanted | work, there))]
 
 
 def _absent(names: Sequence[str]) -> str:
