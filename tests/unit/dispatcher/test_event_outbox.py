@@ -108,4 +108,4 @@ async def test_what_cannot_be_written_before_the_end_is_said(caplog: pytest.LogC
     box.start(TaskSupervisor())
     box.enqueue(letter(1))
     await box.close(Deadline(0.05))
-    assert "1 events could not be written" in caplog.text
+    assert "1 events were not written" in caplog.text

@@ -108,7 +108,7 @@ async def test_it_says_who_takes_no_calls_and_why(world: World) -> None:
     world.upstreams[0].up = False
     world.pool.back_off(world.upstreams[2], 30)
     assert world.pool.unhealthy_reasons() == (
-        "http://127.0.0.1:1/v1 does not answer; http://127.0.0.1:3/v1 asked for no calls for 30 s more"
+        "http://127.0.0.1:1/v1 does not answer; http://127.0.0.1:3/v1 is backing off for 30 s (Retry-After)"
     )
 
 
