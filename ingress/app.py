@@ -10,11 +10,10 @@ from fastapi import FastAPI
 
 from core.settings.models import Settings
 from ingress.api import openapi
-from ingress.api.batches.routes import BatchRoutes, asked_renderer
+from ingress.api.batches.routes import requested_renderer
 from ingress.api.bella import routes as bella
 from ingress.api.dialects import DIALECTS
 from ingress.api.dify.routes import DifyRoutes
-from ingress.api.files.routes import FileRoutes
 from ingress.api.openai.media import MediaRoutes
 from ingress.api.openai.routes import OpenAIRoutes
 from ingress.auth.rate_limits import QuotaHeaders
@@ -57,12 +56,10 @@ def create_app(settings: Settings) -> FastAPI:
         *OpenAIRoutes(ingress).routes(),
         *MediaRoutes(ingress).routes(),
         *DifyRoutes(ingress).routes(),
-        *FileRoutes(ingress).routes(),
-        *BatchRoutes(ingress).routes(),
         *(route for router in openapi.ROUTERS for route in router.routes),
     ]
     app.openapi = openapi.document  # type: ignore[method-assign]
     app.add_middleware(QuotaHeaders)
-    errors.install(app, DIALECTS, choose=partial(asked_renderer, default=settings.batches.dialect))
+    errors.install(app, DIALECTS, choose=partial(requested_renderer, default=settings.batches.dialect))
     app.middleware_stack = RequestIds(app.build_middleware_stack())
     return app

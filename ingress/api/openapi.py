@@ -18,10 +18,10 @@ from starlette.routing import BaseRoute
 from ingress.api import infrastructure
 from ingress.api.admin import dead_letters, queues, state
 from ingress.api.admin import tasks as admin_tasks
-from ingress.api.batches import openapi as batches
+from ingress.api.batches import routes as batches
 from ingress.api.bella import openapi as bella
 from ingress.api.dify import openapi as dify
-from ingress.api.files import openapi as files
+from ingress.api.files import routes as files
 from ingress.api.openai import media_openapi as media
 from ingress.api.openai import openapi as openai
 from ingress.api.openapi_errors import completed
@@ -41,6 +41,7 @@ TAGS = (
         "everyone while the ingress listens on loopback; elsewhere it needs basic auth with an API key of the scope "
         "read as the password, or the key as a bearer.",
     },
+    {"name": "Files and batches", "description": "OpenAI's files, and batches in SiliconFlow's dialect or OpenAI's."},
     {"name": "Administration", "description": "For keys with the scope admin: queues and tasks of all tenants."},
     {"name": "Health", "description": "Probes and metrics, open to everyone."},
 )
@@ -48,6 +49,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     events.router,
     tasks.router,
     deliveries.router,
+    files.router,
+    batches.router,
     registry.router,
     queues.router,
     admin_tasks.router,
@@ -55,7 +58,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     state.router,
     infrastructure.router,
 )
-BY_HAND = (bella, openai, media, dify, files, batches)
+BY_HAND = (bella, openai, media, dify)
 EXACT = 2**53
 """Larger whole numbers are not exact in FastAPI's document, whose bounds are floats."""
 

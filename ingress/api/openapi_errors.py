@@ -20,6 +20,7 @@ from core.errors import (
     Unauthorized,
     Unavailable,
 )
+from ingress.api.batches import routes as batches
 from ingress.api.bella import routes as bella
 from ingress.api.dialects import DIALECTS
 from ingress.api.dify import errors as dify
@@ -35,6 +36,19 @@ SCHEMAS: Mapping[ErrorRenderer, dict[str, Any]] = {
     bella.problem: {"$ref": "#/components/schemas/Error"},
     openai.problem: {"$ref": "#/components/schemas/OpenAIError"},
     dify.problem: {"$ref": "#/components/schemas/DifyError"},
+    batches.problem: {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "code": {"type": "integer"},
+            "message": {"type": "string"},
+            "data": {"type": ["string", "null"], "description": "The member that is wrong."},
+            "error": {
+                "type": "object",
+                "description": "All of an error in OpenAI's dialect.",
+            },
+        },
+    },
     registry.problem: {
         "type": "object",
         "required": ["error_code", "message"],
@@ -120,12 +134,14 @@ def _with_example(path: str, status: str, answer: dict[str, Any]) -> dict[str, A
     if "example" not in shown and "examples" not in shown:
         problem = ApiProblem(int(status), CODES.get(int(status), "invalid_request"), answer["description"])
         shown = {**shown, "example": _rendered(path, problem)}
-    return {**answer, "content": {"application/json": _schema_of(path) | shown}}
+    return {**answer, "content": {"application/json": {"schema": _schema_of(path, int(status))} | shown}}
 
 
-def _schema_of(path: str) -> dict[str, Any]:
-    schema = SCHEMAS.get(DIALECTS.of(path))
-    return {} if schema is None else {"schema": schema}
+def _schema_of(path: str, status: int) -> dict[str, Any]:
+    dialect = DIALECTS.of(path)
+    if dialect is batches.problem and status in batches.STRINGS:
+        return {"anyOf": [{"type": "string"}, SCHEMAS[openai.problem]]}
+    return SCHEMAS[dialect]
 
 
 def _rendered(path: str, problem: ApiProblem) -> dict[str, Any]:
@@ -139,7 +155,9 @@ def _answer(path: str, refusal: ErrorExample, *, scope: str) -> dict[str, Any]:
     problem = ApiProblem(refusal.status, refusal.code, refusal.message.format(scope=scope))
     answer: dict[str, Any] = {
         "description": refusal.description,
-        "content": {"application/json": _schema_of(path) | {"example": _rendered(path, problem)}},
+        "content": {
+            "application/json": {"schema": _schema_of(path, refusal.status), "example": _rendered(path, problem)}
+        },
     }
     if refusal.headers:
         answer["headers"] = {name: {"schema": {"type": "string"}} for name in refusal.headers}

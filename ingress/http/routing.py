@@ -19,11 +19,12 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 from starlette.routing import request_response
 
-from ingress.http.validation import JsonBody, QueryParameters, RawBody
+from ingress.http.validation import FormBody, JsonBody, QueryParameters, RawBody
 
 JSON = "application/json"
 Responses = dict[int | str, dict[str, Any]]
 """The answers of a route by status, as FastAPI takes them."""
+READERS = (FormBody, JsonBody, QueryParameters, RawBody)
 EXAMPLE = "x-example"
 """Where an example is kept until the document is finished: FastAPI takes nulls out of a document, JSON text stays."""
 
@@ -109,8 +110,8 @@ def _declared(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 def _parameter(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
     parameter = parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
     for one in get_args(hint)[1:] if hasattr(hint, "__metadata__") else ():
-        if isinstance(one, params.Depends) and isinstance(one.dependency, JsonBody | RawBody | QueryParameters):
+        if isinstance(one, params.Depends) and isinstance(one.dependency, READERS):
             reader = cast("JsonBody[BaseModel]", one.dependency)
-            default = parameter.empty if isinstance(one.dependency, QueryParameters) else None
+            default = parameter.empty if reader.required else None
             return parameter.replace(annotation=Annotated[reader.model, reader.declared], default=default)
     return parameter

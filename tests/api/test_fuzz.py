@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from core.kafka.producer import Record
 from core.queues import UNCHANGED, QueueChanges
 from core.settings.models import IngressSettings, QueueSettings, Settings
-from ingress.api.files.openapi import FILE_ID
+from ingress.api.files.models import FILE_ID
 from ingress.submission.model_catalog import ModelCatalog
 from schemas import topics
 from schemas.codec import FILE, TASK

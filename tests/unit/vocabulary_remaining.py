@@ -5,8 +5,6 @@ from __future__ import annotations
 REMAINING: dict[str, frozenset[str]] = {
     "compose/local/aot_cache.py": frozenset(["kept"]),
     "ingress/api/admin/purge.py": frozenset(["judged"]),
-    "ingress/api/batches/openapi.py": frozenset(["told"]),
-    "ingress/api/batches/routes.py": frozenset(["spoken"]),
     "ingress/api/bella/queue_routes.py": frozenset(["judged"]),
     "ingress/api/bella/stream.py": frozenset(["told"]),
     "ingress/api/dify/openapi.py": frozenset(["told"]),
@@ -67,7 +65,6 @@ TWICE: set[str] = {
 SMALL: set[str] = {
     "headrace.replay.read_model",
     "ingress.api.bella.stream",
-    "ingress.api.files.serialization",
     "ingress.batches.end_notification",
     "ingress.http.draining",
     "ingress.submission.queue_depth",
