@@ -58,9 +58,7 @@ REMAINING: dict[str, frozenset[str]] = {
     "streams/work_topics.py": frozenset(["anew"]),
 }
 """File → retired words in its identifiers and messages."""
-TWICE: set[str] = {
-
-}
+TWICE: set[str] = set()
 """Names of classes that two modules or more define."""
 SMALL: set[str] = {
     "headrace.replay.read_model",
