@@ -85,8 +85,7 @@ class CommitLoop:
                     )
 
     async def _commit(self, consumer: GroupConsumer) -> None:
-        """Commit in a task of its own: a commit that hangs, for example after a broker restart, delays no other
-        consumer."""
+        """Commit in a task of its own: a hanging commit, as after a broker restart, delays no other consumer."""
         try:
             await consumer.commit()
         finally:

@@ -1,5 +1,4 @@
-"""Buffer of events for Kafka: events are stored in order until they are acknowledged, however long Kafka is
-unavailable.
+"""Buffer of events: they are stored in order until Kafka acknowledges them, however long it is unavailable.
 
 One write is in progress at a time, and later events go into the next write, so load makes writes larger and not more
 frequent. A failed write is repeated as a whole: an event may then be in its topic twice, and the scheduler drops the

@@ -31,8 +31,7 @@ class OffsetTracker:
         self._next = offset + 1
 
     def advance(self, position: int) -> None:
-        """Set the position of the consumer: after the last record there may be offsets without one, such as transaction
-        markers."""
+        """Set the consumer's position, which skips offsets without records, such as transaction markers."""
         if self._next is not None:
             self._next = max(self._next, position)
 

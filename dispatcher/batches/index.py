@@ -94,8 +94,7 @@ class BatchIndex:
         return row is not None and bitmap.has(row["ended"], line.serial)
 
     def apply(self, tp: TopicPartition, records: Records) -> None:
-        """Apply the next rows; of several rows of a batch only the last is decoded, because they are large and
-        frequent."""
+        """Apply the next rows; only the last row of a batch is decoded, because rows are large and frequent."""
         newest = {record.key or b"": record.value for record in records}
         for key, value in newest.items():
             self._apply(tp.partition, key.decode(errors="replace"), value)

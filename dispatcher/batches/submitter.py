@@ -144,8 +144,7 @@ class BatchSubmitter:
         await self._wait(_never)
 
     async def _count(self, row: Batch) -> bool:
-        """Count the lines of a batch that was stopped before that, for its error file; False when they cannot be
-        counted."""
+        """Count the lines of a batch that was stopped early, for its error file; False when that is impossible."""
         validator = await self._validated(row)
         if validator.errors:
             return False

@@ -21,8 +21,7 @@ RETRY_DELAY_S = 0.5
 
 
 class RequestBody:
-    """The body of one request, opened again for every call; `failure` is the reason when the last one was sent
-    incompletely."""
+    """The body of one request, opened again for every call; `failure` is the error that cut the last one short."""
 
     def __init__(self, blobs: BlobStore, data: bytes, reference: Blob | None) -> None:
         self._blobs = blobs

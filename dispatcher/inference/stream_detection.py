@@ -24,8 +24,7 @@ class NeedsMore(HeadraceError):
 
 
 def is_event_stream(head: bytes, content_type: str, *, whole: bool = False) -> bool:
-    """Return whether a response that starts with `head` is an event stream; raises NeedsMore, unless `head` is all of
-    it."""
+    """Return whether a response is an event stream by its `head`; raises NeedsMore, unless that is `whole`."""
     media_type = content_type.lower().strip()
     if media_type.startswith(_BINARY):
         return False

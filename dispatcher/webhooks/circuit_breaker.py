@@ -93,8 +93,7 @@ class HostCircuitBreakers:
         return HostTier.UNKNOWN if host is None else host.tier
 
     def saturated(self, name: str) -> bool:
-        """Return whether the expected wait for a slow host is so long that no more deliveries should be queued in
-        memory."""
+        """Return whether the expected wait for a slow host is too long for further deliveries in memory."""
         host = self._hosts.get(name)
         if host is None or not host.waiting:
             return False

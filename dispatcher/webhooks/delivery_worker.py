@@ -154,8 +154,7 @@ class DeliveryWorker:
         metrics.DELIVERIES.labels("delivered").inc()
 
     def _superseded(self, delivery: Delivery) -> bool:
-        """Return whether a later round replaces this one; it ends without a change of the delivery row, which is not
-        its own."""
+        """Return whether a later round replaces this one, which then ends without changing the delivery row."""
         if not self._disabled.resends.is_superseded(delivery):
             return False
         metrics.DELIVERIES.labels("superseded").inc()

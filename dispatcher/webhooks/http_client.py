@@ -57,8 +57,7 @@ def socket_factory(allowed: CallbackPolicy) -> Callable[[Any], socket.socket]:
 
 
 class LenientResponseHandler(ResponseHandler):
-    """Passes the headers to the parser first, then the rest: an error there closes the connection, and the status
-    counts.
+    """Parses the headers before the rest: an error in the body closes the connection, and the status counts.
 
     A body after a 204, or longer than its content-length, is a common mistake of receivers. When both arrive in one
     packet, the parser rejects the whole response, status included: an accepted delivery would be retried for three days
@@ -213,8 +212,7 @@ class WebhookClient:
 
 
 async def _skip(content: aiohttp.StreamReader) -> None:
-    """Read the response body, so that the connection can be reused; a long one is left unread and the connection
-    closed."""
+    """Read the response body, so that the connection can be reused; a long one is left unread."""
     left = MAX_RESPONSE_BYTES
     while left > 0 and (part := await content.read(left)):
         left -= len(part)

@@ -33,8 +33,7 @@ def give_up_after_ms(delays_s: Sequence[float]) -> int:
 
 
 def deferral_ms(*, age_ms: int, rng: Random) -> int:
-    """Return how long to wait for a host whose circuit is open, or that is saturated: the older the delivery, the
-    longer.
+    """Return how long to wait for an unavailable or saturated host: the older the delivery, the longer.
 
     Each wait uses one record of one retry topic, because ten thousand deliveries may wait, and a random addition in
     memory.

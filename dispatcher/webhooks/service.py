@@ -1,5 +1,4 @@
-"""The webhook component: posts the result of every task with a callback URL, at least once, and notifications on
-request.
+"""The webhook component: posts the result of every task with a callback URL, at least once, and notifications.
 
 Four consumers share one delivery worker: results (the first attempt), retry topics (all further attempts), status rows
 (notifications) and batches (their ends). An offset is committed only when everything that follows from its record is

@@ -27,7 +27,7 @@ async def test_a_resend_ends_the_round_that_waits(bench: WebhookBench, receiver:
     assert (bench.waiting, bench.dead_letters) == ([], [])
 
 
-async def test_the_later_round_has_its_own_ladder_and_a_third_one_may_follow(
+async def test_the_later_round_has_its_own_retries_and_a_third_one_may_follow(
     bench: WebhookBench, receiver: Receiver
 ) -> None:
     first = bench.new(f"{receiver.root}/503-then-503-then-410-then-200")
