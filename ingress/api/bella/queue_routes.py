@@ -102,7 +102,9 @@ class QueueRoutes:
         pull_routes.check_is_for(given, ids.parse(row["id"]))
         if not await self._finish(row, given):
             log.info(
-                "an outcome of %s came too late", row["id"], extra={"event": "complete_dropped", "task_id": row["id"]}
+                "an outcome of %s came too late",
+                row["id"],
+                extra={"event": "late_completion_ignored", "task_id": row["id"]},
             )
         self._answers.labels("complete", row["mode"], "200").inc()
         return Response(b'"%b"' % row["id"].encode(), media_type=JSON, headers={"x-task-id": row["id"]})
@@ -136,20 +138,22 @@ class QueueRoutes:
     async def _open(self, order: TakeRequest, caller: Caller) -> None:
         """Let only the registrant and admins take from a queue, and give it to workers when it is not theirs yet."""
         connected = self._ingress.connected()
-        queues = {name: self._served_queue(name, caller) for name in dict.fromkeys(lane.queue for lane in order.lanes)}
+        queues = {name: self._served_queue(name, caller) for name in dict.fromkeys(lane.queue for lane in order.queues)}
         for name, queue in queues.items():
             if queue["served_by"] != "workers":
                 await connected.queues.convert_to_pull_queue(connected.producer, queue)
-                log.info("queue %s is served by workers now", name, extra={"event": "queue_to_workers", "queue": name})
+                log.info(
+                    "queue %s is served by workers now", name, extra={"event": "queue_converted_to_pull", "queue": name}
+                )
 
     def _without_paused(self, order: TakeRequest) -> TakeRequest:
         """Leave out lanes whose queue is paused: nothing of them is handed out, and what workers hold goes on."""
         known = self._ingress.connected().queues
-        queues = {lane.queue: known.get(lane.queue) for lane in order.lanes}
+        queues = {lane.queue: known.get(lane.queue) for lane in order.queues}
         paused = {name for name, queue in queues.items() if queue is not None and queue["paused"]}
         if not paused:
             return order
-        return order._replace(lanes=tuple(lane for lane in order.lanes if lane.queue not in paused))
+        return order._replace(queues=tuple(lane for lane in order.queues if lane.queue not in paused))
 
     def _served_queue(self, name: str, caller: Caller) -> Queue:
         queue = self._ingress.connected().queues.get(name)

@@ -15,7 +15,7 @@ from ingress.api.bella.stream import BellaStream
 from ingress.http.body import BODY_SETTING, idempotency_key, read_body
 from ingress.http.dialects import ApiProblem
 from ingress.http.options import check_none
-from ingress.http.stored_response import stored_answer
+from ingress.http.stored_response import stored_response
 from ingress.runtime import Ingress
 from ingress.submission.cancel import cancel_task
 from ingress.submission.service import WaitingRequest
@@ -116,9 +116,9 @@ class BellaRoutes:
         return response
 
     async def _stored(self, ended: Result, blob: Blob) -> Response:
-        media_type = ended["content_type"] or JSON
+        media_type, status = ended["content_type"] or JSON, ended["status_code"]
         try:
-            return await stored_answer(self._ingress.blobs, blob, status=ended["status_code"], content_type=media_type)
+            return await stored_response(self._ingress.blobs, blob, status=status, content_type=media_type)
         except (BlobMissing, BlobCorrupt) as error:
             return envelope(500, f"the answer was too large for a record and is lost: {error}")
 

@@ -24,12 +24,12 @@ class BellaStream(EventStream):
 
     route = "put"
 
-    def last_words(self, ending: WaitOutcome | None, failure: StreamError | None, *, told: bool) -> bytes:
+    def final_frames(self, ending: WaitOutcome | None, failure: StreamError | None, *, error_sent: bool) -> bytes:
         """Return [DONE], an error frame, or nothing after the upstream's own."""
         failure = ENDED[ending] if ending else failure
         if failure is None:
             return DONE
-        if told:
+        if error_sent:
             return b""
         payload = error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code)
         return sse.frame(payload)
