@@ -99,11 +99,13 @@ async def _run_parts(
 
 def _parts(settings: Settings, supervisor: TaskSupervisor, name: str, producer: Producer) -> Sequence[DispatcherPart]:
     blobs = open_blobs(settings)
-    rows = BatchIndex(settings, name=name)
+    batch_index = BatchIndex(settings, name=name)
     parts: list[DispatcherPart] = []
     if settings.dispatcher.component in ("all", "inference"):
         parts.append(
-            InferenceService(settings, name=name, supervisor=supervisor, producer=producer, blobs=blobs, rows=rows)
+            InferenceService(
+                settings, name=name, supervisor=supervisor, producer=producer, blobs=blobs, batch_index=batch_index
+            )
         )
     if settings.dispatcher.component in ("all", "webhooks"):
         parts.append(
@@ -112,7 +114,12 @@ def _parts(settings: Settings, supervisor: TaskSupervisor, name: str, producer: 
     if settings.dispatcher.component in ("all", "batches"):
         parts.append(
             BatchService(
-                settings, name=f"{name}-batches", supervisor=supervisor, producer=producer, blobs=blobs, rows=rows
+                settings,
+                name=f"{name}-batches",
+                supervisor=supervisor,
+                producer=producer,
+                blobs=blobs,
+                batch_index=batch_index,
             )
         )
     return parts

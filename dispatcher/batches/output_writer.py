@@ -64,7 +64,7 @@ class OutputWriter:
         *,
         home: int,
         rows: Callable[[], list[Batch]],
-        lookup: LogReader,
+        log_reader: LogReader,
         blobs: BlobStore,
         producer: Producer,
         clock: Clock = epoch_ms,
@@ -72,7 +72,7 @@ class OutputWriter:
     ) -> None:
         self._settings = settings
         self._rows = rows
-        self._lookup = lookup
+        self._log_reader = log_reader
         self._blobs = blobs
         self._producer = producer
         self._clock = clock
@@ -141,7 +141,7 @@ class OutputWriter:
         try:
             async with (
                 asyncio.timeout(READ_TIMEOUT_S),
-                aclosing(self._lookup.read_range(self._tp, begin, end)) as found,
+                aclosing(self._log_reader.read_range(self._tp, begin, end)) as found,
             ):
                 async for record in found:
                     position = record.offset + 1
@@ -153,7 +153,7 @@ class OutputWriter:
         except (TimeoutError, KafkaError, OSError) as error:
             raise Unavailable(f"the results cannot be read: {error or type(error).__name__}") from error
         if position == begin:  # the records were deleted by the retention
-            first, _ = (await self._lookup.bounds([self._tp]))[self._tp]
+            first, _ = (await self._log_reader.bounds([self._tp]))[self._tp]
             return min(first, end) if first > begin else end
         return end
 

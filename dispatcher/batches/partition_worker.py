@@ -33,22 +33,27 @@ class PartitionWorker:
         settings: Settings,
         number: int,
         *,
-        rows: BatchIndex,
-        lookup: LogReader,
+        batch_index: BatchIndex,
+        log_reader: LogReader,
         blobs: BlobStore,
         producer: Producer,
         fair_share: FairShare,
     ) -> None:
         self._settings = settings
         self._number = number
-        self._rows = rows
+        self._batch_index = batch_index
         self._blobs = blobs
         self._producer = producer
         self._fair_share = fair_share
         self._wake = asyncio.Event()
         self._submitters: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
         self._writer = OutputWriter(
-            settings, home=number, rows=lambda: rows.open_batches(number), lookup=lookup, blobs=blobs, producer=producer
+            settings,
+            home=number,
+            rows=lambda: batch_index.open_batches(number),
+            log_reader=log_reader,
+            blobs=blobs,
+            producer=producer,
         )
 
     def on_change(self) -> None:
@@ -65,7 +70,9 @@ class PartitionWorker:
                 self._start_submitters()
                 if not await self._step():
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(POLL_INTERVAL_S if self._rows.open_batches(self._number) else None):
+                        async with asyncio.timeout(
+                            POLL_INTERVAL_S if self._batch_index.open_batches(self._number) else None
+                        ):
                             await self._wake.wait()
         finally:
             submitters = [task for task, _ in self._submitters.values()]
@@ -95,7 +102,7 @@ class PartitionWorker:
 
         One batch at a time, because a new owner finds those of the last hour; True when there are more.
         """
-        ended = self._rows.ended(self._number)
+        ended = self._batch_index.ended(self._number)
         if ended:
             batch_id, names = next(iter(ended.items()))
             await delete_orphans(self._blobs, batch_id, names)
@@ -109,7 +116,7 @@ class PartitionWorker:
         """Start submitters for the batches that need one."""
         for batch_id in [one for one, (task, _) in self._submitters.items() if task.done()]:
             del self._submitters[batch_id]
-        for row in self._rows.open_batches(self._number):
+        for row in self._batch_index.open_batches(self._number):
             if (
                 row["id"] not in self._submitters
                 and row["id"] not in self._writer.uncountable
@@ -124,7 +131,7 @@ class PartitionWorker:
         return BatchSubmitter(
             self._settings,
             batch_id=batch_id,
-            row=lambda: self._rows.get(self._number, batch_id),
+            row=lambda: self._batch_index.get(self._number, batch_id),
             changed=changed,
             blobs=self._blobs,
             producer=self._producer,

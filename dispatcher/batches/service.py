@@ -59,15 +59,15 @@ class BatchService:
         supervisor: TaskSupervisor,
         producer: Producer,
         blobs: BlobStore,
-        rows: BatchIndex,
+        batch_index: BatchIndex,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor
         self._blobs = blobs
         self._producer = producer
-        self._lookup = LogReader(settings, name=name)
-        self._rows = rows
-        rows.on_change = self._changed
+        self._log_reader = LogReader(settings, name=name)
+        self._batch_index = batch_index
+        batch_index.on_change = self._changed
         self._fair_share = FairShare()
         self._assignment = BatchAssignment(
             settings,
@@ -82,14 +82,14 @@ class BatchService:
 
     async def open(self) -> None:
         """Start working; raises Unavailable."""
-        await self._open_lookup()
-        await self._rows.open()
+        await self._open_log_reader()
+        await self._batch_index.open()
         self._task = self._supervisor.spawn(self._run(), name="batches")
 
-    async def _open_lookup(self) -> None:
+    async def _open_log_reader(self) -> None:
         """Connect with retries: a busy broker must not end the process, which may run other components as well."""
         names = [self._settings.topic(topics.results(OFFLINE))]
-        await self._lookup.open_with_retry(names)
+        await self._log_reader.open_with_retry(names)
 
     async def close(self, deadline: Deadline) -> None:
         """Stop: the next owner continues from the batch rows."""
@@ -100,8 +100,8 @@ class BatchService:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._stop_workers(set(self._workers))
         await self._assignment.close(deadline)
-        await self._rows.close()
-        await self._lookup.close()
+        await self._batch_index.close()
+        await self._log_reader.close()
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Return whether this process has its assignment."""
@@ -120,14 +120,14 @@ class BatchService:
             await self._stop_workers(set(self._workers) - owned)
             for number in owned - set(self._workers):
                 self._start_worker(number)
-            metrics.BATCHES_OPEN.set(sum(len(self._rows.open_batches(number)) for number in self._workers))
+            metrics.BATCHES_OPEN.set(sum(len(self._batch_index.open_batches(number)) for number in self._workers))
 
     def _start_worker(self, number: int) -> None:
         worker = PartitionWorker(
             self._settings,
             number,
-            rows=self._rows,
-            lookup=self._lookup,
+            batch_index=self._batch_index,
+            log_reader=self._log_reader,
             blobs=self._blobs,
             producer=self._producer,
             fair_share=self._fair_share,

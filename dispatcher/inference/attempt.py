@@ -103,22 +103,22 @@ class Attempt:
 
     async def _call(self, upstream: Upstream, body: RequestBody) -> Outcome:
         content = await body.open()
-        async with upstream.post(self._item.work["endpoint"], content, self._headers(body.size)) as answer:
-            if 300 <= answer.status < 400:
-                raise CallError(Failure.REDIRECT, f"{answer.status} to {answer.header('location') or 'nowhere'}")
-            content_type = answer.header("content-type") or ""
-            pieces = answer.iter_bytes()
-            if self._relay is not None and answer.status < 300:
+        async with upstream.post(self._item.work["endpoint"], content, self._headers(body.size)) as response:
+            if 300 <= response.status < 400:
+                raise CallError(Failure.REDIRECT, f"{response.status} to {response.header('location') or 'nowhere'}")
+            content_type = response.header("content-type") or ""
+            pieces = response.iter_bytes()
+            if self._relay is not None and response.status < 300:
                 is_stream, pieces = await peeked(pieces, content_type)
                 if is_stream:
                     await self._relay.forward_stream(pieces)
-                    return await self._streamed(self._relay, answer.status)
+                    return await self._streamed(self._relay, response.status)
                 if content_type.lower().startswith(EVENT_STREAM):
                     content_type = JSON  # its content type was wrong
-            return await self._buffered(answer, pieces, upstream, content_type)
+            return await self._buffered(response, pieces, upstream, content_type)
 
     async def _buffered(
-        self, answer: UpstreamResponse, pieces: AsyncIterator[bytes], upstream: Upstream, content_type: str
+        self, response: UpstreamResponse, pieces: AsyncIterator[bytes], upstream: Upstream, content_type: str
     ) -> Outcome:
         """Read a response into memory, or into the object store when it is large."""
         place = self._bodies.response(self._item.work, media_type=content_type or OCTET_STREAM)
@@ -131,10 +131,10 @@ class Attempt:
         finally:
             place.discard()
         body = stored.body
-        if answer.status < 300 and stored.body_ref is None:
-            body = checked(answer.status, stored.body or b"", content_type)
+        if response.status < 300 and stored.body_ref is None:
+            body = checked(response.status, stored.body or b"", content_type)
         return answered(
-            answer.status,
+            response.status,
             body=body,
             body_ref=stored.body_ref,
             content_type=content_type,
@@ -142,8 +142,8 @@ class Attempt:
             started_ms=self._started_ms,
             usage=stored.usage,
             first_token_ms=self._first_byte_ms,
-            retry_after=self._retry_after(answer, upstream),
-            reason=reason_in(stored.body, content_type) if answer.status >= 300 else None,
+            retry_after=self._retry_after(response, upstream),
+            reason=reason_in(stored.body, content_type) if response.status >= 300 else None,
         )
 
     def _headers(self, size: int) -> dict[str, str]:
@@ -173,12 +173,12 @@ class Attempt:
             first_token_ms=relay.first_token_ms,
         )
 
-    def _retry_after(self, answer: UpstreamResponse, upstream: Upstream) -> int | None:
+    def _retry_after(self, response: UpstreamResponse, upstream: Upstream) -> int | None:
         """Parse Retry-After; from an overloaded upstream it applies to the pool."""
-        wait_s = retry_after_s(answer.header("retry-after"), now_ms=self._clock())
+        wait_s = retry_after_s(response.header("retry-after"), now_ms=self._clock())
         if wait_s is None:
             return None
-        if answer.status in (429, 503):
+        if response.status in (429, 503):
             self._pool.back_off(upstream, wait_s)
         return int(wait_s * 1000)
 

@@ -51,8 +51,8 @@ class SlotRules:
 
     def max_offline(self, capacity: int, bound: int | None) -> int:
         """Return the slots that offline tasks may have; `bound` never reduces their own share."""
-        most = capacity - self.reserved(capacity)
-        return most if bound is None else min(most, max(bound, self.reserved(capacity)))
+        limit = capacity - self.reserved(capacity)
+        return limit if bound is None else min(limit, max(bound, self.reserved(capacity)))
 
     def pick(
         self,
@@ -118,9 +118,9 @@ class CallSlots:
         self._capacity = capacity
         self._grant()
 
-    def limit_offline(self, most: int | None) -> None:
+    def limit_offline(self, limit: int | None) -> None:
         """Limit the offline slots, None for all but the online share; running calls continue."""
-        self.max_offline = most
+        self.max_offline = limit
         self._grant()
 
     async def acquire(self, level: int) -> None:
@@ -243,17 +243,17 @@ class AdaptiveLimit:
 
     def observe_lag(self, lag_s: float) -> None:
         """Adjust the limit to one measurement of the lag."""
-        slots, most = self._slots, self._slots.max_offline
+        slots, limit = self._slots, self._slots.max_offline
         if self._monotonic() - self._online_at > RECENT_S:
-            most = None
+            limit = None
         elif lag_s > MAX_LAG_S:
-            most = max(MIN_SLOTS, (slots.capacity if most is None else most) // 2)
-        elif most is not None:
-            most += STEP
-        if most is not None and most >= slots.capacity:
-            most = None
-        if most != slots.max_offline:
-            slots.limit_offline(most)
+            limit = max(MIN_SLOTS, (slots.capacity if limit is None else limit) // 2)
+        elif limit is not None:
+            limit += STEP
+        if limit is not None and limit >= slots.capacity:
+            limit = None
+        if limit != slots.max_offline:
+            slots.limit_offline(limit)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()

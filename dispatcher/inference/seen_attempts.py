@@ -183,15 +183,15 @@ class AttemptEventReader:
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._settings = settings
-        self._lookup = LogReader(settings, name=f"{name}-attempts")
+        self._log_reader = LogReader(settings, name=f"{name}-attempts")
 
     async def open(self) -> None:
         """Connect; raises Unavailable."""
-        await self._lookup.open_with_retry([self._topic(level) for level in range(len(topics.LEVELS))])
+        await self._log_reader.open_with_retry([self._topic(level) for level in range(len(topics.LEVELS))])
 
     async def close(self) -> None:
         """Disconnect."""
-        await self._lookup.close()
+        await self._log_reader.close()
 
     async def read(self, level: int, since_ms: int, positions: Positions, add: Callable[[bytes], None]) -> None:
         """Add every reported attempt up to the present end of the log; raises Unavailable."""
@@ -207,11 +207,11 @@ class AttemptEventReader:
     async def _partition(
         self, tp: TopicPartition, since_ms: int, positions: Positions, add: Callable[[bytes], None]
     ) -> None:
-        end = await self._lookup.offset_at(tp, LATEST) or 0
+        end = await self._log_reader.offset_at(tp, LATEST) or 0
         if tp.partition not in positions:
-            first = await self._lookup.offset_at(tp, since_ms)
+            first = await self._log_reader.offset_at(tp, since_ms)
             positions[tp.partition] = end if first is None else min(first, end)
-        async for record in self._lookup.read_range(tp, positions[tp.partition], end):
+        async for record in self._log_reader.read_range(tp, positions[tp.partition], end):
             attempt = attempt_of(record)
             if attempt is not None:
                 add(attempt)

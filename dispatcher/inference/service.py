@@ -47,11 +47,11 @@ class InferenceService:
         supervisor: TaskSupervisor,
         producer: Producer,
         blobs: BlobStore,
-        rows: BatchIndex,
+        batch_index: BatchIndex,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor
-        self._rows = rows
+        self._batch_index = batch_index
         self._open = False
         self._serving = False
         self._joining: asyncio.Task[None] | None = None
@@ -80,7 +80,7 @@ class InferenceService:
             ),
             outbox=self._outbox,
             is_cancelled=self._cancellations.cancelled,
-            has_outcome=rows.has_outcome,
+            has_outcome=batch_index.has_outcome,
             was_attempted=seen_attempts.__contains__,
             clock=epoch_ms,
         )
@@ -117,7 +117,7 @@ class InferenceService:
         self._adaptive_limit.start(self._supervisor)
         self._heartbeat.start(self._supervisor)
         await self._cancellations.open(self._runner.cancel)
-        await self._rows.open()
+        await self._batch_index.open()
         await self._attempt_events.open()
         self._commit_loop.start(self._supervisor)
         self._runner.progress.start(self._supervisor)
@@ -147,7 +147,7 @@ class InferenceService:
         await self._heartbeat.close(Deadline(deadline.left() / 2))
         await self._outbox.close(Deadline(deadline.left() / 2))
         await self._cancellations.close()
-        await self._rows.close()
+        await self._batch_index.close()
         await self._attempt_events.close()
         await self._pool.close()
         await self._adaptive_limit.close()

@@ -39,9 +39,9 @@ class _Scan(NamedTuple):
 class DeliveredIndex:
     """The delivered results; the rows of each partition are read once per assignment, from its first record on."""
 
-    def __init__(self, settings: Settings, lookup: LogReader) -> None:
+    def __init__(self, settings: Settings, log_reader: LogReader) -> None:
         self._topic = settings.topic(topics.DELIVERIES)
-        self._lookup = lookup
+        self._log_reader = log_reader
         self._scans: dict[TopicPartition, _Scan] = {}
 
     async def delivered(self, received: ReceivedRecord, delivery: Delivery) -> bool:
@@ -61,7 +61,7 @@ class DeliveredIndex:
         found: set[bytes] = set()
         try:
             async with asyncio.timeout(SCAN_TIMEOUT_S):
-                async for record in self._lookup.scan(TopicPartition(self._topic, partition), from_ms=from_ms):
+                async for record in self._log_reader.scan(TopicPartition(self._topic, partition), from_ms=from_ms):
                     if record.key is not None and record.value is not None and _accepted(record.value):
                         found.add(record.key)
         except (KafkaError, OSError, TimeoutError, Unavailable) as error:

@@ -94,7 +94,7 @@ class DeliveryWorker:
 
     async def requeue(self, delivery: Delivery) -> None:
         """Write a delivery to a retry topic again, to wait for the rest of its time."""
-        await self._write([records.waiting(self._settings, delivery, now_ms=self._clock())])
+        await self._write([records.retry_record(self._settings, delivery, now_ms=self._clock())])
 
     async def _send(self, delivery: Delivery, result: Result | None) -> AttemptRecord:
         body = await self._bodies.of(delivery, result)
@@ -106,50 +106,52 @@ class DeliveryWorker:
             tracing.posting(span, delivery)
             if span.traceparent is not None:
                 headers["traceparent"] = span.traceparent.decode("latin-1")
-            answer = await self._client.post(delivery["url"], body, headers)
-            tracing.posted(span, answer)
+            attempt_result = await self._client.post(delivery["url"], body, headers)
+            tracing.posted(span, attempt_result)
         seconds = time.monotonic() - began
         metrics.DELIVERY_SECONDS.observe(seconds)
-        metrics.WEBHOOK_ATTEMPTS.labels(answer.disposition.value).inc()
-        if answer.disposition is not Disposition.DELIVERED:
-            metrics.WEBHOOK_FAILURES.labels(answer.kind).inc()
-        return AttemptRecord(answer, at_ms, int(seconds * 1000))
+        metrics.WEBHOOK_ATTEMPTS.labels(attempt_result.disposition.value).inc()
+        if attempt_result.disposition is not Disposition.DELIVERED:
+            metrics.WEBHOOK_FAILURES.labels(attempt_result.kind).inc()
+        return AttemptRecord(attempt_result, at_ms, int(seconds * 1000))
 
     async def _handle_result(self, delivery: Delivery, attempt: AttemptRecord) -> None:
-        answer, now_ms = attempt.result, self._clock()
-        if answer.disposition in (Disposition.RETRY, Disposition.REFUSED) and self._superseded(delivery):
+        attempt_result, now_ms = attempt.result, self._clock()
+        if attempt_result.disposition in (Disposition.RETRY, Disposition.REFUSED) and self._superseded(delivery):
             return  # a manual resend started while this attempt was running: the delivery row belongs to that round
-        match answer.disposition:
+        match attempt_result.disposition:
             case Disposition.DELIVERED:
                 await self._delivered(delivery, attempt)
             case Disposition.GONE:
                 until_ms = now_ms + self._webhook_settings.gone_ttl_s * 1000
-                mark = records.disabled(self._settings, delivery, until_ms=until_ms, now_ms=now_ms)
+                mark = records.disabled_mark(self._settings, delivery, until_ms=until_ms, now_ms=now_ms)
                 ended = records.with_attempt(delivery, attempt, state="disabled", due_ms=None)
-                await self._give_up(ended, "disabled", answer.reason, mark)
+                await self._give_up(ended, "disabled", attempt_result.reason, mark)
             case Disposition.REFUSED:
                 await self._give_up(
-                    records.with_attempt(delivery, attempt, state="failed", due_ms=None), "failed", answer.reason
+                    records.with_attempt(delivery, attempt, state="failed", due_ms=None),
+                    "failed",
+                    attempt_result.reason,
                 )
             case Disposition.RETRY:
-                wait_ms = self._wait_ms(delivery, answer)
+                wait_ms = self._wait_ms(delivery, attempt_result)
                 if wait_ms is None:
                     ended = records.with_attempt(delivery, attempt, state="failed", due_ms=None)
-                    await self._give_up(ended, "failed", answer.reason)
+                    await self._give_up(ended, "failed", attempt_result.reason)
                     return
                 waits = records.with_attempt(delivery, attempt, state="pending", due_ms=now_ms + wait_ms)
                 await self._write(
                     [
-                        records.waiting(self._settings, waits, now_ms=now_ms),
-                        records.row(self._settings, waits, now_ms=now_ms),
+                        records.retry_record(self._settings, waits, now_ms=now_ms),
+                        records.delivery_row(self._settings, waits, now_ms=now_ms),
                     ]
                 )
 
     async def _delivered(self, delivery: Delivery, attempt: AttemptRecord) -> None:
         done = records.with_attempt(delivery, attempt, state="delivered", due_ms=None)
-        following = [records.row(self._settings, done, now_ms=self._clock())]
+        following = [records.delivery_row(self._settings, done, now_ms=self._clock())]
         if self._disabled.until_ms(delivery["owner"], delivery["url"]) is not None:
-            following.append(records.enabled(self._settings, delivery))
+            following.append(records.enabled_mark(self._settings, delivery))
         await self._write(following)
         metrics.DELIVERIES.labels("delivered").inc()
 
@@ -160,12 +162,15 @@ class DeliveryWorker:
         metrics.DELIVERIES.labels("superseded").inc()
         return True
 
-    def _wait_ms(self, delivery: Delivery, answer: AttemptResult) -> int | None:
+    def _wait_ms(self, delivery: Delivery, attempt_result: AttemptResult) -> int | None:
         """Return the wait before the next attempt; None for progress notifications, which are outdated by then."""
         if delivery["event"] == "progress":
             return None
         return next_wait_ms(
-            delivery["step"] + 1, self._webhook_settings.retry_delays, retry_after_s=answer.retry_after_s, rng=self._rng
+            delivery["step"] + 1,
+            self._webhook_settings.retry_delays,
+            retry_after_s=attempt_result.retry_after_s,
+            rng=self._rng,
         )
 
     async def _defer(self, delivery: Delivery) -> None:
@@ -180,8 +185,8 @@ class DeliveryWorker:
         waits: Delivery = {**delivery, "due_ms": due_ms}
         await self._write(
             [
-                records.waiting(self._settings, waits, now_ms=now_ms),
-                records.row(self._settings, waits, now_ms=now_ms),
+                records.retry_record(self._settings, waits, now_ms=now_ms),
+                records.delivery_row(self._settings, waits, now_ms=now_ms),
             ]
         )
 
@@ -189,7 +194,7 @@ class DeliveryWorker:
         """Give up a delivery: set its state and write a dead letter, except for progress notifications."""
         ended: Delivery = {**delivery, "state": state, "due_ms": None}
         now_ms = self._clock()
-        following = [*marks, records.row(self._settings, ended, now_ms=now_ms)]
+        following = [*marks, records.delivery_row(self._settings, ended, now_ms=now_ms)]
         if delivery["event"] != "progress":
             following.append(records.delivery_dead_letter(self._settings, ended, reason=reason, now_ms=now_ms))
             log.warning(

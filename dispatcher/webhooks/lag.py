@@ -77,8 +77,8 @@ class LagWindow:
 class LagTracker:
     """The lag of the partitions of this process; `heads` returns the next offset of each."""
 
-    def __init__(self, lookup: LogReader, heads: Callable[[], Mapping[TopicPartition, int]]) -> None:
-        self._lookup = lookup
+    def __init__(self, log_reader: LogReader, heads: Callable[[], Mapping[TopicPartition, int]]) -> None:
+        self._log_reader = log_reader
         self._heads = heads
         self._windows: dict[TopicPartition, LagWindow] = {}
 
@@ -110,10 +110,10 @@ class LagTracker:
                 )
 
     async def _extend(self, tp: TopicPartition, window: LagWindow) -> None:
-        first, end = (await self._lookup.bounds([tp]))[tp]
+        first, end = (await self._log_reader.bounds([tp]))[tp]
         window.advance(first)  # deleted by the retention
         try:
-            async for record in self._lookup.read_range(tp, window.next, end):
+            async for record in self._log_reader.read_range(tp, window.next, end):
                 try:
                     created_ms = DELIVERY.decode(record.value or b"")["created_ms"]
                 except (FramingError, SchemaError):

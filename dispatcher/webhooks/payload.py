@@ -69,12 +69,12 @@ class ResultGone(HeadraceError):
 class DeliveryBodies:
     """Renders the body of a delivery; raises ResultGone, and Unavailable when a store is unavailable."""
 
-    def __init__(self, settings: Settings, *, lookup: LogReader, blobs: BlobStore) -> None:
+    def __init__(self, settings: Settings, *, log_reader: LogReader, blobs: BlobStore) -> None:
         self._settings = settings
         self._blobs = blobs
         self._most = settings.webhooks.max_body_bytes
         self._base = settings.webhooks.public_url or _own_url(settings)
-        self._lookup = lookup
+        self._log_reader = log_reader
 
     async def of(self, delivery: Delivery, result: Result | None) -> bytes:
         """Return the body."""
@@ -89,7 +89,7 @@ class DeliveryBodies:
     async def _read(self, delivery: Delivery) -> Result:
         home = ids.partition_of(delivery["task_id"])
         tp = TopicPartition(self._settings.topic(topics.results(delivery["level"])), home)
-        found = await self._lookup.read(tp, delivery["result_offset"] or 0)
+        found = await self._log_reader.read(tp, delivery["result_offset"] or 0)
         try:
             result = RESULT.decode(found.value) if found is not None and found.value is not None else None
         except (FramingError, SchemaError):

@@ -88,12 +88,12 @@ def with_attempt(delivery: Delivery, attempt: AttemptRecord, *, state: DeliveryS
     }
 
 
-def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
+def delivery_row(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
     """Render the delivery row, which the API shows."""
     return deliveries.row(settings, delivery, now_ms=now_ms)
 
 
-def waiting(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
+def retry_record(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
     """Render the record of a waiting delivery, for the retry topic that fits its time."""
     delay_s = delay_tier((delivery["due_ms"] or now_ms) - now_ms)
     return deliveries.retry_record(settings, delivery, delay_s=delay_s, now_ms=now_ms)
@@ -101,9 +101,9 @@ def waiting(settings: Settings, delivery: Delivery, *, now_ms: int) -> Addressed
 
 def delivery_dead_letter(settings: Settings, delivery: Delivery, *, reason: str, now_ms: int) -> AddressedRecord:
     """Render the dead letter of a failed delivery: the record that would start a new round."""
-    round_ = deliveries.retry_record(settings, resent(delivery, now_ms=now_ms), delay_s=0, now_ms=now_ms)
-    record = round_.record
-    found = LogRecord(round_.topic, round_.partition, NO_OFFSET, now_ms, record.key, record.value, record.headers)
+    retry = deliveries.retry_record(settings, resent(delivery, now_ms=now_ms), delay_s=0, now_ms=now_ms)
+    record = retry.record
+    found = LogRecord(retry.topic, retry.partition, NO_OFFSET, now_ms, record.key, record.value, record.headers)
     return dead_letter(
         settings, found, reason=f"delivery failed: {reason}", field="callback_url", attempt=delivery["made"]
     )
@@ -114,14 +114,14 @@ def url_key(owner: str | None, url: str) -> bytes:
     return f"{owner or ''}/{sha256(url.encode()).hexdigest()}".encode()
 
 
-def disabled(settings: Settings, delivery: Delivery, *, until_ms: int, now_ms: int) -> AddressedRecord:
+def disabled_mark(settings: Settings, delivery: Delivery, *, until_ms: int, now_ms: int) -> AddressedRecord:
     """Render the mark that a URL has answered 410."""
     mark: Delivery = {**delivery, "state": "disabled", "due_ms": until_ms, "payload": None}
     key = url_key(delivery["owner"], delivery["url"])
     return _mark(settings, deliveries.rendered(key, mark, now_ms=now_ms))
 
 
-def enabled(settings: Settings, delivery: Delivery) -> AddressedRecord:
+def enabled_mark(settings: Settings, delivery: Delivery) -> AddressedRecord:
     """Render the removal of that mark."""
     return _mark(settings, Record(url_key(delivery["owner"], delivery["url"]), None))
 

@@ -74,9 +74,9 @@ class WebhookService:
         self._producer = producer
         self._client = WebhookClient(settings.webhooks, callback_policy(settings))
         self._hosts = HostCircuitBreakers(settings.webhooks.per_host)
-        self._lookup = LogReader(settings, name=name)
-        self._delivered = DeliveredIndex(settings, self._lookup)
-        self._bodies = DeliveryBodies(settings, lookup=self._lookup, blobs=blobs)
+        self._log_reader = LogReader(settings, name=name)
+        self._delivered = DeliveredIndex(settings, self._log_reader)
+        self._bodies = DeliveryBodies(settings, log_reader=self._log_reader, blobs=blobs)
         self._disabled = DisabledUrls(settings, name=name)
         self._outbox = DeliveryOutbox(producer)
         self._waiting_tasks = WaitingTasks()
@@ -108,13 +108,13 @@ class WebhookService:
             f"{name}-batches", BATCH_GROUP, [topics.BATCHES], self._batch_deliveries
         )
         self._retry_consumer = RetryTopicConsumer(settings, name=f"{name}-retry", on_revoke=self._on_retries_revoked)
-        self._lag = lag.LagTracker(self._lookup, self._retry_consumer.heads)
+        self._lag = lag.LagTracker(self._log_reader, self._retry_consumer.heads)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Start delivering; raises Unavailable."""
-        await self._open_lookup()
+        await self._open_log_reader()
         await self._disabled.open()
         self._outbox.start(self._supervisor)
         self._tasks = [
@@ -126,12 +126,12 @@ class WebhookService:
             self._supervisor.spawn(self._lag.run(), name="webhooks-backlog"),
         ]
 
-    async def _open_lookup(self) -> None:
+    async def _open_log_reader(self) -> None:
         """Connect with retries: a busy broker must not end the process, which may run inference as well."""
         levels, waits = range(len(topics.LEVELS)), map(topics.retry, topics.RETRY_DELAYS_S)
         read = [*map(topics.results, levels), topics.DELIVERIES, *waits]
         names = [self._settings.topic(name) for name in read]
-        await self._lookup.open_with_retry(names)
+        await self._log_reader.open_with_retry(names)
 
     async def close(self, deadline: Deadline) -> None:
         """Finish running attempts within the deadline; the others are made by another process, or later."""
@@ -150,7 +150,7 @@ class WebhookService:
         await asyncio.gather(*(consumer.close(deadline) for consumer in consumers))
         await self._client.close()
         await self._disabled.close()
-        await self._lookup.close()
+        await self._log_reader.close()
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Return whether results and retries are consumed."""

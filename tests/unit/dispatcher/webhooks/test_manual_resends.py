@@ -83,7 +83,7 @@ def test_marks_of_rounds_and_of_urls_share_a_topic_and_nothing_else(bench: Webho
     first = bench.new("http://there/x")
     later = resent(first, now_ms=first["created_ms"] + 5)
     mark = records.resend_mark(bench.settings, later, now_ms=1)
-    gone = records.disabled(bench.settings, first, until_ms=bench.now_ms * 2, now_ms=1)
+    gone = records.disabled_mark(bench.settings, first, until_ms=bench.now_ms * 2, now_ms=1)
     assert mark[:2] == gone[:2]
     assert b"/" not in (mark.record.key or b"/")
     assert DELIVERY.decode(mark.record.value or b"")["due_ms"] is None, "a sender that knows no rounds passes it over"
