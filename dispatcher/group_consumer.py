@@ -177,7 +177,7 @@ class GroupConsumer:
         except (KafkaError, IllegalStateError, TimeoutError) as error:
             metrics.COMMIT_FAILURES.inc()
             log.info(
-                "cannot commit the offsets of %s: %s", self.name, error or "no answer", extra={"event": "commit_failed"}
+                "cannot commit the offsets of %s: %s", self.name, error or "timeout", extra={"event": "commit_failed"}
             )
             return False
         for tp, tracker in noted.items():

@@ -124,7 +124,7 @@ class PartitionWorker:
             ):
                 changed = asyncio.Event()
                 submitter = self._submitter(row["id"], changed)
-                task = asyncio.create_task(_guarded(submitter), name=f"feed-{row['id']}")
+                task = asyncio.create_task(_guarded(submitter), name=f"submit-{row['id']}")
                 self._submitters[row["id"]] = (task, changed)
 
     def _submitter(self, batch_id: str, changed: asyncio.Event) -> BatchSubmitter:

@@ -233,7 +233,7 @@ class AdaptiveLimit:
 
     def start(self, supervisor: TaskSupervisor) -> None:
         """Start measuring the lag."""
-        self._task = supervisor.spawn(self._watch(), name="pace")
+        self._task = supervisor.spawn(self._watch(), name="adaptive-limit")
 
     async def close(self) -> None:
         """Stop measuring."""

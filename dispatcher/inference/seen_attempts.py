@@ -104,7 +104,7 @@ class LevelIndex:
         while not self._closed and not (self._since_ms <= since_ms and self._loaded_at >= after):
             self._wanted_ms = min(self._wanted_ms, since_ms)
             if self._loading is None:
-                self._loading = asyncio.create_task(self._load(), name="hear-events")
+                self._loading = asyncio.create_task(self._load(), name="load-seen-attempts")
             loading = self._loading
             await asyncio.wait({loading})  # the caller may be cancelled; the read continues for the others
             if not self._closed:

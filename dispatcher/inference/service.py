@@ -123,7 +123,7 @@ class InferenceService:
         self._runner.progress.start(self._supervisor)
         await self._directory.open()
         self._open = True
-        self._joining = self._supervisor.spawn(self._wait_until_joined(), name="until-serving")
+        self._joining = self._supervisor.spawn(self._wait_until_joined(), name="wait-until-joined")
 
     async def close(self, deadline: Deadline) -> None:
         """Stop within the deadline: finish calls within the grace, return the rest, announce the shutdown.
@@ -157,8 +157,8 @@ class InferenceService:
         """Return whether work would be received now, with the reasons when not."""
         unhealthy_reasons = self._pool.unhealthy_reasons()
         missing = [
-            f"{held}: {unhealthy_reasons}" if held == NO_UPSTREAM and unhealthy_reasons else held
-            for held in self._gate.pause_reasons
+            f"{reason}: {unhealthy_reasons}" if reason == NO_UPSTREAM and unhealthy_reasons else reason
+            for reason in self._gate.pause_reasons
         ]
         if not self._open:
             missing.append("queues and cancelled tasks are still being loaded")

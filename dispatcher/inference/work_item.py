@@ -117,6 +117,6 @@ def read(settings: Settings, record: Any) -> WorkItem:
         raise MalformedWork(f"level {work['level']} is neither 0 nor 1", field="level", attempt=attempt)
     if home >= settings.kafka.partitions:
         raise MalformedWork(
-            f"the task's home is partition {home}, there are {settings.kafka.partitions}", field="id", attempt=attempt
+            f"the task's partition is {home}, and there are {settings.kafka.partitions}", field="id", attempt=attempt
         )
     return WorkItem(work=work, home=home, traceparent=headers.find(record.headers, "traceparent"))

@@ -68,7 +68,7 @@ class DeliveredIndex:
             # An unknown delivery is posted twice, with the same webhook-id.
             log.info(
                 "cannot read the delivery rows: %s",
-                error or "no answer in time",
+                error or "timeout",
                 extra={"event": "webhook_scan_failed"},
             )
         return found

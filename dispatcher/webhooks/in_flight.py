@@ -78,7 +78,7 @@ class InFlightDeliveries:
         self, received: ReceivedRecord, delivery: Delivery, work: Coroutine[Any, Any, None], *, size: int
     ) -> None:
         """Start the work of a record; the record is completed when the work has ended."""
-        task = asyncio.create_task(self._run(received, work), name=f"callback-{delivery['id']}")
+        task = asyncio.create_task(self._run(received, work), name=f"delivery-{delivery['id']}")
         self._tasks[task] = _InFlight(size, delivery["created_ms"])
         self._bytes += size
         task.add_done_callback(self._done)

@@ -105,7 +105,7 @@ class LagTracker:
             except (KafkaError, OSError, TimeoutError, Unavailable) as error:
                 log.info(
                     "cannot read the webhook lag: %s",
-                    error or "no answer in time",
+                    error or "timeout",
                     extra={"event": "webhook_lag_read_failed"},
                 )
 

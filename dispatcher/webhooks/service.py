@@ -102,7 +102,7 @@ class WebhookService:
             name, GROUP, [*map(topics.results, levels)], self._result_deliveries
         )
         self._status_consumer = self._group_consumer(
-            f"{name}-news", STATUS_GROUP, [*map(topics.status, levels)], self._progress_deliveries
+            f"{name}-statuses", STATUS_GROUP, [*map(topics.status, levels)], self._progress_deliveries
         )
         self._batch_consumer = self._group_consumer(
             f"{name}-batches", BATCH_GROUP, [topics.BATCHES], self._batch_deliveries
@@ -119,11 +119,11 @@ class WebhookService:
         self._outbox.start(self._supervisor)
         self._tasks = [
             self._supervisor.spawn(self._poll_results(), name="webhooks"),
-            self._supervisor.spawn(self._poll_statuses(), name="webhooks-news"),
+            self._supervisor.spawn(self._poll_statuses(), name="webhooks-statuses"),
             self._supervisor.spawn(self._poll_batches(), name="webhooks-batches"),
             self._supervisor.spawn(self._poll_retries(), name="webhooks-retry"),
             self._supervisor.spawn(self._commit(), name="webhooks-commit"),
-            self._supervisor.spawn(self._lag.run(), name="webhooks-backlog"),
+            self._supervisor.spawn(self._lag.run(), name="webhooks-lag"),
         ]
 
     async def _open_log_reader(self) -> None:
