@@ -70,7 +70,7 @@ class Deliveries:
             self._store.close()
             self._store = None
 
-    async def passed(self, partition: int, offset: int) -> None:
+    async def wait_for_offset(self, partition: int, offset: int) -> None:
         """Return when the row at this offset has been folded; bound it with asyncio.timeout."""
         if self._tail is not None:
             await self._tail.wait_for_offset(TopicPartition(self._topic, partition), offset)

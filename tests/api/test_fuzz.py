@@ -105,10 +105,10 @@ class Ingress:
 
         memory.send = send  # type: ignore[method-assign]
 
-        async def until_ended(key: bytes, *, seconds: float) -> bool:
+        async def wait_until_ended(key: bytes, *, seconds: float) -> bool:
             return key in memory.rows and memory.rows[key]["state"] in TERMINAL
 
-        memory.until_ended = until_ended  # type: ignore[method-assign]
+        memory.wait_until_ended = wait_until_ended  # type: ignore[method-assign]
 
     async def _file(self) -> None:
         """Upload the file that the examples of a batch name."""

@@ -163,7 +163,7 @@ MUTATIONS = (
     Mutation(
         "a stopping dispatcher gives nothing back",
         "dispatcher/inference/service.py",
-        """        self._runner.release()
+        """        self._runner.return_items()
 """,
         "",
         ("test_a_stop_finishes_what_it_can_and_gives_the_rest_back",),
@@ -185,7 +185,7 @@ MUTATIONS = (
     Mutation(
         "an attempt that a worker has claimed or finished is run again",
         "dispatcher/inference/runner.py",
-        """ or self._is_spoken(item.key)""",
+        """ or self._was_attempted(item.key)""",
         "",
         ("test_what_was_done_is_not_done_again",),
     ),

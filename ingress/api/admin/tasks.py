@@ -137,7 +137,7 @@ async def requeue_task(
     offset = await connected.submitter.send(ticket, record)
     connected.recent_writes.add(ticket.owner, ticket.key, offset=offset)
     if given.wait_s:
-        await connected.view.until_ended(ticket.key, seconds=given.wait_s)
+        await connected.view.wait_until_ended(ticket.key, seconds=given.wait_s)
     reading = await connected.task_lookup.find(ticket.text, owner=None, data=False)
     return answer_json({**_listed(reading), "replay_of": ended.id}, status=202)
 

@@ -28,7 +28,7 @@ from ingress.batches.end_notification import end_notification
 from ingress.batches.idempotency import HEADER, create_once
 from ingress.batches.request import parse_batch_request
 from ingress.connected import Connected
-from ingress.files.content import content_answer
+from ingress.files.content import content_response
 from ingress.files.lookup import batch_content
 from ingress.http.body import idempotency_key, traceparent
 from ingress.http.dependencies import AppConnected, AppIngress, LimitedCaller, ReadCaller, SubmitCaller
@@ -36,7 +36,7 @@ from ingress.http.dialects import ApiProblem, ErrorRenderer
 from ingress.http.options import DIALECT, NONE, QUEUE, read_options
 from ingress.http.routing import JSON, answer, api_router, error
 from ingress.submission.resend import MAX_BODY as RESEND_BODY
-from ingress.submission.resend import send_again, wanted_event
+from ingress.submission.resend import requested_event, restart_delivery
 from schemas.batches import Batch, BatchFile
 
 UNCONFIRMED = {"x-should-retry": "false"}
@@ -305,10 +305,10 @@ async def resend_batch_delivery(
 
     400 when the batch has not ended, has no callback_url, or its callback is older than eight days.
     """
-    event = wanted_event(body, BATCH_OUTCOMES)
+    event = requested_event(body, BATCH_OUTCOMES)
     batch = await connected.batch_service.find(batch_id, owner=caller.owner)
     ended = end_notification(batch, connected.deliveries.of(batch["id"]), event)
-    delivery = await send_again(ingress.settings, connected.producer, connected.deliveries, ended)
+    delivery = await restart_delivery(ingress.settings, connected.producer, connected.deliveries, ended)
     return _answer({"object": "list", "batch_id": batch["id"], "data": [delivery_object(delivery)]}, status=202)
 
 
@@ -372,7 +372,7 @@ async def _content(
     content = batch_content(batch, errors=errors)
     if content.size and connected.file_lookup.of_batch(batch, errors=errors) is None:
         raise NotFound(f"the output of {batch['id']} has expired")
-    return await content_answer(request, ingress.blobs, content, refuse=renderer_of(dialect))
+    return await content_response(request, ingress.blobs, content, refuse=renderer_of(dialect))
 
 
 async def _input(connected: Connected, file_id: str, *, owner: str) -> BatchFile:

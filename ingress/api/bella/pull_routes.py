@@ -144,7 +144,7 @@ async def complete(
         log.info(
             "dropped an outcome of %s that arrived too late",
             row["id"],
-            extra={"event": "complete_dropped", "task_id": row["id"]},
+            extra={"event": "late_completion_ignored", "task_id": row["id"]},
         )
     ingress.metrics.answers.labels("complete", row["mode"], "200").inc()
     return Response(b'"%b"' % row["id"].encode(), media_type=JSON, headers={"x-task-id": row["id"]})
@@ -200,20 +200,24 @@ def _check_not_shared(settings: Settings, name: str) -> None:
 
 async def _open(connected: Connected, wanted: TakeRequest, caller: Caller) -> None:
     """Check that a caller may take from the queues, and convert those of the dispatcher; raises NotFound."""
-    queues = {name: _served_queue(connected, name, caller) for name in dict.fromkeys(one.queue for one in wanted.lanes)}
+    queues = {
+        name: _served_queue(connected, name, caller) for name in dict.fromkeys(one.queue for one in wanted.queues)
+    }
     for name, queue in queues.items():
         if queue["served_by"] != "workers":
             await connected.queues.convert_to_pull_queue(connected.producer, queue)
-            log.info("queue %s is served by workers now", name, extra={"event": "queue_to_workers", "queue": name})
+            log.info(
+                "queue %s is served by workers now", name, extra={"event": "queue_converted_to_pull", "queue": name}
+            )
 
 
 def _without_paused(connected: Connected, wanted: TakeRequest) -> TakeRequest:
     """Leave out paused queues: none of their tasks is taken, and those that workers have taken continue."""
-    queues = {one.queue: connected.queues.get(one.queue) for one in wanted.lanes}
+    queues = {one.queue: connected.queues.get(one.queue) for one in wanted.queues}
     paused = {name for name, queue in queues.items() if queue is not None and queue["paused"]}
     if not paused:
         return wanted
-    return wanted._replace(lanes=tuple(one for one in wanted.lanes if one.queue not in paused))
+    return wanted._replace(queues=tuple(one for one in wanted.queues if one.queue not in paused))
 
 
 def _served_queue(connected: Connected, name: str, caller: Caller) -> Queue:

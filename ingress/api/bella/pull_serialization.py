@@ -77,7 +77,7 @@ def parse_take(body: bytes) -> TakeRequest:
     timeout = _whole(members, "process_timeout", least=0, most=MAX_TIMEOUT_MS[1] // 1000)
     min_age = _whole(members, "min_age_seconds", least=0, most=MAX_TIMEOUT_MS[1] // 1000)
     return TakeRequest(
-        lanes=tuple(dict.fromkeys(parse_queue_level(one, field="queues") for one in queues)),
+        queues=tuple(dict.fromkeys(parse_queue_level(one, field="queues") for one in queues)),
         size=1 if size is None else size,
         strategy=_strategy(members.get("strategy")),
         min_age_ms=(min_age or 0) * 1000,

@@ -30,7 +30,7 @@ from ingress.http.dialects import ApiProblem
 from ingress.http.event_stream import EventStream
 from ingress.http.options import check_none
 from ingress.http.routing import JSON, RawRoute, answer, api_router, with_example, with_examples
-from ingress.http.stored_response import stored_answer
+from ingress.http.stored_response import stored_response
 from ingress.runtime import Ingress
 from ingress.submission.cancel import cancel_task
 from ingress.submission.service import WaitingRequest
@@ -61,12 +61,12 @@ class BellaStream(EventStream):
 
     route = "put"
 
-    def last_words(self, ending: WaitOutcome | None, failure: StreamError | None, *, told: bool) -> bytes:
+    def final_frames(self, ending: WaitOutcome | None, failure: StreamError | None, *, error_sent: bool) -> bytes:
         """Return [DONE], an error frame, or nothing after the upstream's own."""
         failure = ENDED[ending] if ending else failure
         if failure is None:
             return DONE
-        if told:
+        if error_sent:
             return b""
         payload = error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code)
         return sse.frame(payload)
@@ -136,9 +136,9 @@ class PutHandler:
         return response
 
     async def _stored(self, ended: Result, blob: Blob) -> Response:
-        media_type = ended["content_type"] or JSON
+        media_type, status = ended["content_type"] or JSON, ended["status_code"]
         try:
-            return await stored_answer(self._ingress.blobs, blob, status=ended["status_code"], content_type=media_type)
+            return await stored_response(self._ingress.blobs, blob, status=status, content_type=media_type)
         except (BlobMissing, BlobCorrupt) as error:
             return envelope(500, f"the answer was too large for a record and is lost: {error}")
 

@@ -13,8 +13,8 @@ from core.errors import InvalidRequest, Unavailable, WriteUnconfirmed
 from ingress.api.batches.serialization import list_object, page_start
 from ingress.api.files import models
 from ingress.api.openai.responses import problem
-from ingress.files.content import content_answer
-from ingress.files.lookup import OUTPUT, Entry, of_upload
+from ingress.files.content import content_response
+from ingress.files.lookup import OUTPUT, FileEntry, of_upload
 from ingress.files.upload import PURPOSES, receive_file
 from ingress.http.dependencies import AppConnected, AppIngress, LimitedCaller, ReadCaller, SubmitCaller
 from ingress.http.routing import JSON, Responses, answer, api_router, error, with_example
@@ -147,10 +147,10 @@ async def download_file(
 ) -> Response:
     """Download the content of a file, or a range of it."""
     entry = await connected.file_lookup.find(file_id, owner=caller.owner)
-    return await content_answer(request, ingress.blobs, entry.content, refuse=problem)
+    return await content_response(request, ingress.blobs, entry.content, refuse=problem)
 
 
-def file_object(entry: Entry) -> dict[str, Any]:
+def file_object(entry: FileEntry) -> dict[str, Any]:
     """Build the file object, which is OpenAI's in every dialect of batches."""
     return {
         "id": entry.id,

@@ -36,16 +36,16 @@ class Partition:
             lookup=stage.lookup,
             blobs=stage.blobs,
             producer=stage.producer,
-            turns=FairShare(),
+            fair_share=FairShare(),
         )
-        self.rows.on_change = lambda _: self.home.changed()
+        self.rows.on_change = lambda _: self.home.on_change()
 
     def tell(self, row: Batch | None, batch_id: str = "") -> None:
         """Write a row."""
         key = (row["id"] if row is not None else batch_id).encode()
         now: Any = None if row is None else BATCH.encode({**row, "updated_ms": time.time_ns() // 1_000_000})
         record: Any = SimpleNamespace(key=key, value=now)
-        self.rows.fold(TopicPartition("batches", HOME), [record])
+        self.rows.apply(TopicPartition("batches", HOME), [record])
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def test_a_row_that_goes_while_its_pieces_are_sorted_out_takes_the_last_al
 
 
 async def test_an_error_of_ours_ends_nothing(partition: Partition, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(home_module, "CRASHED_S", 0.05)
+    monkeypatch.setattr(home_module, "CRASH_DELAY_S", 0.05)
     stage = partition.stage
     row = await stage.create(input_file(1), replace=b"no JSON")
     partition.tell(row)

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from dispatcher.webhooks.ssrf_guard import AddressBlocked, socket_factory
+from dispatcher.webhooks.http_client import AddressBlocked, socket_factory
 from schemas.callback_url import CallbackPolicy, policy, refused
 
 INSIDE = [
