@@ -17,7 +17,7 @@ from schemas import bitmap, topics
 from schemas.batches import BATCH_ENDED, Batch
 from schemas.codec import BATCH, SchemaError
 from schemas.framing import FramingError
-from schemas.ids import MODE_LETTERS, parse
+from schemas.ids import MODE_CODES, parse
 
 RECENT_MS = 3_600_000
 """At a start the batches of weeks are read; the segments of those that ended so long ago were collected already."""
@@ -29,7 +29,7 @@ Such a segment uses storage and has no other effect.
 
 RECENT_BATCHES = 10_000
 """Finished batches that are remembered, because their work might be received again."""
-LINE = f"-{MODE_LETTERS['batch']}-"
+LINE = f"-{MODE_CODES['batch']}-"
 LineGroup = tuple[int, int, int]
 """The part that the ids of all lines of a batch share: partition, queue number and second."""
 

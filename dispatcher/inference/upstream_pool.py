@@ -75,7 +75,7 @@ class UpstreamPool:
         now = self._monotonic()
         unreachable = [one for one in self._upstreams if not one.up]
         reasons = [
-            f"{one.base} does not respond" + (f": it {one.failure}" if one.failure else "") for one in unreachable
+            f"{one.base} does not answer" + (f": it {one.failure}" if one.failure else "") for one in unreachable
         ]
         reasons += [
             f"{one.base} is backing off for {one.backoff_until - now:.0f} s (Retry-After)"
@@ -122,7 +122,7 @@ class UpstreamPool:
     def mark_unreachable(self, upstream: Upstream, reason: str) -> None:
         """Send no calls to an upstream until it responds to a probe."""
         if upstream.up:
-            log.warning("%s does not respond: %s", upstream.base, reason, extra={"event": "upstream_down"})
+            log.warning("%s does not answer: %s", upstream.base, reason, extra={"event": "upstream_down"})
             upstream.up = False
             self._changed()
 
@@ -142,9 +142,9 @@ class UpstreamPool:
         ):
             self._never_reachable.discard(upstream)
             log.warning(
-                "%s has not responded since the start: it %s",
+                "%s has not answered since the start: it %s",
                 upstream.base,
-                upstream.failure or "sends no response",
+                upstream.failure or "gives no answer",
                 extra={"event": "upstream_down"},
             )
 
@@ -154,9 +154,9 @@ class UpstreamPool:
             # A slow upstream is not down while calls run: a busy server may have no thread for the probe.
             if answers is False or (answers is None and upstream.load == 0):
                 self._warn_never_reachable(upstream)
-                self.mark_unreachable(upstream, f"it {upstream.failure or 'sends no response'} at GET /models")
+                self.mark_unreachable(upstream, f"it {upstream.failure or 'gives no answer'} at GET /models")
             elif answers and not upstream.up:
-                log.info("%s responds", upstream.base, extra={"event": "upstream_up"})
+                log.info("%s answers", upstream.base, extra={"event": "upstream_up"})
                 upstream.up, upstream.failure = True, ""
                 self._never_reachable.discard(upstream)
                 self._changed()

@@ -153,7 +153,7 @@ async def test_work_is_held_while_no_upstream_answers(
         await away.close()
         async with dispatching(away_from):
             worker = await probe.new_worker(known)
-            told = f"{away.url} does not respond: it refuses connections"
+            told = f"{away.url} does not answer: it refuses connections"
             await eventually_async(
                 lambda: {event["reason"] for event in probe.last_heartbeats(worker)} == {told},
                 what="the reason",

@@ -48,7 +48,7 @@ async def test_doctor_names_each_of_what_is_broken(operators: Operators) -> None
 
     await site.simulator.close()
     found = await told(operators, "upstream_down")
-    assert f"{site.simulator.url} does not respond" in found["upstream_down"]["what"]
+    assert f"{site.simulator.url} does not answer" in found["upstream_down"]["what"]
     await site.simulator.start()
     await operators.goes_through()
 

@@ -83,7 +83,7 @@ async def test_a_valid_file_is_submitted_in_order_and_within_the_window(stage: S
     assert stage.row is not None
     assert (stage.row["state"], stage.row["total"], stage.row["completed"]) == ("finalizing", 230, 230)
     assert [task["batch_line"] for task in stage.tasks] == list(range(230))
-    assert stage.notes == []
+    assert stage.reasons == []
     task = stage.tasks[7]
     assert orjson.loads(task["data"] or b"") == {
         "model": "other",
@@ -173,7 +173,7 @@ async def test_a_stopped_batch_is_not_submitted_further(stage: Stage) -> None:
         stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
         await over()
     assert len(stage.tasks) == WINDOW
-    assert stage.notes == []
+    assert stage.reasons == []
 
 
 async def test_kafka_that_is_away_is_waited_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ async def test_it_says_who_takes_no_calls_and_why(world: World) -> None:
     world.upstreams[0].up = False
     world.pool.back_off(world.upstreams[2], 30)
     assert world.pool.unhealthy_reasons() == (
-        "http://127.0.0.1:1/v1 does not respond; http://127.0.0.1:3/v1 is backing off for 30 s (Retry-After)"
+        "http://127.0.0.1:1/v1 does not answer; http://127.0.0.1:3/v1 is backing off for 30 s (Retry-After)"
     )
 
 
@@ -129,7 +129,7 @@ async def test_an_upstream_that_was_never_reachable_is_logged_once_and_when_it_r
     base = f"http://127.0.0.1:{port}/v1"
     pool, upstream = await watching(base, within_s=STARTUP_GRACE_S)
     await eventually_async(lambda: caplog.messages, what="a line")
-    assert pool.unhealthy_reasons() == f"{base} does not respond: it refuses connections"
+    assert pool.unhealthy_reasons() == f"{base} does not answer: it refuses connections"
     asked: list[bool] = []
 
     async def models(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -145,10 +145,10 @@ async def test_an_upstream_that_was_never_reachable_is_logged_once_and_when_it_r
         await eventually_async(lambda: len(asked) > 1 and upstream.up, what="another probe")
     await pool.close()
     assert caplog.messages == [
-        f"{base} has not responded since the start: it refuses connections",
-        f"{base} responds",
-        f"{base} does not respond: the connection broke",
-        f"{base} responds",
+        f"{base} has not answered since the start: it refuses connections",
+        f"{base} answers",
+        f"{base} does not answer: the connection broke",
+        f"{base} answers",
     ]
     assert {record.event for record in caplog.records} == {"upstream_down", "upstream_up"}  # type: ignore[attr-defined]
 
@@ -178,4 +178,4 @@ async def test_an_upstream_that_stays_unreachable_is_probed_again_and_logged_onc
     pool.start(TaskSupervisor())
     await eventually_async(lambda: len(probes) > 5, what="some probes")
     await pool.close()
-    assert caplog.messages == [f"{upstream.base} has not responded since the start: it sends no response"]
+    assert caplog.messages == [f"{upstream.base} has not answered since the start: it gives no answer"]
