@@ -9,15 +9,10 @@ from typing import Any
 import orjson
 
 from core import lenient_json
+from schemas.media_types import is_json
 
-_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
 _BINARY = ("audio/", "image/", "video/", "font/")
 _BREAKS = re.compile(rb"[\r\n]")
-
-
-def is_json(content_type: str) -> bool:
-    """Return whether a media type is JSON."""
-    return _JSON.match(content_type) is not None
 
 
 def text_of(body: bytes, content_type: str) -> str | None:

@@ -61,7 +61,7 @@ class QueueDirectory:
 
     def __init__(self, settings: Settings, *, name: str, on_new: Callable[[Queue], None] | None = None) -> None:
         self._settings = settings
-        self._on_new = on_new
+        self._listeners = [] if on_new is None else [on_new]
         self._queues: dict[str, Queue] = {}
         self._registering: dict[str, asyncio.Task[Queue]] = {}
         self._configuring = asyncio.Lock()
@@ -72,6 +72,12 @@ class QueueDirectory:
         """Read the whole topic, then follow it."""
         await self._tail.open()
         await self._tail.wait_caught_up()
+
+    def subscribe(self, on_new: Callable[[Queue], None]) -> None:
+        """Call `on_new` for every queue that is registered now, then as the class describes."""
+        self._listeners.append(on_new)
+        for queue in self.all():
+            on_new(queue)
 
     async def close(self) -> None:
         """Stop following."""
@@ -195,8 +201,9 @@ class QueueDirectory:
                 continue  # only Headrace writes here; an invalid record must not stop every process
             known = self._queues.get(queue["name"])
             queue = self._queues[queue["name"]] = merge_registrations(known, queue)
-            if self._on_new is not None and known != queue:
-                self._on_new(queue)
+            if known != queue:
+                for listener in self._listeners:
+                    listener(queue)
 
 
 def merge_registrations(known: Queue | None, new: Queue) -> Queue:

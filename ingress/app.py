@@ -9,8 +9,7 @@ from functools import partial
 from fastapi import FastAPI
 
 from core.settings.models import Settings
-from ingress.api import openapi_document
-from ingress.api.admin.routes import AdminRoutes
+from ingress.api import openapi
 from ingress.api.batches.routes import BatchRoutes, asked_renderer
 from ingress.api.bella import routes as bella
 from ingress.api.dialects import DIALECTS
@@ -18,60 +17,51 @@ from ingress.api.dify.routes import DifyRoutes
 from ingress.api.files.routes import FileRoutes
 from ingress.api.openai.media import MediaRoutes
 from ingress.api.openai.routes import OpenAIRoutes
-from ingress.api.registry.routes import RegistryRoutes
-from ingress.api.tasks.deliveries import DeliveryRoutes
-from ingress.api.tasks.events import EventRoutes
-from ingress.api.tasks.routes import TaskRoutes
 from ingress.auth.rate_limits import QuotaHeaders
-from ingress.http import docs, errors, health
+from ingress.http import errors
 from ingress.http.request_ids import RequestIds
-from ingress.runtime import Services, StartupTask
+from ingress.runtime import Ingress, StartupTask
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Build the application; its lifespan opens and closes the services, which are in `app.state`.
+    """Build the application; its lifespan opens and closes the ingress, which is in `app.state`.
 
     The lifespan does not wait for Kafka: probes, and puts with a plain 503, are answered while `app.state.opening` is
     under way. Raises ConfigError.
     """
-    services = Services(settings)
-    opening = StartupTask(services)
+    ingress = Ingress(settings)
+    opening = StartupTask(ingress)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         opening.start()
         try:
-            async with services.keys_file.followed_by(services.keys) if services.keys_file else nullcontext():
+            async with ingress.keys_file.followed_by(ingress.keys) if ingress.keys_file else nullcontext():
                 yield
         finally:
             await opening.close()
 
     app = FastAPI(
-        title=openapi_document.TITLE,
+        title=openapi.TITLE,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.services = services
+    app.state.ingress = ingress
     app.state.opening = opening
+    app.state.made = {}
     # Plain routes: FastAPI's own solve dependencies and models, which the hot path has none of.
     app.router.routes += [
-        *bella.BellaRoutes(services).routes(),
-        *OpenAIRoutes(services).routes(),
-        *MediaRoutes(services).routes(),
-        *EventRoutes(services).routes(),
-        *TaskRoutes(services).routes(),
-        *DeliveryRoutes(services).routes(),
-        *DifyRoutes(services).routes(),
-        *RegistryRoutes(services).routes(),
-        *FileRoutes(services).routes(),
-        *BatchRoutes(services).routes(),
-        *AdminRoutes(services).routes(),
-        *health.routes(services),
-        *docs.routes(),
+        *bella.BellaRoutes(ingress).routes(),
+        *OpenAIRoutes(ingress).routes(),
+        *MediaRoutes(ingress).routes(),
+        *DifyRoutes(ingress).routes(),
+        *FileRoutes(ingress).routes(),
+        *BatchRoutes(ingress).routes(),
+        *(route for router in openapi.ROUTERS for route in router.routes),
     ]
-    app.openapi = openapi_document.document  # type: ignore[method-assign]
+    app.openapi = openapi.document  # type: ignore[method-assign]
     app.add_middleware(QuotaHeaders)
     errors.install(app, DIALECTS, choose=partial(asked_renderer, default=settings.batches.dialect))
     app.middleware_stack = RequestIds(app.build_middleware_stack())

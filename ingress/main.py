@@ -52,12 +52,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             # First the held requests get their answer, then connections are closed.
-            app.state.services.waiters.shut_down()
+            app.state.ingress.waiters.shut_down()
             server.should_exit = True
             stopping.cancel()
             await serving
         if not opening.cancel():
-            opening.result()  # raises what kept the services from opening
+            opening.result()  # raises the error that stopped the ingress from opening
 
 
 def listen(host: str, port: int) -> socket.socket:

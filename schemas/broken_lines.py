@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import orjson
 
+from schemas.media_types import JSON
 from schemas.records import Outcome
 
 CONTENT_TYPE = "application/vnd.headrace.broken-line+json"
 """What tells such a body from a request."""
 CODE = "invalid_json_line"
 UNKNOWN = "unknown_parameter"
-JSON = "application/json"
 
 
 def written(message: str, *, code: str = CODE) -> bytes:

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from schemas.json_text import BOM, TooDeep, changed, read_json
+from schemas.media_types import is_json
 from schemas.records import Mode, Task
 from schemas.validation import MAX_TEXT, Invalid
 
-JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\b", re.IGNORECASE)
 CONTENT_TYPE = re.compile(r"[\x20-\x7e]{1,256}")
 OPTIONS = "stream_options"
 
@@ -60,7 +60,7 @@ def normalise_body(data: bytes | str, *, mode: Mode, content_type: str) -> tuple
     raw = data.encode() if isinstance(data, str) else data
     if not CONTENT_TYPE.fullmatch(content_type):
         raise Invalid("content_type", f"content_type must be 1 to {MAX_TEXT} printable ASCII characters")
-    if not JSON_TYPE.match(content_type):
+    if not is_json(content_type):
         return raw, None
     members = json_object(raw, field="data")
     model = members.get("model")

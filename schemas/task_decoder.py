@@ -11,8 +11,9 @@ from schemas.codec import TASK, SchemaError
 from schemas.framing import MAGIC, FramingError
 from schemas.headers import AVRO, TRACEPARENT, find, traceparent_of
 from schemas.json_text import BOM, TooDeep, member
+from schemas.media_types import is_json
 from schemas.records import Task
-from schemas.task_body import JSON_TYPE, json_object, normalise_body
+from schemas.task_body import json_object, normalise_body
 from schemas.task_json import json_task, read_json_task
 from schemas.validation import Invalid
 
@@ -73,7 +74,7 @@ def _read_any(value: bytes, headers: Headers, *, level: int) -> DecodedTask:
     if kind in AVRO_TYPES or (kind in UNSPECIFIED_TYPES and value[:1] == bytes([MAGIC])):
         task = _avro(value)
         return DecodedTask(task, traceparent, ours=task["id"] is not None and is_ours(headers))
-    if JSON_TYPE.match(kind):
+    if is_json(kind):
         return DecodedTask(read_json_task(value, level=level), traceparent, ours=False)
     if kind in UNSPECIFIED_TYPES:
         raise Invalid("value", "the record is neither framed Avro, which begins with a zero byte, nor a JSON object")

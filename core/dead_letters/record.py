@@ -6,12 +6,14 @@ from typing import Any
 
 from core.kafka.producer import Producer
 from core.kafka.record_format import unread
+from core.retry import retry_unavailable
 from core.settings.models import Settings
 from schemas import topics
 from schemas.kafka_record import AddressedRecord, Record
 from schemas.partitioning import stable_hash
 
 MAX_REASON = 1000
+RETRY_S = 0.5
 HEADROOM_BYTES = 8192
 """Bytes reserved for added headers and framing; a larger value is not copied."""
 KEY_BYTES = 1024
@@ -64,8 +66,9 @@ async def send_to_dead_letters(
     field: str | None = None,
     attempt: int | None = None,
 ) -> None:
-    """Write a consumed record to the dead-letter topic and return once it is durable; raises Unavailable."""
-    await producer.send(*dead_letter(settings, record, reason=reason, field=field, attempt=attempt))
+    """Write a consumed record to the dead-letter topic; returns once it is durable, and retries until then."""
+    address = dead_letter(settings, record, reason=reason, field=field, attempt=attempt)
+    await retry_unavailable(lambda: producer.send(*address), delay_s=RETRY_S)
 
 
 def partition_of(record: Any) -> int:

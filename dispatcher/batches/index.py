@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from aiokafka import TopicPartition
 
+from core.bounded_set import BoundedSet
 from core.clock import epoch_ms
 from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
 from dispatcher.batches.output_segments import names_of
-from dispatcher.inference.work_item import Recent
 from schemas import bitmap, topics
 from schemas.batches import BATCH_ENDED, Batch
 from schemas.codec import BATCH, SchemaError
@@ -47,7 +47,7 @@ class BatchIndex:
     ) -> None:
         self.on_change: Callable[[int], None] = lambda _: None
         self._lines: dict[Stamp, str] = {}
-        self._over = Recent(REMEMBERED)
+        self._over: BoundedSet[Stamp] = BoundedSet(at_least=REMEMBERED)
         self._ended: dict[int, dict[str, frozenset[str]]] = defaultdict(dict)
         self._rows: dict[int, dict[str, Batch]] = defaultdict(dict)
         self._opened = False

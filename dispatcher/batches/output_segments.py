@@ -6,11 +6,12 @@ import logging
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 
-from core.embedding import is_json, one_line
+from core.embedding import one_line
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore, BlobWriter
 from dispatcher.batches.output_lines import OutputLine, about_bytes, body_members
 from schemas.batches import PIECES, Batch, segments_of
 from schemas.common import Blob
+from schemas.media_types import is_json
 
 log = logging.getLogger(__name__)
 

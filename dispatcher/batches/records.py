@@ -12,6 +12,7 @@ from schemas.common import Blob
 from schemas.headers import headers
 from schemas.ids import batch_line_id, parse_batch
 from schemas.kafka_record import Record
+from schemas.media_types import JSON
 from schemas.records import Task
 from schemas.validation import MAX_RETENTION_MS, MAX_TEXT, MAX_TIMEOUT_MS
 
@@ -59,7 +60,7 @@ class LineTasks:
         data: bytes | Blob,
         *,
         now_ms: int,
-        content_type: str = "application/json",
+        content_type: str = JSON,
     ) -> Record:
         """Render the task of a line; `data` is its body, or where that is stored."""
         batch, task_id = self._batch, self.task_id(index)

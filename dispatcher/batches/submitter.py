@@ -28,6 +28,7 @@ from schemas.batches import Batch
 from schemas.common import BatchChange
 from schemas.events import batch_progress_event, change
 from schemas.ids import parse_batch
+from schemas.media_types import JSON
 from schemas.records import EventKind
 
 log = logging.getLogger(__name__)
@@ -252,7 +253,7 @@ class BatchSubmitter:
         if len(data) <= self._settings.storage.inline_bytes:
             return tasks.record(line.request, request, data, now_ms=self._clock())
         name = f"tasks/{tasks.task_id(line.request)}"
-        blob = await self._blobs.put(data, name=name, media_type="application/json")
+        blob = await self._blobs.put(data, name=name, media_type=JSON)
         return tasks.record(line.request, request, blob, now_ms=self._clock())
 
     def _expect(self, state: str) -> Batch:

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 
 from core.clock import Clock
 from core.observability.tracing import tracer
+from core.retry_after import retry_after_s
 from core.upstream_errors import reason_in
 from dispatcher.inference import tracing
 from dispatcher.inference.bodies import BodyStore, RequestBody
-from dispatcher.inference.outcome import EVENT_STREAM, JSON, Failure, Report, answered, failed, retry_after_ms
+from dispatcher.inference.outcome import Failure, Report, answered, failed
 from dispatcher.inference.response_check import checked
 from dispatcher.inference.stream_detection import peeked
 from dispatcher.inference.stream_relay import Relay
@@ -18,6 +19,7 @@ from dispatcher.inference.upstream import CallError, Upstream
 from dispatcher.inference.upstream_pool import UpstreamPool
 from dispatcher.inference.upstream_response import UpstreamResponse
 from dispatcher.inference.work_item import WorkItem
+from schemas.media_types import EVENT_STREAM, JSON, OCTET_STREAM
 from schemas.records import Outcome
 
 
@@ -115,7 +117,7 @@ class Attempt:
         self, answer: UpstreamResponse, pieces: AsyncIterator[bytes], upstream: Upstream, content_type: str
     ) -> Outcome:
         """Take an answer in, as a stream to the object store when it is large."""
-        place = self._bodies.answer(self._item.work, media_type=content_type or "application/octet-stream")
+        place = self._bodies.answer(self._item.work, media_type=content_type or OCTET_STREAM)
         try:
             async for data in pieces:
                 self._first_ms = self._first_ms or self._clock()
@@ -169,10 +171,12 @@ class Attempt:
 
     def _retry_after(self, answer: UpstreamResponse, upstream: Upstream) -> int | None:
         """Read Retry-After; from a busy upstream it holds for the whole pool."""
-        wait_ms = retry_after_ms(answer.header("retry-after"), now_ms=self._clock())
-        if wait_ms is not None and answer.status in (429, 503):
-            self._pool.leave_out(upstream, wait_ms / 1000)
-        return wait_ms
+        wait_s = retry_after_s(answer.header("retry-after"), now_ms=self._clock())
+        if wait_s is None:
+            return None
+        if answer.status in (429, 503):
+            self._pool.leave_out(upstream, wait_s)
+        return int(wait_s * 1000)
 
     def _check(self, size: int) -> None:
         if size > self._limit_bytes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import AsyncGenerator
+from typing import NamedTuple
 
 from core.errors import Unavailable
+from core.retry import retry_unavailable
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from core.storage.spool import Spool
 from core.usage import UsageFinder, usage_of
@@ -18,8 +18,6 @@ from schemas.records import Work
 
 TRIES = 4
 RETRY_S = 0.5
-
-T = TypeVar("T")
 
 
 class RequestBody:
@@ -38,7 +36,9 @@ class RequestBody:
         if reference is None:
             return self._data
         try:
-            return self._watched(await _patient(lambda: self._blobs.open(reference)))
+            return self._watched(
+                await retry_unavailable(lambda: self._blobs.open(reference), delay_s=RETRY_S, tries=TRIES)
+            )
         except (BlobMissing, BlobCorrupt, Unavailable) as error:
             raise _lost(error) from error
 
@@ -127,12 +127,3 @@ def _name(work: Work) -> str:
 def _lost(error: BlobMissing | BlobCorrupt | Unavailable) -> CallError:
     failure = Failure.STORAGE if isinstance(error, Unavailable) else Failure.BODY_LOST
     return CallError(failure, error.message)
-
-
-async def _patient(ask: Callable[[], Awaitable[T]]) -> T:
-    for _ in range(TRIES - 1):
-        try:
-            return await ask()
-        except Unavailable:
-            await asyncio.sleep(RETRY_S)
-    return await ask()

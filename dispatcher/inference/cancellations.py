@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from aiokafka import TopicPartition
 
+from core.bounded_set import BoundedSet
 from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
-from dispatcher.inference.work_item import Recent
 from schemas import topics
 from schemas.codec import CONTROL, SchemaError
 from schemas.framing import HEADER, FramingError
@@ -23,7 +23,7 @@ class Cancellations:
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._on_cancel: Callable[[str], None] = lambda _: None
-        self._ids = Recent(REMEMBERED)
+        self._ids: BoundedSet[str] = BoundedSet(at_least=REMEMBERED)
         self._tail = TopicFollower(
             settings, name=f"{name}-controls", topics=[settings.topic(topics.CONTROLS)], handle=self._fold
         )

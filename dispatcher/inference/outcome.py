@@ -6,21 +6,16 @@ store did not answer. It cannot help after any other answer, and must not be mad
 
 from __future__ import annotations
 
-import math
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import NamedTuple
 
 from core.upstream_errors import hidden, without_addresses
 from schemas.common import Blob, Usage
+from schemas.media_types import JSON, OCTET_STREAM
 from schemas.records import Outcome
 
 RETRIABLE = frozenset((408, 429, 500, 502, 503, 504))
-JSON = "application/json"
-EVENT_STREAM = "text/event-stream"
 MAX_MESSAGE = 500
-MAX_RETRY_AFTER_MS = 86_400_000
 
 
 class Report(NamedTuple):
@@ -110,7 +105,7 @@ def answered(
         "status_code": status,
         "body": without_addresses(body, own=upstream) if bad else body,
         "body_ref": body_ref,
-        "content_type": content_type or "application/octet-stream",
+        "content_type": content_type or OCTET_STREAM,
         "error_code": "upstream_error" if bad else None,
         "error_message": _bounded(f"the upstream answered {status}{said}") if bad else None,
         "retriable": status in RETRIABLE and not chunks,
@@ -121,27 +116,6 @@ def answered(
         "started_ms": started_ms,
         "first_token_ms": first_token_ms,
     }
-
-
-def retry_after_ms(value: str | None, *, now_ms: int) -> int | None:
-    """Read a Retry-After header, seconds or an HTTP date; None when it is missing or no such thing."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(value)
-            if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=UTC)
-            wait = moment.timestamp() * 1000 - now_ms
-        except (ValueError, TypeError, OverflowError):  # a year or a time zone that no calendar holds
-            return None
-    else:
-        if not math.isfinite(seconds):
-            return None
-        wait = seconds * 1000
-    return int(min(max(0.0, wait), MAX_RETRY_AFTER_MS))
 
 
 def _bounded(message: str) -> str:

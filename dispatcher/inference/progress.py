@@ -18,6 +18,7 @@ from dispatcher.inference.work_item import Phase, WorkItem
 from dispatcher.task_supervisor import TaskSupervisor
 from schemas.events import event, task_event
 from schemas.json_text import read_json
+from schemas.media_types import JSON
 from schemas.records import Work
 
 PERIOD_S = 0.5
@@ -89,7 +90,7 @@ class ProgressReporter:
 
 def token_limit(work: Work) -> int | None:
     """Return the most tokens that a request's answers may have together; None when it does not say."""
-    if not work["data"] or work["content_type"] != "application/json":
+    if not work["data"] or work["content_type"] != JSON:
         return None
     try:
         body = read_json(work["data"])

@@ -7,7 +7,6 @@ import logging
 
 from core.clock import Deadline
 from core.dead_letters.record import send_to_dead_letters
-from core.errors import Unavailable
 from core.kafka.producer import Producer
 from core.settings.models import Settings
 from dispatcher import metrics
@@ -30,7 +29,6 @@ log = logging.getLogger(__name__)
 MAX_TAKE = 32
 REVOKE_S = 4.0
 """How long a revoke may hold up the group; what is not claimed by then is run again by the next owner."""
-BURY_RETRY_S = 0.5
 PAUSED = "the queue is paused"
 OPENING = 8
 """Groups joined at once: a start with hundreds of queues must not be a storm."""
@@ -144,21 +142,15 @@ class QueueConsumer:
             poison.message,
             extra={"event": "work_buried", "partition": record.partition, "offset": record.offset},
         )
-        while not lanes.stopping:
-            try:
-                await send_to_dead_letters(
-                    lanes.producer,
-                    lanes.settings,
-                    record,
-                    reason=poison.message,
-                    field=poison.field,
-                    attempt=poison.attempt,
-                )
-            except Unavailable:
-                await asyncio.sleep(BURY_RETRY_S)
-            else:
-                taken.claims.settled(record.offset)
-                return
+        await send_to_dead_letters(
+            lanes.producer,
+            lanes.settings,
+            record,
+            reason=poison.message,
+            field=poison.field,
+            attempt=poison.attempt,
+        )
+        taken.claims.settled(record.offset)
 
     async def _revoked(self) -> None:
         await self._lanes.ticker.tick([self.reader], Deadline(REVOKE_S), last=True)

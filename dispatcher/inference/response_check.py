@@ -6,11 +6,11 @@ Apart from the attempt, which needs a connection, so that the rules can be teste
 from __future__ import annotations
 
 from core import lenient_json
-from core.embedding import is_json
 from core.sse import payloads
 from core.upstream_errors import Reported, reported, reported_in_frame
-from dispatcher.inference.outcome import EVENT_STREAM, Failure, Report
+from dispatcher.inference.outcome import Failure, Report
 from dispatcher.inference.upstream import CallError
+from schemas.media_types import EVENT_STREAM, is_json
 
 NO_CONTENT = 204
 

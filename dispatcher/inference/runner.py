@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from core.bounded_set import BoundedSet
 from core.clock import Clock, Deadline
 from core.observability.metrics import labelled
 from core.settings.models import Settings
@@ -17,7 +18,7 @@ from dispatcher.group_consumer import ReceivedRecord
 from dispatcher.inference.outcome import Failure, failed
 from dispatcher.inference.progress import ProgressReporter
 from dispatcher.inference.slots import CallSlots
-from dispatcher.inference.work_item import Key, Phase, Recent, WorkItem, read
+from dispatcher.inference.work_item import Key, Phase, WorkItem, read
 from dispatcher.inference.worker import AttemptWorker
 from schemas.events import event, task_event
 from schemas.records import Event, EventKind, Outcome
@@ -59,7 +60,7 @@ class Runner:
         self.progress = ProgressReporter(settings, name=name, outbox=outbox, clock=clock)
         self._items: dict[Key, WorkItem] = {}
         self._by_id: dict[str, set[WorkItem]] = {}
-        self._over = Recent(REMEMBERED)
+        self._over: BoundedSet[Key] = BoundedSet(at_least=REMEMBERED)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property

@@ -14,9 +14,10 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
+from core.bounded_set import BoundedSet
 from core.clock import Clock, epoch_ms
-from core.errors import Unavailable
 from core.kafka.log_reader import LogRecord
+from core.retry import retry_unavailable
 from dispatcher.inference.slots import Draining
 from dispatcher.inference.work_item import Key
 from schemas.headers import TYPE
@@ -72,36 +73,11 @@ def key_of(key: Key) -> bytes:
     return f"{task_id}/{attempt}".encode()
 
 
-class GenerationalSet:
-    """A set that stays small: when its newer half is full, the older one is forgotten."""
-
-    def __init__(self, half: int = GENERATION_SIZE) -> None:
-        self._half = half
-        self._new: set[bytes] = set()
-        self._old: set[bytes] = set()
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._new or key in self._old
-
-    def __len__(self) -> int:
-        return len(self._new | self._old)
-
-    def add(self, key: bytes) -> None:
-        """Remember a key."""
-        self._new.add(key)
-        if len(self._new) >= self._half:
-            self._new, self._old = set(), self._new
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._new, self._old = set(), set()
-
-
 class LevelIndex:
     """What was heard of one level. Whoever asks while it is being read is served by the next reading, all together."""
 
     def __init__(self, read: Read, *, keep_s: float = KEEP_S) -> None:
-        self.keys = GenerationalSet()
+        self.keys: BoundedSet[bytes] = BoundedSet(at_least=GENERATION_SIZE)
         self._read = read
         self._keep_s = keep_s
         self._since_ms: float = math.inf
@@ -144,12 +120,7 @@ class LevelIndex:
         since_ms = min(wanted_ms, self._since_ms)
         began = time.monotonic()
         try:
-            while True:
-                try:
-                    await self._read(int(since_ms), self._positions, self.keys.add)
-                    break
-                except Unavailable:
-                    await asyncio.sleep(RETRY_S)
+            await retry_unavailable(lambda: self._read(int(since_ms), self._positions, self.keys.add), delay_s=RETRY_S)
             self._since_ms, self._begun_at = since_ms, began
         finally:
             self._flight = None

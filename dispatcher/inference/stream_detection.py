@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from core.errors import HeadraceError
+from schemas.media_types import EVENT_STREAM
 
 _MARK = b"\xef\xbb\xbf"
 _FIELDS = (b"data", b"event", b"id", b"retry")
@@ -27,7 +28,7 @@ def is_event_stream(head: bytes, content_type: str, *, whole: bool = False) -> b
     media_type = content_type.lower().strip()
     if media_type.startswith(_BINARY):
         return False
-    said = media_type.startswith("text/event-stream")
+    said = media_type.startswith(EVENT_STREAM)
     text = head.removeprefix(_MARK).lstrip()
     if not text or (head and _MARK.startswith(head)):
         if whole or len(head) >= MOST_BLANKS:

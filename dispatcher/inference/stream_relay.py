@@ -13,9 +13,10 @@ from core.storage.spool import Spool, Spooled
 from core.upstream_errors import reported_in_frame
 from core.usage import usage_of
 from dispatcher.inference.chunk_writer import ChunkWriter
-from dispatcher.inference.outcome import EVENT_STREAM, JSON, Failure, Report
+from dispatcher.inference.outcome import Failure, Report
 from dispatcher.inference.upstream import CallError
 from schemas.common import Usage
+from schemas.media_types import EVENT_STREAM, JSON
 from schemas.records import Outcome
 
 LINGER_S = 0.5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -121,21 +120,3 @@ def read(settings: Settings, record: Any) -> WorkItem:
             f"the task's home is partition {home}, there are {settings.kafka.partitions}", field="id", attempt=attempt
         )
     return WorkItem(work=work, home=home, traceparent=headers.find(record.headers, "traceparent"))
-
-
-class Recent:
-    """The last keys that were seen, as many as fit."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._keys: OrderedDict[Any, None] = OrderedDict()
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._keys
-
-    def add(self, key: object) -> None:
-        """Remember a key; the oldest is forgotten."""
-        self._keys[key] = None
-        self._keys.move_to_end(key)
-        if len(self._keys) > self._limit:
-            self._keys.popitem(last=False)

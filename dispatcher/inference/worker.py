@@ -13,12 +13,13 @@ from dispatcher.inference import tracing
 from dispatcher.inference.attempt import Attempt
 from dispatcher.inference.bodies import BodyStore
 from dispatcher.inference.chunk_writer import ChunkWriter
-from dispatcher.inference.outcome import EVENT_STREAM, Failure
+from dispatcher.inference.outcome import Failure
 from dispatcher.inference.stream_relay import Relay
 from dispatcher.inference.upstream import CallError
 from dispatcher.inference.upstream_pool import UpstreamPool
 from dispatcher.inference.work_item import WorkItem
 from schemas.broken_lines import outcome_of
+from schemas.media_types import EVENT_STREAM
 from schemas.records import Outcome
 
 

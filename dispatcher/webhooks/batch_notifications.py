@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from hashlib import sha256
 
 import orjson
 
+from core.bounded_set import BoundedDict
 from core.deliveries import new_delivery
 from schemas.batches import BATCH_ENDED, Batch
 from schemas.codec import BATCH, batch_state_of
@@ -18,19 +18,17 @@ LEVEL = 1
 REMEMBERED = 10_000
 
 
-class RecentSet:
-    """Tell the first row of an end from its repetitions, for as long as its partition is ours."""
+class NotifiedBatches:
+    """The batch ends that were seen in the current assignment of their partition; rows of one end are repeated."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[str, object] = OrderedDict()
+        self._assignments: BoundedDict[str, object] = BoundedDict(at_least=REMEMBERED)
 
-    def first(self, delivery_id: str, assignment: object) -> bool:
-        """Tell whether this is new to an assignment, which is known by its identity."""
-        if self._seen.get(delivery_id) is assignment:
+    def is_new(self, delivery_id: str, assignment: object) -> bool:
+        """Add a batch end; return whether it had not been added with the same assignment object."""
+        if self._assignments.get(delivery_id) is assignment:
             return False
-        self._seen[delivery_id] = assignment
-        if len(self._seen) > REMEMBERED:
-            self._seen.popitem(last=False)
+        self._assignments[delivery_id] = assignment
         return True
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
@@ -14,11 +13,12 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from core.clock import epoch_ms
+from core.retry_after import retry_after_s
 from core.settings.webhooks import WebhookSettings
 from dispatcher.webhooks.circuit_breaker import HostHealth
 from dispatcher.webhooks.lenient_response import LenientConnector
 from dispatcher.webhooks.resolver import Resolver
-from dispatcher.webhooks.retry_schedule import retry_after_s
 from dispatcher.webhooks.ssrf_guard import BLOCKED_MESSAGE, AddressBlocked, socket_factory
 from schemas.callback_url import CallbackPolicy, problem
 
@@ -52,7 +52,7 @@ class AttemptResult(NamedTuple):
     retry_after_s: float | None = None
 
 
-def classify_status(status: int, retry_after: str | None = None, *, now_s: float = 0.0) -> AttemptResult:
+def classify_status(status: int, retry_after: str | None = None, *, now_ms: int = 0) -> AttemptResult:
     """Judge a receiver's status: 2xx is delivered, 410 ends it, and anything else may be over when it is asked again.
 
     A login page before the receiver (302, 401, 403), a route that is not deployed yet (404) or a conflict (409) passes,
@@ -67,7 +67,7 @@ def classify_status(status: int, retry_after: str | None = None, *, now_s: float
     kind = "throttled" if status == 429 else f"{status // 100}xx"
     if 300 <= status < 400:
         reason, kind = f"{reason}, and redirects are not followed", "redirect"
-    return AttemptResult(Disposition.RETRY, reason, kind, health, status, retry_after_s(retry_after, now_s=now_s))
+    return AttemptResult(Disposition.RETRY, reason, kind, health, status, retry_after_s(retry_after, now_ms=now_ms))
 
 
 class WebhookClient:
@@ -103,7 +103,7 @@ class WebhookClient:
         try:
             spelled = URL(url, encoded=True)  # as it was given: a receiver may have signed exactly that
             async with self._session.post(spelled, data=body, headers=headers, allow_redirects=False) as response:
-                answer = classify_status(response.status, response.headers.get("retry-after"), now_s=time.time())
+                answer = classify_status(response.status, response.headers.get("retry-after"), now_ms=epoch_ms())
                 with suppress(aiohttp.ClientError, TimeoutError):
                     async with asyncio.timeout(ANSWER_S):
                         await _skip(response.content)

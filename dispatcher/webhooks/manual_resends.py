@@ -8,12 +8,11 @@ missing, forgotten or set by a clock that goes wrong costs a repetition under th
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
+from core.bounded_set import BoundedDict
 from schemas.records import Delivery
 
 REMEMBERED = 50_000
-"""Deliveries that were asked for again within the eight days of the topic; some 10 MB."""
+"""Deliveries that were asked for again within the eight days of the topic; 10 to 20 MB."""
 
 
 def is_manual(delivery: Delivery) -> bool:
@@ -29,9 +28,8 @@ def is_mark(delivery: Delivery) -> bool:
 class ManualResends:
     """The newest round of what was asked for again."""
 
-    def __init__(self, most: int = REMEMBERED) -> None:
-        self._most = most
-        self._begun_ms: OrderedDict[str, int] = OrderedDict()
+    def __init__(self, at_least: int = REMEMBERED) -> None:
+        self._begun_ms: BoundedDict[str, int] = BoundedDict(at_least=at_least)
 
     def __len__(self) -> int:
         return len(self._begun_ms)
@@ -39,9 +37,6 @@ class ManualResends:
     def fold(self, mark: Delivery) -> None:
         """Take in a mark; the last that was written counts, whatever the clocks say."""
         self._begun_ms[mark["id"]] = mark["created_ms"]
-        self._begun_ms.move_to_end(mark["id"])
-        if len(self._begun_ms) > self._most:
-            self._begun_ms.popitem(last=False)
 
     def is_superseded(self, delivery: Delivery) -> bool:
         """Tell whether a later round has been taken up, so that this one need not go on."""

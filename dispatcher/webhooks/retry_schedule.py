@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from email.utils import parsedate_to_datetime
 
+from core.retry_after import MAX_RETRY_AFTER_S
 from schemas.topics import RETRY_DELAYS_S
 
 JITTER = 0.1
 """Attempts come later than the ladder says by up to this share: what failed together does not return together."""
-RETRY_AFTER_S = 86_400
-"""A receiver may ask for no more than a day."""
 MIN_DEFERRAL_MS = 6_000
 """Shorter waits are held in memory: a kill -9 meanwhile repeats what was delivered out of order within this time."""
 JITTER_SLACK_S = 10
@@ -25,7 +23,7 @@ def next_wait_ms(step: int, delays_s: Sequence[float], *, retry_after_s: float |
     """Return the wait before the attempt that follows `step` attempts; None when there is none."""
     if step > len(delays_s):
         return None
-    wait_s = max(delays_s[step - 1], min(retry_after_s or 0, RETRY_AFTER_S))
+    wait_s = max(delays_s[step - 1], min(retry_after_s or 0, MAX_RETRY_AFTER_S))
     return math.ceil(wait_s * (1 + JITTER * dice()) * 1000)
 
 
@@ -46,15 +44,3 @@ def deferral_ms(*, age_ms: int, dice: Random) -> int:
 def delay_tier(wait_ms: int) -> int:
     """Return the delay of the retry topic for a wait, seconds: the longest that does not overshoot."""
     return max(delay_s for delay_s in RETRY_DELAYS_S if delay_s * 1000 <= max(wait_ms, 0))
-
-
-def retry_after_s(value: str | None, *, now_s: float) -> float | None:
-    """Read a Retry-After header: seconds, or a date."""
-    if value is None:
-        return None
-    if value.isascii() and value.isdigit():
-        return min(float(value[:9]), RETRY_AFTER_S)
-    try:
-        return min(max(0.0, parsedate_to_datetime(value).timestamp() - now_s), RETRY_AFTER_S)
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None

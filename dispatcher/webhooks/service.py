@@ -14,7 +14,6 @@ from typing import Any
 
 from core.clock import Deadline, epoch_ms
 from core.dead_letters.record import send_to_dead_letters
-from core.errors import Unavailable
 from core.kafka.fetching import skip_unreadable
 from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
@@ -27,7 +26,7 @@ from dispatcher.event_outbox import EventOutbox
 from dispatcher.group_consumer import GroupConsumer, ReceivedRecord
 from dispatcher.task_supervisor import TaskSupervisor
 from dispatcher.webhooks import lag, records, retry_topics
-from dispatcher.webhooks.batch_notifications import RecentSet, of_batch_row
+from dispatcher.webhooks.batch_notifications import NotifiedBatches, of_batch_row
 from dispatcher.webhooks.bodies import DeliveryBodies
 from dispatcher.webhooks.circuit_breaker import HostCircuitBreakers
 from dispatcher.webhooks.delivered_index import DeliveredIndex
@@ -51,7 +50,6 @@ TAKE = 200
 FIRST_RECORDS, FIRST_BYTES = 1_000, 67_108_864
 """How many results may be in hand: the reading waits for them, so memory does not grow with what is undelivered."""
 RETRY_RECORDS = 4_000
-BURY_RETRY_S = 0.5
 READERS = 4
 REST_S = 0.05
 """After records came: nearly all name no callback, and fetching each for itself took CPU from the calls under way."""
@@ -91,7 +89,7 @@ class WebhookService:
             idle=self._idle,
         )
         self._news = ProgressNotifications()
-        self._once = RecentSet()
+        self._notified_batches = NotifiedBatches()
         self._first, self._told, self._ended, self._retried = (
             InFlightDeliveries(most, FIRST_BYTES, idle=self._idle, crashed=self._bury)
             for most in (FIRST_RECORDS, FIRST_RECORDS, FIRST_RECORDS, RETRY_RECORDS)
@@ -247,7 +245,7 @@ class WebhookService:
             delivery = None  # the scheduler's own topic, as that of the rows
         if (
             delivery is None
-            or not self._once.first(delivery["id"], taken.claims)
+            or not self._notified_batches.is_new(delivery["id"], taken.claims)
             or await self._known.delivered(taken, delivery)
         ):
             taken.claims.settled(record.offset)
@@ -282,14 +280,8 @@ class WebhookService:
 
     async def _bury(self, taken: ReceivedRecord, reason: str) -> None:
         """Put a record aside that nobody can work with; returns once that is durable."""
-        while True:
-            try:
-                await send_to_dead_letters(self._producer, self._settings, taken.record, reason=reason)
-            except Unavailable:
-                await asyncio.sleep(BURY_RETRY_S)
-            else:
-                taken.claims.settled(taken.record.offset)
-                return
+        await send_to_dead_letters(self._producer, self._settings, taken.record, reason=reason)
+        taken.claims.settled(taken.record.offset)
 
     async def _commit(self) -> None:
         while True:

@@ -5,9 +5,9 @@ Rows of tasks whose callback asked for more than the outcome carry it in a heade
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any, NamedTuple
 
+from core.bounded_set import BoundedDict
 from dispatcher.webhooks.payload import news
 from dispatcher.webhooks.records import of_row
 from schemas.headers import CALLBACK_EVENTS
@@ -31,7 +31,7 @@ class ProgressNotifications:
     """Remember what was told of each task; after a restart a start may be told twice, under the same webhook-id."""
 
     def __init__(self) -> None:
-        self._told: OrderedDict[str, _Sent] = OrderedDict()
+        self._told: BoundedDict[str, _Sent] = BoundedDict(at_least=REMEMBERED)
 
     def of(self, row: Status, *, now_ms: int) -> list[Delivery]:
         """Return what a row tells anew."""
@@ -53,11 +53,10 @@ class ProgressNotifications:
         return found
 
     def _remember(self, row: Status, told: _Sent) -> None:
-        self._told.pop(row["id"], None)
-        if row["state"] not in TERMINAL:
+        if row["state"] in TERMINAL:
+            self._told.discard(row["id"])
+        else:
             self._told[row["id"]] = told
-            if len(self._told) > REMEMBERED:
-                self._told.popitem(last=False)
 
 
 def _started(row: Status) -> bool:

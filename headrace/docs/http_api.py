@@ -49,7 +49,10 @@ def routes_table() -> str:
 
 def routes_reference() -> str:
     """Describe every route: parameters, body, responses."""
-    return "\n".join(f"## {api}\n\n" + "\n".join(map(_route, routes)) for api, routes in _by_api().items())
+    about = {tag["name"]: f"{tag['description']}\n\n" for tag in _document()["tags"]}
+    return "\n".join(
+        f"## {api}\n\n{about.get(api, '')}" + "\n".join(map(_route, routes)) for api, routes in _by_api().items()
+    )
 
 
 def objects_reference() -> str:
@@ -66,7 +69,7 @@ def task_members() -> dict[str, bool]:
 
 @cache
 def _document() -> Mapping[str, Any]:
-    from ingress.api.openapi_document import document  # noqa: PLC0415 - no other block needs the ingress
+    from ingress.api.openapi import document  # noqa: PLC0415 - no other block needs the ingress
 
     return document()
 

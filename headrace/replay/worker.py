@@ -19,8 +19,8 @@ import orjson
 from core import lenient_json
 from core.embedding import described
 from core.errors import ConfigError, Unavailable
+from core.retry_after import retry_after_s
 from core.upstream_errors import reported
-from dispatcher.inference.outcome import retry_after_ms
 
 LEASE_S = 900
 """Maximum duration of a call, seconds; then the task is assigned again."""
@@ -120,8 +120,8 @@ class ShadowWorker:
                 outcome = outcome_of(answer.status_code, answer.content, answer.headers.get("content-type", ""))
                 if outcome["status_code"] not in RETRIABLE:
                     break
-                asked_ms = retry_after_ms(answer.headers.get("retry-after"), now_ms=time.time_ns() // 1_000_000)
-                wait_s = wait_s if asked_ms is None else asked_ms / 1000
+                asked_s = retry_after_s(answer.headers.get("retry-after"), now_ms=time.time_ns() // 1_000_000)
+                wait_s = wait_s if asked_s is None else asked_s
             await asyncio.sleep(min(wait_s, MAX_WAIT_S))
             wait_s *= 2
         return outcome

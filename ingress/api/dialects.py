@@ -6,7 +6,7 @@ from ingress.api.batches import problems as batches
 from ingress.api.bella import routes as bella
 from ingress.api.dify import errors as dify
 from ingress.api.openai import responses as openai
-from ingress.api.registry import responses as registry
+from ingress.api.registry import routes as registry
 from ingress.http.dialects import Dialects
 
 DIALECTS = Dialects(

@@ -14,8 +14,10 @@ from hashlib import blake2b
 import orjson
 
 from core.errors import IdempotencyConflict, Unavailable, WriteUnconfirmed
+from core.settings.models import Settings
+from ingress.batches.commands import BatchCommands
+from ingress.batches.directory import BatchDirectory
 from ingress.batches.request import BatchRequest
-from ingress.runtime import Services
 from schemas.batches import Batch, BatchFile
 from schemas.ids import MODE_LETTERS, SERIALS, TaskId
 from schemas.partitioning import home_partition, key_spread
@@ -30,7 +32,9 @@ COMPARED = ("input_file_id", "endpoint", "completion_window", "metadata", "repla
 
 
 async def create_once(
-    services: Services,
+    settings: Settings,
+    commands: BatchCommands,
+    directory: BatchDirectory,
     wanted: BatchRequest,
     find_input: Callable[[], Awaitable[BatchFile]],
     *,
@@ -40,11 +44,10 @@ async def create_once(
     traceparent: bytes | None = None,
 ) -> Batch:
     """Return the batch of a key, which is created when there is none; raises IdempotencyConflict and Unavailable."""
-    writer, directory = services.batch_writer, services.batches
-    queue = await writer.queue(name, wanted.endpoint, owner)
-    now_ms, window_s = time.time_ns() // 1_000_000, services.settings.streams.idempotency_window_s
+    queue = await commands.queue(name, wanted.endpoint, owner)
+    now_ms, window_s = time.time_ns() // 1_000_000, settings.streams.idempotency_window_s
     own, *others = (
-        keyed_id(queue, owner, key, begin_s=begin_s, partitions=services.settings.kafka.partitions)
+        keyed_id(queue, owner, key, begin_s=begin_s, partitions=settings.kafka.partitions)
         for begin_s in begins(now_ms // 1000, window_s=window_s)
     )
     directory.check_read()
@@ -54,7 +57,7 @@ async def create_once(
             return _same(first, wanted, owner=owner)
     file = await find_input()
     try:
-        made = await writer.create(wanted, file, owner=owner, queue=name, identity=own, traceparent=traceparent)
+        made = await commands.create(wanted, file, owner=owner, queue=name, identity=own, traceparent=traceparent)
     except WriteUnconfirmed as error:
         raise Unavailable("Kafka did not confirm the batch in time; send it again with its Idempotency-Key") from error
     row = await directory.until(made["id"], lambda _: True, seconds=JUDGED_S)

@@ -10,9 +10,11 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from core.errors import NotFound, RequestError, Unavailable
-from core.kafka.log_reader import LogRecord
+from core.kafka.log_reader import LogReader, LogRecord
+from core.settings.models import Settings
+from ingress.batches.commands import BatchCommands
+from ingress.batches.directory import BatchDirectory
 from ingress.batches.idempotency import may_be_keyed
-from ingress.runtime import Services
 from schemas import ids, topics
 from schemas.batches import Batch
 from schemas.codec import BATCH, EVENT, SchemaError
@@ -36,89 +38,100 @@ class BatchNotCancellable(RequestError):
     code = "batch_not_cancellable"
 
 
-async def find_batch(services: Services, text: str, *, owner: str) -> Batch:
-    """Return a batch as it stands; raises NotFound for foreign and unknown ids, and Unavailable."""
-    try:
-        identity = ids.parse_batch(text)
-    except ids.IdError:
-        raise _unknown(text) from None
-    directory = services.batches
-    batch = directory.get(text)
-    keyed = may_be_keyed(identity, window_s=services.settings.streams.idempotency_window_s)
-    if batch is None and (keyed or _young(identity, services)) and not directory.removed(text):
-        _ = services.batch_writer  # without Kafka there is nothing to search
-        batch = await directory.until(text, lambda _: True, seconds=OTHER_WAIT_S)
+class BatchOperations:
+    """Find and cancel batches."""
+
+    def __init__(
+        self, settings: Settings, *, log_reader: LogReader, directory: BatchDirectory, commands: BatchCommands
+    ) -> None:
+        self._partitions = settings.kafka.partitions
+        self._window_s = settings.streams.idempotency_window_s
+        self._events = settings.topic(topics.events(1))
+        self._log_reader = log_reader
+        self._directory = directory
+        self._commands = commands
+
+    async def find(self, text: str, *, owner: str) -> Batch:
+        """Return a batch as it stands; raises NotFound for foreign and unknown ids, and Unavailable."""
+        try:
+            identity = ids.parse_batch(text)
+        except ids.IdError:
+            raise _unknown(text) from None
+        batch = self._directory.get(text)
+        keyed = may_be_keyed(identity, window_s=self._window_s)
+        if batch is None and (keyed or self._young(identity)) and not self._directory.removed(text):
+            batch = await self._directory.until(text, lambda _: True, seconds=OTHER_WAIT_S)
+            if batch is None:
+                batch = await self._from_event(identity)
         if batch is None:
-            batch = await _from_event(services, identity)
-    if batch is None:
-        directory.check_read()
-    if batch is None or batch["owner"] != owner:
-        raise _unknown(text)
-    return batch
-
-
-async def cancel_batch(services: Services, text: str, *, owner: str) -> Batch:
-    """Cancel a batch and return it as it stands then; once more is no mistake. Raises NotFound, and Unavailable.
-
-    BatchNotCancellable when it has ended in another way, or all its requests have.
-    """
-    batch = await find_batch(services, text, owner=owner)
-    if batch["state"] in ("cancelling", "cancelled"):
+            self._directory.check_read()
+        if batch is None or batch["owner"] != owner:
+            raise _unknown(text)
         return batch
-    if batch["state"] not in ("validating", "in_progress"):
-        raise _ended(batch)
-    await services.batch_writer.cancel(batch)
-    row = await services.batches.until(
-        text, lambda found: found["state"] not in ("validating", "in_progress"), seconds=JUDGED_S
-    )
-    if row is None or row["state"] in ("validating", "in_progress"):
-        # The cancel is in the log and comes before everything that is written from now on.
-        return {**(row or batch), "state": "cancelling", "cancelling_ms": time.time_ns() // 1_000_000}
-    if row["state"] not in ("cancelling", "cancelled"):
-        raise _ended(row)
-    return row
 
+    async def cancel(self, text: str, *, owner: str) -> Batch:
+        """Cancel a batch and return it as it stands then; once more is no mistake. Raises NotFound, and Unavailable.
 
-async def user_of(services: Services, file_id: str) -> str | None:
-    """Return the id of a batch that still needs an input file; raises Unavailable.
+        BatchNotCancellable when it has ended in another way, or all its requests have.
+        """
+        batch = await self.find(text, owner=owner)
+        if batch["state"] in ("cancelling", "cancelled"):
+            return batch
+        if batch["state"] not in ("validating", "in_progress"):
+            raise _ended(batch)
+        await self._commands.cancel(batch)
+        row = await self._directory.until(
+            text, lambda found: found["state"] not in ("validating", "in_progress"), seconds=JUDGED_S
+        )
+        if row is None or row["state"] in ("validating", "in_progress"):
+            # The cancel is in the log and comes before everything that is written from now on.
+            return {**(row or batch), "state": "cancelling", "cancelling_ms": time.time_ns() // 1_000_000}
+        if row["state"] not in ("cancelling", "cancelled"):
+            raise _ended(row)
+        return row
 
-    A batch that another ingress has accepted just now may have no row yet: its event is looked for in the log.
-    """
-    services.batches.check_read()
-    if users := services.batches.users_of(file_id):
-        return users[0]
-    begin_ms = time.time_ns() // 1_000_000 - JUST_NOW_MS
-    try:
-        async with asyncio.timeout(SEARCH_S):
-            for partition in range(services.settings.kafka.partitions):
-                tp = services.topic_partition(topics.events(1), partition)
-                async for batch in _created_since(services, tp, begin_ms):
-                    if batch["input_file_id"] == file_id and services.batches.get(batch["id"]) is None:
-                        return batch["id"]
-    except (KafkaError, OSError, TimeoutError):
-        raise Unavailable("it could not be told in time whether the file is in use; nothing was deleted") from None
-    return next(iter(services.batches.users_of(file_id)), None)  # its row may have come meanwhile
+    async def user_of(self, file_id: str) -> str | None:
+        """Return the id of a batch that still needs an input file; raises Unavailable.
 
+        A batch that another ingress has accepted just now may have no row yet: its event is looked for in the log.
+        """
+        self._directory.check_read()
+        if users := self._directory.users_of(file_id):
+            return users[0]
+        begin_ms = time.time_ns() // 1_000_000 - JUST_NOW_MS
+        try:
+            async with asyncio.timeout(SEARCH_S):
+                for partition in range(self._partitions):
+                    tp = TopicPartition(self._events, partition)
+                    async for batch in self._created_since(tp, begin_ms):
+                        if batch["input_file_id"] == file_id and self._directory.get(batch["id"]) is None:
+                            return batch["id"]
+        except (KafkaError, OSError, TimeoutError):
+            raise Unavailable("it could not be told in time whether the file is in use; nothing was deleted") from None
+        return next(iter(self._directory.users_of(file_id)), None)  # its row may have come meanwhile
 
-async def _created_since(services: Services, tp: TopicPartition, begin_ms: int) -> AsyncIterator[Batch]:
-    begin = await services.lookup.offset_at(tp, begin_ms)
-    if begin is None:
-        return
-    _, end = (await services.lookup.bounds([tp]))[tp]
-    async for found in services.lookup.read_range(tp, begin, end):
-        if (find(found.headers, "ce_type") or b"").endswith(b".batch_created"):
-            batch = _proposed(found)
-            if batch is not None:
-                yield batch
+    async def _created_since(self, tp: TopicPartition, begin_ms: int) -> AsyncIterator[Batch]:
+        begin = await self._log_reader.offset_at(tp, begin_ms)
+        if begin is None:
+            return
+        _, end = (await self._log_reader.bounds([tp]))[tp]
+        async for found in self._log_reader.read_range(tp, begin, end):
+            if (find(found.headers, "ce_type") or b"").endswith(b".batch_created"):
+                batch = _proposed(found)
+                if batch is not None:
+                    yield batch
 
+    async def _from_event(self, identity: TaskId) -> Batch | None:
+        if identity.partition >= self._partitions:
+            return None
+        tp = TopicPartition(self._events, identity.partition)
+        key = identity.batch().encode()
+        from_s = max(identity.time_s, int(time.time() - YOUNG_S))
+        return _proposed(await self._log_reader.find(tp, key, from_ms=from_s * 1000 - CLOCK_SKEW_MS))
 
-async def _from_event(services: Services, identity: TaskId) -> Batch | None:
-    if identity.partition >= services.settings.kafka.partitions:
-        return None
-    tp = services.topic_partition(topics.events(1), identity.partition)
-    key = identity.batch().encode()
-    from_s = max(identity.time_s, int(time.time() - YOUNG_S))
-    return _proposed(await services.lookup.find(tp, key, from_ms=from_s * 1000 - CLOCK_SKEW_MS))
+    def _young(self, identity: TaskId) -> bool:
+        inside = identity.partition < self._partitions
+        return inside and abs(time.time() - identity.time_s) < YOUNG_S
 
 
 def _proposed(found: LogRecord | None) -> Batch | None:
@@ -130,11 +143,6 @@ def _proposed(found: LogRecord | None) -> Batch | None:
         return BATCH.decode(change["batch"]) if change is not None and change["batch"] is not None else None
     except (FramingError, SchemaError):
         return None
-
-
-def _young(identity: TaskId, services: Services) -> bool:
-    inside = identity.partition < services.settings.kafka.partitions
-    return inside and abs(time.time() - identity.time_s) < YOUNG_S
 
 
 def _ended(batch: Batch) -> BatchNotCancellable:

@@ -7,10 +7,12 @@ import time
 from typing import NamedTuple
 
 from core.errors import NotFound
+from core.settings.models import Settings
+from ingress.batches.directory import BatchDirectory
 from ingress.batches.retention import output_expires_ms, outputs_over
-from ingress.batches.service import find_batch
+from ingress.batches.service import BatchOperations
 from ingress.files.content import Content
-from ingress.runtime import Services
+from ingress.files.directory import FileDirectory
 from schemas.batches import Batch, BatchFile, Segment, output_file_id, segments_of
 
 OUTPUT = "batch_output"
@@ -31,34 +33,53 @@ class Entry(NamedTuple):
     batch_id: str | None = None
 
 
-async def find_file(services: Services, file_id: str, *, owner: str) -> Entry:
-    """Return a file; raises NotFound for foreign, unknown and expired ones, and Unavailable."""
-    match = _OF_BATCH.fullmatch(file_id)
-    if match is None:
-        file = await services.files.find(file_id, owner=owner)
-        if file is None:
+class FileLookup:
+    """Find the files of one tenant."""
+
+    def __init__(
+        self, settings: Settings, *, files: FileDirectory, batches: BatchDirectory, batch_service: BatchOperations
+    ) -> None:
+        self._retention_s = settings.batches.retention_s
+        self._files = files
+        self._batches = batches
+        self._batch_service = batch_service
+
+    async def find(self, file_id: str, *, owner: str) -> Entry:
+        """Return a file; raises NotFound for foreign, unknown and expired ones, and Unavailable."""
+        match = _OF_BATCH.fullmatch(file_id)
+        if match is None:
+            file = await self._files.find(file_id, owner=owner)
+            if file is None:
+                raise _unknown(file_id)
+            return of_upload(file)
+        try:
+            batch = await self._batch_service.find(f"batch_{match[1]}", owner=owner)
+        except NotFound:
+            raise _unknown(file_id) from None
+        entry = self.of_batch(batch, errors=match[2] == "errors")
+        if entry is None:
             raise _unknown(file_id)
-        return of_upload(file)
-    try:
-        batch = await find_batch(services, f"batch_{match[1]}", owner=owner)
-    except NotFound:
-        raise _unknown(file_id) from None
-    entry = of_batch(services, batch, errors=match[2] == "errors")
-    if entry is None:
-        raise _unknown(file_id)
-    return entry
+        return entry
 
+    def all(self, *, owner: str, purpose: str | None) -> list[Entry]:
+        """Return the files of a tenant, in no order; those of batches as soon as something is in them."""
+        found = []
+        if purpose != OUTPUT:
+            found += [of_upload(file) for file in self._files.of(owner) if purpose in (None, file["purpose"])]
+        if purpose in (None, OUTPUT):
+            for batch in self._batches.of(owner):
+                entries = (self.of_batch(batch, errors=errors) for errors in (False, True))
+                found += [entry for entry in entries if entry is not None and entry.content.size]
+        return found
 
-def all_files(services: Services, *, owner: str, purpose: str | None) -> list[Entry]:
-    """Return the files of a tenant, in no order; those of batches as soon as something is in them."""
-    found = []
-    if purpose != OUTPUT:
-        found += [of_upload(file) for file in services.files.of(owner) if purpose in (None, file["purpose"])]
-    if purpose in (None, OUTPUT):
-        for batch in services.batches.of(owner):
-            entries = (of_batch(services, batch, errors=errors) for errors in (False, True))
-            found += [entry for entry in entries if entry is not None and entry.content.size]
-    return found
+    def of_batch(self, batch: Batch, *, errors: bool) -> Entry | None:
+        """Describe a batch's output or error file; None when the batch ended without lines in it, or it has expired."""
+        content = batch_content(batch, errors=errors)
+        expires_ms = output_expires_ms(batch, retention_s=self._retention_s)
+        if expires_ms is not None and (not content.size or outputs_over(batch, now_ms=time.time_ns() // 1_000_000)):
+            return None
+        file_id = output_file_id(batch["id"], errors=errors)
+        return Entry(file_id, OUTPUT, content.name, batch["created_ms"], expires_ms, content, batch_id=batch["id"])
 
 
 def of_upload(file: BatchFile) -> Entry:
@@ -68,16 +89,6 @@ def of_upload(file: BatchFile) -> Entry:
     return Entry(
         file["id"], file["purpose"], file["filename"], file["created_ms"], file["expires_ms"], content, uploaded=file
     )
-
-
-def of_batch(services: Services, batch: Batch, *, errors: bool) -> Entry | None:
-    """Describe a batch's output or error file; None when it has ended without a line for it, or that has expired."""
-    content = batch_content(batch, errors=errors)
-    expires_ms = output_expires_ms(batch, retention_s=services.settings.batches.retention_s)
-    if expires_ms is not None and (not content.size or outputs_over(batch, now_ms=time.time_ns() // 1_000_000)):
-        return None
-    file_id = output_file_id(batch["id"], errors=errors)
-    return Entry(file_id, OUTPUT, content.name, batch["created_ms"], expires_ms, content, batch_id=batch["id"])
 
 
 def batch_content(batch: Batch, *, errors: bool) -> Content:

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from core.errors import HeadraceError, RequestError, Unavailable
 from ingress.http.dialects import ApiProblem, Chooser, Dialects, ErrorRenderer
@@ -40,7 +41,8 @@ def install(app: FastAPI, dialects: Dialects, *, choose: Chooser) -> None:
             404: ("not_found", f"there is no {path}; see /docs"),
             405: ("method_not_allowed", f"{request.method} is not possible on {path}; see /docs"),
         }.get(error.status_code, ("invalid_request", str(error.detail)))
-        problem = ApiProblem(error.status_code, code, message, headers=dict(error.headers or {}))
+        headers = {"allow": allowed(app, path)} if error.status_code == 405 else dict(error.headers or {})
+        problem = ApiProblem(error.status_code, code, message, headers=headers)
         return renderer(request)(problem)
 
     async def unexpected(request: Request, _: Exception) -> Response:
@@ -52,6 +54,12 @@ def install(app: FastAPI, dialects: Dialects, *, choose: Chooser) -> None:
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, unexpected)
+
+
+def allowed(app: FastAPI, path: str) -> str:
+    """List the methods of a path: those of the first route that fits, and of others that are declared for the same."""
+    fitting = [one for one in app.router.routes if isinstance(one, Route) and one.path_regex.match(path)]
+    return ", ".join(sorted({method for one in fitting if one.path == fitting[0].path for method in one.methods or ()}))
 
 
 def problem_of(error: HeadraceError) -> ApiProblem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import ClassVar
 
 from starlette.responses import Response
@@ -12,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from ingress.http import sse
 from ingress.http.disconnect import watched
-from ingress.runtime import Services
-from ingress.submission.idempotency import resolved_original
+from ingress.read_model.task_lookup import result_body
+from ingress.runtime import Ingress
 from ingress.submission.service import PreparedTask, TaskSubmission
 from ingress.submission.submitter import Ticket
 from ingress.waiting.blocking import WaitOutcome
@@ -38,14 +39,14 @@ class EventStream(Response):
     cancels_on_timeout: ClassVar[bool] = True
 
     def __init__(
-        self, services: Services, door: TaskSubmission, prepared: PreparedTask, *, hold_s: float | None = None
+        self, ingress: Ingress, submission: TaskSubmission, prepared: PreparedTask, *, hold_s: float | None = None
     ) -> None:
         ticket = prepared.ticket
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-task-id": ticket.text}
         super().__init__(status_code=200, headers=headers, media_type=sse.MEDIA_TYPE)
         del self.headers["content-length"]
-        self._services = services
-        self._door = door
+        self._ingress = ingress
+        self._submission = submission
         self._ticket = ticket
         self._caller = prepared.caller
         self._prepared: PreparedTask | None = prepared
@@ -76,17 +77,17 @@ class EventStream(Response):
 
     def silence_s(self) -> float:
         """Return how often the keep-alive is written."""
-        return min(self._services.settings.ingress.keep_alive_s, START_S)
+        return min(self._ingress.settings.ingress.keep_alive_s, START_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one client."""
         stream = Stream()
-        async with self._door.waiting(self._ticket, self._caller, stream):
+        async with self._submission.registered(self._ticket, self._caller, stream):
             if self._prepared is not None:
-                await self._door.write(self._prepared)
+                await self._submission.produce(self._prepared)
                 self._prepared = None  # it holds the task's body
             async with (
-                resolved_original(self._services, self._ticket, stream) as counts,
+                self._submission.resolved_original(self._ticket, stream) as counts,
                 watched(receive, stream.on_gone),
             ):
                 if counts is not self._ticket:
@@ -98,15 +99,15 @@ class EventStream(Response):
         left = not self._ticket.keyed and (stream.ending is WaitOutcome.GONE or stopped)
         if left or (stream.ending is WaitOutcome.TIMEOUT and self.cancels_on_timeout):
             reason = stream.ending.value if stream.ending is not None else "the stream was interrupted"
-            await self._services.cancel(self._ticket, reason=reason)
+            await self._submission.cancel(self._ticket, reason=reason)
         status = stream.ending.name.lower() if stream.ending else "failed" if stream.failure else "200"
-        self._services.metrics.answers.labels(self.route, "streaming", status).inc()
+        self._ingress.metrics.answers.labels(self.route, "streaming", status).inc()
 
     async def _deliver(self, stream: Stream, scope: Scope, receive: Receive, send: Send) -> None:
         following = stream.follow(
             deadline_ms=self._ticket.deadline_ms,
             silence_s=self.silence_s(),
-            body=self._services.body_of,
+            body=partial(result_body, self._ingress.blobs),
             hold_s=self._hold_s,
         )
         try:

@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
 from ingress.read_model.cluster_liveness import IDLE
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from schemas import topics
 
 LOOK_S = 3.0
@@ -29,8 +29,8 @@ NAMED = 3
 class Readiness:
     """Say in words what is missing."""
 
-    def __init__(self, services: Services, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._services = services
+    def __init__(self, ingress: Ingress, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ingress = ingress
         self._clock = clock
         self._looking = asyncio.Lock()
         self._looked_at = -math.inf
@@ -38,10 +38,11 @@ class Readiness:
 
     async def missing(self) -> list[str]:
         """Return what the path lacks; an empty list means ready."""
-        services, kafka = self._services, f"Kafka at {self._services.settings.kafka.bootstrap}"
-        if not services.is_open:
-            return [await self._opening(kafka) if services.reached else f"{kafka} has not been reached yet"]
-        own, heard = services.missing(), services.pulse.missing(time.time_ns() // 1_000_000)
+        ingress, kafka = self._ingress, f"Kafka at {self._ingress.settings.kafka.bootstrap}"
+        connected = ingress.connection
+        if connected is None:
+            return [await self._opening(kafka) if ingress.broker_reached else f"{kafka} has not been reached yet"]
+        own, heard = connected.unhealthy_reasons(), connected.liveness.missing(time.time_ns() // 1_000_000)
         if not own and not heard:
             return []
         absent = await self._look()
@@ -60,9 +61,9 @@ class Readiness:
 
     async def _idle(self) -> str:
         """Say why dispatchers that live take no calls, as far as that can be seen from here."""
-        catalogue = self._services.catalogue
-        await catalogue.refresh()
-        troubles = catalogue.troubles()
+        catalog = self._ingress.model_catalog
+        await catalog.refresh()
+        troubles = catalog.troubles()
         told = "; ".join(f"{base} {trouble}" for base, trouble in troubles.items() if trouble)
         if all(troubles.values()):
             return f"no upstream model server answers: {told}"
@@ -80,17 +81,17 @@ class Readiness:
                 with suppress(Unavailable, KafkaError, OSError, TimeoutError):
                     async with asyncio.timeout(LOOK_S):
                         names = self._names()
-                        there = await self._services.cluster.topics(names)
+                        there = await self._ingress.cluster.topics(names)
                         self._absent = [name for name in names if name not in there]
                 self._looked_at = self._clock()
             return self._absent
 
     def _names(self) -> list[str]:
-        settings = self._services.settings
+        settings, connected = self._ingress.settings, self._ingress.connection
         declared = [topic.name for topic in topics.declared(partitions=settings.kafka.partitions)]
         work = [
             topics.work(queue["name"], level)
-            for queue in self._services.queues.all()
+            for queue in (() if connected is None else connected.queues.all())
             if queue["served_by"] != "workers"
             for level in range(len(topics.LEVELS))
         ]

@@ -13,10 +13,15 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 
+from aiokafka import TopicPartition
+
 from core.errors import Unavailable
+from core.kafka.log_reader import LogReader
 from core.kafka.offsets import LATEST
+from core.kafka.producer import Producer
+from core.settings.models import Settings
 from ingress.pull.take_request import TakeRequest, lease_ms
-from ingress.runtime import Services
+from ingress.read_model.task_view import TaskView
 from schemas import topics
 from schemas.events import lease_claim, lease_outcome, lease_release
 from schemas.records import PULL_WORKER, Outcome, Status
@@ -33,10 +38,15 @@ Much less would starve workers while a flood is folded: every claim would be giv
 class PullClaims:
     """Claims in the name of workers that ask this ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._prefix = services.settings.kafka.topic_prefix
-        self._name = f"{PULL_WORKER}{services.name}-{secrets.token_hex(3)}"
+    def __init__(
+        self, settings: Settings, *, name: str, producer: Producer, view: TaskView, log_reader: LogReader
+    ) -> None:
+        self._settings = settings
+        self._prefix = settings.kafka.topic_prefix
+        self._producer = producer
+        self._view = view
+        self._log_reader = log_reader
+        self._name = f"{PULL_WORKER}{name}-{secrets.token_hex(3)}"
         self._takes = itertools.count(1)
 
     async def claim(self, rows: Sequence[Status], order: TakeRequest) -> list[Status]:
@@ -45,7 +55,7 @@ class PullClaims:
             f"{self._name}/{next(self._takes)}"  # each take its own, or two could not tell whose claim was accepted
         )
         now_ms = _now_ms()
-        await self._services.producer.send_all(
+        await self._producer.send_all(
             [
                 lease_claim(
                     self._prefix,
@@ -67,14 +77,14 @@ class PullClaims:
             return
         now_ms = _now_ms()
         try:
-            await self._services.producer.send_all([lease_release(self._prefix, row, at_ms=now_ms) for row in held])
+            await self._producer.send_all([lease_release(self._prefix, row, at_ms=now_ms) for row in held])
         except Unavailable as error:
             log.warning("%d tasks were not given back: %s", len(held), error, extra={"event": "release_failed"})
 
     async def finish(self, row: Status, outcome: Outcome) -> Status | None:
         """Bring the outcome of a held task and return its row as the scheduler left it; raises Unavailable."""
-        await self._services.producer.send(*lease_outcome(self._prefix, row, outcome, at_ms=_now_ms()))
-        return await self._services.view.until(
+        await self._producer.send(*lease_outcome(self._prefix, row, outcome, at_ms=_now_ms()))
+        return await self._view.until(
             row["id"].encode(),
             lambda found: found["attempt"] != row["attempt"] or found["state"] != "processing",
             seconds=JUDGED_S,
@@ -82,20 +92,19 @@ class PullClaims:
 
     async def read_all(self, level: int, partitions: Iterable[int]) -> None:
         """Return when the read model has every row that is in these partitions now; raises Unavailable."""
-        services = self._services
-        tps = [services.topic_partition(topics.status(level), partition) for partition in partitions]
+        tps = [TopicPartition(self._settings.topic(topics.status(level)), partition) for partition in partitions]
         try:
             async with asyncio.timeout(READ_S):
-                ends = await asyncio.gather(*(services.lookup.offset_at(tp, LATEST) for tp in tps))
+                ends = await asyncio.gather(*(self._log_reader.offset_at(tp, LATEST) for tp in tps))
                 for tp, end in zip(tps, ends, strict=True):
                     if end:
-                        await services.view.passed(tp, end - 1)
+                        await self._view.passed(tp, end - 1)
         except TimeoutError as error:
             raise Unavailable(f"the read model is more than {READ_S:g} s behind; try again in some seconds") from error
 
     async def _judged(self, row: Status, worker: str) -> Status | None:
         """Return the row when it names this claim."""
-        found = await self._services.view.until(
+        found = await self._view.until(
             row["id"].encode(),
             lambda now: now["attempt"] != row["attempt"] or now["state"] != "queued",
             seconds=JUDGED_S,

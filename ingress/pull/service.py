@@ -9,10 +9,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
+from aiokafka import TopicPartition
+
 from core.errors import Unavailable
-from core.kafka.log_reader import LogRecord
+from core.kafka.log_reader import LogReader, LogRecord
+from core.kafka.producer import Producer
 from core.kafka.task_records import task_of
-from core.storage.blobs import BlobCorrupt, BlobMissing
+from core.settings.models import Settings
+from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from ingress.pull.claims import PullClaims
 from ingress.pull.outcome import lost_body
 from ingress.pull.queue import QueueLevel
@@ -20,7 +24,6 @@ from ingress.pull.queue_index import IndexedQueue, PullIndex
 from ingress.pull.strategies import PickedTask, allowed, pick
 from ingress.pull.take_request import LeasedTask, TakeRequest
 from ingress.read_model.task_view import TaskView
-from ingress.runtime import Services
 from schemas import ids, topics
 from schemas.broken_lines import outcome_of
 from schemas.records import Status
@@ -38,19 +41,31 @@ FOREVER_MS = 1 << 62
 class PullService:
     """All takes of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self.holding = PullClaims(services)
-        self._books: dict[TaskView, PullIndex] = {}
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        producer: Producer,
+        view: TaskView,
+        log_reader: LogReader,
+        blobs: BlobStore,
+    ) -> None:
+        """`name` is the client id of this process, by which workers are named."""
+        self.claims = PullClaims(settings, name=name, producer=producer, view=view, log_reader=log_reader)
+        self._settings = settings
+        self._view = view
+        self._log_reader = log_reader
+        self._blobs = blobs
+        self._index: PullIndex | None = None  # made by the first call: it costs a look at every batch of rows
         self._reserved: set[str] = set()
         """What a take of this process is about to claim: its neighbours need not try."""
 
     def watch(self, name: QueueLevel) -> IndexedQueue:
-        """Return a lane as the read model shows it; raises Unavailable before there is one."""
-        view = self._services.view
-        if view not in self._books:
-            self._books = {view: PullIndex(view)}
-        return self._books[view].watch(name)
+        """Return a queue and level as the read model shows it."""
+        if self._index is None:
+            self._index = PullIndex(self._view)
+        return self._index.watch(name)
 
     async def take(self, order: TakeRequest) -> dict[QueueLevel, list[LeasedTask]]:
         """Return tasks that are held for the caller from now on, fewer than asked for where there are fewer.
@@ -114,13 +129,13 @@ class PullService:
         self._reserved |= chosen
         try:
             now_ms = _now_ms()
-            rows = [row for one in picks if (row := self._services.view.get(one.task.id.encode())) is not None]
+            rows = [row for one in picks if (row := self._view.get(one.task.id.encode())) is not None]
             rows = [
                 row
                 for row in rows
                 if row["state"] == "queued" and row["not_before_ms"] is None and row["deadline_ms"] > now_ms
             ]
-            won = await self.holding.claim(rows, order) if rows else []
+            won = await self.claims.claim(rows, order) if rows else []
             if order.strategy == "sequential":
                 won = [row for row in won if await self._alone(row, lanes)]
             return won
@@ -135,30 +150,30 @@ class PullService:
         """
         watched = lanes[QueueLevel(row["queue"], row["level"])]
         try:
-            await self.holding.read_all(row["level"], range(self._services.settings.kafka.partitions))
+            await self.claims.read_all(row["level"], range(self._settings.kafka.partitions))
         except Unavailable as error:
             log.warning("cannot tell who holds %s: %s", watched.name, error, extra={"event": "take_undecided"})
         else:
             if watched.lane.held <= {row["id"]}:
                 return True
-        await self.holding.release([row])
+        await self.claims.release([row])
         return False
 
     async def _filled(self, row: Status) -> LeasedTask | None:
         """Add the body; a task whose body is lost ends here."""
-        tp = self._services.topic_partition(topics.tasks(row["level"]), ids.parse(row["id"]).partition)
+        tp = TopicPartition(self._settings.topic(topics.tasks(row["level"])), ids.parse(row["id"]).partition)
         try:
-            data = await self._body(row["id"], await self._services.lookup.read(tp, row["source_offset"]))
+            data = await self._body(row["id"], await self._log_reader.read(tp, row["source_offset"]))
             if data is None:
-                await self.holding.finish(row, lost_body(started_ms=row["started_ms"] or _now_ms()))
+                await self.claims.finish(row, lost_body(started_ms=row["started_ms"] or _now_ms()))
                 return None
             broken = outcome_of(row["content_type"], data, started_ms=row["started_ms"] or _now_ms())
             if broken is not None:
-                await self.holding.finish(row, broken)
+                await self.claims.finish(row, broken)
                 return None
         except Unavailable as error:
             log.warning("body of %s: %s", row["id"], error, extra={"event": "take_no_body", "task_id": row["id"]})
-            await self.holding.release([row])
+            await self.claims.release([row])
             return None
         return LeasedTask(row, data)
 
@@ -167,7 +182,7 @@ class PullService:
             task = task_of(found)
             if task is None or task["id"] not in (None, task_id):
                 return None
-            return task["data"] if task["data_ref"] is None else await self._services.blobs.get(task["data_ref"])
+            return task["data"] if task["data_ref"] is None else await self._blobs.get(task["data_ref"])
         except (BlobMissing, BlobCorrupt):
             return None
 

@@ -1,4 +1,8 @@
-"""What each tenant has put here lately, so that its next list waits for these rows: they follow within milliseconds."""
+"""Tasks that this process accepted recently: where each was written, and the last ones of each tenant.
+
+A task can be shown from its record before the scheduler has written its row, and a tenant's next list waits for the
+rows of its last tasks, which follow within milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from collections.abc import Callable
 MOST = 32
 """Keys kept per tenant. Rows are made in about the order of the writes, so the last ones stand for all."""
 MAX_OWNERS = 1_000
+MAX_OFFSETS = 100_000
+"""Tasks whose offset is remembered: about 15 MB, half a minute at full speed."""
 YOUNG_S = 10.0
 """A row that is later than this is late for everybody: the scheduler is behind, and no list waits for it."""
 
@@ -19,15 +25,23 @@ class RecentWrites:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._by_owner: OrderedDict[str, deque[tuple[float, bytes]]] = OrderedDict()
+        self._offsets: OrderedDict[bytes, int] = OrderedDict()
 
-    def add(self, owner: str, key: bytes) -> None:
-        """Remember a task that was accepted now."""
+    def add(self, owner: str, key: bytes, *, offset: int) -> None:
+        """Remember a task that was accepted now, and the offset of its record."""
+        self._offsets[key] = offset
+        if len(self._offsets) > MAX_OFFSETS:
+            self._offsets.popitem(last=False)
         written = self._by_owner.get(owner)
         if written is None:
             written = self._by_owner[owner] = deque(maxlen=MOST)
             if len(self._by_owner) > MAX_OWNERS:
                 self._by_owner.popitem(last=False)
         written.append((self._clock(), key))
+
+    def offset_of(self, key: bytes) -> int | None:
+        """Return the offset of a task that was accepted here recently."""
+        return self._offsets.get(key)
 
     def take(self, owner: str) -> list[bytes]:
         """Return the young ones, the newest last, and forget all of them."""

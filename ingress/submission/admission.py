@@ -53,21 +53,18 @@ class QueueAdmission:
         self,
         settings: Settings,
         *,
+        view: TaskView,
         queue: Callable[[str], Queue | None],
         on_refused: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_refused` is told the level."""
+        """Count by `view`; `notice` must then be called for every queue. `on_refused` is called with the level."""
         self._settings = settings
         self._queue = queue
         self._on_refused = on_refused
         self._clock = clock
-        self._view: TaskView | None = None
-        self._lanes: dict[bytes, TrackedQueue] = {}
-
-    def follow(self, view: TaskView) -> None:
-        """Count by a read model from now on; `notice` must be called for every queue after this."""
         self._view = view
+        self._lanes: dict[bytes, TrackedQueue] = {}
         view.watchers.append(self._follow)
 
     def close(self) -> None:
@@ -78,12 +75,10 @@ class QueueAdmission:
 
     def notice(self, queue: Queue) -> None:
         """Begin to count a queue that has a limit, before its first task comes; end it when it has none any more."""
-        if self._view is None:
-            return
         limited = limit_of(self._settings, queue["name"], queue) > 0
         for level in (0, 1):
             if limited:
-                self._watch(self._view, queue["name"], level)
+                self._watch(queue["name"], level)
             elif (watched := self._lanes.pop(_prefix(queue["name"], level), None)) and watched.walking is not None:
                 watched.walking.cancel()
 
@@ -91,13 +86,13 @@ class QueueAdmission:
         """Return when there is room for a task; raises RateLimited, and Unavailable while rows are counted."""
         name, level = task["queue"], task["level"]
         limit = limit_of(self._settings, name, self._queue(name))
-        if not limit or self._view is None:
+        if not limit:
             return
-        watched = self._watch(self._view, name, level)
+        watched = self._watch(name, level)
         if not (watched.whole and self._view.caught_up):
-            await self._counted(self._view, watched)
+            await self._counted(watched)
         waiting = watched.count.total()
-        if waiting < limit or self._is_duplicate(self._view, task, owner):
+        if waiting < limit or self._is_duplicate(task, owner):
             return
         wait_s = retry_after_s(waiting, limit, watched.count.drain.rate(now_s=self._clock()))
         self._on_refused(level)
@@ -122,20 +117,20 @@ class QueueAdmission:
         counted = [(one.queue, one.level, one.count.total()) for one in self._lanes.values() if one.whole]
         return [Backlog(*told, limit_of(self._settings, told[0], self._queue(told[0]))) for told in counted]
 
-    def _watch(self, view: TaskView, name: str, level: int) -> TrackedQueue:
+    def _watch(self, name: str, level: int) -> TrackedQueue:
         prefix = _prefix(name, level)
         watched = self._lanes.get(prefix)
         if watched is None:
             watched = self._lanes[prefix] = TrackedQueue(name, level)
-            watched.walking = asyncio.create_task(self._walk(view, watched), name=f"count-{name}-{level}")
+            watched.walking = asyncio.create_task(self._walk(watched), name=f"count-{name}-{level}")
         return watched
 
-    async def _counted(self, view: TaskView, watched: TrackedQueue) -> None:
+    async def _counted(self, watched: TrackedQueue) -> None:
         """Wait until every row has been counted; raises Unavailable when that takes long."""
         try:
             async with asyncio.timeout(COUNTED_S):
                 while True:
-                    if watched.whole and view.caught_up:
+                    if watched.whole and self._view.caught_up:
                         return
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
@@ -144,17 +139,17 @@ class QueueAdmission:
                 "again in some seconds"
             ) from None
 
-    def _is_duplicate(self, view: TaskView, task: Task, owner: str) -> bool:
+    def _is_duplicate(self, task: Task, owner: str) -> bool:
         """Tell whether a task is known by its key: then it adds nothing, and its client wants the outcome."""
         key = task["idempotency_key"]
-        row = None if key is None else view.get(key_id(task["queue"], owner, key).encode())
+        row = None if key is None else self._view.get(key_id(task["queue"], owner, key).encode())
         return row is not None and row["deadline_ms"] > time.time_ns() // 1_000_000
 
-    async def _walk(self, view: TaskView, watched: TrackedQueue) -> None:
+    async def _walk(self, watched: TrackedQueue) -> None:
         """Count every row that no batch has told of."""
         begin = _prefix(watched.queue, watched.level) + b"-"
         end = begin + b"\xff"
-        while page := view.scan(begin, end, limit=PAGE):
+        while page := self._view.scan(begin, end, limit=PAGE):
             watched.count.queued += sum(
                 1 for key, value in page if _state(value) == "queued" and key not in watched.touched
             )
@@ -166,7 +161,7 @@ class QueueAdmission:
 
     def _follow(self, records: Records) -> None:
         """Take a batch that the view is about to write."""
-        if not self._lanes or self._view is None:
+        if not self._lanes:
             return
         now_s, view, present = self._clock(), self._view, self._view.caught_up
         told: dict[bytes, State | None] = {}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from core.errors import NotCancellable
-from ingress.read_model.task_lookup import find_standing
+from ingress.connected import Connected
 from ingress.read_model.task_snapshot import TaskSnapshot
-from ingress.runtime import Services
 from schemas import ids
 from schemas.records import TERMINAL
 
@@ -13,16 +12,16 @@ JUDGED_S = 1.0
 """The row says so within milliseconds; when it does not, the cancel is in the log all the same."""
 
 
-async def cancel_task(services: Services, text: str, *, owner: str | None) -> TaskSnapshot:
+async def cancel_task(connected: Connected, text: str, *, owner: str | None) -> TaskSnapshot:
     """Cancel a task; the owner None stands for operators.
 
     Raises NotFound, NotCancellable when it has ended, and Unavailable when nothing was asked.
     """
-    reading = await find_standing(services, text, owner=owner)
+    reading = await connected.task_lookup.find_state(text, owner=owner)
     if reading.state in TERMINAL:
         raise _ended(reading.id, reading.state)
-    await services.submitter.cancel(ids.parse(reading.id), owner=owner, reason="cancelled on request")
-    row = await services.view.until(reading.id.encode(), lambda found: found["state"] in TERMINAL, seconds=JUDGED_S)
+    await connected.submitter.cancel(ids.parse(reading.id), owner=owner, reason="cancelled on request")
+    row = await connected.view.until(reading.id.encode(), lambda found: found["state"] in TERMINAL, seconds=JUDGED_S)
     if row is not None and row["state"] in ("completed", "failed"):
         raise _ended(reading.id, row["state"])  # its outcome came first
     return reading

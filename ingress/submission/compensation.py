@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 
 from core.errors import Unavailable
-from ingress.submission.submitter import Ticket
+from ingress.submission.submitter import Submitter, Ticket
 
 log = logging.getLogger(__name__)
 
@@ -22,14 +21,14 @@ class CompensatingCancels:
     ended stays as it is; the caller has the id and can look.
     """
 
-    def __init__(self, cancel: Callable[[Ticket, str], Awaitable[None]]) -> None:
-        self._cancel = cancel
+    def __init__(self, submitter: Submitter) -> None:
+        self._submitter = submitter
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, ticket: Ticket) -> None:
         """Cancel a task as soon as that is possible."""
         if len(self._tasks) < LIMIT:
-            task = asyncio.create_task(self._withdraw(ticket), name=f"withdraw-{ticket.text}")
+            task = asyncio.create_task(self._cancel(ticket), name=f"cancel-{ticket.text}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -39,11 +38,13 @@ class CompensatingCancels:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _withdraw(self, ticket: Ticket) -> None:
+    async def _cancel(self, ticket: Ticket) -> None:
         while True:
             await asyncio.sleep(BACK_S)
             try:
-                await self._cancel(ticket, "its write was not confirmed and its caller was told so")
+                await self._submitter.cancel(
+                    ticket.id, owner=ticket.owner, reason="its write was not confirmed and its caller was told so"
+                )
                 break
             except Unavailable:
                 continue

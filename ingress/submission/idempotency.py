@@ -12,8 +12,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from aiokafka import TopicPartition
+
 from core.errors import Gone, IdempotencyConflict, Unavailable
-from ingress.runtime import Services
+from core.kafka.log_reader import LogReader
+from core.settings.models import Settings
+from ingress.read_model.task_view import TaskView
 from ingress.submission.submitter import Ticket
 from ingress.waiting.blocking import seconds_left
 from ingress.waiting.waiters import Waiter
@@ -30,75 +34,81 @@ READING_MS = 10_000
 """Time to read a stored outcome, for twins of a task whose deadline has passed."""
 
 
-async def original_of(services: Services, ticket: Ticket) -> Ticket:
-    """Return the ticket of the task that answers this one: its own, or that of the first with its key.
+class DuplicateResolver:
+    """Resolve a task with an Idempotency-Key to the task that was submitted first with the key."""
 
-    Raises IdempotencyConflict, and Unavailable when nobody has judged in time: then a retry with the key is safe.
-    """
-    if not ticket.keyed:
-        return ticket
-    row = await services.view.wait(ticket.key, seconds=JUDGED_S)
-    if row is None:
-        raise Unavailable(
-            "the task was written but not yet compared with others of its Idempotency-Key; send it again with the key"
-        ).with_task(ticket.text)
-    if row["error_code"] == IdempotencyConflict.code:
-        raise IdempotencyConflict(row["error_message"], field="Idempotency-Key").with_task(row["duplicate_of"])
-    if row["duplicate_of"] is None:
-        return ticket
-    key = row["duplicate_of"].encode()
-    first = await services.view.wait(key, seconds=JUDGED_S)
-    deadline_ms = max(first["deadline_ms"] if first is not None else 0, _now_ms() + READING_MS)
-    return Ticket(ids.parse(row["duplicate_of"]), key, ticket.owner, deadline_ms, keyed=True)
+    def __init__(self, settings: Settings, *, view: TaskView, log_reader: LogReader) -> None:
+        self._settings = settings
+        self._view = view
+        self._log_reader = log_reader
 
+    async def original_of(self, ticket: Ticket) -> Ticket:
+        """Return the ticket of the task that answers this one: its own, or that of the first with its key.
 
-@asynccontextmanager
-async def resolved_original(services: Services, ticket: Ticket, waiter: Waiter) -> AsyncIterator[Ticket]:
-    """Give the ticket that counts, and bring the outcome to the waiter of a twin as long as the block lasts."""
-    first = await original_of(services, ticket)
-    if first.key == ticket.key:
-        yield ticket
-        return
-    row = services.view.get(first.key)
-    if row is None or row["state"] == "expired":
-        raise Gone(
-            f"the result of {first.text}, the first task with this Idempotency-Key, is not kept any more"
-        ).with_task(first.text)
-    bringing = asyncio.create_task(_bring(services, first, waiter), name=f"twin-{first.text}")
-    try:
-        yield first
-    finally:
-        bringing.cancel()
+        Raises IdempotencyConflict, and Unavailable when nobody has judged in time: then a retry with the key is safe.
+        """
+        if not ticket.keyed:
+            return ticket
+        row = await self._view.wait(ticket.key, seconds=JUDGED_S)
+        if row is None:
+            raise Unavailable(
+                "the task was written but not yet compared with others of its Idempotency-Key; send it again with the "
+                "key"
+            ).with_task(ticket.text)
+        if row["error_code"] == IdempotencyConflict.code:
+            raise IdempotencyConflict(row["error_message"], field="Idempotency-Key").with_task(row["duplicate_of"])
+        if row["duplicate_of"] is None:
+            return ticket
+        key = row["duplicate_of"].encode()
+        first = await self._view.wait(key, seconds=JUDGED_S)
+        deadline_ms = max(first["deadline_ms"] if first is not None else 0, _now_ms() + READING_MS)
+        return Ticket(ids.parse(row["duplicate_of"]), key, ticket.owner, deadline_ms, keyed=True)
 
-
-async def _bring(services: Services, first: Ticket, waiter: Waiter) -> None:
-    row = await services.view.until(
-        first.key, lambda found: found["state"] in TERMINAL, seconds=seconds_left(first.deadline_ms)
-    )
-    if row is None or row["result_offset"] is None:
-        return
-    while True:
+    @asynccontextmanager
+    async def resolved_original(self, ticket: Ticket, waiter: Waiter) -> AsyncIterator[Ticket]:
+        """Give the ticket that counts, and bring the outcome to the waiter of a twin as long as the block lasts."""
+        first = await self.original_of(ticket)
+        if first.key == ticket.key:
+            yield ticket
+            return
+        row = self._view.get(first.key)
+        if row is None or row["state"] == "expired":
+            raise Gone(
+                f"the result of {first.text}, the first task with this Idempotency-Key, is not kept any more"
+            ).with_task(first.text)
+        bringing = asyncio.create_task(self._bring(first, waiter), name=f"twin-{first.text}")
         try:
-            result = await outcome_of(services, first, row)
-        except Unavailable as error:
-            log.warning("twin of %s: %s", first.text, error, extra={"event": "twin_delayed", "task_id": first.text})
-            await asyncio.sleep(READ_AGAIN_S)
-        else:
-            break
-    if result is not None:
-        waiter.on_result(result)
+            yield first
+        finally:
+            bringing.cancel()
 
+    async def _bring(self, first: Ticket, waiter: Waiter) -> None:
+        row = await self._view.until(
+            first.key, lambda found: found["state"] in TERMINAL, seconds=seconds_left(first.deadline_ms)
+        )
+        if row is None or row["result_offset"] is None:
+            return
+        while True:
+            try:
+                result = await self._stored_result(first, row)
+            except Unavailable as error:
+                log.warning("twin of %s: %s", first.text, error, extra={"event": "twin_delayed", "task_id": first.text})
+                await asyncio.sleep(READ_AGAIN_S)
+            else:
+                break
+        if result is not None:
+            waiter.on_result(result)
 
-async def outcome_of(services: Services, ticket: Ticket, row: Status) -> Result | None:
-    """Read the outcome that a row points to; raises Unavailable."""
-    if row["result_offset"] is None:
-        return None
-    tp = services.topic_partition(topics.results(ticket.id.level), ticket.id.partition)
-    found = await services.lookup.read(tp, row["result_offset"])
-    if found is None or found.value is None:
-        return None
-    result = RESULT.decode(found.value)
-    return result if result["id"] == ticket.text else None
+    async def _stored_result(self, ticket: Ticket, row: Status) -> Result | None:
+        """Read the outcome that a row points to; raises Unavailable."""
+        if row["result_offset"] is None:
+            return None
+        tp = TopicPartition(self._settings.topic(topics.results(ticket.id.level)), ticket.id.partition)
+        found = await self._log_reader.read(tp, row["result_offset"])
+        if found is None or found.value is None:
+            return None
+        result = RESULT.decode(found.value)
+        return result if result["id"] == ticket.text else None
 
 
 def _now_ms() -> int:

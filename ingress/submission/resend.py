@@ -11,7 +11,9 @@ import orjson
 
 from core import deliveries
 from core.errors import InvalidRequest
-from ingress.runtime import Services
+from core.kafka.producer import Producer
+from core.settings.models import Settings
+from ingress.read_model.deliveries import Deliveries
 from schemas.records import Delivery
 
 MAX_BODY = 4_096
@@ -37,15 +39,15 @@ def wanted_event(body: bytes, events: Collection[str]) -> str | None:
     return event
 
 
-async def send_again(services: Services, delivery: Delivery) -> Delivery:
+async def send_again(settings: Settings, producer: Producer, known: Deliveries, delivery: Delivery) -> Delivery:
     """Begin a new round at once and return it; whoever looks next sees it, unless the row takes long to come by."""
     now_ms = time.time_ns() // 1_000_000
     delivery = deliveries.resent(delivery, now_ms=now_ms)
-    row = deliveries.row(services.settings, delivery, now_ms=now_ms)
+    row = deliveries.row(settings, delivery, now_ms=now_ms)
     # The row first: whatever the sender writes of this round comes after it.
-    offset = await services.producer.send(*row)
-    await services.producer.send(*deliveries.retry_record(services.settings, delivery, delay_s=0, now_ms=now_ms))
+    offset = await producer.send(*row)
+    await producer.send(*deliveries.retry_record(settings, delivery, delay_s=0, now_ms=now_ms))
     with suppress(TimeoutError):
         async with asyncio.timeout(SEEN_S):
-            await services.deliveries.passed(row.partition, offset)
+            await known.passed(row.partition, offset)
     return delivery

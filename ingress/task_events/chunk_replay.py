@@ -42,8 +42,8 @@ class ReplayRequest:
 class ChunkReplayer:
     """Passes over the chunk topic; one at a time for each partition."""
 
-    def __init__(self, lookup: Callable[[], LogReader]) -> None:
-        self._lookup = lookup
+    def __init__(self, log_reader: LogReader) -> None:
+        self._log_reader = log_reader
         self._asked: dict[TopicPartition, list[ReplayRequest]] = defaultdict(list)
         self._passing: dict[TopicPartition, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -69,7 +69,7 @@ class ChunkReplayer:
         at, end = min(request.begin for request in requests), max(request.end for request in requests)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                async for record in self._lookup().read_range(tp, at, end):
+                async for record in self._log_reader.read_range(tp, at, end):
                     at = record.offset
                     for request in by_key.get(record.key or b"", ()):
                         if request.begin <= at < request.end:

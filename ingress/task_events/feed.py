@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
 from ingress.read_model.task_snapshot import TaskSnapshot
-from ingress.runtime import Services
 from ingress.task_events import serialization
-from ingress.task_events.chunk_replay import ChunkReplayer, ReplayRequest
-from ingress.task_events.log_reader import read_page
-from ingress.task_events.outcome import READ_AGAIN_S, EventOutcome, read_outcome
+from ingress.task_events.chunk_replay import ReplayRequest
+from ingress.task_events.log_reader import ChunkLog, read_page
+from ingress.task_events.outcome import READ_AGAIN_S, EventOutcome, OutcomeReader
 from ingress.task_events.transcript import Transcript
-from schemas import ids, topics
+from schemas import ids
 from schemas.records import TERMINAL, Chunk, Status
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,9 @@ MOST_NOTES = 2_000
 class TaskEventFeed:
     """News of one task. The one who owns it calls `run` once and shows it rows and chunks."""
 
-    def __init__(self, services: Services, replays: ChunkReplayer, reading: TaskSnapshot, row: Status | None) -> None:
-        self._services = services
-        self._replays = replays
+    def __init__(self, chunk_log: ChunkLog, outcomes: OutcomeReader, reading: TaskSnapshot, row: Status | None) -> None:
+        self._chunk_log = chunk_log
+        self._outcomes = outcomes
         self._reading = reading
         self.id = ids.parse(reading.id)
         self.key = reading.id.encode()
@@ -46,11 +46,11 @@ class TaskEventFeed:
         self.ended: EventOutcome | None = None
         self.closing = False
         self.broken = False
-        self._tp = services.topic_partition(topics.CHUNKS, self.id.partition)
+        self._tp = TopicPartition(chunk_log.topic, self.id.partition)
         self._row: Status | None = None
         self._final: asyncio.Future[Status] = asyncio.get_running_loop().create_future()
         self._live: list[tuple[Chunk, int]] | None = []  # until the past has been read
-        self._live_from = services.waiters.tail.positions.get(self._tp, 0)
+        self._live_from = self._position()
         self._viewers: set[asyncio.Event] = set()
         self._told: tuple[str, int] = ("queued", 1)
         if row is None:
@@ -113,7 +113,7 @@ class TaskEventFeed:
         mark, run = self.transcript.mark(frame), self.transcript.run
         if mark is None or run is None:
             return []
-        records = self._services.lookup.read_range(self._tp, mark.offset, self._position())
+        records = self._chunk_log.log_reader.read_range(self._tp, mark.offset, self._position())
         try:
             async with asyncio.timeout(SETTLE_S):
                 return await read_page(records, key=self.key, run=run, mark=mark, frame=frame)
@@ -123,7 +123,7 @@ class TaskEventFeed:
             return []
 
     async def _end(self, row: Status) -> EventOutcome:
-        outcome = await read_outcome(self._services, row)
+        outcome = await self._outcomes.read(row)
         if outcome.text is None and self._streams and row["state"] != "expired":
             if self._live is not None:
                 await self._read_past(row["finished_ms"])
@@ -144,7 +144,7 @@ class TaskEventFeed:
         end = None if until_ms is None else await self._offset_at(until_ms + LEAD_MS)
         end = self._live_from if end is None else min(end, self._live_from)
         if begin is not None and begin < end:
-            await self._replays.read(self._tp, ReplayRequest(self.key, begin, end, self.transcript.add))
+            await self._chunk_log.replayer.read(self._tp, ReplayRequest(self.key, begin, end, self.transcript.add))
         live, self._live = self._live or [], None
         for chunk, offset in live:
             self.transcript.add(chunk, offset)
@@ -152,23 +152,23 @@ class TaskEventFeed:
     async def _offset_at(self, at_ms: int) -> int | None:
         while True:
             try:
-                return await self._services.lookup.offset_at(self._tp, at_ms)
+                return await self._chunk_log.log_reader.offset_at(self._tp, at_ms)
             except Unavailable:
                 await asyncio.sleep(READ_AGAIN_S)
 
     async def _catch_up(self) -> None:
         """Return when the shared reader has passed what was there at the end of the task."""
-        tail = self._services.waiters.tail
+        tail = self._chunk_log.tail
         try:
             async with asyncio.timeout(SETTLE_S):
-                _, end = (await self._services.lookup.bounds([self._tp]))[self._tp]
+                _, end = (await self._chunk_log.log_reader.bounds([self._tp]))[self._tp]
                 if self._position() < end:
                     await tail.wait_for_offset(self._tp, end - 1)
         except (TimeoutError, Unavailable):
             log.warning("events of %s: the chunks are late", self._reading.id, extra={"event": "chunks_late"})
 
     def _position(self) -> int:
-        return self._services.waiters.tail.positions.get(self._tp, 0)
+        return self._chunk_log.tail.positions.get(self._tp, 0)
 
     def _wake(self) -> None:
         for event in self._viewers:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
-from core.kafka.log_reader import LogRecord
+from core.kafka.log_reader import LogReader, LogRecord
+from core.kafka.topic_follower import TopicFollower
+from ingress.task_events.chunk_replay import ChunkReplayer
 from ingress.task_events.position import Run
 from ingress.task_events.transcript import TAKE_BYTES, Mark
 from schemas.codec import CHUNK, SchemaError
 from schemas.framing import FramingError
 from schemas.records import Chunk
+
+
+class ChunkLog(NamedTuple):
+    """What reads the chunk topic: at given offsets, at its end, and from the past for several tasks at once."""
+
+    topic: str
+    log_reader: LogReader
+    tail: TopicFollower
+    replayer: ChunkReplayer
 
 
 async def read_page(records: AsyncIterator[LogRecord], *, key: bytes, run: Run, mark: Mark, frame: int) -> list[bytes]:

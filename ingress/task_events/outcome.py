@@ -6,11 +6,15 @@ import asyncio
 import logging
 from typing import NamedTuple
 
+from aiokafka import TopicPartition
+
 from core.embedding import embedded_frame
 from core.errors import Unavailable
-from core.storage.blobs import BlobCorrupt, BlobMissing
+from core.kafka.log_reader import LogReader
+from core.settings.models import Settings
+from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from ingress.http import sse
-from ingress.runtime import Services
+from ingress.read_model.task_lookup import result_body
 from ingress.task_events import serialization
 from ingress.waiting.streaming import StreamError, of_result
 from schemas import ids, topics
@@ -43,14 +47,42 @@ class EventOutcome(NamedTuple):
         return StreamError(self.row["error_message"] or "the task failed", "server_error", self.row["error_code"])
 
 
-async def read_outcome(services: Services, row: Status) -> EventOutcome:
-    """Read what a row that has ended points to; waits for Kafka and the object store without end."""
-    while True:
+class OutcomeReader:
+    """Read the stored results of tasks."""
+
+    def __init__(self, settings: Settings, *, log_reader: LogReader, blobs: BlobStore) -> None:
+        self._settings = settings
+        self._log_reader = log_reader
+        self._blobs = blobs
+
+    async def read(self, row: Status) -> EventOutcome:
+        """Read what a row that has ended points to; waits for Kafka and the object store without end."""
+        while True:
+            try:
+                return await self._read(row)
+            except Unavailable as error:
+                log.warning(
+                    "outcome of %s: %s", row["id"], error, extra={"event": "outcome_delayed", "task_id": row["id"]}
+                )
+                await asyncio.sleep(READ_AGAIN_S)
+
+    async def _read(self, row: Status) -> EventOutcome:
+        if row["state"] == "expired" or row["result_offset"] is None:
+            return EventOutcome(row, None, None)
+        home = ids.parse(row["id"])
+        tp = TopicPartition(self._settings.topic(topics.results(home.level)), home.partition)
+        found = await self._log_reader.read(tp, row["result_offset"])
         try:
-            return await _read(services, row)
-        except Unavailable as error:
-            log.warning("outcome of %s: %s", row["id"], error, extra={"event": "outcome_delayed", "task_id": row["id"]})
-            await asyncio.sleep(READ_AGAIN_S)
+            result = RESULT.decode(found.value) if found is not None and found.value is not None else None
+        except (FramingError, SchemaError):
+            result = None
+        if result is None or result["id"] != row["id"]:
+            return EventOutcome(row, None, None)
+        try:
+            body = await result_body(self._blobs, result)
+        except (BlobMissing, BlobCorrupt):
+            return EventOutcome(row, result, None)
+        return EventOutcome(row, result, frames_of(result, body))
 
 
 def frames_of(result: Result, body: bytes | None) -> list[bytes] | None:
@@ -61,22 +93,3 @@ def frames_of(result: Result, body: bytes | None) -> list[bytes] | None:
     if result["chunks"] or (body is None and not completed):
         return None
     return [embedded_frame(body, result["content_type"])] if completed and body else []
-
-
-async def _read(services: Services, row: Status) -> EventOutcome:
-    if row["state"] == "expired" or row["result_offset"] is None:
-        return EventOutcome(row, None, None)
-    home = ids.parse(row["id"])
-    tp = services.topic_partition(topics.results(home.level), home.partition)
-    found = await services.lookup.read(tp, row["result_offset"])
-    try:
-        result = RESULT.decode(found.value) if found is not None and found.value is not None else None
-    except (FramingError, SchemaError):
-        result = None
-    if result is None or result["id"] != row["id"]:
-        return EventOutcome(row, None, None)
-    try:
-        body = await services.body_of(result)
-    except (BlobMissing, BlobCorrupt):
-        return EventOutcome(row, result, None)
-    return EventOutcome(row, result, frames_of(result, body))

@@ -7,23 +7,29 @@ from typing import Any
 
 from starlette.types import Receive
 
+from core.settings.models import Settings
 from ingress.http.disconnect import watched
-from ingress.read_model.task_lookup import find_task
+from ingress.metrics import Metrics
+from ingress.read_model.task_lookup import TaskLookup
 from ingress.read_model.task_snapshot import TaskSnapshot
-from ingress.runtime import Services
+from ingress.read_model.task_view import TaskView
+from ingress.waiting.waiters import Waiters
 
 
 class LongPolls:
     """The held looks of one process; when it is full, or ends, a look does not wait."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._limit = services.settings.ingress.max_blocking_requests
+    def __init__(
+        self, settings: Settings, *, view: TaskView, task_lookup: TaskLookup, waiters: Waiters, metrics: Metrics
+    ) -> None:
+        self._view = view
+        self._task_lookup = task_lookup
+        self._limit = settings.ingress.max_blocking_requests
         self._held: set[asyncio.Task[Any]] = set()
         self._finding: dict[tuple[str, str], asyncio.Task[TaskSnapshot]] = {}
         self._closing = False
-        services.waiters.at_shutdown(self.shut_down)
-        services.metrics.watch_polls(lambda: len(self))
+        waiters.at_shutdown(self.shut_down)
+        metrics.watch_polls(lambda: len(self))
 
     def __len__(self) -> int:
         return len(self._held)
@@ -32,7 +38,7 @@ class LongPolls:
         """Wait for the end of a task, and no longer than its client stays; tells whether waiting was possible."""
         if self._closing or len(self._held) >= self._limit:
             return False
-        waiting = asyncio.create_task(self._services.view.until_ended(key, seconds=seconds), name="poll")
+        waiting = asyncio.create_task(self._view.until_ended(key, seconds=seconds), name="poll")
         self._held.add(waiting)
 
         def give_up() -> None:
@@ -51,7 +57,7 @@ class LongPolls:
         asked = (task_id, owner)
         finding = self._finding.get(asked)
         if finding is None:
-            finding = asyncio.create_task(find_task(self._services, task_id, owner=owner, data=False), name="find")
+            finding = asyncio.create_task(self._task_lookup.find(task_id, owner=owner, data=False), name="find")
             self._finding[asked] = finding
             finding.add_done_callback(lambda done: self._found(asked, done))
         return await asyncio.shield(finding)

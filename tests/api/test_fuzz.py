@@ -88,11 +88,11 @@ class Ingress:
 
     def _furnish(self) -> None:
         """Stand in for what Kafka, the scheduler and the upstreams do."""
-        memory, services = self.memory, self.memory.services
+        memory = self.memory
         listed = {"object": "list", "data": [{"id": model, "object": "model"} for model in MODELS]}
         models = httpx.MockTransport(lambda _: httpx.Response(200, json=listed))
-        services.catalogue = ModelCatalog(services.settings, transport=models)
-        services.queues = Queues()
+        memory.ingress.model_catalog = ModelCatalog(memory.settings, transport=models)
+        memory.replace(queues=Queues())
         memory.answer = lambda task: [result_of(task["id"])]
         memory.schedules = True
         write = memory.send

@@ -35,7 +35,7 @@ def shutting_down(memory: Memory) -> Any:
     """Begin the shutdown of the ingress when a task comes, and give no answer."""
 
     def answer_nothing(_: Task) -> list[Any]:
-        memory.services.waiters.shut_down()
+        memory.ingress.waiters.shut_down()
         return []
 
     return answer_nothing

@@ -77,7 +77,7 @@ async def stored_part(memory: Memory, batch_id: str, end: int, output: bytes, er
     for data, wrong in ((output, False), (errors, True)):
         if data:
             name = segment_name(batch_id, part, errors=wrong)
-            await memory.services.blobs.put(data, name=name, media_type="application/jsonl")
+            await memory.ingress.blobs.put(data, name=name, media_type="application/jsonl")
     return part
 
 

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from aiokafka import ConsumerRecord, TopicPartition
 from fastapi import FastAPI
 
 from core.errors import Unavailable
+from core.kafka.cluster import Cluster
 from core.kafka.log_reader import LogRecord
 from core.kafka.producer import Record
+from core.queues import QueueDirectory
 from core.settings.models import Settings
 from ingress.app import create_app
-from ingress.batches.commands import BatchCommands
+from ingress.batches.directory import BatchDirectory
+from ingress.connected import Connected, Transport, assemble
+from ingress.files.directory import FileDirectory
 from ingress.read_model import listing_index
-from ingress.submission.submitter import Submitter
+from ingress.read_model.cluster_liveness import ClusterLiveness
+from ingress.runtime import Ingress
 from schemas import topics
 from schemas.codec import BATCH, CHUNK, DELIVERY, EVENT, RESULT, TASK
 from schemas.ids import Serials
@@ -48,7 +54,43 @@ class Memory:
         self.schedules = False
         """Whether batches get their first row, as the scheduler makes it."""
         self.app: FastAPI = create_app(settings)
-        self.services: Any = self.app.state.services
+        self.ingress: Ingress = self.app.state.ingress
+
+    @property
+    def connected(self) -> Connected:
+        """Return the parts that serve the requests."""
+        return self.ingress.connected()
+
+    def replace(self, **parts: object) -> None:
+        """Let other parts serve the requests that come from now on; those that were built on the old ones keep them."""
+        self.ingress.connection = dataclasses.replace(self.connected, **parts)  # type: ignore[arg-type]  # doubles
+
+    def topic_partition(self, topic: str, partition: int) -> TopicPartition:
+        """Name a partition of a declared topic."""
+        return TopicPartition(self.settings.topic(topic), partition)
+
+    def connect(self) -> None:
+        """Build the connected parts over this memory, in place of Kafka."""
+        settings, name, memory = self.settings, self.ingress.name, cast("Any", self)
+        self.ingress.cluster = cast("Cluster", MemoryCluster(self))
+        transport = Transport(
+            producer=memory,
+            serials=Serials(7),
+            queues=memory,
+            log_reader=memory,
+            liveness=ClusterLiveness(settings, name=name),
+            view=memory,
+            deliveries=memory,
+            files=FileDirectory(settings, name=name),
+            batches=BatchDirectory(settings, name=name),
+        )
+        for directory in (transport.files, transport.batches):
+            directory.tail.positions[TopicPartition("", 0)] = 0
+        # A task of any queue is accepted; the routes about queues show none until a test registers some.
+        directory_of_queues = QueueDirectory(settings, name=name)
+        self.ingress.connection = dataclasses.replace(
+            assemble(self.ingress.local, transport), queues=directory_of_queues
+        )
 
     async def send(self, topic: str, partition: int, record: Record) -> int:
         """Append a record, as the producer does."""
@@ -65,15 +107,15 @@ class Memory:
         return offset
 
     async def _schedule(self, partition: int, offset: int, event: Event) -> None:
-        if event["kind"] == "batch_created" and event["id"] not in self.services.batches._rows:
+        if event["kind"] == "batch_created" and event["id"] not in self.connected.batches._rows:
             row = initial_batch(decode_proposal(event, partition=partition), offset=offset, taken=lambda _: False)
             record = Record(row["id"].encode(), BATCH.encode(row))
             await self.send(self.settings.topic(topics.BATCHES), partition, record)
 
     def _fold(self, tp: TopicPartition, record: Record) -> None:
         """Let the directories of files and batches find a record."""
-        parts = {self.settings.topic(topics.FILES): self.services.files}
-        parts[self.settings.topic(topics.BATCHES)] = self.services.batches
+        parts = {self.settings.topic(topics.FILES): self.connected.files}
+        parts[self.settings.topic(topics.BATCHES)] = self.connected.batches
         if (part := parts.get(tp.topic)) is not None:
             offset, key, value = len(self.log[tp]) - 1, record.key, record.value
             part.feed(tp, [ConsumerRecord(tp.topic, tp.partition, offset, 0, 0, key, value, 0, 0, 0, ())])
@@ -95,10 +137,10 @@ class Memory:
         tp = TopicPartition(self.settings.topic(topic), 0)
         offset = len(self.log[tp])
         self.log[tp].append(Record(task_id.encode(), value))
-        self.services.waiters.feed(
+        self.ingress.waiters.feed(
             tp, [ConsumerRecord(tp.topic, 0, offset, 0, 0, task_id.encode(), value, 0, 0, len(value), ())]
         )
-        self.services.waiters.tail.positions[tp] = offset + 1
+        self.ingress.waiters.tail.positions[tp] = offset + 1
         return offset
 
     def row(self, row: Status) -> None:
@@ -206,17 +248,7 @@ class Memory:
 async def ingress_in_memory(settings: Settings) -> AsyncIterator[tuple[Memory, httpx.AsyncClient]]:
     """Give the memory and a client of the application over it."""
     memory = Memory(settings)
-    services = memory.services
-    parts: Any = memory
-    services._view = services.lookup = parts
-    services.producer = services.deliveries = parts
-    services.backlog.follow(parts)
-    services.cluster = MemoryCluster(memory)
-    serials = Serials(7)
-    services._submitter = Submitter(settings, producer=parts, queues=parts, blobs=services.blobs, serials=serials)
-    services._batch_writer = BatchCommands(settings, producer=parts, queues=parts, serials=serials)
-    for part in (services.files, services.batches):
-        part.tail.positions[TopicPartition("", 0)] = 0
+    memory.connect()
     transport = httpx.ASGITransport(memory.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://ingress", headers=HEADERS) as client:
         yield memory, client

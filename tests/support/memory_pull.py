@@ -77,7 +77,7 @@ class View:
 
 
 class Cluster:
-    """One level whose tasks all live in partition 0; everything else of the services is here, too."""
+    """One level whose tasks all live in partition 0; everything else that a puller uses is here, too."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -93,8 +93,10 @@ class Cluster:
         """Return the puller of a new ingress, and its view."""
         view = View(self)
         self.views.append(view)
-        services: Any = Services(self, view, f"ingress-{len(self.views)}")
-        return PullService(services), view
+        parts: Any = self
+        model: Any = view
+        name = f"ingress-{len(self.views)}"
+        return PullService(self.settings, name=name, producer=parts, view=model, log_reader=parts, blobs=parts), view
 
     def submit(self, *created_ms: int, **changes: Any) -> list[str]:
         """Let the scheduler accept tasks."""
@@ -141,20 +143,9 @@ class Cluster:
         if self.judging:
             self.judge()
 
-
-class Services:
-    """What a puller uses of an ingress."""
-
-    def __init__(self, cluster: Cluster, view: View, name: str) -> None:
-        self.cluster, self.view, self.name = cluster, view, name
-        self.settings, self.producer, self.lookup = cluster.settings, cluster, self
-
-    def topic_partition(self, topic: str, partition: int) -> TopicPartition:
-        return TopicPartition(topic, partition)
-
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
         assert at_ms == -1
-        return 0 if tp.partition else len(self.cluster.log)
+        return 0 if tp.partition else len(self.log)
 
     async def read(self, tp: TopicPartition, offset: int) -> LogRecord:
         return LogRecord(tp.topic, tp.partition, offset, 0, None, TASK.encode(task(queue=QUEUE)))

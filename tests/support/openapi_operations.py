@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from ingress.api.batches.problems import STRINGS
-from ingress.api.openapi_document import document
+from ingress.api.openapi import document
 
 IDS = {"task_id", "message_id"}
 """Path parameters that name a task."""

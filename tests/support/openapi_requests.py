@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 from hypothesis import strategies as st
 
-from ingress.api.openapi_document import document
+from ingress.api.openapi import document
 from tests.support.openapi_operations import IDS, OTHERS, Operation, examples, in_dialect, is_file
 
 HOSTILE = st.sampled_from(

@@ -30,7 +30,7 @@ class Story:
 
     def __init__(self, memory: Memory, client: httpx.AsyncClient, *, mode: str = "streaming") -> None:
         self.memory, self.client = memory, client
-        owner = memory.services.keys.holder("hr-local", "read").owner
+        owner = memory.ingress.keys.holder("hr-local", "read").owner
         self.id = records.task_id(mode=mode[0].upper())
         self.task: Task = records.task(id=self.id, mode=mode, owner=owner)
         self.path = f"/v1/tasks/{self.id}/events"
@@ -64,7 +64,7 @@ class Story:
 
     async def opened(self, viewers: int = 1) -> None:
         def there() -> bool:
-            follower = self.memory.services.waiters._followers.get(self.id.encode())
+            follower = self.memory.ingress.waiters._followers.get(self.id.encode())
             return follower is not None and follower.ready and len(follower._viewers) == viewers
 
         await eventually_async(there, what="the viewers")

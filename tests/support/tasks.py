@@ -37,7 +37,7 @@ async def ended(ingress: Double, *, row: dict[str, Any] | None = None, **changes
     task = await with_row(ingress)
     result = result_of(task["id"] or "", mode="callback", **changes)
     memory, key = ingress[0], (task["id"] or "").encode()
-    tp = memory.services.topic_partition(topics.results(0), ids.parse(result["id"]).partition)
+    tp = memory.topic_partition(topics.results(0), ids.parse(result["id"]).partition)
     memory.log[tp].append(Record(key, RESULT.encode(result)))
     names = ("state", "status_code", "error_code", "error_message")
     said: dict[str, Any] = {name: result[name] for name in names}  # type: ignore[literal-required]
@@ -58,7 +58,7 @@ async def shown(ingress: Double, task: Task, **headers: str) -> httpx.Response:
 def polls_of(ingress: Double) -> Any:
     """Return the held looks."""
     [shut_down] = [
-        tell for tell in ingress[0].services.waiters._at_shutdown if type(tell.__self__).__name__ == "LongPolls"
+        tell for tell in ingress[0].ingress.waiters._at_shutdown if type(tell.__self__).__name__ == "LongPolls"
     ]
     return shut_down.__self__
 

@@ -53,6 +53,7 @@ RETIRED = {
 CONTRACT = {
     "pulse",  # kind of a control record
     "buried_at",  # member of the dead letters' HTTP objects
+    "last_heard_at",  # member of the list of workers
     "DEAD_LETTER",
     "DEAD_LETTERS",
     "dead_letter",

@@ -94,7 +94,7 @@ async def test_letters_come_newest_first_and_each_once(ingress: Double, limit: i
 
 async def test_a_letter_is_sent_back_as_it_was_and_once(ingress: Double) -> None:
     memory, client = ingress
-    memory.services.cluster.there = True
+    memory.ingress.cluster.there = True
     bury(memory, 2, letter(1))
     bury(memory, 3, letter(2, topic=b"somewhere.else"))
     dry = await client.post(f"{LETTERS}/redrive", json={"reason": "BROKEN", "dry_run": True})

@@ -41,7 +41,7 @@ class Directory:
 @pytest.fixture
 def directory(ingress: Double) -> Directory:
     made = Directory(ingress[0], "chat", "batch", "zoo")
-    ingress[0].services.queues = made
+    ingress[0].replace(queues=made)
     return made
 
 
@@ -123,7 +123,7 @@ async def test_settings_change_and_show(ingress: Double, directory: Directory) -
 
 async def test_queues_come_in_pages(ingress: Double, directory: Directory) -> None:
     assert directory.all()
-    ingress[0].services.queues = Directory(ingress[0], "batch", "chat", "zoo")
+    ingress[0].replace(queues=Directory(ingress[0], "batch", "chat", "zoo"))
     first = (await ingress[1].get(QUEUES, params={"limit": 2})).json()
     assert ([one["name"] for one in first["data"]], first["next_cursor"]) == (["batch", "chat"], "chat")
     rest = (await ingress[1].get(QUEUES, params={"limit": 2, "after": "chat"})).json()

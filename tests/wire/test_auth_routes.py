@@ -76,7 +76,7 @@ async def asked(
     if key is None:
         del request.headers["authorization"]
     sending = asyncio.create_task(client.send(request))
-    waiters = memory.services.waiters
+    waiters = memory.ingress.waiters
     holding = asyncio.create_task(eventually_async(lambda: waiters._by_key or waiters._followers))
     try:
         await asyncio.wait([sending, holding], return_when=asyncio.FIRST_COMPLETED)

@@ -217,7 +217,7 @@ async def test_a_batch_of_another_ingress_is_found_before_its_row(
     monkeypatch.setattr("ingress.batches.service.OTHER_WAIT_S", 0.05)  # its row does not come
     memory, client = ingress
     batch_id = (await created(client))["id"]
-    memory.services.batches._fresh.clear()
-    memory.services.batches.check_read()
+    memory.connected.batches._fresh.clear()
+    memory.connected.batches.check_read()
     answer = await client.get(f"/v1/batches/{batch_id}")
     assert (answer.status_code, answer.json()["status"]) == (200, "in_queue")

@@ -63,7 +63,7 @@ async def test_one_key_and_one_body_are_one_batch(ingress: Double) -> None:
     again = await client.post("/v1/batches", json=body, headers=KEY | OPENAI)
     assert (again.status_code, again.json()["id"], again.json()["status"]) == (200, batch_id, "completed")
     assert len(events_of(memory)) == written, "nothing is written for a batch that is known"
-    assert len(memory.services.batches.of(proposed(memory, batch_id)["owner"])) == 1
+    assert len(memory.connected.batches.of(proposed(memory, batch_id)["owner"])) == 1
 
 
 async def test_another_body_is_refused_in_both_dialects(ingress: Double) -> None:

@@ -24,7 +24,7 @@ async def test_cancel_is_asked_of_the_scheduler_in_the_home_of_the_task(ingress:
     [record] = memory.written(topics.events(0))
     asked = EVENT.decode(record.value or b"")
     assert (asked["kind"], asked["id"], asked["owner"]) == ("cancel", str(task_id), task["owner"])
-    assert memory.log[memory.services.topic_partition(topics.events(0), task_id.partition)] == [record]
+    assert memory.log[memory.topic_partition(topics.events(0), task_id.partition)] == [record]
 
 
 @pytest.mark.parametrize("state", ["completed", "failed", "cancelled", "expired"])

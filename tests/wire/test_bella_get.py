@@ -34,7 +34,7 @@ async def test_get_right_after_put(ingress: Double) -> None:
 
 async def test_get_of_a_task_that_another_process_accepted(ingress: Double) -> None:
     task = await put_one(ingress)
-    ingress[0].services._accepted.clear()
+    ingress[0].connected.recent_writes._offsets.clear()
     assert (await ingress[1].get(f"/v1/queue/{task['id']}")).json()["status"] == "waiting"
 
 
@@ -71,7 +71,7 @@ async def test_get_of_a_finished_task_shows_the_body_as_it_came(ingress: Double)
     memory, client = ingress
     task = await put_one(ingress)
     task_id = ids.parse(task["id"] or "")
-    tp = memory.services.topic_partition(topics.results(0), task_id.partition)
+    tp = memory.topic_partition(topics.results(0), task_id.partition)
     for content_type, body, shown in [
         ("application/json", b'{"a": 1.50, "big": 123456789012345678901234567890}', None),
         ("text/event-stream", b"data: {}\n\ndata: [DONE]\n\n", "data: {}\n\ndata: [DONE]\n\n"),

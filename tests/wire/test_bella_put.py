@@ -97,7 +97,7 @@ async def test_a_big_body_goes_to_the_object_store(ingress: Double) -> None:
     task = TASK.decode(memory.written(topics.tasks(0))[0].value or b"")
     assert task["data"] is None
     assert task["data_ref"] is not None
-    assert json.loads(await memory.services.blobs.get(task["data_ref"])) == data
+    assert json.loads(await memory.ingress.blobs.get(task["data_ref"])) == data
 
 
 async def test_blocking_passes_the_upstreams_answer_on(ingress: Double) -> None:
@@ -108,7 +108,7 @@ async def test_blocking_passes_the_upstreams_answer_on(ingress: Double) -> None:
     assert response.content == b'{"tea": 1}'
     assert response.headers["content-type"] == "application/json; charset=utf-8"
     assert ID.fullmatch(response.headers["x-task-id"])
-    assert len(memory.services.waiters) == 0
+    assert len(memory.ingress.waiters) == 0
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ async def test_blocking_when_nobody_answers(ingress: Double, monkeypatch: pytest
 @pytest.mark.parametrize("mode", ["blocking", "streaming"])
 async def test_too_many_waiting(ingress: Double, mode: str) -> None:
     memory, client = ingress
-    waiters = memory.services.waiters
+    waiters = memory.ingress.waiters
     with waiters.registered(b"a", BlockingWaiter()), waiters.registered(b"b", BlockingWaiter()):
         response = await client.post(PUT, json=BODY | {"response_mode": mode})
         assert int(response.headers["retry-after"]) >= 1
@@ -173,7 +173,7 @@ async def test_without_kafka(ingress: Double, mode: str) -> None:
     assert response.headers["retry-after"] == "2"
     assert "nothing was accepted" in envelope(response)["message"]
     assert response.status_code == 503
-    assert len(memory.services.waiters) == 0
+    assert len(memory.ingress.waiters) == 0
 
 
 async def test_at_shutdown_those_who_wait_are_told(ingress: Double) -> None:

@@ -50,8 +50,8 @@ async def ingress(tmp_path: Path) -> AsyncIterator[Double]:
     settings = Settings(data_dir=tmp_path, auth=AuthSettings(keys_file=tmp_path / "keys.toml"))
     async with ingress_in_memory(settings) as double:
         memory, client = double
-        memory.services.queues = Directory()
-        memory.services.producer = memory
+        memory.replace(queues=Directory())
+        memory.replace(producer=memory)
         client.headers.update(WORKERS)
         yield double
 
@@ -65,7 +65,7 @@ async def registered(client: httpx.AsyncClient, **changes: Any) -> None:
 async def test_a_name_is_registered_once(ingress: Double) -> None:
     memory, client = ingress
     await registered(client)
-    queue = memory.services.queues.get("chat")
+    queue = memory.connected.queues.get("chat")
     assert (queue["served_by"], queue["explicit"], queue["owner"]) == ("workers", True, "workers")
     for headers in (WORKERS, PRODUCERS):
         refused = envelope(await client.post("/v1/queue/register", json=CHAT, headers=headers))
@@ -159,7 +159,7 @@ async def test_of_a_paused_queue_nothing_is_taken(ingress: Double) -> None:
     task = await put_one(ingress)
     row = row_of(task, 0, deadline_ms=1 << 60)
     memory.rows[row["id"].encode()] = row
-    memory.services.queues.queues["chat"]["paused"] = True
+    memory.connected.queues.queues["chat"]["paused"] = True
     response = await client.post("/v1/queue/take", json={"queues": ["chat:0"]})
     assert (response.status_code, response.json()) == (200, {})
     assert not memory.written(topics.events(0)), "nobody has claimed it"
@@ -201,7 +201,7 @@ async def test_complete_speaks_for_the_holder_that_the_log_knows(
     key = (task["id"] or "").encode()
 
     async def catch_up(tp: TopicPartition, _: int) -> int:
-        assert tp == memory.services.topic_partition(topics.status(0), ids.parse(task["id"] or "").partition)
+        assert tp == memory.topic_partition(topics.status(0), ids.parse(task["id"] or "").partition)
         memory.rows[key] = {**memory.rows[key], "attempt": 4, "worker": "pull/x"}
         return 0
 

@@ -94,7 +94,7 @@ async def test_an_interrupted_stream_is_cancelled(ingress: Double) -> None:
 
     memory.answer = lambda task: [chunk(task, 0, b'{"n":1}')]
     asking = asyncio.create_task(client.post(PUT, json=BODY | {"response_mode": "streaming"}))
-    waiting = memory.services.waiters._by_key
+    waiting = memory.ingress.waiters._by_key
     await eventually_async(lambda: any(stream._delivered for stream in waiting.values()), what="the first delivery")
     memory.tell([chunk(TASK.decode(memory.written(topics.tasks(0))[0].value or b""), 0, b"{}", attempt=2)])
     response = await asking

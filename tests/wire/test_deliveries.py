@@ -114,7 +114,11 @@ async def test_an_outcome_that_nobody_was_told_of_can_be_sent(ingress: Double) -
     [
         ({"state": "processing", "callback_url": "http://there/x"}, b"", "has not ended yet"),
         ({"state": "completed"}, b"", "names no callback_url"),
-        ({"state": "completed", "callback_url": "http://there/x"}, b'{"event":"start"}', "has told nobody of start"),
+        (
+            {"state": "completed", "callback_url": "http://there/x"},
+            b'{"event":"start"}',
+            "no callback was sent for start",
+        ),
         ({"state": "completed", "callback_url": "http://there/x"}, b'{"event":"done"}', "event must be one of"),
         ({"state": "completed", "callback_url": "http://there/x"}, b"[]", "must be a JSON object"),
         ({"state": "completed", "callback_url": "http://there/x"}, b"{", "must be a JSON object"),

@@ -115,7 +115,7 @@ async def test_a_queue_without_a_model_takes_the_first_that_is_served(
     async def models() -> list[dict[str, Any]]:
         return [{"id": "first"}, {"id": "second"}]
 
-    monkeypatch.setattr(memory.services.catalogue, "models", models)
+    monkeypatch.setattr(memory.ingress.model_catalog, "models", models)
     memory.answer = lambda task: answer(body=completion(task["model"] or ""))(task)
     response = await client.post(URL, json=BODY, headers={"x-headrace-queue": "other"})
     assert response.json()["answer"] == "first"

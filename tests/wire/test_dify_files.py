@@ -227,7 +227,7 @@ async def test_what_cannot_be_described_is_not_kept(
     async def away(*_: Any, **__: Any) -> None:
         raise Unavailable("the object store is away")
 
-    monkeypatch.setattr(memory.services.blobs, "put", away)
+    monkeypatch.setattr(memory.ingress.blobs, "put", away)
     assert error_of(await put(client, "a.png", b"x"))[:2] == (503, "unavailable")
     assert stored(tmp_path) == []
 

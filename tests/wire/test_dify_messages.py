@@ -234,7 +234,7 @@ async def test_a_shutdown_ends_streams_and_blocking_calls(ingress: Double) -> No
     memory.answer = lambda task: [chunk(task, 0, delta("one"))] if task["mode"] == "streaming" else []
     asking = [asyncio.create_task(client.post(URL, json=one)) for one in (body, BODY)]
     await eventually_async(lambda: len(memory.written(topics.tasks(0))) == 2, what="both tasks")
-    memory.services.waiters.shut_down()
+    memory.ingress.waiters.shut_down()
     streamed_answer, blocking = [await one for one in asking]
     last = json.loads(streamed_answer.text.strip().split("\n\n")[-1].removeprefix("data: "))
     assert (last["event"], last["status"], last["code"]) == ("error", 500, "internal_server_error")

@@ -173,7 +173,7 @@ async def test_a_deleted_file_is_gone_with_its_bytes(ingress: Double, tmp_path: 
 async def test_an_expired_file_is_not_there(ingress: Double) -> None:
     memory, client = ingress
     file = await uploaded(client)
-    memory.services.files._files[file["id"]]["expires_ms"] = 1
+    memory.connected.files._files[file["id"]]["expires_ms"] = 1
     assert error(await client.get(f"/v1/files/{file['id']}"), 404)
     assert (await client.get("/v1/files")).json()["data"] == []
 

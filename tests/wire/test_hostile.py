@@ -35,7 +35,7 @@ async def unharmed(served: Served) -> AsyncIterator[None]:
     yield
     accepted = await served.client.post(PUT, json=BODY)
     assert accepted.status_code == 200
-    assert len(served.memory.services.waiters) == 0
+    assert len(served.memory.ingress.waiters) == 0
     served.memory.log.clear()
 
 

@@ -20,7 +20,7 @@ LARGE_ANSWER = b'{"data":[{"b64_json":"' + b"A" * 900_000 + b'"}]}'
 
 async def large(memory: Memory, data: bytes = LARGE_ANSWER, **changes: Any) -> None:
     """Let tasks be answered with a stored body."""
-    blob = await memory.services.blobs.put(data, name="results/one", media_type="application/json")
+    blob = await memory.ingress.blobs.put(data, name="results/one", media_type="application/json")
     memory.answer = answer(body=None, body_ref={**blob, **changes})
 
 
@@ -47,7 +47,7 @@ async def ask(client: httpx.AsyncClient, door: str) -> httpx.Response:
 async def test_a_large_answer_that_is_lost_is_an_error(ingress: Double, door: str) -> None:
     memory, client = ingress
     await large(memory)
-    await memory.services.blobs.remove("results/one")
+    await memory.ingress.blobs.remove("results/one")
     assert (await ask(client, door)).status_code == 500
     await large(memory, size=7)
     assert (await ask(client, door)).status_code == 500
@@ -93,7 +93,7 @@ async def test_a_large_answer_of_other_bytes_is_cut_off(ingress: Double, caplog:
 async def test_an_upstreams_large_error_keeps_its_status(ingress: Double) -> None:
     memory, client = ingress
     await large(memory)
-    ref = await memory.services.blobs.put(LARGE_ANSWER, name="results/two", media_type="application/json")
+    ref = await memory.ingress.blobs.put(LARGE_ANSWER, name="results/two", media_type="application/json")
     memory.answer = lambda task: made(task, ref)
     response = await client.post(CHAT, json={"model": "m", "messages": []})
     assert (response.status_code, response.content) == (422, LARGE_ANSWER)

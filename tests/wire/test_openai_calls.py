@@ -161,7 +161,7 @@ async def test_a_held_call_does_not_hold_its_body(tmp_path: Path) -> None:
             asking = asyncio.create_task(client.post("/v1/completions", content=body()))
             await eventually_async(lambda: memory.written(topics.tasks(0)), what="the write")
             await eventually_async(lambda: tracemalloc.get_traced_memory()[0] < 1_500_000, what="a small held call")
-            assert len(memory.services.waiters) == 1
+            assert len(memory.ingress.waiters) == 1
         finally:
             tracemalloc.stop()
         memory.tell([result_of(written(memory)["id"] or "")])

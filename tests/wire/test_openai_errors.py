@@ -92,7 +92,7 @@ async def test_at_shutdown_those_who_wait_are_told(ingress: Double) -> None:
 
 async def test_an_answer_from_the_object_store(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, client = ingress
-    blob = await memory.services.blobs.put(b'{"big":1}', name="results/x", media_type="application/json")
+    blob = await memory.ingress.blobs.put(b'{"big":1}', name="results/x", media_type="application/json")
     memory.answer = answer(body=None, body_ref=blob)
     response = await client.post(CHAT, content=BODY)
     assert (response.status_code, response.content) == (200, b'{"big":1}')
@@ -109,7 +109,7 @@ async def test_an_answer_from_the_object_store(ingress: Double, monkeypatch: pyt
     async def away(_: Blob) -> None:
         raise Unavailable("the object store does not answer")
 
-    monkeypatch.setattr(memory.services.blobs, "open", away)
+    monkeypatch.setattr(memory.ingress.blobs, "open", away)
     memory.answer = answer(body=None, body_ref=blob)
     response = await client.post(CHAT, content=BODY)
     assert error(response, 503)["code"] == "unavailable"

@@ -50,7 +50,7 @@ async def body_of(memory: Memory, task: Task) -> bytes:
         assert isinstance(task["data"], bytes)
         return task["data"]
     assert task["data"] is None
-    data: bytes = await memory.services.blobs.get(task["data_ref"])
+    data: bytes = await memory.ingress.blobs.get(task["data_ref"])
     return data
 
 
@@ -244,7 +244,7 @@ async def test_one_too_many_keeps_nothing(ingress: Double, monkeypatch: pytest.M
     def refuse(*_: object) -> None:
         raise full
 
-    monkeypatch.setattr(memory.services.waiters, "registered", refuse)
+    monkeypatch.setattr(memory.ingress.waiters, "registered", refuse)
     error(await client.post(SPEECH, **form(content=LARGE, stream=stream)), 429)
     assert stored(memory) == []
     assert memory.log == {}
@@ -252,7 +252,7 @@ async def test_one_too_many_keeps_nothing(ingress: Double, monkeypatch: pytest.M
 
 async def test_who_does_not_wait_needs_no_room_to_wait(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, client = ingress
-    monkeypatch.setattr(memory.services.waiters, "_limit", 0)
+    monkeypatch.setattr(memory.ingress.waiters, "_limit", 0)
     error(await client.post(SPEECH, **form(content=LARGE)), 503)
     assert (await client.post(SPEECH, **form(content=LARGE, **{"async": "true"}))).status_code == 202
     assert stored(memory) == [f"tasks/{written(memory)['id']}"]

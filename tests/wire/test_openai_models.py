@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import httpx
 import pytest
 
@@ -19,8 +17,8 @@ def catalogue(ingress: Double, body: bytes | None = LISTED) -> None:
     def serve(_: httpx.Request) -> httpx.Response:
         return httpx.Response(503) if body is None else httpx.Response(200, content=body)
 
-    services: Any = ingress[0].services
-    services.catalogue = ModelCatalog(services.settings, transport=httpx.MockTransport(serve))
+    parts = ingress[0].ingress
+    parts.model_catalog = ModelCatalog(parts.settings, transport=httpx.MockTransport(serve))
 
 
 @pytest.mark.parametrize("prefix", ["/queue", "/v1"])

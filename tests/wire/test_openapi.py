@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from ingress.api.openapi_document import document
+from ingress.api.openapi import document
 from tests.support.openapi_operations import Operation, in_dialect, operations
 
 ALL = list(operations())

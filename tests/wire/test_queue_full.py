@@ -94,7 +94,7 @@ def nothing_kept(ingress: Double, refused: Any) -> None:
     assert len(memory.written(topics.tasks(0))) == 2
     assert not [path for path in (memory.settings.data_dir / "objects").rglob("*") if path.is_file()]
     counted = b'headrace_ingress_queue_full_total{level="online"} 1.0'
-    assert counted in generate_latest(memory.services.metrics.registry)
+    assert counted in generate_latest(memory.ingress.metrics.registry)
 
 
 async def test_each_queue_and_level_has_its_own_room(ingress: Double) -> None:

@@ -34,7 +34,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         {"data_dir": tmp_path, "upstream": {"urls": urls}, "kafka": {"partitions": PARTITIONS}}
     )
     async with ingress_in_memory(settings) as (memory, client):
-        memory.services.cluster.there = True
+        memory.ingress.cluster.there = True
         yield memory, client
 
 
@@ -54,7 +54,7 @@ def speak(memory: Memory, *, levels: Iterable[int] = (0, 1), upstreams_up: int |
             "workers": [] if upstreams_up is None else [worker],
         }
         record: Any = ConsumerRecord("t", 0, 0, 0, 0, b"k", CONTROL.encode(control), 0, 1, 1, ())
-        memory.services.pulse.feed(TopicPartition("t", 0), [record])
+        memory.connected.liveness.feed(TopicPartition("t", 0), [record])
 
 
 async def missing(client: httpx.AsyncClient) -> list[str]:
@@ -98,8 +98,8 @@ async def test_a_silent_dispatcher_is_no_fault_of_the_server(world: World) -> No
 
 async def test_a_missing_topic_stands_before_what_it_silences(world: World) -> None:
     memory, client = world
-    memory.services.queues._queues = {"chat": queue("chat"), "fetched": queue("fetched", served_by="workers")}
-    memory.services.cluster.gone = {"headrace.work.chat.online", "headrace.work.chat.offline"}
+    memory.connected.queues._queues = {"chat": queue("chat"), "fetched": queue("fetched", served_by="workers")}
+    memory.ingress.cluster.gone = {"headrace.work.chat.online", "headrace.work.chat.offline"}
     speak(memory, levels=[1], upstreams_up=0)
     told = await missing(client)
     assert told[0] == (
@@ -109,7 +109,7 @@ async def test_a_missing_topic_stands_before_what_it_silences(world: World) -> N
         ["no", "online", "scheduler"],
         ["no", "upstream", "model"],
     ]
-    memory.services.cluster.there = False
+    memory.ingress.cluster.there = False
     told = await missing(client)
     assert told[0].startswith("there is no topic ")
     assert told[0].endswith(" more; run `headrace topics apply`")
@@ -123,19 +123,18 @@ async def test_where_kafka_does_not_answer_nobody_else_is_blamed(world: World, m
     async def away(_: Iterable[str]) -> dict[str, int]:
         raise Unavailable("no broker")
 
-    monkeypatch.setattr(memory.services.cluster, "topics", away)
+    monkeypatch.setattr(memory.ingress.cluster, "topics", away)
     speak(memory, upstreams_up=0)
     assert await missing(client) == ["Kafka at 127.0.0.1:9092 does not answer"]
 
 
 async def test_a_start_that_is_under_way_says_how_far_it_is(world: World) -> None:
     memory, client = world
-    services = memory.services
-    services._submitter = None
+    memory.ingress.connection = None
     assert await missing(client) == ["Kafka at 127.0.0.1:9092 has not been reached yet"]
-    services.reached = True
+    memory.ingress.broker_reached = True
     assert await missing(client) == ["Kafka at 127.0.0.1:9092 was reached; what it holds is still being read"]
-    services.cluster.there = False
+    memory.ingress.cluster.there = False
     [told] = await missing(client)
     assert told.startswith("Kafka at 127.0.0.1:9092 was reached; there is no topic headrace.")
 
@@ -149,6 +148,6 @@ async def test_the_topics_are_looked_at_once_for_all_who_ask(world: World, monke
         looks.append(names)
         return dict.fromkeys(names, 1)
 
-    monkeypatch.setattr(memory.services.cluster, "topics", counted)
+    monkeypatch.setattr(memory.ingress.cluster, "topics", counted)
     await asyncio.gather(*(missing(client) for _ in range(5)))
     assert len(looks) == 1

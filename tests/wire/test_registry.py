@@ -177,10 +177,9 @@ async def test_beyond_loopback_a_key_is_the_password(tmp_path: Path) -> None:
         auth=AuthSettings(api_keys=["sk-one", "sk-two"]),  # type: ignore[list-item]  # pydantic makes them secrets
     )
     async with ingress_in_memory(settings) as (memory, client):
-        services = memory.services
-        mine, other = (key.owner for key in services.keys.entries())
+        mine, other = (key.owner for key in memory.ingress.keys.entries())
         for name, owner in (("mine", mine), ("theirs", other), ("old", None)):
-            services.queues._queues[name] = queue(name, owner=owner)
+            memory.connected.queues._queues[name] = queue(name, owner=owner)
         client.headers.pop("authorization")
         for wrong in ({}, basic("sk-none"), {"authorization": "Basic !"}, {"authorization": "Basic c2s="}):
             refused = await client.get("/subjects", headers=wrong)

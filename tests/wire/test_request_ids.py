@@ -49,7 +49,7 @@ async def test_a_stream_and_an_error_of_ours_have_one(ingress: Double, monkeypat
     async def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(memory.services.submitter, "prepare", broken)
+    monkeypatch.setattr(memory.connected.submitter, "prepare", broken)
     failed = await client.post(PUT, json=BODY, headers=headers)
     assert (failed.status_code, failed.headers["x-request-id"]) == (500, "mine")
 

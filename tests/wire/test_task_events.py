@@ -165,7 +165,7 @@ async def test_what_happens_while_the_past_is_read_comes_after_it(
     story.row()
     story.chunk(0, b"of a run that was lost", worker="w0")
     viewing = story.open()
-    await eventually_async(lambda: story.memory.services.waiters._followers, what="the view")
+    await eventually_async(lambda: story.memory.ingress.waiters._followers, what="the view")
     await turns()
     for seq in range(3):
         story.chunk(seq)

@@ -22,7 +22,7 @@ async def test_a_process_that_ends_says_so_and_does_not_say_done(story: Story) -
     await story.opened()
     story.chunk(0)
     await turns()
-    story.memory.services.waiters.shut_down()
+    story.memory.ingress.waiters.shut_down()
     got = await viewing
     assert got.startswith(status(story, "processing") + frames(0, 1) + b'data: {"error":')
     assert got.endswith(b'"code":"server_shutdown"}}\n\n')
@@ -82,8 +82,8 @@ async def test_a_query_that_would_be_ignored_is_refused(story: Story, query: str
 
 
 async def test_many_viewers_share_one_reading(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    story.memory.services.waiters._limit = 1_000
-    story.memory.settings.ingress.__dict__["max_blocking_requests"] = 1_000
+    story.memory.ingress.waiters._limit = 1_000
+    story.memory.connected.task_events._limit = 1_000
     passes = 0
     read_range = Memory.read_range
 
@@ -103,7 +103,7 @@ async def test_many_viewers_share_one_reading(story: Story, monkeypatch: pytest.
     expected = status(story, "processing") + frames() + status(story, "completed", progress=100) + DONE
     assert set(await asyncio.gather(*viewing)) == {expected}
     assert passes == 1
-    assert story.memory.services.waiters._followers == {}
+    assert story.memory.ingress.waiters._followers == {}
 
 
 async def test_more_viewers_than_there_is_room_for(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ DAY_MS = 1_769_817_600_000
 @pytest.fixture
 def owner(ingress: Double) -> str:
     """Return the tenant of the key that the tests use."""
-    return str(ingress[0].services.keys.holder("hr-local", "read").owner)
+    return str(ingress[0].ingress.keys.holder("hr-local", "read").owner)
 
 
 def add(ingress: Double, owner: str | None, number: int, **changes: Any) -> str:

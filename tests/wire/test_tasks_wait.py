@@ -95,7 +95,7 @@ async def test_a_shutdown_answers_those_who_wait(ingress: Double) -> None:
     task = await with_row(ingress, state="processing")
     looking = asyncio.create_task(shown(ingress, task, prefer="wait=60"))
     await eventually_async(lambda: len(polls_of(ingress)) == 1, what="the held look")
-    ingress[0].services.waiters.shut_down()
+    ingress[0].ingress.waiters.shut_down()
     assert (await asyncio.wait_for(looking, 30)).json()["status"] == "processing"
     response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 30)
     assert "preference-applied" not in response.headers
@@ -108,7 +108,7 @@ async def test_beyond_the_limit_a_look_does_not_wait(ingress: Double) -> None:
     await eventually_async(lambda: len(polls_of(ingress)) == limit, what="the held looks")
     response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 30)
     assert "preference-applied" not in response.headers
-    ingress[0].services.waiters.shut_down()
+    ingress[0].ingress.waiters.shut_down()
     await asyncio.wait_for(asyncio.gather(*held), 30)
 
 
@@ -116,14 +116,14 @@ async def test_beyond_the_limit_of_its_key_a_look_does_not_wait(
     ingress: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = await with_row(ingress, state="processing")
-    services = ingress[0].services
-    caller = services.keys.holder("hr-local", "read")._replace(limits=KeyQuota(concurrency=1))
-    monkeypatch.setattr(services.keys, "caller", lambda *_, **__: caller)
+    parts = ingress[0].ingress
+    caller = parts.keys.holder("hr-local", "read")._replace(limits=KeyQuota(concurrency=1))
+    monkeypatch.setattr(parts.keys, "caller", lambda *_, **__: caller)
     held = asyncio.create_task(shown(ingress, task, prefer="wait=60"))
     await eventually_async(lambda: len(polls_of(ingress)) == 1, what="the held look")
     response = await asyncio.wait_for(shown(ingress, task, prefer="wait=60"), 30)
     assert "preference-applied" not in response.headers
-    services.waiters.shut_down()
+    parts.waiters.shut_down()
     assert (await asyncio.wait_for(held, 30)).headers["preference-applied"] == "wait=60"
 
 

@@ -1,137 +1,171 @@
-"""Dead letters for administrators: look at them, send them back, delete them."""
+"""Dead letters for administrators: list, show, redrive, delete."""
 
 from __future__ import annotations
 
+import math
 import time
 from base64 import b64encode
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
-from starlette.requests import Request
+from fastapi import Path
 from starlette.responses import Response
-from starlette.routing import Route
 
 from core.dead_letters.queue import PARTITIONS, DeadLetter, DeadLetterFilter, DeadLetterQueue
 from core.errors import InvalidRequest
-from ingress.api.admin.fields import MAX_BODY, JsonFields, answer, limit_of, parameters, time_of
+from ingress.api.admin import models
+from ingress.api.admin.models import answer_json
 from ingress.api.tasks.serialization import moment
-from ingress.http.body import read_body
-from ingress.runtime import Services
+from ingress.http.dependencies import AdminCaller, AppConnected, AppIngress
+from ingress.http.routing import answer, api_router, error
+from ingress.runtime import Ingress
 
-DEFAULT_LIMIT, MAX_LIMIT = 50, 500
-REDRIVE_LIMIT, MAX_REDRIVE = 1_000, 10_000
+REDRIVE_LIMIT = 1_000
 SHOWN_BYTES = 65_536
-MAX_OFFSET = (1 << 63) - 1
-TRUTH = {"true": True, "false": False}
+TRUTH = {None: None, "true": True, "false": False}
+router = api_router("Administration")
 
 
-class DeadLetterRoutes:
-    """Dead letters over one set of services."""
+@router.get(
+    "/v1/admin/dead-letters",
+    operation_id="adminListDeadLetters",
+    summary="List the dead letters",
+    responses={
+        200: answer("A page.", models.DeadLetterList, example=models.page_of(models.DEAD_LETTER)),
+        400: error("A parameter is wrong."),
+    },
+)
+async def list_dead_letters(_: AdminCaller, query: models.DeadLettersParameters, ingress: AppIngress) -> Response:
+    """The newest first.
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    A page reads 5,000 dead letters of each partition at most: with a rare filter it may be empty and still have a
+    next one.
+    """
+    wanted = DeadLetterFilter(query.reason, query.topic, TRUTH[query.redriven])
+    found, below = await _queue(ingress).list_page(wanted, limit=query.limit, below=_below(query.after))
+    more = None if below is None else "-".join(str(below[number]) for number in PARTITIONS)
+    data = [dead_letter_object(one) for one in found]
+    return answer_json({"object": "list", "data": data, "has_more": more is not None, "next_cursor": more})
 
-    @property
-    def _letters(self) -> DeadLetterQueue:
-        return DeadLetterQueue(self._services.settings, self._services.cluster)
 
-    def routes(self) -> list[Route]:
-        """List the routes."""
-        return [
-            Route("/v1/admin/dead-letters", self.page, methods=["GET"]),
-            Route("/v1/admin/dead-letters/redrive", self.redrive, methods=["POST"]),
-            Route("/v1/admin/dead-letters/purge", self.purge, methods=["POST"]),
-            Route("/v1/admin/dead-letters/{letter_id}", self.show, methods=["GET"]),
-        ]
-
-    async def page(self, request: Request) -> Response:
-        """List dead letters, the newest first."""
-        self._services.keys.caller(request, "admin")
-        names = ("after", "limit", "reason", "redriven", "topic")
-        query = parameters(request.query_params.multi_items(), names)
-        redriven = query.get("redriven")
-        if redriven is not None and redriven not in TRUTH:
-            raise InvalidRequest("redriven must be true or false", field="redriven")
-        wanted = DeadLetterFilter(
-            query.get("reason"), query.get("topic"), None if redriven is None else TRUTH[redriven]
+@router.post(
+    "/v1/admin/dead-letters/redrive",
+    operation_id="adminRedrive",
+    summary="Redrive dead letters",
+    responses={
+        200: answer(
+            "What was redriven.",
+            models.RedriveReport,
+            example={"object": "redrive", "dry_run": False, "redriven": 1, "chosen": ["2-17"], "skipped": {}},
         )
-        limit = limit_of(query.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
-        found, below = await self._letters.list_page(wanted, limit=limit, below=_below(query.get("after")))
-        more = None if below is None else "-".join(str(below[number]) for number in PARTITIONS)
-        data = [dead_letter_object(one) for one in found]
-        return answer({"object": "list", "data": data, "has_more": more is not None, "next_cursor": more})
+    },
+)
+async def redrive(_: AdminCaller, given: models.RedriveBody, ingress: AppIngress, connected: AppConnected) -> Response:
+    """Write original records to their original topics and partitions once more.
 
-    async def show(self, request: Request) -> Response:
-        """Show a dead letter with its headers and its value."""
-        self._services.keys.caller(request, "admin")
-        letter = await self._letters.get(request.path_params["letter_id"])
-        kept = {name: (value or b"").decode(errors="replace") for name, value in letter.found.headers}
-        return answer({**dead_letter_object(letter), "headers": kept, **_value(letter.found.value)})
-
-    async def redrive(self, request: Request) -> Response:
-        """Write original records back to where they came from: some by id, or all that fit and were not yet."""
-        self._services.keys.caller(request, "admin")
-        names = ("again", "dry_run", "ids", "limit", "reason", "topic")
-        given = JsonFields(await read_body(request, limit=MAX_BODY * 4), names)
-        wanted = DeadLetterFilter(given.text("reason"), given.text("topic"), None if given.boolean("again") else False)
-        dry, ids = given.boolean("dry_run", default=False), given.texts("ids", MAX_REDRIVE)
-        limit = given.integer("limit", 1, MAX_REDRIVE) or REDRIVE_LIMIT
-        if ids is None:
-            ids = await self._letters.select(wanted, limit=limit)
-        elif wanted.reason is not None or wanted.topic is not None:
-            raise InvalidRequest("name ids, or choose by reason and topic", field="ids")
-        if dry:
-            return answer({"object": "redrive", "dry_run": True, "redriven": 0, "chosen": ids, "skipped": {}})
-        _ = self._services.submitter  # raises Unavailable before Kafka has been reached
-        done = await self._letters.redrive(
-            self._services.producer, list(dict.fromkeys(ids)), now_ms=lambda: time.time_ns() // 1_000_000
-        )
-        told = {"redriven": len(done.sent), "chosen": ids, "skipped": done.skipped}
-        return answer({"object": "redrive", "dry_run": False, **told})
-
-    async def purge(self, request: Request) -> Response:
-        """Delete letters for good: all, those before a time, or those of a partition before an offset."""
-        self._services.keys.caller(request, "admin")
-        given = JsonFields(await read_body(request, limit=MAX_BODY), ("all", "before", "offset", "partition"))
-        everything, before = given.boolean("all"), given.text("before", 64)
-        partition = given.integer("partition", 0, len(PARTITIONS) - 1)
-        offset = given.integer("offset", 0, MAX_OFFSET)
-        if (partition is None) != (offset is None):
-            missing = "offset" if offset is None else "partition"
-            raise InvalidRequest("partition and offset go together", field=missing)
-        if [everything is True, before is not None, partition is not None].count(True) != 1:
-            raise InvalidRequest("say all, or before, or partition and offset", field="body")
-        if partition is not None and offset is not None:
-            offsets = {partition: offset}
-        else:
-            at_ms = None if before is None else time_of(before, "before")
-            offsets = await self._letters.offsets_at(at_ms)
-        return answer({"object": "purge", "deleted": await self._letters.delete_before(offsets)})
+    A dead letter is redriven once, unless `again` is set or its id is named.
+    """
+    dead_letters, ids = _queue(ingress), given.ids
+    if ids is None:
+        wanted = DeadLetterFilter(given.reason, given.topic, None if given.again else False)
+        ids = await dead_letters.select(wanted, limit=given.limit or REDRIVE_LIMIT)
+    elif given.reason is not None or given.topic is not None:
+        raise InvalidRequest("name ids, or choose by reason and topic", field="ids")
+    if given.dry_run:
+        return answer_json({"object": "redrive", "dry_run": True, "redriven": 0, "chosen": ids, "skipped": {}})
+    done = await dead_letters.redrive(
+        connected.producer, list(dict.fromkeys(ids)), now_ms=lambda: time.time_ns() // 1_000_000
+    )
+    counts = {"redriven": len(done.sent), "chosen": ids, "skipped": done.skipped}
+    return answer_json({"object": "redrive", "dry_run": False, **counts})
 
 
-def dead_letter_object(letter: DeadLetter) -> dict[str, Any]:
+@router.post(
+    "/v1/admin/dead-letters/purge",
+    operation_id="adminPurgeDeadLetters",
+    summary="Delete dead letters",
+    responses={200: answer("Deleted.", models.DeadLetterPurgeReport, example={"object": "purge", "deleted": 12})},
+)
+async def purge_dead_letters(_: AdminCaller, given: models.DeadLetterPurgeBody, ingress: AppIngress) -> Response:
+    """For good: all, those before a time, or those of a partition before an offset."""
+    if (given.partition is None) != (given.offset is None):
+        missing = "offset" if given.offset is None else "partition"
+        raise InvalidRequest("partition and offset go together", field=missing)
+    if [given.everything is True, given.before is not None, given.partition is not None].count(True) != 1:
+        raise InvalidRequest("say all, or before, or partition and offset", field="body")
+    dead_letters = _queue(ingress)
+    if given.partition is not None and given.offset is not None:
+        offsets = {given.partition: given.offset}
+    else:
+        offsets = await dead_letters.offsets_at(None if given.before is None else time_of(given.before, "before"))
+    return answer_json({"object": "purge", "deleted": await dead_letters.delete_before(offsets)})
+
+
+@router.get(
+    "/v1/admin/dead-letters/{letter_id}",
+    operation_id="adminShowDeadLetter",
+    summary="Show a dead letter",
+    responses={
+        200: answer(
+            "The dead letter.",
+            models.DeadLetterDetails,
+            example=models.DEAD_LETTER
+            | {"headers": {"x-field": "level"}, "value": "{}", "value_encoding": "text", "value_cut": False},
+        ),
+        404: error("There is no such dead letter."),
+    },
+)
+async def show_dead_letter(
+    _: AdminCaller,
+    dead_letter_id: Annotated[str, Path(alias="letter_id", description="PARTITION-OFFSET, as the list has it.")],
+    ingress: AppIngress,
+) -> Response:
+    """With its headers and its value."""
+    found = await _queue(ingress).get(dead_letter_id)
+    headers = {name: (value or b"").decode(errors="replace") for name, value in found.found.headers}
+    return answer_json({**dead_letter_object(found), "headers": headers, **_value(found.found.value)})
+
+
+def dead_letter_object(one: DeadLetter) -> dict[str, Any]:
     """Render a dead letter without its value."""
-    found = letter.found
-    left = letter.header("x-left-behind-bytes")
+    found = one.found
+    left = one.header("x-left-behind-bytes")
     return {
         "object": "dead_letter",
-        "id": letter.id,
-        "reason": letter.header("x-reason"),
-        "field": letter.header("x-field"),
-        "topic": letter.header("x-topic"),
-        "partition": _number(letter.header("x-partition")),
-        "offset": _number(letter.header("x-offset")),
-        "attempt": _number(letter.header("x-attempt")),
+        "id": one.id,
+        "reason": one.header("x-reason"),
+        "field": one.header("x-field"),
+        "topic": one.header("x-topic"),
+        "partition": _number(one.header("x-partition")),
+        "offset": _number(one.header("x-offset")),
+        "attempt": _number(one.header("x-attempt")),
         "buried_at": moment(max(0, found.timestamp)),
         "key": None if found.key is None else found.key.decode(errors="replace"),
         "bytes": _number(left) if left is not None else len(found.value or b""),
-        "queue": letter.header("x-queue"),
-        "owner": letter.header("x-owner"),
-        "redriven_at": None if letter.redriven_ms is None else moment(letter.redriven_ms),
+        "queue": one.header("x-queue"),
+        "owner": one.header("x-owner"),
+        "redriven_at": None if one.redriven_ms is None else moment(one.redriven_ms),
     }
 
 
+def time_of(text: str, name: str) -> int:
+    """Read a time as ISO 8601, in UTC unless it has an offset; returns epoch milliseconds. Raises InvalidRequest."""
+    try:
+        at = datetime.fromisoformat(text)
+        found = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        found = math.nan
+    if not found >= 0:
+        raise InvalidRequest(f"{name} must be a time such as 2026-01-31T12:00:00Z", field=name)
+    return round(found * 1000)
+
+
+def _queue(ingress: Ingress) -> DeadLetterQueue:
+    return DeadLetterQueue(ingress.settings, ingress.cluster)
+
+
 def _value(value: bytes | None) -> dict[str, Any]:
-    """Render a value as text where it is text, else in base64; only its beginning when it is long."""
+    """Render a value as text if it is text, else in base64; only its beginning when it is long."""
     if value is None:
         return {"value": None}
     cut, shown = len(value) > SHOWN_BYTES, value[:SHOWN_BYTES]
@@ -146,7 +180,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _below(text: str | None) -> dict[int, int] | None:
-    """Read a cursor: below which offset of each partition the page goes on."""
+    """Read a cursor: below which offset of each partition the page continues."""
     if text is None:
         return None
     parts = [_number(part) for part in text.split("-")]

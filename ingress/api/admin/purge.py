@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from aiokafka import TopicPartition
+
 from core.errors import Unavailable
+from core.settings.models import Settings
+from ingress.connected import Connected
 from ingress.read_model.task_view import TaskView
-from ingress.runtime import Services
 from schemas import ids, topics
 from schemas.codec import STATUS, SchemaError, state_of
 from schemas.events import purge_event
@@ -31,17 +34,19 @@ class PurgeCounts(NamedTuple):
     left: int
 
 
-async def purge(services: Services, queue: Queue, levels: Sequence[int], *, wait_s: float) -> dict[str, object]:
+async def purge(
+    settings: Settings, connected: Connected, queue: Queue, levels: Sequence[int], *, wait_s: float
+) -> dict[str, object]:
     """Cancel every task that waits now, and tell how many there were; raises Unavailable when nothing was asked."""
-    ends = await _ends(services, levels)
-    view = services.view
+    ends = await _ends(settings, connected, levels)
+    view = connected.view
     before = await _count(view, queue, ends)
-    await _ask(services, queue, ends)
+    await _ask(settings, connected, queue, ends)
     give_up = time.monotonic() + wait_s
     while True:
         began = time.monotonic()
         now = await _count(view, queue, ends)
-        done = not now.left and await _all_judged(services, ends)
+        done = not now.left and await _all_judged(settings, connected, ends)
         if done or time.monotonic() >= give_up:
             break
         # A walk over a million rows takes seconds: it must not be all that this process does.
@@ -51,37 +56,36 @@ async def purge(services: Services, queue: Queue, levels: Sequence[int], *, wait
     return {"queue": queue["name"], "purged": max(0, now.purged - before.purged), "left": now.left, "done": done}
 
 
-async def _ends(services: Services, levels: Sequence[int]) -> Ends:
-    partitions = range(services.settings.kafka.partitions)
+async def _ends(settings: Settings, connected: Connected, levels: Sequence[int]) -> Ends:
+    partitions = range(settings.kafka.partitions)
     places = {
-        services.topic_partition(topics.tasks(level), number): (level, number)
+        TopicPartition(settings.topic(topics.tasks(level)), number): (level, number)
         for level in levels
         for number in partitions
     }
-    bounds = await services.lookup.bounds(list(places))
+    bounds = await connected.log_reader.bounds(list(places))
     return {places[tp]: end for tp, (_, end) in bounds.items() if end}
 
 
-async def _ask(services: Services, queue: Queue, ends: Ends) -> None:
+async def _ask(settings: Settings, connected: Connected, queue: Queue, ends: Ends) -> None:
     now_ms, name = time.time_ns() // 1_000_000, queue["name"]
-    prefix = services.settings.kafka.topic_prefix
+    prefix = settings.kafka.topic_prefix
     sending = []
     for (level, number), end in ends.items():
         bounds = OffsetBounds(end)
         asked = purge_event(prefix, name, bounds, level=level, partition=number, at_ms=now_ms)
-        sending.append(services.producer.send(*asked))
+        sending.append(connected.producer.send(*asked))
     await asyncio.gather(*sending)
 
 
-async def _all_judged(services: Services, ends: Ends) -> bool:
+async def _all_judged(settings: Settings, connected: Connected, ends: Ends) -> bool:
     """Tell whether the schedulers have folded every task that is meant."""
-    settings = services.settings
     pairs = {
         level: (settings.topic(f"scheduler.{topics.level_name(level)}"), settings.topic(topics.tasks(level)))
         for level in {level for level, _ in ends}
     }
     with suppress(Unavailable):
-        lags = {(one.group, one.topic): one for one in await services.cluster.lags(list(pairs.values()))}
+        lags = {(one.group, one.topic): one for one in await connected.cluster.lags(list(pairs.values()))}
         return all(
             (lag := lags.get(pairs[level])) is not None and lag.positions.get(number, 0) >= end
             for (level, number), end in ends.items()

@@ -2,182 +2,212 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from starlette.requests import Request
+from fastapi import Path
 from starlette.responses import Response
-from starlette.routing import Route
 
 from core import drain_rate
 from core.errors import InvalidRequest, NotFound, RateLimited
 from core.kafka.cluster import Lag
 from core.queues import QueueChanges
-from ingress.api.admin.fields import MAX_BODY, JsonFields, answer, limit_of, parameters
+from ingress.api.admin import models
+from ingress.api.admin.models import answer_json
 from ingress.api.admin.purge import purge
 from ingress.api.tasks.serialization import moment
-from ingress.http.body import read_body
-from ingress.runtime import Services
+from ingress.connected import Connected
+from ingress.http.dependencies import AdminCaller, AppConnected, AppIngress
+from ingress.http.routing import answer, api_router, error
+from ingress.runtime import Ingress
 from schemas import topics
 from schemas.records import Queue
 from schemas.validation import Invalid, check_endpoint, check_queue
 
-MAX_CONCURRENCY = 100_000
-MAX_RETENTION_S = 604_800
-MAX_WAITING = 1_000_000_000
-DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 PURGE_WAIT_S = 10
-SETTINGS = ("paused", "width", "concurrency", "result_retention_s", "max_waiting")
+router = api_router("Administration")
+QueueName = Annotated[str, Path(alias="queue", description="The name of the queue.")]
+_MISSING = error("There is no such queue.")
 
 
-class QueueAdminRoutes:
-    """Queues over one set of services."""
+@router.get(
+    "/v1/admin/queues",
+    operation_id="adminListQueues",
+    summary="List the queues",
+    responses={
+        200: answer("A page of queues.", models.AdminQueueList, example=models.page_of(models.QUEUE)),
+        400: error("A parameter is wrong."),
+    },
+)
+async def list_queues(
+    _: AdminCaller, query: models.QueuesParameters, ingress: AppIngress, connected: AppConnected
+) -> Response:
+    """By name, with the number of waiting tasks of each."""
+    following = [one for one in connected.queues.all() if one["name"] > query.after]
+    page = following[: query.limit]
+    waiting = await _waiting(ingress, page)
+    data = [_object(ingress, connected, one, waiting.get(one["name"])) for one in page]
+    more = page[-1]["name"] if len(following) > query.limit else None
+    return answer_json({"object": "list", "data": data, "has_more": more is not None, "next_cursor": more})
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._partitions = services.settings.kafka.partitions
 
-    def routes(self) -> list[Route]:
-        """List the routes."""
-        return [
-            Route("/v1/admin/queues", self.queues, methods=["GET", "POST"]),
-            Route("/v1/admin/queues/{queue}", self.queue, methods=["GET", "PATCH"]),
-            Route("/v1/admin/queues/{queue}/purge", self.purge, methods=["POST"]),
-        ]
-
-    async def queues(self, request: Request) -> Response:
-        """List, or register."""
-        return await (self.register if request.method == "POST" else self.all)(request)
-
-    async def queue(self, request: Request) -> Response:
-        """Show, or change."""
-        return await (self.change if request.method == "PATCH" else self.show)(request)
-
-    async def all(self, request: Request) -> Response:
-        """List queues by name, with how much of each waits."""
-        self._services.keys.caller(request, "admin")
-        query = parameters(request.query_params.multi_items(), ("after", "limit"))
-        limit = limit_of(query.get("limit"), DEFAULT_LIMIT, MAX_LIMIT)
-        following = [one for one in self._services.queues.all() if one["name"] > query.get("after", "")]
-        page = following[:limit]
-        waiting = await self._waiting(page)
-        data = [self._object(one, waiting.get(one["name"])) for one in page]
-        more = page[-1]["name"] if len(following) > limit else None
-        return answer({"object": "list", "data": data, "has_more": more is not None, "next_cursor": more})
-
-    async def show(self, request: Request) -> Response:
-        """Show one queue."""
-        self._services.keys.caller(request, "admin")
-        return await self._shown(self._queue(request))
-
-    async def register(self, request: Request) -> Response:
-        """Register a queue by name with its settings; a name that is taken is refused."""
-        caller = self._services.keys.caller(request, "admin")
-        names = ("name", "endpoint", "served_by", *SETTINGS)
-        given = JsonFields(await read_body(request, limit=MAX_BODY), names)
-        name, endpoint = given.text("name"), given.text("endpoint")
-        if name is None:
-            raise InvalidRequest("name is missing", field="name")
-        try:
-            check_queue(name)
-            if endpoint is not None:
-                check_endpoint(endpoint)
-        except Invalid as error:
-            raise InvalidRequest(error.message, field="name" if error.field == "queue" else error.field) from None
-        served_by = given.text("served_by") or "dispatcher"
-        if served_by not in ("dispatcher", "workers"):
-            raise InvalidRequest("served_by must be dispatcher or workers", field="served_by")
-        changes = self._changes(given)
-        taken = InvalidRequest(f"queue {name} is registered already; its settings can be changed", field="name")
-        if self._services.queues.get(name) is not None:
-            raise taken
-        _ = self._services.submitter  # raises Unavailable before Kafka has been reached
-        try:
-            queue = await self._services.queues.register(
-                self._services.producer,
-                name,
-                endpoint=endpoint,
-                owner=caller.owner,
-                explicit=True,
-                served_by="workers" if served_by == "workers" else "dispatcher",
-                changes=changes,
-            )
-        except RateLimited as error:  # nothing that passes by itself, so no 429
-            raise InvalidRequest(error.message, field="name") from None
-        if not queue["explicit"] or queue["owner"] != caller.owner:
-            raise taken
-        return answer(self._object(queue, None), status=201)
-
-    async def change(self, request: Request) -> Response:
-        """Change settings; those that are not named stay."""
-        self._services.keys.caller(request, "admin")
-        queue = self._queue(request)
-        changes = self._changes(JsonFields(await read_body(request, limit=MAX_BODY), SETTINGS))
-        if changes == QueueChanges():
-            raise InvalidRequest(f"name at least one of {', '.join(SETTINGS)}", field="body")
-        if changes.width is not None and self._wide(changes.width) < self._wide(queue["width"]):
-            wide = self._wide(queue["width"])
-            raise InvalidRequest(f"width only grows: the queue spreads over {wide} partitions now", field="width")
-        _ = self._services.submitter  # raises Unavailable before Kafka has been reached
-        changed = await self._services.queues.configure(self._services.producer, queue["name"], changes)
-        return await self._shown(changed)
-
-    async def purge(self, request: Request) -> Response:
-        """Cancel everything that waits in a queue now."""
-        self._services.keys.caller(request, "admin")
-        queue = self._queue(request)
-        given = JsonFields(await read_body(request, limit=MAX_BODY), ("level", "wait_s"))
-        level, wait_s = given.level(), given.wait_s(PURGE_WAIT_S)
-        told = await purge(self._services, queue, (0, 1) if level is None else (level,), wait_s=wait_s)
-        return answer({"object": "purge", **told}, status=200 if told["done"] else 202)
-
-    def _queue(self, request: Request) -> Queue:
-        name = request.path_params["queue"]
-        queue = self._services.queues.get(name)
-        if queue is None:
-            raise NotFound(f"there is no queue {name[:80]}")
-        return queue
-
-    def _changes(self, given: JsonFields) -> QueueChanges:
-        retention_s = given.integer("result_retention_s", 0, MAX_RETENTION_S)
-        return QueueChanges(
-            width=given.integer("width", 0, self._partitions),
-            paused=given.boolean("paused"),
-            concurrency=given.integer("concurrency", 0, MAX_CONCURRENCY),
-            retention_ms=None if retention_s is None else retention_s * 1000,
-            max_waiting=given.integer("max_waiting", 0, MAX_WAITING),
+@router.post(
+    "/v1/admin/queues",
+    operation_id="adminRegisterQueue",
+    summary="Register a queue with its settings",
+    responses={201: answer("The queue.", models.AdminQueue, example=models.QUEUE)},
+)
+async def register_queue(
+    caller: AdminCaller, wanted: models.RegistrationBody, ingress: AppIngress, connected: AppConnected
+) -> Response:
+    """A queue registers itself with its first task; only by name it can begin with settings, such as a width."""
+    name, endpoint = wanted.name, wanted.endpoint
+    try:
+        check_queue(name)
+        if endpoint is not None:
+            check_endpoint(endpoint)
+    except Invalid as wrong:
+        raise InvalidRequest(wrong.message, field="name" if wrong.field == "queue" else wrong.field) from None
+    changes = _changes(ingress, wanted)
+    taken = InvalidRequest(f"queue {name} is registered already; its settings can be changed", field="name")
+    if connected.queues.get(name) is not None:
+        raise taken
+    try:
+        queue = await connected.queues.register(
+            connected.producer,
+            name,
+            endpoint=endpoint,
+            owner=caller.owner,
+            explicit=True,
+            served_by=wanted.served_by or "dispatcher",
+            changes=changes,
         )
+    except RateLimited as refused:  # it would be refused again later, so this is no 429
+        raise InvalidRequest(refused.message, field="name") from None
+    if not queue["explicit"] or queue["owner"] != caller.owner:
+        raise taken
+    return answer_json(_object(ingress, connected, queue, None), status=201)
 
-    def _wide(self, width: int) -> int:
-        return width if 0 < width < self._partitions else self._partitions
 
-    async def _shown(self, queue: Queue) -> Response:
-        return answer(self._object(queue, (await self._waiting([queue])).get(queue["name"])))
+@router.get(
+    "/v1/admin/queues/{queue}",
+    operation_id="adminShowQueue",
+    summary="Show a queue",
+    responses={200: answer("The queue.", models.AdminQueue, example=models.QUEUE), 404: _MISSING},
+)
+async def show_queue(_: AdminCaller, name: QueueName, ingress: AppIngress, connected: AppConnected) -> Response:
+    """Its settings, and the number of its waiting tasks."""
+    return await _shown(ingress, connected, _find(connected, name))
 
-    def _object(self, queue: Queue, lags: list[Lag] | None) -> dict[str, Any]:
-        """Render a queue; of one that workers serve it is known what waits where there is a limit for it."""
-        shown = queue_object(queue, lags, limit=drain_rate.limit_of(self._services.settings, queue["name"], queue))
-        if shown["waiting"] is None and queue["served_by"] == "workers":
-            known = {one.level: one.waiting for one in self._services.backlog.all() if one.queue == queue["name"]}
-            shown["waiting"] = dict(zip(topics.LEVELS, (known[0], known[1]), strict=True)) if len(known) == 2 else None
-        return shown
 
-    async def _waiting(self, queues: list[Queue]) -> dict[str, list[Lag]]:
-        """Return how far the dispatchers have read each queue, online and offline."""
-        topic = self._services.settings.topic
-        works = {
-            topic(topics.work(queue["name"], level)): queue["name"]
-            for queue in queues
-            if queue["served_by"] != "workers"
-            for level in (0, 1)
-        }
-        found: dict[str, list[Lag]] = {}
-        for lag in await self._services.cluster.lags([(work, work) for work in works]):
-            found.setdefault(works[lag.topic], []).append(lag)
-        return found
+@router.patch(
+    "/v1/admin/queues/{queue}",
+    operation_id="adminChangeQueue",
+    summary="Pause, resume or configure a queue",
+    responses={200: answer("The queue as it is now.", models.AdminQueue, example=models.QUEUE), 404: _MISSING},
+)
+async def change_queue(
+    _: AdminCaller, name: QueueName, wanted: models.SettingsBody, ingress: AppIngress, connected: AppConnected
+) -> Response:
+    """Members that are left out do not change.
+
+    While a queue is paused its tasks are accepted and stay queued, running calls finish, and no task is started; the
+    pause survives restarts. Tasks start again within two seconds after `paused` is set to false.
+    """
+    queue = _find(connected, name)
+    changes = _changes(ingress, wanted)
+    if changes == QueueChanges():
+        names = ", ".join(models.QueueSettingsBody.model_fields)
+        raise InvalidRequest(f"name at least one of {names}", field="body")
+    wide = _wide(ingress, queue["width"])
+    if changes.width is not None and _wide(ingress, changes.width) < wide:
+        raise InvalidRequest(f"width only grows: the queue spreads over {wide} partitions now", field="width")
+    changed = await connected.queues.configure(connected.producer, queue["name"], changes)
+    return await _shown(ingress, connected, changed)
+
+
+@router.post(
+    "/v1/admin/queues/{queue}/purge",
+    operation_id="adminPurgeQueue",
+    summary="Cancel all waiting tasks of a queue",
+    responses={
+        200: answer("Done.", models.QueuePurgeReport, example=models.PURGED),
+        202: answer(
+            "The purge was still under way when the wait was over; it continues.",
+            models.QueuePurgeReport,
+            example=models.PURGED | {"purged": 400, "left": 600, "done": False},
+        ),
+        404: _MISSING,
+    },
+)
+async def purge_queue(
+    _: AdminCaller, name: QueueName, wanted: models.QueuePurgeBody, ingress: AppIngress, connected: AppConnected
+) -> Response:
+    """Every task that was accepted before and waits is cancelled, with a result and the reason purged.
+
+    Calls that a worker has started already are not affected.
+    """
+    queue = _find(connected, name)
+    levels = (0, 1) if wanted.level is None else (wanted.level,)
+    wait_s = PURGE_WAIT_S if wanted.wait_s is None else wanted.wait_s
+    report = await purge(ingress.settings, connected, queue, levels, wait_s=wait_s)
+    return answer_json({"object": "purge", **report}, status=200 if report["done"] else 202)
+
+
+def _find(connected: Connected, name: str) -> Queue:
+    queue = connected.queues.get(name)
+    if queue is None:
+        raise NotFound(f"there is no queue {name[:80]}")
+    return queue
+
+
+def _changes(ingress: Ingress, wanted: models.QueueSettingsBody) -> QueueChanges:
+    most = ingress.settings.kafka.partitions
+    if wanted.width is not None and not 0 <= wanted.width <= most:
+        raise InvalidRequest(f"width must be a whole number from 0 to {most}", field="width")
+    retention_s = wanted.result_retention_s
+    return QueueChanges(
+        width=wanted.width,
+        paused=wanted.paused,
+        concurrency=wanted.concurrency,
+        retention_ms=None if retention_s is None else retention_s * 1000,
+        max_waiting=wanted.max_waiting,
+    )
+
+
+def _wide(ingress: Ingress, width: int) -> int:
+    partitions = ingress.settings.kafka.partitions
+    return width if 0 < width < partitions else partitions
+
+
+async def _shown(ingress: Ingress, connected: Connected, queue: Queue) -> Response:
+    return answer_json(_object(ingress, connected, queue, (await _waiting(ingress, [queue])).get(queue["name"])))
+
+
+def _object(ingress: Ingress, connected: Connected, queue: Queue, lags: list[Lag] | None) -> dict[str, Any]:
+    """Render a queue; of one that workers serve the waiting tasks are known where there is a limit for them."""
+    shown = queue_object(queue, lags, limit=drain_rate.limit_of(ingress.settings, queue["name"], queue))
+    if shown["waiting"] is None and queue["served_by"] == "workers":
+        known = {one.level: one.waiting for one in connected.admission.all() if one.queue == queue["name"]}
+        shown["waiting"] = dict(zip(topics.LEVELS, (known[0], known[1]), strict=True)) if len(known) == 2 else None
+    return shown
+
+
+async def _waiting(ingress: Ingress, queues: list[Queue]) -> dict[str, list[Lag]]:
+    """Return how far the dispatchers have read each queue, online and offline."""
+    works = {
+        ingress.settings.topic(topics.work(queue["name"], level)): queue["name"]
+        for queue in queues
+        if queue["served_by"] != "workers"
+        for level in (0, 1)
+    }
+    found: dict[str, list[Lag]] = {}
+    for lag in await ingress.cluster.lags([(work, work) for work in works]):
+        found.setdefault(works[lag.topic], []).append(lag)
+    return found
 
 
 def queue_object(queue: Queue, lags: list[Lag] | None, *, limit: int) -> dict[str, Any]:
-    """Render a queue; what waits is null where it is not known."""
+    """Render a queue; the number of waiting tasks is null where it is not known."""
     known = lags is not None and len(lags) == 2
     retention_ms = queue["retention_ms"]
     return {

@@ -1,31 +1,34 @@
-"""Who works, and what is stuck and why."""
+"""Workers, and the doctor, for administrators."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from starlette.requests import Request
+from fastapi import Depends
 from starlette.responses import Response
-from starlette.routing import Route
 
 from core.diagnostics.collect import survey
 from core.diagnostics.facts import Facts, PullQueueFacts
 from core.diagnostics.rules import findings
-from core.errors import Unavailable
-from ingress.api.admin.fields import answer
+from ingress.api.admin import models
+from ingress.api.admin.models import answer_json
 from ingress.api.tasks.serialization import moment
-from ingress.runtime import Services
+from ingress.connected import Connected
+from ingress.http.dependencies import AdminCaller, AppConnected, AppIngress, PerApp
+from ingress.http.routing import answer, api_router
+from ingress.runtime import NOT_CONNECTED, Ingress
 from schemas import topics
 from schemas.codec import STATUS, SchemaError, state_of
 from schemas.framing import FramingError
 from schemas.records import PULL_WORKER, Queue, Status
 
 PAGE = 500
-LOOK_ROWS = 50_000
-"""Rows of a queue that workers serve which are looked at: half a second."""
+SCAN_ROWS = 50_000
+"""Rows that are read of a queue that workers serve: half a second."""
+router = api_router("Administration")
 
 
 class QueueLevelStatus(NamedTuple):
@@ -35,125 +38,141 @@ class QueueLevelStatus(NamedTuple):
     level: int
     waiting: int
     oldest_ms: int
-    held: list[Status]
+    leased: list[Status]
 
 
-class StateRoutes:
-    """Workers and doctor over one set of services."""
+class Doctor:
+    """Examinations of the deployment; requests that arrive during one share it, for one costs as much as requests."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._looking: asyncio.Task[Facts] | None = None
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
+        self._running: asyncio.Task[Facts] | None = None
 
-    def routes(self) -> list[Route]:
-        """List the routes."""
-        return [
-            Route("/v1/admin/workers", self.workers, methods=["GET"]),
-            Route("/v1/admin/doctor", self.doctor, methods=["GET"]),
+    async def examine(self) -> Facts:
+        """Watch the deployment for some seconds and return what was found."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._examine(), name="doctor")
+        return await asyncio.shield(self._running)
+
+    async def _examine(self) -> Facts:
+        facts = await survey(self._ingress.settings, self._ingress.cluster)
+        connected = self._ingress.connection
+        if connected is None:
+            facts.ingress = [NOT_CONNECTED]
+            return facts
+        facts.ingress = connected.unhealthy_reasons()
+        facts.pulled = [
+            PullQueueFacts(one.queue, one.level, one.waiting, len(one.leased), one.oldest_ms)
+            for one in await _pull_levels(connected)
         ]
-
-    async def workers(self, request: Request) -> Response:
-        """List schedulers, dispatchers and the workers that fetch tasks over HTTP."""
-        self._services.keys.caller(request, "admin")
-        now_ms = _now_ms()
-        pulse = self._services.pulse
-        schedulers = [
-            {
-                "name": name,
-                "level": topics.level_name(level),
-                "partitions": sorted(heard.partitions),
-                "last_heard_at": moment(heard.at_ms),
-            }
-            for level, name, heard in pulse.schedulers(now_ms)
-        ]
-        reading = await self._partitions()
-        known = pulse.workers(now_ms)
-        dispatchers = [
-            {
-                "name": worker["name"],
-                "running": worker["running"],
-                "upstreams_up": worker["upstreams_up"],
-                "last_heartbeat_at": moment(worker["seen_ms"]),
-                "partitions": sum(reading.get(worker["name"], {}).values()),
-                "queues": reading.get(worker["name"], {}),
-            }
-            for worker in known
-        ]
-        named = {worker["name"] for worker in known}
-        others = [{"name": name, "queues": queues} for name, queues in sorted(reading.items()) if name not in named]
-        pulling = [one for lane in await self._lanes() for one in _pullers(lane)]
-        told = {"schedulers": schedulers, "dispatchers": dispatchers, "other_consumers": others}
-        return answer({"object": "workers", **told, "pull_workers": pulling})
-
-    async def doctor(self, request: Request) -> Response:
-        """Look for some seconds and say what is stuck, why, and what to do about it."""
-        self._services.keys.caller(request, "admin")
-        if self._looking is None or self._looking.done():
-            # All who ask while it looks are given what it finds: a look costs as much as some requests.
-            self._looking = asyncio.create_task(self._look(), name="doctor")
-        facts = await asyncio.shield(self._looking)
-        found = findings(facts)
-        healthy = all(one.weight != "problem" for one in found)
-        data = [one._asdict() for one in found]
-        return answer({"object": "doctor", "healthy": healthy, "watched_s": round(facts.watched_s, 1), "data": data})
-
-    async def _look(self) -> Facts:
-        facts = await survey(self._services.settings, self._services.cluster)
-        own = [] if self._services.producer.healthy else ["the producer has lost Kafka and is being rebuilt"]
-        try:
-            caught_up = self._services.view.caught_up
-        except Unavailable as error:
-            own.append(error.message)
-        else:
-            if not caught_up:
-                own.append("the read model has not caught up yet")
-            facts.pulled = [
-                PullQueueFacts(one.queue, one.level, one.waiting, len(one.held), one.oldest_ms)
-                for one in await self._lanes()
-            ]
-            if facts.broker_error is None:  # what this ingress refuses by, tasks that wait for another attempt included
-                facts.backlogs = self._services.backlog.all()
-        facts.ingress = own
+        if facts.broker_error is None:  # the numbers that admission goes by, tasks between two attempts included
+            facts.backlogs = connected.admission.all()
         return facts
 
-    async def _partitions(self) -> dict[str, dict[str, int]]:
-        """Return by consumer how many work partitions of each queue it reads."""
-        works = {
-            self._services.settings.topic(topics.work(queue["name"], level)): (queue["name"], level)
-            for queue in self._services.queues.all()
-            if queue["served_by"] != "workers"
-            for level in (0, 1)
+
+@router.get(
+    "/v1/admin/workers",
+    operation_id="adminListWorkers",
+    summary="List schedulers, dispatchers and workers",
+    responses={200: answer("All of them.", models.WorkerList, example=models.WORKERS)},
+)
+async def list_workers(_: AdminCaller, ingress: AppIngress, connected: AppConnected) -> Response:
+    """Schedulers and dispatchers with a heartbeat in the last 10 s, other consumers of work topics, pull workers."""
+    now_ms = _now_ms()
+    schedulers = [
+        {
+            "name": name,
+            "level": topics.level_name(level),
+            "partitions": sorted(seen.partitions),
+            "last_heard_at": moment(seen.at_ms),
         }
-        found: dict[str, dict[str, int]] = defaultdict(dict)
-        for group, members in (await self._services.cluster.members(list(works))).items():
-            queue, level = works[group]
-            for member in members:
-                name = member.client.removesuffix(f"-{queue}-{topics.level_name(level)}")
-                found[name][queue] = found[name].get(queue, 0) + len(member.partitions)
-        return dict(found)
+        for level, name, seen in connected.liveness.schedulers(now_ms)
+    ]
+    reading = await _partitions(ingress, connected)
+    known = connected.liveness.workers(now_ms)
+    dispatchers = [
+        {
+            "name": worker["name"],
+            "running": worker["running"],
+            "upstreams_up": worker["upstreams_up"],
+            "last_heartbeat_at": moment(worker["seen_ms"]),
+            "partitions": sum(reading.get(worker["name"], {}).values()),
+            "queues": reading.get(worker["name"], {}),
+        }
+        for worker in known
+    ]
+    named = {worker["name"] for worker in known}
+    body = {
+        "object": "workers",
+        "schedulers": schedulers,
+        "dispatchers": dispatchers,
+        "other_consumers": [{"name": name, "queues": of} for name, of in sorted(reading.items()) if name not in named],
+        "pull_workers": [one for level in await _pull_levels(connected) for one in _pull_workers(level)],
+    }
+    return answer_json(body)
 
-    async def _lanes(self) -> list[QueueLevelStatus]:
-        queues = [one for one in self._services.queues.all() if one["served_by"] == "workers"]
-        return [await self._lane(queue, level) for queue in queues for level in (0, 1)]
 
-    async def _lane(self, queue: Queue, level: int) -> QueueLevelStatus:
-        """Walk over the rows of a queue; most are passed over by their first byte."""
-        begin = f"TASK-{queue['number']}-{level}-".encode()
-        bound = begin + b"\xff"
-        waiting, oldest_ms, seen = 0, _now_ms(), 0
-        held: list[Status] = []
-        while seen < LOOK_ROWS and (page := self._services.view.scan(begin, bound, limit=PAGE)):
-            for _, value in page:
-                row = _row(value, queue["name"])
-                if row is not None and row["state"] == "processing":
-                    held.append(row)
-                elif row is not None:
-                    waiting += 1
-                    oldest_ms = min(oldest_ms, row["created_ms"])
-            seen += len(page)
-            begin = page[-1][0] + b"\x00"
-            await asyncio.sleep(0)
-        return QueueLevelStatus(queue["name"], level, waiting, max(0, _now_ms() - oldest_ms), held)
+@router.get(
+    "/v1/admin/doctor",
+    operation_id="adminDoctor",
+    summary="Find out what is stuck and why",
+    responses={
+        200: answer(
+            "Findings.",
+            models.DoctorReport,
+            example={"object": "doctor", "healthy": False, "watched_s": 10.0, "data": [models.FINDING]},
+        )
+    },
+)
+async def run_doctor(_: AdminCaller, doctor: Annotated[Doctor, Depends(PerApp(Doctor))]) -> Response:
+    """Watches the deployment for 3 to 10 s. Each finding has a next step."""
+    facts = await doctor.examine()
+    found = findings(facts)
+    healthy = all(one.weight != "problem" for one in found)
+    data = [one._asdict() for one in found]
+    return answer_json({"object": "doctor", "healthy": healthy, "watched_s": round(facts.watched_s, 1), "data": data})
+
+
+async def _partitions(ingress: Ingress, connected: Connected) -> dict[str, dict[str, int]]:
+    """Return by consumer how many work partitions of each queue it reads."""
+    works = {
+        ingress.settings.topic(topics.work(queue["name"], level)): (queue["name"], level)
+        for queue in connected.queues.all()
+        if queue["served_by"] != "workers"
+        for level in (0, 1)
+    }
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for group, members in (await ingress.cluster.members(list(works))).items():
+        queue, level = works[group]
+        for member in members:
+            name = member.client.removesuffix(f"-{queue}-{topics.level_name(level)}")
+            found[name][queue] = found[name].get(queue, 0) + len(member.partitions)
+    return dict(found)
+
+
+async def _pull_levels(connected: Connected) -> list[QueueLevelStatus]:
+    queues = [one for one in connected.queues.all() if one["served_by"] == "workers"]
+    return [await _pull_level(connected, queue, level) for queue in queues for level in (0, 1)]
+
+
+async def _pull_level(connected: Connected, queue: Queue, level: int) -> QueueLevelStatus:
+    """Scan the rows of a queue; most are skipped by their first byte."""
+    begin = f"TASK-{queue['number']}-{level}-".encode()
+    bound = begin + b"\xff"
+    waiting, oldest_ms, seen = 0, _now_ms(), 0
+    leased: list[Status] = []
+    while seen < SCAN_ROWS and (page := connected.view.scan(begin, bound, limit=PAGE)):
+        for _, value in page:
+            row = _row(value, queue["name"])
+            if row is not None and row["state"] == "processing":
+                leased.append(row)
+            elif row is not None:
+                waiting += 1
+                oldest_ms = min(oldest_ms, row["created_ms"])
+        seen += len(page)
+        begin = page[-1][0] + b"\x00"
+        await asyncio.sleep(0)
+    return QueueLevelStatus(queue["name"], level, waiting, max(0, _now_ms() - oldest_ms), leased)
 
 
 def _row(value: bytes, queue: str) -> Status | None:
@@ -166,21 +185,21 @@ def _row(value: bytes, queue: str) -> Status | None:
     return row if row["queue"] == queue else None
 
 
-def _pullers(lane: QueueLevelStatus) -> list[dict[str, Any]]:
-    """Sum up what the workers of one ingress hold of a lane: each take of theirs has a name of its own."""
-    by_door: dict[str, list[Status]] = defaultdict(list)
-    for row in lane.held:
+def _pull_workers(level: QueueLevelStatus) -> list[dict[str, Any]]:
+    """Sum up the tasks that workers have taken at each ingress: every take has a worker name of its own."""
+    by_ingress: dict[str, list[Status]] = defaultdict(list)
+    for row in level.leased:
         if (name := row["worker"] or "").startswith(PULL_WORKER):
-            by_door[name.rsplit("/", 1)[0]].append(row)
+            by_ingress[name.rsplit("/", 1)[0]].append(row)
     return [
         {
             "name": name,
-            "queue": lane.queue,
-            "level": topics.level_name(lane.level),
+            "queue": level.queue,
+            "level": topics.level_name(level.level),
             "running": len(rows),
             "next_lease_ends_at": _soonest([row["lease_until_ms"] for row in rows]),
         }
-        for name, rows in sorted(by_door.items())
+        for name, rows in sorted(by_ingress.items())
     ]
 
 

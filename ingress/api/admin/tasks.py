@@ -1,25 +1,31 @@
-"""Everybody's tasks for administrators: list, show, cancel, and run one that has ended again."""
+"""Tasks of all tenants for administrators: list, show, cancel, and run one that has ended again."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
+from aiokafka import TopicPartition
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from core.errors import Gone, InvalidRequest, Unavailable
+from core.errors import Gone, InvalidRequest, NotFound, Unavailable
 from core.kafka.task_records import task_of
 from core.storage.blobs import BlobCorrupt, BlobMissing
-from ingress.api.admin.fields import MAX_BODY, JsonFields, answer, parameters
-from ingress.api.admin.task_list import owners, read_all
-from ingress.api.tasks.listing import NAMES, cursor, read_query
+from ingress.api.admin import models
+from ingress.api.admin.models import answer_json
+from ingress.api.examples import TASK_TEXT
+from ingress.api.tasks.listing import Page, Query, cursor, query_of, read_page
 from ingress.api.tasks.serialization import moment, task_object
-from ingress.http.body import read_body, traceparent
-from ingress.read_model.task_lookup import find_standing, find_task
+from ingress.connected import Connected
+from ingress.http.body import traceparent
+from ingress.http.dependencies import AdminCaller, AppConnected, AppIngress, TaskIdPath
+from ingress.http.routing import answer, api_router, error
+from ingress.read_model import listing_index
+from ingress.read_model.listing_index import PREFIX, ListingPosition
 from ingress.read_model.task_snapshot import TaskSnapshot
-from ingress.runtime import Services
+from ingress.read_model.task_view import TaskView
+from ingress.runtime import Ingress
 from ingress.submission.cancel import cancel_task
 from schemas import ids, topics
 from schemas.records import NO_ORIGIN, TERMINAL, Status, Task
@@ -41,100 +47,172 @@ ROW_FACTS = (
     "idempotency_key",
     "content_type",
 )
+OWNERS = 1_000
+"""Tenants whose lists one page merges; with more of them a tenant has to be named."""
+router = api_router("Administration")
 
 
-class TaskAdminRoutes:
-    """Tasks of all tenants over one set of services."""
+class SortPosition(NamedTuple):
+    """A position in the merged order: the newest first, and by id within a millisecond."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    newer_ms: int
+    id: str
 
-    def routes(self) -> list[Route]:
-        """List the routes."""
-        return [
-            Route("/v1/admin/tasks", self.page, methods=["GET"]),
-            Route("/v1/admin/tasks/{task_id}", self.show, methods=["GET"]),
-            Route("/v1/admin/tasks/{task_id}/cancel", self.cancel, methods=["POST"]),
-            Route("/v1/admin/tasks/{task_id}/requeue", self.requeue, methods=["POST"]),
-        ]
 
-    async def page(self, request: Request) -> Response:
-        """List tasks, newest first: everybody's, or those of one owner."""
-        self._services.keys.caller(request, "admin")
-        given = parameters(request.query_params.multi_items(), ("owner", *NAMES))
-        owner = given.pop("owner", None)
-        query = read_query(given.items())
-        view = self._services.view
-        if not view.caught_up:
-            raise Unavailable("the read model has not caught up yet; try again in some seconds")
-        found = await read_all(view, owners(view) if owner is None else [owner], query)
-        following = None if found.next is None else cursor(found.next)
-        data = [_listed(one) for one in found.tasks]
-        return answer({"object": "list", "data": data, "has_more": following is not None, "next_cursor": following})
+@router.get(
+    "/v1/admin/tasks",
+    operation_id="adminListTasks",
+    summary="List the tasks of all tenants",
+    responses={
+        200: answer("A page of tasks.", models.AdminTaskList, example=models.page_of(models.TASK)),
+        400: error("A parameter is wrong."),
+        404: error("There is no task with the id in `after`."),
+    },
+)
+async def list_tasks(_: AdminCaller, given: models.AdminTasksParameters, connected: AppConnected) -> Response:
+    """Newest first. Tasks without a tenant are not listed."""
+    query = query_of(given)
+    view = connected.view
+    if not view.caught_up:
+        raise Unavailable("the read model has not caught up yet; try again in some seconds")
+    found = await read_all(view, owners(view) if given.owner is None else [given.owner], query)
+    following = None if found.next is None else cursor(found.next)
+    data = [_listed(one) for one in found.tasks]
+    return answer_json({"object": "list", "data": data, "has_more": following is not None, "next_cursor": following})
 
-    async def show(self, request: Request) -> Response:
-        """Show all that is known of a task but its bodies."""
-        self._services.keys.caller(request, "admin")
-        return self._shown(await find_standing(self._services, request.path_params["task_id"], owner=None))
 
-    async def cancel(self, request: Request) -> Response:
-        """Cancel a task of anybody."""
-        self._services.keys.caller(request, "admin")
-        asked = await cancel_task(self._services, request.path_params["task_id"], owner=None)
-        return self._shown(await find_standing(self._services, asked.id, owner=None))
+@router.get(
+    "/v1/admin/tasks/{task_id}",
+    operation_id="adminShowTask",
+    summary="Show a task of any tenant",
+    responses={200: answer("The task.", models.AdminTask, example=models.TASK)},
+)
+async def show_task(_: AdminCaller, task_id: TaskIdPath, connected: AppConnected) -> Response:
+    """All that is known of the task, except its bodies."""
+    return _shown(connected, await connected.task_lookup.find_state(task_id, owner=None))
 
-    async def requeue(self, request: Request) -> Response:
-        """Run a task that has ended again, as a new task of the same owner."""
-        caller = self._services.keys.caller(request, "admin")
-        given = JsonFields(await read_body(request, limit=MAX_BODY), ("callback", "wait_s"))
-        wait_s, callback = given.wait_s(0), given.boolean("callback", default=False)
-        standing = await find_standing(self._services, request.path_params["task_id"], owner=None)
-        if standing.state not in TERMINAL:
-            raise InvalidRequest(f"task {standing.id} has not ended yet ({standing.state})")
-        task = await self._again(standing)
-        if not callback:
-            task["callback_url"], task["callback_events"] = None, []
-        ticket, record = await self._services.submitter.prepare(
-            task, owner=standing.owner or caller.owner, traceparent=traceparent(request)
-        )
-        self._services.remember(ticket, await self._services.submitter.send(ticket, record))
-        if wait_s:
-            await self._services.view.until_ended(ticket.key, seconds=wait_s)
-        reading = await find_task(self._services, ticket.text, owner=None, data=False)
-        return answer({**_listed(reading), "replay_of": standing.id}, status=202)
 
-    async def _again(self, standing: TaskSnapshot) -> Task:
-        """Build the new task from the record of the old; raises Gone."""
-        home = ids.parse(standing.id)
-        row = self._services.view.get(standing.id.encode())
-        if row is None or row["source_offset"] < 0:
-            raise Gone(f"the record of {standing.id} is not kept any more")
-        tp = self._services.topic_partition(topics.tasks(home.level), home.partition)
-        found = await self._services.lookup.read(tp, row["source_offset"])
-        task = task_of(found)
-        if task is None or task["id"] not in (
-            None,
-            standing.id,
-        ):  # of a topic that was made anew
-            raise Gone(f"the record of {standing.id} is not kept any more")
-        if task["data_ref"] is not None:
-            try:
-                task["data"], task["data_ref"] = await self._services.blobs.get(task["data_ref"]), None
-            except (BlobMissing, BlobCorrupt):
-                raise Gone(f"the request of {standing.id} is not kept any more") from None
-        # Nobody holds a connection for it, and its key names the first one.
-        mode = "callback" if task["mode"] in ("blocking", "streaming", "batch") else task["mode"]
-        lineage = {**NO_ORIGIN, "replay_of": standing.id}
-        again: Task = {**task, **lineage, "mode": mode, "idempotency_key": None}  # type: ignore[typeddict-item]  # a spread of the same fields
-        again["model"] = row["model"]  # which a direct producer's record need not name
-        again["timeout_ms"] = max(task["timeout_ms"], standing.deadline_ms - standing.created_ms)
-        return repeated(again)
+@router.post(
+    "/v1/admin/tasks/{task_id}/cancel",
+    operation_id="adminCancelTask",
+    summary="Cancel a task of any tenant",
+    responses={
+        200: answer("The task.", models.AdminTask, example=models.TASK),
+        400: error("The task has ended already."),
+    },
+)
+async def cancel(_: AdminCaller, task_id: TaskIdPath, connected: AppConnected) -> Response:
+    """The same as a cancel by its tenant."""
+    asked = await cancel_task(connected, task_id, owner=None)
+    return _shown(connected, await connected.task_lookup.find_state(asked.id, owner=None))
 
-    def _shown(self, reading: TaskSnapshot) -> Response:
-        row = self._services.view.get(reading.id.encode())
-        queue = self._services.queues.get(reading.queue)
-        paused = queue is not None and queue["paused"]
-        return answer({**_listed(reading), **({} if row is None else _details(row, paused=paused))})
+
+@router.post(
+    "/v1/admin/tasks/{task_id}/requeue",
+    operation_id="adminRequeueTask",
+    summary="Run a task that has ended again",
+    responses={
+        202: answer("The new task.", models.AdminTask, example=models.TASK | {"replay_of": TASK_TEXT}),
+        410: error("The request of the task is no longer retained."),
+    },
+)
+async def requeue_task(
+    caller: AdminCaller,
+    task_id: TaskIdPath,
+    given: models.RequeueBody,
+    request: Request,
+    ingress: AppIngress,
+    connected: AppConnected,
+) -> Response:
+    """A new task of the same tenant with the same request; its `replay_of` names the first."""
+    ended = await connected.task_lookup.find_state(task_id, owner=None)
+    if ended.state not in TERMINAL:
+        raise InvalidRequest(f"task {ended.id} has not ended yet ({ended.state})")
+    task = await _again(ingress, connected, ended)
+    if not given.callback:
+        task["callback_url"], task["callback_events"] = None, []
+    ticket, record = await connected.submitter.prepare(
+        task, owner=ended.owner or caller.owner, traceparent=traceparent(request)
+    )
+    offset = await connected.submitter.send(ticket, record)
+    connected.recent_writes.add(ticket.owner, ticket.key, offset=offset)
+    if given.wait_s:
+        await connected.view.until_ended(ticket.key, seconds=given.wait_s)
+    reading = await connected.task_lookup.find(ticket.text, owner=None, data=False)
+    return answer_json({**_listed(reading), "replay_of": ended.id}, status=202)
+
+
+def owners(view: TaskView, *, most: int = OWNERS) -> list[str]:
+    """List the tenants that have tasks by seeking from one to the next; raises InvalidRequest for too many."""
+    found: list[str] = []
+    begin, end = PREFIX, PREFIX[:-1] + bytes([PREFIX[-1] + 1])
+    while entries := view.scan(begin, end, limit=1):
+        if len(found) == most:
+            raise InvalidRequest(f"more than {most} owners have tasks; name one", field="owner")
+        owner = listing_index.owner(entries[0][0])
+        found.append(owner)
+        begin = listing_index.since(owner, -1) + b"\xff"
+    return found
+
+
+async def read_all(view: TaskView, names: list[str], query: Query) -> Page:
+    """Return a page of the tasks of some tenants; raises NotFound for an unknown `after`.
+
+    The read model has an order for each tenant, so that a list costs no tenant anything for the tasks of others; here
+    these lists are merged.
+    """
+    after = query.after
+    if isinstance(after, ids.TaskId):
+        row = view.get(str(after).encode())
+        if row is None:
+            raise NotFound(f"there is no task {after.task()}", field="after")
+        after = ListingPosition(row["created_ms"], row["id"])
+    pages = [await read_page(view, name, query._replace(after=after)) for name in names]
+    found = sorted((reading for page in pages for reading in page.tasks), key=_position)
+    # Beyond this nothing is certain: an owner whose page is full, or ended early, may have more before the next one.
+    sure = min(
+        (SortPosition(-page.next.created_ms, page.next.id) for page in pages if page.next is not None), default=None
+    )
+    shown = [one for one in found if sure is None or _position(one) <= sure][: query.limit]
+    if len(shown) == query.limit and (sure is not None or len(found) > len(shown)):
+        return Page(shown, ListingPosition(shown[-1].created_ms, shown[-1].id))
+    return Page(shown, None if sure is None else ListingPosition(-sure.newer_ms, sure.id))
+
+
+def _position(reading: TaskSnapshot) -> SortPosition:
+    return SortPosition(-reading.created_ms, reading.id)
+
+
+async def _again(ingress: Ingress, connected: Connected, ended: TaskSnapshot) -> Task:
+    """Build the new task from the record of the old one; raises Gone."""
+    home = ids.parse(ended.id)
+    row = connected.view.get(ended.id.encode())
+    if row is None or row["source_offset"] < 0:
+        raise Gone(f"the record of {ended.id} is no longer retained")
+    tp = TopicPartition(ingress.settings.topic(topics.tasks(home.level)), home.partition)
+    found = await connected.log_reader.read(tp, row["source_offset"])
+    task = task_of(found)
+    if task is None or task["id"] not in (None, ended.id):  # the topic was deleted and created again
+        raise Gone(f"the record of {ended.id} is no longer retained")
+    if task["data_ref"] is not None:
+        try:
+            task["data"], task["data_ref"] = await ingress.blobs.get(task["data_ref"]), None
+        except (BlobMissing, BlobCorrupt):
+            raise Gone(f"the request of {ended.id} is no longer retained") from None
+    # No client waits for the new task, and the idempotency key belongs to the first one.
+    mode = "callback" if task["mode"] in ("blocking", "streaming", "batch") else task["mode"]
+    lineage = {**NO_ORIGIN, "replay_of": ended.id}
+    again: Task = {**task, **lineage, "mode": mode, "idempotency_key": None}  # type: ignore[typeddict-item]  # a spread of the same fields
+    again["model"] = row["model"]  # which a direct producer's record need not name
+    again["timeout_ms"] = max(task["timeout_ms"], ended.deadline_ms - ended.created_ms)
+    return repeated(again)
+
+
+def _shown(connected: Connected, reading: TaskSnapshot) -> Response:
+    row = connected.view.get(reading.id.encode())
+    queue = connected.queues.get(reading.queue)
+    paused = queue is not None and queue["paused"]
+    return answer_json({**_listed(reading), **({} if row is None else _details(row, paused=paused))})
 
 
 def _listed(reading: TaskSnapshot) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from ingress.api.batches.routes import DEFAULT_LIMIT, MAX_BODY, MAX_LIMIT
 from ingress.api.batches.serialization import DIALECTS
 from ingress.api.files.openapi import FILE_ID, query, range_header, ranges, unsatisfiable
 from ingress.api.openapi_parts import COMPLETION, header
-from ingress.api.tasks.deliveries_openapi import DELIVERY, RESEND_TOO_LARGE, resend_body
+from ingress.api.tasks.models import DELIVERY
 from ingress.batches.idempotency import HEADER
 from ingress.batches.request import ENDPOINTS, EXPIRES, MAX_EXPIRES_S, MAX_PAIRS, MIN_EXPIRES_S
 from ingress.http.options import DIALECT, QUEUE
+from ingress.submission.resend import MAX_BODY as RESEND_BODY
 
+RESEND_TOO_LARGE = {"description": f"The body is larger than {RESEND_BODY} bytes."}
 BATCH_ID = "batch_01b3d0b7b1d5e07c800003e000000001"
 _TEXT = {"type": "string"}
 _MAYBE = {"type": ["integer", "null"], "description": "Epoch seconds."}
@@ -119,7 +121,7 @@ def schemas() -> dict[str, Any]:
     listed = {"type": "array", "items": {"$ref": "#/components/schemas/Batch"}}
     maybe = {"type": ["string", "null"]}
     page = {"object": {"const": "list"}, "data": listed, "first_id": maybe, "last_id": maybe}
-    delivery = {"type": "array", "items": {"$ref": "#/components/schemas/Delivery"}}
+    delivery = {"type": "array", "items": {"$ref": "#/components/schemas/CallbackDelivery"}}
     told = {"object": {"const": "list"}, "batch_id": _TEXT, "data": delivery}
     required = ["input_file_id", "endpoint", "completion_window"]
     return {
@@ -233,7 +235,7 @@ def _resend() -> dict[str, Any]:
             "not ended, has no callback_url, or told of its end more than eight days ago."
         ),
         "parameters": [_batch_id(), *_dialect()],
-        "requestBody": resend_body(BATCH_OUTCOMES, BATCH_OUTCOMES[0]),
+        "requestBody": _resend_body(),
         "responses": {
             "202": _answer("BatchDeliveryList", "The callback as it waits now.", _TOLD),
             "400": _WRONG,
@@ -241,6 +243,12 @@ def _resend() -> dict[str, Any]:
             "413": RESEND_TOO_LARGE,
         },
     }
+
+
+def _resend_body() -> dict[str, Any]:
+    event = {"enum": [*BATCH_OUTCOMES], "description": "Without it the outcome."}
+    schema = {"type": "object", "properties": {"event": event}, "additionalProperties": False}
+    return {"content": {"application/json": {"schema": schema, "example": {"event": BATCH_OUTCOMES[0]}}}}
 
 
 def _expires() -> dict[str, Any]:

@@ -22,14 +22,13 @@ from ingress.api.tasks.deliveries import delivery_object
 from ingress.batches.end_notification import end_notification
 from ingress.batches.idempotency import create_once
 from ingress.batches.request import parse_batch_request
-from ingress.batches.service import cancel_batch, find_batch
 from ingress.files.content import content_answer
-from ingress.files.lookup import batch_content, of_batch
+from ingress.files.lookup import batch_content
 from ingress.http.body import idempotency_key, read_body, traceparent
 from ingress.http.dialects import ApiProblem, ErrorRenderer
 from ingress.http.methods import route
 from ingress.http.options import DIALECT, NONE, QUEUE, read_options
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from ingress.submission.resend import MAX_BODY as RESEND_BODY
 from ingress.submission.resend import send_again, wanted_event
 from schemas.batches import Batch, BatchFile
@@ -45,12 +44,12 @@ Handler = Callable[[Request, Dialect], Awaitable[Response]]
 
 
 class BatchRoutes:
-    """Batches over one set of services."""
+    """Batches of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._settings = services.settings
-        self._callbacks = callback_policy(services.settings)
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
+        self._settings = ingress.settings
+        self._callbacks = callback_policy(ingress.settings)
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -75,9 +74,8 @@ class BatchRoutes:
 
     async def create(self, request: Request, dialect: Dialect) -> Response:
         """Accept a batch."""
-        services = self._services
-        caller = services.keys.caller(request, scope="submit")
-        services.limits.submit(caller, request.scope)
+        caller = self._ingress.keys.caller(request, scope="submit")
+        self._ingress.limits.submit(caller, request.scope)
         options = read_options(request.headers, hold_s=self._settings.ingress.blocking_timeout_s)
         if options._replace(queue=None) != NONE:
             raise InvalidRequest(
@@ -90,21 +88,30 @@ class BatchRoutes:
         )
         find_input = partial(self._input, wanted.input_file_id, owner=caller.owner)
         name, key, trace = options.queue or self._settings.batches.queue, idempotency_key(request), traceparent(request)
+        connected = self._ingress.connected()
         try:
             if key is not None:
                 batch = await create_once(
-                    services, wanted, find_input, key=key, owner=caller.owner, name=name, traceparent=trace
+                    self._settings,
+                    connected.batch_commands,
+                    connected.batches,
+                    wanted,
+                    find_input,
+                    key=key,
+                    owner=caller.owner,
+                    name=name,
+                    traceparent=trace,
                 )
             else:
-                batch = await services.batch_writer.create(
+                batch = await connected.batch_commands.create(
                     wanted, await find_input(), owner=caller.owner, queue=name, traceparent=trace
                 )
         except WriteUnconfirmed as error:
             refused = RENDERERS[dialect](ApiProblem(error.http_status, error.code, error.message))
             refused.headers.update(UNCONFIRMED)
             return refused
-        services.batches.remember(batch)
-        services.metrics.answers.labels("batch-create", "", "200").inc()
+        connected.batches.remember(batch)
+        self._ingress.metrics.answers.labels("batch-create", "", "200").inc()
         return _shown(batch, dialect)
 
     async def get(self, request: Request, dialect: Dialect) -> Response:
@@ -113,16 +120,17 @@ class BatchRoutes:
 
     async def cancel(self, request: Request, dialect: Dialect) -> Response:
         """Cancel a batch and show how it stands then."""
-        owner = self._services.keys.caller(request, scope="submit").owner
-        batch = await cancel_batch(self._services, request.path_params["batch_id"], owner=owner)
+        owner = self._ingress.keys.caller(request, scope="submit").owner
+        batch = await self._ingress.connected().batch_service.cancel(request.path_params["batch_id"], owner=owner)
         return _shown(batch, dialect)
 
     async def list(self, request: Request, dialect: Dialect) -> Response:
         """List the caller's batches, the newest first."""
-        owner = self._services.keys.caller(request, scope="read").owner
+        owner = self._ingress.keys.caller(request, scope="read").owner
         after, limit = read_page(request, names=("after", "limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT)
-        self._services.batches.check_read()
-        found = self._services.batches.of(owner)
+        batches = self._ingress.connected().batches
+        batches.check_read()
+        found = batches.of(owner)
         begin = position(after, [batch["id"] for batch in found])
         page = found[begin : begin + limit]
         shown = [self._listed(batch, dialect) for batch in page]
@@ -132,42 +140,43 @@ class BatchRoutes:
         """Build an entry of the list; SiliconFlow's has the name of the file too."""
         entry = batch_object(batch, dialect)
         if dialect == "siliconflow":
-            file = self._services.files.get(batch["input_file_id"], owner=batch["owner"])
+            file = self._ingress.connected().files.get(batch["input_file_id"], owner=batch["owner"])
             entry["file_name"] = None if file is None else file["filename"]
         return entry
 
     async def deliveries(self, request: Request, _: Dialect) -> Response:
         """Show who was told of a batch's end, and when the next attempt is due."""
         batch = await self._find(request)
-        data = [delivery_object(one) for one in self._services.deliveries.of(batch["id"])]
+        data = [delivery_object(one) for one in self._ingress.connected().deliveries.of(batch["id"])]
         return _answer({"object": "list", "batch_id": batch["id"], "data": data})
 
     async def resend(self, request: Request, _: Dialect) -> Response:
         """Tell of a batch's end again, at once."""
-        services = self._services
-        owner = services.keys.caller(request, scope="submit").owner
+        owner = self._ingress.keys.caller(request, scope="submit").owner
         event = wanted_event(await read_body(request, limit=RESEND_BODY), BATCH_OUTCOMES)
-        batch = await find_batch(services, request.path_params["batch_id"], owner=owner)
-        delivery = await send_again(services, end_notification(batch, services.deliveries.of(batch["id"]), event))
+        connected = self._ingress.connected()
+        batch = await connected.batch_service.find(request.path_params["batch_id"], owner=owner)
+        ended = end_notification(batch, connected.deliveries.of(batch["id"]), event)
+        delivery = await send_again(self._settings, connected.producer, connected.deliveries, ended)
         return _answer({"object": "list", "batch_id": batch["id"], "data": [delivery_object(delivery)]}, status=202)
 
     def _content(self, *, errors: bool) -> Handler:
         async def serve(request: Request, dialect: Dialect) -> Response:
             batch = await self._find(request)
             content = batch_content(batch, errors=errors)
-            if content.size and of_batch(self._services, batch, errors=errors) is None:
+            if content.size and self._ingress.connected().file_lookup.of_batch(batch, errors=errors) is None:
                 raise NotFound(f"the output of {batch['id']} has expired")
-            return await content_answer(request, self._services.blobs, content, refuse=RENDERERS[dialect])
+            return await content_answer(request, self._ingress.blobs, content, refuse=RENDERERS[dialect])
 
         return serve
 
     async def _find(self, request: Request) -> Batch:
-        owner = self._services.keys.caller(request, scope="read").owner
-        return await find_batch(self._services, request.path_params["batch_id"], owner=owner)
+        owner = self._ingress.keys.caller(request, scope="read").owner
+        return await self._ingress.connected().batch_service.find(request.path_params["batch_id"], owner=owner)
 
     async def _input(self, file_id: str, *, owner: str) -> BatchFile:
         """Return the file of a batch's requests; raises InvalidRequest for anything else, whoever has it."""
-        file = await self._services.files.find(file_id, owner=owner)
+        file = await self._ingress.connected().files.find(file_id, owner=owner)
         if file is None:
             raise InvalidRequest(f"input_file_id {file_id} names no file of yours", field="input_file_id")
         if file["purpose"] != "batch":

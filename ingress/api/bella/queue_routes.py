@@ -16,9 +16,8 @@ from ingress.api.bella import pull_routes
 from ingress.auth.keys import Caller
 from ingress.http.body import BODY_SETTING, read_body
 from ingress.pull.outcome import WORKER_ERROR, reported
-from ingress.pull.service import PullService
 from ingress.pull.take_request import TakeRequest
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from schemas import ids
 from schemas.records import Queue, Status
 
@@ -35,12 +34,11 @@ NO_EVENT_BUS = (
 class QueueRoutes:
     """What Bella's pull workers call."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._puller = PullService(services)
-        self._max_body = services.settings.ingress.max_body_bytes
-        self._inline_bytes = services.settings.storage.inline_bytes
-        self._answers = services.metrics.answers
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
+        self._max_body = ingress.settings.ingress.max_body_bytes
+        self._inline_bytes = ingress.settings.storage.inline_bytes
+        self._answers = ingress.metrics.answers
 
     def routes(self) -> list[Route]:
         """List the routes; they come before those whose path is a parameter alone."""
@@ -55,15 +53,15 @@ class QueueRoutes:
 
     async def register(self, request: Request) -> Response:
         """Register a queue by name; a name that is taken is refused, and one that the operator shares among tenants."""
-        caller = self._services.keys.caller(request, "submit")
+        caller = self._ingress.keys.caller(request, "submit")
         asked = pull_routes.parse_register(await read_body(request, limit=self._max_body, setting=BODY_SETTING))
         if not _is_admin(caller):
             self._check_not_shared(asked.queue)
-        services, queue = self._services, self._services.queues.get(asked.queue)
+        connected = self._ingress.connected()
+        queue = connected.queues.get(asked.queue)
         if queue is None:
-            _ = services.submitter  # raises Unavailable before Kafka has been reached
-            queue = await services.queues.register(
-                services.producer,
+            queue = await connected.queues.register(
+                connected.producer,
                 asked.queue,
                 endpoint=asked.endpoint,
                 owner=caller.owner,
@@ -77,27 +75,28 @@ class QueueRoutes:
 
     async def metadata(self, request: Request) -> Response:
         """Show a queue's endpoint; nothing for one that is not there, as Bella answers."""
-        self._services.keys.caller(request, "read")
-        queue = self._services.queues.get(request.path_params["queue"])
+        self._ingress.keys.caller(request, "read")
+        queue = self._ingress.connected().queues.get(request.path_params["queue"])
         if queue is None:
             return Response(b"")  # of no type: an empty text is no JSON
         return Response(pull_routes.described(queue), media_type=JSON)
 
     async def take(self, request: Request) -> Response:
         """Hand out tasks; from now on they are in the caller's hands."""
-        caller = self._services.keys.caller(request, "submit")
+        caller = self._ingress.keys.caller(request, "submit")
         order = pull_routes.parse_take(await read_body(request, limit=self._max_body, setting=BODY_SETTING))
         await self._open(order, caller)
-        taken = await self._puller.take(self._without_paused(order))
+        pull = self._ingress.connected().pull
+        taken = await pull.take(self._without_paused(order))
         if await request.is_disconnected():
-            await self._puller.holding.release([one.row for tasks in taken.values() for one in tasks])
+            await pull.claims.release([one.row for tasks in taken.values() for one in tasks])
             taken = {}
         self._answers.labels("take", order.strategy, "200").inc()
         return Response(pull_routes.taken_map(taken), media_type=JSON)
 
     async def complete(self, request: Request) -> Response:
         """Take the outcome of a task that the caller's workers hold; what comes too late changes nothing."""
-        caller = self._services.keys.caller(request, "submit")
+        caller = self._ingress.keys.caller(request, "submit")
         given = pull_routes.parse_complete(await read_body(request, limit=self._max_body, setting=BODY_SETTING))
         row = await self._row(request.path_params["task_id"], caller)
         pull_routes.check_is_for(given, ids.parse(row["id"]))
@@ -110,24 +109,25 @@ class QueueRoutes:
 
     async def stats(self, request: Request) -> Response:
         """Show the counts of a queue and level."""
-        caller = self._services.keys.caller(request, "read")
+        caller = self._ingress.keys.caller(request, "read")
         name = pull_routes.parse_queue_level(request.path_params["queue_level"], field="queue:level")
-        queue = self._services.queues.get(name.queue)
+        connected = self._ingress.connected()
+        queue = connected.queues.get(name.queue)
         if queue is None or not (_is_admin(caller) or queue["owner"] == caller.owner):
             raise _no_queue(name.queue)
-        watched = self._puller.watch(name)
+        watched = connected.pull.watch(name)
         if not await watched.counted(COUNTED_S):
             raise Unavailable(f"the tasks of {name} are still being counted; try again in some seconds")
         return Response(pull_routes.head_row(name, watched.lane), media_type=JSON)
 
     async def event_bus(self, request: Request) -> Response:
         """Say that there is none: Bella hands out the address and password of its Redis here."""
-        self._services.keys.caller(request, "read")
+        self._ingress.keys.caller(request, "read")
         raise NotFound(NO_EVENT_BUS)
 
     def _check_not_shared(self, name: str) -> None:
         """Refuse names that tenants share: the registrant's workers would be given the tasks of all of them."""
-        settings = self._services.settings
+        settings = self._ingress.settings
         if name == settings.ingress.default_queue:
             raise Forbidden(f"queue {name} is everybody's default; this needs a key with the scope admin")
         if name in settings.queues:
@@ -135,22 +135,24 @@ class QueueRoutes:
 
     async def _open(self, order: TakeRequest, caller: Caller) -> None:
         """Let only the registrant and admins take from a queue, and give it to workers when it is not theirs yet."""
+        connected = self._ingress.connected()
         queues = {name: self._served_queue(name, caller) for name in dict.fromkeys(lane.queue for lane in order.lanes)}
         for name, queue in queues.items():
             if queue["served_by"] != "workers":
-                await self._services.queues.convert_to_pull_queue(self._services.producer, queue)
+                await connected.queues.convert_to_pull_queue(connected.producer, queue)
                 log.info("queue %s is served by workers now", name, extra={"event": "queue_to_workers", "queue": name})
 
     def _without_paused(self, order: TakeRequest) -> TakeRequest:
         """Leave out lanes whose queue is paused: nothing of them is handed out, and what workers hold goes on."""
-        queues = {lane.queue: self._services.queues.get(lane.queue) for lane in order.lanes}
+        known = self._ingress.connected().queues
+        queues = {lane.queue: known.get(lane.queue) for lane in order.lanes}
         paused = {name for name, queue in queues.items() if queue is not None and queue["paused"]}
         if not paused:
             return order
         return order._replace(lanes=tuple(lane for lane in order.lanes if lane.queue not in paused))
 
     def _served_queue(self, name: str, caller: Caller) -> Queue:
-        queue = self._services.queues.get(name)
+        queue = self._ingress.connected().queues.get(name)
         if queue is not None and (_is_admin(caller) or (queue["explicit"] and queue["owner"] == caller.owner)):
             return queue
         raise _no_queue(name)
@@ -162,11 +164,12 @@ class QueueRoutes:
             task_id = ids.parse(text)
         except ids.IdError:
             raise unknown from None
-        if task_id.partition >= self._services.settings.kafka.partitions:
+        if task_id.partition >= self._ingress.settings.kafka.partitions:
             raise unknown
         # The take may have gone through another ingress: only a view that has everything knows which attempt is held.
-        await self._puller.holding.read_all(task_id.level, [task_id.partition])
-        row = self._services.view.get(str(task_id).encode())
+        connected = self._ingress.connected()
+        await connected.pull.claims.read_all(task_id.level, [task_id.partition])
+        row = connected.view.get(str(task_id).encode())
         if row is None or row["duplicate_of"] is not None or row["source_offset"] < 0:
             raise unknown
         try:
@@ -183,7 +186,7 @@ class QueueRoutes:
         body_ref = None
         if len(given.body) > self._inline_bytes:
             name = f"results/{row['id']}-{row['attempt']}-{secrets.token_hex(4)}"
-            body_ref = await self._services.blobs.put(given.body, name=name, media_type=given.content_type)
+            body_ref = await self._ingress.blobs.put(given.body, name=name, media_type=given.content_type)
             body = None
         outcome = reported(
             given.status_code,
@@ -193,7 +196,7 @@ class QueueRoutes:
             usage=usage_of(given.body),
             started_ms=row["started_ms"] or time.time_ns() // 1_000_000,
         )
-        judged = await self._puller.holding.finish(row, outcome)
+        judged = await self._ingress.connected().pull.claims.finish(row, outcome)
         # Not judged in time is not dropped: the outcome is in the log, and what is before it decides.
         return judged is None or (judged["attempt"] == row["attempt"] and judged["error_code"] in (None, WORKER_ERROR))
 

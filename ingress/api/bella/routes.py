@@ -16,69 +16,69 @@ from ingress.http.body import BODY_SETTING, idempotency_key, read_body
 from ingress.http.dialects import ApiProblem
 from ingress.http.options import check_none
 from ingress.http.stored_response import stored_answer
-from ingress.read_model.task_lookup import find_task
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from ingress.submission.cancel import cancel_task
-from ingress.submission.service import TaskSubmission, WaitingRequest
+from ingress.submission.service import WaitingRequest
 from ingress.waiting.blocking import WaitOutcome
 from schemas.common import Blob
 from schemas.records import Result
 
 JSON = "application/json"
 RETRY_AFTER_S = 2
+STATUS_ENDPOINT = "GET /v1/queue/{task_id}"
 
 
 class BellaRoutes:
-    """Put, get and cancel over one set of services."""
+    """Put, get and cancel of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._door = TaskSubmission(services, look="GET /v1/queue/{task_id}")
-        self._limits = serialization.QueueLimits(max_timeout_s=services.settings.ingress.max_timeout_s)
-        self._max_body = services.settings.ingress.max_body_bytes
-        self._answers = services.metrics.answers
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
+        self._limits = serialization.QueueLimits(max_timeout_s=ingress.settings.ingress.max_timeout_s)
+        self._max_body = ingress.settings.ingress.max_body_bytes
+        self._answers = ingress.metrics.answers
         self._callback_accepted = self._answers.labels("put", "callback", "200")
 
     def routes(self) -> list[Route]:
         """List the routes; the path with a parameter comes last."""
         return [
             Route("/v1/queue/put", self.put, methods=["POST"]),
-            *QueueRoutes(self._services).routes(),
+            *QueueRoutes(self._ingress).routes(),
             Route("/v1/queue/{task_id}/cancel", self.cancel, methods=["POST"]),
             Route("/v1/queue/{task_id}", self.get, methods=["GET"]),
         ]
 
     async def put(self, request: Request) -> Response:
         """Accept a task, and hold the request in the modes that do."""
-        caller = self._services.keys.caller(request, "submit")
+        caller = self._ingress.keys.caller(request, "submit")
         check_none(request.headers, of="put")
         body = await read_body(request, limit=self._max_body, setting=BODY_SETTING)
         task = serialization.parse_put(body, limits=self._limits, idempotency_key=idempotency_key(request))
         mode = task["mode"]
-        prepared = await self._door.prepare(task, caller=caller, request=request)
+        submission = self._ingress.connected().submission
+        prepared = await submission.prepare(task, caller=caller, request=request, status_endpoint=STATUS_ENDPOINT)
         del body, task  # thousands of held requests must not hold their bodies too
         if mode == "streaming":
-            return BellaStream(self._services, self._door, prepared)
+            return BellaStream(self._ingress, submission, prepared)
         if mode == "callback":
-            ticket = await self._door.accept(prepared)
+            ticket = await submission.submit(prepared)
             self._callback_accepted.inc()
             answer = serialization.accepted(ticket.text, now_ms=_now_ms())
             return Response(answer, media_type=JSON, headers={"x-task-id": ticket.text})
-        holding = self._door.hold(prepared, request)
+        holding = submission.submit_and_wait(prepared, request)
         del prepared
         return await self._ended(await holding)
 
     async def get(self, request: Request) -> Response:
         """Show a task as it stands."""
-        caller = self._services.keys.caller(request, "read")
-        reading = await find_task(self._services, request.path_params["task_id"], owner=caller.owner)
+        caller = self._ingress.keys.caller(request, "read")
+        reading = await self._ingress.connected().task_lookup.find(request.path_params["task_id"], owner=caller.owner)
         self._answers.labels("get", reading.mode, "200").inc()
         return Response(serialization.task_object(reading), media_type=JSON, headers={"x-task-id": reading.id})
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a task."""
-        caller = self._services.keys.caller(request, "submit")
-        reading = await cancel_task(self._services, request.path_params["task_id"], owner=caller.owner)
+        caller = self._ingress.keys.caller(request, "submit")
+        reading = await cancel_task(self._ingress.connected(), request.path_params["task_id"], owner=caller.owner)
         self._answers.labels("cancel", reading.mode, "202").inc()
         headers = {"x-task-id": reading.id}
         return Response(b'"%b"' % reading.id.encode(), status_code=202, media_type=JSON, headers=headers)
@@ -86,7 +86,7 @@ class BellaRoutes:
     async def _ended(self, held: WaitingRequest) -> Response:
         """Answer a blocking request."""
         if held.ended is WaitOutcome.TIMEOUT:
-            await self._services.cancel(held.ticket, reason=held.ended.value)
+            await self._ingress.connected().submission.cancel(held.ticket, reason=held.ended.value)
         response = await self._answer(held.ended)
         response.headers["x-task-id"] = held.ticket.text
         self._answers.labels("put", "blocking", str(response.status_code)).inc()
@@ -118,7 +118,7 @@ class BellaRoutes:
     async def _stored(self, ended: Result, blob: Blob) -> Response:
         media_type = ended["content_type"] or JSON
         try:
-            return await stored_answer(self._services.blobs, blob, status=ended["status_code"], content_type=media_type)
+            return await stored_answer(self._ingress.blobs, blob, status=ended["status_code"], content_type=media_type)
         except (BlobMissing, BlobCorrupt) as error:
             return envelope(500, f"the answer was too large for a record and is lost: {error}")
 

@@ -20,8 +20,9 @@ from ingress.api.dify.request import CompletionRequest, read_ask
 from ingress.api.dify.stream import ENDED, CompletionStream
 from ingress.http.body import BODY_SETTING, idempotency_key, read_body
 from ingress.http.options import Options, read_options, renamed
-from ingress.runtime import Services
-from ingress.submission.service import TaskSubmission, WaitingRequest
+from ingress.read_model.task_lookup import result_body
+from ingress.runtime import Ingress
+from ingress.submission.service import WaitingRequest
 from ingress.waiting.blocking import WaitOutcome
 from schemas.common import Usage
 from schemas.records import NO_ORIGIN, Result, Task
@@ -35,16 +36,15 @@ INLINING = 4
 class Completions:
     """The door for completions."""
 
-    def __init__(self, services: Services, uploads: DifyUploads) -> None:
-        self._services = services
-        self._settings = services.settings
+    def __init__(self, ingress: Ingress, uploads: DifyUploads) -> None:
+        self._ingress = ingress
+        self._settings = ingress.settings
         self._uploads = uploads
-        self._door = TaskSubmission(services)
         self._inlining = asyncio.Semaphore(INLINING)
 
     async def create(self, request: Request) -> Response:
         """Send the prompt to the model; answer with its text, at once or as it comes."""
-        caller = self._services.keys.caller(request, "submit")
+        caller = self._ingress.keys.caller(request, "submit")
         settings = self._settings.ingress
         options = read_options(request.headers, hold_s=settings.blocking_timeout_s)
         body = await read_body(request, limit=settings.max_body_bytes, setting=BODY_SETTING)
@@ -61,20 +61,21 @@ class Completions:
             images = await self._uploads.urls(ask.images, owner=caller.owner, user=ask.user)
             task["data"] = serialization.upstream_body(model, prompt, images, streaming=ask.mode == "streaming")
             del images
-            prepared = await self._door.prepare(_checked(task), caller=caller, request=request)
+            submission = self._ingress.connected().submission
+            prepared = await submission.prepare(_checked(task), caller=caller, request=request)
             del task
         prices, tokens = self._settings.models.get(model), tokens_in(prompt)
         if ask.mode == "streaming":
-            return CompletionStream(self._services, self._door, prepared, prices=prices, prompt_tokens=tokens)
+            return CompletionStream(self._ingress, submission, prepared, prices=prices, prompt_tokens=tokens)
         del ask, prompt
-        holding = self._door.hold(prepared, request)
+        holding = submission.submit_and_wait(prepared, request)
         del prepared
         return await self._ended(await holding, prices=prices, prompt_tokens=tokens)
 
     async def _first_model(self, queue: str) -> str:
         """Return the model of a queue that names none: the first that the upstreams list."""
         try:
-            models = await self._services.catalogue.models()
+            models = await self._ingress.model_catalog.models()
         except Unavailable:
             models = []
         if not models:
@@ -84,14 +85,14 @@ class Completions:
 
     async def _ended(self, held: WaitingRequest, *, prices: ModelSettings | None, prompt_tokens: int) -> Response:
         if held.ended is WaitOutcome.TIMEOUT:
-            await self._services.cancel(held.ticket, reason=held.ended.value)
+            await self._ingress.connected().submission.cancel(held.ticket, reason=held.ended.value)
         if isinstance(held.ended, WaitOutcome):
             response = problem(ENDED.get(held.ended, ENDED[WaitOutcome.TIMEOUT]))
         else:
-            body = await self._services.body_of(held.ended)
+            body = await result_body(self._ingress.blobs, held.ended)
             response = _answer(held.ended, body, serialization.Message.of(held.ticket.id), prices, prompt_tokens)
         response.headers["x-task-id"] = held.ticket.text
-        self._services.metrics.answers.labels(CompletionStream.route, "blocking", str(response.status_code)).inc()
+        self._ingress.metrics.answers.labels(CompletionStream.route, "blocking", str(response.status_code)).inc()
         return response
 
 

@@ -20,8 +20,7 @@ from ingress.api.dify.request import read_user
 from ingress.http.body import BODY_SETTING, read_body
 from ingress.http.json_body import json_object
 from ingress.http.options import read_options
-from ingress.read_model.task_lookup import find_standing
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from schemas import ids
 from schemas.records import TERMINAL
 
@@ -32,13 +31,13 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class DifyRoutes:
-    """Completion messages, files and their neighbours over one set of services."""
+    """Completion messages, files and their neighbours of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._settings = services.settings
-        self._uploads = DifyUploads(services.settings, services.blobs)
-        self._completions = Completions(services, self._uploads)
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
+        self._settings = ingress.settings
+        self._uploads = DifyUploads(ingress.settings, ingress.blobs)
+        self._completions = Completions(ingress, self._uploads)
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -55,32 +54,34 @@ class DifyRoutes:
 
     async def stop(self, request: Request) -> Response:
         """Stop a stream of the same end user; anything else is left alone, and the answer is the same."""
-        caller = self._services.keys.caller(request, "submit")
+        caller = self._ingress.keys.caller(request, "submit")
         members = json_object(
             await read_body(request, limit=self._settings.ingress.max_body_bytes, setting=BODY_SETTING)
         )
         user = read_user(members.get("user"), require=self._settings.ingress.require_user)
         try:
-            reading = await find_standing(self._services, request.path_params["task_id"], owner=caller.owner)
+            reading = await self._ingress.connected().task_lookup.find_state(
+                request.path_params["task_id"], owner=caller.owner
+            )
         except NotFound:
             return Response(SUCCESS, media_type=JSON)
         if reading.user == user and reading.mode == "streaming" and reading.state not in TERMINAL:
             task_id = ids.parse(reading.id)
-            await self._services.submitter.cancel(task_id, owner=caller.owner, reason="stopped by its user")
+            await self._ingress.connected().submitter.cancel(task_id, owner=caller.owner, reason="stopped by its user")
         return Response(SUCCESS, media_type=JSON)
 
     async def upload(self, request: Request) -> Response:
         """Keep a file for later requests of the same end user."""
-        caller = self._services.keys.caller(request, "submit")
-        self._services.limits.submit(caller, request.scope)
+        caller = self._ingress.keys.caller(request, "submit")
+        self._ingress.limits.submit(caller, request.scope)
         upload = await self._uploads.keep(request, owner=caller.owner)
-        self._services.metrics.answers.labels("files/upload", "blocking", "201").inc()
+        self._ingress.metrics.answers.labels("files/upload", "blocking", "201").inc()
         return Response(orjson.dumps(file_object(upload)), status_code=201, media_type=JSON)
 
     async def feedback(self, request: Request) -> Response:
         """Keep what an end user thinks of an answer; the last word counts."""
-        caller = self._services.keys.caller(request, "submit")
-        self._services.limits.submit(caller, request.scope)
+        caller = self._ingress.keys.caller(request, "submit")
+        self._ingress.limits.submit(caller, request.scope)
         members = json_object(
             await read_body(request, limit=self._settings.ingress.max_body_bytes, setting=BODY_SETTING)
         )
@@ -90,7 +91,9 @@ class DifyRoutes:
             raise InvalidRequest("rating must be like, dislike or null", field="rating")
         if content is not None and not isinstance(content, str):
             raise InvalidRequest("content must be a string", field="content")
-        reading = await find_standing(self._services, request.path_params["message_id"], owner=caller.owner)
+        reading = await self._ingress.connected().task_lookup.find_state(
+            request.path_params["message_id"], owner=caller.owner
+        )
         if reading.user != user:
             raise NotFound("there is no such message of this user")
         said = {
@@ -100,7 +103,7 @@ class DifyRoutes:
             "content": content,
             "at_ms": time.time_ns() // 1_000_000,
         }
-        await self._services.blobs.put(orjson.dumps(said), name=f"feedbacks/{reading.id}.json", media_type=JSON)
+        await self._ingress.blobs.put(orjson.dumps(said), name=f"feedbacks/{reading.id}.json", media_type=JSON)
         return Response(SUCCESS, media_type=JSON)
 
     async def parameters(self, request: Request) -> Response:
@@ -119,6 +122,6 @@ class DifyRoutes:
 
     def _queue(self, request: Request) -> str:
         """Return the queue whose application is asked for."""
-        self._services.keys.caller(request, "read")
+        self._ingress.keys.caller(request, "read")
         options = read_options(request.headers, hold_s=self._settings.ingress.blocking_timeout_s)
         return options.queue or self._settings.ingress.default_queue

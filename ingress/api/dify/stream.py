@@ -12,7 +12,7 @@ from ingress.api.dify import serialization
 from ingress.api.dify.prices import usage_object
 from ingress.http.dialects import ApiProblem
 from ingress.http.event_stream import EventStream
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from ingress.submission.service import PreparedTask, TaskSubmission
 from ingress.waiting.blocking import WaitOutcome
 from ingress.waiting.streaming import StreamError
@@ -35,15 +35,15 @@ class CompletionStream(EventStream):
 
     def __init__(
         self,
-        services: Services,
-        door: TaskSubmission,
+        ingress: Ingress,
+        submission: TaskSubmission,
         prepared: PreparedTask,
         *,
         prices: ModelSettings | None,
         prompt_tokens: int,
     ) -> None:
         """Take the prices, and what the prompt is estimated at should nobody count its tokens."""
-        super().__init__(services, door, prepared)
+        super().__init__(ingress, submission, prepared)
         self._began = self._spoken = time.monotonic()
         self._prices = prices
         self._prompt_tokens = prompt_tokens

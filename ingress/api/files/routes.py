@@ -14,12 +14,11 @@ from ingress.api.batches.routes import position, read_page
 from ingress.api.batches.serialization import list_object
 from ingress.api.files.serialization import deleted_object, file_object
 from ingress.api.openai.responses import problem
-from ingress.batches.service import user_of
 from ingress.files.content import content_answer
-from ingress.files.lookup import OUTPUT, Entry, all_files, find_file, of_upload
+from ingress.files.lookup import OUTPUT, Entry, of_upload
 from ingress.files.upload import PURPOSES, receive_file
 from ingress.http.methods import route
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 
 JSON = "application/json"
 LIMIT = 10_000
@@ -27,10 +26,10 @@ NAMES = ("after", "limit", "order", "purpose")
 
 
 class FileRoutes:
-    """Files over one set of services."""
+    """Files of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -42,26 +41,26 @@ class FileRoutes:
 
     async def upload(self, request: Request) -> Response:
         """Store a file."""
-        services = self._services
-        caller = services.keys.caller(request, scope="submit")
-        services.limits.submit(caller, request.scope)
-        _ = services.batch_writer  # nothing is received that could not be written down
-        most = services.settings.batches.max_bytes
-        file = await receive_file(request, services.blobs, owner=caller.owner, most_bytes=most)
+        ingress = self._ingress
+        caller = ingress.keys.caller(request, scope="submit")
+        ingress.limits.submit(caller, request.scope)
+        connected = ingress.connected()  # before the file is received: it could not be recorded
+        most = ingress.settings.batches.max_bytes
+        file = await receive_file(request, ingress.blobs, owner=caller.owner, most_bytes=most)
         try:
-            await services.files.add(services.producer, file)
+            await connected.files.add(connected.producer, file)
         except WriteUnconfirmed:  # it may be there, and then it needs its bytes; else they are swept away
             raise
         except Unavailable:
             with suppress(Unavailable):
-                await services.blobs.delete(file["blob"])
+                await ingress.blobs.delete(file["blob"])
             raise
-        services.metrics.answers.labels("file-upload", "", "200").inc()
+        ingress.metrics.answers.labels("file-upload", "", "200").inc()
         return _answer(file_object(of_upload(file)))
 
     async def list(self, request: Request) -> Response:
         """List the caller's files, the newest first unless it is asked otherwise."""
-        owner = self._services.keys.caller(request, scope="read").owner
+        owner = self._ingress.keys.caller(request, scope="read").owner
         after, limit = read_page(request, names=NAMES, default=LIMIT, most=LIMIT)
         order = request.query_params.get("order", "desc")
         if order not in ("asc", "desc"):
@@ -69,9 +68,10 @@ class FileRoutes:
         purpose = request.query_params.get("purpose")
         if purpose is not None and purpose not in (*PURPOSES, OUTPUT):
             raise InvalidRequest(f"purpose must be one of {', '.join((*PURPOSES, OUTPUT))}", field="purpose")
-        self._services.files.check_read()
-        self._services.batches.check_read()
-        found = all_files(self._services, owner=owner, purpose=purpose)
+        connected = self._ingress.connected()
+        connected.files.check_read()
+        connected.batches.check_read()
+        found = connected.file_lookup.all(owner=owner, purpose=purpose)
         found.sort(key=lambda entry: (entry.created_ms, entry.id), reverse=order == "desc")
         begin = position(after, [entry.id for entry in found])
         page = found[begin : begin + limit]
@@ -84,25 +84,25 @@ class FileRoutes:
     async def content(self, request: Request) -> Response:
         """Send the bytes of a file, or a range of them."""
         entry = await self._find(request)
-        return await content_answer(request, self._services.blobs, entry.content, refuse=problem)
+        return await content_answer(request, self._ingress.blobs, entry.content, refuse=problem)
 
     async def delete(self, request: Request) -> Response:
         """Remove a file that no batch needs any more."""
-        services = self._services
-        owner = services.keys.caller(request, scope="submit").owner
-        entry = await find_file(services, request.path_params["file_id"], owner=owner)
+        owner = self._ingress.keys.caller(request, scope="submit").owner
+        connected = self._ingress.connected()
+        entry = await connected.file_lookup.find(request.path_params["file_id"], owner=owner)
         if entry.uploaded is None:
             raise InvalidRequest(f"file {entry.id} belongs to {entry.batch_id} and goes with it", field="file_id")
-        if (user := await user_of(services, entry.id)) is not None:
+        if (user := await connected.batch_service.user_of(entry.id)) is not None:
             raise InvalidRequest(f"file {entry.id} is in use by {user}, which has not ended", field="file_id")
-        await services.files.remove(services.producer, entry.uploaded)
+        await connected.files.remove(connected.producer, entry.uploaded)
         with suppress(Unavailable):  # what cannot be removed now is swept away later
-            await services.blobs.delete(entry.uploaded["blob"])
+            await self._ingress.blobs.delete(entry.uploaded["blob"])
         return _answer(deleted_object(entry.id))
 
     async def _find(self, request: Request) -> Entry:
-        owner = self._services.keys.caller(request, scope="read").owner
-        return await find_file(self._services, request.path_params["file_id"], owner=owner)
+        owner = self._ingress.keys.caller(request, scope="read").owner
+        return await self._ingress.connected().file_lookup.find(request.path_params["file_id"], owner=owner)
 
 
 def _answer(body: object) -> Response:

@@ -13,18 +13,17 @@ from ingress.api.tasks.serialization import RETRY_AFTER_S, accepted_object
 from ingress.auth.keys import Caller
 from ingress.http.body import idempotency_key
 from ingress.http.options import read_options
-from ingress.runtime import Services
-from ingress.submission.service import PreparedTask, TaskSubmission
+from ingress.runtime import Ingress
+from ingress.submission.service import PreparedTask
 from ingress.waiting.blocking import WaitOutcome
 
 
 class Calls:
     """Serves calls of any endpoint of this API, whatever form their body came in."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._door = TaskSubmission(services)
-        self._hold_s = services.settings.ingress.blocking_timeout_s
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
+        self._hold_s = ingress.settings.ingress.blocking_timeout_s
 
     def check(self, request: Request) -> None:
         """Refuse wrong headers before a body is read; raises InvalidRequest."""
@@ -37,17 +36,18 @@ class Calls:
         The caller must keep no reference to the call: thousands of held calls must not hold their bodies too.
         """
         options = read_options(request.headers, hold_s=self._hold_s)
-        settings = self._services.settings
+        settings = self._ingress.settings
         task = serialization.task_of(call, options, settings, idempotency_key=idempotency_key(request))
         endpoint, mode = call.endpoint, task["mode"]
-        await self._services.catalogue.check(call.model)
-        prepared = await self._door.prepare(task, caller=caller, request=request)
+        await self._ingress.model_catalog.check(call.model)
+        submission = self._ingress.connected().submission
+        prepared = await submission.prepare(task, caller=caller, request=request)
         created_ms = task["created_ms"]
         del call, task
         if mode == "streaming":
             # A stream that moves is not cut short, unless it was asked for: its end is the task's own time-out.
             hold_s = float(options.wait_s) or None
-            return OpenAIStream(self._services, self._door, prepared, endpoint=endpoint, hold_s=hold_s)
+            return OpenAIStream(self._ingress, submission, prepared, endpoint=endpoint, hold_s=hold_s)
         answering = (
             self._accept(prepared, created_ms)
             if mode == "callback"
@@ -55,13 +55,14 @@ class Calls:
         )
         del prepared
         response = await answering
-        self._services.metrics.answers.labels(endpoint, mode, str(response.status_code)).inc()
+        self._ingress.metrics.answers.labels(endpoint, mode, str(response.status_code)).inc()
         return response
 
     async def _accept(self, prepared: PreparedTask, created_ms: int) -> Response:
         own = prepared.ticket.key
-        ticket = await self._door.accept(prepared)
-        row = self._services.view.get(ticket.key) if ticket.key != own else None
+        connected = self._ingress.connected()
+        ticket = await connected.submission.submit(prepared)
+        row = connected.view.get(ticket.key) if ticket.key != own else None
         body = accepted_object(
             ticket.id,
             created_ms=row["created_ms"] if row else created_ms,
@@ -72,10 +73,11 @@ class Calls:
         return Response(body, status_code=202, media_type=JSON, headers=headers)
 
     async def _hold(self, prepared: PreparedTask, request: Request, hold_s: float) -> Response:
-        holding = self._door.hold(prepared, request, hold_s=hold_s)
+        submission = self._ingress.connected().submission
+        holding = submission.submit_and_wait(prepared, request, hold_s=hold_s)
         del prepared
         held = await holding
         if held.ended is WaitOutcome.TIMEOUT and overdue(held.ticket):
             # The scheduler should have ended it; where it is behind, the cancel stands in the log.
-            await self._services.cancel(held.ticket, reason=held.ended.value)
-        return await blocking_answer(self._services, held.ticket, held.ended)
+            await submission.cancel(held.ticket, reason=held.ended.value)
+        return await blocking_answer(self._ingress.blobs, held.ticket, held.ended)

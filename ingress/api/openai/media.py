@@ -18,7 +18,7 @@ from ingress.auth.keys import Caller
 from ingress.http.body import idempotency_key
 from ingress.http.multipart import FormFile, FormLimits, FormRewriter
 from ingress.http.uploads import FormUploads, ReceivedForm, require
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from schemas.common import Blob
 
 PREFIXES = ("/queue", "/v1")
@@ -82,14 +82,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class MediaRoutes:
-    """The forms of the mirror over one set of services."""
+    """The forms of the mirror of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        settings = services.settings
-        self._services = services
-        self._calls = Calls(services)
+    def __init__(self, ingress: Ingress) -> None:
+        settings = ingress.settings
+        self._ingress = ingress
+        self._calls = Calls(ingress)
         self._uploads = FormUploads(
-            services.blobs,
+            ingress.blobs,
             inline_bytes=settings.storage.inline_bytes,
             max_bytes=settings.ingress.max_upload_bytes,
         )
@@ -104,7 +104,7 @@ class MediaRoutes:
 
     def _serving(self, endpoint: str, form: Form) -> Handler:
         async def serve(request: Request) -> Response:
-            caller = self._services.keys.caller(request, "submit")
+            caller = self._ingress.keys.caller(request, "submit")
             self._calls.check(request)
             upload = await self._received(request, endpoint, form, caller)
             stored = upload.data_ref

@@ -7,14 +7,14 @@ import time
 from starlette.responses import Response
 
 from core.errors import HeadraceError
-from core.storage.blobs import BlobCorrupt, BlobMissing
+from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from ingress.api.openai_error import error_body
 from ingress.api.tasks.serialization import location
 from ingress.http.dialects import ApiProblem
 from ingress.http.errors import problem_of
 from ingress.http.sse import MEDIA_TYPE
 from ingress.http.stored_response import stored_answer
-from ingress.runtime import Services
+from ingress.read_model.task_lookup import result_body
 from ingress.submission.submitter import Ticket
 from ingress.waiting.blocking import WaitOutcome
 from schemas import ids
@@ -41,9 +41,9 @@ def task_headers(ticket: Ticket) -> dict[str, str]:
     return {"x-task-id": ticket.text, "location": location(ticket.id)}
 
 
-async def blocking_answer(services: Services, ticket: Ticket, ended: Result | WaitOutcome) -> Response:
+async def blocking_answer(blobs: BlobStore, ticket: Ticket, ended: Result | WaitOutcome) -> Response:
     """Answer a held call, whichever way it ended."""
-    response = no_answer(ticket, ended) if isinstance(ended, WaitOutcome) else await outcome(services, ended)
+    response = no_answer(ticket, ended) if isinstance(ended, WaitOutcome) else await outcome(blobs, ended)
     response.headers.update(task_headers(ticket))
     return response
 
@@ -71,19 +71,19 @@ def overdue(ticket: Ticket) -> bool:
     return ticket.deadline_ms <= time.time_ns() // 1_000_000
 
 
-async def outcome(services: Services, result: Result) -> Response:
+async def outcome(blobs: BlobStore, result: Result) -> Response:
     """Answer with an outcome: status, body and type of the upstream where it has answered."""
     done = result["state"] == "completed"
     try:
         if result["body_ref"] is not None and (done or not _is_stream(result)):
             return await stored_answer(
-                services.blobs,
+                blobs,
                 result["body_ref"],
                 status=result["status_code"],
                 content_type=result["content_type"] or JSON,
                 headers=None if done else FINAL,
             )
-        body = await services.body_of(result)
+        body = await result_body(blobs, result)
     except (BlobMissing, BlobCorrupt) as error:
         return _failed(500, error.code, f"the answer was too large for a record and is lost: {error}")
     except HeadraceError as error:  # the store does not answer

@@ -14,7 +14,7 @@ from ingress.api.openai import serialization
 from ingress.api.openai.calls import Calls
 from ingress.api.openai.responses import JSON
 from ingress.http.body import BODY_SETTING, read_body
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 
 PREFIXES = ("/queue", "/v1")
 STREAMING = {
@@ -29,12 +29,12 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class OpenAIRoutes:
-    """The mirror over one set of services."""
+    """The mirror of one ingress."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._calls = Calls(services)
-        self._max_body = services.settings.ingress.max_body_bytes
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
+        self._calls = Calls(ingress)
+        self._max_body = ingress.settings.ingress.max_body_bytes
 
     def routes(self) -> list[Route]:
         """List the routes."""
@@ -48,7 +48,7 @@ class OpenAIRoutes:
 
     def _json(self, endpoint: str, *, can_stream: bool) -> Handler:
         async def serve(request: Request) -> Response:
-            caller = self._services.keys.caller(request, "submit")
+            caller = self._ingress.keys.caller(request, "submit")
             self._calls.check(request)
             body = await read_body(request, limit=self._max_body, setting=BODY_SETTING)
             call = serialization.read_call(endpoint, body, can_stream=can_stream)
@@ -60,13 +60,13 @@ class OpenAIRoutes:
 
     async def models(self, request: Request) -> Response:
         """List the models of all upstreams."""
-        self._services.keys.caller(request, "read")
-        return _json({"object": "list", "data": await self._services.catalogue.models()})
+        self._ingress.keys.caller(request, "read")
+        return _json({"object": "list", "data": await self._ingress.model_catalog.models()})
 
     async def model(self, request: Request) -> Response:
         """Show one model; its id may hold slashes."""
-        self._services.keys.caller(request, "read")
-        return _json(await self._services.catalogue.model(request.path_params["model"]))
+        self._ingress.keys.caller(request, "read")
+        return _json(await self._ingress.model_catalog.model(request.path_params["model"]))
 
 
 def _json(value: dict[str, Any]) -> Response:

@@ -13,7 +13,7 @@ from ingress.api.openai.responses import ending_words, no_answer, outcome, task_
 from ingress.api.openai_error import error_frame
 from ingress.http import sse
 from ingress.http.event_stream import EventStream
-from ingress.runtime import Services
+from ingress.runtime import Ingress
 from ingress.submission.service import PreparedTask, TaskSubmission
 from ingress.submission.submitter import Ticket
 from ingress.waiting.blocking import WaitOutcome
@@ -28,9 +28,15 @@ class OpenAIStream(EventStream):
     cancels_on_timeout: ClassVar[bool] = False  # the wait is over; the task goes on, as that of a held call
 
     def __init__(
-        self, services: Services, door: TaskSubmission, prepared: PreparedTask, *, endpoint: str, hold_s: float | None
+        self,
+        ingress: Ingress,
+        submission: TaskSubmission,
+        prepared: PreparedTask,
+        *,
+        endpoint: str,
+        hold_s: float | None,
     ) -> None:
-        super().__init__(services, door, prepared, hold_s=hold_s)
+        super().__init__(ingress, submission, prepared, hold_s=hold_s)
         self.route = endpoint
         self.answered_by(prepared.ticket)
 
@@ -43,7 +49,7 @@ class OpenAIStream(EventStream):
         if ending is not None:
             response = no_answer(self._ticket, ending)
         elif failure is not None and failure.result is not None:
-            response = await outcome(self._services, failure.result)
+            response = await outcome(self._ingress.blobs, failure.result)
         else:
             return None
         response.headers.update(task_headers(self._ticket))

@@ -1,14 +1,14 @@
-"""The list of an owner's tasks: what it may be asked for, and one page of it."""
+"""The list of a tenant's tasks: the query, and one page."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from core.errors import InvalidRequest, NotFound
+from ingress.api.tasks.models import DEFAULT_LIMIT, TaskListQuery
 from ingress.read_model import listing_index
 from ingress.read_model.listing_index import Filters, ListingPosition
 from ingress.read_model.task_snapshot import TaskSnapshot, of_row
@@ -16,13 +16,11 @@ from ingress.read_model.task_view import TaskView
 from schemas import ids
 from schemas.records import STATES, State
 
-DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 SCAN_ENTRIES = 50_000
 """What one page may look at before it ends early, with a cursor to go on from: some tenths of a second."""
 SLICE_ENTRIES = 500
 """Between two slices of a scan others have their turn."""
 LEVELS = {"0": 0, "1": 1, "online": 0, "offline": 1}
-NAMES = ("after", "created_after", "created_before", "level", "limit", "model", "queue", "status")
 _SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
 _CURSOR = re.compile(r"(\d{1,16})-(task_[0-9a-f]{32})")
 
@@ -49,22 +47,15 @@ class Page(NamedTuple):
     """Where the next page goes on; None at the end."""
 
 
-def read_query(parameters: Iterable[tuple[str, str]]) -> Query:
-    """Read the parameters of a list; raises InvalidRequest naming the wrong one."""
-    given: dict[str, str] = {}
-    for name, value in parameters:
-        if name not in NAMES:
-            raise InvalidRequest(f"there is no parameter {name[:40]}; there are {', '.join(NAMES)}", field=name[:40])
-        if name in given:
-            raise InvalidRequest(f"{name} was given twice", field=name)
-        given[name] = value
+def query_of(given: TaskListQuery) -> Query:
+    """Interpret the parameters of a list; raises InvalidRequest naming the wrong one."""
     return Query(
-        filters=Filters(_states(given.get("status")), given.get("queue"), _level(given.get("level"))),
-        model=given.get("model"),
-        from_ms=_time(given, "created_after"),
-        before_ms=_time(given, "created_before"),
-        limit=_limit(given.get("limit")),
-        after=_after(given.get("after")),
+        filters=Filters(_states(given.status), given.queue, _level(given.level)),
+        model=given.model,
+        from_ms=_time(given.created_after, "created_after"),
+        before_ms=_time(given.created_before, "created_before"),
+        limit=given.limit,
+        after=_after(given.after),
     )
 
 
@@ -134,17 +125,8 @@ def _level(text: str | None) -> int | None:
     return LEVELS[text]
 
 
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= MAX_LIMIT):
-        raise InvalidRequest(f"limit must be a whole number from 1 to {MAX_LIMIT}", field="limit")
-    return int(text)
-
-
-def _time(given: dict[str, str], name: str) -> int | None:
-    """Read a time: epoch seconds, or ISO 8601, in UTC unless it says otherwise."""
-    text = given.get(name)
+def _time(text: str | None, name: str) -> int | None:
+    """Read a time: epoch seconds, or ISO 8601, in UTC unless it has an offset."""
     if text is None:
         return None
     if _SECONDS.fullmatch(text):

@@ -11,7 +11,7 @@ import pytest
 from core.settings.catalog import documented
 from headrace import docs
 from headrace.docs import command_line, log_events
-from ingress.api.openapi_document import document
+from ingress.api.openapi import document
 from tests.support.markdown import anchors, links, prose
 
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingress.api.tasks import listing
-from ingress.api.tasks.listing import Query, cursor, read_page, read_query
+from ingress.api.tasks.listing import Query, cursor, query_of, read_page
+from ingress.api.tasks.models import TaskListQuery
 from ingress.read_model.listing_index import Filters, ListingPosition
 from ingress.read_model.task_view import TaskView
 from schemas.records import State, Status
@@ -89,7 +90,7 @@ async def walk(
         seen += [one.id for one in page.tasks]
         if page.next is None:
             return seen, touched
-        query = query._replace(after=read_query([("after", cursor(page.next))]).after)
+        query = query._replace(after=query_of(TaskListQuery(after=cursor(page.next))).after)
         if (change := next(following, None)) is not None:
             touched |= {IDS[number], IDS[change.number]}
             other = row_of(change.number, tasks[change.number]._replace(state="completed"))
@@ -123,13 +124,13 @@ def test_pages_are_complete_and_without_repeats(
 
 def test_a_cursor_is_read_as_it_was_written() -> None:
     place = ListingPosition(1_769_860_800_250, IDS[0])
-    assert read_query([("after", cursor(place))]).after == place
+    assert query_of(TaskListQuery(after=cursor(place))).after == place
 
 
 async def test_the_id_of_a_task_is_a_place_as_well(tmp_path: Path) -> None:
     with open_view(tmp_path) as view:
         view.feed(TP, [record_of(row_of(number, Made(number, "a", "m", "queued"))) for number in range(4)])
         everything = (await read_page(view, "key-1", EVERYTHING)).tasks
-        after = read_query([("after", everything[1].id)]).after
+        after = query_of(TaskListQuery(after=everything[1].id)).after
         rest = (await read_page(view, "key-1", EVERYTHING._replace(after=after))).tasks
     assert [one.id for one in rest] == [one.id for one in everything[2:]]

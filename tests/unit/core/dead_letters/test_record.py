@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from core.dead_letters.record import partition_of, send_to_dead_letters
-from core.errors import Unavailable
 from core.kafka.record_format import Unread
 from core.settings.models import Settings
 from tests.support.dispatcher_doubles import MemoryProducer
+from tests.support.waiting import eventually_async
 
 
 def consumed(**changes: Any) -> Any:
@@ -66,11 +67,16 @@ async def test_a_tombstone_can_be_buried() -> None:
     assert producer.written[0][2].value is None
 
 
-async def test_a_kafka_that_is_away_is_said() -> None:
+async def test_it_is_retried_until_kafka_accepts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.dead_letters.record.RETRY_S", 0.001)
     producer = MemoryProducer()
     producer.blocked = True
-    with pytest.raises(Unavailable):
-        await send_to_dead_letters(producer, Settings(), consumed(), reason="r")
+    sending = asyncio.create_task(send_to_dead_letters(producer, Settings(), consumed(), reason="r"))
+    await eventually_async(lambda: producer.writes > 2, what="several tries")
+    assert not sending.done()
+    producer.blocked = False
+    await sending
+    assert len(producer.written) == 1
 
 
 def test_letters_spread_by_where_they_came_from() -> None:

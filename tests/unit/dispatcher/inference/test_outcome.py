@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.inference.outcome import MAX_RETRY_AFTER_MS, Failure, answered, failed, retry_after_ms
+from dispatcher.inference.outcome import Failure, answered, failed
 from schemas.codec import EVENT
 from schemas.events import event
 
@@ -58,38 +58,3 @@ def test_every_failure_is_in_the_table() -> None:
 def test_whatever_the_detail_it_can_be_written(detail: str, failure: Failure) -> None:
     outcome = failed(failure, started_ms=1, detail=detail + "\udc80")
     assert EVENT.decode(EVENT.encode(event("finished", at_ms=1, outcome=outcome)))["outcome"] == outcome
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (None, None),
-        ("2", 2000),
-        ("0.25", 250),
-        (" 3 ", 3000),
-        ("-1", 0),
-        ("soon", None),
-        ("nan", None),
-        ("inf", None),
-        ("1e300", MAX_RETRY_AFTER_MS),
-        ("1e308", MAX_RETRY_AFTER_MS),
-        ("1e400", None),
-        ("9" * 400, None),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_RETRY_AFTER_MS),
-        ("Fri, 31 Dec 9999 23:59:59 -2359", MAX_RETRY_AFTER_MS),
-        ("Mon, 01 Jan 99999 00:00:00 GMT", None),
-        ("Mon, 99 Jan 2026 99:99:99 GMT", None),
-        ("Mon, 01 Jan 2026 00:00:00 +999999999999", None),
-        ("Thu, 01 Jan 1970 00:01:40 GMT", 90_000),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
-        ("", None),
-    ],
-)
-def test_retry_after(value: str | None, expected: int | None) -> None:
-    assert retry_after_ms(value, now_ms=10_000) == expected
-
-
-@given(st.text())
-def test_no_retry_after_is_too_strange(value: str) -> None:
-    wait = retry_after_ms(value, now_ms=10_000)
-    assert wait is None or 0 <= wait <= MAX_RETRY_AFTER_MS

@@ -16,7 +16,6 @@ from core.settings.models import Settings
 from dispatcher.inference.seen_attempts import (
     LOOKBACK_MS,
     MARGIN_MS,
-    GenerationalSet,
     LevelIndex,
     Positions,
     SeenAttempts,
@@ -76,15 +75,6 @@ def test_what_others_say_does_not(kind: str) -> None:
 def test_strange_records_do_no_harm(key: bytes | None) -> None:
     for described in ([], [("ce_type", None)], [("ce_type", b"io.headrace.claimed")]):
         assert attempt_of(LogRecord("events", 0, 0, 7, key, None, described)) is None
-
-
-def test_halves_forget_the_oldest() -> None:
-    halves = GenerationalSet(half=3)
-    for number in range(8):
-        halves.add(b"%d" % number)
-    assert [number for number in range(8) if b"%d" % number in halves] == [3, 4, 5, 6, 7]
-    halves.clear()
-    assert len(halves) == 0
 
 
 class Topic:

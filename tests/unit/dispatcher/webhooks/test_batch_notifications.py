@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.webhooks.batch_notifications import LATELY_MS, RecentSet, of_batch_row
+from dispatcher.webhooks.batch_notifications import LATELY_MS, NotifiedBatches, of_batch_row
 from schemas.batches import BATCH_STATES, Batch
 from schemas.codec import BATCH, batch_state_of
 from schemas.ids import TaskId, parse_batch
@@ -51,8 +51,9 @@ def test_nobody_is_told_without_a_callback_or_of_an_old_end() -> None:
 
 
 def test_a_repeated_row_is_told_once_per_assignment() -> None:
-    once, first, second = RecentSet(), object(), object()
-    assert [once.first("a", claims) for claims in (first, first, second, second)] == [True, False, True, False]
+    notified, first, second = NotifiedBatches(), object(), object()
+    seen = [notified.is_new("a", assignment) for assignment in (first, first, second, second)]
+    assert seen == [True, False, True, False]
 
 
 def test_the_home_is_in_the_id() -> None:

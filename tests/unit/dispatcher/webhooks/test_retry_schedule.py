@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from email.utils import formatdate
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.retry_after import MAX_RETRY_AFTER_S
 from core.settings.models import Settings
 from dispatcher.webhooks.retry_schedule import (
     MIN_DEFERRAL_MS,
-    RETRY_AFTER_S,
     deferral_ms,
     delay_tier,
     give_up_after_ms,
     next_wait_ms,
-    retry_after_s,
 )
 from schemas.topics import DAY_MS, RETRY_DELAYS_S
 
@@ -46,34 +43,7 @@ def test_after_the_last_step_there_is_none() -> None:
 def test_a_receiver_may_ask_for_more_time_and_not_for_less() -> None:
     assert next_wait_ms(1, [5], retry_after_s=60, dice=lambda: 0) == 60_000
     assert next_wait_ms(1, [5], retry_after_s=1, dice=lambda: 0) == 5_000
-    assert next_wait_ms(1, [5], retry_after_s=10**9, dice=lambda: 0) == RETRY_AFTER_S * 1000
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("0", 0),
-        ("120", 120),
-        ("99999999999999999999", RETRY_AFTER_S),
-        ("-5", None),
-        ("1.5", None),
-        ("soon", None),
-        ("٣", None),
-        (formatdate(1_000_060, usegmt=True), 60),
-        (formatdate(999_000, usegmt=True), 0),
-        ("Fri, 99 Foo 2026 99:99:99 GMT", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
-    assert retry_after_s(value, now_s=1_000_000) == seconds
-
-
-@given(text=st.text(max_size=60))
-def test_any_retry_after_is_read_or_ignored(text: str) -> None:
-    found = retry_after_s(text, now_s=1_000_000)
-    assert found is None or 0 <= found <= RETRY_AFTER_S
+    assert next_wait_ms(1, [5], retry_after_s=10**9, dice=lambda: 0) == MAX_RETRY_AFTER_S * 1000
 
 
 @given(wait_ms=st.integers(-1_000, 3 * DAY_MS))

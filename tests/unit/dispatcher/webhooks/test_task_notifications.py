@@ -69,11 +69,12 @@ def test_nobody_is_told_what_was_not_asked_for() -> None:
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatcher.webhooks.task_notifications.REMEMBERED", 100)
     news = ProgressNotifications()
-    for number in range(110):
+    for number in range(310):
         news.of(row(number), now_ms=0)
-    assert len(news._told) == 100
-    news.of(row(105, state="completed", finished_ms=20), now_ms=0)
-    assert len(news._told) == 99
+        assert min(number + 1, 100) <= len(news._told) <= 200
+    held = len(news._told)
+    news.of(row(305, state="completed", finished_ms=20), now_ms=0)
+    assert len(news._told) == held - 1
 
 
 def test_only_rows_that_tell_news_carry_the_header() -> None:

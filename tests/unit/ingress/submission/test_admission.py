@@ -35,13 +35,18 @@ class Place:
         self.queue: Queue | None = queue(QUEUE, max_waiting=3)
         self.refused: list[int] = []
         self.now_s = 0.0
-        self.keeper = QueueAdmission(
-            self.cluster.settings, queue=lambda _: self.queue, on_refused=self.refused.append, clock=lambda: self.now_s
-        )
+        self.keeper: QueueAdmission
 
     def follow(self) -> None:
         """Begin."""
-        self.keeper.follow(self.view)  # type: ignore[arg-type]  # a double
+        view: Any = self.view
+        self.keeper = QueueAdmission(
+            self.cluster.settings,
+            view=view,
+            queue=lambda _: self.queue,
+            on_refused=self.refused.append,
+            clock=lambda: self.now_s,
+        )
         if self.queue is not None:
             self.keeper.notice(self.queue)
 
@@ -96,8 +101,7 @@ async def test_the_real_store_tells_what_a_row_was_before(tmp_path: Path, seed: 
 
     with open_view(tmp_path) as view:
         some(view)
-        counting = QueueAdmission(Settings(), queue=lambda _: None)
-        counting.follow(view)
+        counting = QueueAdmission(Settings(), view=view, queue=lambda _: None)
         counting.notice(queue(QUEUE, max_waiting=1))
         for _ in range(20):
             some(view)
@@ -186,7 +190,6 @@ async def test_a_stray_record_stops_nothing(place: Place) -> None:
 async def test_before_everything_is_counted_nobody_is_let_in_or_refused_for_good(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await place.admit()
     place.view.caught_up = False
     place.follow()
     with monkeypatch.context() as hurry:

@@ -73,7 +73,7 @@ def log() -> Log:
 
 def replays_of(log: Log) -> ChunkReplayer:
     lookup: Any = log
-    return ChunkReplayer(lambda: lookup)
+    return ChunkReplayer(lookup)
 
 
 async def test_many_share_few_passes(log: Log) -> None:

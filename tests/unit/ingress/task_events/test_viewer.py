@@ -12,7 +12,6 @@ import pytest
 from core.settings.models import Settings
 from ingress.read_model.task_snapshot import of_row
 from ingress.task_events import feed as feeds
-from ingress.task_events.broadcaster import TaskEvents
 from ingress.task_events.position import START
 from ingress.task_events.transcript import Transcript
 from ingress.task_events.viewer import Viewer
@@ -56,7 +55,7 @@ async def take(following: AsyncGenerator[bytes], upto: int) -> list[int]:
 
 
 async def test_one_that_is_far_behind_reads_from_the_log_while_the_task_runs(memory: Memory) -> None:
-    events = TaskEvents(memory.services)
+    events = memory.connected.task_events
     async with events.joined(of_row(ROW)) as feed:
         slow, quick = (Viewer(feed, START).follow(silence_s=5) for _ in range(2))
         assert await anext(slow) == await anext(quick) == feed.now
@@ -79,7 +78,7 @@ async def test_what_the_log_has_lost_comes_from_the_outcome(memory: Memory, monk
         yield
 
     monkeypatch.setattr(Memory, "read_range", nothing)
-    events = TaskEvents(memory.services)
+    events = memory.connected.task_events
     async with events.joined(of_row(ROW)) as feed:
         slow = Viewer(feed, START).follow(silence_s=0.01)
         await anext(slow)
@@ -99,9 +98,8 @@ async def test_a_feed_that_breaks_sends_its_viewers_away(memory: Memory) -> None
     async def broken(*_: Any) -> None:
         raise RuntimeError
 
-    memory.services.lookup = memory
     memory.offset_at = broken  # type: ignore[assignment,method-assign]
-    events = TaskEvents(memory.services)
+    events = memory.connected.task_events
     async with events.joined(of_row(ROW)) as feed:
         told = [data async for data in Viewer(feed, START).follow(silence_s=5)]
     assert told[0] == feed.now
@@ -109,12 +107,12 @@ async def test_a_feed_that_breaks_sends_its_viewers_away(memory: Memory) -> None
 
 
 async def test_the_last_to_leave_turns_off_the_light(memory: Memory) -> None:
-    events = TaskEvents(memory.services)
+    events = memory.connected.task_events
     async with events.joined(of_row(ROW)) as one:
         async with events.joined(of_row(ROW)) as two:
             assert one is two
-        assert memory.services.waiters._followers == {one.key: one}
-    assert memory.services.waiters._followers == {}
+        assert memory.ingress.waiters._followers == {one.key: one}
+    assert memory.ingress.waiters._followers == {}
     assert memory._watching == {}
     async with events.joined(of_row(ROW)) as three:
         assert three is not one

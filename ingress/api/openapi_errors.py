@@ -1,11 +1,12 @@
-"""What every operation has in common, added to what its door says: the scope of its key, and the errors of its dialect.
+"""The errors that every operation has in common, with examples made by the code that renders errors.
 
-The bodies of the examples are made by the code that answers.
+An error has the form of the dialect of its path: example and schema.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from core.errors import (
@@ -19,14 +20,29 @@ from core.errors import (
     Unauthorized,
     Unavailable,
 )
+from ingress.api.bella import routes as bella
 from ingress.api.dialects import DIALECTS
-from ingress.api.openapi_parts import TASK_TEXT
-from ingress.auth.key_entry import Scope
+from ingress.api.dify import errors as dify
+from ingress.api.examples import TASK_TEXT
+from ingress.api.openai import responses as openai
+from ingress.api.registry import routes as registry
 from ingress.auth.rate_limits import Quota
-from ingress.http.dialects import ApiProblem
+from ingress.http.dialects import ApiProblem, ErrorRenderer
 
 AT_MS = 1_769_860_800_000
 QUOTA_HEADERS = [name.decode() for name, _ in Quota(60, 0, 60).headers()]
+SCHEMAS: Mapping[ErrorRenderer, dict[str, Any]] = {
+    bella.problem: {"$ref": "#/components/schemas/Error"},
+    openai.problem: {"$ref": "#/components/schemas/OpenAIError"},
+    dify.problem: {"$ref": "#/components/schemas/DifyError"},
+    registry.problem: {
+        "type": "object",
+        "required": ["error_code", "message"],
+        "properties": {"error_code": {"type": "integer"}, "message": {"type": "string"}},
+    },
+}
+"""Dialect → the schema of its errors."""
+WITHOUT_DIALECT = ("/readyz",)
 
 
 class ErrorExample(NamedTuple):
@@ -42,7 +58,7 @@ class ErrorExample(NamedTuple):
 UNAUTHORIZED = ErrorExample(
     401,
     "unauthorized",
-    "The key is missing, not known, disabled or expired.",
+    "The key is missing, unknown, disabled or expired.",
     "the API key is not known",
     ("www-authenticate",),
 )
@@ -52,7 +68,7 @@ FORBIDDEN = ErrorExample(
 TOO_MANY = ErrorExample(
     429,
     "too_many_requests",
-    "The key has used its requests of this minute, or holds as many as it may at once; or the queue is full.",
+    "The key's rate limit or its limit of requests at once is exceeded, or the queue is full.",
     "this key may submit 60 requests per minute; nothing was accepted, try again in 1 s",
     ("retry-after", *QUOTA_HEADERS),
 )
@@ -77,17 +93,17 @@ CODES = {
 
 
 def completed(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
-    """Return an operation with its scope and with the errors that its door has not described."""
+    """Return an operation with its scope and with the errors that its API has not described."""
     if operation.get("security") == []:
-        return operation
-    scope: Scope = "read" if method == "get" else "submit"
-    security = operation.get("security", [{"key": [scope]}])
+        responses = {status: _with_example(path, status, one) for status, one in operation["responses"].items()}
+        return {**operation, "responses": dict(sorted(responses.items()))}
+    security = operation.get("security", [{"key": ["read" if method == "get" else "submit"]}])
     [needed] = security[0]["key"]
     described = operation["responses"]
     refusals = [UNAUTHORIZED, FORBIDDEN, UNAVAILABLE]
     if "requestBody" in operation:
         refusals += [INVALID, TOO_LARGE]
-    if "{task_id}" in path and not path.endswith("/stop"):  # which is silent about what is not there
+    if "{task_id}" in path and not path.endswith("/stop"):  # which answers the same for a task that does not exist
         refusals.append(MISSING)
     if "422" in described:  # it takes an Idempotency-Key, so it submits
         refusals.append(TOO_MANY)
@@ -97,12 +113,19 @@ def completed(path: str, method: str, operation: dict[str, Any]) -> dict[str, An
 
 
 def _with_example(path: str, status: str, answer: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer of a door; an error without an example gets one."""
-    shown = answer.get("content", {}).get("application/json", {})
-    if status < "400" or "example" in shown or "examples" in shown:
+    """Return an answer of an API; an error without example or schema gets those of its dialect."""
+    if status < "400" or path in WITHOUT_DIALECT:
         return answer
-    problem = ApiProblem(int(status), CODES.get(int(status), "invalid_request"), answer["description"])
-    return {**answer, "content": {"application/json": {**shown, "example": _rendered(path, problem)}}}
+    shown = answer.get("content", {}).get("application/json", {})
+    if "example" not in shown and "examples" not in shown:
+        problem = ApiProblem(int(status), CODES.get(int(status), "invalid_request"), answer["description"])
+        shown = {**shown, "example": _rendered(path, problem)}
+    return {**answer, "content": {"application/json": _schema_of(path) | shown}}
+
+
+def _schema_of(path: str) -> dict[str, Any]:
+    schema = SCHEMAS.get(DIALECTS.of(path))
+    return {} if schema is None else {"schema": schema}
 
 
 def _rendered(path: str, problem: ApiProblem) -> dict[str, Any]:
@@ -116,7 +139,7 @@ def _answer(path: str, refusal: ErrorExample, *, scope: str) -> dict[str, Any]:
     problem = ApiProblem(refusal.status, refusal.code, refusal.message.format(scope=scope))
     answer: dict[str, Any] = {
         "description": refusal.description,
-        "content": {"application/json": {"example": _rendered(path, problem)}},
+        "content": {"application/json": _schema_of(path) | {"example": _rendered(path, problem)}},
     }
     if refusal.headers:
         answer["headers"] = {name: {"schema": {"type": "string"}} for name in refusal.headers}
