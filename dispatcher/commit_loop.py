@@ -7,7 +7,7 @@ waits for a commit: what is claimed is not run again, however late its offset is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from core.clock import Deadline
 from core.settings.models import Settings
@@ -18,28 +18,30 @@ from dispatcher.inference.runner import Runner
 from dispatcher.task_supervisor import TaskSupervisor
 from schemas.events import task_event
 
-TICK_S = 10.0
+CLAIM_TIMEOUT_S = 10.0
 """A tick that Kafka holds up for longer is given up; its claims stay in the outbox and the next tick goes on."""
 
 
 class CommitLoop:
     """Tick at the commit interval, and at once when asked."""
 
-    def __init__(
-        self, settings: Settings, *, runner: Runner, outbox: EventOutbox, readers: Callable[[], Iterable[GroupConsumer]]
-    ) -> None:
+    def __init__(self, settings: Settings, *, runner: Runner, outbox: EventOutbox) -> None:
         self._settings = settings
         self._prefix = settings.kafka.topic_prefix
         self._runner = runner
         self._outbox = outbox
-        self._readers = readers
+        self._consumers: list[GroupConsumer] = []
         self._claiming = asyncio.Lock()
         self._committing: dict[GroupConsumer, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, crew: TaskSupervisor) -> None:
+    def watch(self, consumer: GroupConsumer) -> None:
+        """Commit the offsets of this consumer from now on."""
+        self._consumers.append(consumer)
+
+    def start(self, supervisor: TaskSupervisor) -> None:
         """Begin to tick."""
-        self._task = crew.spawn(self._run(crew), name="ticker")
+        self._task = supervisor.spawn(self._run(supervisor), name="commit-loop")
 
     async def close(self) -> None:
         """Stop ticking."""
@@ -48,7 +50,7 @@ class CommitLoop:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def tick(self, readers: Iterable[GroupConsumer], deadline: Deadline, *, last: bool = False) -> None:
+    async def run_once(self, consumers: Iterable[GroupConsumer], deadline: Deadline, *, last: bool = False) -> None:
         """Claim everything that runs, then commit these readers; with the time up, what is safe by then.
 
         `last` waits for the outcomes on their way too: whoever owns the partitions next must not run them again.
@@ -56,32 +58,34 @@ class CommitLoop:
         await self._claim(deadline)
         if last:
             await self._outbox.caught_up(deadline)
-        await asyncio.gather(*(reader.commit(deadline) for reader in readers))
+        await asyncio.gather(*(consumer.commit(deadline) for consumer in consumers))
 
     async def _claim(self, deadline: Deadline) -> None:
         async with self._claiming:
-            claims = self._runner.to_claim()
+            claims = self._runner.due_claims()
             events = [
                 task_event(self._prefix, item.work, happened, partition=item.home, traceparent=item.traceparent)
                 for item, happened in claims
             ]
-            if await self._outbox.put_all(events, deadline):
+            if await self._outbox.write_all(events, deadline):
                 metrics.CLAIMED.inc(len(claims))
                 for item, happened in claims:
                     item.streamed = happened["streamed"]
                     item.claim()
 
-    async def _run(self, crew: TaskSupervisor) -> None:
+    async def _run(self, supervisor: TaskSupervisor) -> None:
         while True:
             await asyncio.sleep(self._settings.dispatcher.commit_interval_s)
-            await self._claim(Deadline(TICK_S))
-            for reader in self._readers():
-                if reader.to_commit and reader not in self._committing:
-                    self._committing[reader] = crew.spawn(self._commit(reader), name=f"commit-{reader.name}")
+            await self._claim(Deadline(CLAIM_TIMEOUT_S))
+            for consumer in self._consumers:
+                if consumer.to_commit and consumer not in self._committing:
+                    self._committing[consumer] = supervisor.spawn(
+                        self._commit(consumer), name=f"commit-{consumer.name}"
+                    )
 
-    async def _commit(self, reader: GroupConsumer) -> None:
+    async def _commit(self, consumer: GroupConsumer) -> None:
         """Commit beside the ticks: one that hangs, as after a broker's return, holds up nobody but its own reader."""
         try:
-            await reader.commit()
+            await consumer.commit()
         finally:
-            del self._committing[reader]
+            del self._committing[consumer]

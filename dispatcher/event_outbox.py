@@ -21,12 +21,12 @@ from schemas.kafka_record import AddressedRecord
 
 log = logging.getLogger(__name__)
 
-MAX_WRITE = 1000
-MAX_WRITE_BYTES = 8_388_608
-FULL_RECORDS = 2000
-FULL_BYTES = 33_554_432
+MAX_BATCH_RECORDS = 1000
+MAX_BATCH_BYTES = 8_388_608
+MAX_PENDING_RECORDS = 2000
+MAX_PENDING_BYTES = 33_554_432
 """Beyond this no new work is taken: outcomes that Kafka does not accept must not fill the memory."""
-RETRY_S = 0.2
+RETRY_DELAY_S = 0.2
 
 
 class _PendingRecord:
@@ -39,12 +39,12 @@ class _PendingRecord:
 
 
 class EventOutbox:
-    """Write events; `on_room` is told whenever taking new work becomes possible or impossible."""
+    """Write events; `on_capacity` is told whenever taking new work becomes possible or impossible."""
 
-    def __init__(self, producer: Producer, *, on_room: Callable[[bool], None] = lambda _: None) -> None:
+    def __init__(self, producer: Producer, *, on_capacity: Callable[[bool], None] = lambda _: None) -> None:
         self._producer = producer
-        self._on_room = on_room
-        self._letters: deque[_PendingRecord] = deque()
+        self._on_capacity = on_capacity
+        self._pending: deque[_PendingRecord] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
@@ -52,9 +52,9 @@ class EventOutbox:
         self._failing = False
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, crew: TaskSupervisor) -> None:
+    def start(self, supervisor: TaskSupervisor) -> None:
         """Begin to write."""
-        self._task = crew.spawn(self._run(), name="outbox")
+        self._task = supervisor.spawn(self._run(), name="outbox")
 
     async def close(self, deadline: Deadline) -> None:
         """Write what is left while there is time, then stop; what was not written is lost with the process."""
@@ -62,31 +62,31 @@ class EventOutbox:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._letters:
+        if self._pending:
             log.error(
                 "%d events could not be written before the end; their tasks run again elsewhere",
-                len(self._letters),
-                extra={"event": "outbox_lost", "count": len(self._letters)},
+                len(self._pending),
+                extra={"event": "outbox_lost", "count": len(self._pending)},
             )
 
     @property
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Tell whether new work may be taken."""
-        return not self._failing and len(self._letters) < FULL_RECORDS and self._bytes < FULL_BYTES
+        return not self._failing and len(self._pending) < MAX_PENDING_RECORDS and self._bytes < MAX_PENDING_BYTES
 
-    def put(self, item: AddressedRecord) -> asyncio.Future[None]:
+    def enqueue(self, item: AddressedRecord) -> asyncio.Future[None]:
         """Queue one event; the future is done once it is durable."""
-        letter = _PendingRecord(item, asyncio.get_running_loop().create_future())
-        self._letters.append(letter)
-        self._bytes += letter.size
+        pending = _PendingRecord(item, asyncio.get_running_loop().create_future())
+        self._pending.append(pending)
+        self._bytes += pending.size
         self._empty.clear()
         self._wake.set()
-        self._tell()
-        return letter.durable
+        self._notify_capacity()
+        return pending.durable
 
-    async def put_all(self, items: Iterable[AddressedRecord], deadline: Deadline | None = None) -> bool:
+    async def write_all(self, items: Iterable[AddressedRecord], deadline: Deadline | None = None) -> bool:
         """Queue events and wait; False when the time was up before all were durable, they stay queued then."""
-        futures = [self.put(item) for item in items]
+        futures = [self.enqueue(item) for item in items]
         if not futures:
             return True
         _, late = await asyncio.wait(futures, timeout=None if deadline is None else deadline.left())
@@ -94,8 +94,8 @@ class EventOutbox:
 
     async def caught_up(self, deadline: Deadline) -> None:
         """Wait until everything that is queued now is written."""
-        if self._letters:
-            await asyncio.wait({self._letters[-1].durable}, timeout=deadline.left())
+        if self._pending:
+            await asyncio.wait({self._pending[-1].durable}, timeout=deadline.left())
 
     async def drained(self, deadline: Deadline) -> bool:
         """Wait until everything is written."""
@@ -114,14 +114,14 @@ class EventOutbox:
                 await self._producer.send_batch(_packed(batch))
             except Unavailable:
                 self._set_failing(True)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(RETRY_DELAY_S)
                 continue
-            for letter in batch:
-                self._letters.popleft()
-                self._bytes -= letter.size
-                if not letter.durable.done():
-                    letter.durable.set_result(None)
-            if not self._letters:
+            for pending in batch:
+                self._pending.popleft()
+                self._bytes -= pending.size
+                if not pending.durable.done():
+                    pending.durable.set_result(None)
+            if not self._pending:
                 self._wake.clear()
                 self._empty.set()
             self._set_failing(False)
@@ -129,11 +129,11 @@ class EventOutbox:
     def _batch(self) -> list[_PendingRecord]:
         batch: list[_PendingRecord] = []
         size = 0
-        for letter in self._letters:
-            if batch and (len(batch) == MAX_WRITE or size + letter.size > MAX_WRITE_BYTES):
+        for pending in self._pending:
+            if batch and (len(batch) == MAX_BATCH_RECORDS or size + pending.size > MAX_BATCH_BYTES):
                 break
-            batch.append(letter)
-            size += letter.size
+            batch.append(pending)
+            size += pending.size
         return batch
 
     def _set_failing(self, failing: bool) -> None:
@@ -142,21 +142,21 @@ class EventOutbox:
             if failing:
                 log.warning(
                     "Kafka takes no events now; %d are kept and no new work is taken",
-                    len(self._letters),
-                    extra={"event": "outbox_blocked", "count": len(self._letters)},
+                    len(self._pending),
+                    extra={"event": "outbox_blocked", "count": len(self._pending)},
                 )
             else:
                 log.info("Kafka takes events again", extra={"event": "outbox_free"})
-        self._tell()
+        self._notify_capacity()
 
-    def _tell(self) -> None:
-        metrics.OUTBOX.set(len(self._letters))
-        self._on_room(self.room)
+    def _notify_capacity(self) -> None:
+        metrics.OUTBOX.set(len(self._pending))
+        self._on_capacity(self.has_capacity)
 
 
 def _packed(batch: Iterable[_PendingRecord]) -> dict[tuple[str, int], list[Record]]:
     packed: dict[tuple[str, int], list[Record]] = {}
-    for letter in batch:
-        topic, partition, record = letter.item
+    for pending in batch:
+        topic, partition, record = pending.item
         packed.setdefault((topic, partition), []).append(record)
     return packed

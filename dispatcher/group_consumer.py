@@ -25,30 +25,30 @@ from dispatcher.offset_tracker import OffsetTracker
 log = logging.getLogger(__name__)
 
 POLL_MS = 200
-SESSION_MS = 6_000
+SESSION_TIMEOUT_MS = 6_000
 """As long as a killed dispatcher's partitions are read by nobody, and as its successor waits to join; Kafka allows no
 less. Measured by killing one at random moments: new work after up to 17 s with 10 s here."""
-SILENT_S = SESSION_MS / 1000 * 0.9
+CONFIRM_WITHIN_S = SESSION_TIMEOUT_MS / 1000 * 0.9
 """For so long the group may confirm nothing before its other members can have been given the partitions."""
 CONFIRM_POLL_S = 0.05
 HEARTBEAT_MS = 1_500
-REBALANCE_MS = 15_000
+REBALANCE_TIMEOUT_MS = 15_000
 """Above what a revoke may take: the others wait this long for a member that still commits."""
-NEVER_MS = 86_400_000
+MAX_POLL_INTERVAL_MS = 86_400_000
 """Work is taken only when there is room, so a full worker may not poll for as long as its calls last."""
 FETCH_BYTES = 262_144
 """Read ahead per partition: getmany empties one partition after the other, so this is also how unfair it can be."""
-COMMIT_S = 5.0
-LOST_S = 1.0
+COMMIT_TIMEOUT_S = 5.0
+METADATA_REFRESH_S = 1.0
 BACKOFF_S = 0.5
-FAILURES = 5
+MAX_FAILURES = 5
 
 
 class ReceivedRecord(NamedTuple):
     """A record and the bookkeeping that it holds back."""
 
     record: Any
-    claims: OffsetTracker
+    tracker: OffsetTracker
 
 
 class GroupConsumer:
@@ -71,14 +71,14 @@ class GroupConsumer:
         self._topics = topics
         self._on_revoke = on_revoke
         self._consumer: Any = None
-        self._claims: dict[TopicPartition, OffsetTracker] = {}
+        self._trackers: dict[TopicPartition, OffsetTracker] = {}
         self._failures = 0
         self._joined = False
         self._confirmed_at = 0.0
-        self._asked_at = 0.0
-        self.given_ms = 0
+        self._refreshed_at = 0.0
+        self.assigned_ms = 0
         """When partitions were assigned last, and below by the monotonic clock."""
-        self.given_at = 0.0
+        self.assigned_at = 0.0
 
     @property
     def assigned(self) -> bool:
@@ -89,69 +89,69 @@ class GroupConsumer:
         """Join the group unless that has been done; a failure is waited out and answered with False."""
         if self._consumer is None:
             try:
-                self._consumer = await self._joining()
+                self._consumer = await self._join()
             except (KafkaError, OSError, TimeoutError) as error:
-                await self._failed(error)
+                await self._wait_after(error)
                 return False
         return True
 
-    async def take(self, max_records: int) -> list[ReceivedRecord]:
+    async def poll(self, max_records: int) -> list[ReceivedRecord]:
         """Return the next records, none after a fifth of a second; failures are waited out."""
         if not await self.open():
             return []
-        self._ask_for_lost()
+        self._refresh_missing_topics()
         try:
             batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=max_records)
         except ConsumerStoppedError:
             return []
         except (KafkaError, OSError, TimeoutError) as error:
-            await self._failed(error)
+            await self._wait_after(error)
             return []
         self._failures = 0
-        taken: list[ReceivedRecord] = []
+        received: list[ReceivedRecord] = []
         for tp, records in batches.items():
-            claims = self._claims.get(tp)
-            if claims is None or not claims.follows(records[0].offset):
-                claims = self._claims[tp] = OffsetTracker()
+            tracker = self._trackers.get(tp)
+            if tracker is None or not tracker.is_next(records[0].offset):
+                tracker = self._trackers[tp] = OffsetTracker()
             for record in records:
-                claims.take(record.offset)
-                taken.append(ReceivedRecord(record, claims))
-        for tp, claims in self._claims.items():
+                tracker.add(record.offset)
+                received.append(ReceivedRecord(record, tracker))
+        for tp, tracker in self._trackers.items():
             if (position := position_of(self._consumer, tp)) is not None:
-                claims.passed(position)
-        return await self._ours(taken)
+                tracker.advance(position)
+        return await self._still_owned(received)
 
-    def _ask_for_lost(self) -> None:
+    def _refresh_missing_topics(self) -> None:
         """Ask the broker for a topic that is gone, so that it is noticed when it is there again.
 
         aiokafka itself asks every five minutes.
         """
         gone = any(not self._consumer.partitions_for_topic(topic) for topic in self._topics)
-        if gone and time.monotonic() - self._asked_at > LOST_S:
-            self._asked_at = time.monotonic()
+        if gone and time.monotonic() - self._refreshed_at > METADATA_REFRESH_S:
+            self._refreshed_at = time.monotonic()
             client_of(self._consumer).force_metadata_update()
 
-    async def _ours(self, taken: list[ReceivedRecord]) -> list[ReceivedRecord]:
+    async def _still_owned(self, received: list[ReceivedRecord]) -> list[ReceivedRecord]:
         """Leave out what another member has by now; whoever was frozen reads on until the group tells it so.
 
         Frozen for longer than its session, a dispatcher began the work that others had been given meanwhile, in one of
         four tries.
         """
-        give_up = time.monotonic() + SESSION_MS / 1000
-        while taken and self._consumer is not None and time.monotonic() - self._confirmed_at > SILENT_S:
+        give_up = time.monotonic() + SESSION_TIMEOUT_MS / 1000
+        while received and self._consumer is not None and time.monotonic() - self._confirmed_at > CONFIRM_WITHIN_S:
             if time.monotonic() > give_up:
                 log.warning("reading %s: its group is silent", self.name, extra={"event": "reader_silent"})
                 await self._replace()
                 break
             await asyncio.sleep(CONFIRM_POLL_S)
-        return [one for one in taken if self.owns(one)]
+        return [one for one in received if self.owns(one)]
 
-    def hold(self, tp: TopicPartition) -> None:
+    def pause(self, tp: TopicPartition) -> None:
         """Read nothing more of a partition until it is released, or assigned anew."""
         if self._consumer is not None and tp in self._consumer.assignment():
             self._consumer.pause(tp)
 
-    def release(self, tp: TopicPartition) -> None:
+    def resume(self, tp: TopicPartition) -> None:
         """Read on."""
         if self._consumer is not None and tp in self._consumer.assignment():
             self._consumer.resume(tp)
@@ -159,23 +159,23 @@ class GroupConsumer:
     @property
     def to_commit(self) -> dict[TopicPartition, int]:
         """Return what is safe and not committed yet."""
-        return {tp: point for tp, claims in self._claims.items() if (point := claims.to_commit()) is not None}
+        return {tp: point for tp, tracker in self._trackers.items() if (point := tracker.to_commit()) is not None}
 
     async def commit(self, deadline: Deadline | None = None) -> bool:
         """Commit everything that is safe; False when it has to be tried again."""
         points = self.to_commit
         if not points or self._consumer is None:
             return True
-        noted = {tp: self._claims[tp] for tp in points}
+        noted = {tp: self._trackers[tp] for tp in points}
         try:
-            async with asyncio.timeout(COMMIT_S if deadline is None else deadline.left(COMMIT_S)):
+            async with asyncio.timeout(COMMIT_TIMEOUT_S if deadline is None else deadline.left(COMMIT_TIMEOUT_S)):
                 await self._consumer.commit(points)
         except (KafkaError, IllegalStateError, TimeoutError) as error:
             metrics.COMMIT_FAILURES.inc()
             log.info("commit of %s: %s", self.name, error or "no answer", extra={"event": "commit_failed"})
             return False
-        for tp, claims in noted.items():
-            claims.committed(points[tp])
+        for tp, tracker in noted.items():
+            tracker.committed(points[tp])
         return True
 
     async def close(self, deadline: Deadline) -> None:
@@ -184,31 +184,31 @@ class GroupConsumer:
         if consumer is not None:
             await _stop(consumer, deadline.left())
 
-    async def revoked(self, partitions: Iterable[TopicPartition]) -> None:
+    async def on_revoked(self, partitions: Iterable[TopicPartition]) -> None:
         """Let the owner settle what it can, then forget the partitions; running calls go on without them."""
         try:
             await self._on_revoke()
         finally:
             for tp in partitions:
-                self._claims.pop(tp, None)
+                self._trackers.pop(tp, None)
             self._joined = False
 
-    def given(self, partitions: Iterable[TopicPartition]) -> None:
+    def on_assigned(self, partitions: Iterable[TopicPartition]) -> None:
         """Begin the bookkeeping of newly assigned partitions."""
-        self._claims = {tp: OffsetTracker() for tp in partitions}
-        self.given_ms, self.given_at = epoch_ms(), time.monotonic()
-        self._confirmed()
+        self._trackers = {tp: OffsetTracker() for tp in partitions}
+        self.assigned_ms, self.assigned_at = epoch_ms(), time.monotonic()
+        self._note_confirmed()
         self._joined = True
 
-    def _confirmed(self) -> None:
+    def _note_confirmed(self) -> None:
         self._confirmed_at = time.monotonic()
 
-    def owns(self, taken: ReceivedRecord) -> bool:
+    def owns(self, received: ReceivedRecord) -> bool:
         """Tell whether the partition of a record is still the one that it was read from."""
-        record = taken.record
-        return self._claims.get(TopicPartition(record.topic, record.partition)) is taken.claims
+        record = received.record
+        return self._trackers.get(TopicPartition(record.topic, record.partition)) is received.tracker
 
-    async def _joining(self) -> Any:
+    async def _join(self) -> Any:
         patch_fetching()
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka.bootstrap,
@@ -217,16 +217,16 @@ class GroupConsumer:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level=COMMITTED,
-            session_timeout_ms=SESSION_MS,
+            session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
-            rebalance_timeout_ms=REBALANCE_MS,
-            max_poll_interval_ms=NEVER_MS,
+            rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
+            max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             max_partition_fetch_bytes=self._fetch_bytes,
             request_timeout_ms=int(self._settings.kafka.request_timeout_s * 1000),
         )
         try:
             await consumer.start()
-            on_heartbeat(consumer, self._confirmed)
+            on_heartbeat(consumer, self._note_confirmed)
             for topic in self._topics:
                 # A topic made a moment ago is not in the first metadata, and a member that joins without it is
                 # given nothing until the metadata is refreshed minutes later.
@@ -237,19 +237,19 @@ class GroupConsumer:
             raise
         return consumer
 
-    async def _failed(self, error: BaseException) -> None:
+    async def _wait_after(self, error: BaseException) -> None:
         self._failures += 1
         log.warning("reading %s: %s", self.name, str(error) or type(error).__name__, extra={"event": "reader_failed"})
-        if self._failures % FAILURES == 0:
+        if self._failures % MAX_FAILURES == 0:
             await self._replace()
         await asyncio.sleep(BACKOFF_S)
 
     async def _replace(self) -> None:
         """Join anew at the next take: what is not committed is read again; repeats are known by task and attempt."""
         consumer, self._consumer = self._consumer, None
-        self._claims, self._joined = {}, False
+        self._trackers, self._joined = {}, False
         if consumer is not None:
-            await _stop(consumer, COMMIT_S)
+            await _stop(consumer, COMMIT_TIMEOUT_S)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
@@ -257,10 +257,10 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka sh
         self._reader = reader
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        await self._reader.revoked(revoked)
+        await self._reader.on_revoked(revoked)
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self._reader.given(assigned)
+        self._reader.on_assigned(assigned)
 
 
 async def _stop(consumer: Any, seconds: float) -> None:

@@ -27,12 +27,15 @@ from dispatcher.webhooks.service import WebhookService
 
 log = logging.getLogger(__name__)
 
-CLOSING_S = 2.0
+SHUTDOWN_S = 2.0
 """What a stop may take on top of the grace for running calls."""
 
 
 class DispatcherPart(Protocol):
     """What a dispatcher is made of."""
+
+    name: str
+    """Its member of /readyz."""
 
     async def open(self) -> None:
         """Start to work."""
@@ -51,8 +54,8 @@ def worker_name() -> str:
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until told to stop; raises FatalError when a part of it has failed."""
-    crew = TaskSupervisor()
-    starting = asyncio.create_task(_kafka(settings), name="wait-kafka")
+    supervisor = TaskSupervisor()
+    starting = asyncio.create_task(_wait_for_kafka(settings), name="wait-kafka")
     stopping = asyncio.create_task(stop.wait(), name="wait-stop")
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -65,18 +68,20 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     producer = Producer(settings, name=name)
     await producer.start()
     try:
-        await _work(settings, stop, crew, name, producer)
+        await _run_parts(settings, stop, supervisor, name, producer)
     finally:
         await producer.stop()
 
 
-async def _kafka(settings: Settings) -> None:
+async def _wait_for_kafka(settings: Settings) -> None:
     await wait_for_broker(settings)
     await wait_for_topics(settings)
 
 
-async def _work(settings: Settings, stop: asyncio.Event, crew: TaskSupervisor, name: str, producer: Producer) -> None:
-    parts = _parts(settings, crew, name, producer)
+async def _run_parts(
+    settings: Settings, stop: asyncio.Event, supervisor: TaskSupervisor, name: str, producer: Producer
+) -> None:
+    parts = _parts(settings, supervisor, name, producer)
     async with HealthServer(settings.metrics_host, settings.metrics_port, lambda: _ready(parts)):
         try:
             try:
@@ -85,24 +90,30 @@ async def _work(settings: Settings, stop: asyncio.Event, crew: TaskSupervisor, n
             except KafkaError as error:
                 raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error}") from error
             log.info("dispatcher %s works", name, extra={"event": "dispatcher_started", "worker": name})
-            await crew.wait(stop)
+            await supervisor.wait(stop)
         finally:
-            deadline = Deadline(settings.dispatcher.shutdown_grace_s + CLOSING_S)
+            deadline = Deadline(settings.dispatcher.shutdown_grace_s + SHUTDOWN_S)
             await asyncio.gather(*(part.close(deadline) for part in parts))
             log.info("dispatcher %s has stopped", name, extra={"event": "dispatcher_stopped", "worker": name})
 
 
-def _parts(settings: Settings, crew: TaskSupervisor, name: str, producer: Producer) -> Sequence[DispatcherPart]:
+def _parts(settings: Settings, supervisor: TaskSupervisor, name: str, producer: Producer) -> Sequence[DispatcherPart]:
     blobs = open_blobs(settings)
     rows = BatchIndex(settings, name=name)
     parts: list[DispatcherPart] = []
     if settings.dispatcher.component in ("all", "inference"):
-        parts.append(InferenceService(settings, name=name, crew=crew, producer=producer, blobs=blobs, rows=rows))
+        parts.append(
+            InferenceService(settings, name=name, supervisor=supervisor, producer=producer, blobs=blobs, rows=rows)
+        )
     if settings.dispatcher.component in ("all", "webhooks"):
-        parts.append(WebhookService(settings, name=f"{name}-webhooks", crew=crew, producer=producer, blobs=blobs))
+        parts.append(
+            WebhookService(settings, name=f"{name}-webhooks", supervisor=supervisor, producer=producer, blobs=blobs)
+        )
     if settings.dispatcher.component in ("all", "batches"):
         parts.append(
-            BatchService(settings, name=f"{name}-batches", crew=crew, producer=producer, blobs=blobs, rows=rows)
+            BatchService(
+                settings, name=f"{name}-batches", supervisor=supervisor, producer=producer, blobs=blobs, rows=rows
+            )
         )
     return parts
 
@@ -110,7 +121,7 @@ def _parts(settings: Settings, crew: TaskSupervisor, name: str, producer: Produc
 def _ready(parts: Sequence[DispatcherPart]) -> tuple[bool, Mapping[str, Any]]:
     ready, detail = True, {}
     for part in parts:
-        works, told = part.ready()
+        works, status = part.ready()
         ready = ready and works
-        detail[type(part).__name__.lower()] = told
+        detail[part.name] = status
     return ready, detail

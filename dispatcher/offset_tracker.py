@@ -6,7 +6,7 @@ holds it), or its outcome is. Everything below the lowest record that is not saf
 
 from __future__ import annotations
 
-RUNNING, ENDED = True, False
+RUNNING, FINISHED = True, False
 
 
 class OffsetTracker:
@@ -19,32 +19,32 @@ class OffsetTracker:
         self._next: int | None = None
         self._committed: int | None = None
 
-    def follows(self, offset: int) -> bool:
+    def is_next(self, offset: int) -> bool:
         """Tell whether this may be taken next; not so after a topic was made anew under the same name."""
         return self._next is None or offset >= self._next
 
-    def take(self, offset: int) -> None:
+    def add(self, offset: int) -> None:
         """Note a record that was read; it keeps the commit back until it is claimed or settled."""
-        if not self.follows(offset):
+        if not self.is_next(offset):
             raise ValueError(f"offset {offset} was read when {self._next} was next")
         self._open[offset] = RUNNING
         self._next = offset + 1
 
-    def passed(self, position: int) -> None:
+    def advance(self, position: int) -> None:
         """Note where reading goes on: behind the last record there may be offsets without one, as of transactions."""
         if self._next is not None:
             self._next = max(self._next, position)
 
-    def ended(self, offset: int) -> None:
+    def finished(self, offset: int) -> None:
         """Note that the call is over and its outcome is on the way: it needs no claim, but is not safe yet."""
         if offset in self._open:
-            self._open[offset] = ENDED
+            self._open[offset] = FINISHED
 
     def claimed(self, offset: int) -> None:
         """Note that the claim is durable."""
         self._open.pop(offset, None)
 
-    def settled(self, offset: int) -> None:
+    def completed(self, offset: int) -> None:
         """Note that nothing of this record can be lost any more."""
         self._open.pop(offset, None)
 
@@ -52,7 +52,7 @@ class OffsetTracker:
         """List what runs and has no claim yet."""
         return [offset for offset, state in self._open.items() if state is RUNNING]
 
-    def unsafe(self) -> int:
+    def uncommitted(self) -> int:
         """Count what keeps the commit back."""
         return len(self._open)
 

@@ -44,7 +44,7 @@ from schemas.ids import Serials
 
 log = logging.getLogger(__name__)
 
-READ_S = 60.0
+READ_TIMEOUT_S = 60.0
 """Time for the directories of files and batches to reach the end of their topics, before a sweep."""
 
 
@@ -219,7 +219,7 @@ async def connect(local: Local, stack: AsyncExitStack) -> Connected:
         ),
     )
     stack.callback(connected.admission.close)
-    queues.subscribe(connected.admission.notice)
+    queues.subscribe(connected.admission.queue_registered)
     stack.push_async_callback(deliveries.close)
     await deliveries.open(log_reader, folder=instance.folder, cluster=identity)
     for directory in (batches, files):
@@ -235,7 +235,9 @@ async def connect(local: Local, stack: AsyncExitStack) -> Connected:
     )
     sweeping = asyncio.create_task(sweeper.run(), name="sweep-files")
     stack.callback(sweeping.cancel)
-    log.info("accepting tasks with serial slot %d", serials.slot, extra={"event": "ingress_open", "slot": serials.slot})
+    log.info(
+        "accepting tasks with serial slot %d", serials.slot, extra={"event": "ingress_ready", "slot": serials.slot}
+    )
     return connected
 
 
@@ -249,6 +251,6 @@ async def _read_to_the_ends(log_reader: LogReader, *directories: BatchDirectory 
     """Return when the directories have read all that is in their topics now; raises Unavailable and TimeoutError."""
     for directory in directories:
         ends = await log_reader.bounds(list(directory.tail.positions))
-        async with asyncio.timeout(READ_S):
+        async with asyncio.timeout(READ_TIMEOUT_S):
             for tp, (_, end) in ends.items():
                 await directory.tail.wait_for_offset(tp, end - 1)

@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
-OTHER_FILES = 256
+RESERVED_FILES = 256
 """Open files that are no client's: Kafka connections, the read model, the object store, logs."""
-GRACE_S = 5
+SHUTDOWN_GRACE_S = 5
 """What held requests and running writes get at shutdown; the whole stack has 10 s."""
 
 
@@ -83,15 +83,15 @@ def _allow_connections(wanted: int) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard == resource.RLIM_INFINITY or wanted <= hard - OTHER_FILES:
+    if hard == resource.RLIM_INFINITY or wanted <= hard - RESERVED_FILES:
         return wanted
-    allowed = max(1, hard - OTHER_FILES)
+    allowed = max(1, hard - RESERVED_FILES)
     log.info(
         "ingress.max_connections is %d, but this system allows %d open files: beyond %d connections are refused",
         wanted,
         hard,
         allowed,
-        extra={"event": "few_files"},
+        extra={"event": "fd_limit_low"},
     )
     return allowed
 
@@ -111,5 +111,5 @@ def _config(app: FastAPI, connections: int) -> uvicorn.Config:
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
     )

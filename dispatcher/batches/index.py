@@ -12,14 +12,14 @@ from core.bounded_set import BoundedSet
 from core.clock import epoch_ms
 from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
-from dispatcher.batches.output_segments import names_of
+from dispatcher.batches.output_segments import segment_names_of
 from schemas import bitmap, topics
 from schemas.batches import BATCH_ENDED, Batch
 from schemas.codec import BATCH, SchemaError
 from schemas.framing import FramingError
-from schemas.ids import MODE_LETTERS, parse
+from schemas.ids import MODE_CODES, parse
 
-LATELY_MS = 3_600_000
+RECENT_MS = 3_600_000
 """At a start all batches of the last weeks are read; those that ended so long ago were tidied up by their owner."""
 MAX_ENDED = 1_000
 """Other processes' partitions fill this, too; what is pushed out are pieces that nobody can see.
@@ -27,10 +27,10 @@ MAX_ENDED = 1_000
 A piece that no row names costs its bytes and nothing else.
 """
 
-REMEMBERED = 10_000
+RECENT_BATCHES = 10_000
 """Batches that have ended, whose work might be read once more."""
-LINE = f"-{MODE_LETTERS['batch']}-"
-Stamp = tuple[int, int, int]
+LINE = f"-{MODE_CODES['batch']}-"
+LineGroup = tuple[int, int, int]
 """What the ids of one batch's lines have in common: home, queue number and second."""
 
 log = logging.getLogger(__name__)
@@ -46,28 +46,28 @@ class BatchIndex:
         name: str,
     ) -> None:
         self.on_change: Callable[[int], None] = lambda _: None
-        self._lines: dict[Stamp, str] = {}
-        self._over: BoundedSet[Stamp] = BoundedSet(at_least=REMEMBERED)
+        self._lines: dict[LineGroup, str] = {}
+        self._ended_groups: BoundedSet[LineGroup] = BoundedSet(at_least=RECENT_BATCHES)
         self._ended: dict[int, dict[str, frozenset[str]]] = defaultdict(dict)
         self._rows: dict[int, dict[str, Batch]] = defaultdict(dict)
         self._opened = False
         topic = settings.topic(topics.BATCHES)
-        self._tail = TopicFollower(settings, name=f"{name}-rows", topics=[topic], handle=self.fold)
+        self._follower = TopicFollower(settings, name=f"{name}-rows", topics=[topic], handle=self.apply)
 
     async def open(self) -> None:
         """Read the whole topic, then follow it; a second call does nothing."""
         if not self._opened:
             self._opened = True
-            await self._tail.open()
-            await self._tail.wait_caught_up()
+            await self._follower.open()
+            await self._follower.wait_caught_up()
 
     async def close(self) -> None:
         """Stop following; a second call does nothing."""
         if self._opened:
             self._opened = False
-            await self._tail.close()
+            await self._follower.close()
 
-    def of(self, home: int) -> list[Batch]:
+    def open_batches(self, home: int) -> list[Batch]:
         """Return the batches of a partition that have not ended, the oldest first."""
         return sorted(self._rows[home].values(), key=lambda row: (row["created_ms"], row["id"]))
 
@@ -87,20 +87,20 @@ class BatchIndex:
         if LINE not in task_id:
             return False
         line = parse(task_id)
-        stamp = (line.partition, line.queue_number, line.time_s)
-        if stamp in self._over:
+        group = (line.partition, line.queue_number, line.time_s)
+        if group in self._ended_groups:
             return True
-        row = self._rows[line.partition].get(self._lines.get(stamp, ""))
+        row = self._rows[line.partition].get(self._lines.get(group, ""))
         return row is not None and bitmap.has(row["ended"], line.serial)
 
-    def fold(self, tp: TopicPartition, records: Records) -> None:
+    def apply(self, tp: TopicPartition, records: Records) -> None:
         """Take the next rows; of several of one batch only the last is decoded, for they are large and come often."""
         newest = {record.key or b"": record.value for record in records}
         for key, value in newest.items():
-            self._fold(tp.partition, key.decode(errors="replace"), value)
+            self._apply(tp.partition, key.decode(errors="replace"), value)
         self.on_change(tp.partition)
 
-    def _fold(self, home: int, batch_id: str, value: bytes | None) -> None:
+    def _apply(self, home: int, batch_id: str, value: bytes | None) -> None:
         row: Batch | None = None
         if value is not None:
             try:
@@ -113,13 +113,13 @@ class BatchIndex:
             self._lines[home, row["queue_number"], row["stamp_s"]] = batch_id
             return
         if row is not None:
-            stamp = (home, row["queue_number"], row["stamp_s"])
-            self._lines.pop(stamp, None)
-            self._over.add(stamp)
+            group = (home, row["queue_number"], row["stamp_s"])
+            self._lines.pop(group, None)
+            self._ended_groups.add(group)
         self._rows[home].pop(batch_id, None)
-        if row is None or epoch_ms() - row["updated_ms"] < LATELY_MS:
+        if row is None or epoch_ms() - row["updated_ms"] < RECENT_MS:
             ended = self._ended[home]
             ended.pop(batch_id, None)
-            ended[batch_id] = names_of(row) if row is not None else frozenset()
+            ended[batch_id] = segment_names_of(row) if row is not None else frozenset()
             while len(ended) > MAX_ENDED:
                 del ended[next(iter(ended))]

@@ -1,23 +1,90 @@
-"""Store the pieces of output and error files, and remove those that no row names."""
+"""Segments of output and error files: the lines collected for the next one, writing it, and deleting orphans."""
 
 from __future__ import annotations
 
 import logging
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from typing import NamedTuple
 
 from core.embedding import one_line
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore, BlobWriter
-from dispatcher.batches.output_lines import OutputLine, about_bytes, body_members
-from schemas.batches import PIECES, Batch, segments_of
-from schemas.common import Blob
+from dispatcher.batches.input_reader import UnsubmittedLines
+from dispatcher.batches.output_lines import LINE_BYTES, OutputLine, about_bytes, body_members
+from schemas import bitmap
+from schemas.batches import SEGMENT_PREFIX, Batch, segments_of
+from schemas.common import BatchPart, Blob
 from schemas.media_types import is_json
 
 log = logging.getLogger(__name__)
 
+RECENT_PARTS = 8
+"""A part that was taken is among the last of its row: nobody else writes, but for one who was frozen meanwhile."""
 WRITE_BYTES = 262_144
 WHOLE_BYTES = 4_194_304
 """Stored answers up to this size are looked at; a larger one is passed on a bit at a time as what its type says."""
+
+
+class SentSegment(NamedTuple):
+    """A part that the scheduler has been asked to take."""
+
+    part: BatchPart
+    at_s: float
+    before: bytes
+    """What was written before it."""
+
+
+class SegmentBuilder:
+    """The next piece of a batch; positions are offsets of the results topic."""
+
+    def __init__(self, row: Batch) -> None:
+        self.begin = row["written_to"]
+        """Where the next piece begins; None before the first result, also when lines that never ran are written."""
+        self.position = row["written_to"]
+        """The next record to read."""
+        self.written = row["written"]
+        self.lines: dict[int, OutputLine] = {}
+        self.size = 0
+        self.since_s = 0.0
+        self.sent: SentSegment | None = None
+        self.unsubmitted: UnsubmittedLines | None = None
+        """The lines that never ran, once they are being added."""
+
+    def continues(self, row: Batch) -> bool:
+        """Take over what a newer row says; False when it says something else than what is here."""
+        if self.sent is not None:
+            if any(part["token"] == self.sent.part["token"] for part in row["parts"][-RECENT_PARTS:]):
+                self.begin, self.sent = row["written_to"], None
+                self.written = row["written"]
+                return (self.begin or 0) <= (self.position or 0)
+            return row["written_to"] == self.begin and row["written"] == self.sent.before
+        if self.begin is None and row["written_to"] is not None and not self.lines:
+            self.begin = self.position = row["written_to"]
+            return True
+        return row["written_to"] == self.begin and row["written"] == self.written
+
+    def add(self, request: int, line: OutputLine, *, now_s: float) -> None:
+        """Take a line, unless it is in a piece already: the log may hold a result twice."""
+        if self.contains(request):
+            return
+        if not self.lines:
+            self.since_s = now_s
+        self.lines[request] = line
+        self.size += line.size + LINE_BYTES
+
+    def contains(self, request: int) -> bool:
+        """Tell whether a line is here or in a piece."""
+        return request in self.lines or bitmap.has(self.written, request)
+
+    def count(self, below: int) -> int:
+        """Return how many of the first lines are here or in pieces."""
+        here = bitmap.union(self.written, bitmap.of(self.lines))
+        return (int.from_bytes(here, "little") & (1 << below) - 1).bit_count()
+
+    def mark_sent(self, sent: SentSegment) -> None:
+        """Begin the next piece behind one that was sent."""
+        self.written = bitmap.union(self.written, bitmap.of(self.lines))
+        self.lines, self.size, self.sent = {}, 0, sent
 
 
 class BodyMissing(Exception):
@@ -29,7 +96,7 @@ class BodyMissing(Exception):
         self.code = code
 
 
-async def store(blobs: BlobStore, name: str, lines: Mapping[int, OutputLine]) -> int:
+async def write_segment(blobs: BlobStore, name: str, lines: Mapping[int, OutputLine]) -> int:
     """Keep lines under a name and return their size; nothing is stored when there are none.
 
     Raises Unavailable, and BodyMissing for the first line whose answer is lost.
@@ -52,10 +119,10 @@ async def store(blobs: BlobStore, name: str, lines: Mapping[int, OutputLine]) ->
         return (await writer.finish())["size"]
 
 
-async def tidy(blobs: BlobStore, batch_id: str, kept: Iterable[str]) -> int:
+async def delete_orphans(blobs: BlobStore, batch_id: str, kept: Iterable[str]) -> int:
     """Remove the pieces of a batch but for some; returns how many were removed. Raises Unavailable."""
     names, count = set(kept), 0
-    async for found in blobs.listed(f"{PIECES}{batch_id}"):
+    async for found in blobs.listed(f"{SEGMENT_PREFIX}{batch_id}"):
         for one in found:
             if one.name not in names:
                 await blobs.remove(one.name)
@@ -70,7 +137,7 @@ async def tidy(blobs: BlobStore, batch_id: str, kept: Iterable[str]) -> int:
     return count
 
 
-def names_of(batch: Batch) -> frozenset[str]:
+def segment_names_of(batch: Batch) -> frozenset[str]:
     """Return the names of the pieces that a batch consists of."""
     return frozenset(piece.name for errors in (False, True) for piece in segments_of(batch, errors=errors))
 

@@ -24,9 +24,9 @@ from core.settings.models import Settings
 from core.storage.blobs import BlobStore
 from dispatcher import metrics
 from dispatcher.batches import output_lines, output_segments
+from dispatcher.batches.input_reader import UnsubmittedLines
+from dispatcher.batches.output_segments import SegmentBuilder, SentSegment
 from dispatcher.batches.records import OFFLINE, LineTasks
-from dispatcher.batches.segment_builder import SegmentBuilder, SentSegment
-from dispatcher.batches.unsubmitted_lines import UnsubmittedLines
 from schemas import bitmap, topics
 from schemas.batches import Batch, segment_name
 from schemas.codec import RESULT, SchemaError
@@ -38,19 +38,19 @@ from schemas.ids import parse
 
 log = logging.getLogger(__name__)
 
-PIECE_BYTES = 4_194_304
-HELD_BYTES = 33_554_432
+SEGMENT_BYTES = 4_194_304
+MAX_BUFFERED_BYTES = 33_554_432
 """What the writers of all partitions may hold together, if one process has them all."""
-MIN_HELD_BYTES = 262_144
+MIN_BUFFERED_BYTES = 262_144
 READ_RECORDS = 1_000
-READ_S = 10.0
-TURN = 100
+READ_TIMEOUT_S = 10.0
+YIELD_EVERY = 100
 """Records after which others have their turn: online calls may run in the same process."""
 MIN_AGE_S, MAX_AGE_S = 1.0, 300.0
 """How long a line may wait for its piece: a hundredth of the batch's age, so that a batch of days has no millions."""
-ANSWER_S = 30.0
+ACCEPT_TIMEOUT_S = 30.0
 """How long the scheduler may take to take a part; then it is written anew, and only one of the two can count."""
-LOST_S = 60.0
+RESULT_TIMEOUT_S = 60.0
 """How long a result that must be there is looked for."""
 
 
@@ -76,9 +76,9 @@ class OutputWriter:
         self._producer = producer
         self._clock = clock
         self._monotonic = monotonic
-        self._most_bytes = max(min(PIECE_BYTES, HELD_BYTES // settings.kafka.partitions), MIN_HELD_BYTES)
+        self._max_bytes = max(min(SEGMENT_BYTES, MAX_BUFFERED_BYTES // settings.kafka.partitions), MIN_BUFFERED_BYTES)
         self._tp = TopicPartition(settings.topic(topics.results(OFFLINE)), home)
-        self._drafts: dict[str, SegmentBuilder] = {}
+        self._builders: dict[str, SegmentBuilder] = {}
         self._missing: dict[str, float] = {}
         self.uncountable: set[str] = set()
         """Batches that were stopped before their file was counted, and whose file cannot be."""
@@ -86,61 +86,68 @@ class OutputWriter:
     async def step(self) -> bool:
         """Read some results and write what is due; True when there is more to do at once. Raises Unavailable."""
         rows = {row["id"]: row for row in self._rows() if row["state"] != "validating"}
-        self._follow(rows)
+        self._sync(rows)
         more = await self._read(rows)
-        for batch_id, draft in list(self._drafts.items()):
+        for batch_id, builder in list(self._builders.items()):
             row = rows[batch_id]
-            last = await self._complete(row, draft)
-            if draft.sent is None and (last or self._is_due(row, draft)):
-                await self._write(row, draft, last=last)
+            last = await self._add_unsubmitted(row, builder)
+            if builder.sent is None and (last or self._is_due(row, builder)):
+                await self._write(row, builder, last=last)
         return more
 
-    def _follow(self, rows: dict[str, Batch]) -> None:
+    def _sync(self, rows: dict[str, Batch]) -> None:
         """Bring the drafts in line with the rows."""
-        for batch_id in [one for one in self._drafts if one not in rows]:
-            del self._drafts[batch_id]
+        for batch_id in [one for one in self._builders if one not in rows]:
+            del self._builders[batch_id]
             self._missing.pop(batch_id, None)
             self.uncountable.discard(batch_id)
         for batch_id, row in rows.items():
-            draft = self._drafts.get(batch_id)
-            if draft is not None:
-                late = draft.sent is not None and self._monotonic() - draft.sent.at_s > ANSWER_S
-                if draft.follows(row) and not (late and draft.sent is not None):
+            builder = self._builders.get(batch_id)
+            if builder is not None:
+                late = builder.sent is not None and self._monotonic() - builder.sent.at_s > ACCEPT_TIMEOUT_S
+                if builder.continues(row) and not (late and builder.sent is not None):
                     continue
-                metrics.BATCH_PIECES_DROPPED.inc()
+                metrics.BATCH_SEGMENTS_DISCARDED.inc()
                 log.info(
                     "batch %s: its files stand elsewhere than here, going on from there",
                     batch_id,
                     extra={"event": "batch_piece_dropped", "batch_id": batch_id},
                 )
-            self._drafts[batch_id] = SegmentBuilder(row)
+            self._builders[batch_id] = SegmentBuilder(row)
 
     async def _read(self, rows: dict[str, Batch]) -> bool:
         """Read the next results that the rows tell of; True when there are more."""
         if self._is_full:
             return False  # until the scheduler has taken a piece
-        behind = {one: draft.upto for one, draft in self._drafts.items() if is_behind(rows[one], draft)}
+        behind = {one: builder.position for one, builder in self._builders.items() if is_behind(rows[one], builder)}
         begin = min((upto for upto in behind.values() if upto is not None), default=None)
         if begin is None:
             return False
         end = max((rows[one]["last_result"] or 0) for one in behind) + 1
-        drafts = {one: draft for one, draft in self._drafts.items() if draft.upto is not None and draft.upto >= begin}
-        position = await self._read_between(begin, end, drafts)
-        for draft in drafts.values():
-            draft.upto = max(draft.upto or 0, position)
+        builders = {
+            one: builder
+            for one, builder in self._builders.items()
+            if builder.position is not None and builder.position >= begin
+        }
+        position = await self._read_between(begin, end, builders)
+        for builder in builders.values():
+            builder.position = max(builder.position or 0, position)
         return position < end
 
-    async def _read_between(self, begin: int, end: int, drafts: dict[str, SegmentBuilder]) -> int:
+    async def _read_between(self, begin: int, end: int, builders: dict[str, SegmentBuilder]) -> int:
         """Read some results from an offset on; returns how far it came."""
         position = begin
         try:
-            async with asyncio.timeout(READ_S), aclosing(self._lookup.read_range(self._tp, begin, end)) as found:
+            async with (
+                asyncio.timeout(READ_TIMEOUT_S),
+                aclosing(self._lookup.read_range(self._tp, begin, end)) as found,
+            ):
                 async for record in found:
                     position = record.offset + 1
-                    self._take(record, drafts)
+                    self._add_result(record, builders)
                     if self._is_full or position - begin >= READ_RECORDS:
                         return position
-                    if not position % TURN:
+                    if not position % YIELD_EVERY:
                         await asyncio.sleep(0)
         except (TimeoutError, KafkaError, OSError) as error:
             raise Unavailable(f"the results cannot be read: {error or type(error).__name__}") from error
@@ -151,12 +158,12 @@ class OutputWriter:
 
     @property
     def _is_full(self) -> bool:
-        return sum(draft.size for draft in self._drafts.values()) >= self._most_bytes
+        return sum(builder.size for builder in self._builders.values()) >= self._max_bytes
 
-    def _take(self, record: LogRecord, drafts: dict[str, SegmentBuilder]) -> None:
+    def _add_result(self, record: LogRecord, builders: dict[str, SegmentBuilder]) -> None:
         batch_id = (find(record.headers, BATCH_ID) or b"").decode(errors="replace")
-        draft = drafts.get(batch_id)
-        if draft is None or record.value is None or record.offset < (draft.upto or 0):
+        builder = builders.get(batch_id)
+        if builder is None or record.value is None or record.offset < (builder.position or 0):
             return
         try:
             result = RESULT.decode(record.value)
@@ -170,59 +177,59 @@ class OutputWriter:
                 extra={"event": "result_unreadable"},
             )
             return
-        draft.add(result["batch_line"], output_lines.line_of(result), now_s=self._monotonic())
+        builder.add(result["batch_line"], output_lines.line_of(result), now_s=self._monotonic())
 
-    async def _complete(self, row: Batch, draft: SegmentBuilder) -> bool:
+    async def _add_unsubmitted(self, row: Batch, builder: SegmentBuilder) -> bool:
         """Add what is missing to the files of a batch that ends; True when the draft then is the last one."""
-        if row["state"] == "in_progress" or is_behind(row, draft):
+        if row["state"] == "in_progress" or is_behind(row, builder):
             return False
-        if not self._has_results(row, draft) or (not row["total"] and row["id"] not in self.uncountable):
+        if not self._has_results(row, builder) or (not row["total"] and row["id"] not in self.uncountable):
             return False
-        if draft.rest is None:
-            draft.rest = UnsubmittedLines(self._blobs, row)
+        if builder.unsubmitted is None:
+            builder.unsubmitted = UnsubmittedLines(self._blobs, row)
         tasks = LineTasks(row)
-        while not draft.rest.over and not self._is_full:
-            for request, custom_id in await draft.rest.next():
+        while not builder.unsubmitted.exhausted and not self._is_full:
+            for request, custom_id in await builder.unsubmitted.next_page():
                 line = output_lines.unsubmitted_line(row, custom_id, task_id=parse(tasks.task_id(request)))
-                draft.add(request, line, now_s=self._monotonic())
-        return draft.rest.over
+                builder.add(request, line, now_s=self._monotonic())
+        return builder.unsubmitted.exhausted
 
-    def _has_results(self, row: Batch, draft: SegmentBuilder) -> bool:
+    def _has_results(self, row: Batch, builder: SegmentBuilder) -> bool:
         """Tell whether every line that ran is here; one whose result is not kept any more gets an error for it."""
-        if draft.count(row["fed"]) >= row["fed"]:
+        if builder.count(row["fed"]) >= row["fed"]:
             return True
         if bitmap.count(row["ended"]) < row["fed"]:  # the scheduler ends those of a stopped batch by slices
             return False
         since = self._missing.setdefault(row["id"], self._monotonic())
-        if self._monotonic() - since < LOST_S:
+        if self._monotonic() - since < RESULT_TIMEOUT_S:
             return False
         tasks = LineTasks(row)
-        lost = [request for request in range(row["fed"]) if not draft.holds(request)]
+        missing = [request for request in range(row["fed"]) if not builder.contains(request)]
         log.error(
             "batch %s: the results of %d lines are not in the log",
             row["id"],
-            len(lost),
-            extra={"event": "batch_results_lost", "batch_id": row["id"], "count": len(lost)},
+            len(missing),
+            extra={"event": "batch_results_lost", "batch_id": row["id"], "count": len(missing)},
         )
-        for request in lost:
+        for request in missing:
             task_id = parse(tasks.task_id(request))
             line = output_lines.error_line(None, "result_lost", "The result is not kept any more.", task_id=task_id)
-            draft.add(request, line, now_s=self._monotonic())
+            builder.add(request, line, now_s=self._monotonic())
         return True
 
-    def _is_due(self, row: Batch, draft: SegmentBuilder) -> bool:
-        if not draft.lines:
+    def _is_due(self, row: Batch, builder: SegmentBuilder) -> bool:
+        if not builder.lines:
             return False
         age_s = (self._clock() - row["created_ms"]) / 1000
-        patience_s = min(max(MIN_AGE_S, age_s / 100), MAX_AGE_S)
-        ends = row["state"] != "in_progress" and not is_behind(row, draft)
-        return ends or self._is_full or self._monotonic() - draft.since_s >= patience_s
+        max_age_s = min(max(MIN_AGE_S, age_s / 100), MAX_AGE_S)
+        ends = row["state"] != "in_progress" and not is_behind(row, builder)
+        return ends or self._is_full or self._monotonic() - builder.since_s >= max_age_s
 
-    async def _write(self, row: Batch, draft: SegmentBuilder, *, last: bool) -> None:
+    async def _write(self, row: Batch, builder: SegmentBuilder, *, last: bool) -> None:
         """Store a piece and ask the scheduler to take it; raises Unavailable, and then the draft stays as it is."""
-        begin = draft.begin or 0
+        begin = builder.begin or 0
         part: BatchPart = {
-            "end": begin if draft.upto is None else draft.upto,
+            "end": begin if builder.position is None else builder.position,
             "token": secrets.token_hex(8),
             "output_bytes": 0,
             "error_bytes": 0,
@@ -230,38 +237,40 @@ class OutputWriter:
             "error_lines": 0,
         }
         try:
-            await self._store(row["id"], part, draft)
-        except output_segments.BodyMissing as lost:
+            await self._write_segments(row["id"], part, builder)
+        except output_segments.BodyMissing as missing:
             log.error(
                 "batch %s: the answer to line %d is lost: %s",
                 row["id"],
-                lost.request,
-                lost.code,
+                missing.request,
+                missing.code,
                 extra={"event": "batch_body_lost", "batch_id": row["id"]},
             )
-            task_id = parse(LineTasks(row).task_id(lost.request))
-            custom_id = draft.lines[lost.request].custom_id
+            task_id = parse(LineTasks(row).task_id(missing.request))
+            custom_id = builder.lines[missing.request].custom_id
             message = "The stored answer is lost."
-            draft.lines[lost.request] = output_lines.error_line(custom_id, lost.code, message, task_id=task_id)
+            builder.lines[missing.request] = output_lines.error_line(custom_id, missing.code, message, task_id=task_id)
             return
-        held = bitmap.of(draft.lines)
-        said = change(part=part, begin=begin, lines=held, last=last)
-        report = batch_progress_event(self._settings.kafka.topic_prefix, row, "batch_part", said, at_ms=self._clock())
+        held = bitmap.of(builder.lines)
+        update = change(part=part, begin=begin, lines=held, last=last)
+        report = batch_progress_event(self._settings.kafka.topic_prefix, row, "batch_part", update, at_ms=self._clock())
         await self._producer.send(*report)
-        metrics.BATCH_LINES_WRITTEN.inc(len(draft.lines))
-        draft.cut(SentSegment(part, self._monotonic(), draft.written))
+        metrics.BATCH_LINES_WRITTEN.inc(len(builder.lines))
+        builder.mark_sent(SentSegment(part, self._monotonic(), builder.written))
 
-    async def _store(self, batch_id: str, part: BatchPart, draft: SegmentBuilder) -> None:
-        good = {request: line for request, line in draft.lines.items() if line.good}
-        bad = {request: line for request, line in draft.lines.items() if not line.good}
-        part["output_bytes"] = await output_segments.store(
+    async def _write_segments(self, batch_id: str, part: BatchPart, builder: SegmentBuilder) -> None:
+        good = {request: line for request, line in builder.lines.items() if line.good}
+        bad = {request: line for request, line in builder.lines.items() if not line.good}
+        part["output_bytes"] = await output_segments.write_segment(
             self._blobs, segment_name(batch_id, part, errors=False), good
         )
-        part["error_bytes"] = await output_segments.store(self._blobs, segment_name(batch_id, part, errors=True), bad)
+        part["error_bytes"] = await output_segments.write_segment(
+            self._blobs, segment_name(batch_id, part, errors=True), bad
+        )
         part["output_lines"], part["error_lines"] = len(good), len(bad)
 
 
-def is_behind(row: Batch, draft: SegmentBuilder) -> bool:
+def is_behind(row: Batch, builder: SegmentBuilder) -> bool:
     """Tell whether the log holds results of a batch that were not read."""
     last = row["last_result"]
-    return last is not None and (draft.upto is None or draft.upto <= last)
+    return last is not None and (builder.position is None or builder.position <= last)

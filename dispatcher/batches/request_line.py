@@ -15,7 +15,7 @@ from schemas.task_body import stream_changes
 
 MAX_CUSTOM_ID = 512
 """Characters: it is kept with every record of its task."""
-LONGEST_BYTES = 8_388_608
+MAX_LINE_BYTES = 8_388_608
 """Of one line: the feeder holds a line some times over, as text, as values and as the body that is sent."""
 MAX_VALUES = 200_000
 """Values take many times their size in memory, and the event loop stands still while a line is read."""
@@ -73,7 +73,7 @@ class BrokenLine(LineError):
 def read(text: bytes | None, *, endpoint: str) -> LineRequest:
     """Read a line; raises LineError, and BrokenLine."""
     if text is None:
-        raise LineError("invalid_request", f"This line is longer than {LONGEST_BYTES} bytes.")
+        raise LineError("invalid_request", f"This line is longer than {MAX_LINE_BYTES} bytes.")
     if len(text) > LARGE_BYTES and text.count(b",") + text.count(b":") > MAX_VALUES:
         raise LineError("invalid_request", f"This line holds more than {MAX_VALUES} values.")
     line = _object(text)

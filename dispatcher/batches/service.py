@@ -38,35 +38,37 @@ class BatchAssignment(GroupConsumer):
 
     owned: frozenset[int] = frozenset()
 
-    def given(self, partitions: Iterable[TopicPartition]) -> None:
+    def on_assigned(self, partitions: Iterable[TopicPartition]) -> None:
         """Take the partitions, and hold their records back."""
-        super().given(partitions)
+        super().on_assigned(partitions)
         self.owned = frozenset(tp.partition for tp in partitions)
         for tp in partitions:
-            self.hold(tp)
+            self.pause(tp)
 
 
 class BatchService:
     """Open it, let it work, close it."""
+
+    name = "batches"
 
     def __init__(
         self,
         settings: Settings,
         *,
         name: str,
-        crew: TaskSupervisor,
+        supervisor: TaskSupervisor,
         producer: Producer,
         blobs: BlobStore,
         rows: BatchIndex,
     ) -> None:
         self._settings = settings
-        self._crew = crew
+        self._supervisor = supervisor
         self._blobs = blobs
         self._producer = producer
         self._lookup = LogReader(settings, name=name)
         self._rows = rows
         rows.on_change = self._changed
-        self._turns = FairShare()
+        self._fair_share = FairShare()
         self._assignment = BatchAssignment(
             settings,
             name=name,
@@ -74,7 +76,7 @@ class BatchService:
             topics=[settings.topic(topics.results(OFFLINE))],
             on_revoke=self._revoked,
         )
-        self._homes: dict[int, tuple[PartitionWorker, asyncio.Task[None]]] = {}
+        self._workers: dict[int, tuple[PartitionWorker, asyncio.Task[None]]] = {}
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -82,7 +84,7 @@ class BatchService:
         """Begin to work; raises Unavailable."""
         await self._open_lookup()
         await self._rows.open()
-        self._task = self._crew.spawn(self._run(), name="batches")
+        self._task = self._supervisor.spawn(self._run(), name="batches")
 
     async def _open_lookup(self) -> None:
         """Connect, more than once when the broker is busy: what runs beside must not end for it."""
@@ -96,7 +98,7 @@ class BatchService:
             await asyncio.wait({self._task}, timeout=deadline.left(1.0))
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._let_go(set(self._homes))
+        await self._stop_workers(set(self._workers))
         await self._assignment.close(deadline)
         await self._rows.close()
         await self._lookup.close()
@@ -106,41 +108,41 @@ class BatchService:
         joined = self._assignment.assigned
         return joined, {
             "missing": [] if joined else ["the partitions of the batches are not dealt out yet"],
-            "partitions": len(self._homes),
+            "partitions": len(self._workers),
         }
 
     async def _run(self) -> None:
         while True:
-            await self._assignment.take(1)
+            await self._assignment.poll(1)
             if self._stopping:
                 return
             owned = self._assignment.owned if self._assignment.assigned else frozenset()
-            await self._let_go(set(self._homes) - owned)
-            for number in owned - set(self._homes):
-                self._begin(number)
-            metrics.BATCHES_OPEN.set(sum(len(self._rows.of(number)) for number in self._homes))
+            await self._stop_workers(set(self._workers) - owned)
+            for number in owned - set(self._workers):
+                self._start_worker(number)
+            metrics.BATCHES_OPEN.set(sum(len(self._rows.open_batches(number)) for number in self._workers))
 
-    def _begin(self, number: int) -> None:
-        home = PartitionWorker(
+    def _start_worker(self, number: int) -> None:
+        worker = PartitionWorker(
             self._settings,
             number,
             rows=self._rows,
             lookup=self._lookup,
             blobs=self._blobs,
             producer=self._producer,
-            turns=self._turns,
+            fair_share=self._fair_share,
         )
-        self._homes[number] = home, self._crew.spawn(home.run(), name=f"batches-{number}")
+        self._workers[number] = worker, self._supervisor.spawn(worker.run(), name=f"batches-{number}")
 
-    async def _let_go(self, numbers: set[int]) -> None:
-        tasks = [self._homes.pop(number)[1] for number in numbers]
+    async def _stop_workers(self, numbers: set[int]) -> None:
+        tasks = [self._workers.pop(number)[1] for number in numbers]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _revoked(self) -> None:
-        await self._let_go(set(self._homes))
+        await self._stop_workers(set(self._workers))
 
     def _changed(self, number: int) -> None:
-        if (found := self._homes.get(number)) is not None:
-            found[0].changed()
+        if (found := self._workers.get(number)) is not None:
+            found[0].on_change()

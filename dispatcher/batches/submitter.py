@@ -18,8 +18,7 @@ from core.kafka.producer import Producer, Record
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from dispatcher import metrics
-from dispatcher.batches.input_reader import InputReader
-from dispatcher.batches.line_splitter import InputLine
+from dispatcher.batches.input_reader import InputLine, InputReader
 from dispatcher.batches.records import OFFLINE, LineTasks
 from dispatcher.batches.request_line import BrokenLine, LineError, custom_id_of, read
 from dispatcher.batches.validation import Validator
@@ -33,16 +32,16 @@ from schemas.records import EventKind
 
 log = logging.getLogger(__name__)
 
-SLICE = 200
+MAX_LINES_PER_WRITE = 200
 """Lines made tasks at a time: some ten milliseconds of work."""
-TURN = 50
+YIELD_EVERY = 50
 """Lines after which others have their turn: online calls may run in the same process."""
-SHIP_BYTES = 2_097_152
-STALL_S = 30.0
+SEND_BYTES = 2_097_152
+STALL_TIMEOUT_S = 30.0
 """How long the row may stand still below what was written."""
-MAX_STALL_S = 480.0
-AGAIN_S = 1.0
-LOOK_S = 1.0
+MAX_STALL_TIMEOUT_S = 480.0
+RETRY_DELAY_S = 1.0
+POLL_INTERVAL_S = 1.0
 
 
 def _never(_: Batch) -> bool:
@@ -69,7 +68,7 @@ class FairShare:
 
     def __init__(self) -> None:
         self.validating = asyncio.Semaphore(2)
-        self.feeding = asyncio.Semaphore(4)
+        self.submitting = asyncio.Semaphore(4)
 
 
 class BatchSubmitter:
@@ -84,10 +83,10 @@ class BatchSubmitter:
         changed: asyncio.Event,
         blobs: BlobStore,
         producer: Producer,
-        turns: FairShare,
+        fair_share: FairShare,
         uncountable: Callable[[str], None] = lambda _: None,
         clock: Clock = epoch_ms,
-        stall_s: float = STALL_S,
+        stall_timeout_s: float = STALL_TIMEOUT_S,
     ) -> None:
         """Prepare to feed.
 
@@ -102,11 +101,11 @@ class BatchSubmitter:
         self._changed = changed
         self._blobs = blobs
         self._producer = producer
-        self._turns = turns
+        self._fair_share = fair_share
         self._uncountable = uncountable
         self._clock = clock
-        self._stall_s = stall_s
-        self._patience_s = stall_s
+        self._initial_timeout_s = stall_timeout_s
+        self._timeout_s = stall_timeout_s
         self._home = parse_batch(batch_id).partition
         self._tasks = settings.topic(topics.tasks(OFFLINE))
 
@@ -118,7 +117,7 @@ class BatchSubmitter:
                 if row is None or not needs_submission(row):
                     return
                 if row["state"] == "in_progress":
-                    await self._feed(row)
+                    await self._submit(row)
                 elif row["state"] == "validating":
                     await self._validate(row)
                 elif not await self._count(row):
@@ -133,94 +132,94 @@ class BatchSubmitter:
                     error.message,
                     extra={"event": "batch_feed_failed", "batch_id": self._batch_id},
                 )
-                await asyncio.sleep(AGAIN_S if isinstance(error, Unavailable) else self._stall_s)
+                await asyncio.sleep(RETRY_DELAY_S if isinstance(error, Unavailable) else self._initial_timeout_s)
 
     async def _validate(self, row: Batch) -> None:
-        verdict = await self._verdict(row)
-        if verdict.errors:
-            await self._say(row, "batch_invalid", change(errors=verdict.errors))
+        validator = await self._validated(row)
+        if validator.errors:
+            await self._report(row, "batch_invalid", change(errors=validator.errors))
         else:
-            await self._say(row, "batch_validated", change(total=verdict.total))
+            await self._report(row, "batch_validated", change(total=validator.total))
         # The word is durable; what is left is that the scheduler reads it.
         await self._wait(_never)
 
     async def _count(self, row: Batch) -> bool:
         """Count the lines of a batch that was stopped before that: they are all told of; False when that cannot be."""
-        verdict = await self._verdict(row)
-        if verdict.errors:
+        validator = await self._validated(row)
+        if validator.errors:
             return False
-        await self._say(row, "batch_validated", change(total=verdict.total))
+        await self._report(row, "batch_validated", change(total=validator.total))
         await self._wait(lambda newest: newest["total"] > 0)
         return True
 
-    async def _say(self, row: Batch, kind: EventKind, said: BatchChange) -> None:
-        report = batch_progress_event(self._settings.kafka.topic_prefix, row, kind, said, at_ms=self._clock())
+    async def _report(self, row: Batch, kind: EventKind, update: BatchChange) -> None:
+        report = batch_progress_event(self._settings.kafka.topic_prefix, row, kind, update, at_ms=self._clock())
         await self._producer.send(*report)
 
-    async def _verdict(self, row: Batch) -> Validator:
-        async with self._turns.validating:
-            return await self._judged(row)
+    async def _validated(self, row: Batch) -> Validator:
+        async with self._fair_share.validating:
+            return await self._read_and_validate(row)
 
-    async def _judged(self, row: Batch) -> Validator:
+    async def _read_and_validate(self, row: Batch) -> Validator:
         batches = self._settings.batches
         named = LineTasks(row).names_model
-        verdict = Validator(batches, endpoint=row["endpoint"], one_model=batches.enforce_model and not named)
+        validator = Validator(batches, endpoint=row["endpoint"], one_model=batches.enforce_model and not named)
         if row["input"]["size"] > batches.max_bytes:
-            verdict.refuse("file_too_large", f"The file is larger than {batches.max_bytes} bytes.")
-            return verdict
+            validator.reject("file_too_large", f"The file is larger than {batches.max_bytes} bytes.")
+            return validator
         source = InputReader(self._blobs, row["input"])
         try:
-            while not verdict.over and (lines := await source.next()) is not None:
-                self._expect(row["state"])
-                verdict.take(lines)
-            if not verdict.over:
-                source.check()
-                verdict.end()
+            while not validator.done and (lines := await source.next_lines()) is not None:
+                self._current(row["state"])
+                validator.add(lines)
+            if not validator.done:
+                source.verify_digest()
+                validator.finish()
         except (BlobMissing, BlobCorrupt) as error:
-            verdict.refuse("file_unreadable", f"The input file cannot be read: {error.code}.")
-        return verdict
+            validator.reject("file_unreadable", f"The input file cannot be read: {error.code}.")
+        return validator
 
-    async def _feed(self, row: Batch) -> None:
+    async def _submit(self, row: Batch) -> None:
         """Feed from the row's `fed` on, to the end or until the row does not follow."""
         tasks, source = LineTasks(row), InputReader(self._blobs, row["input"])
-        following = row["fed"]
+        submitted = row["fed"]
         waiting: list[InputLine] = []
-        while following < row["total"]:
+        while submitted < row["total"]:
             while not waiting:
-                async with self._turns.feeding:
-                    found = await source.next()
+                async with self._fair_share.submitting:
+                    found = await source.next_lines()
                 if found is None:
                     raise BlobCorrupt(f"the file of {self._batch_id} has fewer requests than it had")
-                self._expect("in_progress")
-                waiting = [line for line in found if line.request >= following]
-            if not await self._room(following, min(len(waiting), SLICE)):
+                self._current("in_progress")
+                waiting = [line for line in found if line.request >= submitted]
+            if not await self._wait_for_window(submitted, min(len(waiting), MAX_LINES_PER_WRITE)):
                 log.warning(
                     "batch %s: lines from %d on were not taken, feeding them again",
                     self._batch_id,
-                    following,
+                    submitted,
                     extra={"event": "batch_fed_again", "batch_id": self._batch_id},
                 )
                 return
-            async with self._turns.feeding:
-                sent = await self._send(tasks, waiting[: self._open(following)])
+            async with self._fair_share.submitting:
+                sent = await self._send(tasks, waiting[: self._window_left(submitted)])
             waiting = waiting[sent:]
-            following += sent
-        await self._wait(lambda newest: newest["fed"] >= following)
+            submitted += sent
+        await self._wait(lambda newest: newest["fed"] >= submitted)
 
-    def _open(self, following: int) -> int:
+    def _window_left(self, submitted: int) -> int:
         """Return how many lines may be written now."""
-        row = self._expect("in_progress")
+        row = self._current("in_progress")
         ended = int.from_bytes(row["ended"], "little").bit_count()
-        return min(self._settings.batches.max_in_flight - (following - ended), SLICE)
+        return min(self._settings.batches.max_in_flight - (submitted - ended), MAX_LINES_PER_WRITE)
 
-    async def _room(self, following: int, wanted: int) -> bool:
+    async def _wait_for_window(self, submitted: int, wanted: int) -> bool:
         """Wait for room in the window, for many lines at once; False when the row does not follow.
 
         A row that has all that was written may stand as long as it likes: its lines take their time.
         """
         wanted = max(1, min(wanted, self._settings.batches.max_in_flight // 4))
         return await self._wait(
-            lambda _: self._open(following) >= wanted, may_stand=lambda newest: newest["fed"] >= following
+            lambda _: self._window_left(submitted) >= wanted, may_stall=lambda newest: newest["fed"] >= submitted
         )
 
     async def _send(self, tasks: LineTasks, lines: list[InputLine]) -> int:
@@ -231,13 +230,13 @@ class BatchSubmitter:
             record = await self._record(tasks, line)
             records.append(record)
             size += len(record.value or b"")
-            if size >= SHIP_BYTES:
+            if size >= SEND_BYTES:
                 break
-            if not len(records) % TURN:
+            if not len(records) % YIELD_EVERY:
                 await asyncio.sleep(0)
-        self._expect("in_progress")
+        self._current("in_progress")
         await self._producer.send_batch({(self._tasks, self._home): records})
-        metrics.BATCH_LINES_FED.inc(len(records))
+        metrics.BATCH_LINES_SUBMITTED.inc(len(records))
         return len(records)
 
     async def _record(self, tasks: LineTasks, line: InputLine) -> Record:
@@ -256,13 +255,13 @@ class BatchSubmitter:
         blob = await self._blobs.put(data, name=name, media_type=JSON)
         return tasks.record(line.request, request, blob, now_ms=self._clock())
 
-    def _expect(self, state: str) -> Batch:
+    def _current(self, state: str) -> Batch:
         row = self._row()
         if row is None or row["state"] != state:
             raise BatchChanged
         return row
 
-    async def _wait(self, reached: Callable[[Batch], bool], *, may_stand: Callable[[Batch], bool] = _never) -> bool:
+    async def _wait(self, reached: Callable[[Batch], bool], *, may_stall: Callable[[Batch], bool] = _never) -> bool:
         """Wait until the row is as wanted; False when it has stood still for too long where it should not."""
         loop = asyncio.get_running_loop()
         first = row = self._row()
@@ -271,13 +270,13 @@ class BatchSubmitter:
             if reached(row):
                 return True
             if row["fed"] != first["fed"]:
-                first, since, self._patience_s = row, loop.time(), self._stall_s
-            if loop.time() - since > self._patience_s and not may_stand(row):
-                self._patience_s = min(2 * self._patience_s, MAX_STALL_S)
+                first, since, self._timeout_s = row, loop.time(), self._initial_timeout_s
+            if loop.time() - since > self._timeout_s and not may_stall(row):
+                self._timeout_s = min(2 * self._timeout_s, MAX_STALL_TIMEOUT_S)
                 return False
             self._changed.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(POLL_INTERVAL_S):
                     await self._changed.wait()
             row = self._row()
         raise BatchChanged

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 from core.settings.batches import BatchSettings
-from dispatcher.batches.line_splitter import InputLine
+from dispatcher.batches.input_reader import InputLine
 from dispatcher.batches.request_line import BrokenLine, LineError, LineRequest, read
 from schemas.common import BatchError
 
@@ -25,7 +25,7 @@ class Validator:
     def __init__(self, settings: BatchSettings, *, endpoint: str, one_model: bool) -> None:
         """Begin; `one_model` demands that all lines name the same model."""
         self._endpoint = endpoint
-        self._most = settings.max_lines
+        self._max_lines = settings.max_lines
         self._one_model = one_model
         self._model: object = None
         self._seen: set[bytes] = set()
@@ -33,18 +33,18 @@ class Validator:
         self._usable = False
         self.errors: list[BatchError] = []
         self.total = 0
-        self.over = False
+        self.done = False
         """Whether nothing that follows could change the verdict."""
 
-    def take(self, lines: Iterable[InputLine]) -> None:
+    def add(self, lines: Iterable[InputLine]) -> None:
         """Look at the next lines."""
         for line in lines:
-            if self.over:
+            if self.done:
                 return
             self.total += 1
-            if self.total > self._most:
-                self._add(LineError("too_many_tasks", f"The file has more than {self._most} requests."), None)
-                self.over = True
+            if self.total > self._max_lines:
+                self._add(LineError("too_many_tasks", f"The file has more than {self._max_lines} requests."), None)
+                self.done = True
                 return
             try:
                 self._check(read(line.text, endpoint=self._endpoint))
@@ -56,17 +56,17 @@ class Validator:
             else:
                 self._usable = True
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Note that the file is over."""
         if not self.total:
             self._add(LineError("empty_batch", "The file has no requests."), None)
         elif self.errors or not self._usable:  # whoever has to mend the file is told of all that is wrong with it
             self.errors = sorted([*self.errors, *self._broken], key=lambda one: one["line"] or 0)[:MAX_ERRORS]
 
-    def refuse(self, code: str, message: str) -> None:
+    def reject(self, code: str, message: str) -> None:
         """Note what is wrong with the file as a whole."""
         self._add(LineError(code, message), None)
-        self.over = True
+        self.done = True
 
     def _check(self, request: LineRequest) -> None:
         name = request.custom_id or ""
@@ -84,4 +84,4 @@ class Validator:
 
     def _add(self, fault: LineError, number: int | None) -> None:
         self.errors.append(fault.at(number))
-        self.over = len(self.errors) >= MAX_ERRORS
+        self.done = len(self.errors) >= MAX_ERRORS

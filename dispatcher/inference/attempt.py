@@ -1,4 +1,4 @@
-"""One attempt: which upstream was called and how far it came."""
+"""One attempt of a task: call an upstream, store or relay the response, and return the outcome."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from core.clock import Clock
+from core.kafka.producer import Producer
 from core.observability.tracing import tracer
 from core.retry_after import retry_after_s
+from core.settings.models import Settings
 from core.upstream_errors import reason_in
+from dispatcher import metrics
 from dispatcher.inference import tracing
 from dispatcher.inference.bodies import BodyStore, RequestBody
+from dispatcher.inference.chunk_writer import ChunkWriter
 from dispatcher.inference.outcome import Failure, Report, answered, failed
 from dispatcher.inference.response_check import checked
 from dispatcher.inference.stream_detection import peeked
 from dispatcher.inference.stream_relay import Relay
-from dispatcher.inference.upstream import CallError, Upstream
+from dispatcher.inference.upstream import CallError, Upstream, UpstreamResponse
 from dispatcher.inference.upstream_pool import UpstreamPool
-from dispatcher.inference.upstream_response import UpstreamResponse
 from dispatcher.inference.work_item import WorkItem
+from schemas.broken_lines import outcome_of
 from schemas.media_types import EVENT_STREAM, JSON, OCTET_STREAM
 from schemas.records import Outcome
 
@@ -44,7 +48,7 @@ class Attempt:
         self._limit_bytes = limit_bytes
         self._clock = clock
         self._started_ms = clock()
-        self._first_ms: int | None = None
+        self._first_byte_ms: int | None = None
         self._traceparent = item.traceparent
         self._upstream: str | None = None
 
@@ -55,16 +59,16 @@ class Attempt:
         """
         body = self._bodies.request(self._item.work)
         while True:
-            upstream = await self._pool.pick()
+            upstream = await self._pool.acquire()
             self._upstream = upstream.base
             try:
                 return await self._traced(upstream, body)
             except CallError as error:
                 if error.failure is not Failure.UNREACHABLE:
                     raise body.failure or error from None
-                self._pool.unreachable(upstream, error.detail)
+                self._pool.mark_unreachable(upstream, error.detail)
             finally:
-                self._pool.put_back(upstream)
+                self._pool.release(upstream)
 
     def failed(self, failure: Failure, detail: str = "", report: Report | None = None) -> Outcome:
         """Build the outcome of a failure, with what of a stream had been delivered by then."""
@@ -103,29 +107,29 @@ class Attempt:
             if 300 <= answer.status < 400:
                 raise CallError(Failure.REDIRECT, f"{answer.status} to {answer.header('location') or 'nowhere'}")
             content_type = answer.header("content-type") or ""
-            pieces = answer.pieces()
+            pieces = answer.iter_bytes()
             if self._relay is not None and answer.status < 300:
                 is_stream, pieces = await peeked(pieces, content_type)
                 if is_stream:
-                    await self._relay.pump(pieces)
+                    await self._relay.forward_stream(pieces)
                     return await self._streamed(self._relay, answer.status)
                 if content_type.lower().startswith(EVENT_STREAM):
                     content_type = JSON  # what it said was wrong
-            return await self._kept(answer, pieces, upstream, content_type)
+            return await self._buffered(answer, pieces, upstream, content_type)
 
-    async def _kept(
+    async def _buffered(
         self, answer: UpstreamResponse, pieces: AsyncIterator[bytes], upstream: Upstream, content_type: str
     ) -> Outcome:
         """Take an answer in, as a stream to the object store when it is large."""
-        place = self._bodies.answer(self._item.work, media_type=content_type or OCTET_STREAM)
+        place = self._bodies.response(self._item.work, media_type=content_type or OCTET_STREAM)
         try:
             async for data in pieces:
-                self._first_ms = self._first_ms or self._clock()
-                await place.take(data)
-                self._check(place.size)
+                self._first_byte_ms = self._first_byte_ms or self._clock()
+                await place.write(data)
+                self._check_size(place.size)
             kept = await place.finish()
         finally:
-            place.drop()
+            place.discard()
         body = kept.body
         if answer.status < 300 and kept.body_ref is None:
             body = checked(answer.status, kept.body or b"", content_type)
@@ -137,7 +141,7 @@ class Attempt:
             upstream=upstream.base,
             started_ms=self._started_ms,
             usage=kept.usage,
-            first_token_ms=self._first_ms,
+            first_token_ms=self._first_byte_ms,
             retry_after=self._retry_after(answer, upstream),
             reason=reason_in(kept.body, content_type) if answer.status >= 300 else None,
         )
@@ -175,9 +179,78 @@ class Attempt:
         if wait_s is None:
             return None
         if answer.status in (429, 503):
-            self._pool.leave_out(upstream, wait_s)
+            self._pool.back_off(upstream, wait_s)
         return int(wait_s * 1000)
 
-    def _check(self, size: int) -> None:
+    def _check_size(self, size: int) -> None:
         if size > self._limit_bytes:
             raise CallError(Failure.TOO_LARGE, f"more than {self._limit_bytes} bytes")
+
+
+class AttemptWorker:
+    """Turn items into outcomes."""
+
+    def __init__(
+        self, settings: Settings, *, name: str, pool: UpstreamPool, chunks: Producer, bodies: BodyStore, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._name = name
+        self._pool = pool
+        self._chunks = chunks
+        self._bodies = bodies
+        self._clock = clock
+
+    async def run(self, item: WorkItem) -> Outcome:
+        """Call until there is an outcome or the task's deadline has passed; a cancel closes the connection."""
+        with tracer().span("process", "consumer", parent=item.traceparent) as span:
+            item.traceparent = span.traceparent
+            tracing.begun(span, self._settings, item.work)
+            outcome = await self._run(item)
+            tracing.ended(span, outcome)
+            metrics.answered(item.work, outcome)
+            return outcome
+
+    async def _run(self, item: WorkItem) -> Outcome:
+        broken = outcome_of(item.work["content_type"], item.work["data"], started_ms=self._clock())
+        if broken is not None:
+            return broken
+        left_s = (item.work["deadline_ms"] - self._clock()) / 1000
+        if item.work["mode"] == "streaming":
+            return await self._streamed(item, left_s)
+        return await _bounded(self._attempt(item, None), left_s)
+
+    async def _streamed(self, item: WorkItem, left_s: float) -> Outcome:
+        writer = ChunkWriter(
+            self._settings, self._chunks, item.work, worker=self._name, home=item.home, clock=self._clock
+        )
+        spool = self._bodies.spool(item.work, media_type=EVENT_STREAM)
+        relay = Relay(writer, spool, limit_bytes=self._settings.dispatcher.max_answer_bytes)
+        attempt = self._attempt(item, relay)
+        item.delivered = relay.started
+        item.deltas = lambda: writer.frames
+        item.interrupted = lambda: attempt.failed(Failure.STOPPED)
+        try:
+            async with writer:
+                outcome = await _bounded(attempt, left_s)
+            return await relay.with_body(outcome)
+        finally:
+            relay.discard()
+
+    def _attempt(self, item: WorkItem, relay: Relay | None) -> Attempt:
+        limit_bytes = self._settings.dispatcher.max_answer_bytes
+        return Attempt(
+            item, pool=self._pool, relay=relay, bodies=self._bodies, limit_bytes=limit_bytes, clock=self._clock
+        )
+
+
+async def _bounded(attempt: Attempt, left_s: float) -> Outcome:
+    """Call within the time that a task has left."""
+    if left_s <= 0:
+        return attempt.failed(Failure.TIMEOUT)
+    try:
+        async with asyncio.timeout(left_s):
+            return await attempt.call()
+    except TimeoutError:
+        return attempt.failed(Failure.TIMEOUT)
+    except CallError as error:
+        return attempt.failed(error.failure, error.detail, error.report)

@@ -17,7 +17,7 @@ from schemas.common import Blob, Usage
 from schemas.records import Work
 
 TRIES = 4
-RETRY_S = 0.5
+RETRY_DELAY_S = 0.5
 
 
 class RequestBody:
@@ -36,13 +36,13 @@ class RequestBody:
         if reference is None:
             return self._data
         try:
-            return self._watched(
-                await retry_unavailable(lambda: self._blobs.open(reference), delay_s=RETRY_S, tries=TRIES)
+            return self._tracked(
+                await retry_unavailable(lambda: self._blobs.open(reference), delay_s=RETRY_DELAY_S, tries=TRIES)
             )
         except (BlobMissing, BlobCorrupt, Unavailable) as error:
             raise _lost(error) from error
 
-    async def _watched(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async def _tracked(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         """Note what goes wrong: the client reports it as a connection that broke."""
         try:
             async for piece in pieces:
@@ -72,7 +72,7 @@ class ResponseBody:
         """Return how many bytes were taken."""
         return self._spool.size
 
-    async def take(self, data: bytes) -> None:
+    async def write(self, data: bytes) -> None:
         """Append a piece; raises CallError when the store does not take it."""
         if self._finder is None and self._spool.size + len(data) > self._spool.inline_bytes:
             self._finder = UsageFinder()
@@ -92,7 +92,7 @@ class ResponseBody:
             raise CallError(Failure.STORAGE, error.message) from error
         return StoredBody(body, body_ref, usage_of(body) if self._finder is None else self._finder.usage)
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """Forget it, unless it is finished."""
         self._spool.drop()
 
@@ -110,7 +110,7 @@ class BodyStore:
             raise CallError(Failure.BODY_LOST, "the work record has none")
         return RequestBody(self._blobs, work["data"] or b"", work["data_ref"])
 
-    def answer(self, work: Work, *, media_type: str) -> ResponseBody:
+    def response(self, work: Work, *, media_type: str) -> ResponseBody:
         """Return a place for an answer."""
         return ResponseBody(self.spool(work, media_type=media_type))
 

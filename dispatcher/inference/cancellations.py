@@ -1,4 +1,7 @@
-"""What the scheduler ended: the ids of cancelled and timed out tasks, read from the beginning of the controls topic."""
+"""Ids of cancelled and timed-out tasks, read from the controls topic.
+
+Apart from the runner, which is given a function instead, so that it can be tested without Kafka.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from schemas import topics
 from schemas.codec import CONTROL, SchemaError
 from schemas.framing import HEADER, FramingError
 
-REMEMBERED = 100_000
+RECENT_CANCELS = 100_000
 CANCEL = 0
 """How the enum member cancel looks in the first byte of the record, so that pulses need no decoding."""
 
@@ -23,26 +26,26 @@ class Cancellations:
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._on_cancel: Callable[[str], None] = lambda _: None
-        self._ids: BoundedSet[str] = BoundedSet(at_least=REMEMBERED)
-        self._tail = TopicFollower(
-            settings, name=f"{name}-controls", topics=[settings.topic(topics.CONTROLS)], handle=self._fold
+        self._ids: BoundedSet[str] = BoundedSet(at_least=RECENT_CANCELS)
+        self._follower = TopicFollower(
+            settings, name=f"{name}-controls", topics=[settings.topic(topics.CONTROLS)], handle=self._handle
         )
 
     async def open(self, on_cancel: Callable[[str], None]) -> None:
         """Read what is there, then follow; `on_cancel` is called for each id that comes in."""
         self._on_cancel = on_cancel
-        await self._tail.open()
-        await self._tail.wait_caught_up()
+        await self._follower.open()
+        await self._follower.wait_caught_up()
 
     async def close(self) -> None:
         """Stop following."""
-        await self._tail.close()
+        await self._follower.close()
 
     def cancelled(self, task_id: str) -> bool:
         """Tell whether the scheduler has ended this task."""
         return task_id in self._ids
 
-    def _fold(self, _: TopicPartition, records: Records) -> None:
+    def _handle(self, _: TopicPartition, records: Records) -> None:
         for record in records:
             value = record.value
             if value is None or len(value) <= HEADER.size or value[HEADER.size] != CANCEL:

@@ -85,7 +85,7 @@ class ChunkWriter:
         except TimeoutError:
             await self.__aexit__(None, None, None)
             while self._frames:
-                self._cut()
+                self._next_batch()
                 self.count += 1
                 metrics.CHUNKS_LOST.inc()
 
@@ -93,16 +93,16 @@ class ChunkWriter:
         while True:
             await self._arrived.wait()
             if self.count and self._window_s:
-                await asyncio.sleep(until_beat(asyncio.get_running_loop().time(), self._window_s))
+                await asyncio.sleep(seconds_to_next_flush(asyncio.get_running_loop().time(), self._window_s))
             self._arrived.clear()
             await self._write_all()
 
     async def _write_all(self) -> None:
         async with self._writing:
             while self._frames:
-                await self._write(self._cut())
+                await self._write(self._next_batch())
 
-    def _cut(self) -> list[bytes]:
+    def _next_batch(self) -> list[bytes]:
         """Take frames for one record of a sane size; a frame is never cut."""
         size = count = 0
         for frame in self._frames:
@@ -142,15 +142,15 @@ class ChunkWriter:
         except Unavailable:
             metrics.CHUNKS_LOST.inc()
         else:
-            future.add_done_callback(_noted)
+            future.add_done_callback(_count_write)
 
 
-def until_beat(now_s: float, window_s: float) -> float:
+def seconds_to_next_flush(now_s: float, window_s: float) -> float:
     """Return the seconds to the next beat: the same moment for all who ask within one window."""
     return window_s - now_s % window_s
 
 
-def _noted(future: asyncio.Future[Any]) -> None:
+def _count_write(future: asyncio.Future[Any]) -> None:
     if future.cancelled() or future.exception() is not None:
         metrics.CHUNKS_LOST.inc()
     else:

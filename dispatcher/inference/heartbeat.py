@@ -26,10 +26,10 @@ class Heartbeat:
         running: Callable[[], int],
         upstreams_up: Callable[[], int],
         clock: Clock,
-        troubles: Callable[[], str | None] = lambda: None,
+        unhealthy_reasons: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`troubles` says in words which upstreams take no calls and why, for the people who look."""
-        self._troubles = troubles
+        """`unhealthy_reasons` says in words which upstreams take no calls and why, for the people who look."""
+        self._unhealthy_reasons = unhealthy_reasons
         self._settings = settings
         self._name = name
         self._outbox = outbox
@@ -37,16 +37,16 @@ class Heartbeat:
         self._upstreams_up = upstreams_up
         self._clock = clock
         self._soon = asyncio.Event()
-        self._told: int | None = None
+        self._reported_up: int | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, crew: TaskSupervisor) -> None:
+    def start(self, supervisor: TaskSupervisor) -> None:
         """Begin to beat, the first time at once."""
-        self._task = crew.spawn(self._run(), name="heartbeat")
+        self._task = supervisor.spawn(self._run(), name="heartbeat")
 
-    def look(self) -> None:
+    def check_upstreams(self) -> None:
         """Beat at once when the number of answering upstreams has changed."""
-        if self._upstreams_up() != self._told:
+        if self._upstreams_up() != self._reported_up:
             self._soon.set()
 
     async def close(self, deadline: Deadline) -> None:
@@ -54,15 +54,15 @@ class Heartbeat:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._outbox.put_all(self._records("goodbye"), deadline)
+        await self._outbox.write_all(self._records("goodbye"), deadline)
 
     async def _run(self) -> None:
         interval = self._settings.dispatcher.heartbeat_s
         while True:
             self._soon.clear()
-            self._told = self._upstreams_up()
+            self._reported_up = self._upstreams_up()
             # While Kafka is away one beat waits, not one for each interval.
-            await self._outbox.put_all(self._records("heartbeat"))
+            await self._outbox.write_all(self._records("heartbeat"))
             try:
                 async with asyncio.timeout(interval):
                     await self._soon.wait()
@@ -79,6 +79,6 @@ class Heartbeat:
                 at_ms=self._clock(),
                 running=self._running(),
                 upstreams_up=self._upstreams_up(),
-                reason=self._troubles(),
+                reason=self._unhealthy_reasons(),
             )
         )

@@ -21,9 +21,9 @@ from schemas.json_text import read_json
 from schemas.media_types import JSON
 from schemas.records import Work
 
-PERIOD_S = 0.5
+INTERVAL_S = 0.5
 """The least time between two reports of one task."""
-MOST = 99
+MAX_PERCENT = 99
 """Only the outcome says 100."""
 LIMITS = ("max_completion_tokens", "max_tokens")
 
@@ -37,12 +37,12 @@ class ProgressReporter:
         self._outbox = outbox
         self._clock = clock
         self._limits: dict[WorkItem, int] = {}
-        self._told: dict[WorkItem, int] = {}
+        self._reported: dict[WorkItem, int] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, crew: TaskSupervisor) -> None:
+    def start(self, supervisor: TaskSupervisor) -> None:
         """Begin to report."""
-        self._task = crew.spawn(self._run(), name="progress")
+        self._task = supervisor.spawn(self._run(), name="progress")
 
     async def close(self) -> None:
         """Stop reporting."""
@@ -54,23 +54,23 @@ class ProgressReporter:
         """Watch a stream, if there is something to count it against."""
         limit = token_limit(item.work)
         if limit is not None:
-            self._limits[item], self._told[item] = limit, 0
+            self._limits[item], self._reported[item] = limit, 0
 
     def forget(self, item: WorkItem) -> None:
         """Watch it no more."""
         if self._limits.pop(item, None) is not None:
-            del self._told[item]
+            del self._reported[item]
 
     def report(self) -> None:
         """Queue an event for every claimed stream that has grown; none while Kafka takes no events."""
-        if not self._outbox.room:
+        if not self._outbox.has_capacity:
             return
         for item, limit in self._limits.items():
-            percent = min(item.deltas() * 100 // limit, MOST)
+            percent = min(item.deltas() * 100 // limit, MAX_PERCENT)
             # A claim comes first, so that the row knows whose progress this is.
-            if percent <= self._told[item] or not item.claimed or item.phase is Phase.ENDED:
+            if percent <= self._reported[item] or not item.claimed or item.phase is Phase.ENDED:
                 continue
-            self._told[item] = percent
+            self._reported[item] = percent
             task_id, attempt = item.key
             happened = event(
                 "progress",
@@ -80,11 +80,11 @@ class ProgressReporter:
                 worker=self._name,
                 progress=percent,
             )
-            self._outbox.put(task_event(self._prefix, item.work, happened, partition=item.home))
+            self._outbox.enqueue(task_event(self._prefix, item.work, happened, partition=item.home))
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(PERIOD_S)
+            await asyncio.sleep(INTERVAL_S)
             self.report()
 
 

@@ -15,18 +15,18 @@ from core.settings.models import Settings
 from dispatcher import metrics
 from dispatcher.event_outbox import EventOutbox
 from dispatcher.group_consumer import ReceivedRecord
+from dispatcher.inference.attempt import AttemptWorker
+from dispatcher.inference.concurrency import CallSlots
 from dispatcher.inference.outcome import Failure, failed
 from dispatcher.inference.progress import ProgressReporter
-from dispatcher.inference.slots import CallSlots
 from dispatcher.inference.work_item import Key, Phase, WorkItem, read
-from dispatcher.inference.worker import AttemptWorker
 from schemas.events import event, task_event
 from schemas.records import Event, EventKind, Outcome
 from schemas.topics import LEVELS
 
 log = logging.getLogger(__name__)
 
-REMEMBERED = 50_000
+RECENT_ATTEMPTS = 50_000
 """Attempts that are known to be over, so that a record read again after a rebalance is not run again."""
 
 
@@ -43,10 +43,10 @@ class Runner:
         outbox: EventOutbox,
         is_cancelled: Callable[[str], bool],
         has_outcome: Callable[[str], bool] = lambda _: False,
-        is_spoken: Callable[[Key], bool] = lambda _: False,
+        was_attempted: Callable[[Key], bool] = lambda _: False,
         clock: Clock,
     ) -> None:
-        """`is_spoken` tells of attempts that some worker has claimed, finished or given back already."""
+        """`was_attempted` tells of attempts that some worker has claimed, finished or given back already."""
         self._settings = settings
         self._prefix = settings.kafka.topic_prefix
         self._name = name
@@ -55,12 +55,12 @@ class Runner:
         self._outbox = outbox
         self._is_cancelled = is_cancelled
         self._has_outcome = has_outcome
-        self._is_spoken = is_spoken
+        self._was_attempted = was_attempted
         self._clock = clock
         self.progress = ProgressReporter(settings, name=name, outbox=outbox, clock=clock)
         self._items: dict[Key, WorkItem] = {}
         self._by_id: dict[str, set[WorkItem]] = {}
-        self._over: BoundedSet[Key] = BoundedSet(at_least=REMEMBERED)
+        self._done: BoundedSet[Key] = BoundedSet(at_least=RECENT_ATTEMPTS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -68,17 +68,17 @@ class Runner:
         """Count the calls under way."""
         return len(self._tasks)
 
-    def admit(self, taken: ReceivedRecord) -> WorkItem | None:
+    def admit(self, received: ReceivedRecord) -> WorkItem | None:
         """Take in a record; None when there is nothing to run for it. Raises Poison."""
-        record: Any = taken.record
+        record: Any = received.record
         item = read(self._settings, record)
-        item.at(taken.claims, record.offset)
-        labelled(metrics.TAKEN, LEVELS[item.work["level"]]).inc()
+        item.add_offset(received.tracker, record.offset)
+        labelled(metrics.RECEIVED, LEVELS[item.work["level"]]).inc()
         known = self._items.get(item.key)
         if known is not None:
-            known.at(taken.claims, record.offset)
+            known.add_offset(received.tracker, record.offset)
         if known is not None or self._is_repeat(item):
-            metrics.REPEATS.inc()
+            metrics.DUPLICATES.inc()
         elif self._is_cancelled(item.work["id"]):
             metrics.CANCELLED.inc()
         else:
@@ -86,16 +86,16 @@ class Runner:
             self._by_id.setdefault(item.work["id"], set()).add(item)
             return item
         if known is None:
-            item.settle()
+            item.complete()
         return None
 
     def _is_repeat(self, item: WorkItem) -> bool:
-        return item.key in self._over or self._has_outcome(item.work["id"]) or self._is_spoken(item.key)
+        return item.key in self._done or self._has_outcome(item.work["id"]) or self._was_attempted(item.key)
 
     def start(self, item: WorkItem) -> asyncio.Task[None] | None:
         """Run an item whose slot is held; the slot is freed when the call ends. None when there is no call."""
         if item.phase is not Phase.ENDED and self._has_outcome(item.work["id"]):  # by an earlier attempt, as it waited
-            metrics.REPEATS.inc()
+            metrics.DUPLICATES.inc()
             self._close(item)
             self._forget(item)
         if item.phase is Phase.ENDED:  # so, or cancelled while it waited
@@ -107,11 +107,11 @@ class Runner:
         item.task.add_done_callback(self._tasks.discard)
         return item.task
 
-    def give_back(self, item: WorkItem, *, reason: str) -> None:
+    def return_item(self, item: WorkItem, *, reason: str) -> None:
         """Have an item that has not begun run later, by whoever is free then."""
         if item.phase is not Phase.ENDED:
             self._put(item, self._event("released", item, reason=reason))
-            metrics.RELEASED.inc()
+            metrics.RETURNED.inc()
             self._close(item)
 
     def cancel(self, task_id: str) -> None:
@@ -122,20 +122,20 @@ class Runner:
                 self._close(item)
                 self._forget(item)
 
-    def to_claim(self) -> list[tuple[WorkItem, Event]]:
+    def due_claims(self) -> list[tuple[WorkItem, Event]]:
         """List the items that the next tick has to claim, with their events."""
         return [
             (item, self._event("claimed", item, streamed=item.delivered()))
             for item in self._items.values()
-            if item.to_claim
+            if item.needs_claim
         ]
 
-    async def finish(self, deadline: Deadline) -> None:
+    async def wait(self, deadline: Deadline) -> None:
         """Give running calls the time that is left."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=deadline.left())
 
-    def release(self, *, waiting_only: bool = False) -> int:
+    def return_items(self, *, waiting_only: bool = False) -> int:
         """Give back what has not ended, so that it runs elsewhere at once; returns how many.
 
         A stream of which tokens were delivered is not given back: it must not begin again, so it ends as it is.
@@ -147,7 +147,7 @@ class Runner:
             if item.delivered() and item.interrupted is not None:
                 self._report(item, item.interrupted())
             else:
-                self.give_back(item, reason="the worker stops")
+                self.return_item(item, reason="the worker stops")
                 released += 1
             self._close(item)
         return released
@@ -172,7 +172,7 @@ class Runner:
             self._report(item, outcome)
 
     def _report(self, item: WorkItem, outcome: Outcome) -> None:
-        item.end()
+        item.finish()
         labelled(metrics.OUTCOMES, LEVELS[item.work["level"]], outcome["error_code"] or "none").inc()
         self._put(item, self._event("finished", item, outcome=outcome))
 
@@ -199,19 +199,19 @@ class Runner:
 
     def _put(self, item: WorkItem, happened: Event) -> None:
         addressed = task_event(self._prefix, item.work, happened, partition=item.home, traceparent=item.traceparent)
-        self._outbox.put(addressed).add_done_callback(lambda done: None if done.cancelled() else self._forget(item))
+        self._outbox.enqueue(addressed).add_done_callback(lambda done: None if done.cancelled() else self._forget(item))
 
     def _close(self, item: WorkItem) -> None:
-        item.end()
+        item.finish()
         if item.task is not None:
             item.task.cancel()
 
     def _forget(self, item: WorkItem) -> None:
-        item.settle()
-        self._over.add(item.key)
+        item.complete()
+        self._done.add(item.key)
         self._items.pop(item.key, None)
-        twins = self._by_id.get(item.work["id"])
-        if twins is not None:
-            twins.discard(item)
-            if not twins:
+        items = self._by_id.get(item.work["id"])
+        if items is not None:
+            items.discard(item)
+            if not items:
                 del self._by_id[item.work["id"]]

@@ -1,9 +1,9 @@
-"""The attempts of which a worker has spoken in the log: their work records are repeats, whatever the offsets say.
+"""Attempts that are in the event log already: their work records are duplicates, whatever the committed offsets are.
 
-Consumer offsets are a poor memory of what was done: a commit that hung while calls went on, and then a kill -9, and
-whoever comes next is given the work of many seconds once more. The events topics are the good one: what a worker has
-claimed, finished or given back stands there as soon as it is durable. So whoever is given partitions reads the events
-since the first record that it finds in them, before it runs any of it (docs/contributing/decisions/0016).
+Committed offsets can lag behind by many seconds, for example when a commit hung before a kill -9; the next owner of the
+partition then receives work that was done. The events topics are exact: a claim, an outcome or a return is there as
+soon as it is durable. So a consumer with newly assigned partitions reads the events since the first record that it
+received from them, before it runs any of it (docs/contributing/decisions/0016).
 """
 
 from __future__ import annotations
@@ -14,12 +14,19 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
 from core.bounded_set import BoundedSet
 from core.clock import Clock, epoch_ms
-from core.kafka.log_reader import LogRecord
+from core.errors import Unavailable
+from core.kafka.log_reader import LogReader, LogRecord
+from core.kafka.offsets import LATEST
 from core.retry import retry_unavailable
-from dispatcher.inference.slots import Draining
+from core.settings.models import Settings
+from dispatcher.inference.concurrency import Draining
 from dispatcher.inference.work_item import Key
+from schemas import topics
 from schemas.headers import TYPE
 from schemas.records import PULL_WORKER
 
@@ -30,20 +37,21 @@ MARGIN_MS = 10_000
 """How far the clocks of schedulers and dispatchers may differ."""
 LOOKBACK_MS = 120_000
 """The longest look back: how old a backlog is tells nothing, and without Kafka no work is taken for so long."""
-KEEP_S = 300.0
+TTL_S = 300.0
 """A worker that is full of long calls meets its repeats late."""
 GENERATION_SIZE = 100_000
 """Attempts in each of the two halves that are kept, about 100 bytes each; two minutes of 1,500 tasks a second fit."""
-RETRY_S = 0.5
+RETRY_DELAY_S = 0.5
 PULL = PULL_WORKER.encode()
-LEAD = 8
+MAX_PREFIX_BYTES = 8
 """Most bytes between a task's id and its worker's name: the attempt, the branch, the length."""
-
 Positions = dict[int, int]
 """Partition → offset of the event that is read next."""
 Read = Callable[[int, Positions, Callable[[bytes], None]], Awaitable[None]]
 """Read the events since a time, or from where the positions are, up to the end as it is when it begins, and move the
 positions; raises Unavailable, and may be called again then."""
+READ_TIMEOUT_S = 10.0
+"""What takes longer is broken off, as unanswered; the next turn goes on where this one was."""
 
 
 def attempt_of(record: LogRecord) -> bytes | None:
@@ -62,7 +70,7 @@ def attempt_of(record: LogRecord) -> bytes | None:
         return None
     body = record.value or b""
     worker = body.find(record.key) + len(record.key)
-    if body.find(PULL, worker, worker + LEAD + len(PULL)) >= 0:
+    if body.find(PULL, worker, worker + MAX_PREFIX_BYTES + len(PULL)) >= 0:
         return None
     return b"%b/%b" % (record.key, attempt)
 
@@ -76,67 +84,69 @@ def key_of(key: Key) -> bytes:
 class LevelIndex:
     """What was heard of one level. Whoever asks while it is being read is served by the next reading, all together."""
 
-    def __init__(self, read: Read, *, keep_s: float = KEEP_S) -> None:
+    def __init__(self, read: Read, *, ttl_s: float = TTL_S) -> None:
         self.keys: BoundedSet[bytes] = BoundedSet(at_least=GENERATION_SIZE)
         self._read = read
-        self._keep_s = keep_s
+        self._ttl_s = ttl_s
         self._since_ms: float = math.inf
-        self._begun_at = -math.inf
+        self._loaded_at = -math.inf
         self._wanted_ms: float = math.inf
         self._positions: Positions = {}
-        self._flight: asyncio.Task[None] | None = None
-        self._forgetting: asyncio.TimerHandle | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def heard(self, since_ms: int, *, after: float) -> None:
+    async def ensure_loaded(self, since_ms: int, *, after: float) -> None:
         """Return when what was said from a time on is known, up to a moment after `after`, by the monotonic clock.
 
         However long Kafka is away; raises Draining when the process stops.
         """
-        while not self._closed and not (self._since_ms <= since_ms and self._begun_at >= after):
+        while not self._closed and not (self._since_ms <= since_ms and self._loaded_at >= after):
             self._wanted_ms = min(self._wanted_ms, since_ms)
-            if self._flight is None:
-                self._flight = asyncio.create_task(self._hear(), name="hear-events")
-            flight = self._flight
-            await asyncio.wait({flight})  # who asks may be cancelled, the reading goes on for the others
+            if self._loading is None:
+                self._loading = asyncio.create_task(self._load(), name="hear-events")
+            loading = self._loading
+            await asyncio.wait({loading})  # who asks may be cancelled, the reading goes on for the others
             if not self._closed:
-                flight.result()
+                loading.result()
         if self._closed:
             raise Draining
 
     async def close(self) -> None:
         """Read no more, and send everybody away who waits."""
         self._closed = True
-        if self._forgetting is not None:
-            self._forgetting.cancel()
-        if self._flight is not None:
-            self._flight.cancel()
-            await asyncio.gather(self._flight, return_exceptions=True)
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
 
-    async def _hear(self) -> None:
+    async def _load(self) -> None:
         wanted_ms, self._wanted_ms = self._wanted_ms, math.inf
         if wanted_ms < self._since_ms:
             self._positions = {}
         since_ms = min(wanted_ms, self._since_ms)
         began = time.monotonic()
         try:
-            await retry_unavailable(lambda: self._read(int(since_ms), self._positions, self.keys.add), delay_s=RETRY_S)
-            self._since_ms, self._begun_at = since_ms, began
+            await retry_unavailable(
+                lambda: self._read(int(since_ms), self._positions, self.keys.add), delay_s=RETRY_DELAY_S
+            )
+            self._since_ms, self._loaded_at = since_ms, began
         finally:
-            self._flight = None
-        if self._forgetting is not None:
-            self._forgetting.cancel()
-        self._forgetting = asyncio.get_running_loop().call_later(self._keep_s, self._forget)
+            self._loading = None
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = asyncio.get_running_loop().call_later(self._ttl_s, self._expire)
         took_ms = round((time.monotonic() - began) * 1000)
         log.info(
-            "heard of %d attempts within %d ms",
+            "loaded %d seen attempts in %d ms",
             len(self.keys),
             took_ms,
-            extra={"event": "spoken_heard", "count": len(self.keys), "took_ms": took_ms},
+            extra={"event": "seen_attempts_loaded", "count": len(self.keys), "took_ms": took_ms},
         )
 
-    def _forget(self) -> None:
-        if self._flight is None:
+    def _expire(self) -> None:
+        if self._loading is None:
             self._since_ms = math.inf
             self._positions = {}
             self.keys.clear()
@@ -151,18 +161,61 @@ class SeenAttempts:
 
     def __contains__(self, key: Key) -> bool:
         rendered = key_of(key)
-        return any(rendered in hearing.keys for hearing in self._levels)
+        return any(rendered in level.keys for level in self._levels)
 
-    async def heard(self, level: int, *, oldest_ms: int, given_ms: int, given_at: float) -> None:
+    async def ensure_loaded(self, level: int, *, oldest_ms: int, assigned_ms: int, assigned_at: float) -> None:
         """Return when what was said of records of this age, read from partitions given then, is known.
 
         Work that was written after its partition was given can have been taken by nobody before.
         """
-        if oldest_ms - MARGIN_MS > given_ms:
+        if oldest_ms - MARGIN_MS > assigned_ms:
             return
         since_ms = max(oldest_ms - MARGIN_MS, self._clock() - LOOKBACK_MS)
-        await self._levels[level].heard(since_ms, after=given_at)
+        await self._levels[level].ensure_loaded(since_ms, after=assigned_at)
 
     async def close(self) -> None:
         """Send everybody away who waits."""
-        await asyncio.gather(*(hearing.close() for hearing in self._levels))
+        await asyncio.gather(*(level.close() for level in self._levels))
+
+
+class AttemptEventReader:
+    """The events of both levels."""
+
+    def __init__(self, settings: Settings, *, name: str) -> None:
+        self._settings = settings
+        self._lookup = LogReader(settings, name=f"{name}-attempts")
+
+    async def open(self) -> None:
+        """Connect; raises Unavailable."""
+        await self._lookup.open_with_retry([self._topic(level) for level in range(len(topics.LEVELS))])
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._lookup.close()
+
+    async def read(self, level: int, since_ms: int, positions: Positions, add: Callable[[bytes], None]) -> None:
+        """Add every attempt of which a worker speaks up to the end as it is now; raises Unavailable."""
+        tps = [TopicPartition(self._topic(level), partition) for partition in range(self._settings.kafka.partitions)]
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S), asyncio.TaskGroup() as group:
+                for tp in tps:
+                    group.create_task(self._partition(tp, since_ms, positions, add))
+        except* (TimeoutError, KafkaError, OSError, Unavailable) as errors:
+            log.warning("cannot read the attempt log: %s", errors, extra={"event": "attempt_log_read_failed"})
+            raise Unavailable from errors
+
+    async def _partition(
+        self, tp: TopicPartition, since_ms: int, positions: Positions, add: Callable[[bytes], None]
+    ) -> None:
+        end = await self._lookup.offset_at(tp, LATEST) or 0
+        if tp.partition not in positions:
+            first = await self._lookup.offset_at(tp, since_ms)
+            positions[tp.partition] = end if first is None else min(first, end)
+        async for record in self._lookup.read_range(tp, positions[tp.partition], end):
+            attempt = attempt_of(record)
+            if attempt is not None:
+                add(attempt)
+            positions[tp.partition] = record.offset + 1
+
+    def _topic(self, level: int) -> str:
+        return self._settings.topic(topics.events(level))

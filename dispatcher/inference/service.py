@@ -16,19 +16,16 @@ from dispatcher import metrics
 from dispatcher.batches.index import BatchIndex
 from dispatcher.commit_loop import CommitLoop
 from dispatcher.event_outbox import EventOutbox
-from dispatcher.inference.adaptive_limit import AdaptiveLimit
-from dispatcher.inference.attempt_log import AttemptEventReader
+from dispatcher.inference.attempt import AttemptWorker
 from dispatcher.inference.bodies import BodyStore
 from dispatcher.inference.cancellations import Cancellations
+from dispatcher.inference.concurrency import AdaptiveLimit, CallSlots, IntakeGate
 from dispatcher.inference.heartbeat import Heartbeat
-from dispatcher.inference.intake_gate import IntakeGate
 from dispatcher.inference.queue_consumers import QueueConsumers
 from dispatcher.inference.runner import Runner
-from dispatcher.inference.seen_attempts import LevelIndex, SeenAttempts
-from dispatcher.inference.slots import CallSlots
+from dispatcher.inference.seen_attempts import AttemptEventReader, LevelIndex, SeenAttempts
 from dispatcher.inference.upstream import Upstream
 from dispatcher.inference.upstream_pool import UpstreamPool
-from dispatcher.inference.worker import AttemptWorker
 from dispatcher.task_supervisor import TaskSupervisor
 from schemas import topics
 
@@ -40,35 +37,39 @@ NO_KAFKA = "Kafka takes no events now"
 class InferenceService:
     """Open it, let it work, close it."""
 
+    name = "inference"
+
     def __init__(
         self,
         settings: Settings,
         *,
         name: str,
-        crew: TaskSupervisor,
+        supervisor: TaskSupervisor,
         producer: Producer,
         blobs: BlobStore,
         rows: BatchIndex,
     ) -> None:
         self._settings = settings
-        self._crew = crew
+        self._supervisor = supervisor
         self._rows = rows
         self._open = False
         self._serving = False
         self._joining: asyncio.Task[None] | None = None
         self._gate = IntakeGate()
         self._slots = CallSlots(share=settings.dispatcher.offline_share)
-        self._pace = AdaptiveLimit(self._slots)
-        self._controls = Cancellations(settings, name=name)
-        self._outbox = EventOutbox(producer, on_room=lambda room: self._gate.hold(NO_KAFKA, not room))
+        self._adaptive_limit = AdaptiveLimit(self._slots)
+        self._cancellations = Cancellations(settings, name=name)
+        self._outbox = EventOutbox(producer, on_capacity=self._on_outbox_capacity)
         self._pool = UpstreamPool(
             [Upstream(settings, url) for url in settings.upstream.urls],
             concurrency=settings.dispatcher.concurrency,
-            on_change=self._upstreams_changed,
+            on_change=self._on_upstreams_changed,
         )
         self._chunks = Producer(settings, name=f"{name}-chunks", durable=False)
-        self._said = AttemptEventReader(settings, name=name)
-        spoken = SeenAttempts([LevelIndex(partial(self._said.read, level)) for level in range(len(topics.LEVELS))])
+        self._attempt_events = AttemptEventReader(settings, name=name)
+        seen_attempts = SeenAttempts(
+            [LevelIndex(partial(self._attempt_events.read, level)) for level in range(len(topics.LEVELS))]
+        )
         bodies = BodyStore(blobs, inline_bytes=settings.storage.inline_bytes)
         self._runner = Runner(
             settings,
@@ -78,9 +79,9 @@ class InferenceService:
                 settings, name=name, pool=self._pool, chunks=self._chunks, bodies=bodies, clock=epoch_ms
             ),
             outbox=self._outbox,
-            is_cancelled=self._controls.cancelled,
+            is_cancelled=self._cancellations.cancelled,
             has_outcome=rows.has_outcome,
-            is_spoken=spoken.__contains__,
+            was_attempted=seen_attempts.__contains__,
             clock=epoch_ms,
         )
         self._heartbeat = Heartbeat(
@@ -88,43 +89,41 @@ class InferenceService:
             name=name,
             outbox=self._outbox,
             running=lambda: self._runner.running,
-            upstreams_up=lambda: self._pool.up if self._serving else 0,
+            upstreams_up=self._upstreams_up,
             clock=epoch_ms,
-            troubles=self._pool.troubles,
+            unhealthy_reasons=self._pool.unhealthy_reasons,
         )
-        self._ticker = CommitLoop(
-            settings, runner=self._runner, outbox=self._outbox, readers=lambda: self._lanes.readers
-        )
-        self._lanes = QueueConsumers(
+        self._commit_loop = CommitLoop(settings, runner=self._runner, outbox=self._outbox)
+        self._consumers = QueueConsumers(
             settings,
             name=name,
-            crew=crew,
+            supervisor=supervisor,
             slots=self._slots,
             gate=self._gate,
-            pace=self._pace,
-            spoken=spoken,
+            adaptive_limit=self._adaptive_limit,
+            seen_attempts=seen_attempts,
             runner=self._runner,
-            ticker=self._ticker,
+            commit_loop=self._commit_loop,
             producer=producer,
         )
-        self._directory = QueueDirectory(settings, name=name, on_new=self._lanes.add)
+        self._directory = QueueDirectory(settings, name=name, on_new=self._consumers.add)
 
     async def open(self) -> None:
         """Start everything; work is taken once the cancels are known and an upstream answers."""
         await self._chunks.start()
-        self._gate.hold(NO_UPSTREAM, True)
-        self._outbox.start(self._crew)
-        self._pool.start(self._crew)
-        self._pace.start(self._crew)
-        self._heartbeat.start(self._crew)
-        await self._controls.open(self._runner.cancel)
+        self._gate.set_paused(NO_UPSTREAM, True)
+        self._outbox.start(self._supervisor)
+        self._pool.start(self._supervisor)
+        self._adaptive_limit.start(self._supervisor)
+        self._heartbeat.start(self._supervisor)
+        await self._cancellations.open(self._runner.cancel)
         await self._rows.open()
-        await self._said.open()
-        self._ticker.start(self._crew)
-        self._runner.progress.start(self._crew)
+        await self._attempt_events.open()
+        self._commit_loop.start(self._supervisor)
+        self._runner.progress.start(self._supervisor)
         await self._directory.open()
         self._open = True
-        self._joining = self._crew.spawn(self._until_serving(), name="until-serving")
+        self._joining = self._supervisor.spawn(self._wait_until_joined(), name="until-serving")
 
     async def close(self, deadline: Deadline) -> None:
         """Stop within the deadline: finish what the grace covers, give back the rest, say goodbye.
@@ -136,53 +135,63 @@ class InferenceService:
         if self._joining is not None:
             self._joining.cancel()
         await self._directory.close()
-        await self._lanes.stop_taking(deadline)
-        self._runner.release(waiting_only=True)
-        await self._ticker.close()
+        await self._consumers.stop(deadline)
+        self._runner.return_items(waiting_only=True)
+        await self._commit_loop.close()
         await self._runner.progress.close()
-        await self._ticker.tick(self._lanes.readers, Deadline(deadline.left(1.5)), last=True)
-        await self._lanes.leave(Deadline(deadline.left(1.0)))
-        await self._runner.finish(Deadline(min(deadline.left() - 1.5, self._settings.dispatcher.shutdown_grace_s)))
-        self._runner.release()
+        await self._commit_loop.run_once(self._consumers.consumers, Deadline(deadline.left(1.5)), last=True)
+        await self._consumers.leave(Deadline(deadline.left(1.0)))
+        await self._runner.wait(Deadline(min(deadline.left() - 1.5, self._settings.dispatcher.shutdown_grace_s)))
+        self._runner.return_items()
         await self._outbox.drained(Deadline(deadline.left() / 2))
         await self._heartbeat.close(Deadline(deadline.left() / 2))
         await self._outbox.close(Deadline(deadline.left() / 2))
-        await self._controls.close()
+        await self._cancellations.close()
         await self._rows.close()
-        await self._said.close()
+        await self._attempt_events.close()
         await self._pool.close()
-        await self._pace.close()
+        await self._adaptive_limit.close()
         await self._chunks.stop()
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Tell whether work would be taken now, and what is missing."""
-        troubles = self._pool.troubles()
-        missing = [f"{held}: {troubles}" if held == NO_UPSTREAM and troubles else held for held in self._gate.holds]
+        unhealthy_reasons = self._pool.unhealthy_reasons()
+        missing = [
+            f"{held}: {unhealthy_reasons}" if held == NO_UPSTREAM and unhealthy_reasons else held
+            for held in self._gate.pause_reasons
+        ]
         if not self._open:
             missing.append("the queues and cancels are still being read")
-        elif not self._lanes.joined:
+        elif not self._consumers.joined:
             missing.append("not every lane has joined its group")
         return not missing, {
             "missing": missing,
-            "lanes": len(self._lanes.readers),
+            "lanes": len(self._consumers.consumers),
             "running": self._runner.running,
             "upstreams_up": self._pool.up,
         }
 
-    async def _until_serving(self) -> None:
+    async def _wait_until_joined(self) -> None:
         """Count as a worker with upstreams only once every queue's groups have let us in.
 
         After a kill -9 a group waits for the dead member's session; a stack that said it was ready before would let its
         first callers wait for that long. A queue that is new later changes nothing.
         """
-        while not self._lanes.joined:  # noqa: ASYNC110 - the readers tell nobody, and this ends within seconds
+        while not self._consumers.joined:  # noqa: ASYNC110 - the readers tell nobody, and this ends within seconds
             await asyncio.sleep(JOINED_POLL_S)
         self._serving = True
-        self._heartbeat.look()
+        self._heartbeat.check_upstreams()
 
-    def _upstreams_changed(self) -> None:
+    def _upstreams_up(self) -> int:
+        """Return the number of reachable upstreams for the heartbeat, 0 until all queues are consumed."""
+        return self._pool.up if self._serving else 0
+
+    def _on_outbox_capacity(self, has_capacity: bool) -> None:
+        self._gate.set_paused(NO_KAFKA, not has_capacity)
+
+    def _on_upstreams_changed(self) -> None:
         capacity = self._pool.capacity
         self._slots.resize(capacity)
-        self._gate.hold(NO_UPSTREAM, capacity == 0)
-        self._heartbeat.look()
+        self._gate.set_paused(NO_UPSTREAM, capacity == 0)
+        self._heartbeat.check_upstreams()
         metrics.UPSTREAMS_UP.set(self._pool.up)

@@ -36,7 +36,7 @@ class Relay:
         self._writer = writer
         self._spool = spool
         self._limit = limit_bytes
-        self._cutter = Cutter()
+        self._parser = Cutter()
         self._finished = False
         self._with_usage: bytes | None = None
 
@@ -50,7 +50,7 @@ class Relay:
         """Return when the first frame came."""
         return self._writer.first_ms
 
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Tell whether a token has been delivered, so that the attempt must not be repeated."""
         return self._writer.count > 0
 
@@ -79,7 +79,7 @@ class Relay:
             "first_token_ms": self.first_token_ms,
         }
 
-    async def with_text(self, outcome: Outcome) -> Outcome:
+    async def with_body(self, outcome: Outcome) -> Outcome:
         """Add what of a failed stream had come to its outcome, when it is too large to be there already."""
         if outcome["error_code"] is None or not outcome["chunks"] or self.text is not None:
             return outcome
@@ -89,7 +89,7 @@ class Relay:
             return outcome  # the failure counts, and its text is for those who are curious
         return {**outcome, "body_ref": text.data_ref, "content_type": EVENT_STREAM}
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """Forget the text, unless it is finished."""
         self._spool.drop()
 
@@ -98,43 +98,43 @@ class Relay:
         """Return the token counts of the last frame that had any."""
         return usage_of(self._with_usage)
 
-    async def pump(self, pieces: AsyncIterator[bytes]) -> None:
+    async def forward_stream(self, pieces: AsyncIterator[bytes]) -> None:
         """Relay until the stream ends; a stream that was not complete, or held an error, raises CallError."""
         try:
-            await self._until_end(pieces)
-            self._pass_on(self._cutter.close())
+            await self._forward_all(pieces)
+            self._forward(self._parser.close())
         finally:
             await self._writer.flush()
-        if not self._cutter.done and not self._finished:
+        if not self._parser.done and not self._finished:
             raise CallError(Failure.CUT, "the stream ended without its end mark")
         if not self._writer.frames:
             raise CallError(Failure.EMPTY)
 
-    async def _until_end(self, pieces: AsyncIterator[bytes]) -> None:
+    async def _forward_all(self, pieces: AsyncIterator[bytes]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(None) as patience:
+            async with asyncio.timeout(None) as timeout:
                 async for data in pieces:
-                    await self._take(data)
-                    if self._cutter.done and patience.when() is None:
-                        patience.reschedule(loop.time() + LINGER_S)
+                    await self._receive(data)
+                    if self._parser.done and timeout.when() is None:
+                        timeout.reschedule(loop.time() + LINGER_S)
         except TimeoutError:
-            if not patience.expired():
+            if not timeout.expired():
                 raise
 
-    async def _take(self, data: bytes) -> None:
+    async def _receive(self, data: bytes) -> None:
         if self._spool.size + len(data) > self._limit:
             raise CallError(Failure.TOO_LARGE, f"more than {self._limit} bytes")
-        await self._keep(data)
-        self._pass_on(self._cutter.feed(data))
+        await self._store(data)
+        self._forward(self._parser.feed(data))
 
-    async def _keep(self, data: bytes) -> None:
+    async def _store(self, data: bytes) -> None:
         try:
             await self._spool.take(data)
         except Unavailable as error:
             raise CallError(Failure.STORAGE, error.message) from error
 
-    def _pass_on(self, frames: list[bytes]) -> None:
+    def _forward(self, frames: list[bytes]) -> None:
         for number, frame in enumerate(frames):
             if (error := reported_in_frame(frame)) is not None:
                 # An error in place of the text is kept back: the call may be made again. After some text it is the end.

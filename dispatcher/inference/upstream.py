@@ -1,13 +1,13 @@
-"""One upstream model server: a long-lived client of aiohttp, and what can fail by its names.
+"""One upstream model server: a long-lived aiohttp client, its responses, and the classification of its failures.
 
-aiohttp is used by itself: httpx over it, with the same transport, cost 0.28 ms CPU more per call, as much as all else
-that a dispatcher does for a task (docs/contributing/decisions/0017).
+aiohttp is used directly: httpx over it, with the same transport, cost 0.28 ms CPU more per call, as much as everything
+else that a dispatcher does for a task (docs/contributing/decisions/0017).
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 
@@ -17,12 +17,55 @@ from aiohttp.http_exceptions import ContentEncodingError
 from core.reachability import why
 from core.settings.models import Settings
 from dispatcher.inference.outcome import Failure, Report
-from dispatcher.inference.upstream_response import UpstreamResponse
 
 KEEP_ALIVE_S = 4.0
 """Below the five seconds after which common servers close an idle connection: a call must not meet a dead one."""
-PROBE_S = 2.0
+PROBE_TIMEOUT_S = 2.0
 READ_BYTES = 262_144
+
+
+class UpstreamResponse:
+    """A response of aiohttp whose body is still to be read."""
+
+    __slots__ = ("_response", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+
+    def header(self, name: str) -> str | None:
+        """Return a header's value; bytes that are no UTF-8 are read as Latin-1, so that a record can hold them."""
+        value = self._response.headers.get(name)
+        if value is None or value.isascii():
+            return value
+        raw = value.encode(errors="surrogateescape")
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return raw.decode("latin-1")
+
+    async def iter_bytes(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it arrives; raises aiohttp.ClientError.
+
+        aiohttp's reader raises as soon as it knows of a break, also when bytes wait in its buffer: the last frames of
+        an upstream that sends them and dies at once would be lost. So they are taken out first.
+        """
+        content = self._response.content
+        try:
+            async for data in content.iter_any():
+                yield data
+        except aiohttp.ClientError:
+            rest = content._read_nowait(-1)  # noqa: SLF001 - its public twin raises the error of the break first
+            if rest:
+                yield rest
+            raise
+
+    def close(self) -> None:
+        """Give the connection back, or close it when the body was not read to its end: so a call is cancelled."""
+        if self._response.content.is_eof():
+            self._response.release()
+        else:
+            self._response.close()
 
 
 class CallError(Exception):
@@ -37,14 +80,14 @@ class CallError(Exception):
 
 
 class Upstream:
-    """A base URL with its client; `load`, `up` and `out_until` belong to the pool."""
+    """A base URL with its client; `load`, `up` and `backoff_until` belong to the pool."""
 
     def __init__(self, settings: Settings, base: str) -> None:
         self.base = base
         self.load = 0
         self.up = False
-        self.trouble = ""
-        self.out_until = 0.0
+        self.failure = ""
+        self.backoff_until = 0.0
         self._headers = {"accept-encoding": "identity", "user-agent": "headrace"}
         if (key := settings.upstream.api_key) is not None:
             self._headers["authorization"] = f"Bearer {key.get_secret_value()}"
@@ -73,17 +116,17 @@ class Upstream:
         except (aiohttp.ClientError, OSError) as error:
             raise _named(error) from error
 
-    async def answers(self) -> bool | None:
+    async def is_reachable(self) -> bool | None:
         """Ask for the models: True for any HTTP answer, False without a connection, None when it is merely slow.
 
-        What it does instead of answering is then in `trouble`.
+        What it does instead of answering is then in `failure`.
         """
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=PROBE_S, sock_read=PROBE_S)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=PROBE_TIMEOUT_S, sock_read=PROBE_TIMEOUT_S)
         try:
             async with self._client().get(f"{self.base}/models", timeout=timeout, allow_redirects=False) as response:
                 return response.status > 0
         except (aiohttp.ClientError, OSError) as error:
-            self.trouble = why(error)
+            self.failure = why(error)
             return None if isinstance(error, aiohttp.SocketTimeoutError) else False
 
     async def close(self) -> None:

@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 PROBE_UP_S = 5.0
 PROBE_DOWN_S = 0.5
-SILENT_S = 5.0
+STARTUP_GRACE_S = 5.0
 """One that has not answered for so long after our start is told of; a server that starts beside us needs a moment."""
-MAX_TROUBLES = 1_000
-MAX_OUT_S = 300.0
+MAX_REASON_LENGTH = 1_000
+MAX_BACKOFF_S = 300.0
 """An upstream is asked again after this, whatever its Retry-After said: it may have a wrong clock."""
 
 
@@ -36,17 +36,17 @@ class UpstreamPool:
         self._concurrency = concurrency
         self._on_change = on_change
         self._monotonic = monotonic
-        self._began = monotonic()
-        self._silent = set(upstreams)
+        self._started_at = monotonic()
+        self._never_reachable = set(upstreams)
         """Those that have never answered, and of which that was not told yet."""
-        self._moved = asyncio.Event()
+        self._changed_event = asyncio.Event()
         self._probes: list[asyncio.Task[None]] = []
         self._timers: set[asyncio.TimerHandle] = set()
 
-    def start(self, crew: TaskSupervisor) -> None:
+    def start(self, supervisor: TaskSupervisor) -> None:
         """Begin to watch the upstreams; until one answers there is no capacity."""
         self._probes = [
-            crew.spawn(self._probe(upstream), name=f"probe-{upstream.base}") for upstream in self._upstreams
+            supervisor.spawn(self._probe(upstream), name=f"probe-{upstream.base}") for upstream in self._upstreams
         ]
 
     async def close(self) -> None:
@@ -69,19 +69,19 @@ class UpstreamPool:
         """Return how many calls may run now."""
         return self._concurrency * sum(self._usable(upstream) for upstream in self._upstreams)
 
-    def troubles(self) -> str | None:
+    def unhealthy_reasons(self) -> str | None:
         """Say which upstreams take no calls and why; None when all do."""
         now = self._monotonic()
         silent = [one for one in self._upstreams if not one.up]
-        told = [f"{one.base} does not answer" + (f": it {one.trouble}" if one.trouble else "") for one in silent]
+        told = [f"{one.base} does not answer" + (f": it {one.failure}" if one.failure else "") for one in silent]
         told += [
-            f"{one.base} asked for no calls for {one.out_until - now:.0f} s more"
+            f"{one.base} asked for no calls for {one.backoff_until - now:.0f} s more"
             for one in self._upstreams
-            if one.up and one.out_until > now
+            if one.up and one.backoff_until > now
         ]
-        return "; ".join(told)[:MAX_TROUBLES] or None
+        return "; ".join(told)[:MAX_REASON_LENGTH] or None
 
-    async def pick(self) -> Upstream:
+    async def acquire(self) -> Upstream:
         """Wait for an upstream with room; every pick needs one put_back. The caller bounds the wait."""
         while True:
             free = [u for u in self._upstreams if self._usable(u) and u.load < self._concurrency]
@@ -89,21 +89,21 @@ class UpstreamPool:
                 chosen = min(free, key=lambda upstream: upstream.load)
                 chosen.load += 1
                 return chosen
-            self._moved.clear()
-            await self._moved.wait()
+            self._changed_event.clear()
+            await self._changed_event.wait()
 
-    def put_back(self, upstream: Upstream) -> None:
+    def release(self, upstream: Upstream) -> None:
         """End a call."""
         upstream.load -= 1
-        self._moved.set()
+        self._changed_event.set()
 
-    def leave_out(self, upstream: Upstream, seconds: float) -> None:
+    def back_off(self, upstream: Upstream, seconds: float) -> None:
         """Send an upstream nothing for a while, as it asked."""
-        seconds = min(seconds, MAX_OUT_S)
+        seconds = min(seconds, MAX_BACKOFF_S)
         until = self._monotonic() + seconds
-        if seconds <= 0 or until <= upstream.out_until:
+        if seconds <= 0 or until <= upstream.backoff_until:
             return
-        upstream.out_until = until
+        upstream.backoff_until = until
         log.info("%s asked for %.1f s without calls", upstream.base, seconds, extra={"event": "upstream_left_out"})
 
         def back() -> None:
@@ -114,7 +114,7 @@ class UpstreamPool:
         self._timers.add(timer)
         self._changed()
 
-    def unreachable(self, upstream: Upstream, reason: str) -> None:
+    def mark_unreachable(self, upstream: Upstream, reason: str) -> None:
         """Send an upstream nothing until it answers a probe again."""
         if upstream.up:
             log.warning("%s does not answer: %s", upstream.base, reason, extra={"event": "upstream_down"})
@@ -122,33 +122,37 @@ class UpstreamPool:
             self._changed()
 
     def _usable(self, upstream: Upstream) -> bool:
-        return upstream.up and upstream.out_until <= self._monotonic()
+        return upstream.up and upstream.backoff_until <= self._monotonic()
 
     def _changed(self) -> None:
-        self._moved.set()
+        self._changed_event.set()
         self._on_change()
 
-    def _never_answered(self, upstream: Upstream) -> None:
+    def _warn_never_reachable(self, upstream: Upstream) -> None:
         """Tell once of an upstream that has not answered since the start: nothing else would ever name it."""
-        if upstream in self._silent and not upstream.up and self._monotonic() - self._began >= SILENT_S:
-            self._silent.discard(upstream)
+        if (
+            upstream in self._never_reachable
+            and not upstream.up
+            and self._monotonic() - self._started_at >= STARTUP_GRACE_S
+        ):
+            self._never_reachable.discard(upstream)
             log.warning(
                 "%s has not answered since the start: it %s",
                 upstream.base,
-                upstream.trouble or "gives no answer",
+                upstream.failure or "gives no answer",
                 extra={"event": "upstream_down"},
             )
 
     async def _probe(self, upstream: Upstream) -> None:
         while True:
-            answers = await upstream.answers()
+            answers = await upstream.is_reachable()
             # Slow is not down while calls run: a busy server may have no thread left for the question.
             if answers is False or (answers is None and upstream.load == 0):
-                self._never_answered(upstream)
-                self.unreachable(upstream, f"it {upstream.trouble or 'gives no answer'} at GET /models")
+                self._warn_never_reachable(upstream)
+                self.mark_unreachable(upstream, f"it {upstream.failure or 'gives no answer'} at GET /models")
             elif answers and not upstream.up:
                 log.info("%s answers", upstream.base, extra={"event": "upstream_up"})
-                upstream.up, upstream.trouble = True, ""
-                self._silent.discard(upstream)
+                upstream.up, upstream.failure = True, ""
+                self._never_reachable.discard(upstream)
                 self._changed()
             await asyncio.sleep(PROBE_UP_S if upstream.up else PROBE_DOWN_S)

@@ -40,7 +40,7 @@ class Phase(Enum):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class WorkItem:
-    """`places` are the records it was read from: usually one, more after a rebalance that read it again.
+    """`offsets` are the records it was read from: usually one, more after a rebalance that read it again.
 
     `streamed` is what the claim said; `delivered` asks whether a first token is out by now, `deltas` how many frames
     have come, `interrupted` builds the outcome of a run that has to end where it is.
@@ -49,7 +49,7 @@ class WorkItem:
     work: Work
     home: int
     traceparent: bytes | None = None
-    places: list[tuple[OffsetTracker, int]] = field(default_factory=list)
+    offsets: list[tuple[OffsetTracker, int]] = field(default_factory=list)
     phase: Phase = Phase.WAITING
     claimed: bool = False
     streamed: bool = False
@@ -59,7 +59,7 @@ class WorkItem:
     task: asyncio.Task[None] | None = None
 
     @property
-    def to_claim(self) -> bool:
+    def needs_claim(self) -> bool:
         """Tell whether the next tick has to write a claim, or a second one because tokens flow since the first."""
         return self.phase is not Phase.ENDED and (not self.claimed or (self.delivered() and not self.streamed))
 
@@ -68,30 +68,30 @@ class WorkItem:
         """Return what is unique about it."""
         return self.work["id"], self.work["attempt"]
 
-    def at(self, claims: OffsetTracker, offset: int) -> None:
+    def add_offset(self, tracker: OffsetTracker, offset: int) -> None:
         """Note a further record that this item was read from."""
         if self.phase is Phase.ENDED:
-            claims.ended(offset)
+            tracker.finished(offset)
         elif self.claimed:
-            claims.claimed(offset)
-        self.places.append((claims, offset))
+            tracker.claimed(offset)
+        self.offsets.append((tracker, offset))
 
     def claim(self) -> None:
         """Note that its claim is durable."""
         self.claimed = True
-        for claims, offset in self.places:
-            claims.claimed(offset)
+        for tracker, offset in self.offsets:
+            tracker.claimed(offset)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Note that its call is over."""
         self.phase = Phase.ENDED
-        for claims, offset in self.places:
-            claims.ended(offset)
+        for tracker, offset in self.offsets:
+            tracker.finished(offset)
 
-    def settle(self) -> None:
+    def complete(self) -> None:
         """Note that what became of it is durable."""
-        for claims, offset in self.places:
-            claims.settled(offset)
+        for tracker, offset in self.offsets:
+            tracker.completed(offset)
 
 
 def read(settings: Settings, record: Any) -> WorkItem:

@@ -1,7 +1,7 @@
-"""How many deliveries go to one host at once, and whether any: a dead host holds up nobody else.
+"""Circuit breakers and concurrency limits per host: an unreachable host does not delay deliveries to other hosts.
 
-A host begins with all its slots. A failure of the network takes one away, a success adds one; after so many failures
-without a success the host is closed for a while, then one delivery goes first and the others follow as it goes well.
+A host starts with all its slots. A network failure takes one away, a success adds one. After FAILURE_THRESHOLD failures
+without a success its circuit opens for a while; then one delivery probes the host, and more follow while they succeed.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum
 
 FAILURE_THRESHOLD = 10
 """Failures in a row that close a host."""
-CLOSED_S, CLOSED_MAX_S = 1.0, 60.0
+OPEN_S, MAX_OPEN_S = 1.0, 60.0
 """How long at first, and at most: the time doubles with every probe that fails."""
 QUEUE_TIMEOUT_S = 15.0
 """How long the line of deliveries that wait in memory for one host may become; what is beyond waits in Kafka."""
-STALL_S, WEIGHT = 1.0, 0.1
+STALL_TIMEOUT_S, SMOOTHING = 1.0, 0.1
 """The pace of a host is a moving average; after so long without an end, that counts instead."""
-KNOWN = 10_000
+MAX_HOSTS = 10_000
 """Hosts remembered; tenants may name as many as they like."""
+UNKNOWN_SHARE, UNRESPONSIVE_SHARE = 3 / 4, 1 / 2
+"""The share of all slots that hosts may hold together that have not answered yet, and of these the silent ones."""
 
 
 class CircuitOpen(Exception):
@@ -36,29 +38,29 @@ class CircuitOpen(Exception):
 class HostHealth(Enum):
     """What an attempt tells of its host."""
 
-    GOOD = "good"
-    BUSY = "busy"
-    AWAY = "away"
+    HEALTHY = "good"
+    OVERLOADED = "busy"
+    UNREACHABLE = "away"
 
 
 class HostTier(Enum):
     """What the last attempt that ended tells of a host."""
 
-    ANSWERS = "answers"
+    RESPONSIVE = "answers"
     UNKNOWN = "unknown"
-    SILENT = "silent"
+    UNRESPONSIVE = "silent"
 
 
 class _Host:
-    __slots__ = ("closings", "ended_at", "failures", "limit", "open_at", "pace_s", "running", "standing", "waiting")
+    __slots__ = ("ended_at", "failures", "interval_s", "limit", "open_until", "openings", "running", "tier", "waiting")
 
     def __init__(self, limit: int, now: float) -> None:
         self.limit = limit
         self.ended_at = now
-        self.pace_s = 0.0
-        self.running = self.failures = self.closings = 0
-        self.open_at = 0.0
-        self.standing = HostTier.UNKNOWN
+        self.interval_s = 0.0
+        self.running = self.failures = self.openings = 0
+        self.open_until = 0.0
+        self.tier = HostTier.UNKNOWN
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     def wake(self) -> None:
@@ -80,72 +82,72 @@ class HostCircuitBreakers:
     def __len__(self) -> int:
         return len(self._hosts)
 
-    def closed_s(self, name: str) -> float:
+    def open_for_s(self, name: str) -> float:
         """Return the seconds until a host may be called again; 0 means now."""
         host = self._hosts.get(name)
-        return 0.0 if host is None else max(0.0, host.open_at - self._clock())
+        return 0.0 if host is None else max(0.0, host.open_until - self._clock())
 
-    def standing(self, name: str) -> HostTier:
+    def tier(self, name: str) -> HostTier:
         """Tell whether a host answers."""
         host = self._hosts.get(name)
-        return HostTier.UNKNOWN if host is None else host.standing
+        return HostTier.UNKNOWN if host is None else host.tier
 
-    def crowded(self, name: str) -> bool:
+    def saturated(self, name: str) -> bool:
         """Tell whether so many wait for a slow host that no more should in memory."""
         host = self._hosts.get(name)
         if host is None or not host.waiting:
             return False
         silent_s = self._clock() - host.ended_at
-        return len(host.waiting) * (silent_s if silent_s > STALL_S else host.pace_s) > QUEUE_TIMEOUT_S
+        return len(host.waiting) * (silent_s if silent_s > STALL_TIMEOUT_S else host.interval_s) > QUEUE_TIMEOUT_S
 
-    def closed(self) -> int:
+    def open_count(self) -> int:
         """Count the hosts that are not called now."""
         now = self._clock()
-        return sum(host.open_at > now for host in self._hosts.values())
+        return sum(host.open_until > now for host in self._hosts.values())
 
     @asynccontextmanager
     async def slot(self, name: str) -> AsyncIterator[None]:
         """Hold one of the host's slots for the block; raises CircuitOpen instead when it has been closed meanwhile."""
-        host = self._known(name)
+        host = self._host(name)
         if host.running < host.limit:
             if not host.running:
                 host.ended_at = self._clock()  # from here on it has something to end
             host.running += 1
         else:
-            await self._turn(host)
+            await self._wait_turn(host)
         try:
-            if (seconds := max(0.0, host.open_at - self._clock())) > 0:
+            if (seconds := max(0.0, host.open_until - self._clock())) > 0:
                 raise CircuitOpen(seconds)
             yield
         finally:
             host.running -= 1
             now = self._clock()
-            host.pace_s += WEIGHT * (now - host.ended_at - host.pace_s)
+            host.interval_s += SMOOTHING * (now - host.ended_at - host.interval_s)
             host.ended_at = now
             host.wake()
 
     def report(self, name: str, health: HostHealth) -> None:
         """Take in how an attempt went."""
-        host = self._known(name)
-        host.standing = HostTier.SILENT if health is HostHealth.AWAY else HostTier.ANSWERS
-        if health is HostHealth.GOOD:
-            host.failures = host.closings = 0
+        host = self._host(name)
+        host.tier = HostTier.UNRESPONSIVE if health is HostHealth.UNREACHABLE else HostTier.RESPONSIVE
+        if health is HostHealth.HEALTHY:
+            host.failures = host.openings = 0
             host.limit = min(self._per_host, host.limit + 1)
             host.wake()
             return
         host.limit = max(1, host.limit - 1)
-        if health is HostHealth.BUSY:
-            host.failures = host.closings = 0
+        if health is HostHealth.OVERLOADED:
+            host.failures = host.openings = 0
             return
         host.failures += 1
-        if host.open_at > self._clock():
+        if host.open_until > self._clock():
             return  # it was under way when the host was closed
-        if host.failures >= FAILURE_THRESHOLD or host.closings:
-            host.open_at = self._clock() + min(CLOSED_MAX_S, CLOSED_S * 2**host.closings)
-            host.closings += 1
+        if host.failures >= FAILURE_THRESHOLD or host.openings:
+            host.open_until = self._clock() + min(MAX_OPEN_S, OPEN_S * 2**host.openings)
+            host.openings += 1
             host.limit = 1
 
-    async def _turn(self, host: _Host) -> None:
+    async def _wait_turn(self, host: _Host) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         host.waiting.append(future)
         try:
@@ -156,16 +158,36 @@ class HostCircuitBreakers:
                 host.wake()
             raise
 
-    def _known(self, name: str) -> _Host:
+    def _host(self, name: str) -> _Host:
         host = self._hosts.get(name)
         if host is None:
             host = self._hosts[name] = _Host(self._per_host, self._clock())
-            if len(self._hosts) > KNOWN:
-                self._forget()
+            if len(self._hosts) > MAX_HOSTS:
+                self._evict()
         self._hosts.move_to_end(name)
         return host
 
-    def _forget(self) -> None:
+    def _evict(self) -> None:
         oldest = next((name for name, host in self._hosts.items() if not host.running and not host.waiting), None)
         if oldest is not None:
             del self._hosts[oldest]
+
+
+class HostSlots:
+    """The slots of a process; shares are entered from the narrowest to the widest, so nobody waits in a circle."""
+
+    def __init__(self, total: int) -> None:
+        self._all = asyncio.Semaphore(total)
+        self._unproven = asyncio.Semaphore(max(1, int(total * UNKNOWN_SHARE)))
+        self._unresponsive = asyncio.Semaphore(max(1, int(total * UNRESPONSIVE_SHARE)))
+
+    @asynccontextmanager
+    async def slot(self, tier: HostTier) -> AsyncIterator[None]:
+        """Hold a slot for the block; waits for it in the line of its kind."""
+        async with AsyncExitStack() as stack:
+            if tier is HostTier.UNRESPONSIVE:
+                await stack.enter_async_context(self._unresponsive)
+            if tier is not HostTier.RESPONSIVE:
+                await stack.enter_async_context(self._unproven)
+            await stack.enter_async_context(self._all)
+            yield

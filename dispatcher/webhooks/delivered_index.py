@@ -27,12 +27,12 @@ from schemas.records import Delivery
 
 log = logging.getLogger(__name__)
 
-SCAN_S = 10.0
-SKEW_MS = 5_000
+SCAN_TIMEOUT_S = 10.0
+CLOCK_SKEW_MS = 5_000
 
 
 class _Scan(NamedTuple):
-    claims: OffsetTracker
+    tracker: OffsetTracker
     delivered: set[bytes]
 
 
@@ -44,13 +44,13 @@ class DeliveredIndex:
         self._lookup = lookup
         self._scans: dict[TopicPartition, _Scan] = {}
 
-    async def delivered(self, taken: ReceivedRecord, delivery: Delivery) -> bool:
+    async def delivered(self, received: ReceivedRecord, delivery: Delivery) -> bool:
         """Tell whether the first delivery of a result has been accepted before its partition came here."""
-        tp = TopicPartition(taken.record.topic, taken.record.partition)
+        tp = TopicPartition(received.record.topic, received.record.partition)
         scan = self._scans.get(tp)
-        if scan is None or scan.claims is not taken.claims:
-            found = await self._read(tp.partition, from_ms=taken.record.timestamp - SKEW_MS)
-            scan = self._scans[tp] = _Scan(taken.claims, found)
+        if scan is None or scan.tracker is not received.tracker:
+            found = await self._read(tp.partition, from_ms=received.record.timestamp - CLOCK_SKEW_MS)
+            scan = self._scans[tp] = _Scan(received.tracker, found)
         key = row_key(delivery["task_id"], delivery["event"])
         if key not in scan.delivered:
             return False
@@ -60,7 +60,7 @@ class DeliveredIndex:
     async def _read(self, partition: int, *, from_ms: int) -> set[bytes]:
         found: set[bytes] = set()
         try:
-            async with asyncio.timeout(SCAN_S):
+            async with asyncio.timeout(SCAN_TIMEOUT_S):
                 async for record in self._lookup.scan(TopicPartition(self._topic, partition), from_ms=from_ms):
                     if record.key is not None and record.value is not None and _accepted(record.value):
                         found.add(record.key)

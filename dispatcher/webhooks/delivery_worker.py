@@ -16,23 +16,21 @@ from core.settings.models import Settings
 from dispatcher import metrics
 from dispatcher.event_outbox import EventOutbox
 from dispatcher.webhooks import records, tracing
-from dispatcher.webhooks.bodies import DeliveryBodies, ResultGone
-from dispatcher.webhooks.circuit_breaker import CircuitOpen, HostCircuitBreakers
-from dispatcher.webhooks.disabled_urls import DisabledUrls
+from dispatcher.webhooks.circuit_breaker import CircuitOpen, HostCircuitBreakers, HostSlots
+from dispatcher.webhooks.disabled_urls import DisabledUrls, is_manual
 from dispatcher.webhooks.http_client import AttemptResult, Disposition, WebhookClient
 from dispatcher.webhooks.in_flight import WaitingTasks
-from dispatcher.webhooks.manual_resends import is_manual
+from dispatcher.webhooks.payload import DeliveryBodies, ResultGone
 from dispatcher.webhooks.records import AttemptRecord
 from dispatcher.webhooks.retry_schedule import Random, deferral_ms, give_up_after_ms, next_wait_ms
 from dispatcher.webhooks.signature import Signer
-from dispatcher.webhooks.slots import HostSlots
 from schemas.kafka_record import AddressedRecord
 from schemas.records import Delivery, DeliveryState, Result
 
 log = logging.getLogger(__name__)
 
 DISABLED_REASON = "the receiver has answered 410, and this URL is left alone"
-SILENT_REASON = "the host has not answered for so long that it was not called any more"
+UNREACHABLE_REASON = "the host has not answered for so long that it was not called any more"
 EVENT_HEADER = "x-headrace-event"
 
 
@@ -43,62 +41,62 @@ class DeliveryWorker:
         self,
         settings: Settings,
         *,
-        poster: WebhookClient,
+        client: WebhookClient,
         bodies: DeliveryBodies,
         disabled: DisabledUrls,
         outbox: EventOutbox,
         hosts: HostCircuitBreakers,
-        idle: WaitingTasks,
+        waiting_tasks: WaitingTasks,
         clock: Clock = epoch_ms,
-        dice: Random = random.random,
+        rng: Random = random.random,
     ) -> None:
         self._settings = settings
-        self._hooks = settings.webhooks
+        self._webhook_settings = settings.webhooks
         self._signer = Signer(settings.webhooks)
-        self._poster = poster
+        self._client = client
         self._bodies = bodies
         self._disabled = disabled
         self._outbox = outbox
         self._hosts = hosts
-        self._idle = idle
+        self._waiting_tasks = waiting_tasks
         self._slots = HostSlots(settings.webhooks.concurrency)
         self._clock = clock
-        self._dice = dice
+        self._rng = rng
 
-    async def deliver(self, delivery: Delivery, result: Result | None = None) -> None:
+    async def attempt(self, delivery: Delivery, result: Result | None = None) -> None:
         """Make the next attempt, or put it off; `result` spares the reading of it."""
         if self._superseded(delivery):
             return
         if is_manual(delivery):
-            with self._idle:
-                await self._write([records.round_mark(self._settings, delivery, now_ms=self._clock())])
+            with self._waiting_tasks:
+                await self._write([records.resend_mark(self._settings, delivery, now_ms=self._clock())])
         until_ms = self._disabled.until_ms(delivery["owner"], delivery["url"])
         if until_ms is not None and until_ms > self._clock() and not delivery["manual"]:
-            await self._end(delivery, "disabled", DISABLED_REASON)
+            await self._give_up(delivery, "disabled", DISABLED_REASON)
             return
         host = _host(delivery["url"])
-        if self._hosts.closed_s(host) > 0 or self._hosts.crowded(host):
-            await self._park(delivery)
+        if self._hosts.open_for_s(host) > 0 or self._hosts.saturated(host):
+            await self._defer(delivery)
             return
         try:
             async with AsyncExitStack() as stack:
-                with self._idle:
+                with self._waiting_tasks:
                     await stack.enter_async_context(self._hosts.slot(host))
-                    await stack.enter_async_context(self._slots.slot(self._hosts.standing(host)))
-                tried = await self._attempt(delivery, result)
-                self._hosts.report(host, tried.answer.health)
+                    await stack.enter_async_context(self._slots.slot(self._hosts.tier(host)))
+                attempt = await self._send(delivery, result)
+                self._hosts.report(host, attempt.result.health)
         except (CircuitOpen, Unavailable):
-            await self._park(delivery)
+            await self._defer(delivery)
         except ResultGone as error:
-            await self._end(delivery, "failed", error.message)
+            await self._give_up(delivery, "failed", error.message)
         else:
-            await self._follow(delivery, tried)
+            await self._handle_result(delivery, attempt)
 
-    async def hop(self, delivery: Delivery) -> None:
+    async def requeue(self, delivery: Delivery) -> None:
         """Let a delivery wait on."""
         await self._write([records.waiting(self._settings, delivery, now_ms=self._clock())])
 
-    async def _attempt(self, delivery: Delivery, result: Result | None) -> AttemptRecord:
+    async def _send(self, delivery: Delivery, result: Result | None) -> AttemptRecord:
         body = await self._bodies.of(delivery, result)
         at_ms, began = self._clock(), time.monotonic()
         headers = self._signer.headers(body, delivery_id=delivery["id"], owner=delivery["owner"], at_s=at_ms // 1000)
@@ -108,36 +106,38 @@ class DeliveryWorker:
             tracing.posting(span, delivery)
             if span.traceparent is not None:
                 headers["traceparent"] = span.traceparent.decode("latin-1")
-            answer = await self._poster.post(delivery["url"], body, headers)
+            answer = await self._client.post(delivery["url"], body, headers)
             tracing.posted(span, answer)
         seconds = time.monotonic() - began
         metrics.DELIVERY_SECONDS.observe(seconds)
-        metrics.WEBHOOK_ATTEMPTS.labels(answer.verdict.value).inc()
-        if answer.verdict is not Disposition.DELIVERED:
+        metrics.WEBHOOK_ATTEMPTS.labels(answer.disposition.value).inc()
+        if answer.disposition is not Disposition.DELIVERED:
             metrics.WEBHOOK_FAILURES.labels(answer.kind).inc()
         return AttemptRecord(answer, at_ms, int(seconds * 1000))
 
-    async def _follow(self, delivery: Delivery, tried: AttemptRecord) -> None:
-        answer, now_ms = tried.answer, self._clock()
-        if answer.verdict in (Disposition.RETRY, Disposition.REFUSED) and self._superseded(delivery):
+    async def _handle_result(self, delivery: Delivery, attempt: AttemptRecord) -> None:
+        answer, now_ms = attempt.result, self._clock()
+        if answer.disposition in (Disposition.RETRY, Disposition.REFUSED) and self._superseded(delivery):
             return  # asked for again while this attempt was under way: the row is that round's
-        match answer.verdict:
+        match answer.disposition:
             case Disposition.DELIVERED:
-                await self._delivered(delivery, tried)
+                await self._delivered(delivery, attempt)
             case Disposition.GONE:
-                until_ms = now_ms + self._hooks.gone_ttl_s * 1000
+                until_ms = now_ms + self._webhook_settings.gone_ttl_s * 1000
                 mark = records.disabled(self._settings, delivery, until_ms=until_ms, now_ms=now_ms)
-                ended = records.after(delivery, tried, state="disabled", due_ms=None)
-                await self._end(ended, "disabled", answer.reason, mark)
+                ended = records.with_attempt(delivery, attempt, state="disabled", due_ms=None)
+                await self._give_up(ended, "disabled", answer.reason, mark)
             case Disposition.REFUSED:
-                await self._end(records.after(delivery, tried, state="failed", due_ms=None), "failed", answer.reason)
+                await self._give_up(
+                    records.with_attempt(delivery, attempt, state="failed", due_ms=None), "failed", answer.reason
+                )
             case Disposition.RETRY:
                 wait_ms = self._wait_ms(delivery, answer)
                 if wait_ms is None:
-                    ended = records.after(delivery, tried, state="failed", due_ms=None)
-                    await self._end(ended, "failed", answer.reason)
+                    ended = records.with_attempt(delivery, attempt, state="failed", due_ms=None)
+                    await self._give_up(ended, "failed", answer.reason)
                     return
-                waits = records.after(delivery, tried, state="pending", due_ms=now_ms + wait_ms)
+                waits = records.with_attempt(delivery, attempt, state="pending", due_ms=now_ms + wait_ms)
                 await self._write(
                     [
                         records.waiting(self._settings, waits, now_ms=now_ms),
@@ -145,8 +145,8 @@ class DeliveryWorker:
                     ]
                 )
 
-    async def _delivered(self, delivery: Delivery, tried: AttemptRecord) -> None:
-        done = records.after(delivery, tried, state="delivered", due_ms=None)
+    async def _delivered(self, delivery: Delivery, attempt: AttemptRecord) -> None:
+        done = records.with_attempt(delivery, attempt, state="delivered", due_ms=None)
         following = [records.row(self._settings, done, now_ms=self._clock())]
         if self._disabled.until_ms(delivery["owner"], delivery["url"]) is not None:
             following.append(records.enabled(self._settings, delivery))
@@ -155,7 +155,7 @@ class DeliveryWorker:
 
     def _superseded(self, delivery: Delivery) -> bool:
         """Tell whether a later round makes this one needless; it ends without a trace in the row, which is not its."""
-        if not self._disabled.rounds.is_superseded(delivery):
+        if not self._disabled.resends.is_superseded(delivery):
             return False
         metrics.DELIVERIES.labels("superseded").inc()
         return True
@@ -165,18 +165,18 @@ class DeliveryWorker:
         if delivery["event"] == "progress":
             return None
         return next_wait_ms(
-            delivery["step"] + 1, self._hooks.retry_delays, retry_after_s=answer.retry_after_s, dice=self._dice
+            delivery["step"] + 1, self._webhook_settings.retry_delays, retry_after_s=answer.retry_after_s, rng=self._rng
         )
 
-    async def _park(self, delivery: Delivery) -> None:
+    async def _defer(self, delivery: Delivery) -> None:
         """Put off an attempt that could not be made, without counting it; give up when that went on for too long."""
         now_ms = self._clock()
         age_ms = now_ms - delivery["created_ms"]
-        if delivery["event"] == "progress" or age_ms > give_up_after_ms(self._hooks.retry_delays):
-            await self._end(delivery, "failed", SILENT_REASON)
+        if delivery["event"] == "progress" or age_ms > give_up_after_ms(self._webhook_settings.retry_delays):
+            await self._give_up(delivery, "failed", UNREACHABLE_REASON)
             return
-        metrics.WEBHOOK_PARKED.inc()
-        due_ms = now_ms + deferral_ms(age_ms=age_ms, dice=self._dice)
+        metrics.WEBHOOK_DEFERRED.inc()
+        due_ms = now_ms + deferral_ms(age_ms=age_ms, rng=self._rng)
         waits: Delivery = {**delivery, "due_ms": due_ms}
         await self._write(
             [
@@ -185,7 +185,7 @@ class DeliveryWorker:
             ]
         )
 
-    async def _end(self, delivery: Delivery, state: DeliveryState, reason: str, *marks: AddressedRecord) -> None:
+    async def _give_up(self, delivery: Delivery, state: DeliveryState, reason: str, *marks: AddressedRecord) -> None:
         """Give a delivery up: its row says so, and a dead letter keeps it, except for news of progress."""
         ended: Delivery = {**delivery, "state": state, "due_ms": None}
         now_ms = self._clock()
@@ -203,7 +203,7 @@ class DeliveryWorker:
 
     async def _write(self, following: Iterable[AddressedRecord]) -> None:
         """Return when all of it is durable, however long Kafka is away."""
-        await self._outbox.put_all(following)
+        await self._outbox.write_all(following)
 
 
 def _host(url: str) -> str:

@@ -1,42 +1,121 @@
-"""One attempt of one callback."""
+"""HTTP client of webhooks: one POST per delivery attempt, with an SSRF guard, lenient responses and DNS in threads."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import aiohttp
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from core.clock import epoch_ms
 from core.retry_after import retry_after_s
 from core.settings.webhooks import WebhookSettings
 from dispatcher.webhooks.circuit_breaker import HostHealth
-from dispatcher.webhooks.lenient_response import LenientConnector
-from dispatcher.webhooks.resolver import Resolver
-from dispatcher.webhooks.ssrf_guard import BLOCKED_MESSAGE, AddressBlocked, socket_factory
-from schemas.callback_url import CallbackPolicy, problem
+from schemas.callback_url import CallbackPolicy, is_blocked, problem
 
+BLOCKED_MESSAGE = "is not allowed for callbacks"
+HEAD_END = b"\r\n\r\n"
+THREADS = 32
 HEADERS = {"content-type": "application/json; charset=utf-8", "user-agent": "headrace", "accept-encoding": "identity"}
-ANSWER_BYTES = 65_536
+MAX_RESPONSE_BYTES = 65_536
 """Of the receiver's answer no more than this is read, and nothing is kept."""
-DNS_S = 5
-ANSWER_S = 1.0
+DNS_TTL_S = 5
+BODY_TIMEOUT_S = 1.0
 """The status decides; a receiver that dribbles its body loses the connection."""
 OVERLOADED_STATUSES = frozenset((429, 502, 503, 504))
 REASON_LENGTH = 200
+
+
+class AddressBlocked(OSError):
+    """The address or port is not allowed for callbacks; see webhooks.allow_private and webhooks.ports."""
+
+
+def socket_factory(allowed: CallbackPolicy) -> Callable[[Any], socket.socket]:
+    """Return what an aiohttp connector makes its sockets with: it is asked for every address that is connected to."""
+
+    def guarded(address_info: Any) -> socket.socket:
+        family, kind, protocol, _, address = address_info
+        host, port = str(address[0]), int(address[1])
+        if is_blocked(host, private=allowed.private):
+            raise AddressBlocked(errno.EACCES, f"{host} {BLOCKED_MESSAGE}")
+        if allowed.ports and port not in allowed.ports:
+            raise AddressBlocked(errno.EACCES, f"port {port} {BLOCKED_MESSAGE}")
+        return socket.socket(family, kind, protocol)
+
+    return guarded
+
+
+class LenientResponseHandler(ResponseHandler):
+    """Hands the parser the head alone, then the rest: an error there closes the connection, and the status stands."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what has arrived."""
+        head, end, rest = data.partition(HEAD_END)
+        if rest:
+            super().data_received(head + end)
+            data = rest
+        super().data_received(data)
+
+
+class LenientConnector(aiohttp.TCPConnector):
+    """Makes connections that read so."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        kind: type[ResponseHandler] = LenientResponseHandler
+        self._factory = partial(kind, loop=self._loop)
+
+
+class Resolver(AbstractResolver):
+    """The system's resolver."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="resolve")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name; raises OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._pool, _look_up, host, port, family)
+        return [
+            {
+                "hostname": host,
+                "host": address,
+                "port": port,
+                "family": kind,
+                "proto": protocol,
+                "flags": socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            }
+            for kind, protocol, address in found
+        ]
+
+    async def close(self) -> None:
+        """Let the threads end."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _look_up(host: str, port: int, family: int) -> list[tuple[int, int, str]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
+    return [(kind, protocol, str(address[0])) for kind, _, protocol, _, address in found]
 
 
 class Disposition(Enum):
     """What an attempt came to."""
 
     DELIVERED = "delivered"
-    RETRY = "again"
+    RETRY = "retry"
     REFUSED = "refused"
     GONE = "gone"
 
@@ -44,10 +123,10 @@ class Disposition(Enum):
 class AttemptResult(NamedTuple):
     """The verdict with its reason; `kind` is the reason in one word, for counters."""
 
-    verdict: Disposition
+    disposition: Disposition
     reason: str
     kind: str
-    health: HostHealth = HostHealth.GOOD
+    health: HostHealth = HostHealth.HEALTHY
     status: int | None = None
     retry_after_s: float | None = None
 
@@ -61,7 +140,7 @@ def classify_status(status: int, retry_after: str | None = None, *, now_ms: int 
     if 200 <= status < 300:
         return AttemptResult(Disposition.DELIVERED, f"answered {status}", "none", status=status)
     reason = f"the receiver answered {status}"
-    health = HostHealth.BUSY if status in OVERLOADED_STATUSES else HostHealth.GOOD
+    health = HostHealth.OVERLOADED if status in OVERLOADED_STATUSES else HostHealth.HEALTHY
     if status == 410:
         return AttemptResult(Disposition.GONE, reason, "gone", health, status)
     kind = "throttled" if status == 429 else f"{status // 100}xx"
@@ -84,7 +163,7 @@ class WebhookClient:
             ssl=ssl.create_default_context(),
             socket_factory=socket_factory(allowed),
             resolver=self._resolver,
-            ttl_dns_cache=DNS_S,
+            ttl_dns_cache=DNS_TTL_S,
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -92,8 +171,8 @@ class WebhookClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=settings.timeout_s),
             headers=HEADERS,
-            max_line_size=ANSWER_BYTES,
-            max_field_size=ANSWER_BYTES,
+            max_line_size=MAX_RESPONSE_BYTES,
+            max_field_size=MAX_RESPONSE_BYTES,
         )
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> AttemptResult:
@@ -105,11 +184,13 @@ class WebhookClient:
             async with self._session.post(spelled, data=body, headers=headers, allow_redirects=False) as response:
                 answer = classify_status(response.status, response.headers.get("retry-after"), now_ms=epoch_ms())
                 with suppress(aiohttp.ClientError, TimeoutError):
-                    async with asyncio.timeout(ANSWER_S):
+                    async with asyncio.timeout(BODY_TIMEOUT_S):
                         await _skip(response.content)
                 return answer
         except TimeoutError:
-            return AttemptResult(Disposition.RETRY, "the receiver did not answer in time", "timeout", HostHealth.AWAY)
+            return AttemptResult(
+                Disposition.RETRY, "the receiver did not answer in time", "timeout", HostHealth.UNREACHABLE
+            )
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError):
             return AttemptResult(Disposition.REFUSED, "the callback URL cannot be used", "blocked")
         except aiohttp.ClientResponseError as error:
@@ -127,7 +208,7 @@ class WebhookClient:
 
 async def _skip(content: aiohttp.StreamReader) -> None:
     """Read the answer away, so that the connection can be used again; a long one is left alone and closed."""
-    left = ANSWER_BYTES
+    left = MAX_RESPONSE_BYTES
     while left > 0 and (part := await content.read(left)):
         left -= len(part)
 
@@ -137,7 +218,7 @@ def _failed(error: aiohttp.ClientError | OSError) -> AttemptResult:
     if _blocked(error):
         return AttemptResult(Disposition.REFUSED, reason, "blocked")
     kind = "tls" if isinstance(error, aiohttp.ClientSSLError) else "network"
-    return AttemptResult(Disposition.RETRY, reason, kind, HostHealth.AWAY)
+    return AttemptResult(Disposition.RETRY, reason, kind, HostHealth.UNREACHABLE)
 
 
 def _blocked(error: BaseException) -> bool:

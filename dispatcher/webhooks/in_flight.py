@@ -43,58 +43,60 @@ class _InFlight(NamedTuple):
 
 
 class InFlightDeliveries:
-    """Tasks of one reader; `crashed` is awaited with what was taken when a task ends by an unexpected error."""
+    """Tasks of one reader; `on_crash` is awaited with what was taken when a task ends by an unexpected error."""
 
     def __init__(
         self,
         max_records: int,
         max_bytes: int,
         *,
-        idle: WaitingTasks,
-        crashed: Callable[[ReceivedRecord, str], Awaitable[None]],
+        waiting_tasks: WaitingTasks,
+        on_crash: Callable[[ReceivedRecord, str], Awaitable[None]],
     ) -> None:
         self._max_records = max_records
         self._max_bytes = max_bytes
-        self._idle = idle
-        self._crashed = crashed
-        self._held: dict[asyncio.Task[None], _InFlight] = {}
+        self._waiting_tasks = waiting_tasks
+        self._on_crash = on_crash
+        self._tasks: dict[asyncio.Task[None], _InFlight] = {}
         self._bytes = 0
-        self._less = asyncio.Event()
+        self._freed = asyncio.Event()
         self._stopped = False
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._tasks)
 
-    async def room(self) -> int:
+    async def wait_for_capacity(self) -> int:
         """Return how many records may be taken, at least one; waits until that is so, or until `stop`."""
-        while len(self._held) >= self._max_records or self._bytes > self._max_bytes:
+        while len(self._tasks) >= self._max_records or self._bytes > self._max_bytes:
             if self._stopped:
                 break
-            self._less.clear()
-            await self._less.wait()
-        return max(1, self._max_records - len(self._held))
+            self._freed.clear()
+            await self._freed.wait()
+        return max(1, self._max_records - len(self._tasks))
 
-    def take(self, taken: ReceivedRecord, delivery: Delivery, work: Coroutine[Any, Any, None], *, size: int) -> None:
+    def start(
+        self, received: ReceivedRecord, delivery: Delivery, work: Coroutine[Any, Any, None], *, size: int
+    ) -> None:
         """Run the work of a record; its claim is settled when that has ended well."""
-        task = asyncio.create_task(self._run(taken, work), name=f"callback-{delivery['id']}")
-        self._held[task] = _InFlight(size, delivery["created_ms"])
+        task = asyncio.create_task(self._run(received, work), name=f"callback-{delivery['id']}")
+        self._tasks[task] = _InFlight(size, delivery["created_ms"])
         self._bytes += size
-        task.add_done_callback(self._over)
+        task.add_done_callback(self._done)
 
     def oldest_ms(self) -> int | None:
         """Return when the oldest delivery in hand began."""
-        return min((held.since_ms for held in self._held.values()), default=None)
+        return min((held.since_ms for held in self._tasks.values()), default=None)
 
     def stop(self) -> None:
         """Let whoever waits for room go on."""
         self._stopped = True
-        self._less.set()
+        self._freed.set()
 
-    async def let_go(self, seconds: float = DRAIN_S) -> None:
+    async def drain(self, seconds: float = DRAIN_S) -> None:
         """Drop what only waits, and wait for the rest; what is not over in time is dropped too."""
-        mine = set(self._held)
+        mine = set(self._tasks)
         for task in mine:
-            if task in self._idle:
+            if task in self._waiting_tasks:
                 task.cancel()
         if mine:
             _, late = await asyncio.wait(mine, timeout=max(0.0, seconds))
@@ -102,14 +104,14 @@ class InFlightDeliveries:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _run(self, taken: ReceivedRecord, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, received: ReceivedRecord, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception as error:  # whatever it is, one delivery must not hold its partition for ever
             log.exception("a callback failed unexpectedly", extra={"event": "callback_crashed"})
-            await self._crashed(taken, f"unexpected error: {str(error) or type(error).__name__}")
-        taken.claims.settled(taken.record.offset)
+            await self._on_crash(received, f"unexpected error: {str(error) or type(error).__name__}")
+        received.tracker.completed(received.record.offset)
 
-    def _over(self, task: asyncio.Task[None]) -> None:
-        self._bytes -= self._held.pop(task).size
-        self._less.set()
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._bytes -= self._tasks.pop(task).size
+        self._freed.set()

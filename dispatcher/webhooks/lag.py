@@ -24,10 +24,10 @@ from schemas.framing import FramingError
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 5.0
+POLL_INTERVAL_S = 5.0
 """Two small requests for each partition in which anything was seen; what is younger than this may be missing."""
-PARTITION_S = 10.0
-MARKS = 256
+PARTITION_TIMEOUT_S = 10.0
+MAX_MARKS = 256
 """Per partition, so that a million that wait cost no memory; beyond it neighbours share the older one's beginning."""
 
 
@@ -47,13 +47,13 @@ class LagWindow:
         while marks and marks[-1][1] >= created_ms:
             marks.pop()
         marks.append((offset, created_ms))
-        if len(marks) > MARKS:
-            kept = list(marks)
+        if len(marks) > MAX_MARKS:
+            entries = list(marks)
             # Too old rather than too young: the beginning of the first counts until the second has gone.
-            pairs = zip(kept[::2], kept[1::2], strict=False)
+            pairs = zip(entries[::2], entries[1::2], strict=False)
             marks.clear()
             marks.extend((later[0], earlier[1]) for earlier, later in pairs)
-            marks.extend(kept[len(kept) // 2 * 2 :])
+            marks.extend(entries[len(entries) // 2 * 2 :])
 
     def advance(self, head: int) -> None:
         """Forget what has been taken."""
@@ -82,24 +82,24 @@ class LagTracker:
         self._windows: dict[TopicPartition, LagWindow] = {}
 
     def __len__(self) -> int:
-        return sum(window.count for window in self._now())
+        return sum(window.count for window in self._current())
 
     def oldest_ms(self) -> int | None:
         """Return when the oldest that waits began."""
-        return min((found for window in self._now() if (found := window.oldest_ms) is not None), default=None)
+        return min((found for window in self._current() if (found := window.oldest_ms) is not None), default=None)
 
     async def run(self) -> None:
         """Keep looking."""
         while True:
-            await asyncio.sleep(LOOK_S)
-            await self.look()
+            await asyncio.sleep(POLL_INTERVAL_S)
+            await self.refresh()
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Read what has come since the last time; what cannot be read now is read the next time."""
-        self._now()
+        self._current()
         for tp, window in list(self._windows.items()):
             try:
-                async with asyncio.timeout(PARTITION_S):
+                async with asyncio.timeout(PARTITION_TIMEOUT_S):
                     await self._extend(tp, window)
             except (KafkaError, OSError, TimeoutError, Unavailable) as error:
                 log.info("what waits: %s", error or "no answer in time", extra={"event": "callback_backlog_unread"})
@@ -118,7 +118,7 @@ class LagTracker:
         finally:
             window.end = end  # only now, so that what is counted has an age
 
-    def _now(self) -> Iterable[LagWindow]:
+    def _current(self) -> Iterable[LagWindow]:
         """Bring the windows in line with what has been taken, given and revoked."""
         before, self._windows = self._windows, {}
         for tp, head in self._heads().items():
@@ -130,9 +130,9 @@ class LagTracker:
         return self._windows.values()
 
 
-def measure(hands: Iterable[InFlightDeliveries], backlog: LagTracker) -> None:
+def export_lag(in_flight: Iterable[InFlightDeliveries], backlog: LagTracker) -> None:
     """Set the gauges of what is not delivered yet."""
-    held = list(hands)
+    held = list(in_flight)
     begun_ms = (backlog.oldest_ms(), *(each.oldest_ms() for each in held))
     oldest = [found for found in begun_ms if found is not None]
     metrics.WEBHOOK_PENDING.set(sum(map(len, held)) + len(backlog))

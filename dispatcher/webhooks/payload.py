@@ -1,15 +1,27 @@
-"""The body of a callback, pure: {"status_code", "request_id", "body"} as Bella's clients read it."""
+"""Request bodies of webhooks: {"status_code", "request_id", "body"}, from the result in memory or from the log."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import orjson
+from aiokafka import TopicPartition
 
 from core.embedding import described
-from schemas.records import Result
+from core.errors import HeadraceError
+from core.kafka.log_reader import LogReader
+from core.settings.loader import is_loopback
+from core.settings.models import Settings
+from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
+from schemas import ids, topics
+from schemas.codec import RESULT, SchemaError
+from schemas.framing import FramingError
+from schemas.records import Delivery, Result
 
-NEWS_STATUS = {"start": 202, "progress": 202, "expired": 410}
+log = logging.getLogger(__name__)
+
+EVENT_STATUS = {"start": 202, "progress": 202, "expired": 410}
 
 
 def payload(result: Result, body: bytes | None) -> bytes:
@@ -17,7 +29,7 @@ def payload(result: Result, body: bytes | None) -> bytes:
     return orjson.dumps({"status_code": result["status_code"], "request_id": result["id"], **_body(result, body)})
 
 
-def linked(result: Result, *, size: int, base: str) -> bytes:
+def link_payload(result: Result, *, size: int, base: str) -> bytes:
     """Render an outcome that is too large to be posted: where its owner can fetch it stands in place of the body."""
     return orjson.dumps(
         {
@@ -30,9 +42,9 @@ def linked(result: Result, *, size: int, base: str) -> bytes:
     )
 
 
-def news(task_id: str, event: str, told: dict[str, Any]) -> bytes:
+def progress_payload(task_id: str, event: str, body: dict[str, Any]) -> bytes:
     """Render what happened to a task short of its outcome; the member `event` keeps it apart from one."""
-    return orjson.dumps({"status_code": NEWS_STATUS[event], "request_id": task_id, "event": event, "body": told})
+    return orjson.dumps({"status_code": EVENT_STATUS[event], "request_id": task_id, "event": event, "body": body})
 
 
 def _body(result: Result, body: bytes | None) -> dict[str, Any]:
@@ -46,3 +58,60 @@ def _error(result: Result) -> dict[str, dict[str, str | None]]:
     message = result["error_message"] or f"the task ended as {result['state']}"
     kind = "invalid_request_error" if 400 <= result["status_code"] < 500 else "server_error"
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+class ResultGone(HeadraceError):
+    """The result is not kept any more, so it cannot be delivered."""
+
+    code = "result_gone"
+
+
+class DeliveryBodies:
+    """Render the body of a delivery; raises ResultGone, and Unavailable when a store does not answer."""
+
+    def __init__(self, settings: Settings, *, lookup: LogReader, blobs: BlobStore) -> None:
+        self._settings = settings
+        self._blobs = blobs
+        self._most = settings.webhooks.max_body_bytes
+        self._base = settings.webhooks.public_url or _own_url(settings)
+        self._lookup = lookup
+
+    async def of(self, delivery: Delivery, result: Result | None) -> bytes:
+        """Return the body."""
+        if delivery["payload"] is not None:
+            return delivery["payload"]
+        result = result or await self._read(delivery)
+        size = result["body_ref"]["size"] if result["body_ref"] else len(result["body"] or b"")
+        if size > self._most:
+            return link_payload(result, size=size, base=self._base)
+        return payload(result, await self._body(result))
+
+    async def _read(self, delivery: Delivery) -> Result:
+        home = ids.partition_of(delivery["task_id"])
+        tp = TopicPartition(self._settings.topic(topics.results(delivery["level"])), home)
+        found = await self._lookup.read(tp, delivery["result_offset"] or 0)
+        try:
+            result = RESULT.decode(found.value) if found is not None and found.value is not None else None
+        except (FramingError, SchemaError):
+            result = None
+        if result is None or result["id"] != delivery["task_id"]:
+            raise ResultGone
+        return result
+
+    async def _body(self, result: Result) -> bytes | None:
+        if result["body_ref"] is None:
+            return result["body"]
+        try:
+            return await self._blobs.get(result["body_ref"])
+        except (BlobMissing, BlobCorrupt) as error:
+            log.error("%s", error.message, extra={"event": "callback_body_lost", "task_id": result["id"]})
+            return b'{"error":{"message":"the stored body is lost","type":"server_error","param":null,"code":"%b"}}' % (
+                error.code.encode()
+            )
+
+
+def _own_url(settings: Settings) -> str:
+    """Return the address of an ingress on this machine; of any other the receiver knows the host already."""
+    host = settings.ingress.host.strip("[]")
+    spelled = f"[{host}]" if ":" in host else host
+    return f"http://{spelled}:{settings.ingress.port}" if is_loopback(host) else ""

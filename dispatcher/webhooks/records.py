@@ -15,28 +15,28 @@ from dispatcher.webhooks.http_client import AttemptResult
 from dispatcher.webhooks.retry_schedule import delay_tier
 from schemas import topics
 from schemas.kafka_record import AddressedRecord
-from schemas.records import Delivery, DeliveryState, Result, Status, Try
+from schemas.records import AttemptSummary, Delivery, DeliveryState, Result, Status
 
-KEPT_TRIES = 20
+MAX_ATTEMPTS_STORED = 20
 DISABLED_PARTITION = 0
-NOWHERE = -1
+NO_OFFSET = -1
 """Offset of a dead letter that was no record before."""
 
 
 class AttemptRecord(NamedTuple):
     """One attempt with its times."""
 
-    answer: AttemptResult
+    result: AttemptResult
     at_ms: int
     latency_ms: int
 
 
-def wanted(event: str, events: list[str]) -> bool:
+def is_subscribed(event: str, events: list[str]) -> bool:
     """Tell whether a task's callback is told of an event; without a choice of the outcome alone."""
     return event in events if events else event in OUTCOMES
 
 
-def of_result(result: Result, offset: int, *, now_ms: int, traceparent: str | None = None) -> Delivery:
+def from_result(result: Result, offset: int, *, now_ms: int, traceparent: str | None = None) -> Delivery:
     """Begin the delivery of an outcome."""
     event = result["state"]
     return new_delivery(
@@ -53,7 +53,7 @@ def of_result(result: Result, offset: int, *, now_ms: int, traceparent: str | No
     )
 
 
-def of_row(row_: Status, event: str, name: str, payload: bytes, *, now_ms: int) -> Delivery:
+def from_status(row_: Status, event: str, name: str, payload: bytes, *, now_ms: int) -> Delivery:
     """Begin the delivery of news."""
     return new_delivery(
         row_["id"],
@@ -69,19 +69,19 @@ def of_row(row_: Status, event: str, name: str, payload: bytes, *, now_ms: int) 
     )
 
 
-def after(delivery: Delivery, tried: AttemptRecord, *, state: DeliveryState, due_ms: int | None) -> Delivery:
+def with_attempt(delivery: Delivery, attempt: AttemptRecord, *, state: DeliveryState, due_ms: int | None) -> Delivery:
     """Note an attempt and what follows."""
-    answer = tried.answer
-    note: Try = {
-        "at_ms": tried.at_ms,
+    answer = attempt.result
+    note: AttemptSummary = {
+        "at_ms": attempt.at_ms,
         "status_code": answer.status,
-        "latency_ms": tried.latency_ms,
+        "latency_ms": attempt.latency_ms,
         "reason": answer.reason,
     }
     return {
         **delivery,
         "state": state,
-        "attempts": [*delivery["attempts"], note][-KEPT_TRIES:],
+        "attempts": [*delivery["attempts"], note][-MAX_ATTEMPTS_STORED:],
         "made": delivery["made"] + 1,
         "step": delivery["step"] + 1,
         "due_ms": due_ms,
@@ -103,7 +103,7 @@ def delivery_dead_letter(settings: Settings, delivery: Delivery, *, reason: str,
     """Address the dead letter of a delivery that was given up: as the record that would begin a new round."""
     round_ = deliveries.retry_record(settings, resent(delivery, now_ms=now_ms), delay_s=0, now_ms=now_ms)
     record = round_.record
-    found = LogRecord(round_.topic, round_.partition, NOWHERE, now_ms, record.key, record.value, record.headers)
+    found = LogRecord(round_.topic, round_.partition, NO_OFFSET, now_ms, record.key, record.value, record.headers)
     return dead_letter(
         settings, found, reason=f"callback given up: {reason}", field="callback_url", attempt=delivery["made"]
     )
@@ -126,7 +126,7 @@ def enabled(settings: Settings, delivery: Delivery) -> AddressedRecord:
     return _mark(settings, Record(url_key(delivery["owner"], delivery["url"]), None))
 
 
-def round_mark(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
+def resend_mark(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
     """Address the mark that ends earlier rounds; its key has no slash, unlike those of the URLs."""
     mark: Delivery = {**delivery, "state": "pending", "due_ms": None, "payload": None, "attempts": []}
     return _mark(settings, deliveries.rendered(delivery["id"].encode(), mark, now_ms=now_ms))

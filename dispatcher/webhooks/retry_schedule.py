@@ -19,12 +19,12 @@ Random = Callable[[], float]
 """Yields numbers from 0 to 1."""
 
 
-def next_wait_ms(step: int, delays_s: Sequence[float], *, retry_after_s: float | None, dice: Random) -> int | None:
+def next_wait_ms(step: int, delays_s: Sequence[float], *, retry_after_s: float | None, rng: Random) -> int | None:
     """Return the wait before the attempt that follows `step` attempts; None when there is none."""
     if step > len(delays_s):
         return None
     wait_s = max(delays_s[step - 1], min(retry_after_s or 0, MAX_RETRY_AFTER_S))
-    return math.ceil(wait_s * (1 + JITTER * dice()) * 1000)
+    return math.ceil(wait_s * (1 + JITTER * rng()) * 1000)
 
 
 def give_up_after_ms(delays_s: Sequence[float]) -> int:
@@ -32,13 +32,13 @@ def give_up_after_ms(delays_s: Sequence[float]) -> int:
     return int((sum(delays_s) * (1 + JITTER) + JITTER_SLACK_S) * 1000)
 
 
-def deferral_ms(*, age_ms: int, dice: Random) -> int:
+def deferral_ms(*, age_ms: int, rng: Random) -> int:
     """Return how long to stay away from a host that is closed or crowded: the older the delivery, the longer.
 
     Each is one way through one retry topic, for there may be ten thousand of them, and a spread that is held in memory.
     """
     step_s, spread_s = next((step, spread) for limit_ms, step, spread in DEFERRALS if age_ms < limit_ms)
-    return int((step_s + spread_s * dice()) * 1000)
+    return int((step_s + spread_s * rng()) * 1000)
 
 
 def delay_tier(wait_ms: int) -> int:

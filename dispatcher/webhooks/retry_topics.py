@@ -17,7 +17,7 @@ from dispatcher.group_consumer import GroupConsumer, ReceivedRecord
 from schemas import topics
 
 GROUP = "webhooks-retry"
-TAKE = 200
+MAX_POLL_RECORDS = 200
 FETCH_BYTES = 65_536
 """Per partition; with all of them in memory at once 40 partitions are some MB."""
 
@@ -33,7 +33,7 @@ class RetryTopicConsumer:
         self._waiting: dict[TopicPartition, deque[ReceivedRecord]] = {}
         self._heads: dict[TopicPartition, int] = {}
         self._on_revoke = on_revoke
-        self._reader = GroupConsumer(
+        self._consumer = GroupConsumer(
             settings,
             name=name,
             group=settings.topic(GROUP),
@@ -45,22 +45,22 @@ class RetryTopicConsumer:
     @property
     def assigned(self) -> bool:
         """Tell whether this member has been given its partitions."""
-        return self._reader.assigned
+        return self._consumer.assigned
 
-    async def take(self) -> list[ReceivedRecord]:
+    async def poll(self) -> list[ReceivedRecord]:
         """Return what is due; waits a fifth of a second when there is nothing."""
         for tp, waiting in self._waiting.items():
             if not waiting:
-                self._reader.release(tp)
+                self._consumer.resume(tp)
         self._waiting = {tp: waiting for tp, waiting in self._waiting.items() if waiting}
-        for taken in await self._reader.take(TAKE):
-            tp = TopicPartition(taken.record.topic, taken.record.partition)
+        for received in await self._consumer.poll(MAX_POLL_RECORDS):
+            tp = TopicPartition(received.record.topic, received.record.partition)
             if tp not in self._waiting:
                 self._waiting[tp] = deque()
-                self._heads[tp] = taken.record.offset
-                self._reader.hold(tp)
-            self._waiting[tp].append(taken)
-        return [taken for tp, waiting in self._waiting.items() for taken in self._due(tp, waiting)]
+                self._heads[tp] = received.record.offset
+                self._consumer.pause(tp)
+            self._waiting[tp].append(received)
+        return [received for tp, waiting in self._waiting.items() for received in self._due(tp, waiting)]
 
     def heads(self) -> dict[TopicPartition, int]:
         """Return from which offset on records wait, of each partition in which anything was seen."""
@@ -68,11 +68,11 @@ class RetryTopicConsumer:
 
     async def commit(self, deadline: Deadline | None = None) -> bool:
         """Commit everything that is safe."""
-        return await self._reader.commit(deadline)
+        return await self._consumer.commit(deadline)
 
     async def close(self, deadline: Deadline) -> None:
         """Leave the group."""
-        await self._reader.close(deadline)
+        await self._consumer.close(deadline)
 
     def _due(self, tp: TopicPartition, waiting: deque[ReceivedRecord]) -> list[ReceivedRecord]:
         latest_ms = self._clock() - self._delays_ms[tp.topic]

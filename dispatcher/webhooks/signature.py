@@ -1,4 +1,7 @@
-"""The headers of the Standard Webhooks: id, time, and a signature by every key that the receiver may hold. Pure."""
+"""Headers of the Standard Webhooks: id, timestamp, and a signature with every key that the receiver may have. Pure.
+
+Apart from the worker, as the one place that handles the signing keys.
+"""
 
 from __future__ import annotations
 

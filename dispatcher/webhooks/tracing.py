@@ -1,6 +1,7 @@
-"""What the span of an attempt to call back tells, by the conventions for HTTP clients.
+"""Attributes of the span of a delivery attempt, by the conventions for HTTP clients.
 
-Never the URL, of which only the host is told: its path and its query may hold a secret of the receiver.
+Apart from the worker, as the one place that decides what is exported: the host of the URL, but never its path or query,
+which may contain a secret of the receiver.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def posted(span: Span, answer: AttemptResult) -> None:
     if not span.recording:
         return
     span.note({"http.response.status_code": answer.status})
-    if answer.verdict is not Disposition.DELIVERED:
+    if answer.disposition is not Disposition.DELIVERED:
         span.failed(answer.kind if answer.status is None else str(answer.status))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ingress.api.batches import problems as batches
+from ingress.api.batches import routes as batches
 from ingress.api.bella import routes as bella
 from ingress.api.dify import errors as dify
 from ingress.api.openai import responses as openai

@@ -60,9 +60,9 @@ class KeysFile:
             found = await asyncio.to_thread(self.read)
             keys.take_file(found)
         except ConfigError as error:
-            log.error("%s; the keys read before stay in force", error, extra={"event": "keys_refused"})
+            log.error("%s; continuing with the keys loaded before", error, extra={"event": "keys_file_invalid"})
             return
-        log.info("%s: keys in force: %d", self._path, len(found), extra={"event": "keys_read", "keys": len(found)})
+        log.info("%s: loaded %d keys", self._path, len(found), extra={"event": "keys_file_loaded", "keys": len(found)})
 
     def _look(self) -> Stamp | None:
         """Return what changes with the file; a file that is replaced within one clock tick has another number."""

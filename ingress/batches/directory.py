@@ -21,7 +21,7 @@ from schemas.batches import BATCH_ENDED, Batch
 from schemas.codec import BATCH, SchemaError
 from schemas.framing import FramingError
 
-MAX_FRESH = 10_000
+MAX_PROPOSED = 10_000
 """Created here, and without a row of the scheduler yet; some milliseconds are usual."""
 MAX_REMOVED = 10_000
 
@@ -32,7 +32,7 @@ class BatchDirectory:
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._rows: dict[str, Batch] = {}
         self._by_owner: dict[str, set[str]] = defaultdict(set)
-        self._fresh: OrderedDict[str, Batch] = OrderedDict()
+        self._proposed: OrderedDict[str, Batch] = OrderedDict()
         self._removed: OrderedDict[str, None] = OrderedDict()
         self._awaited: dict[str, set[asyncio.Future[None]]] = {}
         topic = settings.topic(topics.BATCHES)
@@ -49,7 +49,7 @@ class BatchDirectory:
 
     def get(self, batch_id: str) -> Batch | None:
         """Return a batch as it stands."""
-        return self._rows.get(batch_id) or self._fresh.get(batch_id)
+        return self._rows.get(batch_id) or self._proposed.get(batch_id)
 
     def removed(self, batch_id: str) -> bool:
         """Tell whether a batch was there and is not kept any more, as far as that is remembered."""
@@ -63,22 +63,22 @@ class BatchDirectory:
     def remember(self, batch: Batch) -> None:
         """Show a batch that was created here."""
         if batch["id"] not in self._rows:
-            self._fresh[batch["id"]] = batch
-            if len(self._fresh) > MAX_FRESH:
-                self._fresh.popitem(last=False)
+            self._proposed[batch["id"]] = batch
+            if len(self._proposed) > MAX_PROPOSED:
+                self._proposed.popitem(last=False)
 
     def of(self, owner: str) -> list[Batch]:
         """Return the batches of a tenant, the newest first."""
         found = [self._rows[batch_id] for batch_id in self._by_owner.get(owner, ())]
-        found += [batch for batch in self._fresh.values() if batch["owner"] == owner]
+        found += [batch for batch in self._proposed.values() if batch["owner"] == owner]
         return sorted(found, key=lambda batch: (batch["created_ms"], batch["id"]), reverse=True)
 
     def users_of(self, file_id: str) -> list[str]:
         """Return the ids of the batches that still need an input file."""
-        both = (*self._rows.values(), *self._fresh.values())
+        both = (*self._rows.values(), *self._proposed.values())
         return [one["id"] for one in both if one["input_file_id"] == file_id and one["state"] not in BATCH_ENDED]
 
-    async def until(self, batch_id: str, wanted: Callable[[Batch], bool], *, seconds: float) -> Batch | None:
+    async def wait_until(self, batch_id: str, wanted: Callable[[Batch], bool], *, seconds: float) -> Batch | None:
         """Return the scheduler's row of a batch once it is as wanted, or as it stands when the time is over."""
         try:
             async with asyncio.timeout(seconds):
@@ -120,14 +120,14 @@ class BatchDirectory:
         row["ended"] = row["written"] = b""
         self._rows[batch_id] = row
         self._by_owner[row["owner"]].add(batch_id)
-        self._fresh.pop(batch_id, None)
+        self._proposed.pop(batch_id, None)
         self._removed.pop(batch_id, None)
 
     def _forget(self, batch_id: str) -> None:
         row = self._rows.pop(batch_id, None)
         if row is not None:
             self._by_owner[row["owner"]].discard(batch_id)
-        self._fresh.pop(batch_id, None)
+        self._proposed.pop(batch_id, None)
         self._removed[batch_id] = None
         if len(self._removed) > MAX_REMOVED:
             self._removed.popitem(last=False)

@@ -19,11 +19,11 @@ from ingress.batches.commands import BatchCommands
 from ingress.batches.directory import BatchDirectory
 from ingress.batches.request import BatchRequest
 from schemas.batches import Batch, BatchFile
-from schemas.ids import MODE_LETTERS, SERIALS, TaskId
+from schemas.ids import MODE_CODES, SERIALS, TaskId
 from schemas.partitioning import home_partition, key_spread
 from schemas.records import Queue
 
-JUDGED_S = 10.0
+DECISION_TIMEOUT_S = 10.0
 """A row is there within milliseconds; this long a scheduler may take to come back from a crash."""
 SKEW_S = 60
 """An ingress whose clock is ahead by as much may be in the next window already."""
@@ -47,8 +47,8 @@ async def create_once(
     queue = await commands.queue(name, wanted.endpoint, owner)
     now_ms, window_s = time.time_ns() // 1_000_000, settings.streams.idempotency_window_s
     own, *others = (
-        keyed_id(queue, owner, key, begin_s=begin_s, partitions=settings.kafka.partitions)
-        for begin_s in begins(now_ms // 1000, window_s=window_s)
+        id_of_key(queue, owner, key, begin_s=begin_s, partitions=settings.kafka.partitions)
+        for begin_s in window_starts(now_ms // 1000, window_s=window_s)
     )
     directory.check_read()
     for identity in (own, *others):
@@ -60,7 +60,7 @@ async def create_once(
         made = await commands.create(wanted, file, owner=owner, queue=name, identity=own, traceparent=traceparent)
     except WriteUnconfirmed as error:
         raise Unavailable("Kafka did not confirm the batch in time; send it again with its Idempotency-Key") from error
-    row = await directory.until(made["id"], lambda _: True, seconds=JUDGED_S)
+    row = await directory.wait_until(made["id"], lambda _: True, seconds=DECISION_TIMEOUT_S)
     if row is None:
         raise Unavailable(
             "the batch was written but not yet compared with others of its Idempotency-Key; send it again with the key"
@@ -68,12 +68,12 @@ async def create_once(
     return _same(row, wanted, owner=owner)
 
 
-def begins(now_s: int, *, window_s: int) -> tuple[int, ...]:
+def window_starts(now_s: int, *, window_s: int) -> tuple[int, ...]:
     """Return where the windows begin in which a first batch may lie, that of a new one first."""
     return tuple(at_s - at_s % window_s for at_s in (now_s, now_s - window_s, now_s + SKEW_S))
 
 
-def keyed_id(queue: Queue, owner: str, key: str, *, begin_s: int, partitions: int) -> TaskId:
+def id_of_key(queue: Queue, owner: str, key: str, *, begin_s: int, partitions: int) -> TaskId:
     """Return the identity of a key's batch in the window that begins at a second: the same at every ingress.
 
     52 bits of a digest stand where other ids have the number of their queue and a serial.
@@ -81,10 +81,10 @@ def keyed_id(queue: Queue, owner: str, key: str, *, begin_s: int, partitions: in
     scope = blake2b(orjson.dumps([queue["name"], owner, key]), digest_size=8).digest()
     spread, serial = divmod(int.from_bytes(scope), SERIALS)
     home = home_partition(queue["name"], key_spread(owner, key), width=queue["width"], partitions=partitions)
-    return TaskId(spread & 0xFFFFFFFF, 1, MODE_LETTERS["batch"], begin_s, home, serial)
+    return TaskId(spread & 0xFFFFFFFF, 1, MODE_CODES["batch"], begin_s, home, serial)
 
 
-def may_be_keyed(identity: TaskId, *, window_s: int) -> bool:
+def may_have_key(identity: TaskId, *, window_s: int) -> bool:
     """Tell whether an id may be that of a key's batch: then its time does not say when it was created."""
     return identity.time_s % window_s == 0
 

@@ -23,7 +23,7 @@ def output_expires_ms(batch: Batch, *, retention_s: int) -> int | None:
     return None if ended_ms is None else ended_ms + retention_s * 1000
 
 
-def outputs_over(batch: Batch, *, now_ms: int) -> bool:
+def outputs_expired(batch: Batch, *, now_ms: int) -> bool:
     """Tell whether its files have expired before the batch itself, which its scheduler removes with all there is."""
     ended_ms, asked_s = ended_at(batch), batch["output_expires_s"]
     return ended_ms is not None and asked_s is not None and ended_ms + asked_s * 1000 <= now_ms

@@ -14,7 +14,7 @@ from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from ingress.batches.commands import BatchCommands
 from ingress.batches.directory import BatchDirectory
-from ingress.batches.idempotency import may_be_keyed
+from ingress.batches.idempotency import may_have_key
 from schemas import ids, topics
 from schemas.batches import Batch
 from schemas.codec import BATCH, EVENT, SchemaError
@@ -24,11 +24,11 @@ from schemas.ids import TaskId
 
 OTHER_WAIT_S = 2.0
 """A batch that was created at another ingress has its row here within milliseconds, unless the scheduler is behind."""
-YOUNG_S = 15 * 60
+RECENT_S = 15 * 60
 """An older batch that has no row does not exist: no scheduler is this far behind unnoticed."""
 CLOCK_SKEW_MS = 2_000
-JUDGED_S = 2.0
-JUST_NOW_MS, SEARCH_S = 10_000, 3.0
+DECISION_TIMEOUT_S = 2.0
+LOOKBACK_MS, SEARCH_TIMEOUT_S = 10_000, 3.0
 """How far back accepted batches without a row are looked for; a scheduler that keeps up needs milliseconds."""
 
 
@@ -58,9 +58,9 @@ class BatchOperations:
         except ids.IdError:
             raise _unknown(text) from None
         batch = self._directory.get(text)
-        keyed = may_be_keyed(identity, window_s=self._window_s)
-        if batch is None and (keyed or self._young(identity)) and not self._directory.removed(text):
-            batch = await self._directory.until(text, lambda _: True, seconds=OTHER_WAIT_S)
+        keyed = may_have_key(identity, window_s=self._window_s)
+        if batch is None and (keyed or self._is_recent(identity)) and not self._directory.removed(text):
+            batch = await self._directory.wait_until(text, lambda _: True, seconds=OTHER_WAIT_S)
             if batch is None:
                 batch = await self._from_event(identity)
         if batch is None:
@@ -80,8 +80,8 @@ class BatchOperations:
         if batch["state"] not in ("validating", "in_progress"):
             raise _ended(batch)
         await self._commands.cancel(batch)
-        row = await self._directory.until(
-            text, lambda found: found["state"] not in ("validating", "in_progress"), seconds=JUDGED_S
+        row = await self._directory.wait_until(
+            text, lambda found: found["state"] not in ("validating", "in_progress"), seconds=DECISION_TIMEOUT_S
         )
         if row is None or row["state"] in ("validating", "in_progress"):
             # The cancel is in the log and comes before everything that is written from now on.
@@ -98,9 +98,9 @@ class BatchOperations:
         self._directory.check_read()
         if users := self._directory.users_of(file_id):
             return users[0]
-        begin_ms = time.time_ns() // 1_000_000 - JUST_NOW_MS
+        begin_ms = time.time_ns() // 1_000_000 - LOOKBACK_MS
         try:
-            async with asyncio.timeout(SEARCH_S):
+            async with asyncio.timeout(SEARCH_TIMEOUT_S):
                 for partition in range(self._partitions):
                     tp = TopicPartition(self._events, partition)
                     async for batch in self._created_since(tp, begin_ms):
@@ -126,12 +126,12 @@ class BatchOperations:
             return None
         tp = TopicPartition(self._events, identity.partition)
         key = identity.batch().encode()
-        from_s = max(identity.time_s, int(time.time() - YOUNG_S))
+        from_s = max(identity.time_s, int(time.time() - RECENT_S))
         return _proposed(await self._log_reader.find(tp, key, from_ms=from_s * 1000 - CLOCK_SKEW_MS))
 
-    def _young(self, identity: TaskId) -> bool:
+    def _is_recent(self, identity: TaskId) -> bool:
         inside = identity.partition < self._partitions
-        return inside and abs(time.time() - identity.time_s) < YOUNG_S
+        return inside and abs(time.time() - identity.time_s) < RECENT_S
 
 
 def _proposed(found: LogRecord | None) -> Batch | None:

@@ -49,7 +49,7 @@ class ByteRange(NamedTuple):
     end: int
 
 
-def span_of(header: str | None, size: int) -> ByteRange | None:
+def parse_range(header: str | None, size: int) -> ByteRange | None:
     """Read a Range header; None when the whole is wanted, an empty span when nothing of it is there.
 
     Several ranges, and what is no range at all, are answered with the whole, as HTTP allows.
@@ -69,7 +69,7 @@ def _number(digits: str) -> int:
     return int(digits.lstrip("0")[:_DIGITS] or "0")
 
 
-async def content_answer(request: Request, blobs: BlobStore, content: Content, *, refuse: ErrorRenderer) -> Response:
+async def content_response(request: Request, blobs: BlobStore, content: Content, *, refuse: ErrorRenderer) -> Response:
     """Answer with the bytes of a file; raises BlobMissing, BlobCorrupt and Unavailable before the answer begins."""
     size = content.size
     headers = {
@@ -82,7 +82,7 @@ async def content_answer(request: Request, blobs: BlobStore, content: Content, *
     if content.etag is not None:
         headers["etag"] = content.etag
     condition = request.headers.get("if-range")
-    span = span_of(request.headers.get("range"), size) if condition in (None, content.etag) else None
+    span = parse_range(request.headers.get("range"), size) if condition in (None, content.etag) else None
     if span is not None and span.begin >= span.end:
         told = ApiProblem(
             416,

@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 BLOBS = "files/"
 _ID = re.compile(r"file-([0-9a-f]{8})[0-9a-f]{24}")
-YOUNG_S = 60.0
+RECENT_S = 60.0
 """A file that was uploaded this lately may not have come to this process yet."""
 OTHER_WAIT_S = 2.0
 MAX_REMOVED = 10_000
 """Files remembered as removed: the newest, for only young ones are asked about."""
-SEEN_S = 5.0
+VISIBLE_TIMEOUT_S = 5.0
 """How long an answer waits for the directory to show what was written; with a Kafka that works milliseconds."""
 
 
@@ -43,10 +43,10 @@ def new_file_id(*, now_s: int) -> str:
     return f"file-{now_s & 0xFFFFFFFF:08x}{secrets.token_hex(12)}"
 
 
-def is_young(file_id: str, *, now_s: float) -> bool:
+def is_recent(file_id: str, *, now_s: float) -> bool:
     """Tell whether a file of this id may be so new that not every process knows of it."""
     match = _ID.fullmatch(file_id)
-    return match is not None and abs(now_s - int(match[1], 16)) < YOUNG_S
+    return match is not None and abs(now_s - int(match[1], 16)) < RECENT_S
 
 
 class FileDirectory:
@@ -85,7 +85,7 @@ class FileDirectory:
 
     async def find(self, file_id: str, *, owner: str) -> BatchFile | None:
         """Return a file of a tenant, waiting a moment for one that may be on its way; raises Unavailable."""
-        if file_id not in self._files and file_id not in self._removed and is_young(file_id, now_s=time.time()):
+        if file_id not in self._files and file_id not in self._removed and is_recent(file_id, now_s=time.time()):
             try:
                 async with asyncio.timeout(OTHER_WAIT_S):
                     while file_id not in self._files and file_id not in self._removed:
@@ -113,7 +113,7 @@ class FileDirectory:
         """Remove a file's record and return when that is seen here; raises Unavailable."""
         await self._write(producer, file["id"], None, owner=file["owner"], kind="file.removed")
 
-    async def passed(self, offset: int) -> None:
+    async def wait_for_offset(self, offset: int) -> None:
         """Return when the record at this offset has been folded; bound it with asyncio.timeout."""
         await self.tail.wait_for_offset(self._tp, offset)
 
@@ -122,10 +122,10 @@ class FileDirectory:
         described = headers(kind=kind, ce_id=f"{file_id}/{kind}", at_ms=now_ms, owner=owner)
         offset = await producer.send(self._topic, 0, Record(file_id.encode(), value, described, now_ms))
         try:
-            async with asyncio.timeout(SEEN_S):
-                await self.passed(offset)
+            async with asyncio.timeout(VISIBLE_TIMEOUT_S):
+                await self.wait_for_offset(offset)
         except TimeoutError:
-            log.warning("file %s is written but not read back yet", file_id, extra={"event": "file_unseen"})
+            log.warning("file %s is written but not read back yet", file_id, extra={"event": "file_not_visible"})
 
     def feed(self, _: TopicPartition, records: Records) -> None:
         """Fold records."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from core.errors import NotFound
 from core.settings.models import Settings
 from ingress.batches.directory import BatchDirectory
-from ingress.batches.retention import output_expires_ms, outputs_over
+from ingress.batches.retention import output_expires_ms, outputs_expired
 from ingress.batches.service import BatchOperations
 from ingress.files.content import Content
 from ingress.files.directory import FileDirectory
@@ -20,7 +20,7 @@ OCTETS, LINES = "application/octet-stream", "application/jsonl"
 _OF_BATCH = re.compile(r"file-([0-9a-f]{32})-(output|errors)")
 
 
-class Entry(NamedTuple):
+class FileEntry(NamedTuple):
     """One file as its owner sees it."""
 
     id: str
@@ -44,7 +44,7 @@ class FileLookup:
         self._batches = batches
         self._batch_service = batch_service
 
-    async def find(self, file_id: str, *, owner: str) -> Entry:
+    async def find(self, file_id: str, *, owner: str) -> FileEntry:
         """Return a file; raises NotFound for foreign, unknown and expired ones, and Unavailable."""
         match = _OF_BATCH.fullmatch(file_id)
         if match is None:
@@ -61,7 +61,7 @@ class FileLookup:
             raise _unknown(file_id)
         return entry
 
-    def all(self, *, owner: str, purpose: str | None) -> list[Entry]:
+    def all(self, *, owner: str, purpose: str | None) -> list[FileEntry]:
         """Return the files of a tenant, in no order; those of batches as soon as something is in them."""
         found = []
         if purpose != OUTPUT:
@@ -72,21 +72,21 @@ class FileLookup:
                 found += [entry for entry in entries if entry is not None and entry.content.size]
         return found
 
-    def of_batch(self, batch: Batch, *, errors: bool) -> Entry | None:
+    def of_batch(self, batch: Batch, *, errors: bool) -> FileEntry | None:
         """Describe a batch's output or error file; None when the batch ended without lines in it, or it has expired."""
         content = batch_content(batch, errors=errors)
         expires_ms = output_expires_ms(batch, retention_s=self._retention_s)
-        if expires_ms is not None and (not content.size or outputs_over(batch, now_ms=time.time_ns() // 1_000_000)):
+        if expires_ms is not None and (not content.size or outputs_expired(batch, now_ms=time.time_ns() // 1_000_000)):
             return None
         file_id = output_file_id(batch["id"], errors=errors)
-        return Entry(file_id, OUTPUT, content.name, batch["created_ms"], expires_ms, content, batch_id=batch["id"])
+        return FileEntry(file_id, OUTPUT, content.name, batch["created_ms"], expires_ms, content, batch_id=batch["id"])
 
 
-def of_upload(file: BatchFile) -> Entry:
+def of_upload(file: BatchFile) -> FileEntry:
     """Describe a file that was uploaded."""
     blob = file["blob"]
     content = Content(file["filename"], OCTETS, [Segment(blob["uri"], blob["size"])], blob)
-    return Entry(
+    return FileEntry(
         file["id"], file["purpose"], file["filename"], file["created_ms"], file["expires_ms"], content, uploaded=file
     )
 

@@ -15,15 +15,15 @@ from core.errors import HeadraceError
 from core.kafka.producer import Producer
 from core.storage.blobs import BlobStore, StoredObject
 from ingress.batches.directory import BatchDirectory
-from ingress.batches.retention import outputs_over
+from ingress.batches.retention import outputs_expired
 from ingress.files.directory import BLOBS, FileDirectory
-from schemas.batches import PIECES
+from schemas.batches import SEGMENT_PREFIX
 
 log = logging.getLogger(__name__)
 
-ORPHAN_MS = 3_600_000
+ORPHAN_TTL_MS = 3_600_000
 """A file's record is written within seconds of its last byte; an hour is beyond every clock's error."""
-PIECE_MS = 86_400_000
+SEGMENT_TTL_MS = 86_400_000
 """A piece is written only while its batch has a row. A day is more than this process can be behind the rows."""
 
 
@@ -70,7 +70,7 @@ class FileSweeper:
                 await self._blobs.delete(file["blob"])
                 await self._files.remove(self._producer, file)
                 count += 1
-        for prefix, is_over in ((BLOBS, self._orphan), (PIECES, self._abandoned)):
+        for prefix, is_over in ((BLOBS, self._orphan), (SEGMENT_PREFIX, self._abandoned)):
             async for batch in self._blobs.listed(prefix):
                 for stored in batch:
                     if is_over(stored, now_ms):
@@ -82,10 +82,10 @@ class FileSweeper:
     def _orphan(self, stored: StoredObject, now_ms: int) -> bool:
         file_id = stored.name.removeprefix(BLOBS)
         used = self._files.known(file_id) or self._batches.users_of(file_id)
-        return now_ms - stored.modified_ms > ORPHAN_MS and not used
+        return now_ms - stored.modified_ms > ORPHAN_TTL_MS and not used
 
     def _abandoned(self, stored: StoredObject, now_ms: int) -> bool:
-        batch = self._batches.get(stored.name.removeprefix(PIECES).partition("/")[0])
+        batch = self._batches.get(stored.name.removeprefix(SEGMENT_PREFIX).partition("/")[0])
         if batch is None:
-            return now_ms - stored.modified_ms > PIECE_MS
-        return outputs_over(batch, now_ms=now_ms)
+            return now_ms - stored.modified_ms > SEGMENT_TTL_MS
+        return outputs_expired(batch, now_ms=now_ms)

@@ -73,7 +73,18 @@ API_KEY = ApiKey()
 AppIngress = Annotated[Ingress, Depends(_ingress)]
 AppConnected = Annotated[Connected, Depends(_connected)]
 """The parts that need Kafka; the request is refused with 503 until Kafka has been reached."""
+SUBMITS = Security(API_KEY, scopes=["submit"])
+"""For routes without dependencies of their own: declares the scope in the document."""
 SubmitCaller = Annotated[Caller, Security(API_KEY, scopes=["submit"])]
 ReadCaller = Annotated[Caller, Security(API_KEY, scopes=["read"])]
 AdminCaller = Annotated[Caller, Security(API_KEY, scopes=["admin"])]
+
+
+async def _limited(request: Request, caller: SubmitCaller, ingress: AppIngress) -> Caller:
+    ingress.limits.submit(caller, request.scope)
+    return caller
+
+
+LimitedCaller = Annotated[Caller, Depends(_limited)]
+"""A caller with the scope submit whose request counts against the rate limit of its key."""
 TaskIdPath = Annotated[str, Path(description="The id in any rendering: TASK-…, task_…, req_…, batch_req_… or a UUID.")]

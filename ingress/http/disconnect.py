@@ -15,7 +15,7 @@ async def _until_gone(receive: Receive) -> None:
 
 
 @asynccontextmanager
-async def watched(receive: Receive, gone: Callable[[], None]) -> AsyncIterator[None]:
+async def on_disconnect(receive: Receive, gone: Callable[[], None]) -> AsyncIterator[None]:
     """Call `gone` once when the client goes away within the block; the request's body must have been read."""
     watch = asyncio.create_task(_until_gone(receive), name="disconnect-watch")
     watch.add_done_callback(lambda task: None if task.cancelled() else gone())

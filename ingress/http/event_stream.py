@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ingress.http import sse
-from ingress.http.disconnect import watched
+from ingress.http.disconnect import on_disconnect
 from ingress.read_model.task_lookup import result_body
 from ingress.runtime import Ingress
 from ingress.submission.service import PreparedTask, TaskSubmission
@@ -20,9 +20,9 @@ from ingress.submission.submitter import Ticket
 from ingress.waiting.blocking import WaitOutcome
 from ingress.waiting.streaming import Stream, StreamError
 
-START_S = 10.0
+FIRST_BYTE_S = 10.0
 """The status line goes out by then, for proxies give up on a server that is silent for long."""
-STUCK_S = 60.0
+STALL_TIMEOUT_S = 60.0
 """A client that takes nothing from a full socket for this long counts as gone."""
 
 
@@ -53,21 +53,21 @@ class EventStream(Response):
         self._hold_s = hold_s
         self._started = False
 
-    def framed(self, payloads: Sequence[bytes]) -> bytes:
+    def encode(self, payloads: Sequence[bytes]) -> bytes:
         """Return the frames of some payloads of the upstream."""
         return sse.frames(payloads)
 
-    def last_words(self, ending: WaitOutcome | None, failure: StreamError | None, *, told: bool) -> bytes:
+    def final_frames(self, ending: WaitOutcome | None, failure: StreamError | None, *, error_sent: bool) -> bytes:
         """Return the end of the stream.
 
         Args:
             ending: why it ended before its outcome; else None.
             failure: how the task failed; None for a good end.
-            told: the upstream said the failure in its last frame.
+            error_sent: the upstream sent the error in its last frame.
         """
         raise NotImplementedError
 
-    async def instead(self, ending: WaitOutcome | None, failure: StreamError | None) -> Response | None:  # noqa: ARG002 - a hook
+    async def plain_response(self, ending: WaitOutcome | None, failure: StreamError | None) -> Response | None:  # noqa: ARG002 - a hook
         """Return a plain answer to a stream that ended badly before its status line went out, if the door has one."""
         return None
 
@@ -77,7 +77,7 @@ class EventStream(Response):
 
     def silence_s(self) -> float:
         """Return how often the keep-alive is written."""
-        return min(self._ingress.settings.ingress.keep_alive_s, START_S)
+        return min(self._ingress.settings.ingress.keep_alive_s, FIRST_BYTE_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one client."""
@@ -88,10 +88,10 @@ class EventStream(Response):
                 self._prepared = None  # it holds the task's body
             async with (
                 self._submission.resolved_original(self._ticket, stream) as counts,
-                watched(receive, stream.on_gone),
+                on_disconnect(receive, stream.on_gone),
             ):
                 if counts is not self._ticket:
-                    stream.from_outcome()
+                    stream.use_stored_result()
                     self._ticket = counts
                     self.answered_by(counts)
                 await self._deliver(stream, scope, receive, send)
@@ -113,21 +113,21 @@ class EventStream(Response):
         try:
             async with aclosing(following):
                 async for payloads in following:
-                    data = self.framed(payloads) if payloads else self.keep_alive
+                    data = self.encode(payloads) if payloads else self.keep_alive
                     if data:
                         await self._write(send, data)
             if stream.ending is not WaitOutcome.GONE:
                 ended = stream.ending is not None or stream.failure is not None
-                if ended and not self._started and (plain := await self.instead(stream.ending, stream.failure)):
-                    async with asyncio.timeout(STUCK_S):
+                if ended and not self._started and (plain := await self.plain_response(stream.ending, stream.failure)):
+                    async with asyncio.timeout(STALL_TIMEOUT_S):
                         return await plain(scope, receive, send)
-                words = self.last_words(stream.ending, stream.failure, told=stream.told)
+                words = self.final_frames(stream.ending, stream.failure, error_sent=stream.error_sent)
                 await self._write(send, words, more=False)
         except TimeoutError:
             stream.on_gone()
 
     async def _write(self, send: Send, data: bytes, *, more: bool = True) -> None:
-        async with asyncio.timeout(STUCK_S):
+        async with asyncio.timeout(STALL_TIMEOUT_S):
             if not self._started:
                 self._started = True
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

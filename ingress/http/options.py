@@ -53,7 +53,7 @@ _PREFIX = b"x-headrace-"
 KNOWN = (*DESCRIPTIONS, DIALECT)
 _KNOWN = frozenset(name.lower().encode() for name in KNOWN)
 _SECONDS = re.compile(r"[0-9]{1,12}")
-MOST_S = max(MAX_TIMEOUT_MS) // 1000
+MAX_S = max(MAX_TIMEOUT_MS) // 1000
 
 
 class Options(NamedTuple):
@@ -144,7 +144,7 @@ def _level(value: str | None) -> int | None:
     return int(value)
 
 
-def _seconds(headers: Headers, name: str, *, most_s: int = MOST_S) -> int:
+def _seconds(headers: Headers, name: str, *, most_s: int = MAX_S) -> int:
     value = _one(headers, name)
     if value is None:
         return 0

@@ -23,12 +23,12 @@ END_OF_HEAD = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"(\n)upgrade(?=:)", re.IGNORECASE)
 _UPGRADE_BEGUN = re.compile(rb"\n(?:u(?:p(?:g(?:r(?:a(?:de?)?)?)?)?)?)?\Z", re.IGNORECASE)
 """The line end counts, too: without it the name in the next packet could be part of another."""
-HEAD_S = 20.0
+HEAD_TIMEOUT_S = 20.0
 """From the first byte of a head to its last: what Apache allows, too."""
 BODY_WINDOW_S = 20.0
 BODY_WINDOW_BYTES = 10_000
 """A body must make this much way in each window while we read: 500 bytes per second, as Apache asks."""
-FULL_S = 2.0
+FULL_LINGER_S = 2.0
 """How long a connection beyond the limit is kept for its first bytes, so that it can be told why it is closed."""
 FULL_RETRY_S = 5
 PHRASES = {
@@ -77,7 +77,7 @@ class LimitedHttp(HttpToolsProtocol):
         """Take a connection that says something in time."""
         super().connection_made(transport)
         # uvicorn arms this only after an answer: a connection that never says anything would stay for ever.
-        wait_s = FULL_S if self._full() else self.timeout_keep_alive
+        wait_s = FULL_LINGER_S if self._full() else self.timeout_keep_alive
         self.timeout_keep_alive_task = self.loop.call_later(wait_s, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -139,7 +139,7 @@ class LimitedHttp(HttpToolsProtocol):
                 self._body_bytes = 0
                 self._timer = self.loop.call_later(BODY_WINDOW_S, self._look_at_body)
             elif self._head_bytes:
-                self._timer = self.loop.call_later(HEAD_S, self._head_is_late)
+                self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
         elif self._in_head and not self._head_bytes:
             self._disarm()
 
@@ -167,7 +167,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._timer = None
-        self._refuse(408, "request_timeout", f"the request's headers took longer than {HEAD_S:g} s", b"")
+        self._refuse(408, "request_timeout", f"the request's headers took longer than {HEAD_TIMEOUT_S:g} s", b"")
 
     def _look_at_body(self) -> None:
         self._timer = None

@@ -15,15 +15,15 @@ from contextlib import suppress
 from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
-from ingress.read_model.cluster_liveness import IDLE
+from ingress.read_model.cluster_liveness import NO_DISPATCHER_READY
 from ingress.runtime import Ingress
 from schemas import topics
 
-LOOK_S = 3.0
+PROBE_TIMEOUT_S = 3.0
 """What a look at the topics may take."""
-KEPT_S = 3.0
+CACHE_S = 3.0
 """For how long it counts: everybody may ask, and as often as they like."""
-NAMED = 3
+MAX_NAMED = 3
 
 
 class Readiness:
@@ -49,7 +49,7 @@ class Readiness:
         if absent is None:  # then nobody can be heard, whether or not they work
             return [f"{kafka} does not answer", *own]
         told = [_absent(absent)] if absent else []
-        return [*told, *own, *[await self._idle() if one == IDLE else one for one in heard]]
+        return [*told, *own, *[await self._idle() if one == NO_DISPATCHER_READY else one for one in heard]]
 
     async def _opening(self, kafka: str) -> str:
         absent = await self._look()
@@ -63,23 +63,23 @@ class Readiness:
         """Say why dispatchers that live take no calls, as far as that can be seen from here."""
         catalog = self._ingress.model_catalog
         await catalog.refresh()
-        troubles = catalog.troubles()
+        troubles = catalog.problems()
         told = "; ".join(f"{base} {trouble}" for base, trouble in troubles.items() if trouble)
         if all(troubles.values()):
             return f"no upstream model server answers: {told}"
         answering = ", ".join(base for base, trouble in troubles.items() if not trouble)
         return (
-            f"{IDLE}, although this process gets answers of {answering}: "
+            f"{NO_DISPATCHER_READY}, although this process gets answers of {answering}: "
             "it has not joined the groups of its queues, or cannot call the server itself; its own /readyz tells which"
         )
 
     async def _look(self) -> list[str] | None:
         """Return the topics that are not there; None when no broker answers."""
         async with self._looking:
-            if self._clock() - self._looked_at >= KEPT_S:
+            if self._clock() - self._looked_at >= CACHE_S:
                 self._absent = None
                 with suppress(Unavailable, KafkaError, OSError, TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
+                    async with asyncio.timeout(PROBE_TIMEOUT_S):
                         names = self._names()
                         there = await self._ingress.cluster.topics(names)
                         self._absent = [name for name in names if name not in there]
@@ -100,5 +100,5 @@ class Readiness:
 
 def _absent(names: Sequence[str]) -> str:
     """Say which topics are not there."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"there is no topic {', '.join(names[:NAMED])}{more}; run `headrace topics apply`"
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"there is no topic {', '.join(names[:MAX_NAMED])}{more}; run `headrace topics apply`"

@@ -19,11 +19,12 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 from starlette.routing import request_response
 
-from ingress.http.validation import JsonBody, QueryParameters, RawBody
+from ingress.http.validation import FormBody, JsonBody, QueryParameters, RawBody
 
 JSON = "application/json"
 Responses = dict[int | str, dict[str, Any]]
 """The answers of a route by status, as FastAPI takes them."""
+READERS = (FormBody, JsonBody, QueryParameters, RawBody)
 EXAMPLE = "x-example"
 """Where an example is kept until the document is finished: FastAPI takes nulls out of a document, JSON text stays."""
 
@@ -33,10 +34,14 @@ class ApiRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["status_code"] = min((int(one) for one in options.get("responses") or ()), default=200)
-        self.described = APIRoute(path, _declared(endpoint), **options)
+        self._options = options
         super().__init__(path, endpoint, **options)
         if self.methods and "GET" in self.methods:
             self.methods.add("HEAD")
+
+    def described(self) -> APIRoute:
+        """Return the same route with its models as parameters, as FastAPI's document needs it."""
+        return APIRoute(self.path, _declared(self.endpoint), **self._options)
 
 
 class RawRoute(ApiRoute):
@@ -47,9 +52,8 @@ class RawRoute(ApiRoute):
         self.app = request_response(endpoint)
 
 
-def api_router(tag: str, *, raw: bool = False, responses: Responses | None = None) -> APIRouter:
-    """Return a router for the routes of one API; `tag` is their heading in the document."""
-    route_class = RawRoute if raw else ApiRoute
+def api_router(tag: str, *, route_class: type[ApiRoute] = ApiRoute, responses: Responses | None = None) -> APIRouter:
+    """Return a router for routes of one API; `tag` is their heading in the document."""
     return APIRouter(tags=[tag], route_class=route_class, default_response_class=Response, responses=responses)
 
 
@@ -109,8 +113,8 @@ def _declared(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 def _parameter(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
     parameter = parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
     for one in get_args(hint)[1:] if hasattr(hint, "__metadata__") else ():
-        if isinstance(one, params.Depends) and isinstance(one.dependency, JsonBody | RawBody | QueryParameters):
+        if isinstance(one, params.Depends) and isinstance(one.dependency, READERS):
             reader = cast("JsonBody[BaseModel]", one.dependency)
-            default = parameter.empty if isinstance(one.dependency, QueryParameters) else None
+            default = parameter.empty if reader.required else None
             return parameter.replace(annotation=Annotated[reader.model, reader.declared], default=default)
     return parameter

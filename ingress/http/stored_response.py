@@ -16,7 +16,7 @@ from schemas.common import Blob
 
 log = logging.getLogger(__name__)
 
-STUCK_S = 60.0
+STALL_TIMEOUT_S = 60.0
 """A client that takes nothing from a full socket for this long counts as gone."""
 
 
@@ -36,17 +36,17 @@ class StoredResponse(Response):
             async with aclosing(self._pieces) as pieces:
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 async for piece in pieces:
-                    async with asyncio.timeout(STUCK_S):
+                    async with asyncio.timeout(STALL_TIMEOUT_S):
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
         except HeadraceError as error:
-            log.error("%s was cut off: %s", self._uri, error, extra={"event": "answer_cut", "code": error.code})
+            log.error("%s was cut off: %s", self._uri, error, extra={"event": "response_truncated", "code": error.code})
         except TimeoutError:
-            log.info("the reader of %s is stuck", self._uri, extra={"event": "answer_stuck"})
+            log.info("the reader of %s is stuck", self._uri, extra={"event": "response_stalled"})
         else:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def stored_answer(
+async def stored_response(
     blobs: BlobStore, blob: Blob, *, status: int, content_type: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Answer with a stored body; raises BlobMissing, BlobCorrupt when its size is wrong, and Unavailable."""

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from starlette.requests import Request
 
 from core.errors import InvalidRequest
-from ingress.http.body import read_body
+from ingress.http.body import BODY_SETTING, read_body
 from ingress.http.json_body import json_object
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -53,6 +53,8 @@ class JsonObject(BaseModel):
 class QueryParameters(Generic[Model]):
     """A dependency: the query of the request as a model."""
 
+    required = True
+
     def __init__(self, model: type[Model]) -> None:
         self.model = model
 
@@ -69,6 +71,8 @@ class QueryParameters(Generic[Model]):
 
 class JsonBody(Generic[Model]):
     """A dependency: the body of the request, a JSON object, as a model. No body is an empty object."""
+
+    required = False
 
     def __init__(self, model: type[Model], *, limit: int, example: Mapping[str, Any]) -> None:
         """Read at most `limit` bytes; the example is for the document."""
@@ -91,9 +95,12 @@ class JsonBody(Generic[Model]):
 class RawBody(Generic[Model]):
     """A dependency: the body of the request as it came; the model is for the document."""
 
-    def __init__(self, model: type[Model], *, limit: int, example: Mapping[str, Any]) -> None:
-        """Read at most `limit` bytes."""
+    def __init__(
+        self, model: type[Model], *, limit: int | None = None, example: Mapping[str, Any], required: bool = False
+    ) -> None:
+        """Read at most `limit` bytes; None is the setting ingress.max_body_bytes."""
         self.model = model
+        self.required = required
         self._limit = limit
         self._example = example
 
@@ -105,7 +112,28 @@ class RawBody(Generic[Model]):
 
     async def __call__(self, request: Request) -> bytes:
         """Read the body; raises InvalidRequest, TooLarge and ClientDisconnect."""
-        return await read_body(request, limit=self._limit)
+        if self._limit is not None:
+            return await read_body(request, limit=self._limit)
+        limit: int = request.app.state.ingress.settings.ingress.max_body_bytes
+        return await read_body(request, limit=limit, setting=BODY_SETTING)
+
+
+class FormBody(Generic[Model]):
+    """A dependency that reads nothing: it declares the form that the endpoint reads itself, for the document."""
+
+    required = True
+
+    def __init__(self, model: type[Model]) -> None:
+        self.model = model
+
+    @property
+    def declared(self) -> FieldInfo:
+        """Return where FastAPI's document shows the model."""
+        body: FieldInfo = Body(media_type="multipart/form-data")
+        return body
+
+    async def __call__(self) -> None:
+        """Do nothing."""
 
 
 def read_parameters(model: type[Model], given: Iterable[tuple[str, str]]) -> Model:

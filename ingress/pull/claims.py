@@ -29,7 +29,7 @@ from schemas.records import PULL_WORKER, Outcome, Status
 log = logging.getLogger(__name__)
 
 READ_S = 3.0
-JUDGED_S = 5.0
+DECISION_TIMEOUT_S = 5.0
 """A row follows its claim within milliseconds, unless the scheduler is behind; what is undecided by then is given back.
 
 Much less would starve workers while a flood is folded: every claim would be given back before it is judged."""
@@ -68,7 +68,7 @@ class PullClaims:
                 for row in rows
             ]
         )
-        judged = await asyncio.gather(*(self._judged(row, worker) for row in rows))
+        judged = await asyncio.gather(*(self._await_decision(row, worker) for row in rows))
         return [row for row in judged if row is not None]
 
     async def release(self, held: Sequence[Status]) -> None:
@@ -79,15 +79,15 @@ class PullClaims:
         try:
             await self._producer.send_all([lease_release(self._prefix, row, at_ms=now_ms) for row in held])
         except Unavailable as error:
-            log.warning("%d tasks were not given back: %s", len(held), error, extra={"event": "release_failed"})
+            log.warning("%d tasks were not given back: %s", len(held), error, extra={"event": "pull_release_failed"})
 
     async def finish(self, row: Status, outcome: Outcome) -> Status | None:
         """Bring the outcome of a held task and return its row as the scheduler left it; raises Unavailable."""
         await self._producer.send(*lease_outcome(self._prefix, row, outcome, at_ms=_now_ms()))
-        return await self._view.until(
+        return await self._view.wait_until(
             row["id"].encode(),
             lambda found: found["attempt"] != row["attempt"] or found["state"] != "processing",
-            seconds=JUDGED_S,
+            seconds=DECISION_TIMEOUT_S,
         )
 
     async def read_all(self, level: int, partitions: Iterable[int]) -> None:
@@ -98,16 +98,16 @@ class PullClaims:
                 ends = await asyncio.gather(*(self._log_reader.offset_at(tp, LATEST) for tp in tps))
                 for tp, end in zip(tps, ends, strict=True):
                     if end:
-                        await self._view.passed(tp, end - 1)
+                        await self._view.wait_for_offset(tp, end - 1)
         except TimeoutError as error:
             raise Unavailable(f"the read model is more than {READ_S:g} s behind; try again in some seconds") from error
 
-    async def _judged(self, row: Status, worker: str) -> Status | None:
+    async def _await_decision(self, row: Status, worker: str) -> Status | None:
         """Return the row when it names this claim."""
-        found = await self._view.until(
+        found = await self._view.wait_until(
             row["id"].encode(),
             lambda now: now["attempt"] != row["attempt"] or now["state"] != "queued",
-            seconds=JUDGED_S,
+            seconds=DECISION_TIMEOUT_S,
         )
         if found is None or found["attempt"] != row["attempt"]:
             return None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from schemas.records import TERMINAL, Status
 
-LIMIT = 100_000
+MAX_WAITING = 100_000
 """Waiting tasks kept per lane: about 25 MB; a walk over the rows brings in the next."""
 
 
@@ -51,7 +51,7 @@ NOTHING = PullCounts()
 class PullQueue:
     """What is known of one lane; rows are told in any order, each with what was there before."""
 
-    limit: int = LIMIT
+    limit: int = MAX_WAITING
     held: set[str] = field(default_factory=set)
     counts: PullCounts = NOTHING
     newest: Candidate | None = None
@@ -62,7 +62,7 @@ class PullQueue:
     """The last that is kept in memory, when there are more."""
 
     @property
-    def starved(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Tell whether few are left here of more that wait."""
         return self._last is not None and len(self._waiting) * 4 <= self.limit
 
@@ -75,7 +75,7 @@ class PullQueue:
         old, new = _contribution(before), _contribution(after)
         put, loaded, completed = (had + now - was for had, was, now in zip(self.counts, old, new, strict=True))
         self.counts = PullCounts(put, loaded, completed)
-        self.see(after, gone=before["id"] if before is not None else None)
+        self.observe(after, gone=before["id"] if before is not None else None)
         if after is None or not new.put:
             return
         candidate = Candidate(after["created_ms"], after["id"])
@@ -83,7 +83,7 @@ class PullQueue:
         if new.loaded:
             self.newest_loaded = max(self.newest_loaded or candidate, candidate)
 
-    def see(self, row: Status | None, *, gone: str | None = None) -> None:
+    def observe(self, row: Status | None, *, gone: str | None = None) -> None:
         """Note where a row stands now, without counting it."""
         key = row["id"] if row is not None else gone
         if key is None:

@@ -18,7 +18,7 @@ from schemas.records import Status
 
 log = logging.getLogger(__name__)
 
-PAGE = 500
+ROWS_PER_STEP = 500
 """Rows walked before others get a turn: about 5 ms."""
 
 
@@ -38,7 +38,7 @@ class IndexedQueue:
     touched: set[bytes] = field(default_factory=set)
     walking: asyncio.Task[None] | None = None
 
-    def own(self, row: Status | None) -> Status | None:
+    def if_same_queue(self, row: Status | None) -> Status | None:
         """Return a row of this queue, None for another's: two names may share the number that keys begin with."""
         return row if row is not None and row["queue"] == self.name.queue else None
 
@@ -72,30 +72,32 @@ class PullIndex:
             _, number, level, _ = watched.prefix.split(b"-", 3)
             self._by_number.setdefault((number, level), []).append(watched)
             watched.walking = asyncio.create_task(self._walk(watched), name=f"walk-{name}")
-        elif watched.lane.starved and watched.walking is not None and watched.walking.done():
+        elif watched.lane.is_exhausted and watched.walking is not None and watched.walking.done():
             watched.walking = asyncio.create_task(self._refill(watched), name=f"refill-{name}")
         return watched
 
     async def _walk(self, watched: IndexedQueue) -> None:
         """Fold every row that no batch has told of."""
         async for key, value in self._rows(watched):
-            if key not in watched.touched and (row := watched.own(_row(value))) is not None:
+            if key not in watched.touched and (row := watched.if_same_queue(_row(value))) is not None:
                 watched.lane.change(None, row)
             watched.cursor = key
         watched.touched.clear()
         watched.whole.set()
-        log.info("lane %s is followed", watched.name, extra={"event": "lane_followed", "queue": watched.name.queue})
+        log.info(
+            "indexed pull queue %s", watched.name, extra={"event": "pull_queue_indexed", "queue": watched.name.queue}
+        )
 
     async def _refill(self, watched: IndexedQueue) -> None:
         """Find the waiting tasks that were forgotten because there were too many."""
         watched.lane.restart()
         async for _, value in self._rows(watched):
             if state_of(value) == "queued":
-                watched.lane.see(watched.own(_row(value)))
+                watched.lane.observe(watched.if_same_queue(_row(value)))
 
     async def _rows(self, watched: IndexedQueue) -> AsyncIterator[tuple[bytes, bytes]]:
         begin, end = watched.prefix, watched.prefix + b"\xff"
-        while page := self._view.scan(begin, end, limit=PAGE):
+        while page := self._view.scan(begin, end, limit=ROWS_PER_STEP):
             for key, value in page:
                 yield key, value
             begin = page[-1][0] + b"\x00"
@@ -125,7 +127,7 @@ class PullIndex:
             if key not in watched.touched and key > watched.cursor:
                 before = None  # the walk has not counted it yet, and will pass it over
             watched.touched.add(key)
-        watched.lane.change(watched.own(before), watched.own(after))
+        watched.lane.change(watched.if_same_queue(before), watched.if_same_queue(after))
 
 
 def _row(value: bytes) -> Status | None:

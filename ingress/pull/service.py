@@ -30,12 +30,12 @@ from schemas.records import Status
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.8
+TAKE_TIMEOUT_S = 0.8
 """How long a take begins new claims; the last of them may take Holding's own bound more."""
 SPREAD = 8
 """Among how many times the wanted number is chosen by chance once another ingress was quicker; halved when none was."""
-WALK_S = 0.1
-FOREVER_MS = 1 << 62
+INDEX_WAIT_S = 0.1
+NO_LIMIT_MS = 1 << 62
 
 
 class PullService:
@@ -72,22 +72,22 @@ class PullService:
 
         Raises Unavailable when nothing could be claimed because Kafka is away.
         """
-        lanes = {name: self.watch(name) for name in order.lanes}
+        lanes = {name: self.watch(name) for name in order.queues}
         async with AsyncExitStack() as turns:
             if order.strategy == "sequential":
                 lanes = {name: one for name, one in lanes.items() if not one.turn.locked()}
                 for watched in lanes.values():
                     await turns.enter_async_context(watched.turn)
-            held = await self._hold(order, lanes)
-        found = await asyncio.gather(*(self._filled(row) for row in held))
+            held = await self._lease(order, lanes)
+        found = await asyncio.gather(*(self._with_body(row) for row in held))
         taken: dict[QueueLevel, list[LeasedTask]] = {}
         for one in sorted((one for one in found if one is not None), key=lambda one: one.row["created_ms"]):
             taken.setdefault(QueueLevel(one.row["queue"], one.row["level"]), []).append(one)
         return taken
 
-    async def _hold(self, order: TakeRequest, lanes: Mapping[QueueLevel, IndexedQueue]) -> list[Status]:
+    async def _lease(self, order: TakeRequest, lanes: Mapping[QueueLevel, IndexedQueue]) -> list[Status]:
         """Claim until there is enough, nothing more, or no time."""
-        until = time.monotonic() + LOOK_S
+        until = time.monotonic() + TAKE_TIMEOUT_S
         wanted, held, tried = allowed(order.strategy, order.size), list[Status](), set[str]()
         while len(held) < wanted and (left_s := until - time.monotonic()) > 0:
             picks = self._pick(order, lanes, wanted - len(held), tried)
@@ -102,7 +102,7 @@ class PullService:
                 if held:
                     break
                 raise
-            for name in {one.lane for one in picks}:
+            for name in {one.queue_level for one in picks}:
                 lanes[name].spread = SPREAD if len(won) < len(picks) else max(1, lanes[name].spread // 2)
             held += won
         return held
@@ -110,7 +110,7 @@ class PullService:
     def _pick(
         self, order: TakeRequest, lanes: Mapping[QueueLevel, IndexedQueue], count: int, tried: set[str]
     ) -> list[PickedTask]:
-        before_ms = _now_ms() - order.min_age_ms if order.min_age_ms else FOREVER_MS
+        before_ms = _now_ms() - order.min_age_ms if order.min_age_ms else NO_LIMIT_MS
         waiting = {}
         for name, watched in lanes.items():
             if order.strategy == "sequential" and (watched.lane.held or not watched.whole.is_set()):
@@ -137,12 +137,12 @@ class PullService:
             ]
             won = await self.claims.claim(rows, order) if rows else []
             if order.strategy == "sequential":
-                won = [row for row in won if await self._alone(row, lanes)]
+                won = [row for row in won if await self._claim_exclusive(row, lanes)]
             return won
         finally:
             self._reserved -= chosen
 
-    async def _alone(self, row: Status, lanes: Mapping[QueueLevel, IndexedQueue]) -> bool:
+    async def _claim_exclusive(self, row: Status, lanes: Mapping[QueueLevel, IndexedQueue]) -> bool:
         """Tell whether no other task of the lane is held, and give this one back when one is.
 
         Each of two takers first has its claim accepted and then reads every row there is, so at least one of them sees
@@ -152,14 +152,14 @@ class PullService:
         try:
             await self.claims.read_all(row["level"], range(self._settings.kafka.partitions))
         except Unavailable as error:
-            log.warning("cannot tell who holds %s: %s", watched.name, error, extra={"event": "take_undecided"})
+            log.warning("cannot tell who holds %s: %s", watched.name, error, extra={"event": "pull_claim_unknown"})
         else:
             if watched.lane.held <= {row["id"]}:
                 return True
         await self.claims.release([row])
         return False
 
-    async def _filled(self, row: Status) -> LeasedTask | None:
+    async def _with_body(self, row: Status) -> LeasedTask | None:
         """Add the body; a task whose body is lost ends here."""
         tp = TopicPartition(self._settings.topic(topics.tasks(row["level"])), ids.parse(row["id"]).partition)
         try:
@@ -172,7 +172,7 @@ class PullService:
                 await self.claims.finish(row, broken)
                 return None
         except Unavailable as error:
-            log.warning("body of %s: %s", row["id"], error, extra={"event": "take_no_body", "task_id": row["id"]})
+            log.warning("body of %s: %s", row["id"], error, extra={"event": "pull_body_missing", "task_id": row["id"]})
             await self.claims.release([row])
             return None
         return LeasedTask(row, data)
@@ -192,7 +192,7 @@ async def _walked(lanes: Iterable[IndexedQueue], left_s: float) -> bool:
     unread = [one for one in lanes if not one.whole.is_set()]
     if not unread:
         return False
-    await unread[0].counted(min(left_s, WALK_S))
+    await unread[0].counted(min(left_s, INDEX_WAIT_S))
     return True
 
 

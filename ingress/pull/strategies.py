@@ -11,21 +11,21 @@ from ingress.pull.queue import Candidate, QueueLevel
 
 Strategy = Literal["fifo", "round_robin", "active_passive", "sequential"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
-FIFO_MOST = 10
-MOST = 100
+MAX_FIFO = 10
+MAX_TASKS = 100
 """Tasks of one take: their bodies are held in memory together."""
 
 
 class PickedTask(NamedTuple):
     """A task of a lane."""
 
-    lane: QueueLevel
+    queue_level: QueueLevel
     task: Candidate
 
 
 def allowed(strategy: Strategy, size: int) -> int:
     """Return how many tasks a take of this size may have."""
-    return min(size, FIFO_MOST if strategy == "fifo" else MOST)
+    return min(size, MAX_FIFO if strategy == "fifo" else MAX_TASKS)
 
 
 def pick(strategy: Strategy, waiting: Mapping[QueueLevel, Sequence[Candidate]], count: int) -> list[PickedTask]:

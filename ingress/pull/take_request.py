@@ -12,7 +12,7 @@ from schemas.records import Status
 class TakeRequest(NamedTuple):
     """One take."""
 
-    lanes: tuple[QueueLevel, ...]
+    queues: tuple[QueueLevel, ...]
     size: int = 1
     strategy: Strategy = "fifo"
     min_age_ms: int = 0

@@ -14,11 +14,11 @@ from schemas.codec import CONTROL, SchemaError
 from schemas.framing import FramingError
 from schemas.records import Control, Worker
 
-FRESH_MS = 10_000
+HEARTBEAT_TIMEOUT_MS = 10_000
 """A scheduler speaks every 2 s; one that is silent this long is taken for gone."""
 
 
-IDLE = "no dispatcher has an upstream that takes its calls"
+NO_DISPATCHER_READY = "no dispatcher has an upstream that takes its calls"
 """Dispatchers live; why they take nothing is not said over Kafka: it need not be the model server."""
 
 
@@ -69,14 +69,14 @@ class ClusterLiveness:
 
     def missing(self, now_ms: int) -> list[str]:
         """Say in words what the path lacks; an empty list means that it works."""
-        oldest = now_ms - FRESH_MS
+        oldest = now_ms - HEARTBEAT_TIMEOUT_MS
         self._schedulers = {who: heard for who, heard in self._schedulers.items() if heard.at_ms >= oldest}
         self._workers = {name: heard for name, heard in self._workers.items() if heard["seen_ms"] >= oldest}
         lacking = [sentence for level in (0, 1) if (sentence := self._lane(level))]
         if not self._workers:
             lacking.append("no dispatcher has been heard for 10 s; start one with `headrace dispatcher`")
         elif not any(worker["upstreams_up"] for worker in self._workers.values()):
-            lacking.append(IDLE)
+            lacking.append(NO_DISPATCHER_READY)
         return lacking
 
     def workers(self, now_ms: int) -> list[Worker]:

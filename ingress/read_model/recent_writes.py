@@ -10,12 +10,12 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-MOST = 32
+MAX_KEYS = 32
 """Keys kept per tenant. Rows are made in about the order of the writes, so the last ones stand for all."""
 MAX_OWNERS = 1_000
 MAX_OFFSETS = 100_000
 """Tasks whose offset is remembered: about 15 MB, half a minute at full speed."""
-YOUNG_S = 10.0
+RECENT_S = 10.0
 """A row that is later than this is late for everybody: the scheduler is behind, and no list waits for it."""
 
 
@@ -34,7 +34,7 @@ class RecentWrites:
             self._offsets.popitem(last=False)
         written = self._by_owner.get(owner)
         if written is None:
-            written = self._by_owner[owner] = deque(maxlen=MOST)
+            written = self._by_owner[owner] = deque(maxlen=MAX_KEYS)
             if len(self._by_owner) > MAX_OWNERS:
                 self._by_owner.popitem(last=False)
         written.append((self._clock(), key))
@@ -45,5 +45,5 @@ class RecentWrites:
 
     def take(self, owner: str) -> list[bytes]:
         """Return the young ones, the newest last, and forget all of them."""
-        oldest = self._clock() - YOUNG_S
+        oldest = self._clock() - RECENT_S
         return [key for at, key in self._by_owner.pop(owner, ()) if at >= oldest]

@@ -12,7 +12,7 @@ from core.kafka.task_records import task_of
 from core.settings.models import Settings
 from core.storage.blobs import BlobMissing, BlobStore
 from ingress.read_model.recent_writes import RecentWrites
-from ingress.read_model.task_snapshot import TaskSnapshot, of_row, of_task
+from ingress.read_model.task_snapshot import TaskSnapshot, from_status, from_task
 from ingress.read_model.task_view import TaskView
 from ingress.waiting.waiters import Waiters
 from schemas import ids, topics
@@ -24,7 +24,7 @@ from schemas.records import TERMINAL, Result, Status, Task
 OWN_WAIT_S = 2.0
 """A task accepted here has its row within milliseconds, unless the scheduler is behind."""
 OTHER_WAIT_S = 1.0
-YOUNG_S = 15 * 60
+RECENT_S = 15 * 60
 """An older task that has no row does not exist: no scheduler is this far behind unnoticed."""
 CLOCK_SKEW_MS = 2_000
 
@@ -63,7 +63,7 @@ class TaskLookup:
         """Return how a task stands, without its bodies; raises as `find` does."""
         task_id = self._identified(text)
         row = await self._row_of(task_id)
-        reading = await self._from_task(task_id, data=False) if row is None else of_row(row)
+        reading = await self._from_task(task_id, data=False) if row is None else from_status(row)
         return self._owned(text, owner, reading)
 
     def _identified(self, text: str) -> TaskId:
@@ -85,7 +85,7 @@ class TaskLookup:
     async def _row_of(self, task_id: TaskId) -> Status | None:
         """Return the row, waiting for it while it can still be on its way; that of the first for a twin."""
         key = str(task_id).encode()
-        other_s = OTHER_WAIT_S if _young(task_id) else 0
+        other_s = OTHER_WAIT_S if _is_recent(task_id) else 0
         seconds = other_s if self._recent_writes.offset_of(key) is None else OWN_WAIT_S
         row = await self._view.wait(key, seconds=seconds)
         if row is None or row["source_offset"] < 0:  # a cancel that the scheduler read before the task
@@ -101,10 +101,10 @@ class TaskLookup:
         if row is None:
             return None
         key = row["id"].encode()
-        if row["state"] not in TERMINAL and self._waiters.answered(key):
+        if row["state"] not in TERMINAL and self._waiters.was_completed(key):
             # Whoever was given the outcome must find it here: the row follows the result within milliseconds.
-            row = await self._view.until(key, lambda found: found["state"] in TERMINAL, seconds=OWN_WAIT_S) or row
-        reading = of_row(row)
+            row = await self._view.wait_until(key, lambda found: found["state"] in TERMINAL, seconds=OWN_WAIT_S) or row
+        reading = from_status(row)
         if owner in (None, row["owner"]):  # for anybody else the bodies are not even read
             home = ids.parse(row["id"])
             if data:
@@ -115,7 +115,7 @@ class TaskLookup:
 
     async def _from_task(self, task_id: TaskId, *, data: bool) -> TaskSnapshot | None:
         """Read the task record itself, by the position kept here or by a search from the time in the id."""
-        if not _young(task_id):
+        if not _is_recent(task_id):
             return None
         key = str(task_id).encode()
         tp = TopicPartition(self._settings.topic(topics.tasks(task_id.level)), task_id.partition)
@@ -127,7 +127,7 @@ class TaskLookup:
         task = task_of(found)
         if task is None:
             return None
-        reading = of_task(task, str(task_id))
+        reading = from_task(task, str(task_id))
         if data:
             reading.data = await self._data_of(task)
         return reading
@@ -183,5 +183,5 @@ def _unknown(text: str) -> NotFound:
     return NotFound(f"there is no task {text[:80]}")
 
 
-def _young(task_id: TaskId) -> bool:
-    return abs(time.time() - task_id.time_s) < YOUNG_S
+def _is_recent(task_id: TaskId) -> bool:
+    return abs(time.time() - task_id.time_s) < RECENT_S

@@ -41,7 +41,7 @@ class TaskSnapshot:
     content_type: str = "application/json"
 
 
-def of_row(row: Status) -> TaskSnapshot:
+def from_status(row: Status) -> TaskSnapshot:
     """Read a row of the table."""
     return TaskSnapshot(
         id=row["id"],
@@ -69,7 +69,7 @@ def of_row(row: Status) -> TaskSnapshot:
     )
 
 
-def of_task(task: Task, task_id: str) -> TaskSnapshot:
+def from_task(task: Task, task_id: str) -> TaskSnapshot:
     """Read a task record that no scheduler has folded yet: it waits."""
     return TaskSnapshot(
         id=task_id,

@@ -32,13 +32,13 @@ log = logging.getLogger(__name__)
 STALE_MS = 12 * 3_600_000
 """Kafka forgets deletions of a compacted topic after 24 h; a store that slept longer could keep what was deleted."""
 WRITE_BUFFER_BYTES = 8_388_608
-REST_S = 0.03
+BATCHING_S = 0.03
 """A held call has two rows within 20 ms and waits for neither; fetching each for itself took CPU from its way."""
 _POSITION = b"\x00position\x00"
 _SAVED = b"\x00saved"
 _CLUSTER = b"\x00cluster"
 _FORM = b"\x00form"
-FORM = b"2"
+FORMAT_VERSION = b"2"
 """What the store holds beside the rows: since 2 the order of each owner's tasks."""
 _NUMBER = struct.Struct(">q")
 
@@ -75,14 +75,14 @@ class TaskView:
             shutil.rmtree(self._folder)
             self._store = self._open_store()
             self._store[_CLUSTER] = cluster.encode()
-            self._store[_FORM] = FORM
+            self._store[_FORM] = FORMAT_VERSION
         self._tail = TopicFollower(
             self._settings,
             name=f"{self._name}-view",
             topics=self._topics,
             handle=self.feed,
             begin=self._positions(tps),
-            rest_s=REST_S,
+            rest_s=BATCHING_S,
         )
         await self._tail.open()
 
@@ -126,16 +126,16 @@ class TaskView:
             entries.next()
         return found
 
-    async def passed(self, tp: TopicPartition, offset: int) -> None:
+    async def wait_for_offset(self, tp: TopicPartition, offset: int) -> None:
         """Return when the record at this offset has been folded; bound it with asyncio.timeout."""
         if self._tail is not None:
             await self._tail.wait_for_offset(tp, offset)
 
     async def wait(self, key: bytes, *, seconds: float) -> Status | None:
         """Return the row of a task, waiting some time for it to appear."""
-        return await self.until(key, lambda _: True, seconds=seconds)
+        return await self.wait_until(key, lambda _: True, seconds=seconds)
 
-    async def until(self, key: bytes, wanted: Callable[[Status], bool], *, seconds: float) -> Status | None:
+    async def wait_until(self, key: bytes, wanted: Callable[[Status], bool], *, seconds: float) -> Status | None:
         """Return the row of a task once it is as wanted, or as it stands when the time is over."""
         try:
             async with asyncio.timeout(seconds):
@@ -145,7 +145,7 @@ class TaskView:
         except TimeoutError:
             return self.get(key)
 
-    async def until_ended(self, key: bytes, *, seconds: float) -> bool:
+    async def wait_until_ended(self, key: bytes, *, seconds: float) -> bool:
         """Tell whether a task has ended, waiting some time for it; rows on the way there are not decoded."""
         try:
             async with asyncio.timeout(seconds):
@@ -160,16 +160,16 @@ class TaskView:
         return value is not None and state_of(value) in TERMINAL
 
     @contextmanager
-    def watched(self, key: bytes, on_row: Callable[[Status], None]) -> Iterator[None]:
+    def watch(self, key: bytes, on_row: Callable[[Status], None]) -> Iterator[None]:
         """Show every new row of a task to its one watcher as long as the block lasts; it must not raise."""
         self._watched[key] = on_row
         try:
-            with self._hurrying():
+            with self._low_latency():
                 yield
         finally:
             del self._watched[key]
 
-    def _hurrying(self) -> AbstractContextManager[None]:
+    def _low_latency(self) -> AbstractContextManager[None]:
         return nullcontext() if self._tail is None else self._tail.low_latency()
 
     async def _changed(self, key: bytes) -> None:
@@ -178,7 +178,7 @@ class TaskView:
         waiting = self._awaited.setdefault(key, set())
         waiting.add(future)
         try:
-            with self._hurrying():
+            with self._low_latency():
                 await future
         finally:
             waiting.discard(future)
@@ -233,7 +233,7 @@ class TaskView:
                 try:
                     on_row(STATUS.decode(record.value))
                 except (FramingError, SchemaError) as error:
-                    log.warning("row of %r cannot be read: %s", key, error, extra={"event": "row_unreadable"})
+                    log.warning("row of %r cannot be read: %s", key, error, extra={"event": "status_unreadable"})
 
     def _open_store(self) -> Rdict:
         options = Options(raw_mode=True)
@@ -254,7 +254,7 @@ class TaskView:
         saved = store.get(_SAVED)
         if store.get(_CLUSTER) != cluster.encode():
             reason = "it belongs to another cluster"
-        elif store.get(_FORM) != FORM:
+        elif store.get(_FORM) != FORMAT_VERSION:
             reason = "it was written by another version"
         elif saved is not None and _NUMBER.unpack(saved)[0] < _now_ms() - STALE_MS:
             reason = "it is too old to know of every deletion"
@@ -265,7 +265,7 @@ class TaskView:
                     reason = f"{tp.topic}/{tp.partition} runs from {begin} to {end}, the store stands at {position}"
         if reason is None:
             return True
-        log.info("the read model is built anew: %s", reason, extra={"event": "view_dropped"})
+        log.info("the read model is built anew: %s", reason, extra={"event": "view_rebuilt"})
         return False
 
     def _positions(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

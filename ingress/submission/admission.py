@@ -26,9 +26,9 @@ from schemas.partitioning import queue_number
 from schemas.records import Queue, State, Task
 from schemas.topics import level_name
 
-PAGE = 1_000
+ROWS_PER_STEP = 1_000
 """Rows walked before others get a turn: about 2 ms."""
-COUNTED_S = 5.0
+COUNT_TIMEOUT_S = 5.0
 POLL_S = 0.05
 
 
@@ -73,7 +73,7 @@ class QueueAdmission:
             if watched.walking is not None:
                 watched.walking.cancel()
 
-    def notice(self, queue: Queue) -> None:
+    def queue_registered(self, queue: Queue) -> None:
         """Begin to count a queue that has a limit, before its first task comes; end it when it has none any more."""
         limited = limit_of(self._settings, queue["name"], queue) > 0
         for level in (0, 1):
@@ -102,15 +102,15 @@ class QueueAdmission:
             retry_after_s=wait_s,
         )
 
-    def accepted(self, key: bytes) -> None:
+    def reserve(self, key: bytes) -> None:
         """Count a task that is about to be written, until its row tells where it stands."""
         if self._lanes and (watched := self._lanes.get(_lane_of(key))):
-            watched.count.accepted(key, now_s=self._clock())
+            watched.count.reserve(key, now_s=self._clock())
 
-    def refused(self, key: bytes) -> None:
+    def rollback(self, key: bytes) -> None:
         """Take back a task whose write failed; should it be there all the same, its row will tell."""
         if self._lanes and (watched := self._lanes.get(_lane_of(key))):
-            watched.count.refused(key, now_s=self._clock())
+            watched.count.rollback(key, now_s=self._clock())
 
     def all(self) -> list[Backlog]:
         """List what waits where there is a limit, as far as it has been counted."""
@@ -128,7 +128,7 @@ class QueueAdmission:
     async def _counted(self, watched: TrackedQueue) -> None:
         """Wait until every row has been counted; raises Unavailable when that takes long."""
         try:
-            async with asyncio.timeout(COUNTED_S):
+            async with asyncio.timeout(COUNT_TIMEOUT_S):
                 while True:
                     if watched.whole and self._view.caught_up:
                         return
@@ -149,7 +149,7 @@ class QueueAdmission:
         """Count every row that no batch has told of."""
         begin = _prefix(watched.queue, watched.level) + b"-"
         end = begin + b"\xff"
-        while page := self._view.scan(begin, end, limit=PAGE):
+        while page := self._view.scan(begin, end, limit=ROWS_PER_STEP):
             watched.count.queued += sum(
                 1 for key, value in page if _state(value) == "queued" and key not in watched.touched
             )

@@ -8,7 +8,7 @@ from ingress.read_model.task_snapshot import TaskSnapshot
 from schemas import ids
 from schemas.records import TERMINAL
 
-JUDGED_S = 1.0
+DECISION_TIMEOUT_S = 1.0
 """The row says so within milliseconds; when it does not, the cancel is in the log all the same."""
 
 
@@ -21,7 +21,9 @@ async def cancel_task(connected: Connected, text: str, *, owner: str | None) -> 
     if reading.state in TERMINAL:
         raise _ended(reading.id, reading.state)
     await connected.submitter.cancel(ids.parse(reading.id), owner=owner, reason="cancelled on request")
-    row = await connected.view.until(reading.id.encode(), lambda found: found["state"] in TERMINAL, seconds=JUDGED_S)
+    row = await connected.view.wait_until(
+        reading.id.encode(), lambda found: found["state"] in TERMINAL, seconds=DECISION_TIMEOUT_S
+    )
     if row is not None and row["state"] in ("completed", "failed"):
         raise _ended(reading.id, row["state"])  # its outcome came first
     return reading

@@ -10,8 +10,8 @@ from ingress.submission.submitter import Submitter, Ticket
 
 log = logging.getLogger(__name__)
 
-BACK_S = 0.5
-LIMIT = 10_000
+RETRY_S = 0.5
+MAX_PENDING = 10_000
 
 
 class CompensatingCancels:
@@ -27,7 +27,7 @@ class CompensatingCancels:
 
     def add(self, ticket: Ticket) -> None:
         """Cancel a task as soon as that is possible."""
-        if len(self._tasks) < LIMIT:
+        if len(self._tasks) < MAX_PENDING:
             task = asyncio.create_task(self._cancel(ticket), name=f"cancel-{ticket.text}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -40,7 +40,7 @@ class CompensatingCancels:
 
     async def _cancel(self, ticket: Ticket) -> None:
         while True:
-            await asyncio.sleep(BACK_S)
+            await asyncio.sleep(RETRY_S)
             try:
                 await self._submitter.cancel(
                     ticket.id, owner=ticket.owner, reason="its write was not confirmed and its caller was told so"
@@ -48,4 +48,8 @@ class CompensatingCancels:
                 break
             except Unavailable:
                 continue
-        log.info("task %s is withdrawn", ticket.text, extra={"event": "task_withdrawn", "task_id": ticket.text})
+        log.info(
+            "cancelled task %s, whose write was not confirmed",
+            ticket.text,
+            extra={"event": "unconfirmed_task_cancelled", "task_id": ticket.text},
+        )

@@ -19,7 +19,7 @@ from core.kafka.log_reader import LogReader
 from core.settings.models import Settings
 from ingress.read_model.task_view import TaskView
 from ingress.submission.submitter import Ticket
-from ingress.waiting.blocking import seconds_left
+from ingress.waiting.blocking import timeout_s_of
 from ingress.waiting.waiters import Waiter
 from schemas import ids, topics
 from schemas.codec import RESULT
@@ -27,10 +27,10 @@ from schemas.records import TERMINAL, Result, Status
 
 log = logging.getLogger(__name__)
 
-JUDGED_S = 10.0
+DECISION_TIMEOUT_S = 10.0
 """A row is there within milliseconds; this long a scheduler may take to come back from a crash."""
-READ_AGAIN_S = 0.5
-READING_MS = 10_000
+RETRY_S = 0.5
+RESULT_READ_MS = 10_000
 """Time to read a stored outcome, for twins of a task whose deadline has passed."""
 
 
@@ -49,7 +49,7 @@ class DuplicateResolver:
         """
         if not ticket.keyed:
             return ticket
-        row = await self._view.wait(ticket.key, seconds=JUDGED_S)
+        row = await self._view.wait(ticket.key, seconds=DECISION_TIMEOUT_S)
         if row is None:
             raise Unavailable(
                 "the task was written but not yet compared with others of its Idempotency-Key; send it again with the "
@@ -60,8 +60,8 @@ class DuplicateResolver:
         if row["duplicate_of"] is None:
             return ticket
         key = row["duplicate_of"].encode()
-        first = await self._view.wait(key, seconds=JUDGED_S)
-        deadline_ms = max(first["deadline_ms"] if first is not None else 0, _now_ms() + READING_MS)
+        first = await self._view.wait(key, seconds=DECISION_TIMEOUT_S)
+        deadline_ms = max(first["deadline_ms"] if first is not None else 0, _now_ms() + RESULT_READ_MS)
         return Ticket(ids.parse(row["duplicate_of"]), key, ticket.owner, deadline_ms, keyed=True)
 
     @asynccontextmanager
@@ -76,15 +76,15 @@ class DuplicateResolver:
             raise Gone(
                 f"the result of {first.text}, the first task with this Idempotency-Key, is not kept any more"
             ).with_task(first.text)
-        bringing = asyncio.create_task(self._bring(first, waiter), name=f"twin-{first.text}")
+        bringing = asyncio.create_task(self._deliver_original(first, waiter), name=f"duplicate-{first.text}")
         try:
             yield first
         finally:
             bringing.cancel()
 
-    async def _bring(self, first: Ticket, waiter: Waiter) -> None:
-        row = await self._view.until(
-            first.key, lambda found: found["state"] in TERMINAL, seconds=seconds_left(first.deadline_ms)
+    async def _deliver_original(self, first: Ticket, waiter: Waiter) -> None:
+        row = await self._view.wait_until(
+            first.key, lambda found: found["state"] in TERMINAL, seconds=timeout_s_of(first.deadline_ms)
         )
         if row is None or row["result_offset"] is None:
             return
@@ -92,8 +92,13 @@ class DuplicateResolver:
             try:
                 result = await self._stored_result(first, row)
             except Unavailable as error:
-                log.warning("twin of %s: %s", first.text, error, extra={"event": "twin_delayed", "task_id": first.text})
-                await asyncio.sleep(READ_AGAIN_S)
+                log.warning(
+                    "cannot read the result of %s for a duplicate: %s",
+                    first.text,
+                    error,
+                    extra={"event": "duplicate_lookup_failed", "task_id": first.text},
+                )
+                await asyncio.sleep(RETRY_S)
             else:
                 break
         if result is not None:

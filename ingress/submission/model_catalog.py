@@ -20,9 +20,9 @@ from core.settings.models import Settings
 log = logging.getLogger(__name__)
 
 REFRESH_S = 30.0
-ASK_S = 3.0
+REQUEST_TIMEOUT_S = 3.0
 """What an upstream may take; a slower one keeps its last list."""
-AGAIN_S = 1.0
+MIN_INTERVAL_S = 1.0
 """A list younger than this is not asked for again, however many unknown models are named."""
 FRESH_S = 2.5 * REFRESH_S
 """Models are refused by lists that are younger: one that missed two rounds says nothing any more."""
@@ -42,7 +42,7 @@ class UpstreamModels:
         self.at = -math.inf
         self.answers = True
         """Whether the last question was answered; one that goes unanswered for long is logged once."""
-        self.trouble = ""
+        self.problem = ""
         """What the server did instead of an answer over HTTP, when it was asked last."""
 
     def fresh(self, now: float) -> bool:
@@ -118,14 +118,14 @@ class ModelCatalog:
     async def refresh(self) -> None:
         """Ask every upstream now, once for all who want to know."""
         if self._asking is None or self._asking.done():
-            if self._clock() - self._asked_at < AGAIN_S:
+            if self._clock() - self._asked_at < MIN_INTERVAL_S:
                 return
             self._asking = asyncio.create_task(self._ask_all(), name="model-catalogue-refresh")
         await asyncio.shield(self._asking)
 
-    def troubles(self) -> dict[str, str]:
+    def problems(self) -> dict[str, str]:
         """Tell of each upstream what it did instead of answering, when it was asked last; nothing when it answered."""
-        return {base: listing.trouble for base, listing in self._listings.items()}
+        return {base: listing.problem for base, listing in self._listings.items()}
 
     def _any_known(self) -> bool:
         return any(listing.models or listing.complete for listing in self._listings.values())
@@ -139,19 +139,19 @@ class ModelCatalog:
 
     async def _run(self) -> None:
         """Ask for ever: often at first, for model servers take longer to start than we do."""
-        pause_s = AGAIN_S
+        pause_s = MIN_INTERVAL_S
         while True:
             await self.refresh()
             now = self._clock()
             known = all(listing.fresh(now) for listing in self._listings.values())
             await asyncio.sleep(REFRESH_S if known else pause_s)
-            pause_s = AGAIN_S if known else min(2 * pause_s, REFRESH_S)
+            pause_s = MIN_INTERVAL_S if known else min(2 * pause_s, REFRESH_S)
 
     async def _ask_all(self) -> None:
         # Not in the constructor: reading the system's certificates takes some 20 ms.
         trust = self._trust = self._trust or ssl.create_default_context()
         async with httpx.AsyncClient(
-            transport=self._transport, verify=trust, trust_env=False, timeout=ASK_S, headers=self._headers
+            transport=self._transport, verify=trust, trust_env=False, timeout=REQUEST_TIMEOUT_S, headers=self._headers
         ) as client:
             await asyncio.gather(*(self._ask(client, base) for base in self._listings))
         self._asked_at = self._clock()
@@ -159,16 +159,16 @@ class ModelCatalog:
     async def _ask(self, client: httpx.AsyncClient, base: str) -> None:
         listing = self._listings[base]
         try:
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 found, complete = await _listed(client, base)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError) as error:
             if listing.answers:
                 said = str(error) or type(error).__name__
-                log.info("%s lists no models: %s", base, said, extra={"event": "models_unknown", "upstream": base})
+                log.info("%s lists no models: %s", base, said, extra={"event": "model_list_failed", "upstream": base})
             listing.answers = False
-            listing.trouble = why(error) if isinstance(error, httpx.TransportError | OSError) else ""
+            listing.problem = why(error) if isinstance(error, httpx.TransportError | OSError) else ""
         else:
-            listing.trouble = ""
+            listing.problem = ""
             listing.models, listing.complete, listing.at, listing.answers = found, complete, self._clock(), True
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from core.drain_rate import DrainRate
 from schemas.records import State
 
-BEGAN = frozenset[State | None](("processing", "completed", "failed"))
+STARTED_STATES = frozenset[State | None](("processing", "completed", "failed"))
 """States that a waiting task is in once its turn has come; a cancel frees a place as well, but is no pace to go by."""
 LOST_S = 30.0
 """A task without a row that is so much older than one with its row has become none: it lies in the dead letters."""
@@ -26,12 +26,12 @@ class QueueDepth:
     _seen_s: float = -math.inf
     """When the newest task was accepted of those whose row was seen."""
 
-    def accepted(self, key: bytes, *, now_s: float) -> None:
+    def reserve(self, key: bytes, *, now_s: float) -> None:
         """Count a task that is about to be written."""
         self.unseen[key] = now_s
         self.drain.set_waiting(True, now_s=now_s)
 
-    def refused(self, key: bytes, *, now_s: float) -> None:
+    def rollback(self, key: bytes, *, now_s: float) -> None:
         """Take back a task that was not written."""
         self.unseen.pop(key, None)
         self.drain.set_waiting(self._some(), now_s=now_s)
@@ -42,7 +42,7 @@ class QueueDepth:
         accepted_s = self.unseen.pop(key, None)
         if accepted_s is not None:
             self._seen_s = max(self._seen_s, accepted_s)
-        if timed and after in BEGAN and before in ("queued", None):
+        if timed and after in STARTED_STATES and before in ("queued", None):
             self.drain.record_start(now_s=now_s)
         self.drain.set_waiting(self._some(), now_s=now_s)
 

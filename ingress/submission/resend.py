@@ -17,10 +17,10 @@ from ingress.read_model.deliveries import Deliveries
 from schemas.records import Delivery
 
 MAX_BODY = 4_096
-SEEN_S = 2.0
+VISIBLE_TIMEOUT_S = 2.0
 
 
-def wanted_event(body: bytes, events: Collection[str]) -> str | None:
+def requested_event(body: bytes, events: Collection[str]) -> str | None:
     """Read which callback to send again; an empty body means the outcome's. Raises InvalidRequest."""
     if not body.strip():
         return None
@@ -39,7 +39,7 @@ def wanted_event(body: bytes, events: Collection[str]) -> str | None:
     return event
 
 
-async def send_again(settings: Settings, producer: Producer, known: Deliveries, delivery: Delivery) -> Delivery:
+async def restart_delivery(settings: Settings, producer: Producer, known: Deliveries, delivery: Delivery) -> Delivery:
     """Begin a new round at once and return it; whoever looks next sees it, unless the row takes long to come by."""
     now_ms = time.time_ns() // 1_000_000
     delivery = deliveries.resent(delivery, now_ms=now_ms)
@@ -48,6 +48,6 @@ async def send_again(settings: Settings, producer: Producer, known: Deliveries, 
     offset = await producer.send(*row)
     await producer.send(*deliveries.retry_record(settings, delivery, delay_s=0, now_ms=now_ms))
     with suppress(TimeoutError):
-        async with asyncio.timeout(SEEN_S):
-            await known.passed(row.partition, offset)
+        async with asyncio.timeout(VISIBLE_TIMEOUT_S):
+            await known.wait_for_offset(row.partition, offset)
     return delivery

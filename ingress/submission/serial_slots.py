@@ -47,4 +47,8 @@ async def renew_slot(settings: Settings, producer: Producer, serials: Serials) -
         try:
             serials.slot = await lease_slot(settings, producer)
         except Unavailable as error:
-            log.warning("the serial slot is kept for another hour: %s", error, extra={"event": "slot_kept"})
+            log.warning(
+                "cannot renew the serial slot, retrying in an hour: %s",
+                error,
+                extra={"event": "serial_slot_renewal_failed"},
+            )

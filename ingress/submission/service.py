@@ -139,11 +139,11 @@ class TaskSubmission:
         with prepared.span as span:
             topic = self._topics[ticket.id.level]
             describe(span, "send", topic, key=ticket.text, partition=ticket.id.partition)
-            self._admission.accepted(ticket.key)
+            self._admission.reserve(ticket.key)
             try:
                 offset = await self._submitter.send(ticket, prepared.record)
             except Unavailable as error:
-                self._admission.refused(ticket.key)
+                self._admission.rollback(ticket.key)
                 if isinstance(error, WriteUnconfirmed):
                     raise self._unconfirmed(ticket, prepared.status_endpoint) from error
                 raise

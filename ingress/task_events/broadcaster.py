@@ -28,16 +28,16 @@ class SharedFeed:
     def __init__(self, view: TaskView, waiters: Waiters, feed: TaskEventFeed) -> None:
         self.feed = feed
         self.viewers = 0
-        self._told = ExitStack()
+        self._notified = ExitStack()
         with ExitStack() as told:
-            told.enter_context(view.watched(feed.key, feed.on_row))
-            told.enter_context(waiters.followed(feed.key, feed))
-            self._told = told.pop_all()
+            told.enter_context(view.watch(feed.key, feed.on_row))
+            told.enter_context(waiters.observed(feed.key, feed))
+            self._notified = told.pop_all()
         self._running = asyncio.create_task(feed.run(), name=f"events-{feed.key.decode()}")
 
     def close(self) -> None:
         """Stop at once: another feed of the task may follow in the same moment."""
-        self._told.close()
+        self._notified.close()
         self._running.cancel()
 
 
@@ -56,7 +56,7 @@ class TaskEvents:
         self._viewers = 0
 
     @asynccontextmanager
-    async def joined(self, reading: TaskSnapshot) -> AsyncIterator[TaskEventFeed]:
+    async def subscribe(self, reading: TaskSnapshot) -> AsyncIterator[TaskEventFeed]:
         """Give the feed of a task as long as the block lasts; raises Unavailable when the process is full or ends."""
         if self._viewers >= self._limit:
             raise Unavailable(f"{self._limit} event streams are open already; try again", retry_after_s=FULL_RETRY_S)

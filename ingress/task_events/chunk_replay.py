@@ -22,7 +22,7 @@ from schemas.records import Chunk
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 15.0
+PASS_TIMEOUT_S = 15.0
 """A pass that takes longer goes on from where it was: a broker that has gone must not hold it for ever."""
 RETRY_S = 0.5
 
@@ -57,7 +57,7 @@ class ChunkReplayer:
         try:
             async with self._passing[tp]:
                 while request.begin < request.end:
-                    await self._pass(tp, _near(request, asked))
+                    await self._pass(tp, _coalesce(request, asked))
         finally:
             asked.remove(request)
 
@@ -68,7 +68,7 @@ class ChunkReplayer:
             by_key[request.key].append(request)
         at, end = min(request.begin for request in requests), max(request.end for request in requests)
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(PASS_TIMEOUT_S):
                 async for record in self._log_reader.read_range(tp, at, end):
                     at = record.offset
                     for request in by_key.get(record.key or b"", ()):
@@ -78,7 +78,7 @@ class ChunkReplayer:
             at = end
         except (TimeoutError, KafkaError, OSError, Unavailable) as error:
             reason = str(error) or type(error).__name__
-            log.warning("%s/%d@%d: %s", tp.topic, tp.partition, at, reason, extra={"event": "replay_failed"})
+            log.warning("%s/%d@%d: %s", tp.topic, tp.partition, at, reason, extra={"event": "chunk_replay_failed"})
             await asyncio.sleep(RETRY_S)
         finally:
             for request in requests:
@@ -86,7 +86,7 @@ class ChunkReplayer:
                     request.begin = min(at, request.end)
 
 
-def _near(request: ReplayRequest, asked: list[ReplayRequest]) -> list[ReplayRequest]:
+def _coalesce(request: ReplayRequest, asked: list[ReplayRequest]) -> list[ReplayRequest]:
     """Return the requests that one pass can serve without reading what nobody needs."""
     chosen: list[ReplayRequest] = []
     end = -1

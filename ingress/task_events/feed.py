@@ -13,17 +13,17 @@ from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.task_events import serialization
 from ingress.task_events.chunk_replay import ReplayRequest
 from ingress.task_events.log_reader import ChunkLog, read_page
-from ingress.task_events.outcome import READ_AGAIN_S, EventOutcome, OutcomeReader
+from ingress.task_events.outcome import RETRY_S, EventOutcome, OutcomeReader
 from ingress.task_events.transcript import Transcript
 from schemas import ids
 from schemas.records import TERMINAL, Chunk, Status
 
 log = logging.getLogger(__name__)
 
-LEAD_MS = 10_000
+CLOCK_SKEW_MS = 10_000
 """A run begins before the claim that its row tells of: by a commit tick, 5 s at most, and by what clocks differ."""
-SETTLE_S = 5.0
-MOST_NOTES = 2_000
+CATCH_UP_TIMEOUT_S = 5.0
+MAX_PENDING = 2_000
 """A worker may report progress as often as it likes; beyond this only changes of the status are told."""
 
 
@@ -52,9 +52,9 @@ class TaskEventFeed:
         self._live: list[tuple[Chunk, int]] | None = []  # until the past has been read
         self._live_from = self._position()
         self._viewers: set[asyncio.Event] = set()
-        self._told: tuple[str, int] = ("queued", 1)
+        self._notified: tuple[str, int] = ("queued", 1)
         if row is None:
-            self.now = serialization.status_frame(reading.id, *self._told)
+            self.now = serialization.status_frame(reading.id, *self._notified)
         else:
             self.on_row(row)
             self.notes.clear()
@@ -75,11 +75,11 @@ class TaskEventFeed:
             if not self._final.done():
                 self._final.set_result(row)
             return
-        told, self._told = self._told, (row["state"], row["attempt"])
+        told, self._notified = self._notified, (row["state"], row["attempt"])
         self.now = serialization.status_of(row)
-        if self._told != told:
+        if self._notified != told:
             self.notes.append(self.now)
-        elif before is not None and before["progress"] != row["progress"] and len(self.notes) < MOST_NOTES:
+        elif before is not None and before["progress"] != row["progress"] and len(self.notes) < MAX_PENDING:
             self.notes.append(serialization.progress_frame(row["id"], row["progress"]))
         self._wake()
 
@@ -104,22 +104,22 @@ class TaskEventFeed:
             self._wake()
             self.ended = await self._end(await self._final)
         except Exception:
-            log.exception("events of %s", self._reading.id, extra={"event": "events_failed"})
+            log.exception("events of %s", self._reading.id, extra={"event": "task_events_crashed"})
             self.broken = True
         self._wake()
 
-    async def page(self, frame: int) -> list[bytes]:
+    async def reread(self, frame: int) -> list[bytes]:
         """Read frames again that the transcript has let go; an empty list when the log does not have them."""
         mark, run = self.transcript.mark(frame), self.transcript.run
         if mark is None or run is None:
             return []
         records = self._chunk_log.log_reader.read_range(self._tp, mark.offset, self._position())
         try:
-            async with asyncio.timeout(SETTLE_S):
+            async with asyncio.timeout(CATCH_UP_TIMEOUT_S):
                 return await read_page(records, key=self.key, run=run, mark=mark, frame=frame)
         except (TimeoutError, KafkaError, OSError, Unavailable) as error:
             reason = str(error) or type(error).__name__
-            log.warning("events of %s: %s", self._reading.id, reason, extra={"event": "page_failed"})
+            log.warning("events of %s: %s", self._reading.id, reason, extra={"event": "frame_reread_failed"})
             return []
 
     async def _end(self, row: Status) -> EventOutcome:
@@ -129,7 +129,7 @@ class TaskEventFeed:
                 await self._read_past(row["finished_ms"])
             await self._catch_up()
         self._live = None
-        self.transcript.settle(outcome.result, outcome.text)
+        self.transcript.finish(outcome.result, outcome.text)
         return outcome._replace(text=None)
 
     @property
@@ -139,9 +139,9 @@ class TaskEventFeed:
     async def _read_past(self, until_ms: int | None) -> None:
         """Read what was written before the shared reader told us of this task, then what it has told since."""
         started_ms = self._row["started_ms"] if self._row is not None else None
-        begin_ms = max(self._reading.created_ms, started_ms or 0) - LEAD_MS
+        begin_ms = max(self._reading.created_ms, started_ms or 0) - CLOCK_SKEW_MS
         begin = await self._offset_at(begin_ms)
-        end = None if until_ms is None else await self._offset_at(until_ms + LEAD_MS)
+        end = None if until_ms is None else await self._offset_at(until_ms + CLOCK_SKEW_MS)
         end = self._live_from if end is None else min(end, self._live_from)
         if begin is not None and begin < end:
             await self._chunk_log.replayer.read(self._tp, ReplayRequest(self.key, begin, end, self.transcript.add))
@@ -154,18 +154,18 @@ class TaskEventFeed:
             try:
                 return await self._chunk_log.log_reader.offset_at(self._tp, at_ms)
             except Unavailable:
-                await asyncio.sleep(READ_AGAIN_S)
+                await asyncio.sleep(RETRY_S)
 
     async def _catch_up(self) -> None:
         """Return when the shared reader has passed what was there at the end of the task."""
         tail = self._chunk_log.tail
         try:
-            async with asyncio.timeout(SETTLE_S):
+            async with asyncio.timeout(CATCH_UP_TIMEOUT_S):
                 _, end = (await self._chunk_log.log_reader.bounds([self._tp]))[self._tp]
                 if self._position() < end:
                     await tail.wait_for_offset(self._tp, end - 1)
         except (TimeoutError, Unavailable):
-            log.warning("events of %s: the chunks are late", self._reading.id, extra={"event": "chunks_late"})
+            log.warning("events of %s: the chunks are late", self._reading.id, extra={"event": "chunk_log_lagging"})
 
     def _position(self) -> int:
         return self._chunk_log.tail.positions.get(self._tp, 0)

@@ -9,7 +9,7 @@ from core.kafka.log_reader import LogReader, LogRecord
 from core.kafka.topic_follower import TopicFollower
 from ingress.task_events.chunk_replay import ChunkReplayer
 from ingress.task_events.position import Run
-from ingress.task_events.transcript import TAKE_BYTES, Mark
+from ingress.task_events.transcript import PART_BYTES, ReplayPosition
 from schemas.codec import CHUNK, SchemaError
 from schemas.framing import FramingError
 from schemas.records import Chunk
@@ -24,7 +24,9 @@ class ChunkLog(NamedTuple):
     replayer: ChunkReplayer
 
 
-async def read_page(records: AsyncIterator[LogRecord], *, key: bytes, run: Run, mark: Mark, frame: int) -> list[bytes]:
+async def read_page(
+    records: AsyncIterator[LogRecord], *, key: bytes, run: Run, mark: ReplayPosition, frame: int
+) -> list[bytes]:
     """Return the payloads from a frame on, some records' worth, up to the first gap.
 
     Args:
@@ -32,7 +34,7 @@ async def read_page(records: AsyncIterator[LogRecord], *, key: bytes, run: Run, 
         mark: a record of the run that begins with this frame or an earlier one.
     """
     number, seq, size = mark.frame, mark.seq, 0
-    page: list[bytes] = []
+    payloads: list[bytes] = []
     async for record in records:
         chunk = _chunk_of(record) if record.key == key else None
         if chunk is None or Run(chunk["attempt"], chunk["worker"]) != run or chunk["seq"] < seq:
@@ -41,11 +43,11 @@ async def read_page(records: AsyncIterator[LogRecord], *, key: bytes, run: Run, 
             break
         wanted = chunk["frames"][max(frame - number, 0) :]
         number, seq = number + len(chunk["frames"]), seq + 1
-        page += wanted
+        payloads += wanted
         size += sum(map(len, wanted))
-        if size >= TAKE_BYTES:
+        if size >= PART_BYTES:
             break
-    return page
+    return payloads
 
 
 def _chunk_of(record: LogRecord) -> Chunk | None:

@@ -16,7 +16,7 @@ from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from ingress.http import sse
 from ingress.read_model.task_lookup import result_body
 from ingress.task_events import serialization
-from ingress.waiting.streaming import StreamError, of_result
+from ingress.waiting.streaming import StreamError, from_result
 from schemas import ids, topics
 from schemas.codec import RESULT, SchemaError
 from schemas.framing import FramingError
@@ -24,7 +24,7 @@ from schemas.records import Result, Status
 
 log = logging.getLogger(__name__)
 
-READ_AGAIN_S = 0.5
+RETRY_S = 0.5
 
 
 class EventOutcome(NamedTuple):
@@ -41,7 +41,7 @@ class EventOutcome(NamedTuple):
         if self.row["state"] == "expired":
             return serialization.EXPIRED
         if self.result is not None:
-            return None if self.result["state"] == "completed" else of_result(self.result)
+            return None if self.result["state"] == "completed" else from_result(self.result)
         if self.row["state"] == "completed":
             return serialization.LOST
         return StreamError(self.row["error_message"] or "the task failed", "server_error", self.row["error_code"])
@@ -62,9 +62,9 @@ class OutcomeReader:
                 return await self._read(row)
             except Unavailable as error:
                 log.warning(
-                    "outcome of %s: %s", row["id"], error, extra={"event": "outcome_delayed", "task_id": row["id"]}
+                    "outcome of %s: %s", row["id"], error, extra={"event": "result_read_failed", "task_id": row["id"]}
                 )
-                await asyncio.sleep(READ_AGAIN_S)
+                await asyncio.sleep(RETRY_S)
 
     async def _read(self, row: Status) -> EventOutcome:
         if row["state"] == "expired" or row["result_offset"] is None:

@@ -17,15 +17,15 @@ from schemas.records import Chunk, Result
 
 WINDOW_BYTES = 524_288
 """What is kept of a running text: thousands of tokens, for viewers that are behind."""
-TAKE_BYTES = 65_536
+PART_BYTES = 65_536
 """What a viewer is given at once: as much as a socket buffers before it asks us to wait."""
-TAKE_FRAMES = 1_000
-MARK_BYTES = 65_536
-EARLY = 64
+PART_FRAMES = 1_000
+POSITION_INTERVAL_BYTES = 65_536
+MAX_OUT_OF_ORDER = 64
 """Records that may come before their turn; with more of them missing the outcome is waited for."""
 
 
-class Mark(NamedTuple):
+class ReplayPosition(NamedTuple):
     """A place in the log: the record with this offset begins with this frame."""
 
     frame: int
@@ -59,9 +59,9 @@ class Transcript:
         self._left: set[Run] = set()
         self._frames: list[bytes] = []
         self._early: dict[int, tuple[list[bytes], int]] = {}
-        self._marks: list[Mark] = []
+        self._marks: list[ReplayPosition] = []
         self._taken = NOTHING
-        self._next_seq = self._kept = self._since_mark = 0
+        self._next_seq = self._buffered = self._since_mark = 0
 
     @property
     def end(self) -> int:
@@ -77,14 +77,14 @@ class Transcript:
         run = Run(chunk["attempt"], chunk["worker"])
         if self.settled or (run != self.run and not self._turn_to(run)):
             return False
-        if chunk["seq"] >= self._next_seq and len(self._early) < EARLY:
+        if chunk["seq"] >= self._next_seq and len(self._early) < MAX_OUT_OF_ORDER:
             self._early[chunk["seq"]] = (named(chunk["frames"], chunk["events"]), offset)
         before = self.end
         while (early := self._early.pop(self._next_seq, None)) is not None:
             self._append(*early)
         return self.end > before
 
-    def settle(self, result: Result | None, text: Sequence[bytes] | None) -> None:
+    def finish(self, result: Result | None, text: Sequence[bytes] | None) -> None:
         """Take the outcome: the run that counts, and its whole text where that is kept.
 
         Without the text the frames stay as they are. A task that did not complete leaves what was delivered of it.
@@ -106,7 +106,7 @@ class Transcript:
         """Return frames from one on, about TAKE_BYTES of them; many viewers that stand at one place share the bytes."""
         if self._taken[0] != frame or self._taken[1].next == frame:
             begin = max(frame - self.first, 0)
-            self._taken = (frame, self.render(frame, self._frames[begin : begin + TAKE_FRAMES]))
+            self._taken = (frame, self.render(frame, self._frames[begin : begin + PART_FRAMES]))
         return self._taken[1]
 
     def render(self, frame: int, payloads: Sequence[bytes]) -> TranscriptPart:
@@ -118,11 +118,11 @@ class Transcript:
             frame += 1
             parts.append(b"%b-%d\n%b" % (tag, frame, sse.frame(payload)))
             size += len(payload)
-            if size >= TAKE_BYTES:
+            if size >= PART_BYTES:
                 break
         return TranscriptPart(b"".join(parts), frame)
 
-    def mark(self, frame: int) -> Mark | None:
+    def mark(self, frame: int) -> ReplayPosition | None:
         """Return a place in the log from which a frame that was let go can be read again."""
         at = bisect_right(self._marks, frame, key=lambda mark: mark.frame)
         return self._marks[at - 1] if at else None
@@ -137,24 +137,24 @@ class Transcript:
         return True
 
     def _append(self, frames: Sequence[bytes], offset: int) -> None:
-        if not self._marks or self._since_mark >= MARK_BYTES:
-            self._marks.append(Mark(self.end, self._next_seq, offset))
+        if not self._marks or self._since_mark >= POSITION_INTERVAL_BYTES:
+            self._marks.append(ReplayPosition(self.end, self._next_seq, offset))
             self._since_mark = 0
         size = sum(map(len, frames))
         self._next_seq += 1
         self._frames += frames
         self._since_mark += size
-        self._kept += size
+        self._buffered += size
         if frames:
             self.last = frames[-1]
-        if self._kept > 2 * self._window:
-            self._let_go()
+        if self._buffered > 2 * self._window:
+            self._evict()
 
-    def _let_go(self) -> None:
+    def _evict(self) -> None:
         """Shorten the front to one window: rarely, for moving the rest costs as much as it is long."""
         gone = 0
-        while self._kept > self._window and gone < len(self._frames) - 1:
-            self._kept -= len(self._frames[gone])
+        while self._buffered > self._window and gone < len(self._frames) - 1:
+            self._buffered -= len(self._frames[gone])
             gone += 1
         del self._frames[:gone]
         self.first += gone
@@ -162,5 +162,5 @@ class Transcript:
     def _clear(self) -> None:
         self._frames, self._marks, self._taken = [], [], NOTHING
         self._early.clear()
-        self._next_seq = self._kept = self._since_mark = self.first = 0
+        self._next_seq = self._buffered = self._since_mark = self.first = 0
         self.last = b""

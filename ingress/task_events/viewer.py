@@ -18,7 +18,7 @@ from ingress.waiting.streaming import StreamError
 class ViewerExit(Enum):
     """How the view of a task ended."""
 
-    TOLD = "200"
+    COMPLETED = "200"
     GONE = "gone"
     SHUTDOWN = "shutdown"
     BROKEN = "broken"
@@ -31,25 +31,25 @@ class Viewer:
         self._feed = feed
         self._tag = position.tag
         self._frame = position.frames
-        self._off_the_log = False
-        self._news = asyncio.Event()
+        self._log_exhausted = False
+        self._changed = asyncio.Event()
         self.left: ViewerExit | None = None
 
     def on_gone(self) -> None:
         """End, for the client went away."""
         self.left = self.left or ViewerExit.GONE
-        self._news.set()
+        self._changed.set()
 
     async def follow(self, *, silence_s: float) -> AsyncGenerator[bytes]:
         """Yield frames as they come, and a keep-alive after each silence; `left` tells how it ended."""
         feed = self._feed
-        feed.notify_on_change(self._news)
+        feed.notify_on_change(self._changed)
         try:
             notes = len(feed.notes)
             if feed.now is not None:
                 yield feed.now
             while self.left is None:
-                self._news.clear()
+                self._changed.clear()
                 if feed.closing or feed.broken:
                     self.left = ViewerExit.SHUTDOWN if feed.closing else ViewerExit.BROKEN
                     yield serialization.failure_frame(serialization.SHUTDOWN if feed.closing else serialization.BROKEN)
@@ -59,12 +59,12 @@ class Viewer:
                 elif frames := await self._frames():
                     yield frames
                 elif feed.ended is not None:
-                    self.left = ViewerExit.TOLD
+                    self.left = ViewerExit.COMPLETED
                     yield self._last_words(feed.ended)
                 elif not await self._woken(silence_s):
                     yield serialization.KEEP_ALIVE
         finally:
-            feed.forget(self._news)
+            feed.forget(self._changed)
 
     async def _frames(self) -> bytes:
         """Return the frames that come next, if they are there."""
@@ -74,13 +74,13 @@ class Viewer:
             return b""
         if self._frame >= transcript.first:
             taken = transcript.take(self._frame)
-        elif self._off_the_log:
+        elif self._log_exhausted:
             return b""
         else:
-            payloads = await self._feed.page(self._frame)
+            payloads = await self._feed.reread(self._frame)
             if transcript.run != run:
                 return b""
-            self._off_the_log = not payloads
+            self._log_exhausted = not payloads
             taken = transcript.render(self._frame, payloads)
         if taken.data:
             self._tag, self._frame = run.tag, taken.next
@@ -93,7 +93,7 @@ class Viewer:
     def _last_words(self, outcome: EventOutcome) -> bytes:
         failure = outcome.failure or self._lacking()
         words = serialization.status_of(outcome.row)
-        if failure is not None and not self._was_told():
+        if failure is not None and not self._error_sent():
             words += serialization.failure_frame(failure)
         return words + serialization.DONE
 
@@ -106,7 +106,7 @@ class Viewer:
             return serialization.INTERRUPTED
         return None if transcript.whole and self._frame == transcript.end else serialization.LOST
 
-    def _was_told(self) -> bool:
+    def _error_sent(self) -> bool:
         """Tell whether the upstream said the failure in the last frame."""
         transcript = self._feed.transcript
         return self._reads(transcript) and self._frame == transcript.end > 0 and sse.is_error(transcript.last)
@@ -114,7 +114,7 @@ class Viewer:
     async def _woken(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                await self._news.wait()
+                await self._changed.wait()
         except TimeoutError:
             return False
         return True

@@ -8,7 +8,7 @@ from enum import Enum
 
 from starlette.types import Receive
 
-from ingress.http.disconnect import watched
+from ingress.http.disconnect import on_disconnect
 from schemas.records import Chunk, Result
 
 GRACE_S = 2.0
@@ -42,9 +42,9 @@ class BlockingWaiter:
 
     async def wait(self, receive: Receive, *, deadline_ms: int, hold_s: float | None = None) -> Result | WaitOutcome:
         """Return the outcome, or why there is none; `hold_s` bounds the wait of a task that may take longer."""
-        left_s = seconds_left(deadline_ms)
+        left_s = timeout_s_of(deadline_ms)
         seconds = left_s if hold_s is None else min(left_s, hold_s)
-        async with watched(receive, lambda: self._end(WaitOutcome.GONE)):
+        async with on_disconnect(receive, lambda: self._end(WaitOutcome.GONE)):
             try:
                 async with asyncio.timeout(seconds):
                     return await self._ended
@@ -56,6 +56,6 @@ class BlockingWaiter:
             self._ended.set_result(how)
 
 
-def seconds_left(deadline_ms: int) -> float:
+def timeout_s_of(deadline_ms: int) -> float:
     """Return how long to hold a request whose task has this deadline."""
     return max(deadline_ms - time.time_ns() // 1_000_000, 0) / 1000 + GRACE_S

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import Receive
 
 from core.settings.models import Settings
-from ingress.http.disconnect import watched
+from ingress.http.disconnect import on_disconnect
 from ingress.metrics import Metrics
 from ingress.read_model.task_lookup import TaskLookup
 from ingress.read_model.task_snapshot import TaskSnapshot
@@ -28,24 +28,24 @@ class LongPolls:
         self._held: set[asyncio.Task[Any]] = set()
         self._finding: dict[tuple[str, str], asyncio.Task[TaskSnapshot]] = {}
         self._closing = False
-        waiters.at_shutdown(self.shut_down)
+        waiters.add_shutdown_listener(self.shut_down)
         metrics.watch_polls(lambda: len(self))
 
     def __len__(self) -> int:
         return len(self._held)
 
-    async def until_ended(self, key: bytes, receive: Receive, *, seconds: float) -> bool:
+    async def wait_until_ended(self, key: bytes, receive: Receive, *, seconds: float) -> bool:
         """Wait for the end of a task, and no longer than its client stays; tells whether waiting was possible."""
         if self._closing or len(self._held) >= self._limit:
             return False
-        waiting = asyncio.create_task(self._view.until_ended(key, seconds=seconds), name="poll")
+        waiting = asyncio.create_task(self._view.wait_until_ended(key, seconds=seconds), name="poll")
         self._held.add(waiting)
 
         def give_up() -> None:
             waiting.cancel()
 
         try:
-            async with watched(receive, give_up):
+            async with on_disconnect(receive, give_up):
                 await asyncio.wait({waiting})
         finally:
             waiting.cancel()

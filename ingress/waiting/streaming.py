@@ -17,12 +17,12 @@ from core.embedding import embedded_frame
 from core.errors import HeadraceError
 from core.sse import named
 from ingress.http import sse
-from ingress.waiting.blocking import WaitOutcome, seconds_left
+from ingress.waiting.blocking import WaitOutcome, timeout_s_of
 from schemas.records import Chunk, Result
 
 BUFFER_BYTES = 1_048_576
 """What waits for a slow client beside the socket's own buffer: minutes of a model's text."""
-SETTLE_S = 5.0
+CHUNK_GRACE_S = 5.0
 """An outcome can overtake the last chunks, which travel on another topic; after this they count as lost."""
 
 Body = Callable[[Result], Awaitable[bytes | None]]
@@ -47,7 +47,7 @@ INTERRUPTED = StreamError(
 class Stream:
     """Collects the frames of one task for one client."""
 
-    def __init__(self, *, buffer_bytes: int = BUFFER_BYTES, settle_s: float = SETTLE_S) -> None:
+    def __init__(self, *, buffer_bytes: int = BUFFER_BYTES, settle_s: float = CHUNK_GRACE_S) -> None:
         self._limit = buffer_bytes
         self._settle_s = settle_s
         self._run: tuple[int, str | None] | None = None
@@ -62,7 +62,7 @@ class Stream:
         self._wake = asyncio.Event()
         self.ending: WaitOutcome | None = None
         self.failure: StreamError | None = None
-        self.told = False
+        self.error_sent = False
         """Whether the failure was the last frame already: the upstream said it in the stream."""
 
     def on_chunk(self, chunk: Chunk) -> None:
@@ -88,7 +88,7 @@ class Stream:
             self._result = result
             self._wake.set()
 
-    def from_outcome(self) -> None:
+    def use_stored_result(self) -> None:
         """Wait for no chunks: the whole text is taken from the outcome."""
         self._settle_s = 0
 
@@ -109,7 +109,7 @@ class Stream:
             body: fetches the body of an outcome, for frames that were not taken from chunks.
             hold_s: bounds the stream of a task that may take longer.
         """
-        left_s = seconds_left(deadline_ms)
+        left_s = timeout_s_of(deadline_ms)
         until = time.monotonic() + (left_s if hold_s is None else min(left_s, hold_s))
         while self.ending is None and not self._interrupted:
             if self._buffer:
@@ -153,8 +153,8 @@ class Stream:
         if self.ending is not None:
             return
         if result["state"] != "completed":
-            self.failure = of_result(result)
-            self.told = sse.is_error(self._last)
+            self.failure = from_result(result)
+            self.error_sent = sse.is_error(self._last)
             return
         if not self._all_taken(result) or (not result["chunks"] and not self._delivered):
             async for payloads in self._rest(result, body):
@@ -221,7 +221,7 @@ def run_of(result: Result) -> tuple[int, str | None]:
     return result["attempt"], result["worker"]
 
 
-def of_result(result: Result) -> StreamError:
+def from_result(result: Result) -> StreamError:
     """Say how a task that did not complete ended."""
     status = result["status_code"]
     kind = "invalid_request_error" if 400 <= status < 500 and result["body"] is not None else "server_error"

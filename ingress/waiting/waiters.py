@@ -25,7 +25,7 @@ from schemas.records import Chunk, Result
 log = logging.getLogger(__name__)
 
 FULL_RETRY_S = 5
-REMEMBERED = 10_000
+COMPLETED_CAPACITY = 10_000
 """Outcomes handed out lately: a row follows its result within milliseconds."""
 
 
@@ -42,7 +42,7 @@ class Waiter(Protocol):
         """Give up, for this process ends."""
 
 
-class Follower(Protocol):
+class StreamObserver(Protocol):
     """What is told of every piece of one task's stream, for all who look on; called from the shared reader."""
 
     def on_chunk(self, chunk: Chunk, offset: int) -> None:
@@ -59,9 +59,9 @@ class Waiters:
         self._limit = settings.ingress.max_blocking_requests
         self._results = settings.topic(topics.results(0))
         self._by_key: dict[bytes, Waiter] = {}
-        self._followers: dict[bytes, Follower] = {}
+        self._followers: dict[bytes, StreamObserver] = {}
         self._answered: OrderedDict[bytes, None] = OrderedDict()
-        self._at_shutdown: list[Callable[[], None]] = []
+        self._shutdown_listeners: list[Callable[[], None]] = []
         self._closing = False
         self.read_at: float | None = None
         self.tail = TopicFollower(
@@ -97,7 +97,7 @@ class Waiters:
             del self._by_key[key]
 
     @contextmanager
-    def followed(self, key: bytes, follower: Follower) -> Iterator[None]:
+    def observed(self, key: bytes, follower: StreamObserver) -> Iterator[None]:
         """Show the stream of a task to its one follower as long as the block lasts; raises Unavailable at the end."""
         if self._closing:
             raise Unavailable("this process is shutting down; try again", retry_after_s=1)
@@ -107,18 +107,18 @@ class Waiters:
         finally:
             del self._followers[key]
 
-    def answered(self, key: bytes) -> bool:
+    def was_completed(self, key: bytes) -> bool:
         """Tell whether the outcome of a task was handed out here lately: its row is ended, or will be in a moment."""
         return key in self._answered
 
     def _remember(self, key: bytes) -> None:
         self._answered[key] = None
-        if len(self._answered) > REMEMBERED:
+        if len(self._answered) > COMPLETED_CAPACITY:
             self._answered.popitem(last=False)
 
-    def at_shutdown(self, tell: Callable[[], None]) -> None:
+    def add_shutdown_listener(self, tell: Callable[[], None]) -> None:
         """Tell somebody else too that this process ends."""
-        self._at_shutdown.append(tell)
+        self._shutdown_listeners.append(tell)
 
     def shut_down(self) -> None:
         """Tell every held request that this process ends, and take no more."""
@@ -127,7 +127,7 @@ class Waiters:
             waiter.on_shutdown()
         for follower in list(self._followers.values()):
             follower.on_shutdown()
-        for tell in self._at_shutdown:
+        for tell in self._shutdown_listeners:
             tell()
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
@@ -155,7 +155,7 @@ class Waiters:
                     tp.partition,
                     record.offset,
                     error,
-                    extra={"event": "answer_unreadable", "partition": tp.partition, "offset": record.offset},
+                    extra={"event": "result_unreadable", "partition": tp.partition, "offset": record.offset},
                 )
 
     def _outcome(self, key: bytes, result: Result) -> None:
@@ -163,7 +163,7 @@ class Waiters:
         self._remember(key)
 
 
-def _piece(chunk: Chunk, offset: int, waiter: Waiter | None, follower: Follower | None) -> None:
+def _piece(chunk: Chunk, offset: int, waiter: Waiter | None, follower: StreamObserver | None) -> None:
     if waiter is not None:
         waiter.on_chunk(chunk)
     if follower is not None:

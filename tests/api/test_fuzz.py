@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from core.kafka.producer import Record
 from core.queues import UNCHANGED, QueueChanges
 from core.settings.models import IngressSettings, QueueSettings, Settings
-from ingress.api.files.openapi import FILE_ID
+from ingress.api.files.models import FILE_ID
 from ingress.submission.model_catalog import ModelCatalog
 from schemas import topics
 from schemas.codec import FILE, TASK
@@ -105,10 +105,10 @@ class Ingress:
 
         memory.send = send  # type: ignore[method-assign]
 
-        async def until_ended(key: bytes, *, seconds: float) -> bool:
+        async def wait_until_ended(key: bytes, *, seconds: float) -> bool:
             return key in memory.rows and memory.rows[key]["state"] in TERMINAL
 
-        memory.until_ended = until_ended  # type: ignore[method-assign]
+        memory.wait_until_ended = wait_until_ended  # type: ignore[method-assign]
 
     async def _file(self) -> None:
         """Upload the file that the examples of a batch name."""

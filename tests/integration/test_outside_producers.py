@@ -119,9 +119,9 @@ async def taken(bench: Bench, group: str) -> list[bytes]:
     cluster, keys = Cluster(bench.settings, name="test"), []
 
     async def waiting() -> int:
-        for one in await reader.take(500):
+        for one in await reader.poll(500):
             keys.append(one.record.key or b"")
-            one.claims.settled(one.record.offset)
+            one.tracker.completed(one.record.offset)
         await reader.commit()
         [found] = await cluster.lags([(bench.settings.topic(group), place(bench).topic)])
         return found.waiting if found.read else 1

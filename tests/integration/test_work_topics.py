@@ -113,10 +113,10 @@ async def test_a_member_of_the_group_of_a_work_topic_reads_on(bench: Bench) -> N
     reader = GroupConsumer(bench.settings, name="test", group=topic, topics=[topic], on_revoke=nothing)
 
     async def taken(one: str) -> int:
-        for found in await reader.take(100):
+        for found in await reader.poll(100):
             work = WORK.decode(found.record.value)
             attempts[work["id"]] = work["attempt"]
-            found.claims.settled(found.record.offset)
+            found.tracker.completed(found.record.offset)
         await reader.commit()
         return attempts.get(one, 0)
 

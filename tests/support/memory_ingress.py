@@ -151,7 +151,7 @@ class Memory:
             on_row(row)
 
     @contextlib.contextmanager
-    def watched(self, key: bytes, on_row: Callable[[Status], None]) -> Iterator[None]:
+    def watch(self, key: bytes, on_row: Callable[[Status], None]) -> Iterator[None]:
         """Show the rows of a task."""
         self._watching[key] = on_row
         try:
@@ -177,7 +177,7 @@ class Memory:
         rows = {record.key: DELIVERY.decode(record.value or b"") for record in self.written(topics.DELIVERIES)}
         return [row for row in rows.values() if row["task_id"] == task_id]
 
-    async def passed(self, partition: int, offset: int) -> None:
+    async def wait_for_offset(self, partition: int, offset: int) -> None:
         """Return at once: what is written is there."""
 
     caught_up = True
@@ -188,11 +188,11 @@ class Memory:
         """Return a row."""
         return self.rows.get(key)
 
-    async def until(self, key: bytes, wanted: Callable[[Status], bool], *, seconds: float) -> Status | None:  # noqa: ARG002
+    async def wait_until(self, key: bytes, wanted: Callable[[Status], bool], *, seconds: float) -> Status | None:  # noqa: ARG002
         """Return a row as it stands."""
         return self.rows.get(key)
 
-    async def until_ended(self, key: bytes, *, seconds: float) -> bool:
+    async def wait_until_ended(self, key: bytes, *, seconds: float) -> bool:
         """Look at a row again and again, which the real one need not do."""
 
         def ended() -> bool:

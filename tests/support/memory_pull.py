@@ -58,7 +58,7 @@ class View:
     def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
         return sorted((key, value) for key, value in self.rows.items() if begin <= key < end)[:limit]
 
-    async def until(self, key: bytes, wanted: Callable[[Status], bool], *, seconds: float) -> Status | None:
+    async def wait_until(self, key: bytes, wanted: Callable[[Status], bool], *, seconds: float) -> Status | None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while (row := self.get(key)) is None or not wanted(row):
@@ -66,7 +66,7 @@ class View:
                     await self._moved.wait()
         return self.get(key)
 
-    async def passed(self, tp: TopicPartition, offset: int) -> None:
+    async def wait_for_offset(self, tp: TopicPartition, offset: int) -> None:
         assert tp.partition == 0
         while self.position <= offset:
             self._moved.clear()
@@ -131,7 +131,7 @@ class Cluster:
         waiting, self.waiting = self.waiting, []
         for what in waiting:
             step = tasks.apply(self.rows[what["id"]], what, now_ms=what["at_ms"], rules=self.rules)
-            if step.note is None and step.row is not None:
+            if step.reason is None and step.row is not None:
                 self.write(step.row)
 
     async def send_all(self, records: list[tuple[str, int, Record]]) -> None:

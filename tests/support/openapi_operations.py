@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from ingress.api.batches.problems import STRINGS
+from ingress.api.batches.routes import STRINGS
 from ingress.api.openapi import document
 
 IDS = {"task_id", "message_id"}

@@ -58,7 +58,7 @@ async def shown(ingress: Double, task: Task, **headers: str) -> httpx.Response:
 def polls_of(ingress: Double) -> Any:
     """Return the held looks."""
     [shut_down] = [
-        tell for tell in ingress[0].ingress.waiters._at_shutdown if type(tell.__self__).__name__ == "LongPolls"
+        tell for tell in ingress[0].ingress.waiters._shutdown_listeners if type(tell.__self__).__name__ == "LongPolls"
     ]
     return shut_down.__self__
 

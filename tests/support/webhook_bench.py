@@ -14,7 +14,7 @@ from dispatcher.webhooks.delivery_worker import DeliveryWorker
 from dispatcher.webhooks.disabled_urls import DisabledUrls
 from dispatcher.webhooks.http_client import WebhookClient
 from dispatcher.webhooks.in_flight import WaitingTasks
-from dispatcher.webhooks.records import of_result
+from dispatcher.webhooks.records import from_result
 from schemas import topics
 from schemas.callback_url import CallbackPolicy
 from schemas.codec import DELIVERY
@@ -60,26 +60,26 @@ class WebhookBench:
         self.waiting: list[Delivery] = []
         self.rows: dict[str, Delivery] = {}
         self.dead_letters: list[bytes] = []
-        dice = random.Random(5)
-        self.poster = WebhookClient(self.settings.webhooks, CallbackPolicy(private=True))
+        rng = random.Random(5)
+        self.client = WebhookClient(self.settings.webhooks, CallbackPolicy(private=True))
         self.disabled = DisabledUrls(self.settings, name="test")
-        self.courier = DeliveryWorker(
+        self.worker = DeliveryWorker(
             self.settings,
-            poster=self.poster,
+            client=self.client,
             bodies=self,
             disabled=self.disabled,
             outbox=self,  # type: ignore[arg-type]
             hosts=HostCircuitBreakers(self.settings.webhooks.per_host, clock=lambda: self.now_ms / 1000),
-            idle=WaitingTasks(),
+            waiting_tasks=WaitingTasks(),
             clock=lambda: self.now_ms,
-            dice=dice.random,
+            rng=rng.random,
         )
 
     async def of(self, delivery: Delivery, _: Result | None) -> bytes:
         """Stand in for the stored result."""
         return b'{"status_code":200,"request_id":"%b","body":{}}' % delivery["task_id"].encode()
 
-    async def put_all(self, items: Iterable[AddressedRecord]) -> bool:
+    async def write_all(self, items: Iterable[AddressedRecord]) -> bool:
         """Stand in for Kafka."""
         for item in items:
             name = item.topic.removeprefix(self.settings.kafka.topic_prefix)
@@ -90,7 +90,7 @@ class WebhookBench:
                 self.rows[row["task_id"]] = row
             elif name == topics.DISABLED:
                 marks: Any = [item.record]
-                self.disabled.fold(None, marks)  # type: ignore[arg-type]
+                self.disabled.apply(None, marks)  # type: ignore[arg-type]
             else:
                 self.dead_letters.append(item.record.key or b"")
         return True
@@ -98,7 +98,7 @@ class WebhookBench:
     def new(self, url: str, **changes: Any) -> Delivery:
         """Begin a delivery."""
         task_id = f"TASK-1-0-C-261118110640-0001-{next(_ids):06d}"
-        return of_result(result(id=task_id, callback_url=url, **changes), 0, now_ms=self.now_ms)
+        return from_result(result(id=task_id, callback_url=url, **changes), 0, now_ms=self.now_ms)
 
     async def run(self, *, until_ms: int | None = None) -> None:
         """Let everything that is due be delivered, and time go on, until nothing waits or a time has come."""
@@ -110,7 +110,7 @@ class WebhookBench:
             self.now_ms = max(self.now_ms, next_ms)
             due = [each for each in self.waiting if (each["due_ms"] or 0) <= self.now_ms + 100]
             self.waiting = [each for each in self.waiting if each not in due]
-            await asyncio.gather(*(self.courier.deliver(each) for each in due))
+            await asyncio.gather(*(self.worker.attempt(each) for each in due))
 
     async def all_delivered(self, begun: list[Delivery]) -> None:
         """Go on to the end, and hold that every one has been accepted."""

@@ -189,7 +189,7 @@ async def test_pages_of_the_list(ingress: Double) -> None:
 
 
 async def test_cancel(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.batches.service.JUDGED_S", 0.05)  # nobody folds the cancel
+    monkeypatch.setattr("ingress.batches.service.DECISION_TIMEOUT_S", 0.05)  # nobody folds the cancel
     memory, client = ingress
     batch_id = (await created(client))["id"]
     path = f"/v1/batches/{batch_id}/cancel"
@@ -217,7 +217,7 @@ async def test_a_batch_of_another_ingress_is_found_before_its_row(
     monkeypatch.setattr("ingress.batches.service.OTHER_WAIT_S", 0.05)  # its row does not come
     memory, client = ingress
     batch_id = (await created(client))["id"]
-    memory.connected.batches._fresh.clear()
+    memory.connected.batches._proposed.clear()
     memory.connected.batches.check_read()
     answer = await client.get(f"/v1/batches/{batch_id}")
     assert (answer.status_code, answer.json()["status"]) == (200, "in_queue")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from core.settings.models import Settings
 from ingress.batches import idempotency
-from ingress.batches.idempotency import SKEW_S, begins, keyed_id, may_be_keyed
+from ingress.batches.idempotency import SKEW_S, id_of_key, may_have_key, window_starts
 from schemas.ids import parse_batch
 from schemas.partitioning import home_partition
 from tests.support.bella import Double
@@ -121,7 +121,7 @@ async def test_a_key_stands_for_a_day(ingress: Double, monkeypatch: pytest.Monke
 async def test_what_nobody_has_judged_may_be_sent_again(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, client = ingress
     memory.schedules = False
-    monkeypatch.setattr(idempotency, "JUDGED_S", 0.01)
+    monkeypatch.setattr(idempotency, "DECISION_TIMEOUT_S", 0.01)
     body = await wanted(client)
     answer = await client.post("/v1/batches", json=body, headers=KEY)
     assert answer.status_code == 503
@@ -139,18 +139,18 @@ async def test_what_nobody_has_judged_may_be_sent_again(ingress: Double, monkeyp
     window_s=st.sampled_from([60, 3_600, DAY_S, 7 * DAY_S]),
 )
 def test_a_batch_is_looked_for_wherever_its_twin_may_lie(first_s: int, later_s: int, window_s: int) -> None:
-    own = begins(first_s, window_s=window_s)[0]
+    own = window_starts(first_s, window_s=window_s)[0]
     if later_s < window_s:
-        assert own in begins(first_s + later_s, window_s=window_s)
+        assert own in window_starts(first_s + later_s, window_s=window_s)
     assert own <= first_s < own + window_s
 
 
 @given(key=st.text("ab1", min_size=1), width=st.integers(0, 6), begin=st.integers(20_000, 22_000))
 def test_the_id_of_a_key_is_that_of_a_batch_in_its_queues_slice(key: str, width: int, begin: int) -> None:
     queue: Any = {"name": "night", "width": width}
-    made = [keyed_id(queue, "acme", key, begin_s=begin * DAY_S, partitions=6) for _ in range(2)]
+    made = [id_of_key(queue, "acme", key, begin_s=begin * DAY_S, partitions=6) for _ in range(2)]
     assert made[0] == made[1] == parse_batch(made[0].batch())
-    assert may_be_keyed(made[0], window_s=DAY_S)
+    assert may_have_key(made[0], window_s=DAY_S)
     homes = {home_partition("night", number, width=width, partitions=6) for number in range(50)}
     assert made[0].partition in homes
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import InvalidRequest
-from ingress.api.bella.pull_routes import parse_complete, parse_register, parse_take
+from ingress.api.bella.pull_serialization import parse_complete, parse_register, parse_take
 from ingress.api.bella.serialization import state
 from ingress.pull.take_request import TakeRequest, lease_ms
-from ingress.read_model.task_snapshot import of_row
+from ingress.read_model.task_snapshot import from_status
 from tests.support.bella import row_of
 from tests.support.records import task
 
@@ -23,7 +23,7 @@ from tests.support.records import task
 def test_what_a_worker_completed_is_succeeded_as_in_bella() -> None:
     for state_ in ("failed", "expired"):
         row = row_of(task(id="T"), 0, state=state_, error_code="worker_error", status_code=500)
-        assert state(of_row(row)) == "succeeded"
+        assert state(from_status(row)) == "succeeded"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_task_is_held_as_asked_else_as_it_may_run_else_until_its_deadline(
     asked_ms: int, run_timeout_ms: int, held_ms: int
 ) -> None:
     row = row_of(task(id="T"), 0, run_timeout_ms=run_timeout_ms, deadline_ms=100_000)
-    assert lease_ms(TakeRequest(lanes=(), lease_ms=asked_ms), row, now_ms=40_000) == held_ms
+    assert lease_ms(TakeRequest(queues=(), lease_ms=asked_ms), row, now_ms=40_000) == held_ms
 
 
 anything = st.recursive(
@@ -72,7 +72,7 @@ def test_whatever_is_sent_is_read_or_refused(value: Any, parse: Callable[[bytes]
 
 def test_take_has_bellas_defaults() -> None:
     order = parse_take(b'{"queues": ["a:0", "b:1", "a:0"], "worker": {"id": "w"}, "endpoint": "/x"}')
-    assert [str(lane) for lane in order.lanes] == ["a:0", "b:1"]
+    assert [str(lane) for lane in order.queues] == ["a:0", "b:1"]
     assert order[1:] == (1, "fifo", 0, 0, None)
     assert parse_take(b'{"queues": ["a:0"], "process_max_retries": 0}').retries == 0
 

@@ -87,7 +87,7 @@ async def test_a_large_answer_of_other_bytes_is_cut_off(ingress: Double, caplog:
     body = b"".join(message.get("body", b"") for message in sent[1:])
     assert len(body) < len(LARGE_ANSWER)
     assert all(message["more_body"] for message in sent[1:]), "the answer has no end, so the server cuts it off"
-    assert [record.__dict__.get("event") for record in caplog.records] == ["answer_cut"]
+    assert [record.__dict__.get("event") for record in caplog.records] == ["response_truncated"]
 
 
 async def test_an_upstreams_large_error_keeps_its_status(ingress: Double) -> None:

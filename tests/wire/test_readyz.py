@@ -28,7 +28,7 @@ PARTITIONS = 2
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """Give an ingress whose only upstream is at a port that nobody listens on."""
-    monkeypatch.setattr(readiness, "KEPT_S", 0.0)
+    monkeypatch.setattr(readiness, "CACHE_S", 0.0)
     urls = [f"http://127.0.0.1:{free_port()}/v1"]
     settings = Settings.model_validate(
         {"data_dir": tmp_path, "upstream": {"urls": urls}, "kafka": {"partitions": PARTITIONS}}
@@ -141,7 +141,7 @@ async def test_a_start_that_is_under_way_says_how_far_it_is(world: World) -> Non
 
 async def test_the_topics_are_looked_at_once_for_all_who_ask(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, client = world
-    monkeypatch.setattr(readiness, "KEPT_S", 60.0)
+    monkeypatch.setattr(readiness, "CACHE_S", 60.0)
     looks: list[object] = []
 
     async def counted(names: Iterable[str]) -> dict[str, int]:

@@ -21,7 +21,7 @@ def waits_that_are_over(ingress: Double, monkeypatch: pytest.MonkeyPatch) -> lis
         waits.append(seconds)
         return False
 
-    monkeypatch.setattr(ingress[0], "until_ended", over)
+    monkeypatch.setattr(ingress[0], "wait_until_ended", over)
     return waits
 
 

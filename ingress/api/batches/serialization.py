@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from core.errors import InvalidRequest
 from ingress.batches.request import model_of
 from schemas.batches import BATCH_ENDED, Batch, BatchState, output_file_id, segments_of
 from schemas.common import BatchError
@@ -53,6 +54,16 @@ def list_object(page: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]
         "last_id": page[-1]["id"] if page else None,
         "has_more": has_more,
     }
+
+
+def page_start(after: str | None, ids: list[str]) -> int:
+    """Return where a page of a list starts; raises InvalidRequest when the caller has no such id."""
+    if not after:
+        return 0
+    try:
+        return ids.index(after) + 1
+    except ValueError:
+        raise InvalidRequest(f"after names nothing of this list: {after[:80]}", field="after") from None
 
 
 def _status(state: BatchState, *, ours: bool) -> str:

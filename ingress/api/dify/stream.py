@@ -57,7 +57,7 @@ class CompletionStream(EventStream):
     def _message(self) -> serialization.Message:
         return serialization.Message.of(self._ticket.id)  # anew, for a twin's stream is that of the first
 
-    def framed(self, payloads: Sequence[bytes]) -> bytes:
+    def encode(self, payloads: Sequence[bytes]) -> bytes:
         """Return message events for what has text; a model that thinks for long without a word is pinged over."""
         frames = []
         for part in filter(None, map(serialization.read_part, payloads)):
@@ -75,7 +75,7 @@ class CompletionStream(EventStream):
             self._spoken = now
         return b"".join(frames)
 
-    def last_words(self, ending: WaitOutcome | None, failure: StreamError | None, *, told: bool) -> bytes:  # noqa: ARG002
+    def final_frames(self, ending: WaitOutcome | None, failure: StreamError | None, *, error_sent: bool) -> bytes:  # noqa: ARG002
         """Return message_end, also after a stop, or the error; before it what is left of a character that was cut."""
         rest = self._message.piece(self._half) if self._half else b""
         return rest + self._end(ending, failure)

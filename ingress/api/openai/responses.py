@@ -13,7 +13,7 @@ from ingress.api.tasks.serialization import location
 from ingress.http.dialects import ApiProblem
 from ingress.http.errors import problem_of
 from ingress.http.sse import MEDIA_TYPE
-from ingress.http.stored_response import stored_answer
+from ingress.http.stored_response import stored_response
 from ingress.read_model.task_lookup import result_body
 from ingress.submission.submitter import Ticket
 from ingress.waiting.blocking import WaitOutcome
@@ -76,7 +76,7 @@ async def outcome(blobs: BlobStore, result: Result) -> Response:
     done = result["state"] == "completed"
     try:
         if result["body_ref"] is not None and (done or not _is_stream(result)):
-            return await stored_answer(
+            return await stored_response(
                 blobs,
                 result["body_ref"],
                 status=result["status_code"],

@@ -44,7 +44,7 @@ class OpenAIStream(EventStream):
         """Take over the headers of the task that answers."""
         self.headers.update(task_headers(ticket))
 
-    async def instead(self, ending: WaitOutcome | None, failure: StreamError | None) -> Response | None:
+    async def plain_response(self, ending: WaitOutcome | None, failure: StreamError | None) -> Response | None:
         """Answer as a held call while no frame has gone out: a refused request keeps its status and body."""
         if ending is not None:
             response = no_answer(self._ticket, ending)
@@ -55,14 +55,14 @@ class OpenAIStream(EventStream):
         response.headers.update(task_headers(self._ticket))
         return response
 
-    def last_words(self, ending: WaitOutcome | None, failure: StreamError | None, *, told: bool) -> bytes:
+    def final_frames(self, ending: WaitOutcome | None, failure: StreamError | None, *, error_sent: bool) -> bytes:
         """Return [DONE], an error frame, or nothing after the upstream's own."""
         if ending is not None:
             _, code, message = ending_words(self._ticket, ending)
             failure = StreamError(message, "server_error", code)
         if failure is None:
             return DONE
-        if told:
+        if error_sent:
             return b""
         payload = error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code)
         return sse.frame(payload)

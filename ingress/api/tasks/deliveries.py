@@ -15,7 +15,7 @@ from ingress.http.dependencies import AppConnected, AppIngress, ReadCaller, Subm
 from ingress.http.routing import JSON, answer, api_router, error
 from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.read_model.task_view import TaskView
-from ingress.submission.resend import MAX_BODY, send_again, wanted_event
+from ingress.submission.resend import MAX_BODY, requested_event, restart_delivery
 from schemas.records import TERMINAL, Delivery
 from schemas.validation import CALLBACK_EVENTS
 
@@ -54,12 +54,12 @@ async def resend_delivery(
     caller: SubmitCaller, task_id: TaskIdPath, body: models.ResendBody, ingress: AppIngress, connected: AppConnected
 ) -> Response:
     """A new round at once, with all its attempts, even to a URL that has answered 410."""
-    event = wanted_event(body, CALLBACK_EVENTS)
+    event = requested_event(body, CALLBACK_EVENTS)
     reading = await connected.task_lookup.find_state(task_id, owner=caller.owner)
     found = {one["event"]: one for one in connected.deliveries.of(reading.id)}
     name = event or next((one for one in deliveries.OUTCOMES if one in found), reading.state)
     delivery = found.get(name) or _fresh(connected.view, reading, name)
-    delivery = await send_again(ingress.settings, connected.producer, connected.deliveries, delivery)
+    delivery = await restart_delivery(ingress.settings, connected.producer, connected.deliveries, delivery)
     return _listed(reading.id, [delivery], status=202)
 
 

@@ -15,8 +15,8 @@ from core.errors import InvalidRequest
 from ingress.api.tasks.models import EVENTS
 from ingress.http import sse
 from ingress.http.dependencies import AppConnected, AppIngress, ReadCaller, TaskIdPath
-from ingress.http.disconnect import watched
-from ingress.http.event_stream import START_S, STUCK_S
+from ingress.http.disconnect import on_disconnect
+from ingress.http.event_stream import FIRST_BYTE_S, STALL_TIMEOUT_S
 from ingress.http.routing import api_router, error
 from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.runtime import Ingress
@@ -134,19 +134,19 @@ class TaskEventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Serve one client."""
-        async with self._events.joined(self._reading) as feed:
+        async with self._events.subscribe(self._reading) as feed:
             left = await self._show(feed, receive, send)
         self._ingress.metrics.answers.labels("events", self._reading.mode, left.value).inc()
 
     async def _show(self, feed: TaskEventFeed, receive: Receive, send: Send) -> ViewerExit:
         viewer = Viewer(feed, self._position)
         # Comments are safe here: clients of this route use ids, so they implement the whole format.
-        following = viewer.follow(silence_s=min(self._ingress.settings.ingress.keep_alive_s, START_S))
+        following = viewer.follow(silence_s=min(self._ingress.settings.ingress.keep_alive_s, FIRST_BYTE_S))
         try:
-            async with watched(receive, viewer.on_gone), aclosing(following):
+            async with on_disconnect(receive, viewer.on_gone), aclosing(following):
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 async for data in following:
-                    async with asyncio.timeout(STUCK_S):
+                    async with asyncio.timeout(STALL_TIMEOUT_S):
                         await send({"type": "http.response.body", "body": data, "more_body": True})
                 if viewer.left is not ViewerExit.GONE:
                     await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -11,7 +11,7 @@ from core.errors import InvalidRequest, NotFound
 from ingress.api.tasks.models import DEFAULT_LIMIT, TaskListQuery
 from ingress.read_model import listing_index
 from ingress.read_model.listing_index import Filters, ListingPosition
-from ingress.read_model.task_snapshot import TaskSnapshot, of_row
+from ingress.read_model.task_snapshot import TaskSnapshot, from_status
 from ingress.read_model.task_view import TaskView
 from schemas import ids
 from schemas.records import STATES, State
@@ -95,7 +95,7 @@ def _match(view: TaskView, query: Query, key: bytes, value: bytes) -> TaskSnapsh
     if not query.filters.match(value):
         return None
     row = view.get(listing_index.position(key).id.encode(), holding=(query.model or "").encode())
-    return None if row is None or query.model not in (None, row["model"]) else of_row(row)
+    return None if row is None or query.model not in (None, row["model"]) else from_status(row)
 
 
 def _place(view: TaskView, owner: str, after: ListingPosition | ids.TaskId) -> ListingPosition:

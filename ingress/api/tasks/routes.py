@@ -144,7 +144,7 @@ async def _ended(
     """Wait for the end of a task; False at once if the caller has its full number of waiting requests."""
     try:
         with ingress.limits.holding(caller):
-            return await connected.long_polls.until_ended(key, request.receive, seconds=seconds)
+            return await connected.long_polls.wait_until_ended(key, request.receive, seconds=seconds)
     except RateLimited:
         return False
 

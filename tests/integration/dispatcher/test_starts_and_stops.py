@@ -22,7 +22,7 @@ from tests.support.waiting import eventually_async
 @pytest.fixture(autouse=True)
 async def queue(probe: DispatcherProbe, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the test write to a queue in which nothing waits: a new one, when the test before has left something."""
-    monkeypatch.setattr(main, "CLOSING_S", 20)  # a machine may stand still while a dispatcher stops
+    monkeypatch.setattr(main, "SHUTDOWN_S", 20)  # a machine may stand still while a dispatcher stops
     if not probe.directory.all() or await probe.uncommitted_work():
         await probe.use_queue(f"queue-{len(probe.directory.all())}")
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from core.settings.models import Settings
-from dispatcher.webhooks import resolver
+from dispatcher.webhooks import http_client
 from dispatcher.webhooks.service import GROUP
 from tests.support.dispatcher_probe import DispatcherProbe, dispatching
 from tests.support.receiver import Receiver
@@ -79,7 +79,7 @@ async def test_a_private_address_is_refused_whatever_leads_there(
     probe: DispatcherProbe, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names are judged by the address that is connected to: `rebound.example` was a public one at submit."""
-    monkeypatch.setattr(resolver, "_look_up", lambda *_: [(socket.AF_INET, 6, "127.0.0.1")])
+    monkeypatch.setattr(http_client, "_look_up", lambda *_: [(socket.AF_INET, 6, "127.0.0.1")])
     urls = {
         f"{receiver.root}/200": b"private address",
         f"http://localhost:{receiver.port}/200": b"private network",

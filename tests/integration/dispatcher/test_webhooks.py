@@ -14,8 +14,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from core.kafka.producer import Record
 from core.settings.models import Settings
 from core.storage.blobs import open_blobs
-from dispatcher.webhooks.service import NEWS_GROUP
-from dispatcher.webhooks.task_notifications import EVERY_MS
+from dispatcher.webhooks.notifications import MIN_INTERVAL_MS
+from dispatcher.webhooks.service import STATUS_GROUP
 from schemas import topics
 from schemas.records import Status
 from streams.outputs import status_record
@@ -221,7 +221,7 @@ async def test_those_who_ask_are_told_of_the_start_and_the_way(
     await put_rows(probe, quiet, url, ["completed"], *steps)
     await eventually_async(lambda: len(receiver.got[asks]) == 2, what="start and progress")
     told_ms = now_ms()
-    await eventually_async(lambda: now_ms() - told_ms > EVERY_MS + 100, what="half a second")
+    await eventually_async(lambda: now_ms() - told_ms > MIN_INTERVAL_MS + 100, what="half a second")
     await put_rows(probe, asks, url, events, {"progress": 60, **running})
     await eventually_async(lambda: len(receiver.got[asks]) == 3, what="more progress")
     ended = running | {"state": "expired", "finished_ms": now_ms() + 5_000}
@@ -229,7 +229,7 @@ async def test_those_who_ask_are_told_of_the_start_and_the_way(
     unasked = await probe.result(url, callback_events=["failed"])
     outcome = await probe.result(url, callback_events=["start", "completed"])
     await eventually_async(lambda: len(receiver.got[asks]) == 4 and receiver.got[outcome], what="the end")
-    await probe.committed(NEWS_GROUP, topics.status(0))
+    await probe.committed(STATUS_GROUP, topics.status(0))
     await settled(probe)
     told = sorted((each["event"], each["body"]["progress"]) for each in receiver.got[asks])
     assert told == [("expired", 100), ("progress", 10), ("progress", 60), ("start", 0)]

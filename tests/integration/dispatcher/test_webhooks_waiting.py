@@ -39,7 +39,7 @@ def superseded() -> int:
 async def test_what_waits_is_counted_across_a_restart_and_a_resend_ends_it(
     probe: DispatcherProbe, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lag, "LOOK_S", 0.5)
+    monkeypatch.setattr(lag, "POLL_INTERVAL_S", 0.5)
     url, began_ms = f"{receiver.root}/503-then-200-then-404", now_ms()
     async with dispatching(settings):
         task = await probe.result(url)

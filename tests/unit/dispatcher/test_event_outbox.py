@@ -33,7 +33,7 @@ async def rooms() -> list[bool]:
 
 @pytest.fixture
 async def outbox(producer: MemoryProducer, rooms: list[bool]) -> AsyncIterator[EventOutbox]:
-    box = EventOutbox(producer, on_room=rooms.append)
+    box = EventOutbox(producer, on_capacity=rooms.append)
     box.start(TaskSupervisor())
     yield box
     producer.blocked, producer.hold = False, None
@@ -42,9 +42,9 @@ async def outbox(producer: MemoryProducer, rooms: list[bool]) -> AsyncIterator[E
 
 async def test_what_comes_during_a_write_goes_with_the_next(outbox: EventOutbox, producer: MemoryProducer) -> None:
     producer.hold = asyncio.Event()
-    first = outbox.put(letter(0))
+    first = outbox.enqueue(letter(0))
     await eventually_async(lambda: producer.writes == 1)
-    others = [outbox.put(letter(number)) for number in range(1, 100)]
+    others = [outbox.enqueue(letter(number)) for number in range(1, 100)]
     producer.hold.set()
     await asyncio.gather(first, *others)
     assert producer.writes == 2
@@ -56,45 +56,45 @@ async def test_what_comes_during_a_write_goes_with_the_next(outbox: EventOutbox,
 async def test_a_refused_write_is_repeated_until_it_is_taken(
     outbox: EventOutbox, producer: MemoryProducer, rooms: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    monkeypatch.setattr(module, "RETRY_DELAY_S", 0.01)
     producer.blocked = True
-    futures = [outbox.put(letter(number)) for number in range(3)]
+    futures = [outbox.enqueue(letter(number)) for number in range(3)]
     await eventually_async(lambda: producer.writes >= 2)
     assert not any(future.done() for future in futures)
-    assert outbox.room is False
+    assert outbox.has_capacity is False
     assert rooms[-1] is False
     producer.blocked = False
     await asyncio.gather(*futures)
     assert [record.key for _, _, record in producer.written] == [b"0", b"2", b"1"]
-    await eventually_async(lambda: outbox.room)
+    await eventually_async(lambda: outbox.has_capacity)
     assert rooms[-1] is True
 
 
 async def test_the_memory_is_bounded(
     outbox: EventOutbox, producer: MemoryProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FULL_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_PENDING_BYTES", 1000)
     producer.hold = asyncio.Event()
-    outbox.put(letter(0, size=900))
-    assert outbox.room
-    outbox.put(letter(1, size=100))
-    assert not outbox.room
+    outbox.enqueue(letter(0, size=900))
+    assert outbox.has_capacity
+    outbox.enqueue(letter(1, size=100))
+    assert not outbox.has_capacity
     producer.hold.set()
     assert await outbox.drained(Deadline(60))
-    assert outbox.room
+    assert outbox.has_capacity
 
 
 async def test_one_write_is_bounded_too(
     outbox: EventOutbox, producer: MemoryProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_WRITE_BYTES", 250)
-    assert await outbox.put_all((letter(number, size=100) for number in range(10)), Deadline(60))
+    monkeypatch.setattr(module, "MAX_BATCH_BYTES", 250)
+    assert await outbox.write_all((letter(number, size=100) for number in range(10)), Deadline(60))
     assert producer.writes == 5
 
 
 async def test_a_deadline_ends_the_wait_but_keeps_the_letter(outbox: EventOutbox, producer: MemoryProducer) -> None:
     producer.blocked = True
-    assert not await outbox.put_all([letter(1)], Deadline(0.05))
+    assert not await outbox.write_all([letter(1)], Deadline(0.05))
     assert not await outbox.drained(Deadline(0.05))
     producer.blocked = False
     assert await outbox.drained(Deadline(60))
@@ -106,6 +106,6 @@ async def test_what_cannot_be_written_before_the_end_is_said(caplog: pytest.LogC
     producer.blocked = True
     box = EventOutbox(producer)
     box.start(TaskSupervisor())
-    box.put(letter(1))
+    box.enqueue(letter(1))
     await box.close(Deadline(0.05))
     assert "1 events could not be written" in caplog.text

@@ -67,7 +67,7 @@ class Consumer:
 @pytest.fixture
 async def reader(monkeypatch: pytest.MonkeyPatch) -> GroupConsumer:
     monkeypatch.setattr(module, "AIOKafkaConsumer", Consumer)
-    monkeypatch.setattr(module, "SESSION_MS", 600_000)
+    monkeypatch.setattr(module, "SESSION_TIMEOUT_MS", 600_000)
 
     async def on_revoke() -> None:
         pass
@@ -84,7 +84,7 @@ def silence(reader: GroupConsumer) -> None:
 
 async def taking(reader: GroupConsumer) -> asyncio.Task[list[Any]]:
     """Begin to take, and wait until the record is there."""
-    task = asyncio.create_task(reader.take(1))
+    task = asyncio.create_task(reader.poll(1))
     await reader._consumer.polled.wait()
     for _ in range(10):
         await asyncio.sleep(0)
@@ -92,8 +92,8 @@ async def taking(reader: GroupConsumer) -> asyncio.Task[list[Any]]:
 
 
 async def test_a_member_that_is_confirmed_takes_at_once(reader: GroupConsumer) -> None:
-    [taken] = await reader.take(1)
-    assert (taken.record.offset, reader.owns(taken)) == (1, True)
+    [received] = await reader.poll(1)
+    assert (received.record.offset, reader.owns(received)) == (1, True)
 
 
 async def test_after_a_sleep_nothing_is_taken_before_the_group_has_confirmed_the_member(reader: GroupConsumer) -> None:
@@ -101,8 +101,8 @@ async def test_after_a_sleep_nothing_is_taken_before_the_group_has_confirmed_the
     task = await taking(reader)
     assert not task.done()
     assert await reader._consumer._coordinator._do_heartbeat()
-    [taken] = await task
-    assert taken.record.offset == 1
+    [received] = await task
+    assert received.record.offset == 1
 
 
 async def test_what_others_were_given_during_a_sleep_is_left_out(reader: GroupConsumer) -> None:
@@ -116,14 +116,14 @@ async def test_what_others_were_given_during_a_sleep_is_left_out(reader: GroupCo
 async def test_a_member_that_its_group_never_confirms_joins_anew(
     reader: GroupConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SESSION_MS", 0)
+    monkeypatch.setattr(module, "SESSION_TIMEOUT_MS", 0)
     silence(reader)
     before = reader._consumer
-    assert await reader.take(1) == []
+    assert await reader.poll(1) == []
     assert before.stopped
     assert not reader.assigned
-    [taken] = await reader.take(1)
-    assert reader.owns(taken)
+    [received] = await reader.poll(1)
+    assert reader.owns(received)
     assert reader._consumer is not before
 
 

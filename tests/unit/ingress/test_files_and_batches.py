@@ -17,9 +17,9 @@ from core.settings.models import Settings
 from core.storage.blobs import BlobStore, open_blobs
 from ingress.batches.directory import BatchDirectory
 from ingress.files import directory as book_module
-from ingress.files.content import ByteRange, joined, span_of
-from ingress.files.directory import FileDirectory, is_young, new_file_id
-from ingress.files.sweeper import ORPHAN_MS, PIECE_MS, FileSweeper
+from ingress.files.content import ByteRange, joined, parse_range
+from ingress.files.directory import FileDirectory, is_recent, new_file_id
+from ingress.files.sweeper import ORPHAN_TTL_MS, SEGMENT_TTL_MS, FileSweeper
 from schemas.batches import Batch, BatchFile, Segment, segments_of
 from schemas.codec import BATCH, FILE
 from schemas.ids import TaskId
@@ -81,16 +81,16 @@ async def test_a_range_over_pieces_is_that_of_the_whole(sizes: list[int], begin:
 @given(header=st.text("bytes=-,0123456789 x", max_size=30), size=st.integers(0, 200))
 def test_any_header_is_a_span_inside_or_the_whole(header: str, size: int) -> None:
     for asked in (header, f"bytes={header}"):
-        span = span_of(asked, size)
+        span = parse_range(asked, size)
         assert span is None or 0 <= span.begin <= size >= span.end >= 0
-    assert span_of("bytes=-5", 3) == ByteRange(0, 3)
+    assert parse_range("bytes=-5", 3) == ByteRange(0, 3)
 
 
 def test_new_ids_are_young_and_others_are_not() -> None:
     made = new_file_id(now_s=1_000)
-    assert is_young(made, now_s=1_030)
-    assert not is_young(made, now_s=1_100)
-    assert not is_young("file-x", now_s=0)
+    assert is_recent(made, now_s=1_030)
+    assert not is_recent(made, now_s=1_100)
+    assert not is_recent("file-x", now_s=0)
 
 
 async def test_a_file_of_another_process_is_waited_for() -> None:
@@ -176,10 +176,14 @@ async def test_what_is_over_is_swept_and_nothing_else() -> None:
     assert {f"files/{ids[name]}" for name in ("kept", "used", "orphan", "borrowed")} < left, (
         "an orphan may yet get a record"
     )
-    left, _ = await swept(blobs, files=files[:1] + files[2:], batches=[row, other], now_ms=now_ms + ORPHAN_MS + 60_000)
+    left, _ = await swept(
+        blobs, files=files[:1] + files[2:], batches=[row, other], now_ms=now_ms + ORPHAN_TTL_MS + 60_000
+    )
     assert f"files/{ids['orphan']}" not in left
     assert f"files/{ids['borrowed']}" in left
-    left, _ = await swept(blobs, files=files[:1] + files[2:], batches=[row, other], now_ms=now_ms + PIECE_MS + DAY_MS)
+    left, _ = await swept(
+        blobs, files=files[:1] + files[2:], batches=[row, other], now_ms=now_ms + SEGMENT_TTL_MS + DAY_MS
+    )
     assert {name.split("/")[1] for name in left if name.startswith("batches/")} == {BATCH_ID}
 
 
@@ -202,7 +206,7 @@ async def test_a_row_is_waited_for_and_a_removed_batch_is_remembered() -> None:
     directory.remember(fresh)
     assert directory.of("acme") == [fresh]
     assert directory.users_of("file-x") == [BATCH_ID]
-    waiting = asyncio.create_task(directory.until(BATCH_ID, lambda row: row["state"] == "completed", seconds=30))
+    waiting = asyncio.create_task(directory.wait_until(BATCH_ID, lambda row: row["state"] == "completed", seconds=30))
     await asyncio.sleep(0)
     for state in ("in_progress", "completed"):
         directory.feed(TP, [consumed(BATCH_ID, BATCH.encode({**fresh, "state": state, "ended": b"\x01"}))])  # type: ignore[typeddict-item]
@@ -211,7 +215,7 @@ async def test_a_row_is_waited_for_and_a_removed_batch_is_remembered() -> None:
     assert found is not None
     assert (found["state"], found["ended"]) == ("completed", b"")
     assert directory.users_of("file-x") == []
-    assert await directory.until(BATCH_ID, lambda _: False, seconds=0) == found
+    assert await directory.wait_until(BATCH_ID, lambda _: False, seconds=0) == found
     directory.feed(TP, [consumed(BATCH_ID, None)])
     assert directory.removed(BATCH_ID)
     assert (directory.get(BATCH_ID), directory.of("acme")) == (None, [])

@@ -153,16 +153,16 @@ async def test_changes_count_without_a_restart_and_a_broken_file_changes_nothing
 
     async with file.followed_by(keys):
         exchange(TOML.replace("acme", "other") + "[[")
-        await eventually_async(lambda: bool(told("keys_refused")))
+        await eventually_async(lambda: bool(told("keys_file_invalid")))
         assert holders(keys) == before
         path.unlink()
-        await eventually_async(lambda: len(told("keys_refused")) == 2)
+        await eventually_async(lambda: len(told("keys_file_invalid")) == 2)
         assert holders(keys) == before
         exchange('[[tenants.acme.keys]]\nid = "new"\nkey = "sk-new"\n')
-        await eventually_async(lambda: bool(told("keys_read")))
+        await eventually_async(lambda: bool(told("keys_file_loaded")))
     assert holders(keys) == ["the API key is not known"] * 3 + ["acme/new"]
-    broken, gone = told("keys_refused")
+    broken, gone = told("keys_file_invalid")
     assert "is not valid TOML" in broken
     assert "No such file" in gone
-    assert all("stay in force" in sentence for sentence in (broken, gone))
+    assert all("continuing with the keys loaded before" in sentence for sentence in (broken, gone))
     assert "sk-" not in caplog.text

@@ -107,7 +107,7 @@ async def test_topics_are_added_to_those_of_a_client() -> None:
 def test_only_this_module_and_those_of_faust_use_private_names() -> None:
     """An access to a private name needs a `noqa`, which only these modules may have for aiokafka and Faust."""
     root = Path(__file__).parents[4]
-    allowed = {"core/kafka/aiokafka_patches.py", "core/settings/loader.py", "dispatcher/inference/upstream_response.py"}
+    allowed = {"core/kafka/aiokafka_patches.py", "core/settings/loader.py", "dispatcher/inference/upstream.py"}
     found = {
         str(path.relative_to(root))
         for package in ("core", "schemas", "ingress", "dispatcher", "streams", "headrace", "compose")

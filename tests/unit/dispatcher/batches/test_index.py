@@ -27,7 +27,7 @@ def told(rows: BatchIndex, *batches: Batch | None) -> None:
         SimpleNamespace(key=IDENTITY.batch().encode(), value=None if row is None else BATCH.encode(row))
         for row in batches
     ]
-    rows.fold(TopicPartition("batches", HOME), records)
+    rows.apply(TopicPartition("batches", HOME), records)
 
 
 def line(number: int) -> str:
@@ -38,8 +38,8 @@ def test_the_newest_row_of_an_open_batch_is_known_to_its_home() -> None:
     rows, changes = BatchIndex(Settings(), name="t"), list[int]()
     rows.on_change = changes.append
     told(rows, batch_row(BLOB), batch_row(BLOB, state="in_progress", total=3))
-    assert [row["total"] for row in rows.of(HOME)] == [3]
-    assert rows.of(HOME + 1) == []
+    assert [row["total"] for row in rows.open_batches(HOME)] == [3]
+    assert rows.open_batches(HOME + 1) == []
     assert changes == [HOME]
     told(rows, batch_row(BLOB, state="failed"))
     assert rows.get(HOME, IDENTITY.batch()) is None

@@ -9,8 +9,7 @@ import pytest
 from obstore.store import LocalStore
 
 from core.storage.blobs import BlobStore
-from dispatcher.batches.input_reader import SLICE_BYTES, TURN_BYTES, InputReader
-from dispatcher.batches.line_splitter import InputLine
+from dispatcher.batches.input_reader import SLICE_BYTES, YIELD_EVERY_BYTES, InputLine, InputReader
 from tests.support.batch_doubles import input_file
 
 
@@ -23,20 +22,20 @@ async def test_others_have_their_turn_while_a_slice_of_blank_lines_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = await source_of(tmp_path, b"\n" * SLICE_BYTES)
-    split, turns, worked = source._splitter.feed, 0, list[int]()
+    split, fair_share, worked = source._splitter.feed, 0, list[int]()
 
     def feed(piece: bytes) -> list[InputLine]:
-        worked.append(turns)
+        worked.append(fair_share)
         return split(piece)
 
     monkeypatch.setattr(source._splitter, "feed", feed)
-    reading = asyncio.create_task(source.next())
+    reading = asyncio.create_task(source.next_lines())
     while not reading.done():
         await asyncio.sleep(0)
-        turns += 1
+        fair_share += 1
     assert await reading == []
-    assert len(set(worked)) == len(worked) >= SLICE_BYTES // TURN_BYTES
-    source.check()
+    assert len(set(worked)) == len(worked) >= SLICE_BYTES // YIELD_EVERY_BYTES
+    source.verify_digest()
 
 
 async def test_a_file_of_several_slices_has_every_line_once(tmp_path: Path) -> None:
@@ -44,8 +43,8 @@ async def test_a_file_of_several_slices_has_every_line_once(tmp_path: Path) -> N
     assert len(content) > 2 * SLICE_BYTES
     source = await source_of(tmp_path, content)
     found = []
-    while (lines := await source.next()) is not None:
+    while (lines := await source.next_lines()) is not None:
         found += lines
     assert [line.text for line in found] == content.splitlines()
     assert [line.request for line in found] == list(range(5_000))
-    source.check()
+    source.verify_digest()

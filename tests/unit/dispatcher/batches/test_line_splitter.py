@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.batches.line_splitter import InputLine, LineSplitter
+from dispatcher.batches.input_reader import InputLine, LineSplitter
 
 
-def split(*pieces: bytes, longest: int = 100) -> list[InputLine]:
+def split(*pieces: bytes, max_bytes: int = 100) -> list[InputLine]:
     """Feed pieces to a splitter."""
-    splitter = LineSplitter(longest=longest)
-    return [line for piece in pieces for line in splitter.feed(piece)] + splitter.end()
+    splitter = LineSplitter(max_bytes=max_bytes)
+    return [line for piece in pieces for line in splitter.feed(piece)] + splitter.finish()
 
 
 def test_blank_lines_are_no_requests_and_keep_their_numbers() -> None:
@@ -33,10 +33,10 @@ def test_of_a_line_that_is_too_long_only_the_place_is_kept() -> None:
 @given(st.lists(st.binary(max_size=30) | st.sampled_from([b"\n", b"\r\n", b"\n\n", b"{}"]), max_size=12))
 def test_where_the_pieces_end_makes_no_difference(pieces: list[bytes]) -> None:
     whole = b"".join(pieces)
-    longest = len(whole)
-    expected = split(whole, longest=longest)
-    assert split(*pieces, longest=longest) == expected
-    assert split(*(whole[at : at + 1] for at in range(len(whole))), longest=longest) == expected
+    max_bytes = len(whole)
+    expected = split(whole, max_bytes=max_bytes)
+    assert split(*pieces, max_bytes=max_bytes) == expected
+    assert split(*(whole[at : at + 1] for at in range(len(whole))), max_bytes=max_bytes) == expected
     assert [line.text for line in expected] == [
         text for text in (one.strip() for one in whole.removeprefix(b"\xef\xbb\xbf").split(b"\n")) if text
     ]

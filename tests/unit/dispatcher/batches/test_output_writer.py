@@ -9,7 +9,7 @@ import pytest
 from core.errors import Unavailable
 from core.settings.models import Settings
 from dispatcher.batches import output_writer as writer_module
-from dispatcher.batches.output_segments import names_of, tidy
+from dispatcher.batches.output_segments import delete_orphans, segment_names_of
 from schemas import bitmap
 from schemas.events import event
 from tests.support.batch_doubles import Stage, input_file
@@ -42,8 +42,8 @@ async def test_answers_are_written_in_parts_and_the_last_one_ends_the_batch(stag
     output, errors = await custom_ids(stage)
     assert output == [*ids_of(range(10)), *ids_of(range(15, TOTAL))]
     assert errors == ids_of(range(10, 15))
-    assert stage.notes == []
-    assert stage.stored() == names_of(stage.row)
+    assert stage.reasons == []
+    assert stage.stored() == segment_names_of(stage.row)
 
 
 async def test_a_batch_that_grows_old_has_fewer_parts(stage: Stage, clock: SecondClock) -> None:
@@ -75,7 +75,7 @@ async def test_what_never_ran_is_in_the_error_file_of_a_cancelled_batch(
     assert stage.row["state"] == "cancelled"
     assert await custom_ids(stage) == (ids_of(range(fed // 2)), ids_of(range(fed // 2, TOTAL)))
     assert {line["error"]["code"] for line in await stage.content(errors=True)} == {"batch_cancelled"}
-    assert stage.notes == []
+    assert stage.reasons == []
 
 
 async def test_what_never_ran_has_no_names_when_the_input_file_is_gone(stage: Stage, clock: SecondClock) -> None:
@@ -108,8 +108,8 @@ async def test_a_batch_stopped_before_it_was_counted_waits_for_its_count(stage: 
 async def test_the_memory_is_bounded_by_smaller_parts(
     stage: Stage, clock: SecondClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "PIECE_BYTES", 2_000)
-    monkeypatch.setattr(writer_module, "MIN_HELD_BYTES", 2_000)
+    monkeypatch.setattr(writer_module, "SEGMENT_BYTES", 2_000)
+    monkeypatch.setattr(writer_module, "MIN_BUFFERED_BYTES", 2_000)
     await create_batch(stage, fed=20)
     stage.end(range(20))
     assert stage.row is not None
@@ -137,7 +137,7 @@ async def test_of_two_writers_every_line_is_written_once(stage: Stage, clock: Se
     await frozen.step()  # it knows the old row only
     stage.row = newest
     stage.judge()
-    assert stage.notes == ["misfit_part"]
+    assert stage.reasons == ["invalid_part"]
     assert stage.row["written_to"] == written
     stage.end(range(30, TOTAL))
     for _ in range(20):
@@ -147,9 +147,9 @@ async def test_of_two_writers_every_line_is_written_once(stage: Stage, clock: Se
         stage.judge()
     assert stage.row["state"] == "completed"
     assert sorted((await custom_ids(stage))[0]) == sorted(ids_of(range(TOTAL)))
-    assert stage.stored() > names_of(stage.row)
-    await tidy(stage.blobs, stage.row["id"], names_of(stage.row))
-    assert stage.stored() == names_of(stage.row)
+    assert stage.stored() > segment_names_of(stage.row)
+    await delete_orphans(stage.blobs, stage.row["id"], segment_names_of(stage.row))
+    assert stage.stored() == segment_names_of(stage.row)
 
 
 async def test_a_part_that_nobody_answers_is_written_anew(stage: Stage, clock: SecondClock) -> None:
@@ -166,7 +166,7 @@ async def test_a_part_that_nobody_answers_is_written_anew(stage: Stage, clock: S
     assert len(stage.producer.written) == 2
     stage.judge()
     assert stage.row is not None
-    assert (stage.row["state"], stage.notes) == ("completed", ["late_batch_part"])
+    assert (stage.row["state"], stage.reasons) == ("completed", ["stale_batch_part"])
     assert (await custom_ids(stage))[0] == ids_of(range(TOTAL))
 
 
@@ -221,14 +221,14 @@ async def test_lines_that_are_still_being_stopped_are_not_lost(stage: Stage, clo
         for _ in range(5):
             await writer.step()
             stage.judge()
-            clock.now_s += writer_module.LOST_S
+            clock.now_s += writer_module.RESULT_TIMEOUT_S
         assert stage.row is not None
         lines = range(bitmap.count(stage.row["ended"]), end)
         stage.end(lines, state="cancelled", error_code="batch_cancelled", error_message="no", status_code=499)
     await run_to_the_end(stage, writer, clock)
     assert await custom_ids(stage) == (ids_of(range(10)), ids_of(range(10, TOTAL)))
     assert {line["error"]["code"] for line in await stage.content(errors=True)} == {"batch_cancelled"}
-    assert stage.notes == []
+    assert stage.reasons == []
 
 
 async def test_two_writers_of_lines_that_never_ran_do_not_wait_for_each_other(stage: Stage, clock: SecondClock) -> None:
@@ -236,7 +236,7 @@ async def test_two_writers_of_lines_that_never_ran_do_not_wait_for_each_other(st
     row = await create_batch(stage, fed=0)
     stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
     first, second = writer_of(stage, clock), writer_of(stage, clock)
-    second._most_bytes = first._most_bytes = 1_000
+    second._max_bytes = first._max_bytes = 1_000
     for _ in range(20):
         await first.step()
         await second.step()

@@ -36,16 +36,16 @@ class Partition:
             lookup=stage.lookup,
             blobs=stage.blobs,
             producer=stage.producer,
-            turns=FairShare(),
+            fair_share=FairShare(),
         )
-        self.rows.on_change = lambda _: self.home.changed()
+        self.rows.on_change = lambda _: self.home.on_change()
 
     def tell(self, row: Batch | None, batch_id: str = "") -> None:
         """Write a row."""
         key = (row["id"] if row is not None else batch_id).encode()
         now: Any = None if row is None else BATCH.encode({**row, "updated_ms": time.time_ns() // 1_000_000})
         record: Any = SimpleNamespace(key=key, value=now)
-        self.rows.fold(TopicPartition("batches", HOME), [record])
+        self.rows.apply(TopicPartition("batches", HOME), [record])
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ async def test_a_batch_goes_its_whole_way(partition: Partition) -> None:
     partition.tell(stage.row)
     await eventually_async(lambda: goes_on("completed"))
     assert [line["custom_id"] for line in await stage.content(errors=False)] == [f"c-{line}" for line in range(12)]
-    assert stage.notes == []
+    assert stage.reasons == []
 
 
 async def test_pieces_that_do_not_count_go_when_the_batch_ends_and_the_rest_with_its_row(partition: Partition) -> None:
@@ -115,7 +115,7 @@ async def test_a_row_that_goes_while_its_pieces_are_sorted_out_takes_the_last_al
 
 
 async def test_an_error_of_ours_ends_nothing(partition: Partition, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(home_module, "CRASHED_S", 0.05)
+    monkeypatch.setattr(home_module, "CRASH_DELAY_S", 0.05)
     stage = partition.stage
     row = await stage.create(input_file(1), replace=b"no JSON")
     partition.tell(row)

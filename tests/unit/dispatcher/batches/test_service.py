@@ -28,7 +28,7 @@ class Assignment:
     def __init__(self, *_: Any, **__: Any) -> None:
         self.turn = asyncio.Event()
 
-    async def take(self, _: int) -> list[Any]:
+    async def poll(self, _: int) -> list[Any]:
         await asyncio.sleep(0)
         await self.turn.wait()
         return []
@@ -48,7 +48,9 @@ async def test_a_stop_in_the_middle_of_a_look_leaves_nothing_running(
     stage = Stage(tmp_path, Settings())
     blobs: BlobStore = stage.blobs
     rows, producer = BatchIndex(stage.settings, name="t"), stage.producer
-    batches = BatchService(stage.settings, name="t", crew=TaskSupervisor(), producer=producer, blobs=blobs, rows=rows)
+    batches = BatchService(
+        stage.settings, name="t", supervisor=TaskSupervisor(), producer=producer, blobs=blobs, rows=rows
+    )
     assignment: Any = batches._assignment
     await batches.open()
     assignment.turn.set()

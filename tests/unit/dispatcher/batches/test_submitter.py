@@ -28,20 +28,20 @@ def stage(tmp_path: Path) -> Stage:
 
 
 @asynccontextmanager
-async def feeding(
+async def submitting(
     stage: Stage, *, judging: bool = True, **changes: Any
 ) -> AsyncIterator[tuple[Callable[[], Awaitable[None]], list[str]]]:
     """Run a feeder beside a scheduler; yields what waits for its end, and what it could not count."""
     assert stage.row is not None
     changed, uncountable = asyncio.Event(), list[str]()
-    feeder = BatchSubmitter(
+    submitter = BatchSubmitter(
         stage.settings,
         batch_id=stage.row["id"],
         row=stage.open_row,
         changed=changed,
         blobs=stage.blobs,
         producer=stage.producer,
-        turns=FairShare(),
+        fair_share=FairShare(),
         uncountable=uncountable.append,
         clock=lambda: stage.now_ms,
         **changes,
@@ -54,7 +54,7 @@ async def feeding(
             changed.set()
             await asyncio.sleep(0.005)
 
-    tasks = [asyncio.create_task(feeder.run()), asyncio.create_task(judge())]
+    tasks = [asyncio.create_task(submitter.run()), asyncio.create_task(judge())]
 
     async def over() -> None:
         await asyncio.wait_for(asyncio.shield(tasks[0]), 60)
@@ -75,7 +75,7 @@ def fed(stage: Stage) -> int:
 async def test_a_valid_file_is_fed_in_its_order_and_never_further_than_the_window(stage: Stage) -> None:
     replace = orjson.dumps({"model": "other", "stream": True})
     row = await stage.create(input_file(230), replace=replace)
-    async with feeding(stage) as (over, _):
+    async with submitting(stage) as (over, _):
         for ended in range(0, 230, 23):
             await eventually_async(lambda ended=ended: fed(stage) == min(ended + WINDOW, 230))  # type: ignore[misc]
             stage.end(range(ended, ended + 23))
@@ -83,7 +83,7 @@ async def test_a_valid_file_is_fed_in_its_order_and_never_further_than_the_windo
     assert stage.row is not None
     assert (stage.row["state"], stage.row["total"], stage.row["completed"]) == ("finalizing", 230, 230)
     assert [task["batch_line"] for task in stage.tasks] == list(range(230))
-    assert stage.notes == []
+    assert stage.reasons == []
     task = stage.tasks[7]
     assert orjson.loads(task["data"] or b"") == {
         "model": "other",
@@ -102,7 +102,7 @@ async def test_a_valid_file_is_fed_in_its_order_and_never_further_than_the_windo
 
 async def test_a_bad_file_is_told_of_and_feeds_nothing(stage: Stage) -> None:
     await stage.create(request_line(1) + b'\n{"custom_id":"a"}\n')
-    async with feeding(stage) as (over, _):
+    async with submitting(stage) as (over, _):
         await over()
     assert stage.row is not None
     assert stage.row["state"] == "failed"
@@ -114,7 +114,7 @@ async def test_a_line_that_is_no_json_is_a_task_that_says_so(stage: Stage) -> No
     """It runs nowhere: whoever takes it, a dispatcher or the door of workers, ends it with what is wrong."""
     bad = b'{"custom_id":"bad","body":{"text":"\\ud83d"}}'
     await stage.create(request_line(0) + b"\n\n" + bad + b"\n" + request_line(2) + b"\n")
-    async with feeding(stage) as (over, _):
+    async with submitting(stage) as (over, _):
         await eventually_async(lambda: fed(stage) == 3)
         stage.end(range(3))
         await over()
@@ -142,7 +142,7 @@ async def test_a_file_that_is_not_there_or_not_what_it_was_fails_the_batch(
 ) -> None:
     row = await stage.create(input_file(3))
     row["input"] = {**row["input"], **blob}  # type: ignore[typeddict-item]
-    async with feeding(stage) as (over, _):
+    async with submitting(stage) as (over, _):
         await over()
     assert stage.row is not None
     assert [one["code"] for one in stage.row["errors"]] == [code]
@@ -150,14 +150,14 @@ async def test_a_file_that_is_not_there_or_not_what_it_was_fails_the_batch(
 
 async def test_a_feeder_that_begins_anew_goes_on_at_the_exact_line(stage: Stage) -> None:
     await stage.create(b"\n" + input_file(120), state="in_progress", total=120, fed=33)
-    async with feeding(stage):
+    async with submitting(stage):
         await eventually_async(lambda: fed(stage) == WINDOW)
     assert [task["batch_line"] for task in stage.tasks] == list(range(33, WINDOW))
 
 
 async def test_lines_that_the_row_does_not_follow_are_fed_again(stage: Stage) -> None:
     await stage.create(input_file(20), state="in_progress", total=20)
-    async with feeding(stage, judging=False, stall_s=0.2) as (over, _):
+    async with submitting(stage, judging=False, stall_timeout_s=0.2) as (over, _):
         await eventually_async(lambda: len(stage.producer.written) == 20)
         stage.producer.written.clear()  # as if a write had been lost
         await eventually_async(lambda: len(stage.producer.written) >= 20)
@@ -168,19 +168,19 @@ async def test_lines_that_the_row_does_not_follow_are_fed_again(stage: Stage) ->
 
 async def test_a_batch_that_is_stopped_is_fed_no_more(stage: Stage) -> None:
     row = await stage.create(input_file(200), state="in_progress", total=200)
-    async with feeding(stage) as (over, _):
+    async with submitting(stage) as (over, _):
         await eventually_async(lambda: fed(stage) == WINDOW)
         stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
         await over()
     assert len(stage.tasks) == WINDOW
-    assert stage.notes == []
+    assert stage.reasons == []
 
 
 async def test_kafka_that_is_away_is_waited_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeder_module, "AGAIN_S", 0.01)
+    monkeypatch.setattr(feeder_module, "RETRY_DELAY_S", 0.01)
     await stage.create(input_file(10))
     stage.producer.blocked = True
-    async with feeding(stage) as (over, _):
+    async with submitting(stage) as (over, _):
         await eventually_async(lambda: stage.producer.writes)
         stage.producer.blocked = False
         await eventually_async(lambda: fed(stage) == 10)
@@ -190,7 +190,7 @@ async def test_kafka_that_is_away_is_waited_for(stage: Stage, monkeypatch: pytes
 async def test_large_bodies_go_to_the_object_store(stage: Stage) -> None:
     large = request_line(0, body={"model": "m", "prompt": "x" * 300_000})
     await stage.create(large + b"\n" + request_line(1), state="in_progress", total=2)
-    async with feeding(stage) as (over, _):
+    async with submitting(stage) as (over, _):
         await over()
     first, second = stage.tasks
     assert first["data"] is None
@@ -202,7 +202,7 @@ async def test_large_bodies_go_to_the_object_store(stage: Stage) -> None:
 async def test_a_batch_that_is_stopped_before_its_file_was_counted_is_counted_then(stage: Stage) -> None:
     row = await stage.create(input_file(30))
     stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
-    async with feeding(stage) as (over, uncountable):
+    async with submitting(stage) as (over, uncountable):
         await over()
     assert stage.row is not None
     assert (stage.row["state"], stage.row["total"], uncountable) == ("cancelling", 30, [])
@@ -211,7 +211,7 @@ async def test_a_batch_that_is_stopped_before_its_file_was_counted_is_counted_th
 async def test_a_file_that_cannot_be_counted_is_said_to_be_so(stage: Stage) -> None:
     row = await stage.create(b"nonsense")
     stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
-    async with feeding(stage) as (over, uncountable):
+    async with submitting(stage) as (over, uncountable):
         await over()
     assert uncountable == [row["id"]]
     assert stage.producer.written == []

@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from core.settings.batches import BatchSettings
-from dispatcher.batches.line_splitter import LineSplitter
+from dispatcher.batches.input_reader import LineSplitter
 from dispatcher.batches.request_line import (
-    LONGEST_BYTES,
     MAX_CUSTOM_ID,
+    MAX_LINE_BYTES,
     BrokenLine,
     LineRequest,
     Replace,
@@ -27,11 +27,11 @@ from tests.support.batch_doubles import ENDPOINT, input_file, request_line
 def judged(file: bytes, *, one_model: bool = False, **changes: Any) -> Validator:
     """Judge a whole file."""
     validator = Validator(BatchSettings(**changes), endpoint=ENDPOINT, one_model=one_model)
-    splitter = LineSplitter(longest=LONGEST_BYTES)
-    validator.take(splitter.feed(file))
-    validator.take(splitter.end())
-    if not validator.over:
-        validator.end()
+    splitter = LineSplitter(max_bytes=MAX_LINE_BYTES)
+    validator.add(splitter.feed(file))
+    validator.add(splitter.finish())
+    if not validator.done:
+        validator.finish()
     return validator
 
 
@@ -69,7 +69,7 @@ def without(*names: str) -> bytes:
         (request_line(1, body="text"), "invalid_request", "body"),
         (b'{"custom_id":"a","body":{"x":' + b"[" * 400 + b"]" * 400 + b"}}", "invalid_request", "body"),
         (b'{"custom_id":"a","body":{"x":[' + b"1," * 200_000 + b"1]}}", "invalid_request", None),
-        (b"x" * (LONGEST_BYTES + 1), "invalid_request", None),
+        (b"x" * (MAX_LINE_BYTES + 1), "invalid_request", None),
     ],
 )
 def test_a_fault_is_told_with_its_line(line: bytes, code: str, param: str | None) -> None:
@@ -166,7 +166,7 @@ def test_one_request_too_many_fails_and_nothing_is_read_after_it() -> None:
 def test_no_more_than_a_hundred_errors_are_kept() -> None:
     validator = judged(b"null\n" * 500)
     assert len(validator.errors) == MAX_ERRORS
-    assert validator.over
+    assert validator.done
     assert len(judged(b"nonsense\n" * 500).errors) == MAX_ERRORS
 
 
@@ -204,16 +204,16 @@ def test_a_file_is_never_held(kind: str) -> None:
         request_line(1, body={"model": "m", "prompt": "x" * 4_000}) + b"\n" if kind == "many lines" else b"x" * 4_096
     )
     splitter, validator = (
-        LineSplitter(longest=LONGEST_BYTES),
+        LineSplitter(max_bytes=MAX_LINE_BYTES),
         Validator(BatchSettings(), endpoint=ENDPOINT, one_model=False),
     )
     tracemalloc.start()
     try:
         for number in range(7_500):
-            validator.take(splitter.feed(piece.replace(b'"c-1"', b'"c-%d"' % number)))
-        validator.take(splitter.end())
+            validator.add(splitter.feed(piece.replace(b'"c-1"', b'"c-%d"' % number)))
+        validator.add(splitter.finish())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 1.5 * LONGEST_BYTES
+    assert peak < 1.5 * MAX_LINE_BYTES
     assert (validator.total, len(validator.errors)) == ((7_500, 0) if kind == "many lines" else (1, 1))

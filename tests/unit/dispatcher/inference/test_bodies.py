@@ -20,7 +20,7 @@ LARGE = b'{"usage":{"total_tokens":3}}' + b" " * 600_000
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0)
+    monkeypatch.setattr(module, "RETRY_DELAY_S", 0)
 
 
 @pytest.fixture
@@ -78,22 +78,22 @@ async def test_an_answer_that_the_store_does_not_take_is_a_failure_that_may_pass
     bodies: BodyStore, tmp_path: Path
 ) -> None:
     (tmp_path / "objects" / "results").write_bytes(b"a file where a folder is needed")
-    answer = bodies.answer(work(), media_type="application/json")
+    answer = bodies.response(work(), media_type="application/json")
     with pytest.raises(CallError) as caught:
         await _take(answer)
     assert caught.value.failure is Failure.STORAGE
 
 
 async def _take(answer: module.ResponseBody) -> None:
-    await answer.take(LARGE)
+    await answer.write(LARGE)
     await answer.finish()
 
 
 async def test_names_of_two_runs_of_one_attempt_differ(bodies: BodyStore) -> None:
     names = set()
     for _ in range(2):
-        answer = bodies.answer(work(), media_type="application/json")
-        await answer.take(LARGE)
+        answer = bodies.response(work(), media_type="application/json")
+        await answer.write(LARGE)
         kept = await answer.finish()
         assert kept.body_ref is not None
         assert kept.usage is not None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.settings.models import Settings
 from dispatcher.inference import chunk_writer as module
-from dispatcher.inference.chunk_writer import ChunkWriter, until_beat
+from dispatcher.inference.chunk_writer import ChunkWriter, seconds_to_next_flush
 from schemas.codec import CHUNK
 from schemas.records import Chunk
 from tests.support.clocks import MillisecondClock
@@ -34,7 +34,7 @@ def written(producer: MemoryProducer) -> list[Chunk]:
 
 
 async def test_the_first_token_goes_at_once_and_the_rest_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "until_beat", lambda *_: 3600.0)
+    monkeypatch.setattr(module, "seconds_to_next_flush", lambda *_: 3600.0)
     producer = MemoryProducer()
     async with writer(producer) as chunks:
         chunks.add([b"1"])
@@ -52,13 +52,13 @@ async def test_the_first_token_goes_at_once_and_the_rest_in_windows(monkeypatch:
 
 def test_the_windows_of_all_streams_end_together() -> None:
     moments = [100.001, 100.005, 100.013, 100.0199]
-    beats = [now + until_beat(now, 0.02) for now in moments]
+    beats = [now + seconds_to_next_flush(now, 0.02) for now in moments]
     assert beats == pytest.approx([100.02] * 4)
 
 
 @given(st.floats(0, 1e6), st.floats(0.001, 1))
 def test_no_window_is_longer_than_the_setting(now_s: float, window_s: float) -> None:
-    assert 0 < until_beat(now_s, window_s) <= window_s
+    assert 0 < seconds_to_next_flush(now_s, window_s) <= window_s
 
 
 async def test_the_end_waits_for_a_write_that_is_under_way() -> None:

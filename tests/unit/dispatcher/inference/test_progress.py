@@ -74,7 +74,7 @@ async def test_nothing_is_told_before_the_claim_and_after_the_end() -> None:
     assert await world.told() == [25]
     world.progress.forget(item)
     world.progress.forget(item)
-    assert world.progress._limits == world.progress._told == {}
+    assert world.progress._limits == world.progress._reported == {}
 
 
 async def test_while_kafka_is_away_progress_does_not_pile_up() -> None:

@@ -6,43 +6,42 @@ import asyncio
 
 import pytest
 
-from dispatcher.inference.queue_limit import QueueLimit
-from dispatcher.inference.slots import Draining
+from dispatcher.inference.concurrency import Draining, QueueLimit
 
 
 async def test_a_queue_without_settings_has_all_the_room_there_is() -> None:
     allowance = QueueLimit()
-    assert all([await allowance.take() for _ in range(1_000)])
-    await allowance.passed()
+    assert all([await allowance.acquire() for _ in range(1_000)])
+    await allowance.wait_available()
 
 
 async def test_so_many_calls_run_at_once_and_no_more() -> None:
     allowance = QueueLimit()
     allowance.set(paused=False, concurrency=2)
-    assert [await allowance.take(), await allowance.take(), allowance.room] == [True, True, 0]
-    third = asyncio.create_task(allowance.take())
+    assert [await allowance.acquire(), await allowance.acquire(), allowance.available] == [True, True, 0]
+    third = asyncio.create_task(allowance.acquire())
     await asyncio.sleep(0)
     assert not third.done()
-    allowance.put_back()
+    allowance.release()
     assert await third
     allowance.set(paused=False, concurrency=1)
-    allowance.put_back()
-    assert allowance.room == 0, "one runs still"
-    allowance.put_back()
-    assert allowance.room == 1
+    allowance.release()
+    assert allowance.available == 0, "one runs still"
+    allowance.release()
+    assert allowance.available == 1
 
 
 async def test_a_pause_holds_lanes_back_and_turns_away_who_waits_for_room() -> None:
     allowance = QueueLimit()
     allowance.set(paused=False, concurrency=1)
-    assert await allowance.take()
-    waiting = asyncio.create_task(allowance.take())
+    assert await allowance.acquire()
+    waiting = asyncio.create_task(allowance.acquire())
     await asyncio.sleep(0)
     allowance.set(paused=True, concurrency=1)
     assert not await waiting
-    passing = asyncio.create_task(allowance.passed())
+    passing = asyncio.create_task(allowance.wait_available())
     await asyncio.sleep(0)
-    allowance.put_back()
+    allowance.release()
     await asyncio.sleep(0)
     assert not passing.done()
     allowance.set(paused=False, concurrency=1)
@@ -52,9 +51,9 @@ async def test_a_pause_holds_lanes_back_and_turns_away_who_waits_for_room() -> N
 async def test_a_stop_lets_nobody_wait() -> None:
     allowance = QueueLimit()
     allowance.set(paused=True, concurrency=None)
-    passing = asyncio.create_task(allowance.passed())
+    passing = asyncio.create_task(allowance.wait_available())
     await asyncio.sleep(0)
-    allowance.end()
+    allowance.close()
     await passing
     with pytest.raises(Draining):
-        await allowance.take()
+        await allowance.acquire()

@@ -14,8 +14,8 @@ from core.settings.models import Settings
 from dispatcher.commit_loop import CommitLoop
 from dispatcher.event_outbox import EventOutbox
 from dispatcher.group_consumer import ReceivedRecord
+from dispatcher.inference.concurrency import ONLINE, CallSlots
 from dispatcher.inference.runner import Runner
-from dispatcher.inference.slots import ONLINE, CallSlots
 from dispatcher.inference.work_item import MalformedWork, WorkItem, read
 from dispatcher.offset_tracker import OffsetTracker
 from dispatcher.task_supervisor import TaskSupervisor
@@ -62,10 +62,10 @@ class World:
             has_outcome=self.over.__contains__,
             clock=MillisecondClock(),
         )
-        self.ticker = CommitLoop(Settings(), runner=self.runner, outbox=self.outbox, readers=list)
+        self.commit_loop = CommitLoop(Settings(), runner=self.runner, outbox=self.outbox)
 
     def take(self, item: Work) -> ReceivedRecord:
-        self.claims.take(self.offset)
+        self.claims.add(self.offset)
         record = SimpleNamespace(value=WORK.encode(item), offset=self.offset, headers=[("traceparent", b"00-1")])
         self.offset += 1
         return ReceivedRecord(record, self.claims)
@@ -87,7 +87,7 @@ class World:
 async def world() -> AsyncIterator[World]:
     world = World()
     yield world
-    world.runner.release()
+    world.runner.return_items()
     world.producer.blocked = False
     await world.outbox.close(Deadline(60))
 
@@ -112,20 +112,20 @@ async def test_an_outcome_is_reported_and_then_safe(world: World) -> None:
 
 async def test_what_still_runs_is_claimed_once_at_the_tick(world: World) -> None:
     item = await world.begin(work())
-    await world.ticker.tick([], Deadline(60))
+    await world.commit_loop.run_once([], Deadline(60))
     assert world.claims.to_commit() == 1
-    await world.ticker.tick([], Deadline(60))
+    await world.commit_loop.run_once([], Deadline(60))
     assert len(world.events("claimed")) == 1
     item.delivered = lambda: True
-    await world.ticker.tick([], Deadline(60))
-    await world.ticker.tick([], Deadline(60))
+    await world.commit_loop.run_once([], Deadline(60))
+    await world.commit_loop.run_once([], Deadline(60))
     assert [event["streamed"] for event in world.events("claimed")] == [False, True]
 
 
 async def test_a_tick_that_kafka_holds_up_makes_nothing_safe(world: World) -> None:
     await world.begin(work())
     world.producer.blocked = True
-    await world.ticker.tick([], Deadline(0.05))
+    await world.commit_loop.run_once([], Deadline(0.05))
     assert world.claims.to_commit() == 0
 
 
@@ -134,7 +134,7 @@ async def test_a_repeat_is_not_run_and_is_as_safe_as_the_first(world: World) -> 
     await world.begin(one)
     assert world.runner.admit(world.take(one)) is None
     assert world.claims.to_commit() == 0
-    await world.ticker.tick([], Deadline(60))
+    await world.commit_loop.run_once([], Deadline(60))
     assert world.claims.to_commit() == 2
     assert world.runner.admit(world.take(one)) is None
     assert world.claims.to_commit() == 3, "a repeat of what is claimed is safe at once"
@@ -208,8 +208,8 @@ async def test_the_end_gives_back_what_has_not_ended(world: World) -> None:
     item = await world.begin(streaming)
     item.delivered, item.interrupted = lambda: True, lambda: outcome(error_code="worker_stopped", chunks=3)
     world.runner.admit(world.take(waiting))
-    assert world.runner.release(waiting_only=True) == 1
-    assert world.runner.release() == 1
+    assert world.runner.return_items(waiting_only=True) == 1
+    assert world.runner.return_items() == 1
     await eventually_async(lambda: world.claims.to_commit() == 3)
     assert {event["id"] for event in world.events("released")} == {waiting["id"], running["id"]}
     (cut,) = world.events("finished")

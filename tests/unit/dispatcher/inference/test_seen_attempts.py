@@ -13,6 +13,7 @@ from core.errors import Unavailable
 from core.kafka.log_reader import LogRecord
 from core.kafka.producer import Record
 from core.settings.models import Settings
+from dispatcher.inference.concurrency import Draining
 from dispatcher.inference.seen_attempts import (
     LOOKBACK_MS,
     MARGIN_MS,
@@ -22,7 +23,6 @@ from dispatcher.inference.seen_attempts import (
     attempt_of,
     key_of,
 )
-from dispatcher.inference.slots import Draining
 from schemas.codec import EVENT
 from schemas.events import event, task_event, worker_events
 from schemas.headers import headers
@@ -112,10 +112,10 @@ async def hearing(topic: Topic) -> AsyncIterator[LevelIndex]:
 
 async def test_those_who_ask_while_it_is_read_share_the_next_reading(topic: Topic, hearing: LevelIndex) -> None:
     topic.gate.clear()
-    first = asyncio.create_task(hearing.heard(1_000, after=time.monotonic()))
+    first = asyncio.create_task(hearing.ensure_loaded(1_000, after=time.monotonic()))
     await eventually_async(lambda: topic.asked)
     topic.events.append(b"late/1")
-    rest = [asyncio.create_task(hearing.heard(900 + n, after=time.monotonic())) for n in range(300)]
+    rest = [asyncio.create_task(hearing.ensure_loaded(900 + n, after=time.monotonic())) for n in range(300)]
     await asyncio.sleep(0)
     rest[0].cancel()
     topic.gate.set()
@@ -127,22 +127,22 @@ async def test_those_who_ask_while_it_is_read_share_the_next_reading(topic: Topi
 
 
 async def test_what_is_known_is_not_read_again(topic: Topic, hearing: LevelIndex) -> None:
-    given_at = time.monotonic()
-    await hearing.heard(1_000, after=given_at)
-    await hearing.heard(2_000, after=given_at)
+    assigned_at = time.monotonic()
+    await hearing.ensure_loaded(1_000, after=assigned_at)
+    await hearing.ensure_loaded(2_000, after=assigned_at)
     assert topic.asked == [1_000]
-    await hearing.heard(500, after=given_at)
+    await hearing.ensure_loaded(500, after=assigned_at)
     assert topic.asked == [1_000, 500], "an older record needs an older reading"
     topic.events.append(b"new/1")
-    await hearing.heard(1_000, after=time.monotonic())
+    await hearing.ensure_loaded(1_000, after=time.monotonic())
     assert topic.asked == [1_000, 500, 500], "a later assignment needs what was said until then"
     assert b"new/1" in hearing.keys
 
 
 async def test_it_waits_for_kafka(topic: Topic, hearing: LevelIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.inference.seen_attempts.RETRY_S", 0.01)
+    monkeypatch.setattr("dispatcher.inference.seen_attempts.RETRY_DELAY_S", 0.01)
     topic.away, topic.events = True, [b"a/1"]
-    asked = asyncio.create_task(hearing.heard(1, after=time.monotonic()))
+    asked = asyncio.create_task(hearing.ensure_loaded(1, after=time.monotonic()))
     await eventually_async(lambda: len(topic.asked) >= 2, what="a second try")
     assert not asked.done()
     topic.away = False
@@ -152,24 +152,24 @@ async def test_it_waits_for_kafka(topic: Topic, hearing: LevelIndex, monkeypatch
 
 async def test_the_end_of_the_process_ends_the_wait(topic: Topic, hearing: LevelIndex) -> None:
     topic.gate.clear()
-    asked = [asyncio.create_task(hearing.heard(1, after=time.monotonic())) for _ in range(3)]
+    asked = [asyncio.create_task(hearing.ensure_loaded(1, after=time.monotonic())) for _ in range(3)]
     await eventually_async(lambda: topic.asked)
     await hearing.close()
     for one in asked:
         with pytest.raises(Draining):
             await one
     with pytest.raises(Draining):
-        await hearing.heard(1, after=-math.inf)
+        await hearing.ensure_loaded(1, after=-math.inf)
 
 
 async def test_it_is_forgotten_and_read_anew(topic: Topic) -> None:
-    hearing = LevelIndex(topic.read, keep_s=0.2)
+    hearing = LevelIndex(topic.read, ttl_s=0.2)
     topic.events = [b"a/1"]
-    given_at = time.monotonic()
-    await hearing.heard(1, after=given_at)
+    assigned_at = time.monotonic()
+    await hearing.ensure_loaded(1, after=assigned_at)
     await eventually_async(lambda: len(hearing.keys) == 0, what="the end of its time")
     before = len(topic.asked)
-    await hearing.heard(1, after=given_at)
+    await hearing.ensure_loaded(1, after=assigned_at)
     assert len(topic.asked) > before
     await hearing.close()
 
@@ -178,12 +178,12 @@ async def test_only_what_others_may_have_taken_is_waited_for(topic: Topic, heari
     clock = MillisecondClock(1_000_000_000)
     spoken = SeenAttempts([hearing], clock=clock)
     now_ms = clock()
-    given_at = time.monotonic()
-    await spoken.heard(0, oldest_ms=now_ms + MARGIN_MS + 1, given_ms=now_ms, given_at=given_at)
+    assigned_at = time.monotonic()
+    await spoken.ensure_loaded(0, oldest_ms=now_ms + MARGIN_MS + 1, assigned_ms=now_ms, assigned_at=assigned_at)
     assert topic.asked == [], "written after the partition was ours"
     topic.events = [key_of(("TASK-1", 2))]
-    await spoken.heard(0, oldest_ms=now_ms, given_ms=now_ms, given_at=given_at)
-    await spoken.heard(0, oldest_ms=-1, given_ms=now_ms, given_at=given_at)
+    await spoken.ensure_loaded(0, oldest_ms=now_ms, assigned_ms=now_ms, assigned_at=assigned_at)
+    await spoken.ensure_loaded(0, oldest_ms=-1, assigned_ms=now_ms, assigned_at=assigned_at)
     assert topic.asked == [now_ms - MARGIN_MS, now_ms - LOOKBACK_MS]
     assert ("TASK-1", 2) in spoken
     assert ("TASK-1", 1) not in spoken

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.inference.slots import OFFLINE, ONLINE, CallSlots, Draining, SlotRules
+from dispatcher.inference.concurrency import OFFLINE, ONLINE, CallSlots, Draining, SlotRules
 from tests.support.waiting import eventually_async, turns
 
 levels = st.sampled_from([ONLINE, OFFLINE])
@@ -29,16 +29,16 @@ def test_the_choice(
     level = rules.pick(capacity, used, waiting, streak)
     free = capacity - sum(used)
     if level is None:
-        room_for_offline = used[OFFLINE] < capacity - rules.kept(capacity)
+        room_for_offline = used[OFFLINE] < capacity - rules.reserved(capacity)
         assert free <= 0 or not (waiting[ONLINE] or (waiting[OFFLINE] and room_for_offline))
         return
     assert free > 0
     assert waiting[level]
     if level == OFFLINE:
-        assert used[OFFLINE] < capacity - rules.kept(capacity)
-    if waiting[ONLINE] and waiting[OFFLINE] and used[OFFLINE] < rules.kept(capacity) and capacity > 1:
-        assert level == OFFLINE or used[OFFLINE] >= capacity - rules.kept(capacity)
-    assert 0 <= rules.room(level, capacity, used) <= max(0, free)
+        assert used[OFFLINE] < capacity - rules.reserved(capacity)
+    if waiting[ONLINE] and waiting[OFFLINE] and used[OFFLINE] < rules.reserved(capacity) and capacity > 1:
+        assert level == OFFLINE or used[OFFLINE] >= capacity - rules.reserved(capacity)
+    assert 0 <= rules.available(level, capacity, used) <= max(0, free)
 
 
 async def test_online_finds_a_slot_amid_an_offline_flood() -> None:
@@ -47,7 +47,7 @@ async def test_online_finds_a_slot_amid_an_offline_flood() -> None:
     await turns()
     assert slots.used == (0, 18)
     await asyncio.wait_for(slots.acquire(ONLINE), 60)
-    assert slots.room(OFFLINE) == 0
+    assert slots.available(OFFLINE) == 0
     for task in flood:
         task.cancel()
     await asyncio.gather(*flood, return_exceptions=True)
@@ -140,4 +140,4 @@ async def test_no_slot_leaks_under_errors_and_cancels(seed: int) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     assert slots.used == (0, 0)
     assert peak <= 5
-    assert slots.room(ONLINE) == 5
+    assert slots.available(ONLINE) == 5

@@ -56,7 +56,7 @@ class Stream:
 
     async def pump(self, script: Script) -> None:
         async with self.writer:
-            await self.relay.pump(aiter(script))
+            await self.relay.forward_stream(aiter(script))
 
     @property
     def frames(self) -> list[bytes]:
@@ -71,7 +71,7 @@ async def test_a_whole_stream() -> None:
     assert stream.frames == [b'{"a":1}', USAGE]
     assert stream.relay.text == text
     assert stream.relay.usage == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-    assert stream.relay.begun()
+    assert stream.relay.started()
     assert stream.relay.chunks == len(stream.producer.written)
 
 
@@ -122,7 +122,7 @@ async def test_an_error_in_place_of_the_text_is_not_delivered(text: bytes) -> No
         await stream.pump(Script(text))
     assert caught.value.failure is Failure.REPORTED
     assert caught.value.report == Report(429, ERROR)
-    assert not stream.relay.begun()
+    assert not stream.relay.started()
 
 
 async def test_an_error_after_some_text_is_passed_on_as_the_end() -> None:
@@ -140,7 +140,7 @@ async def test_an_end_mark_alone_is_no_answer(text: bytes) -> None:
     with pytest.raises(CallError) as caught:
         await stream.pump(Script(text))
     assert caught.value.failure is Failure.EMPTY
-    assert not stream.relay.begun()
+    assert not stream.relay.started()
 
 
 async def test_names_of_events_and_strange_json_are_passed_on() -> None:
@@ -188,7 +188,7 @@ async def test_a_stream_that_broke_off_keeps_what_had_come(frames: int) -> None:
         await stream.pump(Script(*[LARGE_FRAME] * frames))
     outcome = stream.relay.delivered(failed(Failure.CUT, started_ms=1))
     assert not outcome["retriable"]
-    outcome = await stream.relay.with_text(outcome)
+    outcome = await stream.relay.with_body(outcome)
     assert outcome["content_type"] == "text/event-stream"
     if frames == 1:
         assert outcome["body"] == LARGE_FRAME
@@ -203,7 +203,7 @@ async def test_a_failure_before_the_first_frame_keeps_nothing() -> None:
         await stream.pump(Script(b": " + b"x" * 60_000))
     outcome = failed(Failure.CUT, started_ms=1)
     assert stream.relay.delivered(outcome) == outcome
-    assert await stream.relay.with_text(outcome) == outcome
+    assert await stream.relay.with_body(outcome) == outcome
 
 
 async def test_when_the_first_frame_came_is_kept() -> None:

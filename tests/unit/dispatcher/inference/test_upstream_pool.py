@@ -11,7 +11,7 @@ import pytest
 from core.settings.models import Settings
 from dispatcher.inference import upstream_pool as pool_module
 from dispatcher.inference.upstream import Upstream
-from dispatcher.inference.upstream_pool import SILENT_S, UpstreamPool
+from dispatcher.inference.upstream_pool import STARTUP_GRACE_S, UpstreamPool
 from dispatcher.task_supervisor import TaskSupervisor
 from tests.support.ports import free_port
 from tests.support.waiting import eventually_async
@@ -40,23 +40,23 @@ async def world() -> AsyncIterator[World]:
 
 
 async def test_the_least_loaded_takes_the_next_call(world: World) -> None:
-    picked = [await world.pool.pick() for _ in range(6)]
+    picked = [await world.pool.acquire() for _ in range(6)]
     assert sorted(upstream.base for upstream in picked[:3]) == [u.base for u in world.upstreams]
     assert [upstream.load for upstream in world.upstreams] == [2, 2, 2]
-    waiting = asyncio.create_task(world.pool.pick())
+    waiting = asyncio.create_task(world.pool.acquire())
     await asyncio.sleep(0)
     assert not waiting.done()
-    world.pool.put_back(world.upstreams[1])
+    world.pool.release(world.upstreams[1])
     assert await waiting is world.upstreams[1]
 
 
 async def test_one_that_asks_for_it_is_left_out_for_that_time(world: World) -> None:
     first = world.upstreams[0]
-    world.pool.leave_out(first, 0.05)
+    world.pool.back_off(first, 0.05)
     assert world.pool.capacity == 4
     assert world.pool.up == 3
-    assert {(await world.pool.pick()).base for _ in range(4)} == {u.base for u in world.upstreams[1:]}
-    waiting = asyncio.create_task(world.pool.pick())
+    assert {(await world.pool.acquire()).base for _ in range(4)} == {u.base for u in world.upstreams[1:]}
+    waiting = asyncio.create_task(world.pool.acquire())
     await asyncio.sleep(0)
     assert not waiting.done()
     changes, world.now = world.changes, world.now + 0.05
@@ -65,24 +65,24 @@ async def test_one_that_asks_for_it_is_left_out_for_that_time(world: World) -> N
 
 
 async def test_a_shorter_wish_does_not_shorten_a_longer_one(world: World) -> None:
-    world.pool.leave_out(world.upstreams[0], 10)
-    world.pool.leave_out(world.upstreams[0], 1)
+    world.pool.back_off(world.upstreams[0], 10)
+    world.pool.back_off(world.upstreams[0], 1)
     world.now += 5
     assert world.pool.capacity == 4
-    world.pool.leave_out(world.upstreams[1], 0)
+    world.pool.back_off(world.upstreams[1], 0)
     assert world.pool.capacity == 4
 
 
 async def test_one_that_cannot_be_reached_is_out_until_it_answers(world: World) -> None:
-    world.pool.unreachable(world.upstreams[0], "refused")
-    world.pool.unreachable(world.upstreams[0], "refused again")
+    world.pool.mark_unreachable(world.upstreams[0], "refused")
+    world.pool.mark_unreachable(world.upstreams[0], "refused again")
     assert (world.pool.up, world.pool.capacity, world.changes) == (2, 4, 1)
 
 
 async def test_a_cancelled_wait_takes_nothing(world: World) -> None:
     for upstream in world.upstreams:
-        world.pool.unreachable(upstream, "refused")
-    waiting = asyncio.create_task(world.pool.pick())
+        world.pool.mark_unreachable(upstream, "refused")
+    waiting = asyncio.create_task(world.pool.acquire())
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
@@ -104,10 +104,10 @@ async def test_where_an_endpoint_leads(world: World, endpoint: str, url: str) ->
 
 
 async def test_it_says_who_takes_no_calls_and_why(world: World) -> None:
-    assert world.pool.troubles() is None
+    assert world.pool.unhealthy_reasons() is None
     world.upstreams[0].up = False
-    world.pool.leave_out(world.upstreams[2], 30)
-    assert world.pool.troubles() == (
+    world.pool.back_off(world.upstreams[2], 30)
+    assert world.pool.unhealthy_reasons() == (
         "http://127.0.0.1:1/v1 does not answer; http://127.0.0.1:3/v1 asked for no calls for 30 s more"
     )
 
@@ -127,9 +127,9 @@ async def test_one_that_never_answered_since_the_start_is_told_of_once_and_when_
     caplog.set_level(logging.INFO, "dispatcher.inference.upstream_pool")
     port = free_port()
     base = f"http://127.0.0.1:{port}/v1"
-    pool, upstream = await watching(base, within_s=SILENT_S)
+    pool, upstream = await watching(base, within_s=STARTUP_GRACE_S)
     await eventually_async(lambda: caplog.messages, what="a line")
-    assert pool.troubles() == f"{base} does not answer: it refuses connections"
+    assert pool.unhealthy_reasons() == f"{base} does not answer: it refuses connections"
     asked: list[bool] = []
 
     async def models(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -140,8 +140,8 @@ async def test_one_that_never_answered_since_the_start_is_told_of_once_and_when_
 
     async with await asyncio.start_server(models, "127.0.0.1", port):
         await eventually_async(lambda: upstream.up, what="its answer")
-        assert pool.troubles() is None
-        pool.unreachable(upstream, "the connection broke")
+        assert pool.unhealthy_reasons() is None
+        pool.mark_unreachable(upstream, "the connection broke")
         await eventually_async(lambda: len(asked) > 1 and upstream.up, what="another probe")
     await pool.close()
     assert caplog.messages == [
@@ -154,8 +154,8 @@ async def test_one_that_never_answered_since_the_start_is_told_of_once_and_when_
 
 
 async def test_a_server_that_starts_beside_us_is_given_a_moment(caplog: pytest.LogCaptureFixture) -> None:
-    pool, upstream = await watching(f"http://127.0.0.1:{free_port()}/v1", within_s=SILENT_S - 0.1)
-    await eventually_async(lambda: upstream.trouble, what="a probe")
+    pool, upstream = await watching(f"http://127.0.0.1:{free_port()}/v1", within_s=STARTUP_GRACE_S - 0.1)
+    await eventually_async(lambda: upstream.failure, what="a probe")
     await pool.close()
     assert caplog.messages == []
 
@@ -169,11 +169,11 @@ async def test_an_upstream_that_never_comes_up_is_probed_more_than_once_and_told
     upstream = world.upstreams[0]
     upstream.up = False
 
-    async def answers() -> bool | None:
+    async def is_reachable() -> bool | None:
         probes.append(True)
         return None if len(probes) % 2 else False
 
-    monkeypatch.setattr(upstream, "answers", answers)
+    monkeypatch.setattr(upstream, "is_reachable", is_reachable)
     pool = UpstreamPool([upstream], concurrency=1, on_change=lambda: None, monotonic=iter(range(0, 10_000, 5)).__next__)
     pool.start(TaskSupervisor())
     await eventually_async(lambda: len(probes) > 5, what="some probes")

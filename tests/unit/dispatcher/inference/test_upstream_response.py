@@ -54,7 +54,7 @@ async def read_late(one: Upstream, gone: asyncio.Event) -> AsyncIterator[bytes]:
         await gone.wait()
         reader: Any = answer._response.content
         await eventually_async(reader.exception, what="the break")
-        async for data in answer.pieces():
+        async for data in answer.iter_bytes():
             yield data
 
 
@@ -96,7 +96,7 @@ async def test_a_body_that_was_packed_unasked_is_unpacked() -> None:
         answering(b"content-encoding: gzip", packed) as one,
         one.post("/v1/chat/completions", b"{}", {}) as answer,
     ):
-        assert b"".join([piece async for piece in answer.pieces()]) == b'{"a":1}'
+        assert b"".join([piece async for piece in answer.iter_bytes()]) == b'{"a":1}'
 
 
 @pytest.mark.parametrize(("coding", "body"), [(b"gzip", b"no gzip"), (b"deflate", b"\xff\xff\xff")])
@@ -105,7 +105,7 @@ async def test_a_body_that_cannot_be_unpacked_is_malformed(coding: bytes, body: 
     async with answering(b"content-encoding: " + coding, body) as one:
         with pytest.raises(CallError) as caught:
             async with one.post("/v1/chat/completions", b"{}", {}) as answer:
-                await collect(answer.pieces(), got)
+                await collect(answer.iter_bytes(), got)
     assert caught.value.failure is Failure.MALFORMED
 
 

@@ -16,4 +16,4 @@ __all__ = ["receiver"]
 async def bench() -> AsyncIterator[WebhookBench]:
     made = WebhookBench()
     yield made
-    await made.poster.close()
+    await made.client.close()

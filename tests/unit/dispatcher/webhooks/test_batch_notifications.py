@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.webhooks.batch_notifications import LATELY_MS, NotifiedBatches, of_batch_row
+from dispatcher.webhooks.notifications import RECENT_MS, NotifiedBatches, batch_notification
 from schemas.batches import BATCH_STATES, Batch
 from schemas.codec import BATCH, batch_state_of
 from schemas.ids import TaskId, parse_batch
@@ -28,7 +28,7 @@ def encoded(**changes: Any) -> bytes:
 def test_only_an_end_is_told(state: Any) -> None:
     value = encoded(state=state, **{f"{state}_ms": NOW_MS} if state != "validating" else {})
     assert batch_state_of(value) == state
-    delivery = of_batch_row(value, now_ms=NOW_MS + 1_000)
+    delivery = batch_notification(value, now_ms=NOW_MS + 1_000)
     if state not in ("completed", "failed", "expired", "cancelled"):
         assert delivery is None
         return
@@ -39,15 +39,15 @@ def test_only_an_end_is_told(state: Any) -> None:
     told = json.loads(delivery["payload"] or b"")
     assert told.pop("id").startswith("evt_")
     assert told == {"object": "event", "created_at": NOW_MS // 1000, "type": f"batch.{state}", "data": {"id": BATCH_ID}}
-    again = of_batch_row(value, now_ms=NOW_MS + 90_000)
+    again = batch_notification(value, now_ms=NOW_MS + 90_000)
     assert again is not None
     assert again["payload"] == delivery["payload"], "told twice it is the same event"
 
 
 def test_nobody_is_told_without_a_callback_or_of_an_old_end() -> None:
     ended = {"state": "completed", "completed_ms": NOW_MS}
-    assert of_batch_row(encoded(**ended, callback_url=None), now_ms=NOW_MS) is None
-    assert of_batch_row(encoded(**ended), now_ms=NOW_MS + LATELY_MS + 1) is None
+    assert batch_notification(encoded(**ended, callback_url=None), now_ms=NOW_MS) is None
+    assert batch_notification(encoded(**ended), now_ms=NOW_MS + RECENT_MS + 1) is None
 
 
 def test_a_repeated_row_is_told_once_per_assignment() -> None:

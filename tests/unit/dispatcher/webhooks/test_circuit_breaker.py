@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from dispatcher.webhooks.circuit_breaker import (
-    CLOSED_MAX_S,
     FAILURE_THRESHOLD,
-    KNOWN,
+    MAX_HOSTS,
+    MAX_OPEN_S,
     CircuitOpen,
     HostCircuitBreakers,
     HostHealth,
@@ -24,7 +24,7 @@ def hosts(clock: SecondClock) -> HostCircuitBreakers:
 
 def fail(hosts: HostCircuitBreakers, name: str = "a", times: int = FAILURE_THRESHOLD) -> None:
     for _ in range(times):
-        hosts.report(name, HostHealth.AWAY)
+        hosts.report(name, HostHealth.UNREACHABLE)
 
 
 async def test_one_host_has_its_slots_and_no_more(hosts: HostCircuitBreakers) -> None:
@@ -73,13 +73,13 @@ async def test_a_host_that_only_fails_is_closed_and_opened_by_one_call(
     hosts: HostCircuitBreakers, clock: SecondClock
 ) -> None:
     fail(hosts, times=FAILURE_THRESHOLD - 1)
-    assert hosts.closed_s("a") == 0
+    assert hosts.open_for_s("a") == 0
     fail(hosts, times=1)
-    assert hosts.closed_s("a") == 1
-    assert hosts.closed() == 1
-    assert hosts.closed_s("b") == 0
+    assert hosts.open_for_s("a") == 1
+    assert hosts.open_count() == 1
+    assert hosts.open_for_s("b") == 0
     fail(hosts, times=5)
-    assert hosts.closed_s("a") == 1, "calls that were under way make it no worse"
+    assert hosts.open_for_s("a") == 1, "calls that were under way make it no worse"
     clock.now_s += 1
     running: list[int] = []
     go = asyncio.Event()
@@ -88,7 +88,7 @@ async def test_a_host_that_only_fails_is_closed_and_opened_by_one_call(
         async with hosts.slot("a"):
             running.append(1)
             await go.wait()
-            hosts.report("a", HostHealth.GOOD)
+            hosts.report("a", HostHealth.HEALTHY)
 
     calls = [asyncio.create_task(call()) for _ in range(6)]
     await asyncio.sleep(0)
@@ -102,14 +102,14 @@ async def test_the_time_doubles_with_every_probe_that_fails(hosts: HostCircuitBr
     fail(hosts)
     waits = []
     for _ in range(9):
-        waits.append(hosts.closed_s("a"))
+        waits.append(hosts.open_for_s("a"))
         clock.now_s += waits[-1]
         fail(hosts, times=1)
-    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, CLOSED_MAX_S]
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, MAX_OPEN_S]
     clock.now_s += 60
-    hosts.report("a", HostHealth.GOOD)
+    hosts.report("a", HostHealth.HEALTHY)
     fail(hosts, times=FAILURE_THRESHOLD - 1)
-    assert hosts.closed_s("a") == 0
+    assert hosts.open_for_s("a") == 0
 
 
 async def test_those_who_wait_when_a_host_is_closed_are_told(hosts: HostCircuitBreakers) -> None:
@@ -132,8 +132,8 @@ async def test_those_who_wait_when_a_host_is_closed_are_told(hosts: HostCircuitB
 
 async def test_a_busy_host_is_called_less_and_not_closed(hosts: HostCircuitBreakers) -> None:
     for _ in range(3 * FAILURE_THRESHOLD):
-        hosts.report("a", HostHealth.BUSY)
-    assert hosts.closed_s("a") == 0
+        hosts.report("a", HostHealth.OVERLOADED)
+    assert hosts.open_for_s("a") == 0
     async with hosts.slot("a"):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05), hosts.slot("a"):
@@ -157,21 +157,21 @@ async def test_the_line_of_a_slow_host_is_bounded_by_time(hosts: HostCircuitBrea
     calls = [asyncio.create_task(call()) for _ in range(500)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert not hosts.crowded("a"), "a burst is no crowd"
+    assert not hosts.saturated("a"), "a burst is no crowd"
     await end(100, each_s=0.01)
-    assert not hosts.crowded("a"), "a line of 400 that is over in 4 s is none"
+    assert not hosts.saturated("a"), "a line of 400 that is over in 4 s is none"
     await end(50, each_s=0.5)
-    assert hosts.crowded("a"), "one of 350 at half a second each is"
+    assert hosts.saturated("a"), "one of 350 at half a second each is"
     await end(300, each_s=0.01)
-    assert not hosts.crowded("a")
+    assert not hosts.saturated("a")
     clock.now_s += 2
-    assert hosts.crowded("a"), "nothing has ended for two seconds"
-    assert not hosts.crowded("b")
+    assert hosts.saturated("a"), "nothing has ended for two seconds"
+    assert not hosts.saturated("b")
     await end(60, each_s=0.0)
     await asyncio.gather(*calls)
 
 
 def test_hosts_without_calls_are_forgotten(hosts: HostCircuitBreakers) -> None:
-    for number in range(KNOWN + 50):
-        hosts.report(f"host-{number}", HostHealth.GOOD)
-    assert len(hosts) == KNOWN
+    for number in range(MAX_HOSTS + 50):
+        hosts.report(f"host-{number}", HostHealth.HEALTHY)
+    assert len(hosts) == MAX_HOSTS

@@ -13,7 +13,7 @@ from core.settings.models import Settings
 from dispatcher.webhooks import http_client
 from dispatcher.webhooks.circuit_breaker import HostHealth
 from dispatcher.webhooks.http_client import Disposition, WebhookClient, classify_status
-from schemas.callback_url import CallbackPolicy, policy
+from schemas.callback_url import CallbackPolicy, policy_of
 from tests.support.hostile_urls import ALWAYS, FINE, ODD_PORTS, PRIVATE
 from tests.support.receiver import Receiver
 
@@ -46,7 +46,7 @@ class Rebinding(AbstractResolver):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave a body soon that does not come to its end."""
-    monkeypatch.setattr(http_client, "ANSWER_S", 0.05)
+    monkeypatch.setattr(http_client, "BODY_TIMEOUT_S", 0.05)
 
 
 @pytest.fixture
@@ -64,62 +64,62 @@ async def connections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 async def test_nothing_of_the_corpus_is_connected_to(connections: list[object]) -> None:
-    poster = WebhookClient(HOOKS, policy(private=False, ports=()), Rebinding())
+    client = WebhookClient(HOOKS, policy_of(private=False, ports=()), Rebinding())
     for url in [*ALWAYS, *PRIVATE, *ODD_PORTS]:
-        answer = await poster.post(url, BODY, {})
-        assert (answer.verdict, answer.kind) == (Disposition.REFUSED, "blocked"), url
+        answer = await client.post(url, BODY, {})
+        assert (answer.disposition, answer.kind) == (Disposition.REFUSED, "blocked"), url
     assert connections == []
-    await poster.close()
+    await client.close()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.5", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.5"])
 async def test_a_name_that_leads_inside_is_not_connected_to(address: str, connections: list[object]) -> None:
     resolver = Rebinding(address)
-    poster = WebhookClient(HOOKS, policy(private=False, ports=()), resolver)
+    client = WebhookClient(HOOKS, policy_of(private=False, ports=()), resolver)
     for url in FINE:
-        answer = await poster.post(url, BODY, {})
+        answer = await client.post(url, BODY, {})
         if resolver.asked:
-            assert (answer.verdict, answer.kind) == (Disposition.REFUSED, "blocked"), url
+            assert (answer.disposition, answer.kind) == (Disposition.REFUSED, "blocked"), url
             assert "not allowed for callbacks" in answer.reason
         resolver.asked = 0
     assert all("8.8.8.8" in str(each) or "2606:4700" in str(each) for each in connections), "only what is public"
-    await poster.close()
+    await client.close()
 
 
 async def test_metadata_services_are_not_reached_where_private_addresses_are_allowed(connections: list[object]) -> None:
-    poster = WebhookClient(HOOKS, CallbackPolicy(private=True), Rebinding("169.254.169.254"))
-    answer = await poster.post("http://rebound.example/", BODY, {})
-    assert (answer.verdict, answer.kind) == (Disposition.REFUSED, "blocked")
+    client = WebhookClient(HOOKS, CallbackPolicy(private=True), Rebinding("169.254.169.254"))
+    answer = await client.post("http://rebound.example/", BODY, {})
+    assert (answer.disposition, answer.kind) == (Disposition.REFUSED, "blocked")
     assert connections == []
-    await poster.close()
+    await client.close()
 
 
 async def test_redirects_and_proxies_are_not_followed(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    poster = WebhookClient(HOOKS, CallbackPolicy(private=True))
+    client = WebhookClient(HOOKS, CallbackPolicy(private=True))
     for status in (300, 301, 302, 303, 307, 308):
-        answer = await poster.post(f"{receiver.root}/{status}", BODY, {})
-        assert (answer.verdict, answer.kind, answer.status) == (Disposition.RETRY, "redirect", status)
+        answer = await client.post(f"{receiver.root}/{status}", BODY, {})
+        assert (answer.disposition, answer.kind, answer.status) == (Disposition.RETRY, "redirect", status)
     assert len(receiver.got["x"]) == 6
-    await poster.close()
+    await client.close()
 
 
 async def test_what_an_answer_costs_is_bounded(receiver: Receiver) -> None:
-    poster = WebhookClient(HOOKS, CallbackPolicy(private=True))
+    client = WebhookClient(HOOKS, CallbackPolicy(private=True))
     async with asyncio.timeout(60):  # of which neither body takes more than its part, nor the call its five minutes
         for path in ("flood", "lie"):
-            assert (await poster.post(f"{receiver.root}/{path}", BODY, {})).verdict is Disposition.DELIVERED
-    await poster.close()
+            assert (await client.post(f"{receiver.root}/{path}", BODY, {})).disposition is Disposition.DELIVERED
+    await client.close()
 
 
 async def test_a_host_that_refuses_is_away(receiver: Receiver) -> None:
-    poster = WebhookClient(HOOKS, CallbackPolicy(private=True))
-    answer = await poster.post("http://127.0.0.1:1/", BODY, {})
-    assert (answer.verdict, answer.kind, answer.health) == (Disposition.RETRY, "network", HostHealth.AWAY)
-    tls = await poster.post(f"https://127.0.0.1:{receiver.port}/", BODY, {})
-    assert (tls.verdict, tls.health) == (Disposition.RETRY, HostHealth.AWAY)
-    await poster.close()
+    client = WebhookClient(HOOKS, CallbackPolicy(private=True))
+    answer = await client.post("http://127.0.0.1:1/", BODY, {})
+    assert (answer.disposition, answer.kind, answer.health) == (Disposition.RETRY, "network", HostHealth.UNREACHABLE)
+    tls = await client.post(f"https://127.0.0.1:{receiver.port}/", BODY, {})
+    assert (tls.disposition, tls.health) == (Disposition.RETRY, HostHealth.UNREACHABLE)
+    await client.close()
 
 
 @pytest.mark.parametrize(
@@ -141,12 +141,12 @@ async def test_the_status_stands_whatever_follows_the_head(answer: bytes, verdic
                 writer.write(answer)
         writer.close()
 
-    poster = WebhookClient(HOOKS, CallbackPolicy(private=True))
+    client = WebhookClient(HOOKS, CallbackPolicy(private=True))
     async with await asyncio.start_server(sloppy, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         for _ in range(2):
-            assert (await poster.post(url, b"", {})).verdict is verdict
-        await poster.close()
+            assert (await client.post(url, b"", {})).disposition is verdict
+        await client.close()
 
 
 async def test_a_url_is_called_as_it_is_spelled() -> None:
@@ -157,12 +157,12 @@ async def test_a_url_is_called_as_it_is_spelled() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         writer.close()
 
-    poster = WebhookClient(HOOKS, CallbackPolicy(private=True))
+    client = WebhookClient(HOOKS, CallbackPolicy(private=True))
     async with await asyncio.start_server(noted, "127.0.0.1", 0) as server:
         root = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         for rest in ("", "?x", "/a%c3%a9/%2e?c=%2F&d=%2B+%zz;x=1#part", "//a/../b"):
-            assert (await poster.post(root + rest, b"", {})).verdict is Disposition.DELIVERED
-        await poster.close()
+            assert (await client.post(root + rest, b"", {})).disposition is Disposition.DELIVERED
+        await client.close()
     assert targets == [b"/", b"/?x", b"/a%c3%a9/%2e?c=%2F&d=%2B+%zz;x=1", b"//a/../b"]
 
 
@@ -199,7 +199,7 @@ async def test_a_url_is_called_as_it_is_spelled() -> None:
     ],
 )
 def test_each_status_has_its_verdict(status: int, verdict: Disposition) -> None:
-    assert classify_status(status).verdict is verdict
+    assert classify_status(status).disposition is verdict
 
 
 def test_a_receiver_may_ask_for_time() -> None:

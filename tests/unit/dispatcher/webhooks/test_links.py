@@ -11,8 +11,8 @@ from aiokafka import TopicPartition
 from core.clock import epoch_ms
 from core.deliveries import new_delivery
 from core.settings.models import Settings
-from dispatcher.webhooks.bodies import _own_url
 from dispatcher.webhooks.disabled_urls import DisabledUrls
+from dispatcher.webhooks.payload import _own_url
 from schemas.codec import DELIVERY
 
 
@@ -62,5 +62,5 @@ def test_a_url_whose_time_is_over_is_not_counted() -> None:
         )
         value = DELIVERY.encode({**mark, "state": "disabled", "due_ms": until_ms})
         record: Any = SimpleNamespace(key=name.encode(), value=value)
-        disabled.fold(TopicPartition("disabled", 0), [record])
+        disabled.apply(TopicPartition("disabled", 0), [record])
     assert len(disabled) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.deliveries import resent
 from dispatcher.webhooks import records
-from dispatcher.webhooks.manual_resends import ManualResends, is_manual
+from dispatcher.webhooks.disabled_urls import ManualResends, is_manual
 from schemas.codec import DELIVERY
 from schemas.records import Delivery
 from tests.support.receiver import Receiver
@@ -18,9 +18,9 @@ def resend(bench: WebhookBench, delivery: Delivery) -> Delivery:
 
 async def test_a_resend_ends_the_round_that_waits(bench: WebhookBench, receiver: Receiver) -> None:
     first = bench.new(f"{receiver.root}/503-then-200-then-404")
-    await bench.courier.deliver(first)
+    await bench.worker.attempt(first)
     assert len(bench.waiting) == 1
-    await bench.courier.deliver(resend(bench, first))
+    await bench.worker.attempt(resend(bench, first))
     await bench.run()
     assert len(receiver.got[first["task_id"]]) == 2, "what was delivered is not posted resent"
     assert bench.rows[first["task_id"]]["state"] == "delivered"
@@ -31,13 +31,13 @@ async def test_the_later_round_has_its_own_ladder_and_a_third_one_may_follow(
     bench: WebhookBench, receiver: Receiver
 ) -> None:
     first = bench.new(f"{receiver.root}/503-then-503-then-410-then-200")
-    await bench.courier.deliver(first)
-    await bench.courier.deliver(resend(bench, first))
+    await bench.worker.attempt(first)
+    await bench.worker.attempt(resend(bench, first))
     assert len(bench.waiting) == 2
     await bench.run()
     assert bench.rows[first["task_id"]]["state"] == "disabled"
     assert len(receiver.got[first["task_id"]]) == 3
-    await bench.courier.deliver(resend(bench, first))
+    await bench.worker.attempt(resend(bench, first))
     assert bench.rows[first["task_id"]]["state"] == "delivered"
 
 
@@ -49,11 +49,11 @@ async def test_an_attempt_under_way_when_a_resend_comes_changes_its_row_no_more(
 
     async def resend_meanwhile(delivery: Delivery, result: None) -> bytes:
         later = resent(first, now_ms=first["created_ms"] + 1)
-        await bench.put_all([records.round_mark(bench.settings, later, now_ms=bench.now_ms)])
+        await bench.write_all([records.resend_mark(bench.settings, later, now_ms=bench.now_ms)])
         return await render(delivery, result)
 
     bench.of = resend_meanwhile  # type: ignore[method-assign,assignment]  # a hook at the moment of the attempt
-    await bench.courier.deliver(first)
+    await bench.worker.attempt(first)
     assert len(receiver.got[first["task_id"]]) == 1
     assert (bench.rows, bench.dead_letters, bench.waiting) == ({}, [], [])
 
@@ -62,7 +62,7 @@ def test_when_in_doubt_it_is_posted(bench: WebhookBench) -> None:
     rounds, first = ManualResends(at_least=1), bench.new("http://there/x")
     later = resent(first, now_ms=first["created_ms"] + 5)
     assert not rounds.is_superseded(first), "no mark is known"
-    rounds.fold(later)
+    rounds.apply(later)
     assert rounds.is_superseded(first)
     assert not rounds.is_superseded(later)
     waits: Delivery = {**later, "due_ms": later["created_ms"] + 9, "step": 1}
@@ -70,11 +70,11 @@ def test_when_in_doubt_it_is_posted(bench: WebhookBench) -> None:
     behind = resent(first, now_ms=first["created_ms"] + 3)
     assert is_manual(behind)
     assert not rounds.is_superseded(behind), "asked for by a clock that goes wrong, or a letter that was sent back"
-    rounds.fold(behind)
+    rounds.apply(behind)
     assert not rounds.is_superseded({**behind, "due_ms": behind["created_ms"] + 9})
     assert not rounds.is_superseded({**first, "id": f"{first['task_id']}-start"}), "other news of the same task"
     for _ in range(2):
-        rounds.fold(resent(bench.new("http://there/x"), now_ms=0))
+        rounds.apply(resent(bench.new("http://there/x"), now_ms=0))
     assert len(rounds) <= 2
     assert not rounds.is_superseded(first), "forgotten"
 
@@ -82,10 +82,10 @@ def test_when_in_doubt_it_is_posted(bench: WebhookBench) -> None:
 def test_marks_of_rounds_and_of_urls_share_a_topic_and_nothing_else(bench: WebhookBench) -> None:
     first = bench.new("http://there/x")
     later = resent(first, now_ms=first["created_ms"] + 5)
-    mark = records.round_mark(bench.settings, later, now_ms=1)
+    mark = records.resend_mark(bench.settings, later, now_ms=1)
     gone = records.disabled(bench.settings, first, until_ms=bench.now_ms * 2, now_ms=1)
     assert mark[:2] == gone[:2]
     assert b"/" not in (mark.record.key or b"/")
     assert DELIVERY.decode(mark.record.value or b"")["due_ms"] is None, "a sender that knows no rounds passes it over"
-    bench.disabled.fold(None, [mark.record, gone.record])  # type: ignore[arg-type,list-item]
-    assert len(bench.disabled) == len(bench.disabled.rounds) == 1
+    bench.disabled.apply(None, [mark.record, gone.record])  # type: ignore[arg-type,list-item]
+    assert len(bench.disabled) == len(bench.disabled.resends) == 1

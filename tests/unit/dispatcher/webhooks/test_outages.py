@@ -21,7 +21,7 @@ async def test_a_receiver_that_is_down_for_ten_minutes_gets_all_signed_and_witho
     receiver.down = True
     begun = [bench.new(f"{receiver.root}/200") for _ in range(200)]
     began_ms = bench.now_ms
-    await asyncio.gather(*(bench.courier.deliver(each) for each in begun))
+    await asyncio.gather(*(bench.worker.attempt(each) for each in begun))
     await bench.run(until_ms=began_ms + TEN_MINUTES_MS)
     assert receiver.broken_off < 150, "the host was probed and not hammered"
     receiver.down = False
@@ -30,8 +30,8 @@ async def test_a_receiver_that_is_down_for_ten_minutes_gets_all_signed_and_witho
     for each in begun:
         [call] = receiver.calls[each["task_id"]]
         stamp = datetime.fromtimestamp(int(call.headers["webhook-timestamp"]), UTC)
-        wanted = Webhook(SECRET).sign(each["id"], stamp, call.body.decode())
-        assert call.headers["webhook-signature"] == wanted
+        is_subscribed = Webhook(SECRET).sign(each["id"], stamp, call.body.decode())
+        assert call.headers["webhook-signature"] == is_subscribed
         assert call.headers["webhook-id"] == each["id"]
 
 
@@ -41,9 +41,9 @@ async def test_a_receiver_that_is_down_for_ten_minutes_gets_all_signed_and_witho
 async def test_flapping_and_lying_receivers_get_all(
     bench: WebhookBench, receiver: Receiver, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatcher.webhooks.http_client.ANSWER_S", 0.05)  # what a lie is waited for
+    monkeypatch.setattr("dispatcher.webhooks.http_client.BODY_TIMEOUT_S", 0.05)  # what a lie is waited for
     begun = [bench.new(f"{receiver.root}/{path}") for _ in range(8)]
-    await asyncio.gather(*(bench.courier.deliver(each) for each in begun))
+    await asyncio.gather(*(bench.worker.attempt(each) for each in begun))
     await bench.all_delivered(begun)
     assert {len(receiver.got[each["task_id"]]) for each in begun} == {path.count("-then-") + 1}
 
@@ -51,7 +51,7 @@ async def test_flapping_and_lying_receivers_get_all(
 async def test_a_receiver_that_hangs_is_called_again(receiver: Receiver) -> None:
     bench = WebhookBench(timeout_s=0.5)
     begun = [bench.new(f"{receiver.root}/hang-then-200") for _ in range(8)]
-    await asyncio.gather(*(bench.courier.deliver(each) for each in begun))
+    await asyncio.gather(*(bench.worker.attempt(each) for each in begun))
     await bench.all_delivered(begun)
     for each in begun:
         *failed, last = bench.rows[each["task_id"]]["attempts"]
@@ -59,7 +59,7 @@ async def test_a_receiver_that_hangs_is_called_again(receiver: Receiver) -> None
         # One failure, unless the machine stands still during a call.
         assert {attempt["reason"] for attempt in failed} == {"the receiver did not answer in time"}
         assert 2 <= len(receiver.got[each["task_id"]]) <= len(failed) + 1
-    await bench.poster.close()
+    await bench.client.close()
 
 
 async def test_the_ladder_is_climbed_to_its_end_and_then_there_is_a_dead_letter(
@@ -67,7 +67,7 @@ async def test_the_ladder_is_climbed_to_its_end_and_then_there_is_a_dead_letter(
 ) -> None:
     lost = bench.new(f"{receiver.root}/500")
     began_ms = bench.now_ms
-    await bench.courier.deliver(lost)
+    await bench.worker.attempt(lost)
     await bench.run()
     row = bench.rows[lost["task_id"]]
     assert (row["state"], row["made"], row["due_ms"]) == ("failed", 10, None)
@@ -87,7 +87,7 @@ async def test_a_receiver_behind_a_login_page_for_an_hour_loses_nothing(
 ) -> None:
     held = bench.new(f"{receiver.root}/{'-then-'.join([str(status)] * 4)}-then-200")
     began_ms = bench.now_ms
-    await bench.courier.deliver(held)
+    await bench.worker.attempt(held)
     await bench.run()
     row = bench.rows[held["task_id"]]
     assert row["state"] == "delivered"
@@ -99,7 +99,7 @@ async def test_a_receiver_behind_a_login_page_for_an_hour_loses_nothing(
 
 async def test_what_failed_together_does_not_come_back_together(bench: WebhookBench, receiver: Receiver) -> None:
     begun = [bench.new(f"{receiver.root}/500-then-200") for _ in range(50)]
-    await asyncio.gather(*(bench.courier.deliver(each) for each in begun))
+    await asyncio.gather(*(bench.worker.attempt(each) for each in begun))
     due = sorted(each["due_ms"] or 0 for each in bench.waiting)
     assert due[-1] - due[0] > 300
     assert len(set(due)) > 30
@@ -109,11 +109,11 @@ async def test_a_host_that_stays_away_is_given_up_in_the_end(receiver: Receiver)
     bench = WebhookBench(retry_delays=[1, 2])
     receiver.down = True
     begun = [bench.new(f"{receiver.root}/200") for _ in range(60)]
-    await asyncio.gather(*(bench.courier.deliver(each) for each in begun))
+    await asyncio.gather(*(bench.worker.attempt(each) for each in begun))
     await bench.run()
     assert {bench.rows[each["task_id"]]["state"] for each in begun} == {"failed"}
     assert len(bench.dead_letters) == len(begun)
-    await bench.poster.close()
+    await bench.client.close()
 
 
 async def test_a_410_ends_what_waits_for_the_same_url_of_the_same_tenant(
@@ -121,24 +121,24 @@ async def test_a_410_ends_what_waits_for_the_same_url_of_the_same_tenant(
 ) -> None:
     url = f"{receiver.root}/500-then-410"
     waits, other = bench.new(url, owner="a"), bench.new(url, owner="b")
-    await asyncio.gather(bench.courier.deliver(waits), bench.courier.deliver(other))
+    await asyncio.gather(bench.worker.attempt(waits), bench.worker.attempt(other))
     gone = bench.new(f"{receiver.root}/410", owner="a")
     same = bench.new(f"{receiver.root}/410", owner="a")
-    await bench.courier.deliver(gone)
-    await bench.courier.deliver(same)
+    await bench.worker.attempt(gone)
+    await bench.worker.attempt(same)
     assert [bench.rows[each["task_id"]]["state"] for each in (gone, same)] == ["disabled"] * 2
     assert receiver.got[same["task_id"]] == []
     await bench.run()
     assert [len(receiver.got[each["task_id"]]) for each in (waits, other)] == [2, 2]
     bench.now_ms += bench.settings.webhooks.gone_ttl_s * 1000 + 1
     again = bench.new(f"{receiver.root}/410", owner="a")
-    await bench.courier.deliver(again)
+    await bench.worker.attempt(again)
     assert len(receiver.got[again["task_id"]]) == 1, "the mark has an end"
 
 
 async def test_progress_is_not_told_late(bench: WebhookBench, receiver: Receiver) -> None:
     news: Delivery = {**bench.new(f"{receiver.root}/500"), "event": "progress"}
-    await bench.courier.deliver(news)
+    await bench.worker.attempt(news)
     assert bench.waiting == []
     assert bench.dead_letters == []
     assert bench.rows[news["task_id"]]["state"] == "failed"

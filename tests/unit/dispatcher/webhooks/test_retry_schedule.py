@@ -29,21 +29,21 @@ def test_the_ladder_is_about_three_days_long() -> None:
 
 @pytest.mark.parametrize("step", range(1, 10))
 def test_each_step_is_followed_by_its_delay_and_some_jitter(step: int) -> None:
-    waits = [next_wait_ms(step, DEFAULT, retry_after_s=None, dice=lambda n=n: n / 10) for n in range(11)]  # type: ignore[misc]
+    waits = [next_wait_ms(step, DEFAULT, retry_after_s=None, rng=lambda n=n: n / 10) for n in range(11)]  # type: ignore[misc]
     assert waits[0] == DEFAULT[step - 1] * 1000
     assert waits == sorted(waits)
     assert waits[10] == pytest.approx(DEFAULT[step - 1] * 1100)
 
 
 def test_after_the_last_step_there_is_none() -> None:
-    assert next_wait_ms(10, DEFAULT, retry_after_s=100, dice=lambda: 0) is None
-    assert next_wait_ms(1, [], retry_after_s=None, dice=lambda: 0) is None
+    assert next_wait_ms(10, DEFAULT, retry_after_s=100, rng=lambda: 0) is None
+    assert next_wait_ms(1, [], retry_after_s=None, rng=lambda: 0) is None
 
 
 def test_a_receiver_may_ask_for_more_time_and_not_for_less() -> None:
-    assert next_wait_ms(1, [5], retry_after_s=60, dice=lambda: 0) == 60_000
-    assert next_wait_ms(1, [5], retry_after_s=1, dice=lambda: 0) == 5_000
-    assert next_wait_ms(1, [5], retry_after_s=10**9, dice=lambda: 0) == MAX_RETRY_AFTER_S * 1000
+    assert next_wait_ms(1, [5], retry_after_s=60, rng=lambda: 0) == 60_000
+    assert next_wait_ms(1, [5], retry_after_s=1, rng=lambda: 0) == 5_000
+    assert next_wait_ms(1, [5], retry_after_s=10**9, rng=lambda: 0) == MAX_RETRY_AFTER_S * 1000
 
 
 @given(wait_ms=st.integers(-1_000, 3 * DAY_MS))
@@ -59,7 +59,7 @@ def test_any_wait_is_a_way_over_the_topics_that_never_overshoots(wait_ms: int) -
 
 @given(age_ms=st.integers(0, 10**9), share=st.floats(0, 1))
 def test_the_longer_a_host_is_away_the_longer_it_is_left_alone(age_ms: int, share: float) -> None:
-    wait = deferral_ms(age_ms=age_ms, dice=lambda: share)
+    wait = deferral_ms(age_ms=age_ms, rng=lambda: share)
     assert 1_000 <= wait <= 305_000
-    assert wait <= deferral_ms(age_ms=age_ms + 600_000, dice=lambda: share)
+    assert wait <= deferral_ms(age_ms=age_ms + 600_000, rng=lambda: share)
     assert wait - delay_tier(wait) * 1000 <= MIN_DEFERRAL_MS, "one topic, and the rest in memory"

@@ -30,18 +30,18 @@ class Reader:
         self.log: dict[TopicPartition, list[Record]] = {}
         self.held: set[TopicPartition] = set()
 
-    async def take(self, max_records: int) -> list[ReceivedRecord]:
+    async def poll(self, max_records: int) -> list[ReceivedRecord]:
         """Return what stands in the partitions that are not held."""
         out: list[ReceivedRecord] = []
         for tp in [tp for tp in self.log if tp not in self.held]:
             out += [ReceivedRecord(record, OffsetTracker()) for record in self.log.pop(tp)]
         return out[:max_records]
 
-    def hold(self, tp: TopicPartition) -> None:
+    def pause(self, tp: TopicPartition) -> None:
         """Read no more of a partition."""
         self.held.add(tp)
 
-    def release(self, tp: TopicPartition) -> None:
+    def resume(self, tp: TopicPartition) -> None:
         """Read on."""
         self.held.discard(tp)
 
@@ -56,7 +56,7 @@ class World:
         self.delays = retry_topics.RetryTopicConsumer(
             self.settings, name="test", on_revoke=self.revoked, clock=lambda: self.now_ms
         )
-        reader: Any = self.delays._reader
+        reader: Any = self.delays._consumer
         self.reader: Reader = reader
         self.revokes = 0
 
@@ -72,7 +72,7 @@ class World:
 
     async def due(self) -> list[int]:
         """Return the offsets of what is due."""
-        return [taken.record.offset for taken in await self.delays.take()]
+        return [received.record.offset for received in await self.delays.poll()]
 
 
 @pytest.fixture

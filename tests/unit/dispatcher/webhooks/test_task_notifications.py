@@ -7,21 +7,21 @@ from typing import Any
 import orjson
 import pytest
 
-from dispatcher.webhooks.task_notifications import EVERY_MS, HEADER, ProgressNotifications
-from schemas.headers import find
+from dispatcher.webhooks.notifications import MIN_INTERVAL_MS, ProgressNotifications
+from schemas.headers import CALLBACK_EVENTS, find
 from schemas.records import Status
 from streams.outputs import status_record
 from tests.support.webhook_bench import row
 
 
 def told(news: ProgressNotifications, row_: Status, now_ms: int = 0) -> list[str]:
-    return [each["id"].removeprefix(f"{row_['id']}-") for each in news.of(row_, now_ms=now_ms)]
+    return [each["id"].removeprefix(f"{row_['id']}-") for each in news.due_for(row_, now_ms=now_ms)]
 
 
 def test_the_start_is_told_once_with_its_time() -> None:
     news = ProgressNotifications()
     assert told(news, row(state="queued", started_ms=None)) == []
-    [start] = news.of(row(), now_ms=50)
+    [start] = news.due_for(row(), now_ms=50)
     assert orjson.loads(start["payload"] or b"") == {
         "status_code": 202,
         "request_id": row()["id"],
@@ -48,8 +48,8 @@ def test_progress_is_told_at_most_every_half_second_and_only_forward() -> None:
     news = ProgressNotifications()
     told(news, row())
     assert told(news, row(progress=5), 1_000) == ["progress-1-5"]
-    assert told(news, row(progress=9), 1_000 + EVERY_MS - 1) == []
-    assert told(news, row(progress=9), 1_000 + EVERY_MS) == ["progress-1-9"]
+    assert told(news, row(progress=9), 1_000 + MIN_INTERVAL_MS - 1) == []
+    assert told(news, row(progress=9), 1_000 + MIN_INTERVAL_MS) == ["progress-1-9"]
     assert told(news, row(progress=9), 9_000) == []
     assert told(news, row(2, progress=3), 1_001) == ["start", "progress-1-3"], "each task has its own time"
 
@@ -67,19 +67,20 @@ def test_nobody_is_told_what_was_not_asked_for() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.webhooks.task_notifications.REMEMBERED", 100)
+    monkeypatch.setattr("dispatcher.webhooks.notifications.TRACKED_TASKS", 100)
     news = ProgressNotifications()
     for number in range(310):
-        news.of(row(number), now_ms=0)
-        assert min(number + 1, 100) <= len(news._told) <= 200
-    held = len(news._told)
-    news.of(row(305, state="completed", finished_ms=20), now_ms=0)
-    assert len(news._told) == held - 1
+        news.due_for(row(number), now_ms=0)
+        assert min(number + 1, 100) <= len(news._sent) <= 200
+    held = len(news._sent)
+    news.due_for(row(305, state="completed", finished_ms=20), now_ms=0)
+    assert len(news._sent) == held - 1
 
 
 def test_only_rows_that_tell_news_carry_the_header() -> None:
     def marked(**changes: Any) -> bytes | None:
-        return find(status_record({**row(**changes), "updated_ms": 0}, now_ms=0).headers, HEADER)  # type: ignore[typeddict-unknown-key]
+        record = status_record({**row(**changes), "updated_ms": 0}, now_ms=0)  # type: ignore[typeddict-unknown-key]
+        return find(record.headers, CALLBACK_EVENTS)
 
     assert marked() == b"start,progress,expired"
     assert marked(callback_events=["completed", "start"]) == b"completed,start"

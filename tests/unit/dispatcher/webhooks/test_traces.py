@@ -9,8 +9,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from standardwebhooks import Webhook
 
 from core.deliveries import rendered
-from dispatcher.webhooks.records import of_result
-from dispatcher.webhooks.task_notifications import ProgressNotifications
+from dispatcher.webhooks.notifications import ProgressNotifications
+from dispatcher.webhooks.records import from_result
 from schemas.headers import find
 from schemas.records import Delivery
 from tests.support.receiver import Receiver
@@ -26,7 +26,7 @@ async def test_every_attempt_carries_the_trace_and_its_signature_stands(
     bench: WebhookBench, receiver: Receiver
 ) -> None:
     one = traced(bench, f"{receiver.root}/500-then-200")
-    await bench.courier.deliver(one)
+    await bench.worker.attempt(one)
     await bench.all_delivered([one])
     calls = receiver.calls[one["task_id"]]
     assert [call.headers["traceparent"] for call in calls] == [PARENT.decode()] * 2
@@ -37,7 +37,7 @@ async def test_every_attempt_carries_the_trace_and_its_signature_stands(
 
 async def test_without_a_trace_none_is_sent(bench: WebhookBench, receiver: Receiver) -> None:
     one = bench.new(f"{receiver.root}/200")
-    await bench.courier.deliver(one)
+    await bench.worker.attempt(one)
     [call] = receiver.calls[one["task_id"]]
     assert "traceparent" not in call.headers
 
@@ -47,7 +47,7 @@ async def test_each_attempt_is_a_span_whose_context_the_receiver_is_given(
 ) -> None:
     one = traced(bench, f"{receiver.root}/503-then-200?secret=1")
     with kept_spans() as spans:
-        await bench.courier.deliver(one)
+        await bench.worker.attempt(one)
         await bench.run()
     first, second = spans.all()
     calls = receiver.calls[one["task_id"]]
@@ -75,17 +75,17 @@ async def test_a_receiver_that_is_away_is_told_by_its_kind(bench: WebhookBench, 
     receiver.down = True
     one = traced(bench, f"{receiver.root}/200")
     with kept_spans() as spans:
-        await bench.courier.deliver(one)
+        await bench.worker.attempt(one)
     about: Any = spans.one("POST").attributes
     assert about["error.type"] == "network"
     assert "http.response.status_code" not in about
 
 
 def test_what_is_written_of_a_delivery_is_in_its_trace() -> None:
-    outcome = of_result(result(), 3, now_ms=1, traceparent=PARENT.decode())
-    [news] = ProgressNotifications().of(
+    outcome = from_result(result(), 3, now_ms=1, traceparent=PARENT.decode())
+    [news] = ProgressNotifications().due_for(
         row(callback_events=["start"], state="processing", traceparent=PARENT.decode()), now_ms=1
     )
     for one in (outcome, news):
         assert find(rendered(b"k", one, now_ms=2).headers, "traceparent") == PARENT
-    assert find(rendered(b"k", of_result(result(), 3, now_ms=1), now_ms=2).headers, "traceparent") is None
+    assert find(rendered(b"k", from_result(result(), 3, now_ms=1), now_ms=2).headers, "traceparent") is None

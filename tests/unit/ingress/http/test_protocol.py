@@ -153,7 +153,7 @@ async def test_what_is_no_http_is_refused(connection: LimitedHttp, head: bytes) 
 
 @pytest.mark.parametrize("parts", [[b"G"], [b"GET / HTTP/1.1\r\n", b"x: 1\r\n"]])
 async def test_a_slow_head_is_refused(monkeypatch: pytest.MonkeyPatch, parts: list[bytes]) -> None:
-    monkeypatch.setattr(module, "HEAD_S", 0.05)
+    monkeypatch.setattr(module, "HEAD_TIMEOUT_S", 0.05)
     connection = connected(ServerState())
     for part in parts:
         connection.data_received(part)
@@ -202,7 +202,7 @@ async def test_a_body_that_is_not_read_is_not_called_slow(monkeypatch: pytest.Mo
 
 
 async def test_a_request_that_is_being_answered_is_not_disturbed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEAD_S", 0.02)
+    monkeypatch.setattr(module, "HEAD_TIMEOUT_S", 0.02)
 
     async def held(_: Any, __: Any, ___: Any) -> None:
         await asyncio.Event().wait()

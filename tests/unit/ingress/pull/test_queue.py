@@ -75,10 +75,10 @@ def test_a_lane_keeps_the_oldest_and_asks_for_more_when_they_run_low(order: list
         lane.change(None, waiting[number])
     handed_out = []
     while waiting:
-        if lane.starved:
+        if lane.is_exhausted:
             lane.restart()
             for one in waiting.values():
-                lane.see(one)
+                lane.observe(one)
         [oldest] = lane.oldest(1, before_ms=EVER)
         number = oldest.created_ms // 10
         lane.change(waiting.pop(number), row(number, "processing"))

@@ -11,7 +11,7 @@ import pytest
 
 from core.settings.models import Settings
 from ingress.pull.queue import QueueLevel
-from ingress.pull.queue_index import PAGE, PullIndex
+from ingress.pull.queue_index import ROWS_PER_STEP, PullIndex
 from schemas.records import TERMINAL
 from tests.support.memory_pull import QUEUE, Cluster
 
@@ -22,7 +22,7 @@ LANE = QueueLevel(QUEUE, 0)
 async def test_rows_that_change_while_they_are_read_are_counted_once(tmp_path: Path, seed: int) -> None:
     chance, cluster = random.Random(seed), Cluster(Settings(data_dir=tmp_path))
     _, view = cluster.ingress()
-    ids = cluster.submit(*range(1, 2 * PAGE))
+    ids = cluster.submit(*range(1, 2 * ROWS_PER_STEP))
     view.catch_up()
     book: Any = PullIndex(view)  # type: ignore[arg-type]
     watched = book.watch(LANE)

@@ -27,7 +27,7 @@ def cluster(tmp_path: Path) -> Cluster:
 
 
 async def ids(of: PullService, **members: object) -> list[str]:
-    taken = await of.take(TakeRequest(lanes=(LANE,), **members))  # type: ignore[arg-type]
+    taken = await of.take(TakeRequest(queues=(LANE,), **members))  # type: ignore[arg-type]
     return [one.row["id"] for tasks in taken.values() for one in tasks]
 
 
@@ -65,8 +65,8 @@ async def test_a_lagging_view_hands_out_nothing_that_another_holds(cluster: Clus
 
 
 async def test_a_claim_that_nobody_judges_is_given_back(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "JUDGED_S", 0.05)
-    monkeypatch.setattr(service, "LOOK_S", 0.05)
+    monkeypatch.setattr(claims, "DECISION_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(service, "TAKE_TIMEOUT_S", 0.05)
     one, _ = cluster.ingress()
     [put] = cluster.submit(1)
     assert await one.watch(LANE).counted(60)
@@ -130,7 +130,7 @@ async def test_sequential_holds_one_at_a_time_among_many(cluster: Cluster) -> No
 
 
 async def test_a_lane_that_is_being_read_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "LOOK_S", 20)
+    monkeypatch.setattr(service, "TAKE_TIMEOUT_S", 20)
     one, view = cluster.ingress()
     view.paused = True
     put = cluster.submit(*range(1, 1_501))

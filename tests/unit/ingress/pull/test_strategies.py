@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingress.pull.queue import Candidate, QueueLevel
-from ingress.pull.strategies import FIFO_MOST, MOST, STRATEGIES, PickedTask, Strategy, allowed, pick
+from ingress.pull.strategies import MAX_FIFO, MAX_TASKS, STRATEGIES, PickedTask, Strategy, allowed, pick
 
 A, B, C = (QueueLevel(name, 0) for name in "abc")
 
@@ -48,11 +48,11 @@ def test_no_task_is_picked_twice_and_none_left_that_was_wanted(
     waiting = {name: [Candidate(at, f"{name}/{at}") for at in found] for name, found in times.items()}
     picks = pick(strategy, waiting, count)
     assert len(set(picks)) == len(picks)
-    assert all(one.task in waiting[one.lane] for one in picks)
+    assert all(one.task in waiting[one.queue_level] for one in picks)
     there = sum(map(bool, waiting.values())) if strategy == "sequential" else sum(map(len, waiting.values()))
     assert len(picks) == min(count, there)
     for name in waiting:
-        mine = [one.task for one in picks if one.lane == name]
+        mine = [one.task for one in picks if one.queue_level == name]
         assert mine == waiting[name][: len(mine)], "each lane gives its oldest first"
         assert strategy != "sequential" or len(mine) <= 1
 
@@ -70,11 +70,11 @@ def test_fifo_leaves_nothing_older_behind(times: dict[QueueLevel, list[int]], co
 @given(lanes, st.integers(1, 60))
 def test_round_robin_is_fair(times: dict[QueueLevel, list[int]], count: int) -> None:
     waiting = {name: [Candidate(at, f"{name}/{at}") for at in found] for name, found in times.items()}
-    given_out = {name: sum(one.lane == name for one in pick("round_robin", waiting, count)) for name in waiting}
+    given_out = {name: sum(one.queue_level == name for one in pick("round_robin", waiting, count)) for name in waiting}
     most = max(given_out.values(), default=0)
     assert all(given_out[name] in (most, most - 1, len(waiting[name])) for name in waiting)
 
 
 def test_a_take_is_bounded() -> None:
-    assert [allowed(strategy, 1_000) for strategy in STRATEGIES] == [FIFO_MOST, MOST, MOST, MOST]
+    assert [allowed(strategy, 1_000) for strategy in STRATEGIES] == [MAX_FIFO, MAX_TASKS, MAX_TASKS, MAX_TASKS]
     assert allowed("fifo", 3) == 3

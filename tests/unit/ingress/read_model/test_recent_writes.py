@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ingress.read_model import recent_writes
-from ingress.read_model.recent_writes import MOST, YOUNG_S, RecentWrites
+from ingress.read_model.recent_writes import MAX_KEYS, RECENT_S, RecentWrites
 
 
 def test_each_tenant_has_its_own_and_takes_them_once() -> None:
@@ -22,7 +22,7 @@ def test_old_ones_are_forgotten() -> None:
     now = 0.0
     writes = RecentWrites(clock=lambda: now)
     writes.add("one", b"old", offset=0)
-    now = YOUNG_S
+    now = RECENT_S
     writes.add("one", b"young", offset=0)
     now += 1
     assert writes.take("one") == [b"young"]
@@ -31,9 +31,9 @@ def test_old_ones_are_forgotten() -> None:
 def test_both_numbers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent_writes, "MAX_OWNERS", 2)
     writes = RecentWrites()
-    for number in range(MOST + 5):
+    for number in range(MAX_KEYS + 5):
         writes.add("many", b"%d" % number, offset=0)
-    assert len(writes.take("many")) == MOST
+    assert len(writes.take("many")) == MAX_KEYS
     for owner in ("one", "two", "three"):
         writes.add(owner, b"x", offset=0)
     assert [writes.take(owner) for owner in ("one", "two", "three")] == [[], [b"x"], [b"x"]]

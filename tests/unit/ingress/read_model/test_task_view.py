@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingress.read_model import listing_index
-from ingress.read_model.task_view import FORM, TaskView
+from ingress.read_model.task_view import FORMAT_VERSION, TaskView
 from schemas.records import Status
-from streams.state_machine.rows import TaskRules, cancel_early, new_status
+from streams.state_machine.rows import TaskRules, early_cancel_status, new_status
 from tests.support.read_model import TP, emptied, open_view, record_of, removed
 from tests.support.records import event, task, task_id
 
@@ -53,7 +53,7 @@ def test_the_order_follows_the_rows(shared_view: TaskView, batches: list[list[tu
                 records.append(removed(IDS[number]))
             elif what == "early" and number not in rows:
                 early = event("cancel", at_ms=1, task_id=IDS[number], owner=OWNERS[number % 2])
-                records.append(record_of(cancel_early(early, now_ms=7_000)))
+                records.append(record_of(early_cancel_status(early, now_ms=7_000)))
             elif what != "early":
                 rows[number] = row_of(number, what)
                 records.append(record_of(rows[number]))
@@ -87,7 +87,7 @@ def test_a_store_of_another_version_is_made_anew(tmp_path: Path) -> None:
         assert view._store is not None
         view._store[b"\x00cluster"] = b"c"
         assert not view._fits({}, "c")  # as it was before there was an order
-        view._store[b"\x00form"] = FORM
+        view._store[b"\x00form"] = FORMAT_VERSION
         assert view._fits({}, "c")
         assert not view._fits({}, "d")
 
@@ -95,7 +95,7 @@ def test_a_store_of_another_version_is_made_anew(tmp_path: Path) -> None:
 async def test_waiting_for_an_end_passes_over_everything_else(tmp_path: Path) -> None:
     with open_view(tmp_path) as view:
         key = IDS[0].encode()
-        waiting = [asyncio.create_task(view.until_ended(key, seconds=60)) for _ in range(3)]
+        waiting = [asyncio.create_task(view.wait_until_ended(key, seconds=60)) for _ in range(3)]
         for state in ("queued", "processing"):
             view.feed(TP, [record_of(row_of(0, state)), record_of(row_of(1, "completed"))])
             await asyncio.sleep(0)
@@ -103,5 +103,5 @@ async def test_waiting_for_an_end_passes_over_everything_else(tmp_path: Path) ->
         view.feed(TP, [record_of(row_of(0, "failed"))])
         assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [True] * 3
         assert view._awaited == {}
-        assert not await view.until_ended(IDS[2].encode(), seconds=0.01)
+        assert not await view.wait_until_ended(IDS[2].encode(), seconds=0.01)
         assert view._awaited == {}

@@ -14,7 +14,7 @@ from core.kafka.producer import Record
 from core.settings.models import Settings
 from ingress.read_model.task_view import TaskView
 from ingress.submission import admission
-from ingress.submission.admission import PAGE, QueueAdmission
+from ingress.submission.admission import ROWS_PER_STEP, QueueAdmission
 from schemas.idempotency import key_id
 from schemas.ids import TaskId
 from schemas.partitioning import queue_number
@@ -48,7 +48,7 @@ class Place:
             clock=lambda: self.now_s,
         )
         if self.queue is not None:
-            self.keeper.notice(self.queue)
+            self.keeper.queue_registered(self.queue)
 
     async def admit(self, **changes: Any) -> None:
         """Bring a task."""
@@ -68,7 +68,7 @@ def place(tmp_path: Path) -> Place:
 @pytest.mark.parametrize("seed", range(5))
 async def test_rows_that_change_while_they_are_walked_are_counted_once(place: Place, seed: int) -> None:
     chance = random.Random(seed)
-    ids = place.cluster.submit(*range(1, 2 * PAGE))
+    ids = place.cluster.submit(*range(1, 2 * ROWS_PER_STEP))
     place.view.catch_up()
     place.follow()
     for _ in range(60):
@@ -102,7 +102,7 @@ async def test_the_real_store_tells_what_a_row_was_before(tmp_path: Path, seed: 
     with open_view(tmp_path) as view:
         some(view)
         counting = QueueAdmission(Settings(), view=view, queue=lambda _: None)
-        counting.notice(queue(QUEUE, max_waiting=1))
+        counting.queue_registered(queue(QUEUE, max_waiting=1))
         for _ in range(20):
             some(view)
             if chance.random() < 0.3:
@@ -138,12 +138,12 @@ async def test_what_is_accepted_here_counts_before_its_row_is_there(place: Place
     [one] = place.cluster.submit(1)
     for number, key in enumerate((one.encode(), f"{one[:-1]}8".encode(), f"{one[:-1]}9".encode())):
         await place.admit()
-        place.keeper.accepted(key)
+        place.keeper.reserve(key)
         assert place.keeper.all()[0].waiting == number + 1
     place.view.catch_up()
     with pytest.raises(RateLimited, match="3 online tasks wait"):
         await place.admit()
-    place.keeper.refused(f"{one[:-1]}9".encode())
+    place.keeper.rollback(f"{one[:-1]}9".encode())
     await place.admit()
 
 
@@ -166,14 +166,14 @@ async def test_a_limit_may_come_and_go(place: Place) -> None:
     await place.admit()
     assert place.keeper.all() == []
     place.queue = queue(QUEUE, max_waiting=2)
-    place.keeper.notice(place.queue)
+    place.keeper.queue_registered(place.queue)
     with pytest.raises(RateLimited, match="its limit is 2"):
         await place.admit()
     place.queue = queue(QUEUE, max_waiting=0)
-    place.keeper.notice(place.queue)
+    place.keeper.queue_registered(place.queue)
     await place.admit()
     assert place.keeper.all() == []
-    place.keeper.accepted(b"TASK-1-0-C-x")
+    place.keeper.reserve(b"TASK-1-0-C-x")
 
 
 async def test_a_stray_record_stops_nothing(place: Place) -> None:
@@ -193,7 +193,7 @@ async def test_before_everything_is_counted_nobody_is_let_in_or_refused_for_good
     place.view.caught_up = False
     place.follow()
     with monkeypatch.context() as hurry:
-        hurry.setattr(admission, "COUNTED_S", 0.05)
+        hurry.setattr(admission, "COUNT_TIMEOUT_S", 0.05)
         with pytest.raises(Unavailable, match="still being counted"):
             await place.admit()
     place.view.caught_up = True

@@ -10,7 +10,7 @@ import pytest
 
 from core.errors import ModelNotFound, Unavailable
 from core.settings.models import IngressSettings, ModelSettings, Settings, UpstreamSettings
-from ingress.submission.model_catalog import AGAIN_S, FRESH_S, MAX_BYTES, ModelCatalog, merged, read_list
+from ingress.submission.model_catalog import FRESH_S, MAX_BYTES, MIN_INTERVAL_S, ModelCatalog, merged, read_list
 from tests.support.waiting import eventually_async
 
 A, B = "http://a/v1", "http://b/v1"
@@ -36,7 +36,7 @@ class World:
         owner = request.url.host
         return httpx.Response(200, json={"data": [{"id": name, "created": 7, "owned_by": owner} for name in found]})
 
-    async def later(self, seconds: float = AGAIN_S) -> None:
+    async def later(self, seconds: float = MIN_INTERVAL_S) -> None:
         self.now += seconds
         await self.catalogue.refresh()
 
@@ -102,7 +102,7 @@ async def test_a_model_that_is_new_is_found_before_it_would_be_refused() -> None
     world = World()
     await world.catalogue.models()
     world.answers[B] = ["three", "new"]
-    world.now += AGAIN_S
+    world.now += MIN_INTERVAL_S
     await world.catalogue.check("new")
     assert "new" in await world.names()
 
@@ -143,7 +143,7 @@ async def test_it_asks_by_itself_and_stops() -> None:
 
 
 async def test_a_server_that_starts_late_is_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.submission.model_catalog.AGAIN_S", 0.01)
+    monkeypatch.setattr("ingress.submission.model_catalog.MIN_INTERVAL_S", 0.01)
     world = World()
     world.answers[B] = httpx.ConnectError("starts")
     world.catalogue.start()

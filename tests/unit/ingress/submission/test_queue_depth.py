@@ -12,8 +12,8 @@ from schemas.records import State
 
 KEYS = st.sampled_from([b"a", b"b", b"c", b"d"])
 STEPS = st.one_of(
-    st.tuples(st.just("accepted"), KEYS, st.none()),
-    st.tuples(st.just("refused"), KEYS, st.none()),
+    st.tuples(st.just("reserve"), KEYS, st.none()),
+    st.tuples(st.just("rollback"), KEYS, st.none()),
     st.tuples(st.just("row"), KEYS, st.sampled_from([None, *get_args(State)])),
 )
 
@@ -22,11 +22,11 @@ STEPS = st.one_of(
 def test_what_waits_is_what_a_fold_says(story: list[tuple[str, bytes, State | None]]) -> None:
     count, rows, unseen = QueueDepth(), dict[bytes, State](), set[bytes]()
     for at_s, (what, key, state) in enumerate(story):
-        if what == "accepted":
-            count.accepted(key, now_s=at_s / 10)
+        if what == "reserve":
+            count.reserve(key, now_s=at_s / 10)
             unseen.add(key)
-        elif what == "refused":
-            count.refused(key, now_s=at_s / 10)
+        elif what == "rollback":
+            count.rollback(key, now_s=at_s / 10)
             unseen.discard(key)
         else:
             count.change(key, rows.get(key), state, now_s=at_s / 10, timed=True)
@@ -40,12 +40,12 @@ def test_what_waits_is_what_a_fold_says(story: list[tuple[str, bytes, State | No
 
 def test_a_task_that_became_none_is_not_counted_for_ever() -> None:
     count = QueueDepth()
-    count.accepted(b"buried", now_s=0)
+    count.reserve(b"buried", now_s=0)
     assert count.total() == 1
-    count.accepted(b"later", now_s=LOST_S)
+    count.reserve(b"later", now_s=LOST_S)
     count.change(b"later", None, "completed", now_s=LOST_S + 1, timed=True)
     assert count.total() == 1, "its scheduler may be behind"
-    count.accepted(b"much later", now_s=LOST_S + 2)
+    count.reserve(b"much later", now_s=LOST_S + 2)
     count.change(b"much later", None, "completed", now_s=LOST_S + 3, timed=True)
     assert count.total() == 0
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.errors import InvalidRequest
 from ingress.http import sse
 from ingress.task_events.position import EventPosition, Run, parse
-from ingress.task_events.transcript import TAKE_BYTES, Transcript
+from ingress.task_events.transcript import PART_BYTES, Transcript
 from schemas.records import Chunk, Result
 from tests.support.results import result_of
 
@@ -73,7 +73,7 @@ def test_the_outcome_gives_the_same_bytes_as_the_chunks(steps: list[Any], cut: i
         if step != "outcome":
             transcript.add(chunk(step), offset)
         elif not transcript.settled:
-            transcript.settle(outcome(), FRAMES)
+            transcript.finish(outcome(), FRAMES)
         if frame < transcript.end:
             taken = transcript.take(frame)
             got, frame = got + taken.data, taken.next
@@ -93,7 +93,7 @@ def test_a_gap_ends_what_can_be_taken_from_chunks() -> None:
     for seq in (0, 2, 3):
         transcript.add(chunk(seq), seq)
     assert everything(transcript) == framed(frames=FRAMES[:1])
-    transcript.settle(outcome(chunks=4), None)
+    transcript.finish(outcome(chunks=4), None)
     assert not transcript.whole
 
 
@@ -101,7 +101,7 @@ def test_chunks_alone_make_a_whole_text_when_none_is_missing() -> None:
     transcript = Transcript()
     for seq in range(5):
         transcript.add(chunk(seq), seq)
-    transcript.settle(outcome(body=None), None)
+    transcript.finish(outcome(body=None), None)
     assert transcript.whole
     assert everything(transcript) == framed()
 
@@ -122,7 +122,7 @@ def test_the_outcome_says_which_run_counts() -> None:
     transcript = Transcript()
     transcript.add(chunk(0), 0)
     transcript.add(chunk(0, b"other", worker="w2"), 1)
-    transcript.settle(outcome(), FRAMES)
+    transcript.finish(outcome(), FRAMES)
     assert everything(transcript) == framed()
     assert not transcript.add(chunk(0, attempt=9), 2)
 
@@ -138,7 +138,7 @@ def test_many_frames_are_let_go_and_can_be_found_again() -> None:
         assert mark is not None
         assert mark.frame <= frame
         assert (mark.seq, mark.offset) == (mark.frame, mark.frame * 3)
-        assert frame - mark.frame <= TAKE_BYTES // 10_000 + 1
+        assert frame - mark.frame <= PART_BYTES // 10_000 + 1
 
 
 def test_viewers_at_one_place_share_the_bytes_and_get_them_in_pieces() -> None:
@@ -146,7 +146,7 @@ def test_viewers_at_one_place_share_the_bytes_and_get_them_in_pieces() -> None:
     for seq in range(30):
         transcript.add(chunk(seq, b"x" * 10_000), seq)
     assert transcript.take(3).data is transcript.take(3).data
-    assert len(transcript.take(3).data) < TAKE_BYTES + 11_000
+    assert len(transcript.take(3).data) < PART_BYTES + 11_000
     assert transcript.take(30).data == b""
 
 

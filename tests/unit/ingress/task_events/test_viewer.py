@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.settings.models import Settings
-from ingress.read_model.task_snapshot import of_row
+from ingress.read_model.task_snapshot import from_status
 from ingress.task_events import feed as feeds
 from ingress.task_events.position import START
 from ingress.task_events.transcript import Transcript
@@ -56,7 +56,7 @@ async def take(following: AsyncGenerator[bytes], upto: int) -> list[int]:
 
 async def test_one_that_is_far_behind_reads_from_the_log_while_the_task_runs(memory: Memory) -> None:
     events = memory.connected.task_events
-    async with events.joined(of_row(ROW)) as feed:
+    async with events.subscribe(from_status(ROW)) as feed:
         slow, quick = (Viewer(feed, START).follow(silence_s=5) for _ in range(2))
         assert await anext(slow) == await anext(quick) == feed.now
         got: list[int] = []
@@ -79,7 +79,7 @@ async def test_what_the_log_has_lost_comes_from_the_outcome(memory: Memory, monk
 
     monkeypatch.setattr(Memory, "read_range", nothing)
     events = memory.connected.task_events
-    async with events.joined(of_row(ROW)) as feed:
+    async with events.subscribe(from_status(ROW)) as feed:
         slow = Viewer(feed, START).follow(silence_s=0.01)
         await anext(slow)
         for seq in range(100):
@@ -100,7 +100,7 @@ async def test_a_feed_that_breaks_sends_its_viewers_away(memory: Memory) -> None
 
     memory.offset_at = broken  # type: ignore[assignment,method-assign]
     events = memory.connected.task_events
-    async with events.joined(of_row(ROW)) as feed:
+    async with events.subscribe(from_status(ROW)) as feed:
         told = [data async for data in Viewer(feed, START).follow(silence_s=5)]
     assert told[0] == feed.now
     assert b'"code":"internal_error"' in told[-1]
@@ -108,11 +108,11 @@ async def test_a_feed_that_breaks_sends_its_viewers_away(memory: Memory) -> None
 
 async def test_the_last_to_leave_turns_off_the_light(memory: Memory) -> None:
     events = memory.connected.task_events
-    async with events.joined(of_row(ROW)) as one:
-        async with events.joined(of_row(ROW)) as two:
+    async with events.subscribe(from_status(ROW)) as one:
+        async with events.subscribe(from_status(ROW)) as two:
             assert one is two
         assert memory.ingress.waiters._followers == {one.key: one}
     assert memory.ingress.waiters._followers == {}
     assert memory._watching == {}
-    async with events.joined(of_row(ROW)) as three:
+    async with events.subscribe(from_status(ROW)) as three:
         assert three is not one

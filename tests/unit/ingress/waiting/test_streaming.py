@@ -153,7 +153,7 @@ async def test_a_failure_comes_after_the_chunks() -> None:
     assert await follow(stream) == FRAMES[:1]
     assert stream.failure is not None
     assert (stream.failure.message, stream.failure.code) == ("cut off", "upstream_cut")
-    assert not stream.told
+    assert not stream.error_sent
 
 
 async def test_an_error_that_the_upstream_told_is_not_told_again() -> None:
@@ -162,7 +162,7 @@ async def test_an_error_that_the_upstream_told_is_not_told_again() -> None:
     stream.on_result(outcome(state="failed", error_code="upstream_error", chunks=1))
     await follow(stream)
     assert stream.failure is not None
-    assert stream.told
+    assert stream.error_sent
 
 
 async def test_an_answer_in_one_piece_becomes_one_frame() -> None:
