@@ -70,7 +70,7 @@ async def works_of_other(bench: Bench, count: int) -> None:
 
 
 async def queued(bench: Bench, count: int = 3) -> list[str]:
-    """Submit tasks that nobody takes, and wait for their work records."""
+    """Submit tasks that no worker takes, and wait for their work records."""
     made = await bench.probe.submit(count)
     await eventually_async(lambda: all(bench.probe.work[one] for one in made), what="work records")
     return made
@@ -137,6 +137,6 @@ async def test_a_tasks_topic_that_was_made_anew_is_read_from_its_first_record(be
     await apply_topics(bench.settings)
     made = await bench.probe.submit(2)
     await eventually_async(lambda: all(bench.probe.work[one] for one in made), within_s=120, what="work of new tasks")
-    # All of it is committed: who begins anew does not lose or repeat it.
+    # All of it is committed: a restart neither loses nor repeats it.
     cluster, group = Cluster(bench.settings, name="test"), bench.settings.topic("scheduler.online")
     await until(lambda: cluster.lags([(group, topic)]), lambda lags: lags[0].read == 2)

@@ -157,7 +157,7 @@ def cell(before: Status | None, step: Transition | None) -> str:
 
 
 def table() -> str:
-    """Render the table; completed, failed and cancelled must behave alike and share a column."""
+    """Render the table; completed, failed and cancelled must behave equally and share a column."""
     columns = [name for name in rows() if name not in ENDED[1:]]
     lines = [["event", *(name.replace(ENDED[0], "ended") for name in columns)], ["---"] * (len(columns) + 1)]
     for what, apply in EVENTS.items():
