@@ -66,7 +66,7 @@ async def test_kill_9_in_the_middle_loses_nothing_and_doubles_nothing(bench: Ben
 
 
 async def test_what_workers_did_in_the_seam_of_a_crash_counts(bench: Bench) -> None:
-    """A scheduler crashes between its work records and its state records: the task is processed again after its work."""
+    """A scheduler crashes between its work records and its state records: the task is read again after its work."""
     probe = bench.probe
     bench.role.kill()
     ids = await probe.submit(300)
