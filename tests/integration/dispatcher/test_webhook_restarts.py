@@ -46,7 +46,7 @@ async def test_a_call_that_is_not_answered_is_made_again(
     assert task not in probe.dead_letters
 
 
-async def test_a_host_that_hangs_holds_up_nobody_else(
+async def test_a_host_that_hangs_delays_no_other_host(
     probe: DispatcherProbe, settings: Settings, receiver: Receiver
 ) -> None:
     async with Receiver() as hanging, dispatching(posting(settings, timeout_s=LONG_S, concurrency=8, per_host=2)):
