@@ -28,7 +28,7 @@ from ingress.api.examples import TASK_TEXT
 from ingress.api.openai import responses as openai
 from ingress.api.registry import routes as registry
 from ingress.auth.rate_limits import Quota
-from ingress.http.dialects import ApiProblem, ErrorRenderer
+from ingress.http.errors import ApiProblem, ErrorRenderer
 
 AT_MS = 1_769_860_800_000
 QUOTA_HEADERS = [name.decode() for name, _ in Quota(60, 0, 60).headers()]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from aiokafka import TopicPartition
 
+from core.bounded_set import BoundedSet
 from core.errors import Unavailable
 from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
@@ -33,7 +34,7 @@ class BatchDirectory:
         self._rows: dict[str, Batch] = {}
         self._by_owner: dict[str, set[str]] = defaultdict(set)
         self._proposed: OrderedDict[str, Batch] = OrderedDict()
-        self._removed: OrderedDict[str, None] = OrderedDict()
+        self._removed: BoundedSet[str] = BoundedSet(at_least=MAX_REMOVED)
         self._awaited: dict[str, set[asyncio.Future[None]]] = {}
         topic = settings.topic(topics.BATCHES)
         self.tail = TopicFollower(settings, name=f"{name}-batches", topics=[topic], handle=self.feed)
@@ -121,13 +122,11 @@ class BatchDirectory:
         self._rows[batch_id] = row
         self._by_owner[row["owner"]].add(batch_id)
         self._proposed.pop(batch_id, None)
-        self._removed.pop(batch_id, None)
+        self._removed.discard(batch_id)
 
     def _forget(self, batch_id: str) -> None:
         row = self._rows.pop(batch_id, None)
         if row is not None:
             self._by_owner[row["owner"]].discard(batch_id)
         self._proposed.pop(batch_id, None)
-        self._removed[batch_id] = None
-        if len(self._removed) > MAX_REMOVED:
-            self._removed.popitem(last=False)
+        self._removed.add(batch_id)

@@ -7,12 +7,12 @@ both answer with its row. No table is needed, and nothing of this is lost with a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 
 import orjson
 
+from core.clock import epoch_ms
 from core.errors import IdempotencyConflict, Unavailable, WriteUnconfirmed
 from core.settings.models import Settings
 from ingress.batches.commands import BatchCommands
@@ -45,7 +45,7 @@ async def create_once(
 ) -> Batch:
     """Return the batch of a key, which is created when there is none; raises IdempotencyConflict and Unavailable."""
     queue = await commands.queue(name, wanted.endpoint, owner)
-    now_ms, window_s = time.time_ns() // 1_000_000, settings.streams.idempotency_window_s
+    now_ms, window_s = epoch_ms(), settings.streams.idempotency_window_s
     own, *others = (
         id_of_key(queue, owner, key, begin_s=begin_s, partitions=settings.kafka.partitions)
         for begin_s in window_starts(now_ms // 1000, window_s=window_s)

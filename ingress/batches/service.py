@@ -1,4 +1,4 @@
-"""Find a batch: its row, what was proposed here, or the event itself when no scheduler has folded it yet."""
+"""Find and cancel batches: by the row, the proposal made here, or the event that no scheduler has read yet."""
 
 from __future__ import annotations
 
@@ -9,18 +9,39 @@ from collections.abc import AsyncIterator
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from core.errors import NotFound, RequestError, Unavailable
+from core.clock import epoch_ms
+from core.deliveries import BATCH_OUTCOMES
+from core.errors import InvalidRequest, NotFound, RequestError, Unavailable
 from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from ingress.batches.commands import BatchCommands
 from ingress.batches.directory import BatchDirectory
 from ingress.batches.idempotency import may_have_key
 from schemas import ids, topics
-from schemas.batches import Batch
+from schemas.batches import BATCH_ENDED, Batch
 from schemas.codec import BATCH, EVENT, SchemaError
 from schemas.framing import FramingError
 from schemas.headers import find
 from schemas.ids import TaskId
+from schemas.records import Delivery
+
+
+def end_notification(batch: Batch, found: list[Delivery], event: str | None) -> Delivery:
+    """Return the delivery of a batch's end; raises InvalidRequest that says why there is none."""
+    ends = [one for one in found if one["event"] in BATCH_OUTCOMES and event in (None, one["event"])]
+    if ends:
+        return ends[-1]
+    batch_id, state = batch["id"], batch["state"]
+    if not batch["callback_url"]:
+        raise InvalidRequest(f"batch {batch_id} names no callback_url, and no setting does")
+    if state not in BATCH_ENDED:
+        raise InvalidRequest(f"batch {batch_id} has not ended yet")
+    if event not in (None, f"batch.{state}"):
+        raise InvalidRequest(f"batch {batch_id} has ended as {state} and told nobody of {event}", field="event")
+    raise InvalidRequest(
+        f"batch {batch_id} has told nobody of its end yet, which takes seconds, or did so more than eight days ago"
+    )
+
 
 OTHER_WAIT_S = 2.0
 """A batch that was created at another ingress has its row here within milliseconds, unless the scheduler is behind."""
@@ -85,7 +106,7 @@ class BatchOperations:
         )
         if row is None or row["state"] in ("validating", "in_progress"):
             # The cancel is in the log and comes before everything that is written from now on.
-            return {**(row or batch), "state": "cancelling", "cancelling_ms": time.time_ns() // 1_000_000}
+            return {**(row or batch), "state": "cancelling", "cancelling_ms": epoch_ms()}
         if row["state"] not in ("cancelling", "cancelled"):
             raise _ended(row)
         return row
@@ -98,7 +119,7 @@ class BatchOperations:
         self._directory.check_read()
         if users := self._directory.users_of(file_id):
             return users[0]
-        begin_ms = time.time_ns() // 1_000_000 - LOOKBACK_MS
+        begin_ms = epoch_ms() - LOOKBACK_MS
         try:
             async with asyncio.timeout(SEARCH_TIMEOUT_S):
                 for partition in range(self._partitions):

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.storage.blobs import BlobStore
-from ingress.http.dialects import ApiProblem, ErrorRenderer
-from ingress.http.stored_response import StoredResponse
+from ingress.http.errors import ApiProblem, ErrorRenderer
+from ingress.http.responses import StoredResponse
 from schemas.batches import Segment
 from schemas.common import Blob
 

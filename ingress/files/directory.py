@@ -11,10 +11,12 @@ import logging
 import re
 import secrets
 import time
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 
 from aiokafka import TopicPartition
 
+from core.bounded_set import BoundedSet
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.kafka.producer import Producer, Record
 from core.kafka.topic_follower import Records, TopicFollower
@@ -57,7 +59,7 @@ class FileDirectory:
         self._tp = TopicPartition(self._topic, 0)
         self._files: dict[str, BatchFile] = {}
         self._by_owner: dict[str, set[str]] = defaultdict(set)
-        self._removed: OrderedDict[str, None] = OrderedDict()
+        self._removed: BoundedSet[str] = BoundedSet(at_least=MAX_REMOVED)
         self._come = asyncio.Event()
         self.tail = TopicFollower(settings, name=f"{name}-files", topics=[self._topic], handle=self.feed)
         self.read_at: float | None = None
@@ -118,7 +120,7 @@ class FileDirectory:
         await self.tail.wait_for_offset(self._tp, offset)
 
     async def _write(self, producer: Producer, file_id: str, value: bytes | None, *, owner: str, kind: str) -> None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = epoch_ms()
         described = headers(kind=kind, ce_id=f"{file_id}/{kind}", at_ms=now_ms, owner=owner)
         offset = await producer.send(self._topic, 0, Record(file_id.encode(), value, described, now_ms))
         try:
@@ -135,7 +137,7 @@ class FileDirectory:
             if before is not None:
                 self._by_owner[before["owner"]].discard(file_id)
             if record.value is None:
-                self._note_removed(file_id)
+                self._removed.add(file_id)
                 continue
             try:
                 file = FILE.decode(record.value)
@@ -146,11 +148,6 @@ class FileDirectory:
         self.read_at = time.monotonic()
         self._come.set()
 
-    def _note_removed(self, file_id: str) -> None:
-        self._removed[file_id] = None
-        if len(self._removed) > MAX_REMOVED:
-            self._removed.popitem(last=False)
-
 
 def _over(file: BatchFile) -> bool:
-    return file["expires_ms"] is not None and file["expires_ms"] <= time.time_ns() // 1_000_000
+    return file["expires_ms"] is not None and file["expires_ms"] <= epoch_ms()

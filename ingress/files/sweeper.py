@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
+from core.clock import epoch_ms
 from core.errors import HeadraceError
 from core.kafka.producer import Producer
 from core.storage.blobs import BlobStore, StoredObject
 from ingress.batches.directory import BatchDirectory
-from ingress.batches.retention import outputs_expired
 from ingress.files.directory import BLOBS, FileDirectory
-from schemas.batches import PIECES
+from schemas.batches import PIECES, outputs_expired
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class FileSweeper:
         while True:
             await asyncio.sleep(self._sweep_s)
             try:
-                count = await self.sweep(now_ms=time.time_ns() // 1_000_000)
+                count = await self.sweep(now_ms=epoch_ms())
             except (HeadraceError, TimeoutError) as error:
                 log.warning("files were not swept: %s", error, extra={"event": "sweep_failed"})
             else:

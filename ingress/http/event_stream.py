@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ingress.http import sse
-from ingress.http.disconnect import on_disconnect
+from ingress.http.responses import on_disconnect
 from ingress.read_model.task_lookup import result_body
 from ingress.runtime import Ingress
 from ingress.submission.service import PreparedTask, TaskSubmission

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from aiokafka.errors import KafkaError
 
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from ingress.read_model.cluster_liveness import NO_DISPATCHER_READY
 from ingress.runtime import Ingress
@@ -42,7 +43,7 @@ class Readiness:
         connected = ingress.connection
         if connected is None:
             return [await self._opening(kafka) if ingress.broker_reached else f"{kafka} has not been reached yet"]
-        own, heard = connected.unhealthy_reasons(), connected.liveness.missing(time.time_ns() // 1_000_000)
+        own, heard = connected.unhealthy_reasons(), connected.liveness.missing(epoch_ms())
         if not own and not heard:
             return []
         absent = await self._look()

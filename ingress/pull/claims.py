@@ -1,7 +1,7 @@
-"""Hold tasks for workers: propose claims, and learn from the rows which of them the scheduler has accepted.
+"""Lease tasks to pull workers: propose claims, and read from the status rows which of them the scheduler accepted.
 
-Nothing is handed out before its row names the claim, so two workers never have the same attempt, whichever ingresses
-they asked.
+A task is handed out only after its row names the claim, so two workers never have the same attempt, whichever ingresses
+they called.
 """
 
 from __future__ import annotations
@@ -10,23 +10,64 @@ import asyncio
 import itertools
 import logging
 import secrets
-import time
 from collections.abc import Iterable, Sequence
 
 from aiokafka import TopicPartition
 
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.kafka.log_reader import LogReader
 from core.kafka.offsets import LATEST
 from core.kafka.producer import Producer
 from core.settings.models import Settings
-from ingress.pull.take_request import TakeRequest, lease_ms
+from core.upstream_errors import reason_in
+from ingress.pull.strategies import TakeRequest, lease_ms
 from ingress.read_model.task_view import TaskView
 from schemas import topics
+from schemas.common import Blob, Usage
 from schemas.events import lease_claim, lease_outcome, lease_release
 from schemas.records import PULL_WORKER, Outcome, Status
 
 log = logging.getLogger(__name__)
+
+WORKER_ERROR = "worker_error"
+"""Error code of an outcome that a worker reported with a status of 400 or more."""
+
+
+def reported(
+    status_code: int,
+    *,
+    body: bytes | None,
+    body_ref: Blob | None,
+    content_type: str,
+    started_ms: int,
+    usage: Usage | None = None,
+) -> Outcome:
+    """Build the outcome that a worker reports, good below 400. It is final: the worker itself decides on repeats."""
+    bad = status_code >= 400
+    reason = reason_in(body, content_type) if bad else None
+    return {
+        "status_code": status_code,
+        "body": body,
+        "body_ref": body_ref,
+        "content_type": content_type,
+        "error_code": WORKER_ERROR if bad else None,
+        "error_message": f"the worker reported {status_code}" + (f": {reason}" if reason else "") if bad else None,
+        "retriable": False,
+        "retry_after_ms": None,
+        "upstream": None,
+        "chunks": 0,
+        "usage": usage,
+        "started_ms": started_ms,
+        "first_token_ms": None,
+    }
+
+
+def lost_body(*, started_ms: int) -> Outcome:
+    """Build the outcome of a task that cannot be handed out, for its body is gone."""
+    outcome = reported(500, body=None, body_ref=None, content_type="application/json", started_ms=started_ms)
+    return {**outcome, "error_code": "body_missing", "error_message": "the stored request body cannot be used"}
+
 
 READ_S = 3.0
 DECISION_TIMEOUT_S = 5.0
@@ -54,7 +95,7 @@ class PullClaims:
         worker = (
             f"{self._name}/{next(self._takes)}"  # each take its own, or two could not tell whose claim was accepted
         )
-        now_ms = _now_ms()
+        now_ms = epoch_ms()
         await self._producer.send_all(
             [
                 lease_claim(
@@ -75,7 +116,7 @@ class PullClaims:
         """Give tasks back at once; what cannot be written comes back at the end of its lease."""
         if not held:
             return
-        now_ms = _now_ms()
+        now_ms = epoch_ms()
         try:
             await self._producer.send_all([lease_release(self._prefix, row, at_ms=now_ms) for row in held])
         except Unavailable as error:
@@ -83,7 +124,7 @@ class PullClaims:
 
     async def finish(self, row: Status, outcome: Outcome) -> Status | None:
         """Bring the outcome of a held task and return its row as the scheduler left it; raises Unavailable."""
-        await self._producer.send(*lease_outcome(self._prefix, row, outcome, at_ms=_now_ms()))
+        await self._producer.send(*lease_outcome(self._prefix, row, outcome, at_ms=epoch_ms()))
         return await self._view.wait_until(
             row["id"].encode(),
             lambda found: found["attempt"] != row["attempt"] or found["state"] != "processing",
@@ -115,7 +156,3 @@ class PullClaims:
             await self.release([{**row, "worker": worker}])
             return None
         return found if found["state"] == "processing" and found["worker"] == worker else None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

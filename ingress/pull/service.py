@@ -11,18 +11,17 @@ from contextlib import AsyncExitStack
 
 from aiokafka import TopicPartition
 
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.kafka.log_reader import LogReader, LogRecord
 from core.kafka.producer import Producer
 from core.kafka.task_records import task_of
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
-from ingress.pull.claims import PullClaims
-from ingress.pull.outcome import lost_body
+from ingress.pull.claims import PullClaims, lost_body
 from ingress.pull.queue import QueueLevel
 from ingress.pull.queue_index import IndexedQueue, PullIndex
-from ingress.pull.strategies import PickedTask, allowed, pick
-from ingress.pull.take_request import LeasedTask, TakeRequest
+from ingress.pull.strategies import LeasedTask, PickedTask, TakeRequest, allowed, pick
 from ingress.read_model.task_view import TaskView
 from schemas import ids, topics
 from schemas.broken_lines import outcome_of
@@ -110,7 +109,7 @@ class PullService:
     def _pick(
         self, order: TakeRequest, lanes: Mapping[QueueLevel, IndexedQueue], count: int, tried: set[str]
     ) -> list[PickedTask]:
-        before_ms = _now_ms() - order.min_age_ms if order.min_age_ms else NO_LIMIT_MS
+        before_ms = epoch_ms() - order.min_age_ms if order.min_age_ms else NO_LIMIT_MS
         waiting = {}
         for name, watched in lanes.items():
             if order.strategy == "sequential" and (watched.lane.held or not watched.whole.is_set()):
@@ -128,7 +127,7 @@ class PullService:
         chosen = {one.task.id for one in picks}
         self._reserved |= chosen
         try:
-            now_ms = _now_ms()
+            now_ms = epoch_ms()
             rows = [row for one in picks if (row := self._view.get(one.task.id.encode())) is not None]
             rows = [
                 row
@@ -165,9 +164,9 @@ class PullService:
         try:
             data = await self._body(row["id"], await self._log_reader.read(tp, row["source_offset"]))
             if data is None:
-                await self.claims.finish(row, lost_body(started_ms=row["started_ms"] or _now_ms()))
+                await self.claims.finish(row, lost_body(started_ms=row["started_ms"] or epoch_ms()))
                 return None
-            broken = outcome_of(row["content_type"], data, started_ms=row["started_ms"] or _now_ms())
+            broken = outcome_of(row["content_type"], data, started_ms=row["started_ms"] or epoch_ms())
             if broken is not None:
                 await self.claims.finish(row, broken)
                 return None
@@ -194,7 +193,3 @@ async def _walked(lanes: Iterable[IndexedQueue], left_s: float) -> bool:
         return False
     await unread[0].counted(min(left_s, INDEX_WAIT_S))
     return True
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,4 +1,4 @@
-"""Which waiting tasks a worker is given: the four strategies. Pure."""
+"""Which waiting tasks a pull worker gets: what it requests, and the four strategies that select tasks. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Literal, NamedTuple, get_args
 
 from ingress.pull.queue import Candidate, QueueLevel
+from schemas.records import Status
 
 Strategy = Literal["fifo", "round_robin", "active_passive", "sequential"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -45,3 +46,29 @@ def pick(strategy: Strategy, waiting: Mapping[QueueLevel, Sequence[Candidate]], 
             return [one for lane in lanes for one in lane][:count]
         case "sequential":
             return [lane[0] for lane in lanes if lane][:count]
+
+
+class TakeRequest(NamedTuple):
+    """One take."""
+
+    queues: tuple[QueueLevel, ...]
+    size: int = 1
+    strategy: Strategy = "fifo"
+    min_age_ms: int = 0
+    """Only tasks that are older."""
+    lease_ms: int = 0
+    """How long each task may take; 0 for the task's own limit."""
+    retries: int | None = None
+    """How often a task may be handed out again after its lease; None as often as after any lost worker."""
+
+
+class LeasedTask(NamedTuple):
+    """A task that is in the worker's hands."""
+
+    row: Status
+    data: bytes | str | None
+
+
+def lease_ms(order: TakeRequest, row: Status, *, now_ms: int) -> int:
+    """Return how long a task is held: as asked for, else as long as one run of it may take, else until its deadline."""
+    return order.lease_ms or row["run_timeout_ms"] or max(1, row["deadline_ms"] - now_ms)

@@ -18,6 +18,7 @@ from pathlib import Path
 from aiokafka import TopicPartition
 from rocksdict import AccessType, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
+from core.clock import epoch_ms
 from core.kafka.log_reader import LogReader
 from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
@@ -206,7 +207,7 @@ class TaskView:
                 entries[record.key] = entry[0]
                 batch.put(*entry)
         batch.put(_position_key(tp), _NUMBER.pack(records[-1].offset + 1))
-        batch.put(_SAVED, _NUMBER.pack(_now_ms()))
+        batch.put(_SAVED, _NUMBER.pack(epoch_ms()))
         self._store.write(batch, self._unlogged)
         self.read_at = time.monotonic()
         if self._awaited or self._watched:
@@ -256,7 +257,7 @@ class TaskView:
             reason = "it belongs to another cluster"
         elif store.get(_FORM) != FORMAT_VERSION:
             reason = "it was written by another version"
-        elif saved is not None and _NUMBER.unpack(saved)[0] < _now_ms() - STALE_MS:
+        elif saved is not None and _NUMBER.unpack(saved)[0] < epoch_ms() - STALE_MS:
             reason = "it is too old to know of every deletion"
         else:
             for tp, position in self._positions(list(bounds)).items():
@@ -277,7 +278,3 @@ class TaskView:
 
 def _position_key(tp: TopicPartition) -> bytes:
     return _POSITION + f"{tp.topic}/{tp.partition}".encode()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

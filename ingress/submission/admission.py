@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from core.clock import epoch_ms
 from core.drain_rate import Backlog, limit_of, retry_after_s
 from core.errors import RateLimited, Unavailable
 from core.kafka.topic_follower import Records
@@ -143,7 +144,7 @@ class QueueAdmission:
         """Tell whether a task is known by its key: then it adds nothing, and its client wants the outcome."""
         key = task["idempotency_key"]
         row = None if key is None else self._view.get(key_id(task["queue"], owner, key).encode())
-        return row is not None and row["deadline_ms"] > time.time_ns() // 1_000_000
+        return row is not None and row["deadline_ms"] > epoch_ms()
 
     async def _walk(self, watched: TrackedQueue) -> None:
         """Count every row that no batch has told of."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiokafka import TopicPartition
 
+from core.clock import epoch_ms
 from core.errors import Gone, IdempotencyConflict, Unavailable
 from core.kafka.log_reader import LogReader
 from core.settings.models import Settings
@@ -61,7 +61,7 @@ class DuplicateResolver:
             return ticket
         key = row["duplicate_of"].encode()
         first = await self._view.wait(key, seconds=DECISION_TIMEOUT_S)
-        deadline_ms = max(first["deadline_ms"] if first is not None else 0, _now_ms() + RESULT_READ_MS)
+        deadline_ms = max(first["deadline_ms"] if first is not None else 0, epoch_ms() + RESULT_READ_MS)
         return Ticket(ids.parse(row["duplicate_of"]), key, ticket.owner, deadline_ms, keyed=True)
 
     @asynccontextmanager
@@ -114,7 +114,3 @@ class DuplicateResolver:
             return None
         result = RESULT.decode(found.value)
         return result if result["id"] == ticket.text else None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

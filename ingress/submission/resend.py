@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection
 from contextlib import suppress
 
 import orjson
 
 from core import deliveries
+from core.clock import epoch_ms
 from core.errors import InvalidRequest
 from core.kafka.producer import Producer
 from core.settings.models import Settings
@@ -41,7 +41,7 @@ def requested_event(body: bytes, events: Collection[str]) -> str | None:
 
 async def restart_delivery(settings: Settings, producer: Producer, known: Deliveries, delivery: Delivery) -> Delivery:
     """Begin a new round at once and return it; whoever looks next sees it, unless the row takes long to come by."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = epoch_ms()
     delivery = deliveries.resent(delivery, now_ms=now_ms)
     row = deliveries.row(settings, delivery, now_ms=now_ms)
     # The row first: whatever the sender writes of this round comes after it.

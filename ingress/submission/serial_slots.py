@@ -7,8 +7,8 @@ import logging
 import os
 import secrets
 import socket
-import time
 
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.kafka.producer import Producer, Record
 from core.settings.models import Settings
@@ -30,7 +30,7 @@ async def lease_slot(settings: Settings, producer: Producer) -> int:
     coordination is needed: a slot comes round again after 1,000 leases.
     """
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = epoch_ms()
     record = Record(
         name.encode(),
         INSTANCE.encode({"name": name, "started_ms": now_ms}),

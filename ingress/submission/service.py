@@ -16,7 +16,7 @@ from core.observability.tracing import Span, describe, tracer
 from core.settings.models import Settings
 from ingress.auth.keys import Caller
 from ingress.auth.rate_limits import KeyLimits
-from ingress.http.body import traceparent
+from ingress.http.request import traceparent
 from ingress.metrics import Metrics
 from ingress.read_model.recent_writes import RecentWrites
 from ingress.submission.admission import QueueAdmission

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import time
 from contextlib import suppress
 from typing import NamedTuple
 
+from core.clock import epoch_ms
 from core.errors import InvalidRequest, Unavailable, WriteUnconfirmed
 from core.kafka.producer import Producer, Record
 from core.queues import QueueDirectory
@@ -66,7 +66,7 @@ class Submitter:
         """
         self._check_callback(task["callback_url"])
         queue = self._queues.get(task["queue"]) or await self._register(task, owner)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = epoch_ms()
         key = task["idempotency_key"]
         home = home_partition(
             queue["name"],
@@ -126,7 +126,7 @@ class Submitter:
 
     async def cancel(self, task_id: TaskId, *, owner: str | None, reason: str) -> None:
         """Ask the scheduler to cancel a task; raises Unavailable."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = epoch_ms()
         await self._producer.send(*cancel_event(self._prefix, task_id, owner=owner, reason=reason, at_ms=now_ms))
 
     async def forget(self, ticket: Ticket) -> None:

@@ -10,10 +10,9 @@ from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
 from ingress.read_model.task_snapshot import TaskSnapshot
-from ingress.task_events import serialization
-from ingress.task_events.chunk_replay import ReplayRequest
-from ingress.task_events.log_reader import ChunkLog, read_page
-from ingress.task_events.outcome import RETRY_S, EventOutcome, OutcomeReader
+from ingress.task_events import frames
+from ingress.task_events.frames import RETRY_S, EventOutcome, OutcomeReader
+from ingress.task_events.log_reader import ChunkLog, ReplayRequest, read_page
 from ingress.task_events.transcript import Transcript
 from schemas import ids
 from schemas.records import TERMINAL, Chunk, Status
@@ -54,7 +53,7 @@ class TaskEventFeed:
         self._viewers: set[asyncio.Event] = set()
         self._notified: tuple[str, int] = ("queued", 1)
         if row is None:
-            self.now = serialization.status_frame(reading.id, *self._notified)
+            self.now = frames.status_frame(reading.id, *self._notified)
         else:
             self.on_row(row)
             self.notes.clear()
@@ -76,11 +75,11 @@ class TaskEventFeed:
                 self._final.set_result(row)
             return
         told, self._notified = self._notified, (row["state"], row["attempt"])
-        self.now = serialization.status_of(row)
+        self.now = frames.status_of(row)
         if self._notified != told:
             self.notes.append(self.now)
         elif before is not None and before["progress"] != row["progress"] and len(self.notes) < MAX_PENDING:
-            self.notes.append(serialization.progress_frame(row["id"], row["progress"]))
+            self.notes.append(frames.progress_frame(row["id"], row["progress"]))
         self._wake()
 
     def on_chunk(self, chunk: Chunk, offset: int) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from enum import Enum
 
 from starlette.types import Receive
 
-from ingress.http.disconnect import on_disconnect
+from core.clock import epoch_ms
+from ingress.http.responses import on_disconnect
 from schemas.records import Chunk, Result
 
 GRACE_S = 2.0
@@ -58,4 +58,4 @@ class BlockingWaiter:
 
 def timeout_s_of(deadline_ms: int) -> float:
     """Return how long to hold a request whose task has this deadline."""
-    return max(deadline_ms - time.time_ns() // 1_000_000, 0) / 1000 + GRACE_S
+    return max(deadline_ms - epoch_ms(), 0) / 1000 + GRACE_S

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import Receive
 
 from core.settings.models import Settings
-from ingress.http.disconnect import on_disconnect
+from ingress.http.responses import on_disconnect
 from ingress.metrics import Metrics
 from ingress.read_model.task_lookup import TaskLookup
 from ingress.read_model.task_snapshot import TaskSnapshot

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from aiokafka import TopicPartition
 
+from core.bounded_set import BoundedSet
 from core.errors import Unavailable
 from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
@@ -60,7 +60,7 @@ class Waiters:
         self._results = settings.topic(topics.results(0))
         self._by_key: dict[bytes, Waiter] = {}
         self._followers: dict[bytes, StreamObserver] = {}
-        self._answered: OrderedDict[bytes, None] = OrderedDict()
+        self._completed: BoundedSet[bytes] = BoundedSet(at_least=COMPLETED_CAPACITY)
         self._shutdown_listeners: list[Callable[[], None]] = []
         self._closing = False
         self.read_at: float | None = None
@@ -109,12 +109,7 @@ class Waiters:
 
     def was_completed(self, key: bytes) -> bool:
         """Tell whether the outcome of a task was handed out here lately: its row is ended, or will be in a moment."""
-        return key in self._answered
-
-    def _remember(self, key: bytes) -> None:
-        self._answered[key] = None
-        if len(self._answered) > COMPLETED_CAPACITY:
-            self._answered.popitem(last=False)
+        return key in self._completed
 
     def add_shutdown_listener(self, tell: Callable[[], None]) -> None:
         """Tell somebody else too that this process ends."""
@@ -160,7 +155,7 @@ class Waiters:
 
     def _outcome(self, key: bytes, result: Result) -> None:
         self._by_key[key].on_result(result)
-        self._remember(key)
+        self._completed.add(key)
 
 
 def _piece(chunk: Chunk, offset: int, waiter: Waiter | None, follower: StreamObserver | None) -> None:

@@ -14,9 +14,9 @@ from core.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from core.usage import usage_of
 from ingress.api.bella import pull_routes
 from ingress.auth.keys import Caller
-from ingress.http.body import BODY_SETTING, read_body
-from ingress.pull.outcome import WORKER_ERROR, reported
-from ingress.pull.take_request import TakeRequest
+from ingress.http.request import BODY_SETTING, read_body
+from ingress.pull.claims import WORKER_ERROR, reported
+from ingress.pull.strategies import TakeRequest
 from ingress.runtime import Ingress
 from schemas import ids
 from schemas.records import Queue, Status

@@ -12,10 +12,10 @@ from core.storage.blobs import BlobCorrupt, BlobMissing
 from ingress.api.bella import serialization
 from ingress.api.bella.queue_routes import QueueRoutes
 from ingress.api.bella.stream import BellaStream
-from ingress.http.body import BODY_SETTING, idempotency_key, read_body
-from ingress.http.dialects import ApiProblem
+from ingress.http.errors import ApiProblem
 from ingress.http.options import check_none
-from ingress.http.stored_response import stored_response
+from ingress.http.request import BODY_SETTING, idempotency_key, read_body
+from ingress.http.responses import stored_response
 from ingress.runtime import Ingress
 from ingress.submission.cancel import cancel_task
 from ingress.submission.service import WaitingRequest

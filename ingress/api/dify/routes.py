@@ -17,9 +17,8 @@ from ingress.api.dify.completion import Completions
 from ingress.api.dify.errors import JSON
 from ingress.api.dify.files import DifyUploads, file_object
 from ingress.api.dify.request import read_user
-from ingress.http.body import BODY_SETTING, read_body
-from ingress.http.json_body import json_object
 from ingress.http.options import read_options
+from ingress.http.request import BODY_SETTING, json_object, read_body
 from ingress.runtime import Ingress
 from schemas import ids
 from schemas.records import TERMINAL

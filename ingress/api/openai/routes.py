@@ -13,7 +13,7 @@ from starlette.routing import Route
 from ingress.api.openai import serialization
 from ingress.api.openai.calls import Calls
 from ingress.api.openai.responses import JSON
-from ingress.http.body import BODY_SETTING, read_body
+from ingress.http.request import BODY_SETTING, read_body
 from ingress.runtime import Ingress
 
 PREFIXES = ("/queue", "/v1")

@@ -1,18 +1,27 @@
-"""One client that looks at a task: it takes from the feed what it has not had yet, as fast as it can."""
+"""The event streams of one process: one feed for each task that is viewed, shared by all its viewers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from enum import Enum
 
+from core.errors import Unavailable
+from core.kafka.log_reader import LogReader
+from core.settings.models import Settings
+from core.storage.blobs import BlobStore
 from ingress.http import sse
-from ingress.task_events import serialization
+from ingress.read_model.task_snapshot import TaskSnapshot
+from ingress.read_model.task_view import TaskView
+from ingress.task_events import frames
 from ingress.task_events.feed import TaskEventFeed
-from ingress.task_events.outcome import EventOutcome
-from ingress.task_events.position import EventPosition
-from ingress.task_events.transcript import Transcript
+from ingress.task_events.frames import EventOutcome, OutcomeReader
+from ingress.task_events.log_reader import ChunkLog, ChunkReplayer
+from ingress.task_events.transcript import EventPosition, Transcript
 from ingress.waiting.streaming import StreamError
+from ingress.waiting.waiters import Waiters
+from schemas import topics
 
 
 class ViewerExit(Enum):
@@ -52,17 +61,17 @@ class Viewer:
                 self._changed.clear()
                 if feed.closing or feed.broken:
                     self.left = ViewerExit.SHUTDOWN if feed.closing else ViewerExit.BROKEN
-                    yield serialization.failure_frame(serialization.SHUTDOWN if feed.closing else serialization.BROKEN)
+                    yield frames.failure_frame(frames.SHUTDOWN if feed.closing else frames.BROKEN)
                 elif notes < len(feed.notes):
                     notes, new = len(feed.notes), feed.notes[notes:]
                     yield b"".join(new)
-                elif frames := await self._frames():
-                    yield frames
+                elif text := await self._frames():
+                    yield text
                 elif feed.ended is not None:
                     self.left = ViewerExit.COMPLETED
                     yield self._last_words(feed.ended)
                 elif not await self._woken(silence_s):
-                    yield serialization.KEEP_ALIVE
+                    yield frames.KEEP_ALIVE
         finally:
             feed.forget(self._changed)
 
@@ -92,19 +101,19 @@ class Viewer:
 
     def _last_words(self, outcome: EventOutcome) -> bytes:
         failure = outcome.failure or self._lacking()
-        words = serialization.status_of(outcome.row)
+        words = frames.status_of(outcome.row)
         if failure is not None and not self._error_sent():
-            words += serialization.failure_frame(failure)
-        return words + serialization.DONE
+            words += frames.failure_frame(failure)
+        return words + frames.DONE
 
     def _lacking(self) -> StreamError | None:
         """Say what keeps a completed text from being whole for this client."""
         transcript = self._feed.transcript
         if self._tag is not None and not self._reads(transcript):
-            return serialization.INTERRUPTED
+            return frames.INTERRUPTED
         if self._frame > transcript.end:
-            return serialization.INTERRUPTED
-        return None if transcript.whole and self._frame == transcript.end else serialization.LOST
+            return frames.INTERRUPTED
+        return None if transcript.whole and self._frame == transcript.end else frames.LOST
 
     def _error_sent(self) -> bool:
         """Tell whether the upstream said the failure in the last frame."""
@@ -118,3 +127,63 @@ class Viewer:
         except TimeoutError:
             return False
         return True
+
+
+FULL_RETRY_S = 5
+
+
+class SharedFeed:
+    """A feed, what it is told by, and how many share it."""
+
+    def __init__(self, view: TaskView, waiters: Waiters, feed: TaskEventFeed) -> None:
+        self.feed = feed
+        self.viewers = 0
+        self._notified = ExitStack()
+        with ExitStack() as told:
+            told.enter_context(view.watch(feed.key, feed.on_row))
+            told.enter_context(waiters.observed(feed.key, feed))
+            self._notified = told.pop_all()
+        self._running = asyncio.create_task(feed.run(), name=f"events-{feed.key.decode()}")
+
+    def close(self) -> None:
+        """Stop at once: another feed of the task may follow in the same moment."""
+        self._notified.close()
+        self._running.cancel()
+
+
+class TaskEvents:
+    """Gives each viewer the feed of its task."""
+
+    def __init__(
+        self, settings: Settings, *, view: TaskView, waiters: Waiters, log_reader: LogReader, blobs: BlobStore
+    ) -> None:
+        self._view = view
+        self._waiters = waiters
+        self._chunk_log = ChunkLog(settings.topic(topics.CHUNKS), log_reader, waiters.tail, ChunkReplayer(log_reader))
+        self._outcomes = OutcomeReader(settings, log_reader=log_reader, blobs=blobs)
+        self._limit = settings.ingress.max_blocking_requests
+        self._shared: dict[str, SharedFeed] = {}
+        self._viewers = 0
+
+    @asynccontextmanager
+    async def subscribe(self, reading: TaskSnapshot) -> AsyncIterator[TaskEventFeed]:
+        """Give the feed of a task as long as the block lasts; raises Unavailable when the process is full or ends."""
+        if self._viewers >= self._limit:
+            raise Unavailable(f"{self._limit} event streams are open already; try again", retry_after_s=FULL_RETRY_S)
+        shared = self._shared.get(reading.id) or self._open(reading)
+        self._viewers += 1
+        shared.viewers += 1
+        try:
+            yield shared.feed
+        finally:
+            self._viewers -= 1
+            shared.viewers -= 1
+            if not shared.viewers:
+                del self._shared[reading.id]
+                shared.close()
+
+    def _open(self, reading: TaskSnapshot) -> SharedFeed:
+        row = self._view.get(reading.id.encode())
+        shared = SharedFeed(self._view, self._waiters, TaskEventFeed(self._chunk_log, self._outcomes, reading, row))
+        self._shared[reading.id] = shared
+        return shared

@@ -1,11 +1,15 @@
-"""The stored outcome of a task as frames: the whole text of a stream, or the one answer of another task."""
+"""The frames of a task's events other than those of its text, and the stored result that the text ends with.
+
+Event frames carry no id, so that a client's last id stays that of the last frame of text; the end has its own id.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import orjson
 from aiokafka import TopicPartition
 
 from core.embedding import embedded_frame
@@ -13,9 +17,10 @@ from core.errors import Unavailable
 from core.kafka.log_reader import LogReader
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
+from ingress.api.openai_error import error_frame
 from ingress.http import sse
 from ingress.read_model.task_lookup import result_body
-from ingress.task_events import serialization
+from ingress.task_events.transcript import END
 from ingress.waiting.streaming import StreamError, from_result
 from schemas import ids, topics
 from schemas.codec import RESULT, SchemaError
@@ -23,6 +28,60 @@ from schemas.framing import FramingError
 from schemas.records import Result, Status
 
 log = logging.getLogger(__name__)
+
+KEEP_ALIVE = sse.KEEP_ALIVE
+DONE = b"id: %b\n" % (END.tag or "").encode() + sse.frame(sse.DONE)
+SHUTDOWN = StreamError(
+    "this process is shutting down; the task goes on, come again with Last-Event-ID",
+    "server_error",
+    "server_shutdown",
+)
+BROKEN = StreamError("an unexpected error occurred; come again with Last-Event-ID", "server_error", "internal_error")
+INTERRUPTED = StreamError(
+    "what was read before is not the text that counts; open the events again without Last-Event-ID",
+    "server_error",
+    "stream_interrupted",
+)
+LOST = StreamError("the text of this task is not kept completely any more", "server_error", "text_lost")
+EXPIRED = StreamError("the result of this task is not kept any more", "invalid_request_error", "expired")
+
+
+def status_of(row: Status) -> bytes:
+    """Render where a row stands."""
+    progress = 100 if row["state"] == "completed" else row["progress"]
+    return status_frame(
+        row["id"], row["state"], row["attempt"], progress, code=row["error_code"], message=row["error_message"]
+    )
+
+
+def status_frame(
+    task_id: str, state: str, attempt: int, progress: int = 0, *, code: str | None = None, message: str | None = None
+) -> bytes:
+    """Render where a task stands; members without a value are left out."""
+    members: dict[str, Any] = {
+        "id": ids.parse(task_id).task(),
+        "status": state,
+        "attempt": attempt,
+        "progress": progress,
+        "error_code": code,
+        "error_message": message,
+    }
+    return _named(b"status", {name: value for name, value in members.items() if value is not None})
+
+
+def progress_frame(task_id: str, progress: int) -> bytes:
+    """Render how far a task is, in percent."""
+    return _named(b"progress", {"id": ids.parse(task_id).task(), "progress": progress})
+
+
+def failure_frame(failure: StreamError) -> bytes:
+    """Render why there is no more to come; an error object of the upstream is kept as it is."""
+    return sse.frame(error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code))
+
+
+def _named(event: bytes, members: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event, orjson.dumps(members))
+
 
 RETRY_S = 0.5
 
@@ -39,11 +98,11 @@ class EventOutcome(NamedTuple):
     def failure(self) -> StreamError | None:
         """Say why it did not end well; None for a good end."""
         if self.row["state"] == "expired":
-            return serialization.EXPIRED
+            return EXPIRED
         if self.result is not None:
             return None if self.result["state"] == "completed" else from_result(self.result)
         if self.row["state"] == "completed":
-            return serialization.LOST
+            return LOST
         return StreamError(self.row["error_message"] or "the task failed", "server_error", self.row["error_code"])
 
 
