@@ -8,7 +8,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 
 from core.observability.metrics import OldName
-from schemas.ids import MODE_LETTERS
+from schemas.ids import MODE_CODES
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -44,7 +44,7 @@ class Metrics:
         self.accepted_by = {
             (level, letter): self.accepted.labels("offline" if level else "online", mode)
             for level in (0, 1)
-            for mode, letter in MODE_LETTERS.items()
+            for mode, letter in MODE_CODES.items()
         }
 
     def queue_full(self, level: int) -> None:

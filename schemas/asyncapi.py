@@ -1,7 +1,7 @@
-"""The AsyncAPI document: every topic with its records, made from the declared topics and the .avsc files. Pure.
+"""The AsyncAPI document: all topics with their records, generated from the declared topics and the .avsc files. Pure.
 
-Operations are told as AsyncAPI 3 has it, from the side of what is described: Headrace receives tasks, and what workers
-say of them, and sends everything else.
+Operations follow AsyncAPI 3, from the application's side: Headrace receives tasks and worker events, and sends
+everything else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from schemas.topics import Topic, declared, work_topic
 AVRO = "application/vnd.apache.avro+json;version=1.9.0"
 BINDING = "0.5.0"
 RECEIVED = (topics.TASKS, topics.EVENTS)
-"""What others may write; the first part of a topic's name."""
+"""Topics that other applications may write, by the first part of the name."""
 HEADERS = {
     "ce_id": "CloudEvents id.",
     "ce_type": "CloudEvents type, such as io.headrace.result.completed.",
@@ -31,17 +31,17 @@ HEADERS = {
     "x-owner": "Tenant.",
     "x-model": "Model, on results and usage.",
     "x-deadline-ms": "Epoch ms.",
-    "x-attempt": "Which try.",
+    "x-attempt": "Number of the attempt.",
 }
-LETTER_HEADERS = {
-    "x-reason": "Why nobody can work with it.",
-    "x-field": "Member that is wrong.",
-    "x-topic": "Topic that it was read from.",
-    "x-partition": "Partition that it was read from.",
-    "x-offset": "Offset that it was read at.",
-    "x-attempt": "Attempt that was the last; 0 of what was never tried.",
+DEAD_LETTER_HEADERS = {
+    "x-reason": "Why the record could not be processed.",
+    "x-field": "Invalid field.",
+    "x-topic": "Topic of the original record.",
+    "x-partition": "Partition of the original record.",
+    "x-offset": "Offset of the original record.",
+    "x-attempt": "Number of the last attempt; 0 if there was none.",
 }
-LETTER, TASK_JSON = "dead-letter", "task-json"
+DEAD_LETTER, TASK_JSON = "dead-letter", "task-json"
 JSON_KINDS = {"string": "string", "int": "integer", "long": "integer", "boolean": "boolean"}
 QUEUE = {"description": "Name of the queue."}
 Json = dict[str, Any]
@@ -90,7 +90,7 @@ def _name(topic: Topic) -> str:
 
 
 def _messages_of(topic: Topic) -> list[str]:
-    names = [topic.schema or LETTER]
+    names = [topic.schema or DEAD_LETTER]
     return [*names, TASK_JSON] if topic.schema == "task" else names
 
 
@@ -114,7 +114,7 @@ def _channel(topic: Topic, *, prefix: str, replicas: int, configs: dict[str, str
 
 
 SHOWN_CONFIGS = ("cleanup.policy", "retention.ms", "max.message.bytes")
-"""The topic settings that the binding has a place for and a reader cares about."""
+"""Topic settings that are shown; the binding allows only some."""
 
 
 def _config(name: str, value: str) -> list[str] | int:
@@ -175,13 +175,13 @@ def _messages(every: Iterable[Topic]) -> Iterable[tuple[str, Json]]:
         },
     )
     yield (
-        LETTER,
+        DEAD_LETTER,
         {
-            "name": LETTER,
+            "name": DEAD_LETTER,
             "title": "Dead letter",
             "summary": "A record that nobody can work with: key, value and headers as they came.",
             "contentType": "application/octet-stream",
-            "headers": _headers(LETTER_HEADERS),
+            "headers": _headers(DEAD_LETTER_HEADERS),
         },
     )
 

@@ -1,4 +1,4 @@
-"""The shapes of what batches and files leave in Kafka, field for field as in avsc/."""
+"""Records of batches and files, field by field as in avsc/, and the names of their objects."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ class Segment(NamedTuple):
     size: int
 
 
-PIECES = "batches/"
-"""Where the object store keeps them."""
+SEGMENT_PREFIX = "batches/"
+"""Prefix of output objects in the object store."""
 
 
 def segment_name(batch_id: str, part: BatchPart, *, errors: bool) -> str:
-    """Return the name under which a piece of the output file, or of the error file, is stored."""
-    return f"{PIECES}{batch_id}/{'errors' if errors else 'output'}/{part['end']:012d}-{part['token']}"
+    """Return the object name of a segment of the output or error file."""
+    return f"{SEGMENT_PREFIX}{batch_id}/{'errors' if errors else 'output'}/{part['end']:012d}-{part['token']}"
 
 
 def segments_of(batch: Batch, *, errors: bool) -> list[Segment]:
-    """List what a batch's output file, or its error file, consists of by now."""
+    """Return the stored segments of the output or error file."""
     sizes = ((part, part["error_bytes" if errors else "output_bytes"]) for part in batch["parts"])
     return [Segment(segment_name(batch["id"], part, errors=errors), size) for part, size in sizes if size]
 
@@ -108,12 +108,12 @@ def outputs_expired(batch: Batch, *, now_ms: int) -> bool:
 
 
 def output_file_id(batch_id: str, *, errors: bool) -> str:
-    """Return the id of a batch's output file, or of its error file; both are known from the start."""
+    """Return the id of the output or error file, which is known before the file exists."""
     return f"file-{batch_id.removeprefix('batch_')}-{'errors' if errors else 'output'}"
 
 
 class BatchProgress(TypedDict):
-    """How far a batch is: what its scheduler alone decides."""
+    """The fields that only the scheduler sets."""
 
     in_progress_ms: int | None
     finalizing_ms: int | None
@@ -137,7 +137,7 @@ class BatchProgress(TypedDict):
 
 
 def initial_progress() -> BatchProgress:
-    """Return the course of a batch that nothing has happened to."""
+    """Return these fields for a new batch."""
     return {
         "in_progress_ms": None,
         "finalizing_ms": None,

@@ -1,6 +1,6 @@
-"""The task of a batch line that no request can be made of: it is not run, and its outcome says what is wrong. Pure.
+"""Tasks for invalid batch lines: they are not run, and their outcome has the error. Pure.
 
-Every line of a batch is a task, so that its count, its place in the error file and its state are those of any other.
+Every line of a batch is a task, so that invalid lines are counted, ordered and reported like all others.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from schemas.media_types import JSON
 from schemas.records import Outcome
 
 CONTENT_TYPE = "application/vnd.headrace.broken-line+json"
-"""What tells such a body from a request."""
+"""Media type of such a body."""
 CODE = "invalid_json_line"
 UNKNOWN = "unknown_parameter"
 
 
-def written(message: str, *, code: str = CODE) -> bytes:
-    """Return the body of the task of a line."""
+def error_body(message: str, *, code: str = CODE) -> bytes:
+    """Return the body of the task of an invalid line."""
     return orjson.dumps({"code": code, "message": message})
 
 
 def outcome_of(content_type: str, body: bytes | str | None, *, started_ms: int) -> Outcome | None:
-    """Return how such a task ends; None for any other, which is a request."""
+    """Return the outcome of such a task; None for a task with a request."""
     if content_type != CONTENT_TYPE:
         return None
     try:
@@ -37,7 +37,7 @@ def outcome_of(content_type: str, body: bytes | str | None, *, started_ms: int) 
         "body_ref": None,
         "content_type": JSON,
         "error_code": UNKNOWN if members.get("code") == UNKNOWN else CODE,
-        "error_message": message if isinstance(message, str) else "This line is no valid JSON.",
+        "error_message": message if isinstance(message, str) else "This line is not valid JSON.",
         "retriable": False,
         "retry_after_ms": None,
         "upstream": None,

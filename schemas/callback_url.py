@@ -1,7 +1,7 @@
-"""Where a callback may go: pure rules for its URL, and for the addresses that its host stands for.
+"""Rules for webhook URLs and for the addresses that their hosts resolve to. Pure.
 
-The URL is judged at submit, as far as it can be there; the addresses again whenever the sender connects, because a name
-may lead somewhere else by then.
+The URL is checked on submission, as far as possible; the addresses are checked at each connection, because a name may
+resolve to another address by then.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from urllib.parse import SplitResult, urlsplit
 MAX_URL = 2048
 MAX_NAME = 253
 PUBLIC_PORTS = (80, 443, 8080, 8443)
-"""What receivers listen on; any other port of a stranger's host is more likely something else."""
+"""Usual ports of webhook receivers; other ports of an external host are more likely other services."""
 LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 BRACKETS = re.compile(r"\[[0-9A-Fa-f:.]+(%[^\]]*)?\](:[0-9]+)?")
 NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
-INSIDE_NAMES = ("localhost", "local", "localdomain", "internal", "intranet", "lan", "home", "corp", "arpa")
-NEVER_NAMES = ("metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal")
+PRIVATE_NAMES = ("localhost", "local", "localdomain", "internal", "intranet", "lan", "home", "corp", "arpa")
+BLOCKED_NAMES = ("metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal")
 
-NEVER_V4 = tuple(
+BLOCKED_V4 = tuple(
     IPv4Network(block)
     for block in ("0.0.0.0/8", "169.254.0.0/16", "192.0.0.192/32", "100.100.100.200/32", "224.0.0.0/4", "240.0.0.0/4")
 )
-"""Metadata services of clouds, and what is no host: refused even where private addresses are allowed."""
-NEVER_V6 = tuple(IPv6Network(block) for block in ("::/128", "fe80::/10", "fd00:ec2::254/128", "ff00::/8"))
-INSIDE_V4 = tuple(
+"""Cloud metadata services and non-host addresses: rejected even if private addresses are allowed."""
+BLOCKED_V6 = tuple(IPv6Network(block) for block in ("::/128", "fe80::/10", "fd00:ec2::254/128", "ff00::/8"))
+PRIVATE_V4 = tuple(
     IPv4Network(block)
     for block in (
         "10.0.0.0/8",
@@ -44,7 +44,7 @@ INSIDE_V4 = tuple(
         "203.0.113.0/24",
     )
 )
-INSIDE_V6 = tuple(
+PRIVATE_V6 = tuple(
     IPv6Network(block)
     for block in (
         "::1/128",
@@ -58,58 +58,58 @@ INSIDE_V6 = tuple(
     )
 )
 NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
-CARRIERS = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
+EMBEDDING_BLOCKS = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
 """Blocks whose last 32 bits are an IPv4 address."""
 
 
 class CallbackPolicy(NamedTuple):
-    """What the operator allows; no ports mean any."""
+    """What the operator allows; an empty `ports` allows any port."""
 
     private: bool = True
     ports: Collection[int] = ()
 
 
 OPEN = CallbackPolicy()
-"""The rules that hold for every deployment, and nothing else."""
+"""The rules that apply to every deployment, and no others."""
 
 
-def policy(*, private: bool, ports: Collection[int]) -> CallbackPolicy:
-    """Return what follows from the settings: strangers are reached at the usual ports unless others are given."""
+def policy_of(*, private: bool, ports: Collection[int]) -> CallbackPolicy:
+    """Return the policy of the settings: without private addresses, the usual ports unless others are set."""
     return CallbackPolicy(private, ports or (() if private else PUBLIC_PORTS))
 
 
 def problem(url: str, allowed: CallbackPolicy = OPEN) -> str | None:
-    """Say why a URL cannot be called back, in a sentence that continues "callback_url"; None when it may be tried."""
+    """Return why a URL is rejected, as a sentence that continues "callback_url"; None if it is allowed."""
     return next(_problems(url, allowed), None)
 
 
 def _problems(url: str, allowed: CallbackPolicy) -> Iterator[str]:
-    """Yield what is wrong; only the first counts, for the later rules lean on the earlier."""
+    """Yield the problems of a URL; only the first is valid, because later rules depend on the earlier ones."""
     if len(url) > MAX_URL:
         yield f"must be at most {MAX_URL} characters"
     if any(not 33 <= ord(character) <= 126 for character in url):
-        yield "must be printable ASCII without blanks; write other names as xn-- and other characters as %XX"
+        yield "must be printable ASCII without spaces; encode other host names as xn-- and other characters as %XX"
     if any(character in url for character in '\\<>"{}|^`'):
-        yield 'must not hold any of \\ < > " { } | ^ `'
+        yield 'must not contain any of \\ < > " { } | ^ `'
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        yield "is no URL"
+        yield "is not a URL"
     if parts.scheme not in ("http", "https") or not parts.hostname:
         yield "must be an http or https URL with a host"
     if "@" in parts.netloc:
-        yield "must not hold credentials"
+        yield "must not contain credentials"
     if parts.netloc.endswith(":") or port == 0:
-        yield "names no port that can be called"
+        yield "has an invalid port"
     port = port or (443 if parts.scheme == "https" else 80)
     if allowed.ports and port not in allowed.ports:
-        yield f"names port {port}; allowed are {', '.join(map(str, sorted(allowed.ports)))} (webhooks.ports)"
+        yield f"has port {port}; allowed are {', '.join(map(str, sorted(allowed.ports)))} (webhooks.ports)"
     yield from _host_problems(parts, private=allowed.private)
 
 
-def refused(address: str, *, private: bool) -> bool:
-    """Tell whether an address, as the resolver gave it, must not be connected to."""
+def is_blocked(address: str, *, private: bool) -> bool:
+    """Return whether connections to a resolved address are blocked."""
     try:
         found = ip_address(address)
     except ValueError:
@@ -117,28 +117,28 @@ def refused(address: str, *, private: bool) -> bool:
     if isinstance(found, IPv6Address):
         if found in NAT64_LOCAL:
             return True
-        inner = embedded(found)
+        inner = embedded_ipv4(found)
         if inner is None:
-            return _in(found, NEVER_V6) or (not private and not _public_v6(found))
+            return _in(found, BLOCKED_V6) or (not private and not _public_v6(found))
         found = inner
-    return _in(found, NEVER_V4) or (not private and (_in(found, INSIDE_V4) or not found.is_global))
+    return _in(found, BLOCKED_V4) or (not private and (_in(found, PRIVATE_V4) or not found.is_global))
 
 
-def embedded(address: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address that an IPv6 one stands for: mapped, compatible, NAT64, 6to4 or Teredo."""
+def embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address embedded in an IPv6 address: mapped, compatible, NAT64, 6to4 or Teredo."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address.sixtofour is not None:
         return address.sixtofour
     if address.teredo is not None:
         return address.teredo[1]
-    if int(address) > 1 and any(address in block for block in CARRIERS):
+    if int(address) > 1 and any(address in block for block in EMBEDDING_BLOCKS):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return None
 
 
 def _public_v6(address: IPv6Address) -> bool:
-    return address.is_global and not address.is_reserved and not _in(address, INSIDE_V6)
+    return address.is_global and not address.is_reserved and not _in(address, PRIVATE_V6)
 
 
 def _in(address: IPv4Address | IPv6Address, blocks: Collection[IPv4Network] | Collection[IPv6Network]) -> bool:
@@ -151,22 +151,22 @@ def _host_problems(parts: SplitResult, *, private: bool) -> Iterator[str]:
     labels = name.split(".")
     if "[" in parts.netloc or ":" in host:
         if not BRACKETS.fullmatch(parts.netloc):
-            yield "holds no IPv6 address"
+            yield "has an invalid IPv6 address"
         yield from _v6_problems(host, private=private)
     elif "%" in host:
-        yield "must not hold %XX in its host"
+        yield "must not contain %XX in its host"
     elif NUMBER.fullmatch(labels[-1]):
         yield from _v4_problems(name, private=private)
     elif len(name) > MAX_NAME or not all(LABEL.fullmatch(label) for label in labels):
-        yield "must name a host"
-    elif name in NEVER_NAMES:
-        yield "leads to a metadata service"
-    elif not private and (len(labels) == 1 or labels[-1] in INSIDE_NAMES):
-        yield "names a host of a private network, which is not allowed here (webhooks.allow_private)"
+        yield "must have a valid host name"
+    elif name in BLOCKED_NAMES:
+        yield "is the address of a metadata service"
+    elif not private and (len(labels) == 1 or labels[-1] in PRIVATE_NAMES):
+        yield "has a host in a private network, which is not allowed (webhooks.allow_private)"
 
 
 def _v4_problems(name: str, *, private: bool) -> Iterator[str]:
-    """Judge a name that ends in a number: resolvers read 127.1, 0x7f.1, 0177.0.0.1 and 2130706433 as addresses."""
+    """Check a name that ends in a number: resolvers read 127.1, 0x7f.1, 0177.0.0.1 and 2130706433 as addresses."""
     try:
         address = IPv4Address(name)
     except ValueError:
@@ -178,16 +178,16 @@ def _v6_problems(host: str, *, private: bool) -> Iterator[str]:
     try:
         address = IPv6Address(host)
     except ValueError:
-        yield "holds no IPv6 address"
+        yield "has an invalid IPv6 address"
     if address.scope_id is not None:
-        yield "must not name a network interface"
-    if address in NAT64_LOCAL or embedded(address) is not None:
-        yield "holds an IPv6 address that stands for an IPv4 one; write that"
+        yield "must not have an IPv6 zone"
+    if address in NAT64_LOCAL or embedded_ipv4(address) is not None:
+        yield "has an IPv6 address that embeds an IPv4 address; use the IPv4 address"
     yield from _address_problems(str(address), private=private)
 
 
 def _address_problems(address: str, *, private: bool) -> Iterator[str]:
-    if refused(address, private=True):
-        yield f"leads to {address}, which is no receiver"
-    if refused(address, private=private):
-        yield f"leads to the private address {address}, which is not allowed here (webhooks.allow_private)"
+    if is_blocked(address, private=True):
+        yield f"has the address {address}, which is blocked"
+    if is_blocked(address, private=private):
+        yield f"has the private address {address}, which is not allowed (webhooks.allow_private)"

@@ -1,6 +1,6 @@
-"""Avro bytes of every record: fastavro on the hot path, held by tests to the bytes of avro-python3, the reference.
+"""Avro encoding of all records with fastavro; tests compare its bytes with avro-python3, the reference implementation.
 
-Writers use the newest schema of a name; readers resolve whatever registered version the framing names.
+Writers use the newest schema of a record; readers resolve any registered version that the framing names.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ R = TypeVar("R")
 
 
 class SchemaError(ValueError):
-    """The record does not fit its schema."""
+    """The record does not match its schema."""
 
 
 @cache
 def registry() -> Mapping[int, Mapping[str, Any]]:
-    """Return schema id → {name, version, file}; ids are fixed for ever."""
+    """Return schema id → {name, version, file}; ids never change."""
     return {int(number): entry for number, entry in json.loads((AVSC / "ids.json").read_text()).items()}
 
 
@@ -41,7 +41,7 @@ def schema_text(schema_id: int) -> str:
 
 @cache
 def parsed(schema_id: int) -> Schema:
-    """Return the schema as fastavro keeps it."""
+    """Return the schema as parsed by fastavro."""
     return fastavro.parse_schema(json.loads(schema_text(schema_id)))
 
 
@@ -67,7 +67,7 @@ class Codec(Generic[R]):
         try:
             fastavro.schemaless_writer(out, self._schema, _hinted(cast("dict[str, Any]", record), self._hints))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise SchemaError(f"no {self.name} record: {error}") from error
+            raise SchemaError(f"invalid {self.name} record: {error}") from error
         return out.getvalue()
 
     def decode(self, data: bytes) -> R:
@@ -82,11 +82,11 @@ class Codec(Generic[R]):
                 value = fastavro.schemaless_reader(source, self._writer(schema_id), self._schema)
         except SchemaError:
             raise
-        except Exception as error:  # fastavro raises whatever the broken bytes make its reader stumble over
-            cut = "the bytes end too early" if isinstance(error, EOFError) else type(error).__name__
-            raise SchemaError(f"no {self.name} record: {str(error) or cut}") from error
+        except Exception as error:  # fastavro raises many types for invalid bytes
+            cut = "unexpected end of data" if isinstance(error, EOFError) else type(error).__name__
+            raise SchemaError(f"invalid {self.name} record: {str(error) or cut}") from error
         if source.tell() != len(data):
-            raise SchemaError(f"{len(data) - source.tell()} bytes follow the {self.name} record")
+            raise SchemaError(f"{len(data) - source.tell()} extra bytes after the {self.name} record")
         return cast("R", value)
 
     def _writer(self, schema_id: int) -> Schema:
@@ -97,7 +97,7 @@ class Codec(Generic[R]):
 
 
 class _Hint(NamedTuple):
-    """A member that may hold a record or null."""
+    """A field that may contain a record or null."""
 
     member: str
     name: str
@@ -105,7 +105,7 @@ class _Hint(NamedTuple):
 
 
 def _hints(schema: Any, known: dict[str, Any] | None = None) -> tuple[_Hint, ...]:
-    """Find the members of a record that may hold another one, or null."""
+    """Find the fields of a record that may contain another record or null."""
     known = {} if known is None else known
     known[schema["name"]] = schema
     found: list[_Hint] = []
@@ -120,7 +120,7 @@ def _hints(schema: Any, known: dict[str, Any] | None = None) -> tuple[_Hint, ...
 
 
 def _hinted(record: dict[str, Any], hints: tuple[_Hint, ...]) -> dict[str, Any]:
-    """Name the records in a record: fastavro else tries them against each branch of their union, value by value."""
+    """Name the types of nested records; otherwise fastavro tries each branch of a union, value by value."""
     for hint in hints:
         value = record.get(hint.member)
         if value is not None:
@@ -129,9 +129,9 @@ def _hinted(record: dict[str, Any], hints: tuple[_Hint, ...]) -> dict[str, Any]:
 
 
 def state_of(row: bytes) -> records.State | None:
-    """Read the state of a framed Status without decoding it: the enum is its first field, one varint byte.
+    """Return the state of a framed Status without decoding it: the enum is the first field, one varint byte.
 
-    None for what cannot be a row, such as a record that another program wrote to the changelog.
+    None for bytes that are not a state record, for example from another program.
     """
     try:
         return records.STATES[row[HEADER.size] >> 1]
@@ -140,7 +140,7 @@ def state_of(row: bytes) -> records.State | None:
 
 
 def batch_state_of(row: bytes) -> batches.BatchState:
-    """Read the state of a framed Batch without decoding it, in the same way."""
+    """Return the state of a framed Batch without decoding it."""
     return batches.BATCH_STATES[row[HEADER.size] >> 1]
 
 

@@ -1,4 +1,4 @@
-"""The shapes that several records have inside."""
+"""Types that several records contain."""
 
 from __future__ import annotations
 

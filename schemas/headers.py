@@ -1,4 +1,4 @@
-"""Headers of every record, as text: CloudEvents in binary mode, trace context, what a hop needs undecoded."""
+"""Record headers as text: CloudEvents in binary mode, trace context, and fields that are needed without decoding."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Headers = list[tuple[str, bytes]]
 AVRO = b"application/avro"
 SOURCE = "headrace"
 CALLBACK_EVENTS = "x-callback-events"
-"""On rows of tasks whose callback is told of more than the outcome, so that all other rows are passed over unread."""
+"""On state records of tasks with progress webhooks, so that readers can skip all others without decoding."""
 TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[\x21-\x7e]{0,200})?"
 )
-"""What W3C allows; later versions may add something."""
+"""W3C traceparent; later versions may append fields."""
 BATCH_ID = "x-batch"
-"""On results of lines, so that everybody who does not want them passes them over undecoded."""
+"""On results of batch lines, so that readers can skip them without decoding."""
 TYPE = b"io.headrace."
 CREATED = "x-created-ms"
-"""On the rows of tasks alone: who keeps an order of them need not decode the row, nor tell tasks from other rows."""
+"""Only on state records of tasks, so that an index by creation time needs no decoding."""
 
 
 @lru_cache(maxsize=64)
@@ -30,7 +30,7 @@ def _moment(at_s: int) -> str:
 
 
 def ce_time(at_ms: int) -> bytes:
-    """Render epoch ms as RFC 3339; the second is cached, because a batch shares it."""
+    """Render epoch ms as RFC 3339; the second is cached, because the records of a batch share it."""
     return f"{_moment(at_ms // 1000)}.{at_ms % 1000:03d}Z".encode()
 
 
@@ -78,7 +78,7 @@ def headers(
 
 
 def find(headers_: Iterable[tuple[str, bytes | None]] | None, name: str) -> bytes | None:
-    """Return the last value of a header: the last one wins, so that a prefix cannot be spoofed."""
+    """Return the last value of a header; the last wins, so that a prefix cannot be spoofed."""
     value = None
     for key, candidate in headers_ or ():
         if key == name:
@@ -87,6 +87,6 @@ def find(headers_: Iterable[tuple[str, bytes | None]] | None, name: str) -> byte
 
 
 def traceparent_of(headers_: Iterable[tuple[str, bytes | None]] | None) -> bytes | None:
-    """Return the trace context of a record when it is valid; a broken one is ignored, as W3C asks."""
+    """Return the trace context of a record; an invalid one is ignored, as W3C requires."""
     value = find(headers_, "traceparent")
     return value if value is not None and TRACEPARENT.fullmatch(value) else None

@@ -1,4 +1,4 @@
-"""Under which id a task's Idempotency-Key is remembered. Pure."""
+"""Ids of the state records that reserve idempotency keys. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ PREFIX = "IDEM-"
 
 
 def key_id(queue: str, owner: str | None, key: str) -> str:
-    """Return the id of the row that remembers a key of an owner in a queue."""
+    """Return the id of the reservation of a tenant's key in a queue."""
     scope = orjson.dumps([queue, owner, key])
     return PREFIX + blake2b(scope, digest_size=16).hexdigest()

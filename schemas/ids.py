@@ -1,7 +1,7 @@
-"""Task identity: TASK-{queueNo}-{level}-{mode}-{yyMMddHHmmss}-{partition:04d}-{serial6} and its reversible renderings.
+"""Task ids: TASK-{queueNo}-{level}-{mode}-{yyMMddHHmmss}-{partition:04d}-{serial6}, and their reversible renderings.
 
-All renderings carry the same six fields in 102 bits: `task_`, `req_` and `batch_req_` plus 32 hex digits, and a UUID of
-version 8. A batch has such an identity, too, written as `batch_` plus the digits: its partition is its lines' home.
+All renderings contain the same six fields in 102 bits: `task_`, `req_` and `batch_req_` with 32 hex digits, and a UUID
+of version 8. A batch has such an id, too, rendered as `batch_` with the digits; its partition is that of its lines.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from uuid import UUID
 
 EPOCH_S = 946_684_800  # 2000-01-01, where the two-digit years of the TASK form begin
 MODES = "BSCPKR"
-MODE_LETTERS = {"blocking": "B", "streaming": "S", "callback": "C", "batch": "P"}
+MODE_CODES = {"blocking": "B", "streaming": "S", "callback": "C", "batch": "P"}
 SERIALS = 1_000_000
 
-# ASCII digits and no leading zero, so that an id has one spelling per form: logs and keys are searched by text.
+# ASCII digits without leading zeros: each form has one spelling, because logs and keys are searched by text.
 _TASK = re.compile(r"TASK-(0|[1-9][0-9]{0,9})-([01])-([BSCPKR])-([0-9]{12})-([0-9]{4})-([0-9]{6})")
 _HEX = re.compile(r"(?:task_|req_|batch_req_)([0-9a-f]{32})")
 _BATCH = re.compile(r"batch_([0-9a-f]{32})")
@@ -25,12 +25,12 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-8[0-9a-fA-F]{3}-[89abAB][0-9a
 
 
 class IdError(ValueError):
-    """The text is no task id in any of the known forms."""
+    """The text is not a task id in any of the known forms."""
 
 
 @lru_cache(maxsize=4096)
 def _moment(time_s: int) -> str:
-    """Render a second; tasks come many to a second, and this alone would cost as much as the rest of an id."""
+    """Render a second; cached, because it costs as much as the rest of an id."""
     return datetime.fromtimestamp(time_s, UTC).strftime("%y%m%d%H%M%S")
 
 
@@ -39,8 +39,8 @@ def _second(moment: str) -> int:
     try:
         time = datetime.strptime(moment, "%y%m%d%H%M%S").replace(tzinfo=UTC)
     except ValueError as error:
-        raise IdError(f"{moment} is no yyMMddHHmmss time") from error
-    if time.year < 2000:  # strptime reads 69 to 99 as the last century
+        raise IdError(f"{moment} is not a yyMMddHHmmss time") from error
+    if time.year < 2000:  # strptime reads 69 to 99 as 1969 to 1999
         time = time.replace(year=time.year + 100)
     return int(time.timestamp())
 
@@ -79,7 +79,7 @@ class TaskId(NamedTuple):
         return f"task_{self.packed():032x}"
 
     def request(self) -> str:
-        """Return the req_ form, which async tasks carry beside their id."""
+        """Return the req_ form, an additional id of async tasks."""
         return f"req_{self.packed():032x}"
 
     def batch_request(self) -> str:
@@ -87,12 +87,12 @@ class TaskId(NamedTuple):
         return f"batch_req_{self.packed():032x}"
 
     def batch(self) -> str:
-        """Return the batch_ form, for the identity of a whole batch; `parse` takes no such text."""
+        """Return the batch_ form, the id of a batch; `parse` rejects it."""
         return f"batch_{self.packed():032x}"
 
 
 def parse(text: str) -> TaskId:
-    """Read any rendering; anything else raises IdError."""
+    """Parse any rendering; raises IdError for other texts."""
     if match := _TASK.fullmatch(text):
         return _from_task(*match.groups())
     if match := _HEX.fullmatch(text):
@@ -100,33 +100,33 @@ def parse(text: str) -> TaskId:
     if _UUID.fullmatch(text):
         value = UUID(text).int
         return _unpack((value >> 80) << 74 | (value >> 64 & 0xFFF) << 62 | value & (1 << 62) - 1)
-    raise IdError(f"{text[:80]!r} is no task id")
+    raise IdError(f"{text[:80]!r} is not a task id")
 
 
 def parse_batch(text: str) -> TaskId:
-    """Read the id of a batch; anything else raises IdError, the id of a task included."""
+    """Parse the id of a batch; raises IdError for other texts, task ids included."""
     match = _BATCH.fullmatch(text)
     if match is None:
-        raise IdError(f"{text[:80]!r} is no batch id")
+        raise IdError(f"{text[:80]!r} is not a batch id")
     identity = _unpack(int(match[1], 16))
-    if (identity.mode, identity.level) != (MODE_LETTERS["batch"], 1):
-        raise IdError(f"{text} is the id of no batch")
+    if (identity.mode, identity.level) != (MODE_CODES["batch"], 1):
+        raise IdError(f"{text} is not the id of a batch")
     return identity
 
 
 def partition_of(text: str) -> int:
-    """Return the home partition of a task or a batch; anything else raises IdError."""
+    """Return the partition of a task or batch id; raises IdError for other texts."""
     return (parse_batch(text) if _BATCH.fullmatch(text) else parse(text)).partition
 
 
 def canonical(text: str) -> str:
-    """Return the id of a task or a batch as keys spell it; anything else raises IdError."""
+    """Return a task or batch id as it is spelled in keys; raises IdError for other texts."""
     return parse_batch(text).batch() if _BATCH.fullmatch(text) else str(parse(text))
 
 
 def batch_line_id(batch: TaskId, line: int, *, queue_number: int, stamp_s: int) -> TaskId:
-    """Return the id of a batch's line, counted from 0: the same whenever the line is written."""
-    return TaskId(queue_number, 1, MODE_LETTERS["batch"], stamp_s, batch.partition, line)
+    """Return the id of a batch line, counted from 0: the same each time the line is submitted."""
+    return TaskId(queue_number, 1, MODE_CODES["batch"], stamp_s, batch.partition, line)
 
 
 def _from_task(number: str, level: str, mode: str, moment: str, partition: str, serial: str) -> TaskId:
@@ -149,41 +149,41 @@ def _unpack(number: int) -> TaskId:
         or queue_number >= 1 << 32
         or time_s >= EPOCH_S + 3_155_760_000
     ):
-        raise IdError("the number holds no task id")
+        raise IdError("the number is not a task id")
     return TaskId(queue_number, level, MODES[mode], time_s, partition, serial)
 
 
 def from_record(*, queue_number: int, level: int, timestamp_ms: int, partition: int, offset: int) -> TaskId:
-    """Return the id of a task that a producer wrote to Kafka without one: the same at every re-read."""
+    """Return the id of a direct task without one: the same each time its record is read."""
     return TaskId(queue_number, level, "K", timestamp_ms // 1000, partition, offset % SERIALS)
 
 
 REPLAY_STEP_S = 1_000
-"""Replays begin at different seconds of a thousand, and every further million of offsets lies a thousand earlier."""
+"""Each replay has its own second of a thousand; each further million of offsets uses a time 1,000 s earlier."""
 
 
 def replay_id(
     *, queue_number: int, level: int, home: int, wide: int, start_s: int, partition: int, offset: int
 ) -> TaskId:
-    """Return the id of the task that repeats the one at this position: the same whenever the replay is resumed.
+    """Return the id of the task that replays the one at this position: the same if the replay is resumed.
 
-    No other replay, nor anything else, makes it: the letter R is for replays alone, `start_s` names the replay by its
-    second, and the position tells apart what it repeats.
+    It is unique: the mode R is used by replays only, `start_s` identifies the replay, and the position identifies the
+    original task.
 
     Args:
-        home: where the new task lives.
-        wide: how many partitions may share that home; 1 when every task stays where its original is.
-        start_s: the second that the replay alone has among a thousand.
+        home: partition of the new task.
+        wide: number of source partitions that may share `home`; 1 if every task stays in its partition.
+        start_s: second of the replay, unique among replays modulo 1,000.
     """
     million, serial = divmod(offset, SERIALS)
     return TaskId(queue_number, level, "R", start_s - (million * wide + partition % wide) * REPLAY_STEP_S, home, serial)
 
 
 class Serials:
-    """Make ids that no other process makes in the same second.
+    """Generates ids that are unique among processes.
 
     The six digits are a slot of 1,000 serials, leased by the process (its number modulo 1,000), and a counter per
-    queue, level, mode, partition and second. When a second's 1,000 are used up the id borrows from the next second.
+    queue, level, mode, partition and second. After 1,000 ids in a second the next second is used.
     """
 
     SLOTS = 1000

@@ -1,8 +1,8 @@
-"""Change members of a JSON object, and take them out as text, with every other number as it was. Pure.
+"""Changes or extracts members of a JSON object as text, so that all other numbers stay as they were. Pure.
 
-Reading a body and writing it again rounds its numbers: orjson reads an integer above 64 bits as a float, a float has 15
-digits that are sure, and a number such as 1e400 fits none. A text with such a number is therefore cut and joined as
-text; any other is read and written, which is faster and loses nothing.
+Decoding and encoding a body rounds numbers: orjson reads integers above 64 bits as floats, a float has 15 exact digits,
+and a number such as 1e400 does not fit at all. So a text with such a number is edited as text; any other is decoded and
+encoded, which is faster and loses nothing.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import orjson
 
 BOM = b"\xef\xbb\xbf"
-"""What editors of Windows write before UTF-8; JSON allows readers to pass over it."""
+"""Byte order mark that some Windows editors write; JSON allows readers to skip it."""
 DEEPEST = 254
-"""Levels that orjson writes: a deeper body could not be shown again by every part that shows bodies."""
+"""Maximum nesting that orjson encodes; a deeper body could not be returned by all APIs."""
 _LONG_NUMBER = re.compile(rb"[0-9.]{17}|[0-9][eE][+-]?[0-9]{3}")
-"""Sixteen digits and a point, or a long exponent; only a text that holds this can hold a number that is rounded."""
+"""Sixteen digits and a point, or a long exponent: only a text with this can contain a number that is rounded."""
 _TOO_LARGE = "number is infinity"
-"""How orjson begins its refusal of a number that no float holds."""
+"""Start of orjson's error message for a number that does not fit a float."""
 _LARGEST = b"1e308"
-# Possessive, so that a string costs no more than its length.
+# Possessive quantifiers: linear time in the length of a string.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _NUMBER = re.compile(_STRING + rb"|-?[0-9][0-9.eE+-]*+", re.DOTALL)
 _TOKEN = re.compile(_STRING + rb"|[{}\[\],:]", re.DOTALL)
@@ -39,7 +39,7 @@ class TooDeep(ValueError):
 
 
 class _Member(NamedTuple):
-    """Where a member stands: its name from `start`, its value from `begin` to `end`."""
+    """Position of a member: its name from `start`, its value from `begin` to `end`."""
 
     name: str
     start: int
@@ -50,7 +50,7 @@ class _Member(NamedTuple):
 def read_json(text: bytes | str) -> Any:
     """Read JSON text, with or without a byte order mark; raises orjson.JSONDecodeError.
 
-    A number beyond the range of a float is read as one near its end; `changed` and `member` leave its text as it is.
+    A number beyond the range of a float becomes the largest float; `changed` and `member` keep its text.
     """
     text = text.removeprefix("\ufeff") if isinstance(text, str) else text.removeprefix(BOM)
     try:
@@ -63,7 +63,7 @@ def read_json(text: bytes | str) -> Any:
 
 
 def member(text: bytes, read: Mapping[str, Any], name: str) -> bytes:
-    """Return the text of a member's value; `read` is the object as it was read. Raises TooDeep."""
+    """Return the text of a member's value; `read` is the decoded object. Raises TooDeep."""
     if not _LONG_NUMBER.search(text):
         return _written(read[name])
     return next(text[one.begin : one.end] for one in reversed(_members(text)) if one.name == name)
@@ -77,29 +77,29 @@ def values(text: bytes, read: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def changed(text: bytes, read: Mapping[str, Any], changes: Mapping[str, bytes | None]) -> bytes:
-    """Return an object with members set to other texts, or left out where that is None; raises TooDeep."""
+    """Return the object with members replaced by other texts, or removed (None); raises TooDeep."""
     if not changes:
         return text
     if not _LONG_NUMBER.search(text):
-        kept = {name: value for name, value in read.items() if changes.get(name, b"") is not None}
-        return _written(kept | {name: orjson.Fragment(new) for name, new in changes.items() if new is not None})
+        remaining = {name: value for name, value in read.items() if changes.get(name, b"") is not None}
+        return _written(remaining | {name: orjson.Fragment(new) for name, new in changes.items() if new is not None})
     parts: list[bytes] = []
     left = dict(changes)
     for one in _members(text):
         if one.name not in changes:
             parts.append(text[one.start : one.end])
-        elif (new := left.pop(one.name, None)) is not None:  # a name that is given twice is written once
+        elif (new := left.pop(one.name, None)) is not None:  # a repeated name is written once
             parts.append(text[one.start : one.begin] + new)
     parts += [orjson.dumps(name) + b":" + new for name, new in left.items() if new is not None]
     return b"{" + b",".join(parts) + b"}"
 
 
 def _within_range(token: re.Match[bytes]) -> bytes:
-    """Return a string as it is, and a number as one that a float holds."""
+    """Return a string unchanged, and a number in the range of a float."""
     text = token[0]
     try:
         too_large = math.isinf(float(text))
-    except ValueError:  # a string, or no number; the reader judges it
+    except ValueError:  # a string, or an invalid number, which orjson rejects
         return text
     return (b"-" if text.startswith(b"-") else b"") + _LARGEST if too_large else text
 
@@ -112,7 +112,7 @@ def _written(value: Any) -> bytes:
 
 
 def _members(text: bytes) -> list[_Member]:
-    """List the members of an object that was read without an error, a name as often as it is given."""
+    """Return all members of a valid object, repeated names included."""
     found: list[_Member] = []
     at = text.index(b"{") + 1
     name, start, begin = "", 0, -1
@@ -136,7 +136,7 @@ def _members(text: bytes) -> list[_Member]:
 
 
 def _end_of_nested(text: bytes, at: int) -> int:
-    """Return where the array or object ends that was opened just before."""
+    """Return the end of the array or object that was opened before `at`."""
     depth = 1
     for token in _NESTED.finditer(text, at):
         mark = text[token.start()]

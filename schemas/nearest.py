@@ -1,4 +1,4 @@
-"""The name that was probably meant by one that is not known. Pure."""
+"""Suggests the known name that an unknown name probably means. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 SHOWN = 80
-"""Characters of a stranger's name that are compared and shown."""
+"""Maximum number of characters of an unknown name that are compared and shown."""
 
 
 def hint(name: str, known: Collection[str]) -> str:
-    """Return "; did you mean NAME?", or the list of what there is when nothing is near.
+    """Return "; did you mean NAME?", or the list of known names if none is similar.
 
-    Case and the signs between words count for nothing: `callbackUrl` means `callback_url`.
+    Case and word separators are ignored: `callbackUrl` matches `callback_url`.
     """
     by_form = {_form(one): one for one in known}
     near = get_close_matches(_form(name[:SHOWN]), by_form, n=1)

@@ -1,4 +1,4 @@
-"""What a purge event says beside its queue, as JSON in `data`: up to which task record, and how far it has come."""
+"""The range of a purge event, as JSON in its field `data`. Pure."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import json
 from typing import NamedTuple
 
 REASON = "purged"
-"""The error message of every task that a purge has cancelled."""
+"""Error message of tasks that a purge has cancelled."""
 
 
 class OffsetBounds(NamedTuple):
-    """Which tasks of one partition are meant."""
+    """The tasks of one partition that a purge includes."""
 
     tasks_end: int
-    """Offset in tasks.LEVEL: the records before it are meant."""
+    """Offset in tasks.LEVEL: the purge includes the records before it."""
     after: str = ""
-    """The task up to which rows have been looked at, in the order of their ids."""
+    """The task up to which the partition was processed, in the order of ids."""
 
     def encode(self) -> bytes:
-        """Render it."""
+        """Return the JSON text."""
         return json.dumps(self._asdict()).encode()
 
 
-def extent(data: bytes | None) -> OffsetBounds | None:
-    """Read it; None when it is none."""
+def decode_bounds(data: bytes | None) -> OffsetBounds | None:
+    """Parse the JSON text; None if it is invalid."""
     try:
         members = json.loads(data or b"")
         tasks_end, after = members["tasks_end"], members["after"]

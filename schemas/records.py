@@ -1,7 +1,7 @@
-"""The shapes of all records as they stand in memory: plain dictionaries, field for field as in avsc/.
+"""Types of all records in memory: plain dictionaries, field by field as in avsc/.
 
-Dictionaries and not classes, because fastavro reads and writes them without another copy. The documentation of each
-field stands in its .avsc file; a test holds both to the same names.
+Dictionaries instead of classes, because fastavro reads and writes them without a copy. The .avsc files document the
+fields; a test compares the names.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ DeliveryState = Literal["pending", "delivered", "failed", "disabled"]
 
 STATES: tuple[State, ...] = ("queued", "processing", "completed", "failed", "cancelled", "expired")
 PULL_WORKER = "pull/"
-"""What the names of workers begin with that fetch tasks over HTTP: they hold by a lease and send no heartbeats."""
+"""Prefix of the names of pull workers, which fetch tasks over HTTP, hold them by a lease and send no heartbeats."""
 TERMINAL: frozenset[State] = frozenset(("completed", "failed", "cancelled", "expired"))
 
 
 class TaskOrigin(TypedDict):
-    """What a task is besides itself: a line of a batch, a repetition, a request with a topic for its answer."""
+    """Where a task comes from and replies to: batch line, replay, reply topic."""
 
     batch_id: str | None
     batch_line: int
@@ -53,7 +53,7 @@ class TaskOrigin(TypedDict):
 
 
 NO_ORIGIN: TaskOrigin = {"batch_id": None, "batch_line": -1, "custom_id": None, "replay_of": None, "reply_topic": None}
-"""Of a task that is nothing of all that."""
+"""For a task that is none of these."""
 
 
 class Task(TypedDict):
@@ -272,7 +272,7 @@ class Instance(TypedDict):
     started_ms: int
 
 
-class Try(TypedDict):
+class AttemptSummary(TypedDict):
     at_ms: int
     status_code: int | None
     latency_ms: int
@@ -289,7 +289,7 @@ class Delivery(TypedDict):
     level: int
     result_offset: int | None
     payload: bytes | None
-    attempts: list[Try]
+    attempts: list[AttemptSummary]
     made: int
     step: int
     created_ms: int

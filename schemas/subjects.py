@@ -1,6 +1,7 @@
-"""The subjects of a schema registry: which schema stands under which name, in which versions, with which ids. Pure.
+"""Subjects of a schema registry, with the versions and ids of their schemas. Pure.
 
-A subject is the name of a topic and `-value`. Ids, versions and texts are those of schemas/avsc, fixed for ever.
+A subject is a topic name with the suffix `-value`. Ids, versions and schemas are those of schemas/avsc; they never
+change.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Version(NamedTuple):
 
 
 class NoSchema(ValueError):
-    """The text is no Avro schema."""
+    """The text is not an Avro schema."""
 
 
 @cache
@@ -44,28 +45,28 @@ def versions_of(name: str) -> tuple[Version, ...]:
 
 
 def canonical(text: str) -> str:
-    """Return what decides over the bytes of a schema's records, without docs and defaults; raises NoSchema."""
+    """Return the canonical form of a schema, without docs and defaults; raises NoSchema."""
     try:
         return str(to_parsing_canonical_form(json.loads(text)))
     except (SchemaParseException, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise NoSchema("the schema is no valid Avro schema") from error
+        raise NoSchema("the schema is not a valid Avro schema") from error
 
 
 def record_name(text: str) -> str:
-    """Name the record of a schema, with its namespace; raises NoSchema."""
+    """Return the record name of a schema, with its namespace; raises NoSchema."""
     form = json.loads(canonical(text))
     return str(form["name"] if isinstance(form, dict) and "name" in form else form)
 
 
-def subjects(*, prefix: str, there: Iterable[str] = (), reply_topics: Iterable[str] = ()) -> dict[str, str]:
-    """Return subject → name of its record, for every topic that can be named beforehand.
+def subjects(*, prefix: str, existing: Iterable[str] = (), reply_topics: Iterable[str] = ()) -> dict[str, str]:
+    """Return subject → record name, for every topic that is known.
 
-    These are the declared topics, the work topics among those that are `there`, and reply topics that are named in
-    full. The record of work topics has a subject by its own name, too: before the first queue there is no topic for it.
+    These are the declared topics, the work topics among the `existing` ones, and reply topics without wildcards. The
+    work record also has a subject by its own name, because before the first queue it has no topic.
     """
     found = {prefix + topic.name: topic.schema for topic in topics.declared(partitions=1) if topic.schema}
     work = f"{prefix}{topics.WORK}."
-    found |= {name: WORK_RECORD for name in there if name.startswith(work) and name.endswith(_LEVEL_ENDINGS)}
+    found |= {name: WORK_RECORD for name in existing if name.startswith(work) and name.endswith(_LEVEL_ENDINGS)}
     found |= {name: RESULT_RECORD for name in reply_topics if not {"*", "?"} & set(name)}
     by_name = {record_name(versions_of(WORK_RECORD)[0].text): WORK_RECORD}
     return by_name | {name + SUFFIX: record for name, record in sorted(found.items())}

@@ -1,4 +1,4 @@
-"""The body of a task that did not come over HTTP: checked and fitted as the doors there do it. Pure."""
+"""Checks and normalises the body of a direct task as the HTTP APIs do. Pure."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ OPTIONS = "stream_options"
 
 
 def json_object(text: bytes | str, *, field: str) -> dict[str, Any]:
-    """Read a text that must be one JSON object; raises Invalid that says where it is not."""
+    """Parse a JSON object; raises Invalid with the position of the error."""
     try:
         found = read_json(text)
     except orjson.JSONDecodeError as error:
         why = error.msg.partition(":")[0]
-        raise Invalid(field, f"{field} is no valid JSON at line {error.lineno} column {error.colno}: {why}") from None
+        raise Invalid(field, f"{field} is not valid JSON at line {error.lineno} column {error.colno}: {why}") from None
     if not isinstance(found, dict):
         raise Invalid(field, f"{field} must be a JSON object, not {kind_of(found)}")
     return found
 
 
 def for_mode(text: bytes, members: Mapping[str, Any], mode: Mode) -> bytes:
-    """Return a body whose `stream` fits the mode; raises TooDeep."""
+    """Return a body with `stream` set for the mode; raises TooDeep."""
     return changed(text, members, stream_changes(members, mode))
 
 
 def stream_changes(members: Mapping[str, Any], mode: Mode) -> dict[str, bytes | None]:
-    """Return what makes a body fit its mode: `stream`, and nothing that goes with a stream where there is none.
+    """Return the changes that a mode requires: `stream`, and no `stream_options` without a stream.
 
-    Servers refuse a request that has `stream_options` and does not stream.
+    Servers reject a request with `stream_options` that does not stream.
     """
     changes: dict[str, bytes | None] = {}
     if mode == "streaming":
@@ -52,10 +52,10 @@ def stream_changes(members: Mapping[str, Any], mode: Mode) -> dict[str, bytes | 
 
 
 def normalise_body(data: bytes | str, *, mode: Mode, content_type: str) -> tuple[bytes, str | None]:
-    """Check a body and return it with the model that it names; raises Invalid.
+    """Check a body and return it with its model; raises Invalid.
 
-    As over HTTP only `stream` is changed, and only where it contradicts the mode. A body of another media type than
-    JSON is nobody's to read but the upstream's.
+    As over HTTP, only `stream` is changed, and only if it contradicts the mode. A body that is not JSON is passed to
+    the upstream unchanged.
     """
     raw = data.encode() if isinstance(data, str) else data
     if not CONTENT_TYPE.fullmatch(content_type):
@@ -67,14 +67,14 @@ def normalise_body(data: bytes | str, *, mode: Mode, content_type: str) -> tuple
     try:
         raw = for_mode(raw.removeprefix(BOM), members, mode)
     except TooDeep:
-        raise Invalid("data", "data cannot be written as JSON: it is nested too deeply") from None
+        raise Invalid("data", "data is nested too deeply") from None
     return raw, model if isinstance(model, str) and len(model) <= MAX_TEXT else None
 
 
-def repeated(task: Task) -> Task:
-    """Return a task that is run again with a body that fits its mode, which may be another than that of the first.
+def for_rerun(task: Task) -> Task:
+    """Return a task that is run again, with its body changed for its new mode.
 
-    What cannot be read is repeated as it was.
+    A body that cannot be parsed stays unchanged.
     """
     if task["data"] is None:
         return task
@@ -86,7 +86,7 @@ def repeated(task: Task) -> Task:
 
 
 def kind_of(value: object) -> str:
-    """Name the JSON type of a value."""
+    """Return the name of a value's JSON type."""
     names = {
         dict: "an object",
         list: "an array",

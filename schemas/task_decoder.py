@@ -1,4 +1,4 @@
-"""The forms in which a task may lie in its topic: Avro or JSON, plain or as a CloudEvent of either kind. Pure."""
+"""Decodes task records: Avro or JSON, plain or as a CloudEvent in binary or structured mode. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AVRO_TYPES = frozenset(
     )
 )
 UNSPECIFIED_TYPES = frozenset(("", "application/octet-stream", "binary/octet-stream"))
-"""Media types that say nothing: then the first byte tells."""
+"""Unspecific media types; the first byte decides."""
 STRUCTURED, BATCHED = "application/cloudevents", "application/cloudevents-batch"
 CLOUD_JSON = f"{STRUCTURED}+json"
 REQUIRED = ("id", "source", "type")
@@ -37,19 +37,19 @@ OUR_SOURCE, OUR_TYPE = b"headrace", b"io.headrace.task"
 
 
 class DecodedTask(NamedTuple):
-    """A record that could be read."""
+    """A decoded task record."""
 
     task: Task
     traceparent: bytes | None
-    ours: bool
-    """Whether it is in the form that Headrace itself writes: of a task that another door has judged already."""
+    is_internal: bool
+    """Whether it is in the form that Headrace writes, for tasks that an API has validated."""
 
 
 def read_form(value: bytes, headers: Headers, *, level: int) -> DecodedTask:
-    """Read a record in any of its forms; raises Invalid, whose field is `value` where there is no member to name."""
+    """Decode a record in any form; raises Invalid, with the field `value` if no other field is wrong."""
     if _is_plain(headers):
         task = _avro(value)
-        return DecodedTask(task, traceparent_of(headers), ours=task["id"] is not None)
+        return DecodedTask(task, traceparent_of(headers), is_internal=task["id"] is not None)
     return _read_any(value, headers, level=level)
 
 
@@ -59,7 +59,7 @@ def _read_any(value: bytes, headers: Headers, *, level: int) -> DecodedTask:
     if charset not in ("", "utf-8", "utf8", "us-ascii", "ascii"):
         raise Invalid("content-type", f"content-type names the charset {charset[:40]}; JSON is UTF-8")
     if kind.startswith(BATCHED):
-        raise Invalid("content-type", "a batch of CloudEvents is no task; write one record for each")
+        raise Invalid("content-type", "a batch of CloudEvents is not a task; write one record per task")
     if kind.startswith(STRUCTURED):
         return _structured(value, kind, headers, level=level)
     traceparent = traceparent_of(headers)
@@ -70,12 +70,12 @@ def _read_any(value: bytes, headers: Headers, *, level: int) -> DecodedTask:
         members = json_object(value, field="value")
         if "specversion" in members:
             return _structured(value, CLOUD_JSON, headers, level=level)
-        return DecodedTask(json_task(value, members, level=level), traceparent, ours=False)
+        return DecodedTask(json_task(value, members, level=level), traceparent, is_internal=False)
     if kind in AVRO_TYPES or (kind in UNSPECIFIED_TYPES and value[:1] == bytes([MAGIC])):
         task = _avro(value)
-        return DecodedTask(task, traceparent, ours=task["id"] is not None and is_ours(headers))
+        return DecodedTask(task, traceparent, is_internal=task["id"] is not None and has_internal_headers(headers))
     if is_json(kind):
-        return DecodedTask(read_json_task(value, level=level), traceparent, ours=False)
+        return DecodedTask(read_json_task(value, level=level), traceparent, is_internal=False)
     if kind in UNSPECIFIED_TYPES:
         raise Invalid("value", "the record is neither framed Avro, which begins with a zero byte, nor a JSON object")
     raise Invalid(
@@ -84,30 +84,30 @@ def _read_any(value: bytes, headers: Headers, *, level: int) -> DecodedTask:
 
 
 def _is_plain(headers: Headers) -> bool:
-    """Tell whether a record is described as Headrace itself describes its own: nearly all are, and need no more."""
-    told = dict(headers)  # as in `find`, the last of a name counts
+    """Return whether the headers are those that Headrace writes, which is the case for nearly all records."""
+    decoded = dict(headers)  # as in `find`, the last value of a name counts
     return (
-        told.get("content-type") == AVRO
-        and told.get("ce_source") == OUR_SOURCE
-        and told.get("ce_type") == OUR_TYPE
-        and told.get("ce_specversion") == b"1.0"
-        and bool(told.get("ce_id"))
+        decoded.get("content-type") == AVRO
+        and decoded.get("ce_source") == OUR_SOURCE
+        and decoded.get("ce_type") == OUR_TYPE
+        and decoded.get("ce_specversion") == b"1.0"
+        and bool(decoded.get("ce_id"))
     )
 
 
-def is_ours(headers: Headers) -> bool:
-    """Tell whether a record says of itself that Headrace has written it."""
+def has_internal_headers(headers: Headers) -> bool:
+    """Return whether the headers claim that Headrace wrote the record."""
     return find(headers, "ce_source") == OUR_SOURCE and find(headers, "ce_type") == OUR_TYPE
 
 
 def accepted(value: bytes, headers: Headers, *, level: int) -> Task:
-    """Read the record of a task that was accepted, its body as its workers got it; raises Invalid.
+    """Decode the record of an accepted task, with the body that workers received; raises Invalid.
 
-    Whose task it is its row knows: a record need not say.
+    The tenant is in the state record; a direct record need not name it.
     """
-    told = read_form(value, headers, level=level)
-    task = told.task
-    if not told.ours and task["data"]:
+    decoded = read_form(value, headers, level=level)
+    task = decoded.task
+    if not decoded.is_internal and task["data"]:
         task["data"], _ = normalise_body(task["data"], mode=task["mode"], content_type=task["content_type"])
     return task
 
@@ -120,34 +120,34 @@ def _avro(value: bytes) -> Task:
 
 
 def _structured(value: bytes, kind: str, headers: Headers, *, level: int) -> DecodedTask:
-    """Read an event that carries its attributes beside its data."""
+    """Decode a structured CloudEvent."""
     if kind != CLOUD_JSON:
-        raise Invalid("content-type", f"content-type {kind[:80]}: of structured CloudEvents only JSON is read")
+        raise Invalid("content-type", f"content-type {kind[:80]} is not supported; structured CloudEvents must be JSON")
     event = json_object(value, field="value")
     version = event.get("specversion")
     _check_event(event, version if isinstance(version, str) else "", "")
     parent = event.get("traceparent")
     trace = traceparent_of(headers) or _valid_trace(parent.encode() if isinstance(parent, str) else None)
     if event.get("data_base64") is not None:
-        return DecodedTask(_encoded(event, level=level), trace, ours=False)
+        return DecodedTask(_encoded(event, level=level), trace, is_internal=False)
     data = event.get("data")
     if not isinstance(data, dict):
-        raise Invalid("data", "the data of the event must be a task: a JSON object")
+        raise Invalid("data", "the data of the event must be a task, a JSON object")
     try:
         text = member(value, event, "data")
     except TooDeep:
         raise Invalid("data", "data is nested too deeply") from None
-    return DecodedTask(json_task(text, data, level=level), trace, ours=False)
+    return DecodedTask(json_task(text, data, level=level), trace, is_internal=False)
 
 
 def _encoded(event: Mapping[str, Any], *, level: int) -> Task:
     encoded, kind = event["data_base64"], event.get("datacontenttype")
     if event.get("data") is not None or not isinstance(encoded, str):
-        raise Invalid("data_base64", "data_base64 must be base64 text, in place of data")
+        raise Invalid("data_base64", "data_base64 must be base64 text, without data")
     try:
         value = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
-        raise Invalid("data_base64", "data_base64 is no base64") from None
+        raise Invalid("data_base64", "data_base64 is not valid base64") from None
     if isinstance(kind, str) and kind.partition(";")[0].strip().lower() in AVRO_TYPES:
         return _avro(value)
     return read_json_task(value, level=level)
@@ -162,7 +162,7 @@ def _check_event(attributes: Mapping[str, Any], version: str, prefix: str) -> No
 
 
 def _media_type(headers: Headers) -> tuple[str, str]:
-    """Return the media type and its charset; clients spell the header's name as they like."""
+    """Return the media type and its charset; the header's name is not case-sensitive."""
     named = next((value for name, value in reversed(headers) if name.lower() == "content-type"), None)
     kind, _, parameters = (named or b"").decode("latin-1").lower().partition(";")
     charset = next(

@@ -1,7 +1,7 @@
-"""A task as a JSON object: for producers that have no Avro at hand. Pure.
+"""Tasks as JSON objects, for producers without Avro. Pure.
 
-Its members are the fields of the task record; clocks may be given in seconds as well, under the names that put has for
-them. A member that is not known is refused: a slip in callback_url must not lose a callback.
+The members are the fields of the task record; time limits may also be given in seconds, under the names of the put API.
+Unknown members are rejected: a typo in callback_url must not lose a webhook.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ CLOCKS = {
     "run_timeout_ms": "run_timeout",
     "retention_ms": "result_retention",
 }
-"""Member in ms → the same in seconds, as put has it."""
+"""Member in ms → member in seconds of the put API."""
 RESERVED = ("batch_id", "batch_line", "data_ref", "replay_of")
-"""What Headrace alone may say of a task."""
+"""Reserved for Headrace."""
 PLAIN = ("queue", "level", "endpoint", "data", "mode", "response_mode", "created_ms", "content_type", "callback_events")
 SETTABLE = (*PLAIN, *TEXTS, *CLOCKS, *CLOCKS.values())
 KNOWN = frozenset((*SETTABLE, *RESERVED))
 LONG = 1 << 50
-"""Above every limit, and still a long."""
+"""Above every limit, and within a 64-bit long."""
 MAX_EVENTS = 16
 
 
 def read_json_task(value: bytes, *, level: int) -> Task:
-    """Read a task; raises Invalid naming the member. Without a level it has that of its topic."""
+    """Parse a task; raises Invalid naming the member. The default level is that of the topic."""
     return json_task(value, json_object(value, field="value"), level=level)
 
 
 def json_task(text: bytes, members: Mapping[str, Any], *, level: int) -> Task:
-    """Make a task of its members, which were read from `text`; raises Invalid."""
+    """Build a task from its members, decoded from `text`; raises Invalid."""
     for name in members:
         if name not in KNOWN:
-            raise Invalid(name[:SHOWN], f"{name[:SHOWN]} is no member of a task{hint(name, SETTABLE)}")
+            raise Invalid(name[:SHOWN], f"{name[:SHOWN]} is not a member of a task{hint(name, SETTABLE)}")
     for name in RESERVED:
         if members.get(name) is not None:
-            raise Invalid(name, f"{name} is set by Headrace alone")
+            raise Invalid(name, f"{name} is reserved for Headrace")
     texts = {name: _text(members, name) for name in TEXTS}
     task: dict[str, Any] = {
         **NO_ORIGIN,
@@ -79,24 +79,24 @@ def _whole(members: Mapping[str, Any], name: str, *, most: int, default: int = 0
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise Invalid(name, f"{name} must be a whole number from 0 to {most}")
+        raise Invalid(name, f"{name} must be an integer from 0 to {most}")
     return value
 
 
 def _clock(members: Mapping[str, Any], name: str, seconds: str) -> int:
-    """Read a clock in ms, or under its other name in seconds; 0 when neither is given."""
+    """Return a time limit in ms, given in ms or in seconds; 0 if neither is given."""
     if members.get(seconds) is None:
         return _whole(members, name, most=LONG)
     if members.get(name) is not None:
-        raise Invalid(seconds, f"{seconds} and {name} are the same clock; give one of them")
+        raise Invalid(seconds, f"{seconds} and {name} are the same limit; use one of them")
     return _whole(members, seconds, most=LONG // 1000) * 1000
 
 
 def _mode(members: Mapping[str, Any]) -> Mode:
-    """Read how the answer is delivered; nobody waits at this door, so it is a callback unless said otherwise."""
+    """Return the mode; the default is callback, because no client waits for a direct task."""
     named = [name for name in ("mode", "response_mode") if members.get(name) is not None]
     if len(named) == 2:
-        raise Invalid("response_mode", "response_mode and mode are the same; give one of them")
+        raise Invalid("response_mode", "response_mode and mode are the same; use one of them")
     value = members[named[0]] if named else "callback"
     if value not in MODES:
         raise Invalid(named[0], f"{named[0]} must be one of {', '.join(MODES)}")
@@ -114,7 +114,7 @@ def _data(text: bytes, members: Mapping[str, Any]) -> bytes:
     try:
         return member(text, members, "data")
     except TooDeep:
-        raise Invalid("data", "data cannot be written as JSON: it is nested too deeply") from None
+        raise Invalid("data", "data is nested too deeply") from None
 
 
 def _events(value: object) -> list[str]:

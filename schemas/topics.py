@@ -1,4 +1,4 @@
-"""The topics, declared once: broker settings, documentation and registry subjects are made from here."""
+"""All topics, declared once: source of broker settings, documentation and registry subjects."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ CHUNKS, CONTROLS, QUEUES, INSTANCES, DEAD_LETTERS = "chunks", "controls", "queue
 DELIVERIES, DISABLED = "deliveries", "webhooks.disabled"
 BATCHES, FILES, USAGE = "batches", "files", "usage"
 RETRY_DELAYS_S = (0, 5, 60, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
-"""One retry topic each; any other wait is a way over several of them. 0 is for what is due within seconds."""
+"""Delays of the retry topics; other delays pass through several of them. 0 is for deliveries due within seconds."""
 RETRY_PARTITIONS = 8
-"""Most partitions of a retry topic: its records are small, and each sender reads them all in memory at once."""
-DELIVERIES_KEPT_MS = 8 * DAY_MS
-"""Longer than results are kept: what can be sent again can be looked at."""
+"""Maximum partitions of a retry topic: its records are small, and each sender has them all in memory."""
+DELIVERY_RETENTION_MS = 8 * DAY_MS
+"""Longer than the retention of results: a delivery that can be sent again is still listed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """One topic; the name is without the prefix."""
+    """One topic; `name` has no prefix."""
 
     name: str
     key: str
@@ -37,7 +37,7 @@ class Topic:
     extra: dict[str, str] = field(default_factory=dict)
 
     def configs(self, *, max_message_bytes: int, min_insync_replicas: int) -> dict[str, str]:
-        """Return the broker's settings of this topic."""
+        """Return the broker settings of this topic."""
         policies = [name for name, on in (("compact", self.compact), ("delete", self.retention_ms is not None)) if on]
         configs = {
             "cleanup.policy": ",".join(policies),
@@ -47,12 +47,12 @@ class Topic:
         if self.retention_ms is not None:
             configs["retention.ms"] = str(self.retention_ms)
             configs["retention.bytes"] = "-1"
-            # A segment is deleted whole: ten of them within the retention keep the disk near what was promised.
+            # Segments are deleted as a whole; ten per retention keep disk usage close to the configured retention.
             configs["segment.ms"] = str(max(self.retention_ms // 10, HOUR_MS // 6))
         else:
             configs["segment.ms"] = str(DAY_MS)
         if self.compact:
-            configs["min.compaction.lag.ms"] = "60000"  # followers see each step before the cleaner folds it
+            configs["min.compaction.lag.ms"] = "60000"  # followers see each state before compaction
         return configs | self.extra
 
 
@@ -72,12 +72,12 @@ def events(level: int) -> str:
 
 
 def status(level: int) -> str:
-    """Name the topic of rows."""
+    """Name the topic of state records."""
     return f"{STATUS}.{LEVELS[level]}"
 
 
 def results(level: int) -> str:
-    """Name the topic of outcomes."""
+    """Name the topic of results."""
     return f"{RESULTS}.{LEVELS[level]}"
 
 
@@ -87,17 +87,17 @@ def work(queue: str, level: int) -> str:
 
 
 def retry(delay_s: int) -> str:
-    """Name the topic of deliveries that wait for so many seconds."""
+    """Name the retry topic of a delay."""
     return f"webhooks.retry.{delay_s}"
 
 
 def retry_partitions(partitions: int) -> int:
-    """Return how many partitions a retry topic has: a third of P, for there are many of these topics."""
+    """Return the number of partitions of a retry topic: a third of P, because there are many of these topics."""
     return max(1, min(partitions // 3, RETRY_PARTITIONS))
 
 
 def declared(*, partitions: int) -> Iterator[Topic]:
-    """List every topic but the queues' work topics."""
+    """Yield every topic except the work topics of queues."""
     p = partitions
     for level, keep in ((0, DAY_MS), (1, 15 * DAY_MS)):
         yield Topic(
@@ -163,7 +163,7 @@ def declared(*, partitions: int) -> Iterator[Topic]:
         schema="queue",
         compact=True,
         written_by="ingress, scheduler",
-        read_by="everybody",
+        read_by="all roles",
     )
     yield Topic(
         name=FILES,
@@ -173,7 +173,7 @@ def declared(*, partitions: int) -> Iterator[Topic]:
         schema="file",
         compact=True,
         written_by="ingress",
-        read_by="ingress, batch feeder",
+        read_by="ingress, batch submitter",
     )
     yield Topic(
         name=BATCHES,
@@ -183,7 +183,7 @@ def declared(*, partitions: int) -> Iterator[Topic]:
         schema="batch",
         compact=True,
         written_by="scheduler (its table's changelog)",
-        read_by="ingress, batch feeder and writer, webhook sender",
+        read_by="ingress, batch submitter and writer, webhook sender",
     )
     yield Topic(
         name=USAGE,
@@ -220,7 +220,7 @@ def _webhooks(partitions: int) -> Iterator[Topic]:
         name=DELIVERIES,
         key="task id/event",
         partitions=partitions,
-        retention_ms=DELIVERIES_KEPT_MS,
+        retention_ms=DELIVERY_RETENTION_MS,
         schema="delivery",
         compact=True,
         written_by="webhook sender",
@@ -238,7 +238,7 @@ def _webhooks(partitions: int) -> Iterator[Topic]:
         )
     yield Topic(
         name=DISABLED,
-        key="owner and hash of the URL, or id of a round",
+        key="tenant and hash of the URL, or delivery id",
         partitions=1,
         retention_ms=8 * DAY_MS,
         schema="delivery",

@@ -1,4 +1,4 @@
-"""The shape of a usage record, field for field as in avsc/."""
+"""Type of usage records, field by field as in avsc/."""
 
 from __future__ import annotations
 

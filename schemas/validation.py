@@ -1,4 +1,4 @@
-"""The rules every new task must keep, whichever door it came through."""
+"""Rules for new tasks, common to all APIs and direct records."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ KEY = re.compile(r"[\x20-\x7e]{1,256}")
 MAX_TEXT = 256
 CALLBACK_EVENTS = ("start", "progress", "completed", "failed", "cancelled", "expired")
 MAX_TIMEOUT_MS = (86_400_000, 14 * 86_400_000)
-"""Longest time-out per level: a task record must outlive its task, for its retries are read from it."""
+"""Maximum time limit per level: a task record must outlive its task, because retries read it."""
 
 MAX_RETENTION_MS = 7 * 86_400_000
-"""Result records are kept for this long."""
+"""Retention of result records."""
 MAX_CREATED_MS = 4_102_444_800_000
-"""The year 2100: a time beyond it is a slip of units, and sums with it would not fit a record."""
+"""The year 2100: a later time is a wrong unit, and sums with it would not fit a record."""
 
 
 class Invalid(ValueError):
-    """A task breaks a rule; `field` names the member that does."""
+    """A task is invalid; `field` names the invalid member."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -32,37 +32,37 @@ class Invalid(ValueError):
 
 
 def check_queue(name: str) -> None:
-    """Refuse a queue name that could not be part of a topic's name."""
+    """Raise Invalid for a queue name that cannot be part of a topic name."""
     if not QUEUE_NAME.fullmatch(name):
         raise Invalid("queue", "queue must be 1 to 64 characters of a-z, A-Z, 0-9, _ and -")
 
 
 def check_endpoint(path: str) -> None:
-    """Refuse anything but a plain absolute path."""
+    """Raise Invalid unless the endpoint is a plain absolute path."""
     if not ENDPOINT.fullmatch(path) or "//" in path or ".." in path.split("/"):
         raise Invalid("endpoint", "endpoint must be a path such as /v1/chat/completions")
 
 
 def check_callback(url: str, allowed: CallbackPolicy = OPEN) -> None:
-    """Refuse a callback that could never be called, or that the operator does not allow."""
+    """Raise Invalid for a webhook URL that is invalid or that the operator does not allow."""
     if (why := problem(url, allowed)) is not None:
         raise Invalid("callback_url", f"callback_url {why}")
 
 
 def check_events(events: Sequence[str]) -> None:
-    """Refuse events that nobody tells."""
+    """Raise Invalid for unknown webhook events."""
     if len(events) > len(CALLBACK_EVENTS) or not set(events) <= set(CALLBACK_EVENTS):
         raise Invalid("callback_events", f"callback_events must be a list of {', '.join(CALLBACK_EVENTS)}")
 
 
 def check_key(key: str, *, field: str = "idempotency_key") -> None:
-    """Refuse an idempotency key that is empty, too long or not printable ASCII."""
+    """Raise Invalid for an idempotency key that is empty, too long or not printable ASCII."""
     if not KEY.fullmatch(key):
         raise Invalid(field, f"{field} must be 1 to {MAX_TEXT} printable ASCII characters")
 
 
 def check_clocks(task: Task) -> None:
-    """Refuse clocks that no task could have; 0 means the default."""
+    """Raise Invalid for time limits out of range; 0 means the default."""
     longest_ms = MAX_TIMEOUT_MS[task["level"]]
     clocks = (
         ("start_timeout", task["start_timeout_ms"], longest_ms),
@@ -75,7 +75,7 @@ def check_clocks(task: Task) -> None:
 
 
 def check_task(task: Task) -> None:
-    """Refuse a task that breaks a rule; the first broken one is raised as Invalid."""
+    """Raise Invalid for the first rule that a task violates."""
     check_queue(task["queue"])
     if task["level"] not in (0, 1):
         raise Invalid("level", "level must be 0 (online) or 1 (offline)")

@@ -1,7 +1,7 @@
-"""Delete stored bodies that nobody needs any more: found in the store's list, judged by the task's row.
+"""Deletes stored bodies that are no longer needed: lists the object store and checks each body against its task.
 
-Only the scheduler that owns a task's partition judges its bodies, for it alone has the row for certain. A sweep needs
-no memory of its own, so a crash loses nothing: what one sweep misses the next one finds.
+Only the scheduler that owns a task's partition decides about its bodies, because only its state record is current. A
+sweep has no state, so a crash loses nothing: the next sweep finds what this one missed.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import time
-from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.settings.models import Settings
 from core.storage.blobs import STAGING_PREFIX, BlobStore, StoredObject
@@ -28,25 +28,25 @@ log = logging.getLogger(__name__)
 
 BODY = re.compile(r"(?:tasks|results)/(TASK-[0-9A-Z-]+?)(?:-([0-9]{1,4})-[0-9a-f]{8})?")
 UPLOADS = "uploads/"
-ARRIVING_MS = 3_600_000
-"""A body that arrives becomes a task's within seconds of its last byte; an hour is beyond every clock's error."""
+STAGING_TTL_MS = 3_600_000
+"""Retention of uploads in progress, which become a task's body within seconds of their last byte."""
 MARGIN_MS = 3_600_000
 JITTER = 1.5
-"""More than the delays between the attempts of a callback are ever stretched by."""
+"""Upper bound of the jitter of webhook retry delays."""
 
 
-class Name(NamedTuple):
-    """What the name of a stored body tells."""
+class BodyName(NamedTuple):
+    """The parts of a stored body's name."""
 
     task_id: str
     level: int
     partition: int
     attempt: int | None
-    """Of an answer; None for a request."""
+    """Of a response; None for a request."""
 
 
-def read_name(name: str) -> Name | None:
-    """Read the name of a request's or an answer's body; None for any other object."""
+def read_name(name: str) -> BodyName | None:
+    """Parse the name of a request or response body; None for any other object."""
     found = BODY.fullmatch(name)
     if found is None or (found[2] is not None) != name.startswith("results/"):
         return None
@@ -54,32 +54,32 @@ def read_name(name: str) -> Name | None:
         task_id = ids.parse(found[1])
     except ids.IdError:
         return None
-    return Name(found[1], task_id.level, task_id.partition, None if found[2] is None else int(found[2]))
+    return BodyName(found[1], task_id.level, task_id.partition, None if found[2] is None else int(found[2]))
 
 
-def is_over(name: Name, row: Status | None, *, age_ms: int, unread_ms: int, callback_ms: int) -> bool:
-    """Tell whether a body is needed no more.
+def is_expired(name: BodyName, row: Status | None, *, age_ms: int, unread_ms: int, callback_ms: int) -> bool:
+    """Return whether a body is no longer needed.
 
     Args:
-        age_ms: how long ago it was written.
-        unread_ms: how long a task's record can lie unread; an older body without a row belongs to no task.
-        callback_ms: how long an answer may have to be posted again.
+        age_ms: time since the body was written.
+        unread_ms: retention of task records; an older body without a state record belongs to no task.
+        callback_ms: time during which a response may be sent again as a webhook.
     """
     if row is None or is_early_cancel(row):
         return age_ms > unread_ms
     if row["state"] == "expired":
-        posted = name.attempt == row["attempt"] and row["callback_url"] is not None
-        return not posted or age_ms > callback_ms
-    # The outcome of an attempt that was given up is dropped whenever it comes.
-    passed = name.attempt is not None and name.attempt < row["attempt"]
-    return passed or (name.attempt is not None and name.attempt != row["attempt"] and row["state"] in TERMINAL)
+        delivered = name.attempt == row["attempt"] and row["callback_url"] is not None
+        return not delivered or age_ms > callback_ms
+    # The outcome of a superseded attempt is ignored.
+    superseded = name.attempt is not None and name.attempt < row["attempt"]
+    return superseded or (name.attempt is not None and name.attempt != row["attempt"] and row["state"] in TERMINAL)
 
 
 class BodySweeper:
-    """Sweeps the store for the partitions that this process owns."""
+    """Sweeps the object store for the owned partitions."""
 
     def __init__(
-        self, settings: Settings, level: int, *, blobs: BlobStore, rows: StateTable, partitions: Callable[[], set[int]]
+        self, settings: Settings, level: int, *, blobs: BlobStore, rows: StateTable, partitions: AbstractSet[int]
     ) -> None:
         self._settings = settings
         self._level = level
@@ -87,45 +87,49 @@ class BodySweeper:
         self._rows = rows
         self._partitions = partitions
         declared = topics.declared(partitions=settings.kafka.partitions)
-        kept_ms = next(topic.retention_ms for topic in declared if topic.name == topics.tasks(level))
-        self._unread_ms = (kept_ms or 0) + MARGIN_MS
+        retention_ms = next(topic.retention_ms for topic in declared if topic.name == topics.tasks(level))
+        self._unread_ms = (retention_ms or 0) + MARGIN_MS
         self._callback_ms = int(sum(settings.webhooks.retry_delays) * JITTER * 1000) + MARGIN_MS
 
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
             await asyncio.sleep(self._settings.storage.sweep_s)
-            if not self._partitions():
+            if not self._partitions:
                 continue
             try:
-                count = await self.sweep(now_ms=time.time_ns() // 1_000_000)
+                count = await self.sweep(now_ms=epoch_ms())
             except Unavailable as error:
-                log.warning("bodies were not swept: %s", error, extra={"event": "sweep_failed", "level": self._level})
+                log.warning(
+                    "cannot sweep stored bodies, will retry: %s",
+                    error,
+                    extra={"event": "body_sweep_failed", "level": self._level},
+                )
             else:
                 if count:
-                    log.info("deleted %d bodies", count, extra={"event": "bodies_deleted", "level": self._level})
+                    log.info("deleted %d stored bodies", count, extra={"event": "bodies_deleted", "level": self._level})
 
     async def sweep(self, *, now_ms: int) -> int:
-        """Delete what is over; returns how many. Raises Unavailable."""
+        """Delete expired bodies; returns how many. Raises Unavailable."""
         count = 0
         for prefix in ("tasks", "results"):
             async for batch in self._blobs.listed(prefix):
-                count += await self._delete([one.name for one in batch if self._is_over(one, now_ms)])
+                count += await self._delete([one.name for one in batch if self._is_expired(one, now_ms)])
         uploads_ms = int(self._settings.dify.upload_retention_s * 1000) + MARGIN_MS
-        for prefix, kept_ms in ((STAGING_PREFIX, ARRIVING_MS), (UPLOADS, uploads_ms)):
+        for prefix, retention_ms in ((STAGING_PREFIX, STAGING_TTL_MS), (UPLOADS, uploads_ms)):
             async for batch in self._blobs.listed(prefix):
-                count += await self._delete([one.name for one in batch if now_ms - one.modified_ms > kept_ms])
-        return count + await self._blobs.delete_partial_uploads(older_s=ARRIVING_MS / 1000)
+                count += await self._delete([one.name for one in batch if now_ms - one.modified_ms > retention_ms])
+        return count + await self._blobs.delete_partial_uploads(older_s=STAGING_TTL_MS / 1000)
 
-    def _is_over(self, stored: StoredObject, now_ms: int) -> bool:
+    def _is_expired(self, stored: StoredObject, now_ms: int) -> bool:
         name = read_name(stored.name)
-        # Asked anew for each: only while a partition is ours is its row the newest one.
-        if name is None or name.level != self._level or name.partition not in self._partitions():
+        # Checked for each body: a state record is current only while its partition is owned.
+        if name is None or name.level != self._level or name.partition not in self._partitions:
             return False
         value = self._rows.get(name.partition, name.task_id.encode())
         row = None if value is None else STATUS.decode(value)
         age_ms = now_ms - stored.modified_ms
-        return is_over(name, row, age_ms=age_ms, unread_ms=self._unread_ms, callback_ms=self._callback_ms)
+        return is_expired(name, row, age_ms=age_ms, unread_ms=self._unread_ms, callback_ms=self._callback_ms)
 
     async def _delete(self, names: list[str]) -> int:
         for name in names:

@@ -1,13 +1,12 @@
-"""Make a fold durable: what follows from it first, then the rows of batches, then those of tasks.
+"""Commits a transaction: outputs first, then the state records of batches, then those of tasks.
 
-A row never tells of an output that is not in the log. A batch's row is written before its tasks' rows, so a bit in
-`ended` can be ahead of its task and never behind; what was cut off is read again and finds the bit set.
+A state record never refers to an output that is not in the log. A batch's record is written before those of its tasks,
+so a bit in `ended` can precede its task and never follow it; an input that is read again finds the bit set.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 
 from core.errors import DeliveryFailed, Unavailable
 from core.kafka.producer import Producer, Record
@@ -16,13 +15,14 @@ from schemas import topics
 from streams import metrics, outputs
 from streams.faust.app import StateTable
 from streams.state_index import StateIndex
-from streams.transaction import StateKey, Transaction
+from streams.state_machine.rows import StateKey
+from streams.transaction import Transaction
 
-Shipped = dict[tuple[str, int], list[Record]]
+RecordsByPartition = dict[tuple[str, int], list[Record]]
 
 
 class Committer:
-    """Writes what the scheduler of one lane has folded."""
+    """Writes the transactions of one level."""
 
     def __init__(
         self,
@@ -31,10 +31,12 @@ class Committer:
         *,
         producer: Producer,
         index: StateIndex,
-        rows: Callable[[], StateTable],
-        batches: Callable[[], StateTable],
+        rows: StateTable,
+        batches: StateTable,
+        written: dict[tuple[str, int], int] | None = None,
     ) -> None:
-        self._lane = topics.LEVELS[level]
+        """`written` receives the offset after the last work record of each (topic, partition)."""
+        self._level_name = topics.LEVELS[level]
         self._producer = producer
         self._index = index
         self._rows = rows
@@ -43,69 +45,68 @@ class Committer:
         self._status = settings.topic(topics.status(level))
         self._changelog = settings.topic(topics.BATCHES)
         self._work = settings.topic(topics.WORK)
-        self.written: dict[tuple[str, int], int] = {}
-        """The offset behind the last work record that was written to each partition."""
+        self._written = {} if written is None else written
 
-    async def ship(self, fold: Transaction, now_ms: int) -> None:
-        """Write everything in order; raises DeliveryFailed."""
+    async def commit(self, transaction: Transaction, now_ms: int) -> None:
+        """Write everything in order; raises DeliveryFailed if one step fails."""
         try:
-            await self._write_outputs(fold)
-            await self._write_batches(fold, now_ms)
-            await self._write_rows(fold, now_ms)
+            await self._write_outputs(transaction)
+            await self._write_batches(transaction, now_ms)
+            await self._write_rows(transaction, now_ms)
         except Unavailable as error:
             raise DeliveryFailed(f"a batch could not be made durable: {error}") from error
-        for (partition, _), batch_before, batch_after in fold.batches.changes():
-            self._index.batch_changed(partition, batch_before, batch_after, now_ms=now_ms)
-        for (partition, _), before, after in fold.changes():
-            self._index.changed(partition, before, after, now_ms=now_ms)
-        for note, count in fold.notes.items():
-            metrics.NOTES.labels(self._lane, note).inc(count)
+        for (partition, _), batch_before, batch_after in transaction.batches.changes():
+            self._index.update_batch(partition, batch_before, batch_after, now_ms=now_ms)
+        for (partition, _), before, after in transaction.changes():
+            self._index.update(partition, before, after, now_ms=now_ms)
+        for reason, count in transaction.reasons.items():
+            metrics.DROPPED.labels(self._level_name, reason).inc(count)
 
-    async def _write_outputs(self, fold: Transaction) -> None:
-        """Write results and all else that follows; the rows then know where their results lie."""
-        records: Shipped = dict(fold.records)
-        written: dict[int, list[StateKey]] = defaultdict(list)
+    async def _write_outputs(self, transaction: Transaction) -> None:
+        """Write results and all other outputs, and set the result offsets in the state records."""
+        records: RecordsByPartition = dict(transaction.records)
+        new: dict[int, list[StateKey]] = defaultdict(list)
         placed: list[tuple[StateKey, int]] = []
-        for pending in fold.results.values():
-            partition = pending.home[0]
+        for pending in transaction.results.values():
+            partition = pending.key[0]
             if pending.record is not None:
                 records.setdefault((self._results, partition), []).append(pending.record)
-                written[partition].append(pending.home)
+                new[partition].append(pending.key)
             elif pending.offset is not None:
-                placed.append((pending.home, pending.offset))
+                placed.append((pending.key, pending.offset))
         offsets = await self._producer.send_batch(records) if records else {}
-        self.written |= {at: found[-1] + 1 for at, found in offsets.items() if at[0].startswith(self._work)}
-        for partition, homes in written.items():
-            placed += zip(homes, offsets[self._results, partition], strict=True)
-        for home, offset in placed:
-            if (row := fold.rows[home]) is not None:
+        self._written |= {at: found[-1] + 1 for at, found in offsets.items() if at[0].startswith(self._work)}
+        for partition, keys in new.items():
+            placed += zip(keys, offsets[self._results, partition], strict=True)
+        for key, offset in placed:
+            if (row := transaction.rows[key]) is not None:
                 row["result_offset"] = offset
-                fold.batches.placed(home[0], row)
+                transaction.batches.line_stored(key[0], row)
 
-    async def _write_batches(self, fold: Transaction, now_ms: int) -> None:
-        shipped: Shipped = defaultdict(list)
-        for (partition, batch_id), before, after in fold.batches.changes():
+    async def _write_batches(self, transaction: Transaction, now_ms: int) -> None:
+        records: RecordsByPartition = defaultdict(list)
+        for (partition, batch_id), before, after in transaction.batches.changes():
             if after is not None:
-                shipped[self._changelog, partition].append(outputs.batch_record(after, now_ms=now_ms))
+                records[self._changelog, partition].append(outputs.batch_record(after, now_ms=now_ms))
                 if before is None or before["state"] != after["state"]:
                     metrics.BATCH_STATES.labels(after["state"]).inc()
             elif before is not None:
-                shipped[self._changelog, partition].append(Record(batch_id.encode(), None, [], now_ms))
-        if shipped:
-            self._store(self._batches(), shipped, await self._producer.send_batch(shipped))
+                records[self._changelog, partition].append(Record(batch_id.encode(), None, [], now_ms))
+        if records:
+            self._store(self._batches, records, await self._producer.send_batch(records))
 
-    async def _write_rows(self, fold: Transaction, now_ms: int) -> None:
-        shipped: Shipped = defaultdict(list)
-        for (partition, task_id), before, after in fold.changes():
+    async def _write_rows(self, transaction: Transaction, now_ms: int) -> None:
+        records: RecordsByPartition = defaultdict(list)
+        for (partition, task_id), before, after in transaction.changes():
             if after is not None:
-                shipped[self._status, partition].append(outputs.status_record(after, now_ms=now_ms))
-                metrics.entered(self._lane, before, after)
+                records[self._status, partition].append(outputs.status_record(after, now_ms=now_ms))
+                metrics.count_state(self._level_name, before, after)
             elif before is not None:
-                shipped[self._status, partition].append(Record(task_id.encode(), None, [], now_ms))
-        if shipped:
-            self._store(self._rows(), shipped, await self._producer.send_batch({**shipped, **fold.usage}))
+                records[self._status, partition].append(Record(task_id.encode(), None, [], now_ms))
+        if records:
+            self._store(self._rows, records, await self._producer.send_batch({**records, **transaction.usage}))
 
-    def _store(self, rows: StateTable, shipped: Shipped, offsets: dict[tuple[str, int], list[int]]) -> None:
-        for (topic, partition), records in shipped.items():
-            stored = [(record.key or b"", record.value) for record in records]
+    def _store(self, rows: StateTable, records: RecordsByPartition, offsets: dict[tuple[str, int], list[int]]) -> None:
+        for (topic, partition), written in records.items():
+            stored = [(record.key or b"", record.value) for record in written]
             rows.put(partition, stored, offset=offsets[topic, partition][-1])

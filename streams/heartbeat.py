@@ -1,14 +1,15 @@
-"""Tell every ingress and dispatcher that this scheduler works, for which partitions, and which workers it hears.
+"""The scheduler heartbeat: tells ingresses and dispatchers which partitions and live workers this scheduler has.
 
-The pulse is the proof behind /readyz: a heartbeat came from a dispatcher through events.LEVEL and the fold to here.
+/readyz of the ingress depends on it: a worker in it proves that events pass through events.LEVEL and the scheduler.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
+from collections.abc import Set as AbstractSet
 
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.kafka.producer import Producer, Record
 from core.settings.models import Settings
@@ -23,13 +24,13 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 2
 SLOW_MS = 2_000
-"""A pulse that takes this long met a broker that is away."""
-SETTLE_S = 0.05
-"""A worker announces itself to every partition at once: wait that long, so that one pulse tells of all."""
+"""A heartbeat that takes this long is taken as an outage of the broker."""
+DEBOUNCE_S = 0.05
+"""Delay after a change: a worker announces itself in every partition, and one heartbeat should include all of them."""
 
 
 class SchedulerHeartbeat:
-    """Write a control record every two seconds and whenever the workers change."""
+    """Writes a control record every two seconds and whenever the workers change."""
 
     def __init__(
         self,
@@ -39,8 +40,10 @@ class SchedulerHeartbeat:
         name: str,
         producer: Producer,
         index: StateIndex,
+        partitions: AbstractSet[int],
         changed: asyncio.Event,
     ) -> None:
+        """`partitions` are the owned ones, changed at each rebalance; `changed` triggers a heartbeat at once."""
         self._topic = settings.topic(topics.CONTROLS)
         self._lease_ms = int(settings.streams.lease_s * 1000)
         self._level = level
@@ -48,46 +51,46 @@ class SchedulerHeartbeat:
         self._producer = producer
         self._index = index
         self._changed = changed
-        self._asked_ms: int | None = None
-        self._since_ms = now_ms()
-        self.partitions: set[int] = set()
+        self._sent_ms: int | None = None
+        self._since_ms = epoch_ms()
+        self._partitions = partitions
 
     def kafka_since_ms(self) -> int:
-        """Return since when Kafka has taken our pulses without a break; now, while one is not taken."""
-        late = self._asked_ms is not None and now_ms() - self._asked_ms > SLOW_MS
-        return now_ms() if late else self._since_ms
+        """Return since when all heartbeats were written in time, epoch ms; the current time while one is late."""
+        late = self._sent_ms is not None and epoch_ms() - self._sent_ms > SLOW_MS
+        return epoch_ms() if late else self._since_ms
 
     async def run(self) -> None:
-        """Beat until cancelled."""
+        """Send heartbeats until cancelled."""
         while True:
-            if self.partitions:
-                await self._watched_beat()
+            if self._partitions:
+                await self._send_and_watch()
             self._changed.clear()
             try:
                 async with asyncio.timeout(INTERVAL_S):
                     await self._changed.wait()
-                await asyncio.sleep(SETTLE_S)
+                await asyncio.sleep(DEBOUNCE_S)
             except TimeoutError:
                 continue
 
-    async def _watched_beat(self) -> None:
-        """Beat, and note when Kafka was away: workers cannot be heard then, and must not be taken for dead."""
-        self._asked_ms = asked_ms = now_ms()
-        taken = False
+    async def _send_and_watch(self) -> None:
+        """Send a heartbeat and record an outage of Kafka, during which no worker can send its heartbeat, either."""
+        self._sent_ms = sent_ms = epoch_ms()
+        written = False
         try:
-            await self._beat(asked_ms)
-            taken = True
+            await self._send(sent_ms)
+            written = True
         except Unavailable as error:
-            log.warning("pulse: %s", error, extra={"event": "pulse_missed"})
+            log.warning("cannot write the scheduler heartbeat: %s", error, extra={"event": "heartbeat_failed"})
         finally:
-            self._asked_ms = None
-            if not taken or now_ms() - asked_ms > SLOW_MS:
-                self._since_ms = now_ms()
+            self._sent_ms = None
+            if not written or epoch_ms() - sent_ms > SLOW_MS:
+                self._since_ms = epoch_ms()
 
-    async def _beat(self, at_ms: int) -> None:
+    async def _send(self, at_ms: int) -> None:
         workers = self._index.alive(now_ms=at_ms, lease_ms=self._lease_ms)
         level = level_name(self._level)
-        metrics.PARTITIONS.labels(level).set(len(self.partitions))
+        metrics.PARTITIONS.labels(level).set(len(self._partitions))
         metrics.WORKERS.labels(level).set(len(workers))
         value = CONTROL.encode(
             {
@@ -97,7 +100,7 @@ class SchedulerHeartbeat:
                 "id": "",
                 "reason": None,
                 "scheduler": self._name,
-                "partitions": sorted(self.partitions),
+                "partitions": sorted(self._partitions),
                 "workers": workers,
             }
         )
@@ -105,8 +108,3 @@ class SchedulerHeartbeat:
             kind="control.pulse", ce_id=f"{self._name}/{at_ms}", at_ms=at_ms, level=self._level, source=self._name
         )
         await self._producer.send(self._topic, 0, Record(self._name.encode(), value, described, at_ms))
-
-
-def now_ms() -> int:
-    """Return the time."""
-    return time.time_ns() // 1_000_000

@@ -1,74 +1,76 @@
-"""How far each input has been folded, counted by ourselves: what may be committed, and what was never delivered. Pure.
+"""Counts how far each input partition is processed: what may be committed, and what was never delivered. Pure.
 
-Faust's own account cannot be trusted around a rebalance: records that it read and threw away count as a gap that may
-be committed over, and records of an older generation are acknowledged unseen. Here an offset is reached only when every
-one before it was folded, and a partition that stands still below its end is noticed.
+Faust's own count is not reliable around a rebalance: it treats records that it read and discarded as a gap that may be
+committed, and acknowledges records of an older generation. Here an offset is reached only once all offsets before it
+are processed, and a partition that stays below its end is detected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-Place = tuple[str, int]
-"""Topic and partition."""
+InputPartition = tuple[str, int]
+"""Topic, partition."""
 
 
 class InputOffsets:
     """The next offset of each owned input partition."""
 
     def __init__(self) -> None:
-        self._next: dict[Place, int] = {}
-        self._ahead: dict[Place, dict[int, int]] = {}
-        """Runs of offsets that are done behind one that is not: begin → the offset that follows."""
-        self._behind_s: dict[Place, float] = {}
+        self._next: dict[InputPartition, int] = {}
+        self._ahead: dict[InputPartition, dict[int, int]] = {}
+        """Processed ranges after an unprocessed offset: start → end."""
+        self._behind_s: dict[InputPartition, float] = {}
 
-    def reset(self, starts: Mapping[Place, int]) -> None:
-        """Begin anew with these partitions, at the offsets where reading begins."""
+    def reset(self, starts: Mapping[InputPartition, int]) -> None:
+        """Replace the partitions; `starts` has the offset at which each is read."""
         self._next = dict(starts)
         self._ahead = {}
         self._behind_s = {}
 
-    def done(self, place: Place, offset: int, *, since: int | None = None) -> None:
-        """Note a record that is folded and durable; between `since` and its offset there is no other."""
-        following = self._next.get(place)
+    def done(self, partition: InputPartition, offset: int, *, since: int | None = None) -> None:
+        """Mark a record as processed and durable; there is no record between `since` and its offset."""
+        following = self._next.get(partition)
         if following is None or offset < following:
-            return  # of a partition that is gone, or read once more
-        self._behind_s.pop(place, None)
+            return  # of a revoked partition, or read again
+        self._behind_s.pop(partition, None)
         begin = max(following, offset if since is None else since)
-        ahead = self._ahead.setdefault(place, {})
+        ahead = self._ahead.setdefault(partition, {})
         ahead[begin] = max(offset + 1, ahead.get(begin, 0))
         while (end := ahead.pop(following, None)) is not None:
             following = end
-        self._next[place] = following
+        self._next[partition] = following
 
-    def skip(self, place: Place, offset: int) -> None:
-        """Note that there is no record between what is done and an offset: marks of transactions take up offsets."""
-        if offset > self._next.get(place, offset):
-            self._behind_s.pop(place, None)
-            self._next[place] = offset
-            self._join(place)
+    def skip(self, partition: InputPartition, offset: int) -> None:
+        """Mark the offsets up to this one as processed: they have no records but, for example, transaction markers."""
+        if offset > self._next.get(partition, offset):
+            self._behind_s.pop(partition, None)
+            self._next[partition] = offset
+            self._join(partition)
 
-    def _join(self, place: Place) -> None:
-        """Take in what begins before the next offset; a record that is read twice may be told with another gap."""
-        ahead, following = self._ahead.get(place, {}), self._next[place]
+    def _join(self, partition: InputPartition) -> None:
+        """Merge ranges that begin before the next offset; a record read twice may have another gap before it."""
+        ahead, following = self._ahead.get(partition, {}), self._next[partition]
         while ahead and (begin := min(ahead)) <= following:
             following = max(following, ahead.pop(begin))
-        self._next[place] = following
+        self._next[partition] = following
 
-    def committable(self, place: Place) -> int | None:
-        """Return the offset up to which everything was folded."""
-        return self._next.get(place)
+    def committable(self, partition: InputPartition) -> int | None:
+        """Return the offset up to which everything is processed."""
+        return self._next.get(partition)
 
-    def stuck(self, end: Callable[[Place], int | None], *, now_s: float, patience_s: float) -> list[Place]:
-        """List partitions that were not at their end for a while, and have not moved since they were first seen so.
+    def stalled(
+        self, end: Callable[[InputPartition], int | None], *, now_s: float, timeout_s: float
+    ) -> list[InputPartition]:
+        """Return partitions that have stayed below their end for longer than the timeout without progress.
 
-        Time in which nothing came does not count: the first record after it is below the end, too, until it is folded.
+        Idle time does not count: the first record after it is below the end, too, until it is processed.
         """
-        for place in self._next:
-            self._join(place)
-            last, following = end(place), self._next[place]
-            if self._ahead.get(place) or (last is not None and following != last):
-                self._behind_s.setdefault(place, now_s)
+        for partition in self._next:
+            self._join(partition)
+            last, following = end(partition), self._next[partition]
+            if self._ahead.get(partition) or (last is not None and following != last):
+                self._behind_s.setdefault(partition, now_s)
             else:
-                self._behind_s.pop(place, None)
-        return [place for place, since_s in self._behind_s.items() if now_s - since_s > patience_s]
+                self._behind_s.pop(partition, None)
+        return [partition for partition, since_s in self._behind_s.items() if now_s - since_s > timeout_s]

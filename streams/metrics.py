@@ -9,11 +9,11 @@ from schemas.records import Status
 
 ENDED = ("completed", "failed", "cancelled")
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 7_200, 43_200)
-"""From a call that is answered at once to a night in the offline lane."""
+"""From an immediate response to a night in an offline queue."""
 
 STATES = Counter("headrace_task_states_total", "Tasks that entered a state.", ["level", "state"])
 BATCH_STATES = Counter("headrace_batch_states_total", "Batches that entered a state.", ["state"])
-NOTES = Counter("headrace_scheduler_dropped_total", "Events without an effect, by reason.", ["level", "reason"])
+DROPPED = Counter("headrace_scheduler_dropped_total", "Inputs without an effect, by reason.", ["level", "reason"])
 BATCH_SECONDS = Histogram(
     "headrace_scheduler_batch_seconds",
     "From receiving a batch to its acknowledgement, seconds.",
@@ -46,16 +46,16 @@ TASK_SECONDS = Histogram(
 )
 
 
-def entered(lane: str, before: Status | None, after: Status) -> None:
-    """Count a task that has entered a state; at its end note how long everything took."""
+def count_state(level: str, before: Status | None, after: Status) -> None:
+    """Count a task that has entered a state; at its end record its durations."""
     if after["duplicate_of"] is not None or (before is not None and before["state"] == after["state"]):
         return
-    labelled(STATES, lane, after["state"]).inc()
+    labelled(STATES, level, after["state"]).inc()
     ended_ms, started_ms = after["finished_ms"], after["started_ms"]
     if after["state"] not in ENDED or ended_ms is None:
         return
-    # Three machines' clocks: an answer that came at once may seem to have begun before its question.
-    labelled(TASK_SECONDS, lane).observe(max(0, ended_ms - after["created_ms"]) / 1000)
+    # The times are of up to three clocks, so a difference may be negative.
+    labelled(TASK_SECONDS, level).observe(max(0, ended_ms - after["created_ms"]) / 1000)
     if started_ms is not None:
-        labelled(QUEUE_SECONDS, lane).observe(max(0, started_ms - after["created_ms"]) / 1000)
-        labelled(RUN_SECONDS, lane).observe(max(0, ended_ms - started_ms) / 1000)
+        labelled(QUEUE_SECONDS, level).observe(max(0, started_ms - after["created_ms"]) / 1000)
+        labelled(RUN_SECONDS, level).observe(max(0, ended_ms - started_ms) / 1000)

@@ -1,7 +1,7 @@
-"""Offsets at which the log has no record: marks of transactions, what was compacted away or deleted.
+"""Skips offsets without records at the end of a partition: transaction markers, compacted or deleted records.
 
-A gap before a record is known when the record is folded (core/kafka/fetching.py); these are for what nothing follows.
-Apart from streams/input_offsets.py, which is pure: this asks the broker.
+A gap before a record is known when the record is processed (core/kafka/fetching.py); this covers the others. Apart from
+streams/input_offsets.py, which is pure, because it queries the broker.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from aiokafka import TopicPartition
 
 from core.errors import FatalError, Unavailable
 from core.kafka.log_reader import LogReader
-from streams.input_offsets import InputOffsets, Place
+from streams.input_offsets import InputOffsets, InputPartition
 
 
-async def over_gap(lookup: LogReader, progress: InputOffsets, place: Place, end: int | None) -> None:
-    """Pass the gap at which a partition stands still; raises FatalError when there is none."""
-    at, name = progress.committable(place), f"{place[0]}/{place[1]}"
+async def skip_gap(lookup: LogReader, offsets: InputOffsets, place: InputPartition, end: int | None) -> None:
+    """Skip the gap at which a partition has stalled; raises FatalError if there is none."""
+    at, name = offsets.committable(place), f"{place[0]}/{place[1]}"
     if at is None:
         return
     tp = TopicPartition(*place)
@@ -23,13 +23,13 @@ async def over_gap(lookup: LogReader, progress: InputOffsets, place: Place, end:
         upto = (await lookup.bounds([tp]))[tp][1] if end is None else end
         first = await lookup.first(tp, at, upto)
     except Unavailable:
-        return  # it is looked at again
-    if progress.committable(place) != at:
+        return  # checked again later
+    if offsets.committable(place) != at:
         return
     if first == at:
-        raise FatalError(f"records of {name} were never delivered; reading them again")
+        raise FatalError(f"records of {name} were never delivered; restarting to read them again")
     if upto < at:
         raise FatalError(
-            f"{name} ends at {upto}, before the {at} that was reached: it was made anew; reading all of it"
+            f"{name} ends at {upto}, below the processed offset {at}: it was recreated; restarting to read all of it"
         )
-    progress.skip(place, upto if first is None else first)
+    offsets.skip(place, upto if first is None else first)

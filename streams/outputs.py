@@ -1,4 +1,4 @@
-"""The records that follow from a step: pure rendering, one function per topic."""
+"""Records that follow from a transition, one function per topic. Pure."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from core.kafka.producer import Record
 from core.prices import price_of, text
 from core.settings.models import ModelSettings
 from schemas.batches import Batch
-from schemas.codec import BATCH, CONTROL, RESULT, STATUS, WORK
+from schemas.codec import BATCH, CONTROL, RESULT, STATUS, USAGE, WORK
+from schemas.common import Usage
 from schemas.headers import BATCH_ID, CALLBACK_EVENTS, headers
 from schemas.records import Outcome, Result, Status
+from schemas.usage import UsageRecord
 from streams.state_machine.rows import is_early_cancel
 from streams.state_machine.tasks import WorkEffect
 
 NO_PRICES: Mapping[str, ModelSettings] = {}
-NEWS = frozenset(("start", "progress", "expired"))
-"""What a callback can be told besides the outcome."""
+NOTIFIED_EVENTS = frozenset(("start", "progress", "expired"))
+"""Webhook events besides the outcome."""
+ZERO_USAGE: Usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
 def status_record(row: Status, *, now_ms: int) -> Record:
-    """Render a row for the changelog."""
+    """Render the state record of a task."""
     is_task = row["duplicate_of"] is None and not is_early_cancel(row)
     running = f"/{row['progress']}" if row["state"] == "processing" and row["progress"] else ""
     described = headers(
@@ -34,13 +37,13 @@ def status_record(row: Status, *, now_ms: int) -> Record:
         attempt=row["attempt"],
         created_ms=row["created_ms"] if is_task else None,
     )
-    if row["callback_url"] is not None and not NEWS.isdisjoint(row["callback_events"]):
+    if row["callback_url"] is not None and not NOTIFIED_EVENTS.isdisjoint(row["callback_events"]):
         described.append((CALLBACK_EVENTS, ",".join(row["callback_events"]).encode()))
     return Record(row["id"].encode(), STATUS.encode({**row, "updated_ms": now_ms}), described, now_ms)
 
 
 def batch_record(batch: Batch, *, now_ms: int) -> Record:
-    """Render a batch for the changelog."""
+    """Render the state record of a batch."""
     described = headers(
         kind=f"batch.{batch['state']}",
         ce_id=f"{batch['id']}/{batch['state']}/{now_ms}",
@@ -54,7 +57,7 @@ def batch_record(batch: Batch, *, now_ms: int) -> Record:
 
 
 def work_record(row: Status, work: WorkEffect, *, now_ms: int, traceparent: bytes | None) -> Record:
-    """Render the current attempt for the inference consumers."""
+    """Render the work record of the current attempt."""
     value = WORK.encode(
         {
             "id": row["id"],
@@ -90,7 +93,7 @@ def work_record(row: Status, work: WorkEffect, *, now_ms: int, traceparent: byte
 def result_of(
     row: Status, outcome: Outcome | None, *, now_ms: int, prices: Mapping[str, ModelSettings] = NO_PRICES
 ) -> Result:
-    """Describe the outcome of a row that has just ended, with its cost where the price table has its model."""
+    """Return the result of a task that has ended, with its cost if the price table has its model."""
     usage = outcome["usage"] if outcome else None
     price = price_of(usage, prices.get(row["model"] or "")) if usage and prices else None
     return {
@@ -133,7 +136,7 @@ def result_of(
 
 
 def result_record(result: Result, *, traceparent: bytes | None) -> Record:
-    """Render an outcome for everybody who reads results."""
+    """Render a result for results.LEVEL."""
     at_ms = result["finished_ms"]
     described = headers(
         kind=f"result.{result['state']}",
@@ -151,8 +154,8 @@ def result_record(result: Result, *, traceparent: bytes | None) -> Record:
     return Record(result["id"].encode(), RESULT.encode(result), described, at_ms)
 
 
-def stop_record(row: Status, reason: str, *, now_ms: int) -> Record:
-    """Render the order to end a call."""
+def cancel_record(row: Status, reason: str, *, now_ms: int) -> Record:
+    """Render the control record by which dispatchers cancel a running call."""
     value = CONTROL.encode(
         {
             "kind": "cancel",
@@ -167,3 +170,43 @@ def stop_record(row: Status, reason: str, *, now_ms: int) -> Record:
     )
     described = headers(kind="control.cancel", ce_id=f"{row['id']}/cancel", at_ms=now_ms, level=row["level"])
     return Record(row["id"].encode(), value, described, now_ms)
+
+
+def usage_of(result: Result) -> UsageRecord:
+    """Return the usage of a result; zero tokens if the upstream reported none."""
+    counted = result["usage"] or ZERO_USAGE
+    return {
+        "id": result["id"],
+        "owner": result["owner"],
+        "queue": result["queue"],
+        "level": result["level"],
+        "model": result["model"],
+        "endpoint": result["endpoint"],
+        "upstream": result["upstream"],
+        "state": result["state"],
+        "status_code": result["status_code"],
+        "attempt": result["attempt"],
+        **counted,
+        "cost": result["cost"],
+        "currency": result["currency"],
+        "created_ms": result["created_ms"],
+        "started_ms": result["started_ms"],
+        "finished_ms": result["finished_ms"],
+        "batch_id": result["batch_id"],
+        "replay_of": result["replay_of"],
+    }
+
+
+def usage_record(result: Result) -> Record:
+    """Render the usage record of a task; its timestamp is that of the result, also when it is written later."""
+    at_ms = result["finished_ms"]
+    described = headers(
+        kind=f"usage.{result['state']}",
+        ce_id=result["id"],
+        at_ms=at_ms,
+        queue=result["queue"],
+        level=result["level"],
+        owner=result["owner"],
+        model=result["model"],
+    )
+    return Record(result["id"].encode(), USAGE.encode(usage_of(result)), described, at_ms)

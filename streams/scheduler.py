@@ -1,8 +1,9 @@
-"""The scheduler of one lane: takes what Faust reads, folds it in batches and makes each batch durable before its acks.
+"""The scheduler of one level: processes inputs in batches and commits each batch before its inputs are acknowledged.
 
-Order within a batch: (1) results, work, controls and dead letters, awaited; (2) rows and usage, awaited; (3) the
-local store; (4) acknowledgements, so that Faust may commit the offsets. So a row never tells of an output that is not
-in the log, and an input that is read again after a crash finds its row and changes nothing.
+Order of a batch: (1) results, work, controls and dead letters; (2) state records and usage; (3) the local store;
+(4) acknowledgements, so that Faust may commit the offsets. Each step waits for the one before. A state record therefore
+never refers to an output that is not in the log, and an input that is read again after a crash finds its state record
+and changes nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from core.clock import Clock, epoch_ms
 from core.dead_letters.record import dead_letter
 from core.errors import SessionExpired
 from core.kafka.fetching import since
@@ -32,25 +34,26 @@ from streams import metrics
 from streams.batch_transaction import BatchSource
 from streams.commit import Committer
 from streams.faust.app import INBOX_LIMIT, StateTable
-from streams.input_offsets import InputOffsets, Place
+from streams.input_offsets import InputOffsets, InputPartition
 from streams.intake.decode import InvalidRecord, Submission, read_event
 from streams.intake.gateway import TaskIntake
-from streams.offset_gaps import over_gap
+from streams.offset_gaps import skip_gap
 from streams.purge import purge
 from streams.recovery.buffer import PendingAck, PendingEvent, RecoveryBuffer
 from streams.state_index import StateIndex
-from streams.state_machine.rows import rules_of
-from streams.transaction import StateKey, Transaction
+from streams.state_machine.rows import StateKey, rules_of
+from streams.transaction import Transaction
+from streams.work_topics import WorkTopicState
 
 log = logging.getLogger(__name__)
 
-HEARD_POLL_S = 0.05
-STUCK_S = 5.0
-"""How long a partition may stand still below its end while nothing is being folded."""
+HEARTBEAT_POLL_S = 0.05
+STALL_TIMEOUT_S = 5.0
+"""How long a partition may stay below its end while no batch is processed."""
 
 
 class Scheduler:
-    """Fold batches of one lane: `offer` takes events from Faust's agent, `run` works until an error ends it."""
+    """Processes batches of one level: Faust's agent calls `offer`, `run` processes until an error ends it."""
 
     def __init__(
         self,
@@ -61,16 +64,19 @@ class Scheduler:
         lookup: LogReader,
         queues: QueueDirectory,
         index: StateIndex,
-        rows: Callable[[], StateTable],
-        batches: Callable[[], StateTable],
-        silent_s: Callable[[], float] = lambda: 0.0,
-        lacks: Callable[[str], bool] = lambda _: False,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        rows: StateTable,
+        batches: StateTable,
+        work_topics: WorkTopicState | None = None,
+        seconds_since_heartbeat: Callable[[], float] = lambda: 0.0,
+        now_ms: Clock = epoch_ms,
     ) -> None:
-        """Make it.
+        """Create a scheduler; `run` starts it.
 
-        `silent_s` tells for how long the consumer group has not confirmed that this process is its member, `lacks`
-        which queues have no work topic now.
+        Args:
+            rows: state records of tasks.
+            batches: state records of batches.
+            work_topics: shared with the watcher of the work topics.
+            seconds_since_heartbeat: time since the consumer group last confirmed this process as a member.
         """
         self._settings = settings
         self._level = level
@@ -80,133 +86,134 @@ class Scheduler:
         self._index = index
         self._rows = rows
         self._batches = batches
-        self._shipping = Committer(settings, level, producer=producer, index=index, rows=rows, batches=batches)
-        self.written = self._shipping.written
-        self._silent_s = silent_s
-        self._lacks = lacks
+        self._work_topics = work_topics or WorkTopicState()
+        self._committer = Committer(
+            settings,
+            level,
+            producer=producer,
+            index=index,
+            rows=rows,
+            batches=batches,
+            written=self._work_topics.written,
+        )
+        self._seconds_since_heartbeat = seconds_since_heartbeat
         self._now_ms = now_ms
         self._rules = rules_of(settings)
         self._lease_ms = int(settings.streams.lease_s * 1000)
         self._linger_s = settings.streams.offline_linger_s if level else settings.streams.online_linger_s
         self._tasks = settings.topic(topics.tasks(level))
         self._inbox: deque[Any] = deque()
-        self._folding = False
-        self._folds = 0
+        self._batch_number = 0
         self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
+        self._capacity = asyncio.Event()
         self._last_alive = time.monotonic()
-        self.door = TaskIntake(settings, level, producer=producer, queues=queues)
+        self.intake = TaskIntake(settings, level, producer=producer, queues=queues)
         self.known_results: dict[StateKey, tuple[int, Result]] = {}
-        self.progress = InputOffsets()
-        self.replay = RecoveryBuffer()
+        self.offsets = InputOffsets()
+        self.recovery = RecoveryBuffer()
         self.changed = asyncio.Event()
-        """Set when a worker appears, goes or changes: the pulse tells at once."""
+        """Set when a worker joins, leaves or changes, so that the next scheduler heartbeat is sent at once."""
 
     async def offer(self, event: Any) -> None:
-        """Take one event; waits while the inbox is full."""
+        """Add one event to the inbox; waits while the inbox is full."""
         while len(self._inbox) >= INBOX_LIMIT:
-            self._room.clear()
-            await self._room.wait()
+            self._capacity.clear()
+            await self._capacity.wait()
         self._inbox.append(event)
         self._arrived.set()
 
     async def run(self) -> None:
-        """Fold batch after batch; raises FatalError when one cannot be made durable."""
+        """Process batch after batch; raises DeliveryFailed when one cannot be committed."""
         busy = -math.inf
         while True:
             if not self._inbox:
                 self._arrived.clear()
                 await self._arrived.wait()
-            # After a silence there is nothing to gather: what came is folded at once, and what comes meanwhile waits.
+            # After an idle time there is nothing to collect: the first events are processed at once.
             lingers = time.monotonic() - busy < self._linger_s
             if len(self._inbox) < self._settings.streams.batch_records and lingers:
                 await asyncio.sleep(self._linger_s)
             batch = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._settings.streams.batch_records))]
-            self._room.set()
+            self._capacity.set()
             began = time.perf_counter()
-            self._folding = True
-            self._folds += 1
-            await self._fold(batch)
-            self._folding = False
+            self._batch_number += 1
+            self._work_topics.batch = self._batch_number
+            await self._process(batch)
+            self._work_topics.batch = None
             busy = time.monotonic()
             metrics.BATCH_SECONDS.labels(topics.LEVELS[self._level]).observe(time.perf_counter() - began)
             metrics.BATCH_RECORDS.labels(topics.LEVELS[self._level]).observe(len(batch))
 
-    def under_way(self) -> int | None:
-        """Return the number of the batch that is being folded, None when there is none."""
-        return self._folds if self._folding else None
-
     async def watch_freeze(self) -> None:
-        """Notice that the process slept; the session is then lost and somebody else may own the partitions."""
+        """Detect a suspended process: its session has expired, and another process may own its partitions."""
         while True:
             self.check_freeze()
             await asyncio.sleep(0.5)
 
-    async def watch_inputs(self, end: Callable[[Place], int | None]) -> None:
-        """Notice records that were never delivered, and end the process, which then begins at the committed offsets."""
+    async def watch_inputs(self, end: Callable[[InputPartition], int | None]) -> None:
+        """Detect records that Faust never delivered; the process ends then, to restart at the committed offsets."""
         while True:
             await asyncio.sleep(1)
-            if self._inbox or self._folding:
+            if self._inbox or self._work_topics.batch is not None:
                 continue
-            for place in self.progress.stuck(end, now_s=time.monotonic(), patience_s=STUCK_S):
-                await over_gap(self._lookup, self.progress, place, end(place))
+            for place in self.offsets.stalled(end, now_s=time.monotonic(), timeout_s=STALL_TIMEOUT_S):
+                await skip_gap(self._lookup, self.offsets, place, end(place))
 
     def check_freeze(self) -> None:
-        """Raise SessionExpired when the process was suspended longer than its session; also the producer's fence."""
+        """Raise SessionExpired if the process was suspended for longer than its session; also the producer's fence."""
         now = time.monotonic()
         asleep, self._last_alive = now - self._last_alive, now
         if asleep > self._settings.streams.session_timeout_s * 0.9:
-            raise SessionExpired(f"the scheduler slept for {asleep:.1f} s, longer than its Kafka session")
+            raise SessionExpired(f"the scheduler was suspended for {asleep:.1f} s, longer than its Kafka session")
 
-    async def _until_heard(self) -> None:
-        """Wait for the group's next word when its last is older than a session: others may own the partitions."""
+    async def _await_group_heartbeat(self) -> None:
+        """Wait for a group heartbeat if the last is older than a session: another process may own the partitions."""
         session_s = self._settings.streams.session_timeout_s
         give_up_s = time.monotonic() + session_s
-        while (silent_s := self._silent_s()) > session_s * 0.9:
+        while (silent_s := self._seconds_since_heartbeat()) > session_s * 0.9:
             if time.monotonic() > give_up_s:
                 raise SessionExpired(
-                    f"the consumer group has confirmed nothing for {silent_s:.1f} s, longer than its session"
+                    f"the consumer group confirmed no heartbeat for {silent_s:.1f} s, longer than its session"
                 )
-            await asyncio.sleep(HEARD_POLL_S)
+            await asyncio.sleep(HEARTBEAT_POLL_S)
 
-    async def _fold(self, batch: list[Any]) -> None:
+    async def _process(self, batch: list[Any]) -> None:
         decoded = [self._decode(event.message) for event in batch]
-        await self.door.prepare(decoded)
+        await self.intake.prepare(decoded)
         now_ms = self._now_ms()
-        rows = self._rows()
-        fold = Transaction(
+        transaction = Transaction(
             level=self._level,
             rules=self._rules,
             now_ms=now_ms,
             prefix=self._settings.kafka.topic_prefix,
-            row=rows.get,
+            row=self._rows.get,
             known_results=self.known_results,
             work_partitions=self._work_partitions,
             holders=lambda partition, worker: set(self._index.holders.get((partition, worker), ())),
-            spoken=self.replay.spoken,
-            batches=BatchSource(self._batches().get, self._index.stamp_taken, self._index.batch_retention_ms),
+            was_attempted=self.recovery.was_attempted,
+            batches=BatchSource(self._batches.get, self._index.second_in_use, self._index.batch_retention_ms),
         )
-        folded: list[Any] = []
+        processed: list[Any] = []
         for event, one in zip(batch, decoded, strict=True):
-            folded += self._fold_one(fold, event, one, now_ms)
-        await self._bury_lost(fold)
-        await self.door.reply(fold)
+            processed += self._apply_input(transaction, event, one, now_ms)
+        await self._add_dead_letters(transaction)
+        await self.intake.reply(transaction)
         self.check_freeze()
-        await self._until_heard()
-        await self._shipping.ship(fold, now_ms)
-        for event in folded:
+        await self._await_group_heartbeat()
+        await self._committer.commit(transaction, now_ms)
+        for event in processed:
             message = event.message
             why = unread(message)
             last = message.offset if why is None else why.last
-            self.progress.done((message.topic, message.partition), last, since=since(message))
+            self.offsets.done((message.topic, message.partition), last, since=since(message))
             event.ack()
-        self._end_replays({event.message.partition for event in folded})
+        self._release_waiting({event.message.partition for event in processed})
 
-    def _end_replays(self, partitions: set[int]) -> None:
-        """Fold what waited for a task that did not come, once all tasks of its time are folded."""
+    def _release_waiting(self, partitions: set[int]) -> None:
+        """Process events whose task was not found, once all tasks written before them are processed."""
         for partition in partitions:
-            following = self.progress.committable((self._tasks, partition)) or 0
-            waited = self.replay.folded(partition, following)
+            offset = self.offsets.committable((self._tasks, partition)) or 0
+            waited = self.recovery.pop_unmatched(partition, offset)
             self._inbox.extendleft(held.source for held in reversed(waited))
             if waited:
                 self._arrived.set()
@@ -215,55 +222,55 @@ class Scheduler:
         if (why := unread(message)) is not None:
             return InvalidRecord(why.reason, None)
         if message.topic == self._tasks:
-            return self.door.read(message)
+            return self.intake.read(message)
         return read_event(message, max_bytes=self._settings.kafka.max_message_bytes)
 
-    def _fold_one(
-        self, fold: Transaction, source: Any, one: Submission | Event | InvalidRecord, now_ms: int
+    def _apply_input(
+        self, transaction: Transaction, source: Any, one: Submission | Event | InvalidRecord, now_ms: int
     ) -> list[Any]:
-        """Fold one input; returns the inputs that are folded by that, none when it has to wait."""
+        """Apply one input; returns the inputs that are processed by that, none if it has to wait."""
         message = source.message
         partition = message.partition
         if isinstance(one, Submission):
-            admitted = self.door.admit(one, message, fold, now_ms=now_ms)
+            admitted = self.intake.admit(one, message, transaction, now_ms=now_ms)
             if admitted is None:
                 return [source]
             one = admitted
         if isinstance(one, InvalidRecord):
-            fold.add(dead_letter(self._settings, message, reason=one.reason, field=one.field))
-            fold.notes["poison"] += 1
+            transaction.add(dead_letter(self._settings, message, reason=one.reason, field=one.field))
+            transaction.reasons["poison"] += 1
             where = {"partition": partition, "offset": message.offset}
             log.warning(
-                "dead letter from %s-%d@%d: %s",
+                "sent %s/%d@%d to the dead-letter topic: %s",
                 message.topic,
                 *where.values(),
                 one.reason,
-                extra={"event": "dead_letter", **where},
+                extra={"event": "dead_lettered", **where},
             )
         elif isinstance(one, Submission):
-            fold.submission(one, partition=partition, offset=message.offset)
-            waited = self.replay.of_task(partition, one.task_id)
+            transaction.submission(one, partition=partition, offset=message.offset)
+            waited = self.recovery.pop_task(partition, one.task_id)
             for held in waited:
-                self._task_event(fold, held.source.message, held.event)
+                self._task_event(transaction, held.source.message, held.event)
             return [source, *(held.source for held in waited)]
         elif not one["id"]:
-            self._worker_event(fold, one, partition, now_ms)
-        elif self.replay.waits(partition, one) and not fold.knows(partition, one["id"]):
-            self.replay.hold(partition, PendingEvent(PendingAck(message), one))
-            source.ack()  # for Faust it is over; what is committed is counted by `progress`
+            self._worker_event(transaction, one, partition, now_ms)
+        elif self.recovery.must_wait(partition, one) and not transaction.has_task(partition, one["id"]):
+            self.recovery.hold(partition, PendingEvent(PendingAck(message), one))
+            source.ack()  # Faust is done with it; `offsets` decides what is committed
             return []
         else:
-            self._task_event(fold, message, one)
+            self._task_event(transaction, message, one)
         return [source]
 
-    def _task_event(self, fold: Transaction, message: Any, event: Event) -> None:
+    def _task_event(self, transaction: Transaction, message: Any, event: Event) -> None:
         traceparent = traceparent_of(message.headers)
-        fold.event(event, partition=message.partition, offset=message.offset, traceparent=traceparent)
+        transaction.event(event, partition=message.partition, offset=message.offset, traceparent=traceparent)
 
-    def _worker_event(self, fold: Transaction, event: Event, partition: int, now_ms: int) -> None:
+    def _worker_event(self, transaction: Transaction, event: Event, partition: int, now_ms: int) -> None:
         worker = event["worker"] or ""
         if event["kind"] == "heartbeat":
-            if self._index.heard(
+            if self._index.record_heartbeat(
                 partition,
                 worker,
                 now_ms=now_ms,
@@ -273,33 +280,33 @@ class Scheduler:
             ):
                 self.changed.set()
         elif event["kind"] == "purge":
-            folded = self.progress.committable((self._tasks, partition)) or 0
-            rows_from, level = self._rows().scan_from, self._level
-            purge(fold, rows_from, event, partition, folded=folded, level=level, now_ms=now_ms)
+            processed = self.offsets.committable((self._tasks, partition)) or 0
+            rows_from, level = self._rows.scan_from, self._level
+            purge(transaction, rows_from, event, partition, processed=processed, level=level, now_ms=now_ms)
         elif event["kind"] == "goodbye":
-            fold.worker_gone(worker, partition=partition, lost=False)
-            self._index.gone(partition, worker)
+            transaction.worker_lost(worker, partition=partition, lost=False)
+            self._index.remove_worker(partition, worker)
             self.changed.set()
-        elif event["kind"] == "worker_lost" and self._index.silent(
+        elif event["kind"] == "worker_lost" and self._index.is_expired(
             partition, worker, now_ms=now_ms, lease_ms=self._lease_ms
         ):
-            # All heartbeats that were written before this event have been read: the silence is real, not our own lag.
-            fold.worker_gone(worker, partition=partition, lost=True)
-            self._index.gone(partition, worker)
+            # All heartbeats written before this event have been read, so the scheduler's own lag is no explanation.
+            transaction.worker_lost(worker, partition=partition, lost=True)
+            self._index.remove_worker(partition, worker)
             self.changed.set()
             log.warning("worker %s is lost", worker, extra={"event": "worker_lost", "partition": partition})
 
     def _work_partitions(self, queue: str) -> int:
         known = self._queues.get(queue)
-        if (known is not None and known["served_by"] == "workers") or self._lacks(queue):
+        if (known is not None and known["served_by"] == "workers") or queue in self._work_topics.missing:
             return 0
         return known["work_partitions"] if known else self._settings.kafka.work_partitions
 
-    async def _bury_lost(self, fold: Transaction) -> None:
-        """Write the dead letters of tasks that lost too many workers, with their original records."""
-        for (partition, task_id), reason in fold.dead:
-            row = fold.rows[partition, task_id]
+    async def _add_dead_letters(self, transaction: Transaction) -> None:
+        """Add dead letters for tasks that lost too many workers, with their original records."""
+        for (partition, task_id), reason in transaction.dead_letters:
+            row = transaction.rows[partition, task_id]
             at = TopicPartition(self._tasks, partition)
             record = await self._lookup.read(at, row["source_offset"]) if row else None
             if record is not None and row is not None:
-                fold.add(dead_letter(self._settings, record, reason=reason, attempt=row["attempt"]))
+                transaction.add(dead_letter(self._settings, record, reason=reason, attempt=row["attempt"]))

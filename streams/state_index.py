@@ -1,7 +1,7 @@
-"""What the scheduler keeps in memory beside the table, rebuilt from it: who holds what, who is alive, what is due.
+"""In-memory index over the table: which worker holds which tasks, which workers are alive, what is due. Pure.
 
-Pure: time is given. Only what is due within the horizon is kept, so a million waiting tasks cost no memory here; a
-sweep over the table brings in the next ones.
+Only what is due within the horizon is in memory, so a million waiting tasks need no memory here; a sweep over the table
+adds the next ones.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from streams.state_machine.rows import is_early_cancel, next_deadline_ms
 
 HORIZON_MS = 600_000
 SWEEP_MS = 300_000
-"""How often the table is swept: half the horizon, so that nothing due is ever missed."""
+"""Interval of the sweeps: half the horizon, so that no due time is missed."""
 ACTIVE = ("queued", "processing")
 
 DueKind = Literal["deadline", "retry_due", "lease_over", "expire", "batch_due"]
 
 
 class Due(NamedTuple):
-    """Something to be looked at when its time has come."""
+    """A due time of a task or batch."""
 
     at_ms: int
     kind: DueKind
@@ -35,33 +35,33 @@ class Due(NamedTuple):
 
 @dataclass(slots=True)
 class WorkerLastSeen:
-    """The last sign of life of a worker, as one partition knows it."""
+    """The last heartbeat of a worker in one partition."""
 
-    heard_ms: int
+    received_ms: int
     info: Worker
-    suspected_ms: int = 0
+    reported_ms: int = 0
 
 
 @dataclass(slots=True)
 class StateIndex:
-    """The scheduler's memory over all partitions that it owns."""
+    """The index over all owned partitions."""
 
     holders: dict[tuple[int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
     workers: dict[int, dict[str, WorkerLastSeen]] = field(default_factory=lambda: defaultdict(dict))
-    stamps: dict[tuple[int, int], set[int]] = field(default_factory=lambda: defaultdict(set))
-    """(Partition, queue number) → the seconds that the ids of some batch's lines are made with."""
+    used_seconds: dict[tuple[int, int], set[int]] = field(default_factory=lambda: defaultdict(set))
+    """(Partition, queue number) → seconds that the line ids of batches use."""
     batch_retention_ms: int = 0
     _heap: list[Due] = field(default_factory=list)
 
     def clear(self) -> None:
-        """Forget everything, before a rebuild."""
+        """Remove everything, before a rebuild."""
         self.holders.clear()
         self.workers.clear()
-        self.stamps.clear()
+        self.used_seconds.clear()
         self._heap.clear()
 
-    def changed(self, partition: int, before: Status | None, after: Status | None, *, now_ms: int) -> None:
-        """Follow a row that has become durable."""
+    def update(self, partition: int, before: Status | None, after: Status | None, *, now_ms: int) -> None:
+        """Index a task's state record that has become durable."""
         if before is not None and before["state"] == "processing" and before["worker"]:
             self.holders[partition, before["worker"]].discard(before["id"])
         if after is None:
@@ -69,11 +69,11 @@ class StateIndex:
         if after["state"] == "processing" and after["worker"] and after["lease_until_ms"] is None:
             self.holders[partition, after["worker"]].add(after["id"])
             if after["worker"] not in self.workers[partition]:
-                self.heard(partition, after["worker"], now_ms=now_ms)
+                self.record_heartbeat(partition, after["worker"], now_ms=now_ms)
         self.schedule(partition, after, now_ms=now_ms, fresh=before is None or is_early_cancel(before))
 
     def schedule(self, partition: int, row: Status, *, now_ms: int, fresh: bool = True) -> None:
-        """Remember what a row is due for, when that is near; the deadlines only once, they never change."""
+        """Schedule the due times of a task within the horizon; deadlines only once, because they never change."""
         if row["state"] in ACTIVE:
             if fresh:
                 for at_ms in {next_deadline_ms(row), row["deadline_ms"]}:
@@ -85,50 +85,50 @@ class StateIndex:
         elif row["expires_ms"] is not None:
             self._push(Due(row["expires_ms"], "expire", partition, row["id"]), now_ms)
 
-    def batch_changed(self, partition: int, before: Batch | None, after: Batch | None, *, now_ms: int) -> None:
-        """Follow a batch's row that has become durable."""
+    def update_batch(self, partition: int, before: Batch | None, after: Batch | None, *, now_ms: int) -> None:
+        """Index a batch's state record that has become durable."""
         if after is None:
             if before is not None:
-                self.stamps[partition, before["queue_number"]].discard(before["stamp_s"])
+                self.used_seconds[partition, before["queue_number"]].discard(before["stamp_s"])
             return
-        self.stamps[partition, after["queue_number"]].add(after["stamp_s"])
+        self.used_seconds[partition, after["queue_number"]].add(after["stamp_s"])
         if before is None or before["state"] != after["state"]:
             self.schedule_batch(partition, after, now_ms=now_ms)
 
     def schedule_batch(self, partition: int, batch: Batch, *, now_ms: int) -> None:
-        """Remember the end of a batch's window, or of the time that it is kept, when that is near."""
+        """Schedule the end of a batch's completion window or retention if it is within the horizon."""
         at_ms = due_ms(batch, retention_ms=self.batch_retention_ms)
         if at_ms is not None:
             self._push(Due(at_ms, "batch_due", partition, batch["id"]), now_ms)
 
-    def stamp_taken(self, partition: int, queue_number: int, stamp_s: int) -> bool:
-        """Tell whether the ids of another batch's lines are made with a second."""
-        return stamp_s in self.stamps[partition, queue_number]
+    def second_in_use(self, partition: int, queue_number: int, stamp_s: int) -> bool:
+        """Return whether the line ids of a batch use this second."""
+        return stamp_s in self.used_seconds[partition, queue_number]
 
     def _push(self, due: Due, now_ms: int) -> None:
         if due.at_ms <= now_ms + HORIZON_MS:
             heapq.heappush(self._heap, due)
 
     def due(self, *, now_ms: int, limit: int = 1000) -> list[Due]:
-        """Take what is due."""
+        """Remove and return what is due."""
         ready: list[Due] = []
         while self._heap and self._heap[0].at_ms <= now_ms and len(ready) < limit:
             ready.append(heapq.heappop(self._heap))
         return ready
 
     def put_back(self, due: list[Due], *, delay_ms: int, now_ms: int) -> None:
-        """Look at these again later: their events could not be written."""
-        for one in due:
-            self._push(one._replace(at_ms=now_ms + delay_ms), now_ms)
+        """Schedule these again after a delay: their events could not be written."""
+        for entry in due:
+            self._push(entry._replace(at_ms=now_ms + delay_ms), now_ms)
 
     def next_due_ms(self) -> int | None:
-        """Return when the next one is due."""
+        """Return the next due time."""
         return self._heap[0].at_ms if self._heap else None
 
-    def heard(
+    def record_heartbeat(
         self, partition: int, worker: str, *, now_ms: int, seen_ms: int = 0, running: int = 0, upstreams_up: int = 0
     ) -> bool:
-        """Note a sign of life; tells whether the worker is new or its upstreams changed."""
+        """Store a heartbeat; returns whether the worker is new or the number of its healthy upstreams changed."""
         before = self.workers[partition].get(worker)
         info: Worker = {
             "name": worker,
@@ -139,38 +139,40 @@ class StateIndex:
         self.workers[partition][worker] = WorkerLastSeen(now_ms, info)
         return before is None or before.info["upstreams_up"] != upstreams_up
 
-    def silent(self, partition: int, worker: str, *, now_ms: int, lease_ms: int) -> bool:
-        """Tell whether a worker's lease has run out."""
-        heard = self.workers[partition].get(worker)
-        return heard is None or now_ms - heard.heard_ms > lease_ms
+    def is_expired(self, partition: int, worker: str, *, now_ms: int, lease_ms: int) -> bool:
+        """Return whether the lease of a worker has expired."""
+        seen = self.workers[partition].get(worker)
+        return seen is None or now_ms - seen.received_ms > lease_ms
 
-    def suspects(self, *, now_ms: int, lease_ms: int, since_ms: int = 0) -> list[tuple[int, str]]:
-        """List silent workers, each at most once per lease; those that hold nothing are forgotten.
+    def expired_workers(self, *, now_ms: int, lease_ms: int, since_ms: int = 0) -> list[tuple[int, str]]:
+        """Return workers whose lease has expired, each once per lease; those that hold no task are removed.
 
-        Nobody is silent for longer than Kafka has worked without a break, which is since `since_ms`.
+        Leases run only while Kafka is available, which it is since `since_ms`.
         """
         found: list[tuple[int, str]] = []
         for partition, workers in self.workers.items():
-            for worker, heard in list(workers.items()):
-                if now_ms - max(heard.heard_ms, since_ms) <= lease_ms:
+            for worker, seen in list(workers.items()):
+                if now_ms - max(seen.received_ms, since_ms) <= lease_ms:
                     continue
                 if not self.holders.get((partition, worker)):
                     del workers[worker]
-                elif now_ms - heard.suspected_ms > lease_ms:
-                    heard.suspected_ms = now_ms
+                elif now_ms - seen.reported_ms > lease_ms:
+                    seen.reported_ms = now_ms
                     found.append((partition, worker))
         return found
 
-    def gone(self, partition: int, worker: str) -> None:
-        """Forget a worker."""
+    def remove_worker(self, partition: int, worker: str) -> None:
+        """Remove a worker and what it holds."""
         self.workers[partition].pop(worker, None)
         self.holders.pop((partition, worker), None)
 
     def alive(self, *, now_ms: int, lease_ms: int) -> list[Worker]:
-        """List live workers, each as its freshest sign of life tells."""
+        """Return the live workers, each with its newest heartbeat."""
         best: dict[str, WorkerLastSeen] = {}
         for workers in self.workers.values():
-            for name, heard in workers.items():
-                if now_ms - heard.heard_ms <= lease_ms and (name not in best or best[name].heard_ms < heard.heard_ms):
-                    best[name] = heard
+            for name, seen in workers.items():
+                if now_ms - seen.received_ms <= lease_ms and (
+                    name not in best or best[name].received_ms < seen.received_ms
+                ):
+                    best[name] = seen
         return [best[name].info for name in sorted(best)]

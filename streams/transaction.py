@@ -1,4 +1,4 @@
-"""Fold one batch of records into rows and outputs: pure but for the row getter it is given."""
+"""Applies the inputs of one batch to state records and collects the outputs. Pure, except for the store it reads."""
 
 from __future__ import annotations
 
@@ -16,26 +16,22 @@ from streams import outputs
 from streams.batch_transaction import NO_BATCHES, BatchSource, BatchTransaction, TransactionTasks, is_line
 from streams.intake import deduplication
 from streams.intake.decode import Submission
-from streams.recovery import usage_backfill
-from streams.state_machine import tasks as machine
+from streams.state_machine import tasks
 from streams.state_machine.batches import KINDS as BATCH_KINDS
-from streams.state_machine.rows import TaskRules, is_early_cancel, new_status
-from streams.state_machine.tasks import CancelEffect, DeadLetterEffect, Transition, WorkEffect
-
-StateKey = tuple[int, str]
-"""Partition and task id."""
+from streams.state_machine.rows import StateKey, TaskRules, is_early_cancel, new_status
+from streams.state_machine.tasks import CancelEffect, DeadLetterEffect, ResultEffect, Transition, WorkEffect
 
 
 class PendingResult(NamedTuple):
-    """A result that will be written, or is there already when `offset` is known."""
+    """A result to write; with `offset`, one that is already in the log."""
 
-    home: StateKey
+    key: StateKey
     record: Record | None
     offset: int | None
 
 
 class Transaction:
-    """Collect what a batch changes. Nothing is visible outside before `Scheduler` has made it durable."""
+    """The changes of one batch; nothing is visible to others before `Committer` writes them."""
 
     def __init__(
         self,
@@ -48,10 +44,18 @@ class Transaction:
         known_results: Mapping[StateKey, tuple[int, Result]],
         work_partitions: Callable[[str], int],
         holders: Callable[[int, str], set[str]],
-        spoken: Callable[[int, str, int], bool] = lambda *_: False,
+        was_attempted: Callable[[int, str, int], bool] = lambda *_: False,
         batches: BatchSource = NO_BATCHES,
     ) -> None:
-        """`spoken` tells which attempts a worker has already: they are not handed out again."""
+        """Start a transaction.
+
+        Args:
+            row: stored state record by partition and key.
+            known_results: results in the log whose state records may be missing after a crash.
+            work_partitions: partitions of a queue's work topic; 0 if its tasks get no work records.
+            holders: ids of the tasks that a worker holds, by partition and worker.
+            was_attempted: whether a worker already has an attempt, so that it gets no second work record.
+        """
         self._level = level
         self._rules = rules
         self._now_ms = now_ms
@@ -60,35 +64,35 @@ class Transaction:
         self._known_results = known_results
         self._work_partitions = work_partitions
         self._holders = holders
-        self._spoken = spoken
+        self._was_attempted = was_attempted
         self._before: dict[StateKey, Status | None] = {}
         self._traceparents: dict[str, bytes] = {}
         self.rows: dict[StateKey, Status | None] = {}
         self.results: dict[StateKey, PendingResult] = {}
         self.records: dict[tuple[str, int], list[Record]] = defaultdict(list)
         self.usage: dict[tuple[str, int], list[Record]] = defaultdict(list)
-        """Written after the results, with the rows: so whatever is accounted for has its result."""
-        self.dead: list[tuple[StateKey, str]] = []
-        self.notes: Counter[str] = Counter()
-        tasks = TransactionTasks(self._row, self._take, self.add, prefix)
+        """Written with the state records, after the results, so that every usage record has a result."""
+        self.dead_letters: list[tuple[StateKey, str]] = []
+        self.reasons: Counter[str] = Counter()
+        access = TransactionTasks(self._row, self._apply, self.add, prefix)
         self.batches = BatchTransaction(
-            batches, tasks, known=known_results, notes=self.notes, rules=rules, now_ms=now_ms
+            batches, access, known=known_results, reasons=self.reasons, rules=rules, now_ms=now_ms
         )
 
     def submission(self, submission: Submission, *, partition: int, offset: int) -> None:
-        """Fold a new task."""
-        home = (partition, submission.task_id)
+        """Apply a new task."""
+        key = (partition, submission.task_id)
         if submission.traceparent:
             self._traceparents[submission.task_id] = submission.traceparent
-        stored = self._row(home)
+        stored = self._row(key)
         if is_line(submission):
-            if not self.batches.line(home, submission, offset=offset):
+            if not self.batches.line(key, submission, offset=offset):
                 return
-        elif (stored is None or is_early_cancel(stored)) and self._is_duplicate(home, submission, offset):
+        elif (stored is None or is_early_cancel(stored)) and self._is_duplicate(key, submission, offset):
             return
-        self._take(
-            home,
-            machine.submitted(
+        self._apply(
+            key,
+            tasks.submitted(
                 stored,
                 submission.task,
                 task_id=submission.task_id,
@@ -100,131 +104,134 @@ class Transaction:
         )
 
     def event(self, event: Event, *, partition: int, offset: int = -1, traceparent: bytes | None = None) -> None:
-        """Fold an event about one task or batch; one that lies in the wrong partition is dropped and counted."""
+        """Apply an event about one task or batch; one in the wrong partition is dropped and counted."""
         if event["kind"] in BATCH_KINDS:
             self.batches.event(event, partition=partition, offset=offset)
             return
         if event["kind"] == "expire" and event["id"].startswith(deduplication.PREFIX):
-            place = (partition, event["id"])
-            self._take(place, machine.apply(self._row(place), event, now_ms=self._now_ms, rules=self._rules))
+            reservation_key = (partition, event["id"])
+            self._apply(
+                reservation_key,
+                tasks.apply(self._row(reservation_key), event, now_ms=self._now_ms, rules=self._rules),
+            )
             return
         try:
             identity = parse(event["id"])
         except IdError:
-            self.notes["no_task_id"] += 1
+            self.reasons["no_task_id"] += 1
             return
         if identity.partition != partition:
-            self.notes["wrong_partition"] += 1
+            self.reasons["wrong_partition"] += 1
             return
-        home = (partition, str(identity))
+        key = (partition, str(identity))
         if traceparent:
-            self._traceparents[home[1]] = traceparent
-        self._take(
-            home, machine.apply(self._row(home), event, now_ms=self._now_ms, rules=self._rules), event["outcome"]
-        )
+            self._traceparents[key[1]] = traceparent
+        self._apply(key, tasks.apply(self._row(key), event, now_ms=self._now_ms, rules=self._rules), event["outcome"])
 
-    def worker_gone(self, worker: str, *, partition: int, lost: bool) -> None:
-        """Give back everything that a worker holds in a partition: lost, or after its goodbye."""
+    def worker_lost(self, worker: str, *, partition: int, lost: bool) -> None:
+        """Requeue all tasks that a worker holds in a partition: it was lost, or it stopped (`lost` False)."""
         held = self._holders(partition, worker)
-        held |= {home[1] for home, row in self.rows.items() if home[0] == partition and row and row["worker"] == worker}
+        held |= {key[1] for key, row in self.rows.items() if key[0] == partition and row and row["worker"] == worker}
         for task_id in sorted(held):
-            home = (partition, task_id)
-            row = self._row(home)
+            key = (partition, task_id)
+            row = self._row(key)
             if row is None:
                 continue
-            step = machine.worker_lost(row, worker=worker, lost=lost, now_ms=self._now_ms, rules=self._rules)
-            self._take(home, step)
+            transition = tasks.worker_lost(row, worker=worker, lost=lost, now_ms=self._now_ms, rules=self._rules)
+            self._apply(key, transition)
 
-    def knows(self, partition: int, task_id: str) -> bool:
-        """Tell whether a task has a row."""
+    def has_task(self, partition: int, task_id: str) -> bool:
+        """Return whether a task has a state record."""
         row = self._row((partition, task_id))
         return row is not None and not is_early_cancel(row)
 
-    def taken(self, partition: int, task_id: str, offset: int) -> bool:
-        """Tell whether an id belongs to another record than that of this position."""
+    def id_in_use(self, partition: int, task_id: str, offset: int) -> bool:
+        """Return whether an id belongs to a record at another offset."""
         row = self._row((partition, task_id))
         return row is not None and not is_early_cancel(row) and row["source_offset"] != offset
 
     def changes(self) -> list[tuple[StateKey, Status | None, Status | None]]:
-        """Return every changed row: home, before, after."""
-        return [(home, self._before[home], row) for home, row in self.rows.items()]
+        """Return every changed state record: key, before, after."""
+        return [(key, self._before[key], row) for key, row in self.rows.items()]
 
-    def _is_duplicate(self, home: StateKey, submission: Submission, offset: int) -> bool:
-        """Give a twin its row, or remember the key of a first task; the key's row is written before the task's own."""
+    def _is_duplicate(self, key: StateKey, submission: Submission, offset: int) -> bool:
+        """Add the state record of a duplicate, or the reservation of a new key, which is written before its task."""
         task, created_ms = submission.task, submission.created_ms
-        name = deduplication.key_id(task)
+        name = deduplication.idempotency_row_key(task)
         if name is None:
             return False
-        place, content = (home[0], name), deduplication.digest(task)
-        key = self._row(place)
+        reservation_key, content = (key[0], name), deduplication.digest(task)
+        reservation = self._row(reservation_key)
         row = new_status(task, task_id=submission.task_id, offset=offset, created_ms=created_ms, rules=self._rules)
-        if key is not None and deduplication.is_reserved(key, home[1], created_ms=created_ms, now_ms=self._now_ms):
-            twin = deduplication.duplicate_row(row, key, content=content, now_ms=self._now_ms)
-            self.rows[home] = twin
-            if twin["error_code"] is None:
-                self.notes["twin"] += 1
+        if reservation is not None and deduplication.is_reserved(
+            reservation, key[1], created_ms=created_ms, now_ms=self._now_ms
+        ):
+            duplicate = deduplication.duplicate_row(row, reservation, content=content, now_ms=self._now_ms)
+            self.rows[key] = duplicate
+            if duplicate["error_code"] is None:
+                self.reasons["duplicate"] += 1
             else:
-                self.notes["twin_refused"] += 1
+                self.reasons["duplicate_conflict"] += 1
             return True
         window_ms = self._rules.idempotency_ms
-        self.rows[place] = deduplication.reservation_row(
+        self.rows[reservation_key] = deduplication.reservation_row(
             row, name=name, content=content, now_ms=self._now_ms, window_ms=window_ms
         )
         return False
 
-    def _row(self, home: StateKey) -> Status | None:
-        if home in self.rows:
-            return self.rows[home]
-        if home not in self._before:
-            stored = self._stored(home[0], home[1].encode())
-            self._before[home] = None if stored is None else STATUS.decode(stored)
-        return self._before[home]
+    def _row(self, key: StateKey) -> Status | None:
+        if key in self.rows:
+            return self.rows[key]
+        if key not in self._before:
+            stored = self._stored(key[0], key[1].encode())
+            self._before[key] = None if stored is None else STATUS.decode(stored)
+        return self._before[key]
 
-    def _take(self, home: StateKey, step: Transition, outcome: Outcome | None = None) -> None:
-        row = step.row
-        if step.note is not None:
-            self.notes[step.note] += 1
+    def _apply(self, key: StateKey, transition: Transition, outcome: Outcome | None = None) -> None:
+        row = transition.row
+        if transition.reason is not None:
+            self.reasons[transition.reason] += 1
             if row is not None and row["batch_id"] is not None:
-                self.batches.changed(home, row, None)
+                self.batches.count_line(key, row, None)
             return
         if row is not None and row["traceparent"] is None and (parent := self._traceparents.get(row["id"])):
             row = {**row, "traceparent": parent.decode()}
-        self.rows[home] = row
+        self.rows[key] = row
         if row is None:
             return
-        self._follow(home, row, step, outcome)
+        self._apply_effects(key, row, transition, outcome)
         if row["batch_id"] is not None:
-            self.batches.changed(home, self.rows[home] or row, outcome["usage"] if outcome else None)
+            self.batches.count_line(key, self.rows[key] or row, outcome["usage"] if outcome else None)
 
-    def _follow(self, home: StateKey, row: Status, step: Transition, outcome: Outcome | None) -> None:
-        for effect in step.effects:
+    def _apply_effects(self, key: StateKey, row: Status, transition: Transition, outcome: Outcome | None) -> None:
+        for effect in transition.effects:
             match effect:
                 case WorkEffect():
-                    if self._spoken(home[0], row["id"], row["attempt"]):
-                        self.notes["work_known"] += 1
+                    if self._was_attempted(key[0], row["id"], row["attempt"]):
+                        self.reasons["attempt_already_running"] += 1
                     else:
                         self._work(row, effect)
                 case CancelEffect(reason):
-                    control = outputs.stop_record(row, reason, now_ms=self._now_ms)
+                    control = outputs.cancel_record(row, reason, now_ms=self._now_ms)
                     self.add(AddressedRecord(self.prefix + topics.CONTROLS, 0, control))
                 case DeadLetterEffect(reason):
-                    self.dead.append((home, reason))
-                case machine.ResultEffect():
-                    self._result(home, row, effect.outcome or outcome)
+                    self.dead_letters.append((key, reason))
+                case ResultEffect():
+                    self._result(key, row, effect.outcome or outcome)
 
     def _work(self, row: Status, work: WorkEffect) -> None:
         partitions = self._work_partitions(row["queue"])
         if not partitions:
-            return  # its workers find it by its row
+            return  # its workers find it by its state record
         partition = stable_hash(row["id"]) % partitions
         record = outputs.work_record(row, work, now_ms=self._now_ms, traceparent=self._parent(row))
         self.add(AddressedRecord(self.prefix + topics.work(row["queue"], self._level), partition, record))
 
-    def _result(self, home: StateKey, row: Status, outcome: Outcome | None) -> None:
-        """Write the result, unless a crash came between an earlier one and its row: then the row follows the log."""
-        if known := self._known_results.get(home):
+    def _result(self, key: StateKey, row: Status, outcome: Outcome | None) -> None:
+        """Add the result. If a crash left one in the log, the state record is taken from that one instead."""
+        if known := self._known_results.get(key):
             offset, result = known
-            self.rows[home] = {
+            self.rows[key] = {
                 **row,
                 "state": result["state"],
                 "finished_ms": result["finished_ms"],
@@ -232,26 +239,26 @@ class Transaction:
                 "error_code": result["error_code"],
                 "error_message": result["error_message"],
             }
-            self.results[home] = PendingResult(home, None, offset)
-            self.notes["result_adopted"] += 1
+            self.results[key] = PendingResult(key, None, offset)
+            self.reasons["result_recovered"] += 1
             return
         result = outputs.result_of(row, outcome, now_ms=self._now_ms, prices=self._rules.prices)
         record = outputs.result_record(result, traceparent=self._parent(row))
-        self.results[home] = PendingResult(home, record, None)
-        self.usage[self.prefix + topics.USAGE, home[0]].append(usage_backfill.usage_record(result))
+        self.results[key] = PendingResult(key, record, None)
+        self.usage[self.prefix + topics.USAGE, key[0]].append(outputs.usage_record(result))
 
     def _parent(self, row: Status) -> bytes | None:
-        """Return the trace context of what led here, or else that of the task."""
-        of_task = row["traceparent"]
-        return self._traceparents.get(row["id"]) or (of_task.encode() if of_task is not None else None)
+        """Return the trace context of the input, or else that of the task."""
+        stored = row["traceparent"]
+        return self._traceparents.get(row["id"]) or (stored.encode() if stored is not None else None)
 
     def add(self, item: AddressedRecord) -> None:
-        """Write a record with the batch, before its rows."""
+        """Add a record, written before the state records."""
         self.records[item.topic, item.partition].append(item.record)
 
 
 def result_of(record: Any) -> tuple[StateKey, tuple[int, Result]]:
-    """Index a record of results.LEVEL by its task, without the body."""
+    """Decode a record of results.LEVEL without its body; returns (state key, (offset, result))."""
     result = RESULT.decode(record.value or b"")
     result["body"] = None
     return (record.partition, result["id"]), (record.offset, result)

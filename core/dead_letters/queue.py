@@ -20,7 +20,7 @@ from core.kafka.record_signature import SIGNATURE_HEADER
 from core.settings.models import Settings
 from schemas import topics
 from schemas.headers import find
-from schemas.task_decoder import is_ours
+from schemas.task_decoder import has_internal_headers
 
 REDRIVEN_HEADER = "x-redriven"
 FETCH_WINDOW = 200
@@ -190,7 +190,7 @@ class DeadLetterQueue:
         if key is None and value is None:
             return "it has neither a key nor a value"
         original = [(name, content or b"") for name, content in dead.found.headers if name not in ADDED_HEADERS]
-        if is_ours(original) and find(original, SIGNATURE_HEADER) is None:
+        if has_internal_headers(original) and find(original, SIGNATURE_HEADER) is None:
             original.append(
                 (SIGNATURE_HEADER, b"")
             )  # the author of a dead letter is unknown, so it must not be signed as ours

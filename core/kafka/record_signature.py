@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from core.settings.models import Settings
 from schemas.headers import find
-from schemas.task_decoder import is_ours
+from schemas.task_decoder import has_internal_headers
 from schemas.topics import LEVELS, TASKS
 
 SIGNATURE_HEADER = "x-stamp"
@@ -32,7 +32,7 @@ class RecordSigner:
 
     def headers(self, value: bytes | None, headers: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
         """Return the headers of a record with its signature, unless it has one."""
-        if value is None or not is_ours(headers) or find(headers, SIGNATURE_HEADER) is not None:
+        if value is None or not has_internal_headers(headers) or find(headers, SIGNATURE_HEADER) is not None:
             return headers
         return [*headers, (SIGNATURE_HEADER, hmac.digest(self._secrets[0], value, "sha256").hex().encode())]
 

@@ -53,7 +53,7 @@ async def wanted_subjects(settings: Settings) -> dict[str, str]:
     """Return subject → record for the declared topics and the existing work topics."""
     async with admin(settings) as client:
         there = await partition_counts(client)  # all topics: work topics are not declared one by one
-    return subjects(prefix=settings.kafka.topic_prefix, there=there, reply_topics=settings.direct.reply_topics)
+    return subjects(prefix=settings.kafka.topic_prefix, existing=there, reply_topics=settings.direct.reply_topics)
 
 
 async def register(client: RegistryClient, wanted: dict[str, str], *, say: Say) -> list[Change]:

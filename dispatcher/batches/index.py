@@ -17,7 +17,7 @@ from schemas import bitmap, topics
 from schemas.batches import BATCH_ENDED, Batch
 from schemas.codec import BATCH, SchemaError
 from schemas.framing import FramingError
-from schemas.ids import MODE_LETTERS, parse
+from schemas.ids import MODE_CODES, parse
 
 RECENT_MS = 3_600_000
 """At a start all batches of the last weeks are read; those that ended so long ago were tidied up by their owner."""
@@ -29,7 +29,7 @@ A piece that no row names costs its bytes and nothing else.
 
 RECENT_BATCHES = 10_000
 """Batches that have ended, whose work might be read once more."""
-LINE = f"-{MODE_LETTERS['batch']}-"
+LINE = f"-{MODE_CODES['batch']}-"
 LineGroup = tuple[int, int, int]
 """What the ids of one batch's lines have in common: home, queue number and second."""
 

@@ -12,7 +12,7 @@ from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore, BlobWriter
 from dispatcher.batches.input_reader import UnsubmittedLines
 from dispatcher.batches.output_lines import LINE_BYTES, OutputLine, about_bytes, body_members
 from schemas import bitmap
-from schemas.batches import PIECES, Batch, segments_of
+from schemas.batches import SEGMENT_PREFIX, Batch, segments_of
 from schemas.common import BatchPart, Blob
 from schemas.media_types import is_json
 
@@ -122,7 +122,7 @@ async def write_segment(blobs: BlobStore, name: str, lines: Mapping[int, OutputL
 async def delete_orphans(blobs: BlobStore, batch_id: str, kept: Iterable[str]) -> int:
     """Remove the pieces of a batch but for some; returns how many were removed. Raises Unavailable."""
     names, count = set(kept), 0
-    async for found in blobs.listed(f"{PIECES}{batch_id}"):
+    async for found in blobs.listed(f"{SEGMENT_PREFIX}{batch_id}"):
         for one in found:
             if one.name not in names:
                 await blobs.remove(one.name)

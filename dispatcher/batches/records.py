@@ -6,7 +6,7 @@ from functools import cached_property
 
 from dispatcher.batches.request_line import LineRequest, Replace, body_of
 from schemas.batches import Batch
-from schemas.broken_lines import CONTENT_TYPE, written
+from schemas.broken_lines import CONTENT_TYPE, error_body
 from schemas.codec import TASK
 from schemas.common import Blob
 from schemas.headers import headers
@@ -51,7 +51,7 @@ class LineTasks:
     def broken(self, index: int, custom_id: str | None, message: str, *, code: str, now_ms: int) -> Record:
         """Render the task of a line that no request can be made of."""
         request = LineRequest(custom_id, {}, b"")
-        return self.record(index, request, written(message, code=code), now_ms=now_ms, content_type=CONTENT_TYPE)
+        return self.record(index, request, error_body(message, code=code), now_ms=now_ms, content_type=CONTENT_TYPE)
 
     def record(
         self,

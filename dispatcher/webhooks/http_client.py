@@ -22,7 +22,7 @@ from core.clock import epoch_ms
 from core.retry_after import retry_after_s
 from core.settings.webhooks import WebhookSettings
 from dispatcher.webhooks.circuit_breaker import HostHealth
-from schemas.callback_url import CallbackPolicy, problem, refused
+from schemas.callback_url import CallbackPolicy, is_blocked, problem
 
 BLOCKED_MESSAGE = "is not allowed for callbacks"
 HEAD_END = b"\r\n\r\n"
@@ -47,7 +47,7 @@ def socket_factory(allowed: CallbackPolicy) -> Callable[[Any], socket.socket]:
     def guarded(address_info: Any) -> socket.socket:
         family, kind, protocol, _, address = address_info
         host, port = str(address[0]), int(address[1])
-        if refused(host, private=allowed.private):
+        if is_blocked(host, private=allowed.private):
             raise AddressBlocked(errno.EACCES, f"{host} {BLOCKED_MESSAGE}")
         if allowed.ports and port not in allowed.ports:
             raise AddressBlocked(errno.EACCES, f"port {port} {BLOCKED_MESSAGE}")

@@ -15,7 +15,7 @@ from dispatcher.webhooks.http_client import AttemptResult
 from dispatcher.webhooks.retry_schedule import delay_tier
 from schemas import topics
 from schemas.kafka_record import AddressedRecord
-from schemas.records import Delivery, DeliveryState, Result, Status, Try
+from schemas.records import AttemptSummary, Delivery, DeliveryState, Result, Status
 
 MAX_ATTEMPTS_STORED = 20
 DISABLED_PARTITION = 0
@@ -72,7 +72,7 @@ def from_status(row_: Status, event: str, name: str, payload: bytes, *, now_ms: 
 def with_attempt(delivery: Delivery, attempt: AttemptRecord, *, state: DeliveryState, due_ms: int | None) -> Delivery:
     """Note an attempt and what follows."""
     answer = attempt.result
-    note: Try = {
+    note: AttemptSummary = {
         "at_ms": attempt.at_ms,
         "status_code": answer.status,
         "latency_ms": attempt.latency_ms,

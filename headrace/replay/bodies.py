@@ -10,7 +10,7 @@ from headrace.replay.copy import Copy, with_model
 from headrace.replay.read import patient
 from headrace.replay.selection import Selection
 from schemas.common import Blob
-from schemas.task_body import repeated
+from schemas.task_body import for_rerun
 
 JSON = "application/json"
 
@@ -44,7 +44,7 @@ class ReplayBodies:
             if model_to is not None:
                 return await self._edited(copy, pick, model_to)
             if stored is None:
-                return copy._replace(task=repeated(copy.task))
+                return copy._replace(task=for_rerun(copy.task))
             return copy._replace(task={**copy.task, "data_ref": await patient(lambda: self._copied(stored, copy))})
         except BlobMissing:
             raise Unusable("body_missing") from None

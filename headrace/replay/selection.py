@@ -70,7 +70,7 @@ class Picker:
         self._settings = settings
         self._widths = widths
         # What was written without a door of ours is held to the same rules again: a dead letter is no task.
-        self._believed = replace(trust_policy_from(settings), now_ms=None)
+        self._trust = replace(trust_policy_from(settings), now_ms=None)
         self._matcher = Matcher(choice)
         self._used = used
         self._refused = refused
@@ -90,7 +90,7 @@ class Picker:
                 self.passed_over["refused"] += 1
                 continue
             message: Any = _Message(record)
-            found = read_task(message, level=level, max_bytes=limit, believed=self._believed)
+            found = read_task(message, level=level, max_bytes=limit, trust=self._trust)
             if isinstance(found, InvalidRecord):
                 self.passed_over["unreadable"] += 1
                 continue

@@ -13,7 +13,7 @@ from ingress.batches.request import BatchRequest
 from schemas.batches import Batch, BatchFile, initial_progress
 from schemas.codec import BATCH
 from schemas.events import batch_request_event, change, event
-from schemas.ids import MODE_LETTERS, Serials, TaskId
+from schemas.ids import MODE_CODES, Serials, TaskId
 from schemas.partitioning import home_partition
 from schemas.records import Event, Queue
 
@@ -81,7 +81,7 @@ class BatchCommands:
             queue["name"], next(self._spread), width=queue["width"], partitions=self._settings.kafka.partitions
         )
         return self._serials.next(
-            queue_number=queue["number"], level=LEVEL, mode=MODE_LETTERS["batch"], now_s=now_s, partition=home
+            queue_number=queue["number"], level=LEVEL, mode=MODE_CODES["batch"], now_s=now_s, partition=home
         )
 
     async def queue(self, name: str, endpoint: str, owner: str) -> Queue:

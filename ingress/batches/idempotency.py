@@ -19,7 +19,7 @@ from ingress.batches.commands import BatchCommands
 from ingress.batches.directory import BatchDirectory
 from ingress.batches.request import BatchRequest
 from schemas.batches import Batch, BatchFile
-from schemas.ids import MODE_LETTERS, SERIALS, TaskId
+from schemas.ids import MODE_CODES, SERIALS, TaskId
 from schemas.partitioning import home_partition, key_spread
 from schemas.records import Queue
 
@@ -81,7 +81,7 @@ def id_of_key(queue: Queue, owner: str, key: str, *, begin_s: int, partitions: i
     scope = blake2b(orjson.dumps([queue["name"], owner, key]), digest_size=8).digest()
     spread, serial = divmod(int.from_bytes(scope), SERIALS)
     home = home_partition(queue["name"], key_spread(owner, key), width=queue["width"], partitions=partitions)
-    return TaskId(spread & 0xFFFFFFFF, 1, MODE_LETTERS["batch"], begin_s, home, serial)
+    return TaskId(spread & 0xFFFFFFFF, 1, MODE_CODES["batch"], begin_s, home, serial)
 
 
 def may_have_key(identity: TaskId, *, window_s: int) -> bool:

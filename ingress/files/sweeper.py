@@ -16,7 +16,7 @@ from core.kafka.producer import Producer
 from core.storage.blobs import BlobStore, StoredObject
 from ingress.batches.directory import BatchDirectory
 from ingress.files.directory import BLOBS, FileDirectory
-from schemas.batches import PIECES, outputs_expired
+from schemas.batches import SEGMENT_PREFIX, outputs_expired
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class FileSweeper:
                 await self._blobs.delete(file["blob"])
                 await self._files.remove(self._producer, file)
                 count += 1
-        for prefix, is_over in ((BLOBS, self._orphan), (PIECES, self._abandoned)):
+        for prefix, is_over in ((BLOBS, self._orphan), (SEGMENT_PREFIX, self._abandoned)):
             async for batch in self._blobs.listed(prefix):
                 for stored in batch:
                     if is_over(stored, now_ms):
@@ -84,7 +84,7 @@ class FileSweeper:
         return now_ms - stored.modified_ms > ORPHAN_TTL_MS and not used
 
     def _abandoned(self, stored: StoredObject, now_ms: int) -> bool:
-        batch = self._batches.get(stored.name.removeprefix(PIECES).partition("/")[0])
+        batch = self._batches.get(stored.name.removeprefix(SEGMENT_PREFIX).partition("/")[0])
         if batch is None:
             return now_ms - stored.modified_ms > SEGMENT_TTL_MS
         return outputs_expired(batch, now_ms=now_ms)

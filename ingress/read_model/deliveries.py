@@ -110,5 +110,5 @@ def _opened(path: Path) -> Rdict:
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
     options.set_max_write_buffer_number(2)
     options.set_keep_log_file_num(2)
-    kept = AccessType.with_ttl(topics.DELIVERIES_KEPT_MS // 1000)
+    kept = AccessType.with_ttl(topics.DELIVERY_RETENTION_MS // 1000)
     return Rdict(str(path), options, access_type=kept)

@@ -17,7 +17,7 @@ from schemas import topics
 from schemas.codec import TASK
 from schemas.events import cancel_event
 from schemas.headers import headers
-from schemas.ids import MODE_LETTERS, Serials, TaskId
+from schemas.ids import MODE_CODES, Serials, TaskId
 from schemas.partitioning import home_partition, key_spread
 from schemas.records import Queue, Task
 from schemas.validation import Invalid, check_callback
@@ -77,7 +77,7 @@ class Submitter:
         task_id = self._serials.next(
             queue_number=queue["number"],
             level=task["level"],
-            mode=MODE_LETTERS[task["mode"]],
+            mode=MODE_CODES[task["mode"]],
             now_s=now_ms // 1000,
             partition=home,
         )

@@ -1,10 +1,9 @@
-"""Everything that leans on Faust, its private parts included (the consumer's are in faust_consumer.py).
+"""The Faust application of one scheduler; it relies on private parts of Faust (those of the consumer: consumer.py).
 
-A canary test holds each of them.
-
-Faust gives the consumer group, co-partitioned assignment, the state store and its recovery from the changelog. Its own
-produce path and batching helpers are not used (docs/contributing/decisions/0003): table writes go to the store through
-`StateTable` once our packed changelog records are durable, and events are acknowledged one by one after that.
+A canary test covers each private part. Faust provides the consumer group, co-partitioned assignment, the state store
+and its recovery from the changelog. Its produce path and batching helpers are not used
+(docs/contributing/decisions/0003): `StateTable` writes to the store once the changelog records are durable, and events
+are acknowledged one by one after that.
 """
 
 from __future__ import annotations
@@ -15,31 +14,39 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 from faust.types import TP
 
+from core.errors import FatalError
 from core.settings.models import Settings
 from schemas import topics
 from schemas.topics import level_name
-from streams.faust.consumer import PromptConsumer, ask_for_all, commit_only, mend_seek, note_heartbeats, stable_end
+from streams.faust.consumer import (
+    PromptConsumer,
+    override_commit,
+    patch_seek,
+    rejoin_if_incomplete,
+    stable_end,
+    watch_heartbeats,
+)
 
 INBOX_LIMIT = 4096
-"""Events read ahead of the fold; above it Faust's own bounded buffer fills and the fetcher pauses."""
+"""Maximum number of events read ahead; above it Faust's own bounded buffer fills and the fetcher pauses."""
 ROCKSDB_OPTIONS = {"block_cache_size": 8 << 20, "write_buffer_size": 8 << 20, "max_open_files": 256}
 """Faust's defaults are a 2 GiB cache and 64 MB buffers per partition."""
 
 
 class StateTable:
-    """The table's store: framed Status records by partition and task id."""
+    """Store of a table: framed state records by partition and id."""
 
     def __init__(self, table: Any, changelog: str) -> None:
         self._table = table
         self._changelog = changelog
 
     def get(self, partition: int, key: bytes) -> bytes | None:
-        """Return a row."""
+        """Return a state record."""
         store = self._table.data
         rocksdb = hasattr(store, "_db_for_partition")
         source = store._db_for_partition(partition) if rocksdb else store.data  # noqa: SLF001
@@ -47,7 +54,7 @@ class StateTable:
         return value
 
     def put(self, partition: int, rows: list[tuple[bytes, bytes | None]], *, offset: int) -> None:
-        """Write rows whose changelog records are durable up to `offset`; None removes."""
+        """Store state records whose changelog records are durable up to `offset`; the value None deletes."""
         store = self._table.data
         if hasattr(store, "_db_for_partition"):
             db = store._db_for_partition(partition)  # noqa: SLF001
@@ -63,10 +70,10 @@ class StateTable:
                 store.data.pop(key, None)
             else:
                 store.data[key] = value
-                store._key_partition[key] = partition  # noqa: SLF001 - else a revoked row would stay
+                store._key_partition[key] = partition  # noqa: SLF001 - else it would remain after a revocation
 
     def scan(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
-        """Walk all rows of a partition; writes during the walk may or may not be seen."""
+        """Iterate over a partition; concurrent writes may or may not be visible."""
         store = self._table.data
         if hasattr(store, "_db_for_partition"):
             for key, value in store._db_for_partition(partition).items():  # noqa: SLF001
@@ -78,7 +85,7 @@ class StateTable:
                 yield key, value
 
     def scan_from(self, partition: int, key: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Walk the rows of a partition in the order of their keys, from a key on."""
+        """Iterate over a partition in key order, starting at `key`."""
         store = self._table.data
         if hasattr(store, "_db_for_partition"):
             for found, value in store._db_for_partition(partition).items(from_key=key):  # noqa: SLF001
@@ -89,36 +96,38 @@ class StateTable:
 
 
 class EmptyTable(StateTable):
-    """The batches of the online lane: there are none."""
+    """The batch table of the online level, which is empty: batches run offline."""
 
     def __init__(self) -> None:
-        """Need no table."""
+        """Use no store."""
 
-    def get(self, partition: int, key: bytes) -> bytes | None:  # noqa: ARG002 - as in Rows
-        """Return nothing."""
+    def get(self, partition: int, key: bytes) -> bytes | None:  # noqa: ARG002 - signature of StateTable
+        """Return None."""
         return None
 
-    def scan(self, partition: int) -> Iterator[tuple[bytes, bytes]]:  # noqa: ARG002 - as in Rows
-        """Walk nothing."""
+    def scan(self, partition: int) -> Iterator[tuple[bytes, bytes]]:  # noqa: ARG002 - signature of StateTable
+        """Return an empty iterator."""
         return iter(())
 
 
-class SchedulerApp:
-    """One Faust app over tasks.LEVEL and events.LEVEL with the table status.LEVEL, and offline that of batches."""
+class InputHandlers(NamedTuple):
+    """Callbacks of the application."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        level: int,
-        *,
-        folder: Path,
-        instance: int,
-        on_event: Callable[[Any], Awaitable[None]],
-        on_ready: Callable[[set[int]], Awaitable[None]],
-        on_revoked: Callable[[], Awaitable[None]],
-        committable: Callable[[tuple[str, int]], int | None],
-    ) -> None:
-        self._heard_at = time.monotonic()
+    on_event: Callable[[Any], Awaitable[None]]
+    """Receives each event of the inputs; blocking here pauses the stream."""
+    on_ready: Callable[[set[int]], Awaitable[None]]
+    """Receives the owned partitions after a rebalance, before the first event."""
+    on_revoked: Callable[[], Awaitable[None]]
+    committable: Callable[[tuple[str, int]], int | None]
+    """Returns the offset that may be committed for an input partition (topic, partition)."""
+
+
+class SchedulerApp:
+    """Faust application that reads tasks.LEVEL and events.LEVEL and owns the state tables of a level."""
+
+    def __init__(self, settings: Settings, level: int, *, folder: Path, instance: int) -> None:
+        self._handlers: InputHandlers | None = None
+        self._confirmed_at = time.monotonic()
         self._asked = False
         self._inputs = (settings.topic(topics.tasks(level)), settings.topic(topics.events(level)))
         partitions = settings.kafka.partitions
@@ -140,11 +149,11 @@ class SchedulerApp:
             broker_heartbeat_interval=settings.streams.session_timeout_s / 4,
             broker_commit_interval=0.5,
             broker_commit_every=5_000,
-            # Faust takes its own changelog, which no stream reads after the recovery, for one that stands still, and
-            # logs an error of 15 lines every 10 s; `Scheduler.watch_inputs` watches the inputs.
+            # Faust would report its own changelog, which no stream reads after the recovery, as stalled every 10 s;
+            # `Scheduler.watch_inputs` watches the inputs instead.
             stream_processing_timeout=math.inf,
             consumer_auto_offset_reset="earliest",
-            # Static membership: a restarted process takes its place back without waiting for its dead predecessor.
+            # Static membership: a restarted process gets its partitions without waiting for the session to expire.
             consumer_group_instance_id=f"{socket.gethostname()}-{level_name(level)}-{instance}",
             loop=asyncio.get_running_loop(),
         )
@@ -158,25 +167,26 @@ class SchedulerApp:
         async def scheduler(stream: Any) -> None:
             stream.enable_acks = False
             async for event in stream.events():
-                await on_event(event)
+                await self._current.on_event(event)
 
         self.app.agent(source, concurrency=1, name=f"scheduler-{level_name(level)}")(scheduler)
 
         async def ready(*_: Any, **__: Any) -> None:
+            handlers = self._current
             inputs = {tp for tp in self.app.assignor.assigned_actives() if tp.topic in self._inputs}
-            self._heard()
-            note_heartbeats(self.app.consumer, self._heard)
-            mend_seek(self.app.consumer, inputs, committable)
-            commit_only(self.app.consumer, inputs, committable)
-            await on_ready({tp.partition for tp in inputs})
-            if not self._asked:  # once: where the topics themselves do not fit, asking again changes nothing
-                self._asked = ask_for_all(self.app.consumer, inputs, self._inputs)
+            self._on_heartbeat()
+            watch_heartbeats(self.app.consumer, self._on_heartbeat)
+            patch_seek(self.app.consumer, inputs, handlers.committable)
+            override_commit(self.app.consumer, inputs, handlers.committable)
+            await handlers.on_ready({tp.partition for tp in inputs})
+            if not self._asked:  # once: if the topics themselves differ, another request changes nothing
+                self._asked = rejoin_if_incomplete(self.app.consumer, inputs, self._inputs)
 
         async def revoked(*_: Any, **__: Any) -> None:
-            await on_revoked()
+            await self._current.on_revoked()
 
-        # Kept here: Faust's signals hold their receivers weakly. The first is sent once the table is recovered and
-        # before the first event flows, the second once everything in hand is done and before the partitions are gone.
+        # Referenced here, because Faust's signals hold weak references. The first is sent after the recovery of the
+        # table and before the first event, the second after pending events and before the partitions are revoked.
         self._receivers: tuple[Any, Any] = (ready, revoked)
         self.app.on_rebalance_complete.connect(self._receivers[0])
         self.app.on_partitions_revoked.connect(self._receivers[1])
@@ -192,27 +202,34 @@ class SchedulerApp:
         )
         return StateTable(table, changelog)
 
-    def _heard(self) -> None:
-        self._heard_at = time.monotonic()
+    def _on_heartbeat(self) -> None:
+        self._confirmed_at = time.monotonic()
 
-    def silent_s(self) -> float:
-        """Return for how long the group has confirmed nothing: beyond the session somebody else may own everything."""
-        return time.monotonic() - self._heard_at
+    @property
+    def _current(self) -> InputHandlers:
+        if self._handlers is None:
+            raise FatalError("the Faust application received an event before it was started")
+        return self._handlers
 
-    def end(self, place: tuple[str, int]) -> int | None:
-        """Return the end of what is committed in a partition, as the last fetch told it."""
-        return stable_end(self.app.consumer, TP(*place))
+    def seconds_since_heartbeat(self) -> float:
+        """Return the seconds since the last confirmed group heartbeat; after a session another process may own all."""
+        return time.monotonic() - self._confirmed_at
 
-    async def start(self) -> None:
-        """Join the group, recover the table and begin to read."""
+    def end_offset(self, partition: tuple[str, int]) -> int | None:
+        """Return the last stable offset of an input partition (topic, partition) as of the last fetch."""
+        return stable_end(self.app.consumer, TP(*partition))
+
+    async def start(self, handlers: InputHandlers) -> None:
+        """Join the group, recover the table and start to deliver events to the handlers."""
+        self._handlers = handlers
         await self.app.start()
 
     async def stop(self) -> None:
-        """Finish the batch in hand, commit and leave."""
+        """Finish the current batch, commit and leave the group."""
         await self.app.stop()
 
     async def wait_crashed(self) -> BaseException | None:
-        """Return when the app has stopped by itself, with the reason."""
+        """Wait until the application stops by itself; returns the reason."""
         await self.app.wait_until_stopped()
         reason: BaseException | None = self.app.crash_reason
         return reason

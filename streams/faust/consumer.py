@@ -1,6 +1,6 @@
-"""Faust's consumer as we need it: cheaper for each message, and with an account of its own of what is done and heard.
+"""Faust's consumer, changed: less cost per message, committed reads, an own count of offsets, and heartbeat monitoring.
 
-All of this leans on private parts of Faust and aiokafka; a canary test holds each of them.
+All of this relies on private parts of Faust and aiokafka; a canary test covers each of them.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from core.kafka.offsets import LATEST, offsets_at, retried
 
 
 class PromptConsumer(driver.Consumer):
-    """Faust's consumer at less cost.
+    """Faust's consumer at a lower cost.
 
-    uvloop in its thread: asyncio's own loop there took 1.2 ms CPU more of every held call. And no tasks for a message
-    that is handed on at once.
+    Its thread runs uvloop: asyncio's own loop used 1.2 ms more CPU per blocking call. A message that can be delivered
+    at once needs no asyncio tasks.
     """
 
     async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:
-        """Wait for the first of several; Faust does so for every message, and for that makes four tasks.
+        """Wait for the first of several coroutines; Faust does so for every message and creates four tasks for it.
 
-        They are needed when a message has to wait: for room, or for the end of a rebalance. Nearly none has.
+        They are needed only if a message has to wait for buffer space or for the end of a rebalance, which is rare.
         """
         if timeout is not None or len(coros) != 2 or not all(map(inspect.iscoroutine, coros)):
-            return await super().wait_first(*coros, timeout=timeout)  # Faust waits for other things, too
+            return await super().wait_first(*coros, timeout=timeout)  # not a message
         message, rebalance = coros
         try:
             awaited = message.send(None)
@@ -45,10 +45,10 @@ class PromptConsumer(driver.Consumer):
         return await super().wait_first(_StartedCoroutine(message, awaited), rebalance)
 
     def _to_message(self, tp: TP, record: Any) -> Any:
-        """Keep what is known of a gap before the record (core/kafka/fetching.py)."""
+        """Copy the offset at which the gap before the record begins (core/kafka/fetching.py)."""
         message = super()._to_message(tp, record)
         if (since := getattr(record, "since", None)) is not None:
-            message.since = since  # type: ignore[attr-defined]  # Faust's messages take what they are given
+            message.since = since  # type: ignore[attr-defined]  # Faust's messages allow new attributes
         return message
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
@@ -58,18 +58,18 @@ class PromptConsumer(driver.Consumer):
 
 
 class CommittedThread(driver.AIOKafkaConsumerThread):
-    """Reads what is committed, and nothing of a fetch ends it; Faust reads so only within transactions of its own."""
+    """Reads committed records only, and survives fetch errors; Faust does so only within its own transactions."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         patch_fetching()
         consumer = super()._create_worker_consumer(transport)
-        consumer._isolation_level = COMMITTED  # noqa: SLF001 - it is looked at when the consumer starts
+        consumer._isolation_level = COMMITTED  # noqa: SLF001 - read when the consumer starts
         return consumer
 
     async def _highwaters(self, partitions: Collection[TP]) -> dict[TP, int]:
-        """Return the ends of changelogs behind any transaction that is open, too.
+        """Return the end offsets of changelogs, including records after an open transaction.
 
-        A table that was recovered only up to one would lack the rows behind it: the recovery waits for its end.
+        A table recovered only up to an open transaction would lack the records after it.
         """
         client = self._ensure_consumer()._client  # noqa: SLF001
         found = await retried(client, lambda one: offsets_at(one, partitions, LATEST, isolation=0))
@@ -77,7 +77,7 @@ class CommittedThread(driver.AIOKafkaConsumerThread):
 
 
 class _StartedCoroutine:
-    """A coroutine that has had its first step and is to go on in a task."""
+    """A coroutine that was started and continues in a task."""
 
     def __init__(self, coro: Coroutine[Any, Any, Any], awaited: Any) -> None:
         self._coro = coro
@@ -89,7 +89,7 @@ class _StartedCoroutine:
         while True:
             try:
                 sent = yield awaited
-            except BaseException as error:  # noqa: BLE001 - the coroutine is told, a cancel above all
+            except BaseException as error:  # noqa: BLE001 - passed to the coroutine, cancellation included
                 step = partial(self._coro.throw, error)
             else:
                 step = partial(self._coro.send, sent)
@@ -99,13 +99,15 @@ class _StartedCoroutine:
                 return done.value
 
 
-def mend_seek(consumer: Any, inputs: set[TP], starts: Callable[[tuple[str, int]], int | None] = lambda _: None) -> None:
-    """Make Faust's seek to the committed offsets cover partitions that have none, or 0, or one behind their end.
+def patch_seek(
+    consumer: Any, inputs: set[TP], starts: Callable[[tuple[str, int]], int | None] = lambda _: None
+) -> None:
+    """Make Faust's seek to the committed offsets include partitions whose offset is missing, 0 or beyond their end.
 
-    While the table recovers, records of the inputs are read and thrown away; the seek afterwards brings them back. But
-    it leaves out partitions without a committed offset, so what was read of those would be lost (seen after a kill -9
-    within the first commit interval). They are set to their first record; below it, auto_offset_reset leads there.
-    Where a topic was made anew, the committed offset lies behind where our own account begins.
+    While the table recovers, input records are read and discarded; the seek afterwards reads them again. But Faust
+    skips partitions without a committed offset, so their discarded records would be lost (observed after a kill -9
+    within the first commit interval). These are set to offset 0, from where auto_offset_reset finds the first record.
+    For a recreated topic, the committed offset is beyond the start of the scheduler's own count.
     """
 
     async def seek_all() -> None:
@@ -115,20 +117,20 @@ def mend_seek(consumer: Any, inputs: set[TP], starts: Callable[[tuple[str, int]]
             if not committed:
                 await consumer.seek(tp, 0)
             elif start is not None and start < committed:
-                consumer._committed_offset[tp] = None  # noqa: SLF001 - what is below it may be committed again
+                consumer._committed_offset[tp] = None  # noqa: SLF001 - allows a commit of lower offsets
                 await consumer.seek(tp, start)
 
     consumer.perform_seek = seek_all
 
 
-def commit_only(consumer: Any, inputs: set[TP], committable: Callable[[tuple[str, int]], int | None]) -> None:
-    """Let Faust commit what our own account says and nothing else (see streams/input_offsets.py).
+def override_commit(consumer: Any, inputs: set[TP], committable: Callable[[tuple[str, int]], int | None]) -> None:
+    """Make Faust commit the offsets of the scheduler's own count (streams/input_offsets.py) and no others.
 
-    Of all inputs: it would pass over one of which nothing was acknowledged yet, as when all of it are marks of
-    transactions.
+    This covers all inputs: Faust would skip one without an acknowledged record, for example with only transaction
+    markers.
     """
     for tp in inputs:
-        consumer._acked[tp]  # noqa: SLF001 - looking makes it known
+        consumer._acked[tp]  # noqa: SLF001 - adds the key of a defaultdict
 
     def new_offset(tp: TP) -> int | None:
         consumer._acked[tp].clear()  # noqa: SLF001
@@ -139,10 +141,10 @@ def commit_only(consumer: Any, inputs: set[TP], committable: Callable[[tuple[str
 
 
 def stable_end(consumer: Any, tp: TP) -> int | None:
-    """Return the end of what is committed in a partition, as the last fetch told it; None for one that is not ours.
+    """Return the last stable offset of a partition as of the last fetch; None for one that is not assigned.
 
-    Where its topic is gone the broker is asked for it, so that it is noticed when it is there again: aiokafka itself
-    asks every five minutes.
+    If its topic is missing, the metadata is refreshed, so that a recreated topic is detected: aiokafka itself refreshes
+    every five minutes.
     """
     thread = consumer._thread  # noqa: SLF001
     client = thread._ensure_consumer()  # noqa: SLF001
@@ -154,26 +156,26 @@ def stable_end(consumer: Any, tp: TP) -> int | None:
     return end
 
 
-def ask_for_all(consumer: Any, inputs: set[TP], topics: Collection[str]) -> bool:
-    """Join the group anew when partitions of an input are missing that are there; tells whether that was needed.
+def rejoin_if_incomplete(consumer: Any, inputs: set[TP], topics: Collection[str]) -> bool:
+    """Rejoin the group if existing partitions of an input are not assigned; returns whether that was necessary.
 
-    A static member that comes back within its session is given what it had. If a topic was not there then, it would be
-    read by nobody for ever: aiokafka asks again only when the metadata changes after it has joined.
+    A static member that returns within its session gets its previous assignment. A topic that did not exist then would
+    never be assigned: aiokafka rejoins only when the metadata changes after it has joined.
     """
     client = consumer._thread._ensure_consumer()  # noqa: SLF001
-    given = {topic: {tp.partition for tp in inputs if tp.topic == topic} for topic in topics}
-    every = set().union(*given.values())
-    there = {topic: client.partitions_for_topic(topic) or set() for topic in topics}
-    if all(every & there[topic] <= partitions for topic, partitions in given.items()):
+    assigned = {topic: {tp.partition for tp in inputs if tp.topic == topic} for topic in topics}
+    every = set().union(*assigned.values())
+    existing = {topic: client.partitions_for_topic(topic) or set() for topic in topics}
+    if all(every & existing[topic] <= partitions for topic, partitions in assigned.items()):
         return False
     consumer._thread.thread_loop.call_soon_threadsafe(client._coordinator.request_rejoin)  # noqa: SLF001
     return True
 
 
-def note_heartbeats(consumer: Any, heard: Callable[[], None]) -> None:
-    """Call `heard` at each heartbeat that the group's coordinator has confirmed; a second call does nothing.
+def watch_heartbeats(consumer: Any, callback: Callable[[], None]) -> None:
+    """Call `callback` at each heartbeat that the group coordinator has confirmed; a second call has no effect.
 
-    Called in the consumer's thread. When a heartbeat task dies without a word, as one did, the group gives the
-    partitions to another member, and this process would go on with them.
+    Called in the consumer's thread. If the heartbeat task dies silently, which was observed, the group assigns the
+    partitions to another member, and this process would continue with them.
     """
-    on_heartbeat(consumer._thread._consumer, heard)  # noqa: SLF001
+    on_heartbeat(consumer._thread._consumer, callback)  # noqa: SLF001

@@ -1,1 +1,1 @@
-"""Task records on their way in: decoding, trust, quotas, reply topics, duplicates."""
+"""Intake of task records: decoding, trust, quotas, reply topics, deduplication."""

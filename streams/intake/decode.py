@@ -1,4 +1,4 @@
-"""What the scheduler reads, decoded: new tasks, events, and what can be neither."""
+"""Decodes the inputs of the scheduler: new tasks, events, and records that are neither."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.validation import Invalid, check_task
 from streams.intake.trust import TrustPolicy, validate_direct_task
 from streams.state_machine.batch_rows import decode_proposal
 
-BELIEVED = TrustPolicy()
+TRUST_ALL = TrustPolicy()
 
 
 class Submission(NamedTuple):
@@ -25,56 +25,56 @@ class Submission(NamedTuple):
     created_ms: int
     traceparent: bytes | None
     direct: bool = False
-    """Whether it came from a producer of its own, and not through a door of ours."""
+    """Whether a producer wrote it to Kafka directly, not through an API."""
 
 
 class InvalidRecord(NamedTuple):
-    """A record that no row can come of."""
+    """A record that cannot be processed, with the reason and the invalid field."""
 
     reason: str
     field: str | None
 
 
 def timestamp_ms(message: Any) -> int:
-    """Return a record's time; Faust gives seconds, and nothing for a record without one."""
+    """Return the timestamp of a record: Faust uses seconds, and None for a record without one."""
     return int((message.timestamp or 0) * 1000)
 
 
 MAX_TEXT = 1_000
 HEADROOM_BYTES = 16_384
-"""What a work, event or result record holds beside the body: a body that fits its own record must fit theirs."""
+"""Room for the other fields of a work, event or result record: a body that fits its task record must fit those."""
 
 
 def read_task(
-    message: Any, *, level: int, max_bytes: int, believed: TrustPolicy = BELIEVED
+    message: Any, *, level: int, max_bytes: int, trust: TrustPolicy = TRUST_ALL
 ) -> Submission | InvalidRecord:
-    """Read and check a record of tasks.LEVEL; the level of the topic counts, not the one inside."""
+    """Decode and validate a record of tasks.LEVEL; the level of the topic applies, not the one in the record."""
     value, headers = message.value, message.headers or ()
     if value is None:
         return InvalidRecord("a task record needs a value", "value")
     if len(value) > max_bytes - HEADROOM_BYTES:
-        most = max_bytes - HEADROOM_BYTES
+        limit = max_bytes - HEADROOM_BYTES
         return InvalidRecord(
-            f"{len(value)} bytes are too many for a record ({most} fit); larger bodies go over HTTP", "data"
+            f"the record has {len(value)} bytes, the limit is {limit}; submit larger bodies over HTTP", "data"
         )
     try:
-        told = read_form(value, headers, level=level)
-        task = told.task
+        decoded = read_form(value, headers, level=level)
+        task = decoded.task
         if task["level"] != level:
-            raise Invalid("level", f"level {task['level']} does not belong into this topic")
-        ours = told.ours and believed.stamped(value, headers)
-        if not ours:
-            validate_direct_task(task, headers, believed, timestamp_ms=timestamp_ms(message))
+            raise Invalid("level", f"level {task['level']} is not the level of this topic")
+        is_internal = decoded.is_internal and trust.is_signed(value, headers)
+        if not is_internal:
+            validate_direct_task(task, headers, trust, timestamp_ms=timestamp_ms(message))
         check_task(task)
         task_id = task_identity(message, task, level=level)
     except Invalid as error:
         return InvalidRecord(error.message, error.field)
     created_ms = task["created_ms"] or timestamp_ms(message)
-    return Submission(task_id, task, created_ms, told.traceparent, not ours)
+    return Submission(task_id, task, created_ms, decoded.traceparent, not is_internal)
 
 
-def in_queue(submission: Submission, queue: Queue | None) -> Submission | InvalidRecord:
-    """Let a task have what its queue sets for tasks that name nothing of their own."""
+def with_queue_defaults(submission: Submission, queue: Queue | None) -> Submission | InvalidRecord:
+    """Apply the defaults of the queue to a task; an unregistered queue makes the record invalid."""
     if queue is None:
         return InvalidRecord(f"queue {submission.task['queue']} is not registered", "queue")
     if not submission.task["retention_ms"]:
@@ -83,7 +83,7 @@ def in_queue(submission: Submission, queue: Queue | None) -> Submission | Invali
 
 
 def task_identity(message: Any, task: Task, *, level: int) -> str:
-    """Return the id given by the ingress, or derive one from where the record lies."""
+    """Return the id given by the ingress, or derive one from the record's position."""
     if task["id"] is None:
         return str(
             ids.from_record(
@@ -99,12 +99,12 @@ def task_identity(message: Any, task: Task, *, level: int) -> str:
     except ids.IdError as error:
         raise Invalid("id", str(error)) from error
     if parsed.partition != message.partition or parsed.level != level:
-        raise Invalid("id", f"{task['id']} names another home than partition {message.partition}")
+        raise Invalid("id", f"the id {task['id']} belongs to another partition than {message.partition}")
     return str(parsed)
 
 
 def read_event(message: Any, *, max_bytes: int) -> Event | InvalidRecord:
-    """Decode a record of events.LEVEL; an outcome too large for a result record becomes a failure."""
+    """Decode a record of events.LEVEL; an outcome that is too large for a result record becomes a failure."""
     if message.value is None:
         return InvalidRecord("an event record needs a value", None)
     try:
@@ -120,7 +120,7 @@ def read_event(message: Any, *, max_bytes: int) -> Event | InvalidRecord:
         if len(message.value) > max_bytes - HEADROOM_BYTES:
             outcome["body"] = None
             outcome["error_code"] = "answer_too_large"
-            outcome["error_message"] = f"the answer of {len(message.value)} bytes is too large for a record"
+            outcome["error_message"] = f"the response of {len(message.value)} bytes is too large for a record"
             outcome["status_code"] = 502
             outcome["retriable"] = False
         outcome["error_message"] = _short(outcome["error_message"])

@@ -1,10 +1,10 @@
-"""Twins: tasks of one owner, queue and Idempotency-Key, of which only the first is run. Pure.
+"""Deduplication by Idempotency-Key: of several tasks with the same tenant, queue and key only the first is run. Pure.
 
-The key decides the home partition, so one scheduler sees all twins in one order. It keeps a row under `IDEM-…` that
-names the first of them; every further one gets a row of its own that points there, and nothing else: no work, no
-result. All these rows have the state `expired`, for they are only kept until their time is over.
+The key determines the partition, so one scheduler processes all duplicates in order. It stores a reservation under the
+id `IDEM-…`, which names the original task; each duplicate gets a state record that points to the original, and neither
+work nor result. All these records have the state `expired`: they are only retained until their window ends.
 
-What counts is the time of the twin's own record: one that is read again after a crash is judged as it was before.
+The time of the duplicate's own record decides, so a record that is read again after a crash gets the same result.
 """
 
 from __future__ import annotations
@@ -19,36 +19,38 @@ from streams.state_machine.rows import request_digest
 PREFIX = idempotency.PREFIX
 CONFLICT = IdempotencyConflict.code
 DUPLICATE_WINDOW_MS = 600_000
-"""How long a twin's own row is kept: its ingress reads it at once, a look-up by its id may come a little later."""
+"""Retention of a duplicate's state record: the ingress reads it at once, a client may get it by its id later."""
 MARGIN_MS = 3_600_000
-"""A key's row outlives its validity by this, for a twin that is read again after a crash must still find it."""
+"""Retention of a reservation after its window, for duplicates that are read again after a crash."""
 
 
-def key_id(task: Task) -> str | None:
-    """Return the id of the row that remembers a task's key; None when it has none."""
+def idempotency_row_key(task: Task) -> str | None:
+    """Return the id of the reservation of a task; None for a task without a key."""
     key = task["idempotency_key"]
     return None if key is None else idempotency.key_id(task["queue"], task["owner"], key)
 
 
 def digest(task: Task) -> str:
-    """Return what twins must have in common: endpoint and body, however it is kept."""
+    """Return the digest that must be equal for duplicates: of the endpoint and the body."""
     content = request_digest(task) or sha256(b"").hexdigest()
     return sha256(f"{task['endpoint']}\n{content}".encode()).hexdigest()
 
 
-def is_reserved(key: Status | None, task_id: str, *, created_ms: int, now_ms: int) -> bool:
-    """Tell whether a key's row speaks of another task and was valid when this one was written."""
-    return key is not None and key["duplicate_of"] != task_id and min(created_ms, now_ms) < key["deadline_ms"]
+def is_reserved(reservation: Status | None, task_id: str, *, created_ms: int, now_ms: int) -> bool:
+    """Return whether the key was reserved by another task when this task was written."""
+    if reservation is None or reservation["duplicate_of"] == task_id:
+        return False
+    return min(created_ms, now_ms) < reservation["deadline_ms"]
 
 
-def reservation_row(first: Status, *, name: str, content: str, now_ms: int, window_ms: int) -> Status:
-    """Remember the first task of a key."""
+def reservation_row(original: Status, *, name: str, content: str, now_ms: int, window_ms: int) -> Status:
+    """Return the reservation of a key by its first task."""
     ends_ms = now_ms + window_ms
     return {
-        **first,
+        **original,
         "state": "expired",
         "id": name,
-        "duplicate_of": first["id"],
+        "duplicate_of": original["id"],
         "digest": content,
         "model": None,
         "callback_url": None,
@@ -58,14 +60,14 @@ def reservation_row(first: Status, *, name: str, content: str, now_ms: int, wind
     }
 
 
-def duplicate_row(fresh: Status, key: Status, *, content: str, now_ms: int) -> Status:
-    """Point a twin to the first task, or refuse it because it asks for something else."""
-    same = content == key["digest"]
-    message = f"this Idempotency-Key was used for {key['duplicate_of']} with another endpoint or body"
+def duplicate_row(row: Status, reservation: Status, *, content: str, now_ms: int) -> Status:
+    """Return the state record of a duplicate: it points to the original, or fails with a conflict if they differ."""
+    same = content == reservation["digest"]
+    message = f"this Idempotency-Key was used for {reservation['duplicate_of']} with another endpoint or body"
     return {
-        **fresh,
+        **row,
         "state": "expired",
-        "duplicate_of": key["duplicate_of"],
+        "duplicate_of": reservation["duplicate_of"],
         "digest": content,
         "finished_ms": now_ms,
         "expires_ms": now_ms + DUPLICATE_WINDOW_MS,

@@ -1,7 +1,8 @@
-"""Reply topics: a task may name one, and its result record is written there as well, before anything tells of it.
+"""Reply topics: a task may name a topic to which its result record is written, before its state record is.
 
-They belong to others, so nothing that is wrong with one may hold up a lane: a producer of its own, one topic at a time,
-and what such a topic will never take is dropped and counted. The result itself is in results.LEVEL in any case.
+These topics belong to other applications, so a faulty one must not block a level: they have a separate producer, one
+topic is written at a time, and records that a topic will never accept are dropped and counted. The result is in
+results.LEVEL in any case.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from schemas.partitioning import stable_hash
 
 log = logging.getLogger(__name__)
 
-THERE_S, MISSING_S = 60.0, 5.0
-"""How long a look at the broker's topics counts: one that was missing may just have been made."""
+FOUND_TTL_S, MISSING_TTL_S = 60.0, 5.0
+"""How long a lookup is cached: a missing topic may be created at any time."""
 KNOWN_TOPICS = 1_000
 POLL_S = 0.05
 
 
 class ReplyTopics:
-    """Write results to the topics that their tasks name."""
+    """Writes results to the reply topics of their tasks."""
 
     def __init__(self, settings: Settings, *, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -37,12 +38,12 @@ class ReplyTopics:
         self._started = False
         self._seen: dict[str, tuple[int, float]] = {}
 
-    def partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has, 0 when it is not there; `look` has asked before."""
+    def partition_count(self, topic: str) -> int:
+        """Return the number of partitions of a topic, 0 for a missing one; call `refresh` before."""
         return self._seen[topic][0] if topic in self._seen else 0
 
-    async def look(self, topics: Iterable[str]) -> None:
-        """Ask the broker for topics that are not known, or not known any more; raises Unavailable."""
+    async def refresh(self, topics: Iterable[str]) -> None:
+        """Look up topics that are not cached; raises Unavailable."""
         now = self._clock()
         asked = [topic for topic in topics if topic not in self._seen or self._seen[topic][1] <= now]
         if not asked:
@@ -52,65 +53,65 @@ class ReplyTopics:
         if len(self._seen) > KNOWN_TOPICS:
             self._seen.clear()
         for topic in asked:
-            wide = there.get(topic, 0)
-            self._seen[topic] = (wide, now + (THERE_S if wide else MISSING_S))
+            count = there.get(topic, 0)
+            self._seen[topic] = (count, now + (FOUND_TTL_S if count else MISSING_TTL_S))
 
     async def send(self, records: Mapping[str, list[Record]]) -> int:
-        """Write records by topic and return how many were dropped; raises DeliveryFailed when Kafka is away."""
+        """Write records by topic and return how many were dropped; raises DeliveryFailed if Kafka is unavailable."""
         dropped = 0
         try:
-            await self.look(records)
+            await self.refresh(records)
             if records and not self._started:
                 await self._producer.start()
                 self._started = True
         except Unavailable as error:
-            raise DeliveryFailed(f"results could not be written to reply topics: {error}") from error
+            raise DeliveryFailed(f"cannot write results to reply topics: {error}") from error
         for topic, replies in records.items():
-            wide = self.partitions(topic)
-            if wide and await self._sent(topic, wide, replies):
+            count = self.partition_count(topic)
+            if count and await self._sent(topic, count, replies):
                 continue
             dropped += len(replies)
             log.warning(
-                "%d results were not written to the reply topic %s",
+                "dropped %d results for the reply topic %s",
                 len(replies),
                 topic,
-                extra={"event": "reply_dropped"},
+                extra={"event": "reply_failed"},
             )
         return dropped
 
     async def close(self) -> None:
-        """Stop."""
+        """Stop the producer."""
         if self._started:
             await self._producer.stop()
 
-    async def _sent(self, topic: str, wide: int, replies: list[Record]) -> bool:
-        """Write to one topic; False when it never will take them."""
+    async def _sent(self, topic: str, count: int, replies: list[Record]) -> bool:
+        """Write to one topic; False if it will never accept these records."""
         packed: dict[tuple[str, int], list[Record]] = {}
         for reply in replies:
-            partition = stable_hash((reply.key or b"").decode()) % wide
+            partition = stable_hash((reply.key or b"").decode()) % count
             packed.setdefault((topic, partition), []).append(reply)
         try:
             await self._producer.send_batch(packed)
         except Unavailable as error:
             cause = error.__cause__
             final = isinstance(cause, KafkaError) and not cause.retriable
-            if not final and not await self._gone(topic):
-                raise DeliveryFailed(f"results could not be written to the reply topic {topic}: {error}") from error
-            await self._until_healthy()
+            if not final and not await self._was_deleted(topic):
+                raise DeliveryFailed(f"cannot write results to the reply topic {topic}: {error}") from error
+            await self._await_producer()
             return False
         return True
 
-    async def _gone(self, topic: str) -> bool:
-        """Look whether a topic was deleted since the last look."""
+    async def _was_deleted(self, topic: str) -> bool:
+        """Return whether a topic was deleted since the last lookup."""
         self._seen.pop(topic, None)
         try:
-            await self.look([topic])
+            await self.refresh([topic])
         except Unavailable:
             return False
-        return not self.partitions(topic)
+        return not self.partition_count(topic)
 
-    async def _until_healthy(self) -> None:
-        """Wait for the producer that takes the failed one's place; it is built in the background."""
+    async def _await_producer(self) -> None:
+        """Wait for the replacement of a failed producer, which is created in the background."""
         try:
             async with asyncio.timeout(self._settings.kafka.request_timeout_s):
                 while True:
@@ -118,4 +119,4 @@ class ReplyTopics:
                         return
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            raise DeliveryFailed("the producer of the reply topics does not come back") from None
+            raise DeliveryFailed("the producer for reply topics did not recover") from None

@@ -1,1 +1,1 @@
-"""What is read again after a start or a rebalance."""
+"""Recovery after an assignment of partitions: state index, results and attempts that a crash left incomplete."""

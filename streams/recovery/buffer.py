@@ -1,9 +1,9 @@
-"""The seam that a crash leaves: what workers said of tasks whose own record has to be read once more. Pure.
+"""Buffers worker events whose task has to be read again after a crash. Pure.
 
-A batch's work records are durable before its rows. When a scheduler dies in between, workers take and finish work whose
-task its successor has yet to fold, and tasks and events are read in any order. So until the tasks of a partition are
-folded up to where they ended at the assignment, what a worker says of an unknown task waits for that task; and an
-attempt of which a worker has spoken is not handed out a second time.
+The work records of a batch are durable before its state records. When a scheduler crashes in between, workers receive
+and finish work of tasks that its successor has not processed yet; and task and event records are read in any order. So
+until the tasks of a partition are processed up to their end at the assignment, a worker event about an unknown task
+waits for that task; and an attempt that appears in worker events gets no second work record.
 """
 
 from __future__ import annotations
@@ -15,68 +15,68 @@ from schemas.records import Event
 
 WORKER_KINDS = frozenset(("claimed", "finished", "released", "progress"))
 STOP_KINDS = frozenset(("batch_cancel", "batch_due"))
-"""What stops a batch waits until all tasks are folded: which of its lines were tasks before the crash is known then."""
-SPOKEN_KINDS = frozenset(("claimed", "finished"))
+"""These wait until all tasks are processed: only then it is known which lines were tasks before the crash."""
+ATTEMPT_KINDS = frozenset(("claimed", "finished"))
 
 Attempt = tuple[int, str, int]
 """Partition, task id, attempt."""
 
 
 class PendingAck(NamedTuple):
-    """An event that is read and has to wait; Faust has its acknowledgement already."""
+    """An event that has to wait; it is acknowledged in Faust already."""
 
     message: Any
 
     def ack(self) -> None:
-        """Acknowledge nothing more."""
+        """Do nothing."""
 
 
 class PendingEvent(NamedTuple):
-    """An event that waits for its task, as it was read and decoded."""
+    """An event that waits for its task, with its source record."""
 
     source: Any
     event: Event
 
 
 class RecoveryBuffer:
-    """What is still to be read again after an assignment."""
+    """Events that wait for tasks that are read again after an assignment."""
 
     def __init__(self) -> None:
         self._ends: dict[int, int] = {}
-        self._held: dict[int, dict[str, list[PendingEvent]]] = {}
-        self._spoken: frozenset[Attempt] = frozenset()
+        self._pending: dict[int, dict[str, list[PendingEvent]]] = {}
+        self._attempts: frozenset[Attempt] = frozenset()
 
-    def begin(self, ends: Mapping[int, int], spoken: Iterable[Attempt]) -> None:
-        """Begin anew.
+    def begin(self, ends: Mapping[int, int], attempts: Iterable[Attempt]) -> None:
+        """Reset the buffer after an assignment.
 
         Args:
-            ends: partition → end of its tasks at the assignment, for those where not all of them are folded.
-            spoken: attempts that workers have claimed or finished in events that are not folded yet.
+            ends: partition → end of its tasks at the assignment, for partitions with unprocessed tasks.
+            attempts: attempts that workers have claimed or finished in events that are not processed yet.
         """
         self._ends = dict(ends)
-        self._held = {}
-        self._spoken = frozenset(spoken)
+        self._pending = {}
+        self._attempts = frozenset(attempts)
 
-    def waits(self, partition: int, event: Event) -> bool:
-        """Tell whether an event about a task without a row has to wait for it."""
+    def must_wait(self, partition: int, event: Event) -> bool:
+        """Return whether an event about a task without a state record has to wait for it."""
         return partition in self._ends and event["kind"] in WORKER_KINDS | STOP_KINDS
 
-    def hold(self, partition: int, held: PendingEvent) -> None:
-        """Keep an event until its task is folded."""
-        self._held.setdefault(partition, {}).setdefault(held.event["id"], []).append(held)
+    def hold(self, partition: int, pending: PendingEvent) -> None:
+        """Hold an event until its task is processed."""
+        self._pending.setdefault(partition, {}).setdefault(pending.event["id"], []).append(pending)
 
-    def of_task(self, partition: int, task_id: str) -> list[PendingEvent]:
-        """Take the events that waited for a task, in their order."""
-        return self._held.get(partition, {}).pop(task_id, [])
+    def pop_task(self, partition: int, task_id: str) -> list[PendingEvent]:
+        """Remove and return the events that waited for a task, in order."""
+        return self._pending.get(partition, {}).pop(task_id, [])
 
-    def spoken(self, partition: int, task_id: str, attempt: int) -> bool:
-        """Tell whether a worker has this attempt, or had it."""
-        return (partition, task_id, attempt) in self._spoken
+    def was_attempted(self, partition: int, task_id: str, attempt: int) -> bool:
+        """Return whether a worker has claimed or finished this attempt."""
+        return (partition, task_id, attempt) in self._attempts
 
-    def folded(self, partition: int, following: int) -> list[PendingEvent]:
-        """Note that the tasks of a partition are folded up to an offset; returns what waited in vain once all are."""
+    def pop_unmatched(self, partition: int, offset: int) -> list[PendingEvent]:
+        """Set the offset up to which tasks are processed; at the end, return the events whose task was not found."""
         end = self._ends.get(partition)
-        if end is None or following < end:
+        if end is None or offset < end:
             return []
         del self._ends[partition]
-        return [held for waiting in self._held.pop(partition, {}).values() for held in waiting]
+        return [pending for waiting in self._pending.pop(partition, {}).values() for pending in waiting]

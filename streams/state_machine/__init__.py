@@ -1,1 +1,1 @@
-"""Pure transitions of tasks and batches, and the rows they change."""
+"""Pure state machines of tasks and batches, and their state records."""

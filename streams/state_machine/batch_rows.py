@@ -1,4 +1,4 @@
-"""The row that a batch begins with: what was proposed, freed of everything that only the scheduler may say. Pure."""
+"""Initial state record of a batch: a validated proposal, without the fields that only the scheduler sets. Pure."""
 
 from __future__ import annotations
 
@@ -13,39 +13,42 @@ from schemas.records import Event
 from schemas.validation import MAX_CREATED_MS, MAX_TEXT, Invalid, check_callback, check_endpoint, check_queue
 
 MAX_PROPOSAL_BYTES = 262_144
-"""The row grows by two bitmaps and the list of its parts: together they must fit a record of 1 MB."""
+"""The state record grows by two bitmaps and the list of segments; together they must fit a record of 1 MB."""
 MAX_PARTS = 15_000
-"""About 40 bytes each: at 4 MB a piece 60 GB of answers. A row that outgrows its record would end the scheduler."""
+"""About 40 bytes each; at 4 MB per segment this allows 60 GB of output. A larger list would exceed the record limit,
+which ends the scheduler."""
 MAX_ERRORS = 100
 MAX_ERROR_TEXT = 1_000
 
 
 def decode_proposal(event: Event, *, partition: int, max_bytes: int = MAX_PROPOSAL_BYTES) -> Batch:
-    """Read what batch_created proposes; raises Invalid."""
-    said = event["change"]["batch"] if event["change"] is not None else None
-    if said is None:
+    """Decode the batch that batch_created proposes; raises Invalid."""
+    proposed = event["change"]["batch"] if event["change"] is not None else None
+    if proposed is None:
         raise Invalid("change", "batch_created needs the proposed batch")
-    if len(said) > min(max_bytes, MAX_PROPOSAL_BYTES):
-        raise Invalid("change", f"a batch of {len(said)} bytes is too large: its row must fit a record in the end")
+    if len(proposed) > min(max_bytes, MAX_PROPOSAL_BYTES):
+        raise Invalid("change", f"the batch has {len(proposed)} bytes, the limit is {MAX_PROPOSAL_BYTES}")
     try:
-        batch = BATCH.decode(said)
-        home = parse_batch(batch["id"]).partition
+        batch = BATCH.decode(proposed)
+        owner = parse_batch(batch["id"]).partition
     except (FramingError, SchemaError, IdError) as error:
         raise Invalid("change", str(error)) from error
-    if batch["id"] != event["id"] or home != partition:
-        raise Invalid("id", f"{batch['id']} is not the batch of this event, or not at home in partition {partition}")
+    if batch["id"] != event["id"] or owner != partition:
+        raise Invalid(
+            "id", f"{batch['id']} is not the batch of this event, or does not belong to partition {partition}"
+        )
     _check(batch)
     return batch
 
 
 def _check(batch: Batch) -> None:
-    """Refuse a batch whose lines could not become tasks."""
+    """Raise Invalid for a batch whose lines could not become tasks."""
     check_queue(batch["queue"])
     check_endpoint(batch["endpoint"])
     if not 0 <= batch["queue_number"] < 1 << 32:
         raise Invalid("queue_number", "queue_number must have 32 bits")
     if not EPOCH_S * 1000 <= batch["created_ms"] < batch["expires_ms"] <= MAX_CREATED_MS:
-        raise Invalid("expires_ms", "a batch expires after it was created, both as epoch ms before the year 2100")
+        raise Invalid("expires_ms", "expires_ms must be after created_ms, both in epoch ms before the year 2100")
     if len(batch["owner"]) > MAX_TEXT:
         raise Invalid("owner", f"owner must be at most {MAX_TEXT} characters")
     if batch["callback_url"] is not None:
@@ -53,7 +56,7 @@ def _check(batch: Batch) -> None:
 
 
 def initial_batch(proposed: Batch, *, offset: int, taken: Callable[[int], bool]) -> Batch:
-    """Build the first row; `taken` tells which seconds other batches of this home and queue number have."""
+    """Return the initial state record; `taken` tells which seconds other batches with the queue number use."""
     stamp_s = proposed["created_ms"] // 1000
     while taken(stamp_s):
         stamp_s += 1
@@ -67,7 +70,7 @@ def initial_batch(proposed: Batch, *, offset: int, taken: Callable[[int], bool])
 
 
 def errors_of(event: Event) -> list[BatchError]:
-    """Take the faults of a file out of batch_invalid, no more of them and no longer than a row can hold."""
+    """Return the validation errors of batch_invalid, limited in number and length."""
     found = event["change"]["errors"] if event["change"] is not None else []
     return [
         {
@@ -81,8 +84,8 @@ def errors_of(event: Event) -> list[BatchError]:
 
 
 def due_ms(batch: Batch, *, retention_ms: int) -> int | None:
-    """Return when time changes a batch: its window is over, or it has been kept long enough; None for neither."""
+    """Return when a batch expires or, once it has ended, is removed; None while neither applies."""
     if batch["state"] in ("validating", "in_progress"):
         return batch["expires_ms"]
-    over_ms = ended_ms(batch)
-    return None if over_ms is None else over_ms + retention_ms
+    end_ms = ended_ms(batch)
+    return None if end_ms is None else end_ms + retention_ms

@@ -1,8 +1,9 @@
-"""The state machine of a batch: pure functions from a row and what happened to the next row.
+"""The state machine of a batch: pure functions from a state record and an event to the next state record.
 
-validating → in_progress → finalizing → completed, with expired, cancelling → cancelled and failed beside it. The row
-counts its lines: a bit in `ended` for each that has an outcome, a bit in `written` for each that is in the files. What
-does not fit is dropped and counted under the `note` of its step. Drawn in docs/concepts/batch-life-cycle.md.
+validating → in_progress → finalizing → completed, with expired, cancelling → cancelled and failed as further states.
+The record counts its lines: `ended` has a bit for each line with an outcome, `written` for each line in the output
+files. An event that does not apply is ignored and counted under the `reason` of its transition. Diagram:
+docs/concepts/batch-life-cycle.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from streams.state_machine.batch_rows import MAX_PARTS, due_ms, errors_of
 KINDS = frozenset(("batch_created", "batch_validated", "batch_invalid", "batch_part", "batch_cancel", "batch_due"))
 CANCELLED, EXPIRED = "batch_cancelled", "batch_expired"
 OPEN = ("validating", "in_progress")
-"""The states in which a batch can still be cancelled or expire."""
+"""States in which a batch can be cancelled or expire."""
 MESSAGES = {
     CANCELLED: "This request was cancelled because its batch was cancelled.",
     EXPIRED: "This request could not be executed before the completion window expired.",
@@ -28,67 +29,69 @@ MESSAGES = {
 
 
 class BatchTransition(NamedTuple):
-    """What follows; `batch` None means that the row is removed, `note` names what was dropped.
+    """The result of one event: the next state record, None to remove it.
 
-    `withdraw` is the error code with which every fed line ends that has not ended yet, slice by slice: the same event
-    once more goes on with it.
+    `reason` tells why an event was ignored. `line_error` is the error code with which all active lines are ended, in
+    slices: the same event, sent again, continues.
     """
 
     batch: Batch | None
-    note: str | None = None
-    withdraw: str | None = None
+    reason: str | None = None
+    line_error: str | None = None
 
 
-def dropped(batch: Batch | None, note: str) -> BatchTransition:
-    """Leave everything as it is."""
-    return BatchTransition(batch, note)
+def ignored(batch: Batch | None, reason: str) -> BatchTransition:
+    """Return a transition that changes nothing."""
+    return BatchTransition(batch, reason)
 
 
 def apply(batch: Batch | None, event: Event, *, now_ms: int, retention_ms: int) -> BatchTransition:
     """Apply an event about a batch that was created before."""
     if batch is None:
-        return dropped(None, "unknown_batch")
+        return ignored(None, "unknown_batch")
     if event["kind"] == "batch_due":
         return _due(batch, now_ms=now_ms, retention_ms=retention_ms)
     handler = HANDLERS.get(event["kind"])
     if handler is None:
-        return dropped(batch, "unexpected_batch_event")
+        return ignored(batch, "unexpected_batch_event")
     return handler(batch, event, now_ms)
 
 
-def line_read(batch: Batch | None, task: Task, *, task_id: str, unknown: bool, has_result: bool) -> BatchTransition:
-    """Judge a line's task: the next one of a batch in progress moves `fed`, one before it is left to the task machine.
+def line_submitted(
+    batch: Batch | None, task: Task, *, task_id: str, unknown: bool, has_result: bool
+) -> BatchTransition:
+    """Apply a line to its batch: the next line of a batch in progress is counted in `fed`, an earlier one is accepted.
 
     Args:
-        unknown: the task has no row yet.
-        has_result: a crash came between its result and its row, so the row has to be made up for.
+        unknown: the task has no state record.
+        has_result: its result is in the log, but a crash left out its state record.
     """
     if batch is None:
-        return dropped(None, "unknown_batch")
+        return ignored(None, "unknown_batch")
     line = task["batch_line"]
     if task["owner"] != batch["owner"] or line < 0 or task_id != line_task_id(batch, line):
-        return dropped(batch, "foreign_line")
+        return ignored(batch, "not_owner_line")
     if line < batch["fed"]:
         over = unknown and not has_result and bitmap.has(batch["ended"], line)
-        return dropped(batch, "line_over") if over else BatchTransition(batch)
+        return ignored(batch, "line_already_ended") if over else BatchTransition(batch)
     if batch["state"] != "in_progress":
-        return dropped(batch, "late_line")
+        return ignored(batch, "stale_line")
     if line > batch["fed"] or line >= batch["total"]:
-        return dropped(batch, "line_ahead")
+        return ignored(batch, "line_gap")
     return BatchTransition({**batch, "fed": line + 1})
 
 
 def line_ended(
-    batch: Batch, line: int, state: State, usage: Usage | None, *, now_ms: int, withdrawn: bool = False
+    batch: Batch, line: int, state: State, usage: Usage | None, *, now_ms: int, with_batch: bool = False
 ) -> Batch:
-    """Count the end of a line, once: whoever tells it again changes nothing.
+    """Count the end of a line; a repeated call changes nothing.
 
-    A line that ended with its batch, `withdrawn`, counts in neither sum. After a crash its result may be known before
-    the batch is stopped once more; so the sums, and not the bits, tell that a batch has gone to its end.
+    A line that ended with its batch (`with_batch`) counts in neither sum. After a crash its result may be known before
+    the batch is stopped again; so the sums decide whether a batch is complete, not the bits.
     """
     if bitmap.has(batch["ended"], line):
         return batch
-    failed = state == "failed" or (state == "cancelled" and not withdrawn and batch["state"] == "in_progress")
+    failed = state == "failed" or (state == "cancelled" and not with_batch and batch["state"] == "in_progress")
     return _settled(
         {
             **batch,
@@ -102,24 +105,24 @@ def line_ended(
 
 
 def result_written(batch: Batch, offset: int, *, first: int | None) -> Batch:
-    """Note where a result of the batch lies; `first` is where its files begin, while nothing of them is written."""
+    """Set the newest result offset; `first` is where the output begins, None once a segment is written."""
     newest = offset if batch["last_result"] is None else max(batch["last_result"], offset)
     return {**batch, "last_result": newest, "written_to": batch["written_to"] if first is None else first}
 
 
 def line_task_id(batch: Batch, line: int) -> str:
     """Return the id of a line's task."""
-    home = parse_batch(batch["id"])
-    return str(batch_line_id(home, line, queue_number=batch["queue_number"], stamp_s=batch["stamp_s"]))
+    identity = parse_batch(batch["id"])
+    return str(batch_line_id(identity, line, queue_number=batch["queue_number"], stamp_s=batch["stamp_s"]))
 
 
-def unended(batch: Batch) -> list[int]:
-    """List the lines that are tasks and have no outcome."""
+def unfinished_lines(batch: Batch) -> list[int]:
+    """Return the submitted lines without an outcome."""
     return list(bitmap.missing(batch["ended"], batch["fed"]))
 
 
 def is_stopping(batch: Batch) -> bool:
-    """Tell whether a batch was stopped and some of its lines have not ended by that yet."""
+    """Return whether a batch was stopped and some of its lines are still active."""
     return batch["ending"] in ("cancelled", "expired") and bitmap.count(batch["ended"]) < batch["fed"]
 
 
@@ -127,81 +130,81 @@ def _validated(batch: Batch, event: Event, now_ms: int) -> BatchTransition:
     total = event["change"]["total"] if event["change"] is not None else 0
     if batch["state"] == "validating":
         if total < 1:
-            return dropped(batch, "misfit_validated")
+            return ignored(batch, "invalid_validated")
         return BatchTransition({**batch, "state": "in_progress", "in_progress_ms": now_ms, "total": total})
-    # Cancelled or expired before its file was counted: its lines are still to be told of in the error file.
+    # Cancelled or expired before its lines were counted: they still have to appear in the error file.
     if batch["state"] in ("cancelling", "finalizing") and batch["total"] == 0 and total > 0:
         return BatchTransition({**batch, "total": total})
-    return dropped(batch, "late_batch_validated")
+    return ignored(batch, "stale_batch_validated")
 
 
 def _invalid(batch: Batch, event: Event, now_ms: int) -> BatchTransition:
     if batch["state"] != "validating":
-        return dropped(batch, "late_batch_invalid")
+        return ignored(batch, "stale_batch_invalid")
     return BatchTransition({**batch, "state": "failed", "failed_ms": now_ms, "errors": errors_of(event)})
 
 
 def _cancel(batch: Batch, event: Event, now_ms: int) -> BatchTransition:
     if event["owner"] is not None and event["owner"] != batch["owner"]:
-        return dropped(batch, "foreign_batch_cancel")
+        return ignored(batch, "not_owner_batch_cancel")
     if batch["state"] == "cancelling" and is_stopping(batch):
-        return BatchTransition(batch, withdraw=CANCELLED)
+        return BatchTransition(batch, line_error=CANCELLED)
     if batch["state"] not in OPEN:
-        return dropped(batch, "late_batch_cancel")
+        return ignored(batch, "stale_batch_cancel")
     stopped: Batch = {**batch, "state": "cancelling", "cancelling_ms": now_ms, "ending": "cancelled"}
-    return BatchTransition(stopped, withdraw=CANCELLED)
+    return BatchTransition(stopped, line_error=CANCELLED)
 
 
 def _due(batch: Batch, *, now_ms: int, retention_ms: int) -> BatchTransition:
     if batch["ending"] == "expired" and is_stopping(batch):
-        return BatchTransition(batch, withdraw=EXPIRED)
+        return BatchTransition(batch, line_error=EXPIRED)
     at_ms = due_ms(batch, retention_ms=retention_ms)
     if at_ms is None:
-        return dropped(batch, "late_batch_due")
+        return ignored(batch, "stale_batch_due")
     if now_ms < at_ms:
-        return dropped(batch, "early_batch_due")
+        return ignored(batch, "premature_batch_due")
     if batch["state"] in BATCH_ENDED:
         return BatchTransition(None)
     return BatchTransition(
-        {**batch, "state": "finalizing", "finalizing_ms": now_ms, "ending": "expired"}, withdraw=EXPIRED
+        {**batch, "state": "finalizing", "finalizing_ms": now_ms, "ending": "expired"}, line_error=EXPIRED
     )
 
 
 def _part(batch: Batch, event: Event, now_ms: int) -> BatchTransition:
-    """Take in a piece of the files: it must begin where the last one ended and hold no line a second time.
+    """Add a segment of the output files: it must begin where the last one ended, and repeat no line.
 
-    So of two writers, one of which was frozen and believes that the batch is still its own, only one is heard.
+    So of two writers, one of which was suspended and still works on the batch, only one is accepted.
     """
-    said = event["change"]
+    report = event["change"]
     if batch["state"] == "validating" or batch["state"] in BATCH_ENDED:
-        return dropped(batch, "late_batch_part")
-    if said is None or not _fits(batch, said):
-        return dropped(batch, "misfit_part")
+        return ignored(batch, "stale_batch_part")
+    if report is None or not _fits(batch, report):
+        return ignored(batch, "invalid_part")
     if len(batch["parts"]) >= MAX_PARTS:
-        return dropped(batch, "too_many_parts")
-    part, lines = said["part"], said["lines"]
+        return ignored(batch, "too_many_parts")
+    part, lines = report["part"], report["lines"]
     row: Batch = {**batch, "written": bitmap.union(batch["written"], lines)}
-    if part is not None and part["end"] > said["begin"]:
+    if part is not None and part["end"] > report["begin"]:
         row["written_to"] = part["end"]
     if part is not None and lines:
         row["parts"] = [*batch["parts"], part]
-    if not said["last"]:
+    if not report["last"]:
         return BatchTransition(row)
     ending = cast("BatchState | None", row["ending"])
     missing = bitmap.count(row["ended"]) < row["fed"] or bitmap.count(row["written"]) < row["total"]
     if row["state"] == "in_progress" or ending is None or missing:
-        return dropped(batch, "early_last_part")
+        return ignored(batch, "premature_last_part")
     return BatchTransition(cast("Batch", {**row, "state": ending, f"{ending}_ms": now_ms}))
 
 
-def _fits(batch: Batch, said: BatchChange) -> bool:
-    part, lines, begin = said["part"], said["lines"], said["begin"]
+def _fits(batch: Batch, report: BatchChange) -> bool:
+    part, lines, begin = report["part"], report["lines"], report["begin"]
     if begin != (batch["written_to"] or 0):
         return False
     if part is None:
-        return said["last"] and not lines
+        return report["last"] and not lines
     forward = part["end"] > begin
-    if part["end"] < begin or (forward and batch["written_to"] is None) or not (forward or lines or said["last"]):
+    if part["end"] < begin or (forward and batch["written_to"] is None) or not (forward or lines or report["last"]):
         return False
     return (
         _counted(part, lines) and bitmap.width(lines) <= batch["total"] and not bitmap.overlap(lines, batch["written"])
@@ -213,7 +216,7 @@ def _counted(part: BatchPart, lines: bytes) -> bool:
 
 
 def _settled(batch: Batch, *, now_ms: int) -> Batch:
-    """Begin to finalize when the last line has ended."""
+    """Start to finalize when the last line has ended."""
     if batch["state"] != "in_progress" or batch["completed"] + batch["failed"] < batch["total"]:
         return batch
     return {**batch, "state": "finalizing", "finalizing_ms": now_ms, "ending": "completed"}

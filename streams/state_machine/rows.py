@@ -1,4 +1,4 @@
-"""The rows that the state machine begins with, and the limits that it applies. Pure."""
+"""Initial and final state records of tasks, and the limits that the state machine applies. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from schemas.records import NO_ORIGIN, Event, Result, Status, Task
 
 DEFAULT_TIMEOUT_MS = {"blocking": 300_000, "streaming": 300_000, "callback": 86_400_000, "batch": 14 * 86_400_000}
 NO_OFFSET = -1
+StateKey = tuple[int, str]
+"""Partition, and id of a task or batch."""
 EARLY_CANCEL_MS = 3_600_000
-"""How long a cancel waits for its task, which was written before it."""
+"""Retention of a cancellation whose task was not read yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRules:
-    """The limits that the machine applies, times in ms, and the price table."""
+    """Limits of the state machine, times in ms, and the price table."""
 
     max_attempts: int = 5
     max_lost_workers: int = 3
@@ -31,7 +33,7 @@ class TaskRules:
 
 
 def rules_of(settings: Settings) -> TaskRules:
-    """Return the machine's limits."""
+    """Return the limits of the settings."""
     streams = settings.streams
     return TaskRules(
         max_attempts=streams.max_attempts,
@@ -47,7 +49,7 @@ def rules_of(settings: Settings) -> TaskRules:
 
 
 def new_status(task: Task, *, task_id: str, offset: int, created_ms: int, rules: TaskRules) -> Status:
-    """Build the first row of a task."""
+    """Return the initial state record of a task."""
     timeout_ms = task["timeout_ms"] or DEFAULT_TIMEOUT_MS[task["mode"]]
     start_ms = task["start_timeout_ms"] or rules.start_timeout_ms
     return {
@@ -100,7 +102,7 @@ def new_status(task: Task, *, task_id: str, offset: int, created_ms: int, rules:
 
 
 def finished_status(row: Status, result: Result, *, offset: int) -> Status:
-    """Make up for the row of a task of which a crash has left the result alone."""
+    """Return the state record of a task of which only the result is left after a crash."""
     completed = result["state"] == "completed"
     return {
         **row,
@@ -120,7 +122,7 @@ def finished_status(row: Status, result: Result, *, offset: int) -> Status:
 
 
 def request_digest(task: Task) -> str | None:
-    """Return the SHA-256 of a request's body, wherever it is kept; None for a request without one."""
+    """Return the SHA-256 of a request body, inline or in the object store; None for a request without one."""
     if task["data_ref"] is not None:
         return task["data_ref"]["sha256"]
     data = task["data"]
@@ -128,20 +130,20 @@ def request_digest(task: Task) -> str | None:
 
 
 def next_deadline_ms(row: Status) -> int:
-    """Return when an active task ends by itself: its time to start counts until a worker has begun."""
+    """Return the deadline of an active task; its start deadline applies until a worker starts it."""
     if row["started_ms"] is None and row["start_deadline_ms"] is not None:
         return min(row["start_deadline_ms"], row["deadline_ms"])
     return row["deadline_ms"]
 
 
 def is_early_cancel(row: Status) -> bool:
-    """Tell whether a row only remembers a cancel that was read before its task."""
+    """Return whether a state record only stores a cancellation that was read before its task."""
     return row["source_offset"] == NO_OFFSET
 
 
-def cancel_early(event: Event, *, now_ms: int) -> Status:
-    """Remember a cancel for a task that was not read yet: they lie in two topics, so either may come first."""
-    waiting: Task = {
+def early_cancel_status(event: Event, *, now_ms: int) -> Status:
+    """Return the record that stores a cancellation whose task was not read yet: the two are in different topics."""
+    placeholder: Task = {
         "queue": "",
         "level": 0,
         "endpoint": "",
@@ -164,7 +166,7 @@ def cancel_early(event: Event, *, now_ms: int) -> Status:
         "callback_events": [],
         **NO_ORIGIN,
     }
-    row = new_status(waiting, task_id=event["id"], offset=NO_OFFSET, created_ms=now_ms, rules=TaskRules())
+    row = new_status(placeholder, task_id=event["id"], offset=NO_OFFSET, created_ms=now_ms, rules=TaskRules())
     return {
         **row,
         "state": "expired",

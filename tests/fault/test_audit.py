@@ -11,8 +11,8 @@ import pytest
 
 from schemas.events import event
 from schemas.records import Result
-from streams.recovery.usage_backfill import usage_of
-from streams.state_machine.rows import cancel_early
+from streams.outputs import usage_of
+from streams.state_machine.rows import early_cancel_status
 from tests.fault.campaign.audit import Findings, judge
 from tests.fault.campaign.evidence import Evidence
 from tests.fault.campaign.explain import explain
@@ -89,7 +89,7 @@ def test_a_row_without_a_result_is_found_unless_it_only_remembers_a_cancel(evide
     one, early = done(evidence, ledger), task_id()
     del evidence.results[one]
     evidence.rows[one] = {**evidence.rows[one], "source_offset": 3}
-    evidence.rows[early] = cancel_early(event("cancel", at_ms=1, task_id=early), now_ms=1)
+    evidence.rows[early] = early_cancel_status(event("cancel", at_ms=1, task_id=early), now_ms=1)
     [line] = judge(ledger, evidence).rows
     assert one in line
 

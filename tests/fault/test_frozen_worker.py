@@ -25,7 +25,7 @@ TASKS = 12
 LEASE_S = 8
 """Longer than a machine may stand still: only the worker that is frozen shall lose its tasks."""
 WITHIN_S = 120
-DROPPED = re.compile(r'headrace_scheduler_dropped_total\{level="online",reason="late_finished"\} (\d+)')
+DROPPED = re.compile(r'headrace_scheduler_dropped_total\{level="online",reason="stale_finished"\} (\d+)')
 
 
 class HoldingSimulator(Simulator):

@@ -150,7 +150,7 @@ async def write(probe: SchedulerProbe, settings: Settings, result: Result) -> No
 
 async def write_usage(probe: SchedulerProbe, settings: Settings, result: Result) -> None:
     """Write its usage too."""
-    from streams.recovery.usage_backfill import usage_record
+    from streams.outputs import usage_record
 
     await send(probe, settings.topic(topics.USAGE), result, usage_record(result))
 

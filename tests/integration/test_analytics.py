@@ -19,7 +19,7 @@ from core.kafka.producer import Producer
 from core.settings.models import Settings
 from schemas import codec, ids, topics
 from schemas.records import Result
-from streams.recovery.usage_backfill import usage_record
+from streams.outputs import usage_record
 from tests.support.kafka import own_prefix
 from tests.support.markdown import blocks
 from tests.support.memory_server import served_in_memory

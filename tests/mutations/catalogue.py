@@ -117,17 +117,17 @@ MUTATIONS = (
     Mutation(
         "every duplicate under one Idempotency-Key runs",
         "streams/intake/deduplication.py",
-        """    return key is not None and key["duplicate_of"] != task_id and""",
-        """    return key is not None and key["duplicate_of"] == "" and""",
+        """reservation["duplicate_of"] == task_id:""",
+        """reservation["duplicate_of"] != "":""",
         ("test_a_thousand_duplicates_over_three_ingresses_are_one_task",),
     ),
     Mutation(
         "poison makes no dead letter",
         "streams/scheduler.py",
-        """            fold.add(dead_letter(self._settings, message, reason=one.reason, field=one.field))
-            fold.notes["poison"] += 1
+        """            transaction.add(dead_letter(self._settings, message, reason=one.reason, field=one.field))
+            transaction.reasons["poison"] += 1
 """,
-        """            fold.notes["poison"] += 1
+        """            transaction.reasons["poison"] += 1
 """,
         ("test_records_that_cannot_be_read_become_dead_letters_and_their_neighbours_go_on",),
     ),
@@ -156,9 +156,9 @@ MUTATIONS = (
     Mutation(
         "a scheduler without a confirmed heartbeat writes",
         "streams/scheduler.py",
-        "        await self._until_heard()\n",
+        "        await self._await_group_heartbeat()\n",
         "",
-        ("test_a_member_that_was_not_heard_of_writes_nothing",),
+        ("test_a_member_without_a_confirmed_heartbeat_writes_nothing",),
     ),
     Mutation(
         "a stopping dispatcher gives nothing back",
@@ -178,7 +178,7 @@ MUTATIONS = (
     Mutation(
         "a result that a crash left without its row is written again",
         "streams/transaction.py",
-        "        if known := self._known_results.get(home):\n",
+        "        if known := self._known_results.get(key):\n",
         """        if known := self._known_results.get((-1, "")):\n""",
         ("test_a_result_without_its_row_is_adopted_and_not_written_again",),
     ),
@@ -192,13 +192,13 @@ MUTATIONS = (
     Mutation(
         "rows are written before the outputs that they tell of",
         "streams/commit.py",
-        """            await self._write_outputs(fold)
-            await self._write_batches(fold, now_ms)
-            await self._write_rows(fold, now_ms)
+        """            await self._write_outputs(transaction)
+            await self._write_batches(transaction, now_ms)
+            await self._write_rows(transaction, now_ms)
 """,
-        """            await self._write_rows(fold, now_ms)
-            await self._write_batches(fold, now_ms)
-            await self._write_outputs(fold)
+        """            await self._write_rows(transaction, now_ms)
+            await self._write_batches(transaction, now_ms)
+            await self._write_outputs(transaction)
 """,
         ("test_a_task_goes_through_and_its_row_points_to_its_result",),
     ),

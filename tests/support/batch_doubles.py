@@ -115,7 +115,7 @@ class Stage:
         self.lookup = MemoryLookup(settings)
         self.row: Batch | None = None
         self.now_ms = 1_795_000_000_000
-        self.notes: list[str] = []
+        self.reasons: list[str] = []
         self.tasks: list[Task] = []
         self._judged = 0
 
@@ -149,8 +149,8 @@ class Stage:
         """Fold one event."""
         step = batches.apply(self.row, event, now_ms=self.now_ms, retention_ms=RETENTION_MS)
         self.row = step.batch
-        if step.note is not None:
-            self.notes.append(step.note)
+        if step.reason is not None:
+            self.reasons.append(step.reason)
 
     def events(self, kind: str) -> list[Event]:
         """Return the events of a kind that were written."""
@@ -198,8 +198,8 @@ class Stage:
 
     def _line(self, task: Task) -> None:
         self.tasks.append(task)
-        step = batches.line_read(self.row, task, task_id=task["id"] or "", unknown=True, has_result=False)
-        if step.note is not None:
-            self.notes.append(step.note)
+        step = batches.line_submitted(self.row, task, task_id=task["id"] or "", unknown=True, has_result=False)
+        if step.reason is not None:
+            self.reasons.append(step.reason)
         elif step.batch is not None:
             self.row = step.batch

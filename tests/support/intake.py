@@ -39,25 +39,25 @@ class QueueRegistry:
         return self.known.setdefault(name, queue(name))
 
 
-class FoldDouble:
-    """The part of a fold that the intake of tasks touches."""
+class TransactionDouble:
+    """The part of a transaction that the task intake uses."""
 
-    def __init__(self, *, taken: bool = False) -> None:
+    def __init__(self, *, id_in_use: bool = False) -> None:
         self.records: dict[tuple[str, int], list[Record]] = defaultdict(list)
-        self.notes: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
         self.results: dict[Any, Any] = {}
         self.rows: dict[Any, Any] = {}
-        self._taken = taken
+        self._id_in_use = id_in_use
 
-    def taken(self, *_: object) -> bool:
-        return self._taken
+    def id_in_use(self, *_: object) -> bool:
+        return self._id_in_use
 
 
 def intake(queues: QueueRegistry, **sections: Any) -> TaskIntake:
     """Build the intake of a level; it compares no times with the clock."""
     settings = Settings.model_validate(sections)
     made: Any = TaskIntake(settings, 0, producer=None, queues=queues)  # type: ignore[arg-type]  # doubles
-    made._believed = replace(made._believed, now_ms=None)
+    made._trust = replace(made._trust, now_ms=None)
     return made  # type: ignore[no-any-return]
 
 
@@ -76,10 +76,10 @@ def message(*, partition: int = 0, headers: Headers | None = None, **members: An
 
 
 async def admit(
-    made: TaskIntake, record: Any, fold: Any = None, *, now_ms: int = 0
+    made: TaskIntake, record: Any, transaction: Any = None, *, now_ms: int = 0
 ) -> Submission | InvalidRecord | None:
     """Take a record all the way in."""
     one = made.read(record)
     assert isinstance(one, Submission), one
     await made.prepare([one])
-    return made.admit(one, record, fold or FoldDouble(), now_ms=now_ms)
+    return made.admit(one, record, transaction or TransactionDouble(), now_ms=now_ms)

@@ -65,9 +65,9 @@ class BatchLog:
         self.log: dict[tuple[str, int], list[Record]] = defaultdict(list)
         self.cut_after: int | None = None
         """Records that still become durable before the process dies."""
-        self.heard = 0
+        self._read = 0
         self.known: Mapping[StateKey, tuple[int, Result]] = {}
-        self.notes: dict[str, int] = defaultdict(int)
+        self.reasons: dict[str, int] = defaultdict(int)
         self.rows, self.batches = MemoryRows(), MemoryRows()
         self.index = StateIndex(batch_retention_ms=RETENTION_MS)
 
@@ -88,7 +88,7 @@ class BatchLog:
         self,
         *inputs: tuple[int, Submission | Event],
         now_ms: int = CREATED_MS + 1_000,
-        spoken: Callable[[int, str, int], bool] = lambda *_: False,
+        was_attempted: Callable[[int, str, int], bool] = lambda *_: False,
     ) -> Transaction:
         """Fold inputs, each with its offset, and make them durable."""
         fold = Transaction(
@@ -100,25 +100,25 @@ class BatchLog:
             known_results=self.known,
             work_partitions=lambda _: 4,
             holders=lambda *_: set(),
-            spoken=spoken,
-            batches=BatchSource(self.batches.get, self.index.stamp_taken, RETENTION_MS),
+            was_attempted=was_attempted,
+            batches=BatchSource(self.batches.get, self.index.second_in_use, RETENTION_MS),
         )
         for offset, one in inputs:
             if isinstance(one, Submission):
                 fold.submission(one, partition=HOME, offset=offset)
             else:
                 fold.event(one, partition=HOME, offset=offset)
-        shipping = Committer(
+        committer = Committer(
             self.settings,
             1,
             producer=self,
             index=self.index,
-            rows=lambda: self.rows,
-            batches=lambda: self.batches,  # type: ignore[arg-type, return-value]  # doubles
+            rows=self.rows,  # type: ignore[arg-type]  # doubles
+            batches=self.batches,  # type: ignore[arg-type]
         )
-        await shipping.ship(fold, now_ms)
-        for note, count in fold.notes.items():
-            self.notes[note] += count
+        await committer.commit(fold, now_ms)
+        for reason, count in fold.reasons.items():
+            self.reasons[reason] += count
         return fold
 
     async def restart(self) -> None:
@@ -143,7 +143,7 @@ class BatchLog:
     def said(self) -> list[Event]:
         """Return what the scheduler wrote to its own events since the last look."""
         told = [EVENT.decode(record.value or b"") for record in self.log[f"headrace.{topics.events(1)}", HOME]]
-        self.heard, begin = len(told), self.heard
+        self._read, begin = len(told), self._read
         return told[begin:]
 
     @property

@@ -131,7 +131,7 @@ class Cluster:
         waiting, self.waiting = self.waiting, []
         for what in waiting:
             step = tasks.apply(self.rows[what["id"]], what, now_ms=what["at_ms"], rules=self.rules)
-            if step.note is None and step.row is not None:
+            if step.reason is None and step.row is not None:
                 self.write(step.row)
 
     async def send_all(self, records: list[tuple[str, int, Record]]) -> None:

@@ -36,8 +36,7 @@ from schemas.headers import headers
 from schemas.ids import Serials
 from schemas.partitioning import queue_number
 from schemas.records import Result, Task
-from streams.outputs import result_record
-from streams.recovery.usage_backfill import usage_record
+from streams.outputs import result_record, usage_record
 from tests.support.dispatcher_probe import dispatching
 from tests.support.kafka import declared_topics, patient_lookups
 from tests.support.ports import free_port

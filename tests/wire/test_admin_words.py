@@ -9,7 +9,7 @@ import pytest
 from core.queues import UNCHANGED, QueueChanges
 from schemas import topics
 from schemas.codec import EVENT, TASK
-from schemas.purge import extent
+from schemas.purge import decode_bounds
 from schemas.records import Queue
 from tests.support.bella import BODY, PUT, Double, row_of
 
@@ -144,7 +144,7 @@ async def test_a_purge_tells_each_partition_how_far_it_goes(ingress: Double) -> 
     [record] = memory.written(topics.events(0))
     event = EVENT.decode(record.value or b"")
     assert (event["kind"], event["id"], event["queue"]) == ("purge", "", "chat")
-    bounds = extent(event["data"])
+    bounds = decode_bounds(event["data"])
     assert bounds is not None
     assert (bounds.tasks_end, bounds.after) == (1, "")
     ended = {"state": "cancelled", "finished_ms": 1, "error_code": "cancelled", "error_message": "purged"}

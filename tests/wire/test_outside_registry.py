@@ -22,7 +22,7 @@ from schemas.codec import CHUNK, registry, schema_text
 from schemas.subjects import subjects, versions_of
 from tests.support.schema_registry import RegistryDouble, schema_registry
 
-WANTED = subjects(prefix="headrace.", there=["headrace.work.night.offline", "headrace.work", "elsewhere"])
+WANTED = subjects(prefix="headrace.", existing=["headrace.work.night.offline", "headrace.work", "elsewhere"])
 TASKS = "headrace.tasks.online-value"
 OTHER = '{"type": "record", "name": "Order", "namespace": "shop", "fields": [{"name": "id", "type": "long"}]}'
 

@@ -29,7 +29,7 @@ from ingress.runtime import Ingress
 from ingress.submission.cancel import cancel_task
 from schemas import ids, topics
 from schemas.records import NO_ORIGIN, TERMINAL, Status, Task
-from schemas.task_body import repeated
+from schemas.task_body import for_rerun
 
 ROW_TIMES = ("not_before_ms", "start_deadline_ms", "lease_until_ms")
 ROW_FACTS = (
@@ -205,7 +205,7 @@ async def _again(ingress: Ingress, connected: Connected, ended: TaskSnapshot) ->
     again: Task = {**task, **lineage, "mode": mode, "idempotency_key": None}  # type: ignore[typeddict-item]  # a spread of the same fields
     again["model"] = row["model"]  # which a direct producer's record need not name
     again["timeout_ms"] = max(task["timeout_ms"], ended.deadline_ms - ended.created_ms)
-    return repeated(again)
+    return for_rerun(again)
 
 
 def _shown(connected: Connected, reading: TaskSnapshot) -> Response:

@@ -12,7 +12,7 @@ import aiohttp
 
 from ingress.http import sse
 from schemas.records import Result
-from streams.recovery.usage_backfill import usage_of
+from streams.outputs import usage_of
 from streams.state_machine.rows import is_early_cancel
 from tests.fault.campaign.evidence import Evidence
 from tests.fault.campaign.ledger import Accepted, Ledger

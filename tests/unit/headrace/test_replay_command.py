@@ -26,7 +26,7 @@ def run(*arguments: str) -> Result:
     [
         (("--from", "yesterday"), "--from 'yesterday' must be a time"),
         (("--from", "-1h", "--to", "-2h"), "--from must be before --to"),
-        (("--id", "nonsense"), "id 1: 'nonsense' is no task id"),
+        (("--id", "nonsense"), "id 1: 'nonsense' is not a task id"),
         (("--queue-to", "a/b"), "--queue-to must be"),
         (("--model-to", ""), "--model-to must be"),
         (("--name", "../x"), "the name of a replay must be"),

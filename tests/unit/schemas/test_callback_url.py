@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.callback_url import OPEN, policy, problem
+from schemas.callback_url import OPEN, policy_of, problem
 from tests.support.hostile_urls import ALWAYS, FINE, ODD_PORTS, PRIVATE
 
-STRICT = policy(private=False, ports=())
+STRICT = policy_of(private=False, ports=())
 
 
 def test_the_corpus_is_large() -> None:
@@ -33,7 +33,7 @@ def test_refused_unless_private_addresses_are_allowed(url: str) -> None:
 @pytest.mark.parametrize("url", ODD_PORTS)
 def test_refused_unless_the_port_is_named(url: str) -> None:
     assert "webhooks.ports" in (problem(url, STRICT) or "")
-    assert problem(url, policy(private=False, ports=[int(url.rpartition(":")[2].strip("/"))])) is None
+    assert problem(url, policy_of(private=False, ports=[int(url.rpartition(":")[2].strip("/"))])) is None
     assert problem(url, OPEN) is None
 
 
@@ -43,7 +43,7 @@ def test_fine_everywhere(url: str) -> None:
 
 
 @given(text=st.text() | st.text().map("http://".__add__))
-def test_any_text_is_judged(text: str) -> None:
+def test_any_text_is_checked(text: str) -> None:
     found = problem(text, STRICT)
     assert found is None or found
     assert found is not None or text.lower().startswith("http")

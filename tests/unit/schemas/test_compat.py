@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codec import AVSC, latest, registry, schema_text
-from schemas.compat import breaks, versions_breaking
 from tests.support.avro_records import records
+from tests.support.schema_compatibility import incompatibilities, incompatible_versions
 
 
 def record(*fields: Any, name: str = "R", **more: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ TREE = record(field("children", {"type": "array", "items": "R"}))
     ],
 )
 def test_compatible(reader: dict[str, Any], writer: dict[str, Any]) -> None:
-    assert breaks(reader, writer) == []
+    assert incompatibilities(reader, writer) == []
 
 
 @pytest.mark.parametrize(
@@ -138,17 +138,17 @@ def test_compatible(reader: dict[str, Any], writer: dict[str, Any]) -> None:
 def test_breaking_by_a_sentence_that_names_the_field(
     reader: dict[str, Any], writer: dict[str, Any], sentence: str
 ) -> None:
-    assert breaks(reader, writer) == [sentence]
+    assert incompatibilities(reader, writer) == [sentence]
 
 
-def test_every_break_is_told() -> None:
+def test_every_incompatibility_is_reported() -> None:
     new = record(field("a", "string"), field("b", "int"), field("c", enum("x")))
     old = record(A, field("c", enum("y", "z")))
-    assert len(breaks(new, old)) == 4
+    assert len(incompatibilities(new, old)) == 4
 
 
 def test_every_registered_version_reads_all_before_it() -> None:
-    assert versions_breaking(AVSC) == []
+    assert incompatible_versions(AVSC) == []
 
 
 def test_a_breaking_version_in_a_folder_is_found(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_breaking_version_in_a_folder_is_found(tmp_path: Path) -> None:
     (tmp_path / "two.avsc").write_text(json.dumps(record(A, field("b", "int"))))
     ids = {"1": {"name": "r", "version": 1, "file": "one.avsc"}, "2": {"name": "r", "version": 2, "file": "two.avsc"}}
     (tmp_path / "ids.json").write_text(json.dumps(ids))
-    assert versions_breaking(tmp_path) == ["r version 2 cannot read version 1: R.b is new and has no default"]
+    assert incompatible_versions(tmp_path) == ["r version 2 cannot read version 1: R.b is new and has no default"]
 
 
 @given(data=st.data())
@@ -168,7 +168,7 @@ def test_dropping_a_field_is_compatible_and_fastavro_agrees(data: st.DataObject)
     plain = ("string", "int", "long", "boolean", ["null", "string"])
     simple = [one for one in reader["fields"] if one["type"] in plain]
     reader["fields"].remove(data.draw(st.sampled_from(simple)))
-    assert breaks(reader, writer) == []
+    assert incompatibilities(reader, writer) == []
     written = data.draw(records(writer))
     out = io.BytesIO()
     fastavro.schemaless_writer(out, writer, written)

@@ -56,7 +56,7 @@ def test_nothing_to_change_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("number", [b"1", LONG])
-def test_what_is_nested_too_deeply_is_told(number: bytes) -> None:
+def test_too_deep_nesting_is_reported(number: bytes) -> None:
     def nested(levels: int) -> bytes:
         return b'{"a":' + b"[" * levels + number + b"]" * levels + b"}"
 

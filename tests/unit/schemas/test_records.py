@@ -34,8 +34,8 @@ RECORDS = [param for param in DECLARED if param.values[0]["type"] == "record"]  
 ENUMS = [param for param in DECLARED if param.values[0]["type"] == "enum"]  # type: ignore[index, call-overload]
 
 
-RENAMED = {"File": "BatchFile"}
-"""The name of a record in its schema is part of a contract; the class may say more."""
+RENAMED = {"File": "BatchFile", "Try": "AttemptSummary"}
+"""Record name in the schema, which is a contract → name of the class."""
 
 
 def shape_of(name: str) -> Any:

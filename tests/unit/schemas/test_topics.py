@@ -76,7 +76,7 @@ def test_deliveries_are_known_for_longer_than_they_can_be_sent_again() -> None:
 
 
 @every_topic
-def test_every_topic_says_who_writes_and_who_reads(topic: topics.Topic) -> None:
+def test_every_topic_names_its_writers_and_readers(topic: topics.Topic) -> None:
     assert topic.written_by
     assert topic.read_by
     assert topic.key

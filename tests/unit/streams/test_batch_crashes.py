@@ -13,9 +13,9 @@ from schemas import bitmap
 from schemas.events import event
 from schemas.records import Event
 from streams import batch_transaction
-from streams.input_offsets import InputOffsets, Place
+from streams.input_offsets import InputOffsets, InputPartition
 from streams.intake.decode import Submission
-from streams.recovery.buffer import SPOKEN_KINDS, PendingEvent, RecoveryBuffer
+from streams.recovery.buffer import ATTEMPT_KINDS, PendingEvent, RecoveryBuffer
 from tests.support.memory_batch_log import (
     CREATED_MS,
     HOME,
@@ -54,7 +54,7 @@ happenings = st.sampled_from(["good", "bad", "claimed", "cancelled", "batch_canc
 class Source(NamedTuple):
     """Where an input lies."""
 
-    place: Place
+    place: InputPartition
     offset: int
     what: Submission | Event
 
@@ -64,12 +64,12 @@ class Process:
 
     def __init__(self, happens: list[tuple[str, int]]) -> None:
         self.log = BatchLog()
-        self.inputs: dict[Place, list[Submission | Event]] = {TASKS: [], EVENTS: []}
+        self.inputs: dict[InputPartition, list[Submission | Event]] = {TASKS: [], EVENTS: []}
         self.happens = happens
         self.late = False
         self.progress, self.replay = InputOffsets(), RecoveryBuffer()
         self.progress.reset({TASKS: 0, EVENTS: 0})
-        self.read: dict[Place, int] = {TASKS: 0, EVENTS: 0}
+        self.read: dict[InputPartition, int] = {TASKS: 0, EVENTS: 0}
 
     async def begin(self) -> None:
         """Create the batch, and let its feeder write some lines twice."""
@@ -113,7 +113,7 @@ class Process:
         self.log.cut_after = None
         self.inputs[EVENTS] += self.log.said()
 
-    def take(self, place: Place, count: int) -> list[Source]:
+    def take(self, place: InputPartition, count: int) -> list[Source]:
         at = self.read[place]
         found = self.inputs[place][at : at + count]
         self.read[place] = at + len(found)
@@ -124,19 +124,19 @@ class Process:
         for source in sources:
             what = source.what
             if isinstance(what, Submission):
-                folded += [source, *(held.source for held in self.replay.of_task(HOME, what.task_id))]
-            elif self.replay.waits(HOME, what) and not self.knows(what["id"], folded):
+                folded += [source, *(held.source for held in self.replay.pop_task(HOME, what.task_id))]
+            elif self.replay.must_wait(HOME, what) and not self.knows(what["id"], folded):
                 self.replay.hold(HOME, PendingEvent(source, what))
             else:
                 folded.append(source)
         await self.log.fold(
             *((one.offset, one.what) for one in folded),
             now_ms=now_ms,
-            spoken=self.replay.spoken,
+            was_attempted=self.replay.was_attempted,
         )
         for one in folded:
             self.progress.done(one.place, one.offset)
-        waited = self.replay.folded(HOME, self.progress.committable(TASKS) or 0)
+        waited = self.replay.pop_unmatched(HOME, self.progress.committable(TASKS) or 0)
         if waited:
             await self.fold([held.source for held in waited], now_ms)
 
@@ -150,13 +150,13 @@ class Process:
         starts = {place: self.progress.committable(place) or 0 for place in self.inputs}
         self.progress.reset(starts)
         self.read = dict(starts)
-        spoken = {
+        was_attempted = {
             (HOME, one["id"], one["attempt"])
             for one in self.inputs[EVENTS][starts[EVENTS] :]
-            if not isinstance(one, Submission) and one["kind"] in SPOKEN_KINDS
+            if not isinstance(one, Submission) and one["kind"] in ATTEMPT_KINDS
         }
         end = len(self.inputs[TASKS])
-        self.replay.begin({HOME: end} if starts[TASKS] < end else {}, spoken)
+        self.replay.begin({HOME: end} if starts[TASKS] < end else {}, was_attempted)
 
     def check(self) -> None:
         """Compare batch, rows and results."""
@@ -166,9 +166,9 @@ class Process:
         assert bitmap.of(numbers) == batch["ended"].rstrip(b"\0")
         outcomes = [(one["state"], one["error_code"]) for one in log.results]
         assert batch["completed"] == sum(state == "completed" for state, _ in outcomes)
-        withdrawn = ("batch_cancelled", "batch_expired")
+        cancelled_with_batch = ("batch_cancelled", "batch_expired")
         failed = sum(state == "failed" for state, _ in outcomes)
-        single = sum(state == "cancelled" and code not in withdrawn for state, code in outcomes)
+        single = sum(state == "cancelled" and code not in cancelled_with_batch for state, code in outcomes)
         # A line that somebody cancels while its batch is being stopped counts as stopped.
         assert failed + (0 if batch["ending"] in ("cancelled", "expired") else single) <= batch["failed"]
         assert batch["failed"] <= failed + single
@@ -187,7 +187,7 @@ class Process:
 
 async def live(happens: list[tuple[str, int]], plan: list[Turn]) -> None:
     process = Process(list(happens))
-    with patch.object(batch_transaction, "STOP_LINES", 2):
+    with patch.object(batch_transaction, "MAX_CANCELLED_LINES", 2):
         await process.begin()
         for turn in plan:
             process.happen()

@@ -29,7 +29,7 @@ from tests.support.memory_batch_log import (
     created,
     proposed,
 )
-from tests.support.scheduler_app import lane_app
+from tests.support.scheduler_app import scheduler_app
 from tests.support.waiting import eventually_async
 
 ONE = batch_id()
@@ -84,8 +84,8 @@ def test_a_stop_waits_until_all_tasks_are_read_again() -> None:
     replay = RecoveryBuffer()
     replay.begin({HOME: 10}, ())
     kinds = ("batch_cancel", "batch_due", "batch_part", "batch_created", "batch_validated")
-    waits = [kind for kind in kinds if replay.waits(HOME, event(kind, at_ms=1, task_id=ONE))]  # type: ignore[arg-type]
-    assert waits == ["batch_cancel", "batch_due"]
+    waiting = [kind for kind in kinds if replay.must_wait(HOME, event(kind, at_ms=1, task_id=ONE))]  # type: ignore[arg-type]
+    assert waiting == ["batch_cancel", "batch_due"]
 
 
 async def test_the_clock_of_a_batch_rings_at_its_window_and_at_its_retention() -> None:
@@ -100,9 +100,9 @@ async def test_the_clock_of_a_batch_rings_at_its_window_and_at_its_retention() -
     for rebuild in (False, True):
         assert await sweep_batches(rows, log.index, [HOME], now_ms=over_ms, rebuild=rebuild) == 1
         assert log.index.due(now_ms=over_ms) == [Due(over_ms, "batch_due", HOME, ONE)]
-    assert log.index.stamp_taken(HOME, QUEUE_NUMBER, CREATED_MS // 1000)
+    assert log.index.second_in_use(HOME, QUEUE_NUMBER, CREATED_MS // 1000)
     log.index.clear()
-    assert not log.index.stamp_taken(HOME, QUEUE_NUMBER, CREATED_MS // 1000)
+    assert not log.index.second_in_use(HOME, QUEUE_NUMBER, CREATED_MS // 1000)
 
 
 async def test_rows_that_cannot_be_read_are_skipped_at_a_start_and_by_each_sweep() -> None:
@@ -112,7 +112,7 @@ async def test_rows_that_cannot_be_read_are_skipped_at_a_start_and_by_each_sweep
     rows.put(HOME, [(b"j", b"v"), (b"k", b""), (b"l", b"\xff" * 40)], offset=1)
     for rebuild in (True, False):
         assert await sweep_batches(rows, log.index, [HOME], now_ms=CREATED_MS, rebuild=rebuild) == 4
-    assert log.index.stamp_taken(HOME, QUEUE_NUMBER, CREATED_MS // 1000)
+    assert log.index.second_in_use(HOME, QUEUE_NUMBER, CREATED_MS // 1000)
     tasks: Any = type(rows)()
     tasks.put(HOME, [(b"j", b"v"), (b"k", b""), (b"l", b"\xff" * 40)], offset=1)
     for rebuild in (True, False):
@@ -132,8 +132,16 @@ async def test_timers_write_what_is_due_for_a_batch(monkeypatch: pytest.MonkeyPa
     log.index._push(Due(1, "batch_due", HOME, batch_id(9)), CREATED_MS)  # removed since
     parts: Any = Parts()
     no_tasks, batches = cast("Any", MemoryRows()), cast("Any", log.batches)
-    timers = Timers(log.settings, 1, producer=parts, lookup=parts, index=log.index, rows=no_tasks, batches=batches)
-    timers.partitions = {HOME}
+    timers = Timers(
+        log.settings,
+        1,
+        producer=parts,
+        lookup=parts,
+        index=log.index,
+        rows=no_tasks,
+        batches=batches,
+        partitions={HOME},
+    )
     ticking = asyncio.create_task(timers.run())
     try:
         await eventually_async(lambda: written)
@@ -142,10 +150,10 @@ async def test_timers_write_what_is_due_for_a_batch(monkeypatch: pytest.MonkeyPa
     assert [(one["kind"], one["id"]) for one in written] == [("batch_due", ONE)]
 
 
-async def test_only_the_offline_lane_has_batches(tmp_path: Any) -> None:
+async def test_only_the_offline_level_has_batches(tmp_path: Any) -> None:
     log = BatchLog()
 
-    online, offline = (lane_app(log.settings, level, folder=tmp_path) for level in (0, 1))
+    online, offline = (scheduler_app(log.settings, level, folder=tmp_path) for level in (0, 1))
     assert isinstance(online.batches, EmptyTable)
     assert (online.batches.get(0, b"x"), list(online.batches.scan(0))) == (None, [])
     names = {table.changelog_topic.get_topic_name() for table in offline.app.tables.values()}

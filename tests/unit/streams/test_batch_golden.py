@@ -16,6 +16,14 @@ from streams.intake.decode import Submission
 from tests.support.memory_batch_log import HOME, BatchLog
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "golden/batch.json").read_text())
+RENAMED = {
+    "early_last_part": "premature_last_part",
+    "foreign_batch_cancel": "not_owner_batch_cancel",
+    "late_finished": "stale_finished",
+    "line_ahead": "line_gap",
+    "misfit_part": "invalid_part",
+}
+"""Reasons that have other names than when the batch was recorded."""
 
 
 def read(topic: str, value: str) -> Submission | Event:
@@ -56,7 +64,7 @@ async def test_a_recorded_batch_has_the_rows_that_it_had() -> None:
         await log.fold((step["offset"], read(step["topic"], step["value"])), now_ms=step["now_ms"])
         assert shown(log.batch(RECORDED["id"])) == step["row"], step["what"]
     assert [[one["id"], one["state"], one["error_code"]] for one in log.results] == RECORDED["results"]
-    assert dict(log.notes) == RECORDED["notes"]
+    assert dict(log.reasons) == {RENAMED.get(name, name): count for name, count in RECORDED["notes"].items()}
     assert {home for home, _ in log.batches.values} == {HOME}
 
 

@@ -54,7 +54,7 @@ def read(number: int, *, owner: str = "key-1") -> Callable[[Row], BatchTransitio
     def apply(row: Row) -> BatchTransition:
         made = line(row or rows()["validating"] or proposed(ONE), number, owner=owner)
         unknown = row is None or number >= row["fed"]
-        return batches.line_read(row, made.task, task_id=made.task_id, unknown=unknown, has_result=False)
+        return batches.line_submitted(row, made.task, task_id=made.task_id, unknown=unknown, has_result=False)
 
     return apply
 
@@ -81,8 +81,8 @@ def stopping(what: Event) -> Callable[[Row], BatchTransition | None]:
         row = {**row, "ended": b"\x01"}
         step = on(what)(row)
         return (
-            BatchTransition(rows()[row["state"]], withdraw=step.withdraw)
-            if step.batch == row and step.note is None
+            BatchTransition(rows()[row["state"]], line_error=step.line_error)
+            if step.batch == row and step.reason is None
             else step
         )
 
@@ -116,18 +116,18 @@ def cell(before: Row, step: BatchTransition | None) -> str:
     """Tell what a step did."""
     if step is None:
         return ""
-    if step.note is not None:
-        return f"`{step.note}`"
+    if step.reason is not None:
+        return f"`{step.reason}`"
     if step.batch == before:
-        return "–" if step.withdraw is None else f"more lines end with `{step.withdraw}`"
+        return "–" if step.line_error is None else f"more lines end with `{step.line_error}`"
     after = step.batch
     parts = [f"**{after['state']}**" if after is not None else "**removed**"]
     if before is not None and after is not None:
         parts += ["fed + 1"] * (after["fed"] > before["fed"] and after["ended"] == before["ended"])
         parts += ["counted"] * (bitmap.count(after["ended"]) > bitmap.count(before["ended"]))
         parts += ["part"] * (len(after["parts"]) > len(before["parts"]))
-    if step.withdraw is not None:
-        parts.append(f"lines end with `{step.withdraw}`")
+    if step.line_error is not None:
+        parts.append(f"lines end with `{step.line_error}`")
     return "; ".join(parts)
 
 
@@ -143,7 +143,7 @@ def moves() -> Iterator[tuple[str, str]]:
     for name, row in rows().items():
         for apply in EVENTS.values():
             step = apply(row)
-            if row is None or step is None or step.note is not None:
+            if row is None or step is None or step.reason is not None:
                 continue
             before = "ended" if name == "ended" else row["state"]
             after = "removed" if step.batch is None else step.batch["state"]

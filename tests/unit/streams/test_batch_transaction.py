@@ -71,11 +71,11 @@ async def test_lines_out_of_turn_are_dropped_and_known_ones_change_nothing() -> 
     stranger = Submission(task_id(partition=HOME, level=1), line(batch, 2).task, 1, None)
     await log.fold((2, line(batch, 3)), (3, line(batch, 1)), (4, other), (5, stranger), (6, line(batch, 0)))
     assert log.batch(ONE)["fed"] == 2
-    assert log.notes == {"line_ahead": 1, "duplicate_id": 2, "foreign_line": 2}
+    assert log.reasons == {"line_gap": 1, "duplicate_id": 2, "not_owner_line": 2}
     alone = line(batch, 2)
     alone.task["batch_id"] = None  # the id alone makes no line
     await log.fold((7, alone))
-    assert log.notes["unknown_batch"] == 1
+    assert log.reasons["unknown_batch"] == 1
     assert len(log.worked) == 2
 
 
@@ -83,9 +83,9 @@ async def test_two_batches_of_one_second_have_lines_of_their_own() -> None:
     log, other = BatchLog(), batch_id(1)
     await log.fold((0, created(ONE)), (1, created(other)), (2, created(ONE)), (0, created(ONE)))
     await log.fold((3, created(batch_id(2))), (4, created(batch_id(3), queue_number=8)))
-    stamps = [log.batch(one)["stamp_s"] - CREATED_MS // 1000 for one in (ONE, other, batch_id(2), batch_id(3))]
-    assert stamps == [0, 1, 2, 0]
-    assert log.notes == {"duplicate_batch_id": 1, "reread": 1}
+    used_seconds = [log.batch(one)["stamp_s"] - CREATED_MS // 1000 for one in (ONE, other, batch_id(2), batch_id(3))]
+    assert used_seconds == [0, 1, 2, 0]
+    assert log.reasons == {"duplicate_batch_id": 1, "reread": 1}
     await log.restart()
     await log.fold((5, created(batch_id(4))))
     assert log.batch(batch_id(4))["stamp_s"] - CREATED_MS // 1000 == 3
@@ -106,16 +106,16 @@ async def test_a_stopped_batch_ends_its_lines_at_once(stop: str) -> None:
     assert [(one["batch_line"], one["error_code"]) for one in log.results] == [(1, None), (0, code), (2, code)]
     stopped = [CONTROL.decode(record.value or b"")["id"] for record in fold.records["headrace.controls", 0]]
     assert stopped == [line(batch, number).task_id for number in (0, 2)]
-    assert (fold.notes, log.notes["early_batch_due"]) == ({"late_line": 1}, 1)
+    assert (fold.reasons, log.reasons["premature_batch_due"]) == ({"stale_line": 1}, 1)
     await log.fold((6, ended(batch, 2)), (7, CANCEL), (8, part(ONE, 0, 3, {0, 1, 2}, errors=2, last=True)))
     assert log.batch(ONE)["state"] == batch["state"]  # lines 3 and 4 are not written yet
-    assert log.notes["early_last_part"] == 1
+    assert log.reasons["premature_last_part"] == 1
     await log.fold((9, part(ONE, 0, 3, {0, 1, 2, 3, 4}, errors=4, last=True)), now_ms=now_ms + 5)
     assert log.batch(ONE)["state"] == batch["ending"]
     assert len(log.results) == 3
 
 
-async def test_a_batch_cancelled_before_its_file_was_counted_has_its_lines_told_of() -> None:
+async def test_a_batch_cancelled_before_validation_still_gets_its_line_count() -> None:
     log = BatchLog()
     await log.fold((0, created(ONE)), (1, CANCEL), (2, validated(ONE, 2)))
     batch = log.batch(ONE)
@@ -149,7 +149,7 @@ async def test_a_frozen_writers_part_is_dropped() -> None:
     ]
     await log.fold(*((n, one) for n, one in enumerate(late, 6)))
     assert log.batch(ONE) == before
-    assert log.notes["misfit_part"] == len(late)
+    assert log.reasons["invalid_part"] == len(late)
 
 
 async def test_an_invalid_batch_fails_and_is_removed_at_last() -> None:
@@ -163,7 +163,7 @@ async def test_an_invalid_batch_fails_and_is_removed_at_last() -> None:
     assert (batch["state"], len(batch["errors"]), len(batch["errors"][0]["message"])) == ("failed", 100, 1_000)
     await log.fold((4, event("batch_due", at_ms=1, task_id=ONE)), now_ms=CREATED_MS + 1_000 + RETENTION_MS)
     assert log.batches.values == {}
-    assert not log.index.stamp_taken(HOME, 7, CREATED_MS // 1000)
+    assert not log.index.second_in_use(HOME, 7, CREATED_MS // 1000)
 
 
 CRASHES = range(26)
@@ -221,7 +221,7 @@ async def test_no_line_gets_work_again_whose_result_is_in_the_log() -> None:
     assert len(log.worked) == before
     assert len(log.results) == 2
     assert [(log.line(batch, n) or {}).get("state") for n in range(2)] == ["completed", "cancelled"]
-    assert log.notes["result_adopted"] == 2
+    assert log.reasons["result_recovered"] == 2
 
 
 async def test_a_stop_that_a_crash_has_cut_off_is_finished_when_it_is_read_again() -> None:
@@ -234,11 +234,11 @@ async def test_a_stop_that_a_crash_has_cut_off_is_finished_when_it_is_read_again
     assert [(log.line(batch, n) or {}).get("state") for n in range(2)] == ["queued", "queued"]
     await log.fold((2, CANCEL))
     assert [(log.line(batch, n) or {}).get("state") for n in range(2)] == ["cancelled", "cancelled"]
-    assert (len(log.results), log.notes["late_batch_cancel"], log.batch(ONE)["failed"]) == (2, 1, 0)
+    assert (len(log.results), log.reasons["stale_batch_cancel"], log.batch(ONE)["failed"]) == (2, 1, 0)
 
 
 async def test_many_lines_are_stopped_by_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_transaction, "STOP_LINES", 3)
+    monkeypatch.setattr(batch_transaction, "MAX_CANCELLED_LINES", 3)
     log, other = BatchLog(), batch_id(1)
     batch = await fed(log, 8)
     await log.fold((2, created(other)), (3, validated(other, 2)))
@@ -256,7 +256,7 @@ async def test_many_lines_are_stopped_by_slices(monkeypatch: pytest.MonkeyPatch)
         await log.fold(*((10 + turns, one) for one in said), now_ms=now_ms)
     assert turns == 2
     assert [bitmap.count(log.batch(one)["ended"]) for one in (ONE, other)] == [8, 2]
-    assert (log.batch(ONE)["completed"], log.notes["early_last_part"], len(log.results)) == (1, 1, 10)
+    assert (log.batch(ONE)["completed"], log.reasons["premature_last_part"], len(log.results)) == (1, 1, 10)
 
 
 async def test_a_line_without_a_row_does_not_hold_up_a_stop() -> None:
@@ -264,7 +264,7 @@ async def test_a_line_without_a_row_does_not_hold_up_a_stop() -> None:
     batch = await fed(log, 2)
     log.rows.values.pop((HOME, line(batch, 0).task_id))
     await log.fold((2, CANCEL))
-    assert (log.batch(ONE)["ended"], len(log.results), log.notes) == (b"\x03", 1, {"line_without_row": 1})
+    assert (log.batch(ONE)["ended"], len(log.results), log.reasons) == (b"\x03", 1, {"line_without_row": 1})
 
 
 async def test_batch_events_that_do_not_fit_are_counted() -> None:
@@ -274,7 +274,7 @@ async def test_batch_events_that_do_not_fit_are_counted() -> None:
     fold.batches.event(elsewhere, partition=HOME + 1, offset=1)
     fold.batches.event(event("batch_due", at_ms=1, task_id="nonsense"), partition=HOME, offset=2)
     fold.batches.event(event("batch_created", at_ms=1, task_id=ONE), partition=HOME, offset=3)
-    assert fold.notes == {"unknown_batch": 1, "wrong_partition": 1, "no_batch_id": 1, "misfit_batch": 1}
+    assert fold.reasons == {"unknown_batch": 1, "wrong_partition": 1, "no_batch_id": 1, "invalid_batch": 1}
     await log.fold((4, created(ONE)), (5, event("batch_cancel", at_ms=1, task_id=ONE, owner="key-2")))
-    assert (log.batch(ONE)["state"], log.notes["foreign_batch_cancel"]) == ("validating", 1)
+    assert (log.batch(ONE)["state"], log.reasons["not_owner_batch_cancel"]) == ("validating", 1)
     assert log.batch(ONE)["expires_ms"] == CREATED_MS + WINDOW_MS

@@ -13,7 +13,7 @@ from schemas import ids
 from schemas.codec import STATUS
 from schemas.records import Status
 from schemas.topics import DAY_MS
-from streams.body_gc import ARRIVING_MS, BodySweeper, is_over, read_name
+from streams.body_gc import STAGING_TTL_MS, BodySweeper, is_expired, read_name
 from streams.state_machine.rows import NO_OFFSET, TaskRules, new_status
 from tests.support.clocks import now_ms
 from tests.support.records import task
@@ -55,7 +55,7 @@ def test_names_of_bodies(name: str, attempt: int | None) -> None:
         "tasks/TASK-7-0-C-261199044308-0002-000005",
     ],
 )
-def test_other_names_are_nobodys(name: str) -> None:
+def test_other_names_are_ignored(name: str) -> None:
     assert read_name(name) is None
 
 
@@ -94,7 +94,7 @@ GOES: list[tuple[str, Status | None, int]] = [
 def test_what_stays_and_what_goes(kind: str, found: Status | None, age_ms: int, over: bool) -> None:
     name = read_name(f"tasks/{ID}" if kind == "tasks" else f"results/{ID}-2-00000000")
     assert name is not None
-    assert is_over(name, found, age_ms=age_ms, unread_ms=UNREAD_MS, callback_ms=CALLBACK_MS) is over
+    assert is_expired(name, found, age_ms=age_ms, unread_ms=UNREAD_MS, callback_ms=CALLBACK_MS) is over
 
 
 class Table:
@@ -111,7 +111,7 @@ def sweeper(tmp_path: Path, *rows: Status, level: int = 0, owned: set[int]) -> t
     settings = Settings(data_dir=tmp_path)
     blobs = open_blobs(settings)
     table: Any = Table(*rows)
-    return BodySweeper(settings, level, blobs=blobs, rows=table, partitions=lambda: owned), blobs
+    return BodySweeper(settings, level, blobs=blobs, rows=table, partitions=owned), blobs
 
 
 async def left(blobs: BlobStore) -> set[str]:
@@ -134,7 +134,7 @@ async def test_a_sweep_deletes_what_is_over_and_nothing_else(tmp_path: Path) -> 
     assert await sweeping.sweep(now_ms=now_ms()) == 0
 
 
-async def test_nothing_of_a_partition_that_is_not_ours_is_judged(tmp_path: Path) -> None:
+async def test_bodies_of_other_partitions_are_not_touched(tmp_path: Path) -> None:
     owned: set[int] = {0, 1}
     sweeping, blobs = sweeper(tmp_path, row(state="expired"), owned=owned)
     await blobs.put(b"x", name=f"tasks/{ID}", media_type="text/plain")
@@ -157,7 +157,7 @@ async def test_uploads_that_never_became_tasks_go_after_an_hour(tmp_path: Path) 
     sweeping, blobs = sweeper(tmp_path, owned={2})
     await blobs.put(b"x", name="arriving/x", media_type="text/plain")
     await blobs.put(b"x", name="uploads/x", media_type="text/plain")
-    assert await sweeping.sweep(now_ms=now_ms() + ARRIVING_MS // 2) == 0
-    assert await sweeping.sweep(now_ms=now_ms() + ARRIVING_MS + 60_000) == 1
+    assert await sweeping.sweep(now_ms=now_ms() + STAGING_TTL_MS // 2) == 0
+    assert await sweeping.sweep(now_ms=now_ms() + STAGING_TTL_MS + 60_000) == 1
     assert await left(blobs) == {"uploads/x"}
     assert await sweeping.sweep(now_ms=now_ms() + 400 * DAY_MS) == 1

@@ -99,7 +99,7 @@ def test_a_task_of_json_has_what_it_names_and_defaults_for_the_rest() -> None:
     assert taken(as_json(level=1), level=1).task["level"] == 1
 
 
-def test_a_body_stays_as_it_came_but_for_a_stream_that_nobody_reads() -> None:
+def test_a_body_is_unchanged_except_for_a_contradicting_stream() -> None:
     text = '{"model": "m",  "seed": 123456789012345678901234567890}'
     assert taken(as_json(data=text)).task["data"] == text.encode()
     avro = TASK.encode(task(data=text, created_ms=0))
@@ -140,7 +140,7 @@ def test_a_trace_is_taken_from_where_its_form_has_it(where: str) -> None:
     assert taken(value, **{name: text.replace("00-0", "zz-0") for name, text in named.items()}) is not None
 
 
-def test_only_our_own_form_is_taken_for_judged() -> None:
+def test_only_the_internal_form_counts_as_validated() -> None:
     one = task_id(partition=3)
     described = {name: value.decode() for name, value in headers(kind="task", ce_id=one, at_ms=1)}
     described["content_type"] = described.pop("content-type")
@@ -179,7 +179,7 @@ def test_only_our_own_form_is_taken_for_judged() -> None:
         (json.dumps({**EVENT, "data": None, "data_base64": "!"}).encode(), {}, "data_base64"),
     ],
 )
-def test_what_is_no_task_says_where(value: bytes | None, named: dict[str, str], field: str) -> None:
+def test_an_invalid_task_names_its_field(value: bytes | None, named: dict[str, str], field: str) -> None:
     assert refused(value, **named).field == field
 
 
@@ -232,7 +232,7 @@ def test_a_wrong_member_is_named(changes: dict[str, Any], field: str | None) -> 
         assert refused(as_json(**changes)).field == field
 
 
-def test_a_slip_is_told_with_what_was_meant() -> None:
+def test_a_typo_gets_a_suggestion() -> None:
     assert "did you mean callback_url?" in refused(as_json(calback_url="http://x")).reason
 
 
@@ -246,7 +246,7 @@ def test_a_slip_is_told_with_what_was_meant() -> None:
         {"replay_of": "x"},
     ],
 )
-def test_avro_of_strangers_cannot_say_what_headrace_says(changes: dict[str, Any]) -> None:
+def test_direct_avro_records_cannot_set_reserved_fields(changes: dict[str, Any]) -> None:
     assert refused(TASK.encode(task(**{"created_ms": 0, **changes}))).field in changes
 
 

@@ -22,21 +22,21 @@ from core.errors import SessionExpired
 from core.kafka.producer import Producer, discard
 from core.settings.models import Settings
 from streams.faust.app import SchedulerApp
-from streams.faust.consumer import mend_seek, note_heartbeats
+from streams.faust.consumer import patch_seek, watch_heartbeats
 from streams.scheduler import Scheduler
 from streams.state_index import StateIndex
-from tests.support.scheduler_app import lane_app
+from tests.support.scheduler_app import scheduler_app
 from tests.support.waiting import eventually_async
 
 
-def lane(folder: Path, store: str) -> SchedulerApp:
+def app_in(folder: Path, store: str) -> SchedulerApp:
     settings = Settings.model_validate({"data_dir": folder, "streams": {"store": store}})
-    return lane_app(settings, 0, folder=folder)
+    return scheduler_app(settings, 0, folder=folder)
 
 
 @pytest.mark.parametrize("store", ["rocksdb", "memory"])
 async def test_rows_go_to_the_store_and_back(tmp_path: Path, store: str) -> None:
-    app = lane(tmp_path, store)
+    app = app_in(tmp_path, store)
     app.rows.put(3, [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")], offset=7)
     app.rows.put(3, [(b"b", None)], offset=8)
     app.rows.put(4, [(b"d", b"4")], offset=0)
@@ -47,14 +47,14 @@ async def test_rows_go_to_the_store_and_back(tmp_path: Path, store: str) -> None
 
 
 async def test_the_store_remembers_how_far_the_changelog_is_in_it(tmp_path: Path) -> None:
-    app = lane(tmp_path, "rocksdb")
+    app = app_in(tmp_path, "rocksdb")
     app.rows.put(3, [(b"a", b"1")], offset=7)
     [table] = app.app.tables.values()
     assert table.data.persisted_offset(TP("headrace.status.online", 3)) == 7
 
 
 async def test_faust_recovers_from_the_topic_that_we_write(tmp_path: Path) -> None:
-    [table] = lane(tmp_path, "memory").app.tables.values()
+    [table] = app_in(tmp_path, "memory").app.tables.values()
     assert table.changelog_topic.get_topic_name() == "headrace.status.online"
     assert table.changelog_topic.compacting
 
@@ -75,7 +75,7 @@ def test_the_signals_come_at_the_moments_we_need() -> None:
 
 
 async def test_a_changelog_that_no_stream_reads_is_no_error(tmp_path: Path) -> None:
-    assert lane(tmp_path, "memory").app.conf.stream_processing_timeout == math.inf
+    assert app_in(tmp_path, "memory").app.conf.stream_processing_timeout == math.inf
     assert "tp_stream_timeout_secs = stream_processing_timeout" in inspect.getsource(AIOKafkaConsumerThread)
     verdict = inspect.getsource(AIOKafkaConsumerThread.verify_event_path)
     assert "secs_since_started >= self.tp_stream_timeout_secs" in verdict
@@ -94,7 +94,7 @@ async def test_partitions_without_a_commit_are_set_to_their_first_record() -> No
             self.sought.append((tp, offset))
 
     stub = Stub()
-    mend_seek(stub, {TP("t", 1), TP("t", 2), TP("t", 3)})
+    patch_seek(stub, {TP("t", 1), TP("t", 2), TP("t", 3)})
     await stub.perform_seek()
     assert stub.sought[0] == (TP("all", 0), -1)
     assert sorted(stub.sought[1:]) == [(TP("t", 2), 0), (TP("t", 3), 0)]
@@ -118,7 +118,7 @@ async def test_a_consumer_can_ask_for_metadata_before_it_is_assigned() -> None:
 
 
 async def test_the_consumer_runs_on_uvloop_in_its_thread(tmp_path: Path) -> None:
-    app = lane(tmp_path, "memory")
+    app = app_in(tmp_path, "memory")
     thread: Any = app.app.consumer._thread
     assert isinstance(thread.thread_loop, uvloop.Loop)
     assert thread._close_thread_loop_on_stop
@@ -148,7 +148,7 @@ async def test_a_message_that_need_not_wait_makes_no_task(tmp_path: Path) -> Non
         return await handed_on()
 
     never = asyncio.Event()
-    found = await waiting_first(lane(tmp_path, "memory"), noted(), never.wait())
+    found = await waiting_first(app_in(tmp_path, "memory"), noted(), never.wait())
     assert (found.results, found.stopped) == (["there"], False)
     assert ran_in == [asyncio.current_task()]
 
@@ -163,7 +163,7 @@ async def test_a_message_that_waits_goes_on_in_its_own_time(tmp_path: Path) -> N
             await asyncio.sleep(0)
         return "there"
 
-    waiting = asyncio.ensure_future(waiting_first(lane(tmp_path, "memory"), handed_on(), never.wait()))
+    waiting = asyncio.ensure_future(waiting_first(app_in(tmp_path, "memory"), handed_on(), never.wait()))
     await eventually_async(lambda: order == ["first"], what="the first step")
     room.set()
     assert (await waiting).results == ["there"]
@@ -181,7 +181,7 @@ async def test_a_rebalance_takes_a_waiting_message_back(tmp_path: Path) -> None:
             ended.set()
             raise
 
-    waiting = asyncio.ensure_future(waiting_first(lane(tmp_path, "memory"), handed_on(), suspended.wait()))
+    waiting = asyncio.ensure_future(waiting_first(app_in(tmp_path, "memory"), handed_on(), suspended.wait()))
     await begun.wait()
     suspended.set()
     assert (await waiting).results == [True]
@@ -198,7 +198,7 @@ async def test_what_a_message_comes_to_grief_of_is_raised(tmp_path: Path) -> Non
 
     for broken in (handed_on(), later()):
         with pytest.raises(ValueError, match=r"at once|later"):
-            await waiting_first(lane(tmp_path, "memory"), broken, asyncio.Event().wait())
+            await waiting_first(app_in(tmp_path, "memory"), broken, asyncio.Event().wait())
 
 
 class Coordinator:
@@ -209,16 +209,16 @@ class Coordinator:
         return self.confirms
 
 
-async def test_only_confirmed_heartbeats_are_heard() -> None:
-    coordinator, heard = Coordinator(), []
+async def test_only_confirmed_heartbeats_count() -> None:
+    coordinator, confirmed = Coordinator(), []
     consumer = SimpleNamespace(_thread=SimpleNamespace(_consumer=SimpleNamespace(_coordinator=coordinator)))
     for _ in range(2):  # each assignment notes them anew
-        note_heartbeats(consumer, lambda: heard.append("heard"))
+        watch_heartbeats(consumer, lambda: confirmed.append(1))
     assert await coordinator._do_heartbeat()
-    assert heard == ["heard"]
+    assert confirmed == [1]
     coordinator.confirms = False
     assert not await coordinator._do_heartbeat()
-    assert heard == ["heard"]
+    assert confirmed == [1]
 
 
 def test_heartbeats_are_where_they_are_noted() -> None:
@@ -227,11 +227,11 @@ def test_heartbeats_are_where_they_are_noted() -> None:
     assert "_consumer" in AIOKafkaConsumerThread.__annotations__
 
 
-async def test_a_member_that_was_not_heard_of_writes_nothing(tmp_path: Path) -> None:
+async def test_a_member_without_a_confirmed_heartbeat_writes_nothing(tmp_path: Path) -> None:
     silent, asked = [9_000.0], []
     stored: Any = {}
 
-    def silent_s() -> float:
+    def seconds_since_heartbeat() -> float:
         asked.append(silent[0])
         return silent[0]
 
@@ -246,23 +246,23 @@ async def test_a_member_that_was_not_heard_of_writes_nothing(tmp_path: Path) -> 
             lookup=nowhere,
             queues=nowhere,
             index=StateIndex(),
-            rows=lambda: stored,
-            batches=lambda: stored,
-            silent_s=silent_s,
+            rows=stored,
+            batches=stored,
+            seconds_since_heartbeat=seconds_since_heartbeat,
         )
 
-    with pytest.raises(SessionExpired, match="confirmed nothing for 9000"):
-        await scheduler(0.1)._fold([])
+    with pytest.raises(SessionExpired, match="confirmed no heartbeat for 9000"):
+        await scheduler(0.1)._process([])
     asked.clear()
-    waiting = asyncio.ensure_future(scheduler(3_600)._until_heard())
+    waiting = asyncio.ensure_future(scheduler(3_600)._await_group_heartbeat())
     await eventually_async(lambda: asked, what="the first look")
     assert not waiting.done()
     silent[0] = 0.0
     await asyncio.wait_for(waiting, 60)
 
 
-async def test_whatever_else_faust_waits_for_ends_with_its_service(tmp_path: Path) -> None:
-    consumer: Any = lane(tmp_path, "memory").app.consumer
+async def test_other_waits_of_faust_end_with_its_service(tmp_path: Path) -> None:
+    consumer: Any = app_in(tmp_path, "memory").app.consumer
     consumer._stopped.set()
     try:
         assert (await consumer.wait(asyncio.sleep(0))).stopped

@@ -17,17 +17,17 @@ from faust.types import TP
 from core.kafka.fetching import COMMITTED, since
 from core.settings.models import Settings
 from streams.faust.app import SchedulerApp
-from streams.faust.consumer import CommittedThread, ask_for_all, commit_only, mend_seek, stable_end
-from tests.support.scheduler_app import lane_app
+from streams.faust.consumer import CommittedThread, override_commit, patch_seek, rejoin_if_incomplete, stable_end
+from tests.support.scheduler_app import scheduler_app
 
 
-def lane(folder: Path) -> SchedulerApp:
+def app_in(folder: Path) -> SchedulerApp:
     settings = Settings.model_validate({"data_dir": folder, "streams": {"store": "memory"}})
-    return lane_app(settings, 0, folder=folder)
+    return scheduler_app(settings, 0, folder=folder)
 
 
-async def test_the_consumer_reads_what_is_committed_and_tells_of_gaps(tmp_path: Path) -> None:
-    app = lane(tmp_path)
+async def test_the_consumer_reads_committed_records_and_reports_gaps(tmp_path: Path) -> None:
+    app = app_in(tmp_path)
     thread = app.app.consumer._thread
     assert isinstance(thread, CommittedThread)
     consumer = thread._create_worker_consumer(app.app.transport)
@@ -56,8 +56,8 @@ async def test_the_consumer_reads_what_is_committed_and_tells_of_gaps(tmp_path: 
 
 
 async def test_every_input_is_committed_also_without_an_acknowledgement(tmp_path: Path) -> None:
-    consumer = lane(tmp_path).app.consumer
-    commit_only(consumer, {TP("t", 0)}, lambda _: 4)
+    consumer = app_in(tmp_path).app.consumer
+    override_commit(consumer, {TP("t", 0)}, lambda _: 4)
     assert consumer._filter_committable_offsets({TP("t", 0)}) == {TP("t", 0): 4}
     assert [*consumer._filter_tps_with_pending_acks()] == [TP("t", 0)]
 
@@ -75,7 +75,7 @@ async def test_a_committed_offset_behind_the_end_is_not_where_reading_begins() -
             sought[tp] = offset
 
     consumer = Consumer()
-    mend_seek(consumer, {TP("t", n) for n in range(3)}, lambda place: {0: 3, 1: 5, 2: 0}[place[1]])
+    patch_seek(consumer, {TP("t", n) for n in range(3)}, lambda place: {0: 3, 1: 5, 2: 0}[place[1]])
     await consumer.perform_seek()
     assert sought == {TP("t", 0): 3, TP("t", 2): 0}
     assert consumer._committed_offset[TP("t", 0)] is None
@@ -115,11 +115,11 @@ def test_a_topic_that_was_not_there_when_the_group_was_joined_is_asked_for() -> 
         ({TP("events", 0), TP("tasks", 0)}, both, []),
     ):
         client = Client(*inputs, there=there)
-        assert ask_for_all(client.consumer(), set(inputs), ["events", "tasks"]) is bool(called)
+        assert rejoin_if_incomplete(client.consumer(), set(inputs), ["events", "tasks"]) is bool(called)
         assert client.called == called
 
 
-def test_the_end_of_a_partition_that_is_not_ours_is_not_known() -> None:
+def test_the_end_of_an_unassigned_partition_is_unknown() -> None:
     client = Client(TP("events", 0), there={"events": {0}})
     assert stable_end(client.consumer(), TP("events", 0)) == 7
     assert stable_end(client.consumer(), TP("events", 1)) is None
@@ -147,7 +147,7 @@ async def test_a_table_is_recovered_beyond_an_open_transaction(tmp_path: Path) -
             found = [(topic, [(number, 0, 0, 12) for number, _ in several]) for topic, several in request._topics]
             return SimpleNamespace(topics=found)
 
-    thread = lane(tmp_path).app.consumer._thread
+    thread = app_in(tmp_path).app.consumer._thread
     thread._consumer = SimpleNamespace(_client=Broker())
     assert await thread._highwaters([TP("status", 3)]) == {TP("status", 3): 12}
     assert asked == [0]

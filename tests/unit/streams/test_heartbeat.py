@@ -32,38 +32,38 @@ class Broker:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     now = [1_000_000]
-    monkeypatch.setattr(module, "now_ms", lambda: now[0])
+    monkeypatch.setattr(module, "epoch_ms", lambda: now[0])
     return now
 
 
-def pulse(broker: Any) -> SchedulerHeartbeat:
-    made = SchedulerHeartbeat(Settings(), 0, name="s", producer=broker, index=StateIndex(), changed=asyncio.Event())
-    made.partitions = {0}
-    return made
+def heartbeat(broker: Any) -> SchedulerHeartbeat:
+    return SchedulerHeartbeat(
+        Settings(), 0, name="s", producer=broker, index=StateIndex(), partitions={0}, changed=asyncio.Event()
+    )
 
 
-async def test_pulses_that_are_taken_leave_the_time_alone(clock: list[int]) -> None:
-    beating = pulse(Broker())
+async def test_written_heartbeats_do_not_reset_the_time(clock: list[int]) -> None:
+    beating = heartbeat(Broker())
     for _ in range(3):
         clock[0] += 2_000
-        await beating._watched_beat()
+        await beating._send_and_watch()
     assert beating.kafka_since_ms() == 1_000_000
 
 
-async def test_a_refused_pulse_begins_the_time_anew(clock: list[int]) -> None:
+async def test_a_failed_heartbeat_resets_the_time(clock: list[int]) -> None:
     broker = Broker()
-    beating = pulse(broker)
+    beating = heartbeat(broker)
     broker.down = True
     clock[0] += 5_000
-    await beating._watched_beat()
+    await beating._send_and_watch()
     assert beating.kafka_since_ms() == 1_005_000
 
 
-async def test_while_a_pulse_hangs_kafka_counts_as_away(clock: list[int]) -> None:
+async def test_a_hanging_heartbeat_counts_as_an_outage(clock: list[int]) -> None:
     broker = Broker()
     broker.hangs = asyncio.Event()
-    beating = pulse(broker)
-    hanging = asyncio.create_task(beating._watched_beat())
+    beating = heartbeat(broker)
+    hanging = asyncio.create_task(beating._send_and_watch())
     await asyncio.sleep(0)
     clock[0] += 7_000
     assert beating.kafka_since_ms() == 1_007_000

@@ -35,26 +35,26 @@ def test_partitions_that_are_gone_are_not_committed() -> None:
 
 def test_a_gap_and_a_standstill_are_noticed() -> None:
     progress = begun()
-    assert progress.stuck(lambda _: 11, now_s=9, patience_s=5) == []
-    assert progress.stuck(lambda _: 11, now_s=15, patience_s=5) == [HERE]
+    assert progress.stalled(lambda _: 11, now_s=9, timeout_s=5) == []
+    assert progress.stalled(lambda _: 11, now_s=15, timeout_s=5) == [HERE]
     progress.done(HERE, 10)
-    assert progress.stuck(lambda _: None, now_s=16, patience_s=5) == []
+    assert progress.stalled(lambda _: None, now_s=16, timeout_s=5) == []
     progress.done(HERE, 12)
-    assert progress.stuck(lambda _: None, now_s=17, patience_s=5) == []
-    assert progress.stuck(lambda _: None, now_s=23, patience_s=5) == [HERE]
+    assert progress.stalled(lambda _: None, now_s=17, timeout_s=5) == []
+    assert progress.stalled(lambda _: None, now_s=23, timeout_s=5) == [HERE]
 
 
 def test_the_first_record_after_a_quiet_time_is_no_standstill() -> None:
     progress = begun()
-    assert progress.stuck(lambda _: 10, now_s=9, patience_s=5) == []
-    assert progress.stuck(lambda _: 11, now_s=99, patience_s=5) == []
+    assert progress.stalled(lambda _: 10, now_s=9, timeout_s=5) == []
+    assert progress.stalled(lambda _: 11, now_s=99, timeout_s=5) == []
     progress.done(HERE, 10)
-    assert progress.stuck(lambda _: 12, now_s=106, patience_s=5) == []
-    assert progress.stuck(lambda _: 12, now_s=112, patience_s=5) == [HERE]
+    assert progress.stalled(lambda _: 12, now_s=106, timeout_s=5) == []
+    assert progress.stalled(lambda _: 12, now_s=112, timeout_s=5) == [HERE]
 
 
 @given(st.lists(st.integers(0, 30), max_size=60))
-def test_the_commit_is_the_first_offset_not_folded(order: list[int]) -> None:
+def test_the_commit_is_the_first_unprocessed_offset(order: list[int]) -> None:
     progress = begun(0)
     for offset in order:
         progress.done(HERE, offset)
@@ -64,7 +64,7 @@ def test_the_commit_is_the_first_offset_not_folded(order: list[int]) -> None:
     assert progress.committable(HERE) == missing
 
 
-def test_gaps_that_are_told_hold_nothing_up() -> None:
+def test_known_gaps_do_not_stall_a_partition() -> None:
     progress = begun()
     progress.done(HERE, 10)
     progress.done(HERE, 14, since=13)
@@ -84,10 +84,10 @@ def test_what_is_behind_a_gap_joins_once_it_is_passed() -> None:
     assert progress.committable(HERE) == 14
     progress.skip(HERE, 12)
     assert progress.committable(HERE) == 14
-    assert progress.stuck(lambda _: 14, now_s=99, patience_s=5) == []
+    assert progress.stalled(lambda _: 14, now_s=99, timeout_s=5) == []
 
 
 def test_an_end_before_what_was_reached_is_a_standstill() -> None:
     progress = begun()
-    assert progress.stuck(lambda _: 3, now_s=9, patience_s=5) == []
-    assert progress.stuck(lambda _: 3, now_s=15, patience_s=5) == [HERE]
+    assert progress.stalled(lambda _: 3, now_s=9, timeout_s=5) == []
+    assert progress.stalled(lambda _: 3, now_s=15, timeout_s=5) == [HERE]

@@ -31,7 +31,7 @@ def noted(before: Status | None, after: Status) -> list[tuple[float, float]]:
         ]
 
     then = now()
-    metrics.entered(LANE, before, after)
+    metrics.count_state(LANE, before, after)
     return [(round(a - c, 3), round(b - d, 3)) for (a, b), (c, d) in zip(now(), then, strict=True)]
 
 
@@ -52,6 +52,6 @@ def test_clocks_that_differ_give_no_negative_times() -> None:
     assert noted(None, row(state="failed", started_ms=9_000, finished_ms=9_500)) == [(1, 0), (1, 0.5), (1, 0)]
 
 
-def test_a_twin_is_no_task() -> None:
+def test_a_duplicate_is_not_counted_as_a_task() -> None:
     twin = row(state="expired", duplicate_of="TASK-x", finished_ms=11_000)
     assert noted(None, twin) == [(0, 0)] * 3

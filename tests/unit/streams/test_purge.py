@@ -1,4 +1,4 @@
-"""A purge: which tasks it cancels, slice after slice, and that it waits for those that are not folded yet."""
+"""A purge: which tasks it cancels, slice after slice, and that it waits for those that are not processed yet."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def log_of(*queues: str) -> Log:
     return log
 
 
-def purge(log: Log, asked: Event, *, folded: int = 1_000, now_ms: int = 5_000) -> tuple[Transaction, Event | None]:
+def purge(log: Log, asked: Event, *, processed: int = 1_000, now_ms: int = 5_000) -> tuple[Transaction, Event | None]:
     """Fold one purge event; returns the event that it writes."""
 
     def rows_from(partition: int, key: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -43,7 +43,7 @@ def purge(log: Log, asked: Event, *, folded: int = 1_000, now_ms: int = 5_000) -
         yield from (row for row in rows if row[0] >= key)
 
     fold = log.fold(now_ms=now_ms)
-    purging.purge(fold, rows_from, asked, 0, folded=folded, level=0, now_ms=now_ms)
+    purging.purge(fold, rows_from, asked, 0, processed=processed, level=0, now_ms=now_ms)
     written: list[Record] = fold.records.get(EVENTS, [])
     log.keep(fold)
     return fold, EVENT.decode(written[0].value or b"") if written else None
@@ -73,7 +73,7 @@ def test_what_waits_in_the_queue_ends_as_purged_with_one_result_each() -> None:
 
 
 def test_slices_follow_each_other_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(purging, "CANCEL_ROWS", 2)
+    monkeypatch.setattr(purging, "CANCELS_PER_STEP", 2)
     log = log_of(*["chat"] * 5)
     asked: Event | None = asking(5)
     counts = []
@@ -86,15 +86,15 @@ def test_slices_follow_each_other_to_the_end(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_tasks_that_were_accepted_before_it_are_waited_for() -> None:
     log = log_of("chat")
-    fold, again = purge(log, asking(5), folded=4)
+    fold, again = purge(log, asking(5), processed=4)
     assert again == asking(5)
     assert states(log) == {name(0): "queued"}
     assert not fold.rows
-    purge(log, asking(5), folded=4, now_ms=4_000 + purging.WAIT_MS)
+    purge(log, asking(5), processed=4, now_ms=4_000 + purging.WAIT_MS)
     assert states(log) == {name(0): "cancelled"}, "but not for ever"
 
 
 @pytest.mark.parametrize("broken", [{"queue": None}, {"data": None}, {"data": b"[]"}, {"data": b'{"tasks_end":"x"}'}])
-def test_an_event_that_says_too_little_is_counted(broken: dict[str, Any]) -> None:
+def test_an_incomplete_event_is_counted(broken: dict[str, Any]) -> None:
     fold, _ = purge(log_of("chat"), asking(1, **broken))
-    assert fold.notes == {"unexpected_purge": 1}
+    assert fold.reasons == {"unexpected_purge": 1}

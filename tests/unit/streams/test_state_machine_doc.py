@@ -144,9 +144,9 @@ def cell(before: Status | None, step: Transition | None) -> str:
     """Tell what a step did."""
     if step is None:
         return ""
-    if step.note is not None:
+    if step.reason is not None:
         assert not step.effects
-        return f"`{step.note}`"
+        return f"`{step.reason}`"
     parts = [f"**{shown(step.row)}**"]
     if parts[0] == "**waiting**":
         assert before is not None
@@ -172,7 +172,7 @@ def moves() -> Iterator[tuple[str, str]]:
     for name, row in rows().items():
         for apply in EVENTS.values():
             step = apply(row)
-            if step is not None and step.note is None and shown(step.row) != name:
+            if step is not None and step.reason is None and shown(step.row) != name:
                 yield name, shown(step.row)
 
 
@@ -187,10 +187,12 @@ def reasons() -> set[str]:
         "batch_transaction",
     ):
         text = (ROOT / f"streams/{name}.py").read_text(encoding="utf-8")
-        found |= set(re.findall(r'_note\("(\w+)"', text))
-        found |= set(re.findall(r'dropped\(\w+, f?"(\w+?)(?:\{|")', text)) | set(re.findall(r'notes\["(\w+)"\]', text))
-    reread = submit(rows()["queued"], offset=5).note
-    again = submit(rows()["queued"], offset=6).note
+        found |= set(re.findall(r'_count\("(\w+)"', text))
+        found |= set(re.findall(r'ignored\(\w+, f?"(\w+?)(?:\{|")', text)) | set(
+            re.findall(r'reasons\["(\w+)"\]', text)
+        )
+    reread = submit(rows()["queued"], offset=5).reason
+    again = submit(rows()["queued"], offset=6).reason
     assert reread
     assert again
     return found | {reread, again}

@@ -53,20 +53,22 @@ def overdue() -> Status:
     return row
 
 
-def timers(parts: Any, index: StateIndex) -> Timers:
-    return Timers(Settings(), 0, producer=parts, lookup=parts, index=index, rows=parts)
+def timers(parts: Any, index: StateIndex, owned: set[int] | None = None) -> Timers:
+    partitions = {0} if owned is None else owned
+    return Timers(Settings(), 0, producer=parts, lookup=parts, index=index, rows=parts, partitions=partitions)
 
 
 async def test_nothing_due_is_lost_in_a_rebalance() -> None:
     index, parts = StateIndex(), Parts(overdue())
-    running = timers(parts, index)
-    index.changed(0, None, parts.row, now_ms=1_000)
+    owned: set[int] = set()
+    running = timers(parts, index, owned)
+    index.update(0, None, parts.row, now_ms=1_000)
     ticking = asyncio.create_task(running.run())
     try:
         for _ in range(50):
             await asyncio.sleep(0)  # ticks go by while nothing is owned
         assert parts.written == []
-        running.partitions = {0}
+        owned.add(0)
         await eventually_async(lambda: parts.written)
     finally:
         ticking.cancel()
@@ -77,8 +79,7 @@ async def test_what_kafka_refuses_is_written_later() -> None:
     index, parts = StateIndex(), Parts(overdue())
     parts.down = True
     running = timers(parts, index)
-    running.partitions = {0}
-    index.changed(0, None, parts.row, now_ms=1_000)
+    index.update(0, None, parts.row, now_ms=1_000)
     ticking = asyncio.create_task(running.run())
     try:
         await eventually_async(lambda: index.next_due_ms() not in (None, parts.row["deadline_ms"]))
@@ -92,8 +93,7 @@ async def test_a_task_that_has_ended_gets_no_event() -> None:
     row = overdue()
     index, parts = StateIndex(), Parts({**row, "state": "completed"})
     running = timers(parts, index)
-    running.partitions = {0}
-    index.changed(0, None, row, now_ms=1_000)
+    index.update(0, None, row, now_ms=1_000)
     ticking = asyncio.create_task(running.run())
     try:
         await eventually_async(lambda: index.next_due_ms() is None)
@@ -107,8 +107,7 @@ async def test_the_end_of_a_lease_names_the_attempt_that_it_was_for() -> None:
     held["deadline_ms"] = 99_000_000_000_000
     index, parts = StateIndex(), Parts(held)
     running = timers(parts, index)
-    running.partitions = {0}
-    index.changed(0, None, held, now_ms=1_000)
+    index.update(0, None, held, now_ms=1_000)
     ticking = asyncio.create_task(running.run())
     try:
         await eventually_async(lambda: parts.written)

@@ -50,7 +50,7 @@ def test_a_batch_read_again_after_a_crash_writes_no_outputs() -> None:
         log.keep(fold)
     assert len(log.results) == 1
     assert not fold.records
-    assert fold.notes == {"reread": 1, "late_finished": 1}
+    assert fold.reasons == {"reread": 1, "stale_finished": 1}
 
 
 def test_a_result_without_its_row_is_adopted_and_not_written_again() -> None:
@@ -87,7 +87,7 @@ def test_events_in_foreign_partitions_or_without_a_task_are_counted() -> None:
     fold = Log().fold()
     fold.event(finished(task_id(partition=2)), partition=1)
     fold.event(finished("nonsense"), partition=1)
-    assert fold.notes == {"wrong_partition": 1, "no_task_id": 1}
+    assert fold.reasons == {"wrong_partition": 1, "no_task_id": 1}
 
 
 def test_a_lost_worker_loses_what_the_index_and_the_batch_say_it_holds() -> None:
@@ -100,7 +100,7 @@ def test_a_lost_worker_loses_what_the_index_and_the_batch_say_it_holds() -> None
     log.held[0, "w1"] = {old}
     fold = log.fold()
     fold.event(claimed(new), partition=0)
-    fold.worker_gone("w1", partition=0, lost=True)
+    fold.worker_lost("w1", partition=0, lost=True)
     log.keep(fold)
     assert [(log.row(one)["state"], log.row(one)["attempt"]) for one in (old, new)] == [("queued", 2)] * 2
 

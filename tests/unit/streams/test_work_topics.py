@@ -13,7 +13,7 @@ from core.settings.models import Settings
 from schemas.codec import EVENT, STATUS
 from schemas.partitioning import queue_number
 from streams import work_topics as module
-from streams.work_topics import ENDS_EVERY, WorkTopics
+from streams.work_topics import CHECKS_PER_COMPARISON, WorkTopics, WorkTopicState
 from tests.support.bella import row_of
 from tests.support.records import queue, task
 
@@ -29,7 +29,7 @@ class World:
         self.ends_now: dict[TopicPartition, int] = {}
         self.sent: list[Any] = []
         self.rows: dict[bytes, bytes] = {}
-        self.batch: int | None = None
+        self.state = WorkTopicState()
 
     async def widths(self, names: Collection[str]) -> dict[str, int]:
         return {name: self.there[name] for name in names if name in self.there}
@@ -64,28 +64,35 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-def watching(world: Any, **changes: Any) -> WorkTopics:
-    named: dict[str, Any] = {"written": {}, "partitions": lambda: {0}} | changes
+def watching(world: World, *, partitions: set[int] | None = None) -> WorkTopics:
+    doubles: Any = world
     return WorkTopics(
-        Settings(), 0, lookup=world, producer=world, queues=world, rows=world, under_way=lambda: world.batch, **named
+        Settings(),
+        0,
+        lookup=doubles,
+        producer=doubles,
+        queues=doubles,
+        rows=doubles,
+        partitions={0} if partitions is None else partitions,
+        state=world.state,
     )
 
 
-async def test_what_is_gone_twice_is_made_again_and_its_tasks_are_given_back(world: World) -> None:
+async def test_a_topic_missing_twice_is_created_and_its_tasks_are_requeued(world: World) -> None:
     waits = world.waits(1, attempt=3)
     world.waits(2, not_before_ms=5)
     watch = watching(world)
     del world.there[TOPIC]
-    await watch.look()
-    assert (watch.unsure, watch.lacking, TOPIC in world.there) == (True, [], False)
-    await watch.look()
+    await watch.check()
+    assert (watch.unconfirmed, watch.missing, TOPIC in world.there) == (True, [], False)
+    await watch.check()
     assert world.there[TOPIC] == 2
     assert [(one["kind"], one["id"], one["attempt"]) for one in world.sent] == [("released", waits, 3)]
-    await watch.look()
+    await watch.check()
     assert len(world.sent) == 1
 
 
-async def test_what_nobody_can_make_keeps_its_queue_waiting_and_no_other(
+async def test_a_topic_that_cannot_be_created_blocks_only_its_queue(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.waits(1)
@@ -96,49 +103,49 @@ async def test_what_nobody_can_make_keeps_its_queue_waiting_and_no_other(
         raise Unavailable("not allowed")
 
     monkeypatch.setattr(module, "mend_work", refused)
-    await watch.look()
+    await watch.check()
     for _ in range(2):
         with pytest.raises(Unavailable):
-            await watch.look()
-        assert (watch.lacks("chat"), watch.lacks("well"), watch.lacking) == (True, False, ["chat"])
+            await watch.check()
+        assert (list(world.state.missing), watch.missing) == (["chat"], ["chat"])
     world.there[TOPIC] = 2
-    await watch.look()
-    assert not watch.lacking
+    await watch.check()
+    assert not watch.missing
     assert len(world.sent) == 1
 
 
-async def test_a_batch_that_is_under_way_and_a_rebalance_are_waited_for(world: World) -> None:
+async def test_a_requeue_waits_for_the_current_batch_and_a_rebalance(world: World) -> None:
     world.waits(1)
     partitions: set[int] = set()
-    watch = watching(world, partitions=lambda: partitions)
+    watch = watching(world, partitions=partitions)
     del world.there[TOPIC]
-    world.batch = 7
-    await watch.look()
-    await watch.look()
+    world.state.batch = 7
+    await watch.check()
+    await watch.check()
     partitions.add(0)
-    await watch.look()
+    await watch.check()
     assert world.sent == []
-    world.batch = 8
+    world.state.batch = 8
     partitions.clear()
-    await watch.look()
+    await watch.check()
     assert world.sent == []
     partitions.add(0)
-    await watch.look()
+    await watch.check()
     assert len(world.sent) == 1
 
 
-async def test_an_end_below_what_was_written_tells_of_a_topic_made_anew(world: World) -> None:
+async def test_an_end_below_the_written_offset_means_a_recreated_topic(world: World) -> None:
     world.waits(1)
-    written = {(TOPIC, 1): 9, ("headrace.work.well.online", 0): 4}
+    world.state.written |= {(TOPIC, 1): 9, ("headrace.work.well.online", 0): 4}
     world.ends_now = {TopicPartition(TOPIC, 1): 9, TopicPartition("headrace.work.well.online", 0): 4}
-    watch = watching(world, written=written)
-    await watch.look()
+    watch = watching(world)
+    await watch.check()
     assert world.sent == []
     world.ends_now[TopicPartition(TOPIC, 1)] = 2
-    for _ in range(ENDS_EVERY + 1):
-        await watch.look()
+    for _ in range(CHECKS_PER_COMPARISON + 1):
+        await watch.check()
     assert len(world.sent) == 1
-    assert written == {("headrace.work.well.online", 0): 4}
-    for _ in range(2 * ENDS_EVERY):
-        await watch.look()
+    assert world.state.written == {("headrace.work.well.online", 0): 4}
+    for _ in range(2 * CHECKS_PER_COMPARISON):
+        await watch.check()
     assert len(world.sent) == 1

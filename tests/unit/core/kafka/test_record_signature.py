@@ -33,7 +33,7 @@ def read(value: bytes, told: list[tuple[str, bytes]], *secrets: str) -> Submissi
     message = SimpleNamespace(
         topic="t", partition=0, offset=1, timestamp=1_795_000_000.0, key=None, value=value, headers=told
     )
-    return read_task(message, level=0, max_bytes=1_048_576, believed=trust_policy_from(settings(*secrets)))
+    return read_task(message, level=0, max_bytes=1_048_576, trust=trust_policy_from(settings(*secrets)))
 
 
 def test_without_a_secret_nothing_is_stamped_and_the_form_counts() -> None:

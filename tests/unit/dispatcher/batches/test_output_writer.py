@@ -42,7 +42,7 @@ async def test_answers_are_written_in_parts_and_the_last_one_ends_the_batch(stag
     output, errors = await custom_ids(stage)
     assert output == [*ids_of(range(10)), *ids_of(range(15, TOTAL))]
     assert errors == ids_of(range(10, 15))
-    assert stage.notes == []
+    assert stage.reasons == []
     assert stage.stored() == segment_names_of(stage.row)
 
 
@@ -75,7 +75,7 @@ async def test_what_never_ran_is_in_the_error_file_of_a_cancelled_batch(
     assert stage.row["state"] == "cancelled"
     assert await custom_ids(stage) == (ids_of(range(fed // 2)), ids_of(range(fed // 2, TOTAL)))
     assert {line["error"]["code"] for line in await stage.content(errors=True)} == {"batch_cancelled"}
-    assert stage.notes == []
+    assert stage.reasons == []
 
 
 async def test_what_never_ran_has_no_names_when_the_input_file_is_gone(stage: Stage, clock: SecondClock) -> None:
@@ -137,7 +137,7 @@ async def test_of_two_writers_every_line_is_written_once(stage: Stage, clock: Se
     await frozen.step()  # it knows the old row only
     stage.row = newest
     stage.judge()
-    assert stage.notes == ["misfit_part"]
+    assert stage.reasons == ["invalid_part"]
     assert stage.row["written_to"] == written
     stage.end(range(30, TOTAL))
     for _ in range(20):
@@ -166,7 +166,7 @@ async def test_a_part_that_nobody_answers_is_written_anew(stage: Stage, clock: S
     assert len(stage.producer.written) == 2
     stage.judge()
     assert stage.row is not None
-    assert (stage.row["state"], stage.notes) == ("completed", ["late_batch_part"])
+    assert (stage.row["state"], stage.reasons) == ("completed", ["stale_batch_part"])
     assert (await custom_ids(stage))[0] == ids_of(range(TOTAL))
 
 
@@ -228,7 +228,7 @@ async def test_lines_that_are_still_being_stopped_are_not_lost(stage: Stage, clo
     await run_to_the_end(stage, writer, clock)
     assert await custom_ids(stage) == (ids_of(range(10)), ids_of(range(10, TOTAL)))
     assert {line["error"]["code"] for line in await stage.content(errors=True)} == {"batch_cancelled"}
-    assert stage.notes == []
+    assert stage.reasons == []
 
 
 async def test_two_writers_of_lines_that_never_ran_do_not_wait_for_each_other(stage: Stage, clock: SecondClock) -> None:

@@ -76,7 +76,7 @@ async def test_a_batch_goes_its_whole_way(partition: Partition) -> None:
     partition.tell(stage.row)
     await eventually_async(lambda: goes_on("completed"))
     assert [line["custom_id"] for line in await stage.content(errors=False)] == [f"c-{line}" for line in range(12)]
-    assert stage.notes == []
+    assert stage.reasons == []
 
 
 async def test_pieces_that_do_not_count_go_when_the_batch_ends_and_the_rest_with_its_row(partition: Partition) -> None:

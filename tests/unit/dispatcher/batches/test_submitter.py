@@ -83,7 +83,7 @@ async def test_a_valid_file_is_fed_in_its_order_and_never_further_than_the_windo
     assert stage.row is not None
     assert (stage.row["state"], stage.row["total"], stage.row["completed"]) == ("finalizing", 230, 230)
     assert [task["batch_line"] for task in stage.tasks] == list(range(230))
-    assert stage.notes == []
+    assert stage.reasons == []
     task = stage.tasks[7]
     assert orjson.loads(task["data"] or b"") == {
         "model": "other",
@@ -173,7 +173,7 @@ async def test_a_batch_that_is_stopped_is_fed_no_more(stage: Stage) -> None:
         stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
         await over()
     assert len(stage.tasks) == WINDOW
-    assert stage.notes == []
+    assert stage.reasons == []
 
 
 async def test_kafka_that_is_away_is_waited_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from core.settings.models import Settings
 from dispatcher.webhooks import http_client
 from dispatcher.webhooks.circuit_breaker import HostHealth
 from dispatcher.webhooks.http_client import Disposition, WebhookClient, classify_status
-from schemas.callback_url import CallbackPolicy, policy
+from schemas.callback_url import CallbackPolicy, policy_of
 from tests.support.hostile_urls import ALWAYS, FINE, ODD_PORTS, PRIVATE
 from tests.support.receiver import Receiver
 
@@ -64,7 +64,7 @@ async def connections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 async def test_nothing_of_the_corpus_is_connected_to(connections: list[object]) -> None:
-    client = WebhookClient(HOOKS, policy(private=False, ports=()), Rebinding())
+    client = WebhookClient(HOOKS, policy_of(private=False, ports=()), Rebinding())
     for url in [*ALWAYS, *PRIVATE, *ODD_PORTS]:
         answer = await client.post(url, BODY, {})
         assert (answer.disposition, answer.kind) == (Disposition.REFUSED, "blocked"), url
@@ -75,7 +75,7 @@ async def test_nothing_of_the_corpus_is_connected_to(connections: list[object]) 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.5", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.5"])
 async def test_a_name_that_leads_inside_is_not_connected_to(address: str, connections: list[object]) -> None:
     resolver = Rebinding(address)
-    client = WebhookClient(HOOKS, policy(private=False, ports=()), resolver)
+    client = WebhookClient(HOOKS, policy_of(private=False, ports=()), resolver)
     for url in FINE:
         answer = await client.post(url, BODY, {})
         if resolver.asked:

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from dispatcher.webhooks.http_client import AddressBlocked, socket_factory
-from schemas.callback_url import CallbackPolicy, policy, refused
+from schemas.callback_url import CallbackPolicy, is_blocked, policy_of
 
 INSIDE = [
     "127.0.0.1",
@@ -80,26 +80,26 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("address", INSIDE + NEVER)
 def test_inside_is_refused(address: str) -> None:
-    assert refused(address, private=False)
+    assert is_blocked(address, private=False)
 
 
 @pytest.mark.parametrize("address", INSIDE)
 def test_inside_may_be_allowed(address: str) -> None:
-    assert not refused(address, private=True)
+    assert not is_blocked(address, private=True)
 
 
 @pytest.mark.parametrize("address", NEVER)
 def test_metadata_services_and_what_is_no_host_are_never_allowed(address: str) -> None:
-    assert refused(address, private=True)
+    assert is_blocked(address, private=True)
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
 def test_outside_is_allowed(address: str) -> None:
-    assert not refused(address, private=False)
+    assert not is_blocked(address, private=False)
 
 
 def test_the_socket_is_refused_before_it_is_made() -> None:
-    make = socket_factory(policy(private=False, ports=()))
+    make = socket_factory(policy_of(private=False, ports=()))
     with pytest.raises(AddressBlocked, match=r"10\.0\.0\.1 is not allowed"):
         make((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 80)))
     with pytest.raises(AddressBlocked, match="port 25 is not allowed"):
@@ -108,8 +108,8 @@ def test_the_socket_is_refused_before_it_is_made() -> None:
 
 
 def test_where_private_addresses_are_allowed_any_port_is_unless_some_are_named() -> None:
-    make = socket_factory(policy(private=True, ports=()))
+    make = socket_factory(policy_of(private=True, ports=()))
     make((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 18_081))).close()
-    assert policy(private=True, ports=[80]) == CallbackPolicy(True, [80])
+    assert policy_of(private=True, ports=[80]) == CallbackPolicy(True, [80])
     with pytest.raises(AddressBlocked, match=r"169\.254\.169\.254 is not allowed"):
         make((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80)))

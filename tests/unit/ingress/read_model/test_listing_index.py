@@ -11,7 +11,7 @@ from ingress.read_model.listing_index import Filters, ListingPosition
 from schemas.records import STATES, State
 from streams.intake.deduplication import duplicate_row, reservation_row
 from streams.outputs import status_record
-from streams.state_machine.rows import TaskRules, cancel_early, new_status
+from streams.state_machine.rows import TaskRules, early_cancel_status, new_status
 from tests.support.records import event, task, task_id
 
 owners = st.text(max_size=5) | st.sampled_from(["a", "aa", "a\x00", "key-1", "key-10"])
@@ -70,7 +70,7 @@ def test_an_entry_is_made_from_headers_alone(state: State) -> None:
 
 def test_rows_that_are_no_tasks_have_no_entry() -> None:
     key = reservation_row(ROW, name="IDEM-1", content="x", now_ms=1, window_ms=1)
-    early = cancel_early(event("cancel", at_ms=1, task_id=ROW["id"], owner="key-1"), now_ms=1)
+    early = early_cancel_status(event("cancel", at_ms=1, task_id=ROW["id"], owner="key-1"), now_ms=1)
     nobodys = {**ROW, "owner": None}
     for row in (key, duplicate_row(ROW, key, content="x", now_ms=1), early, nobodys):
         assert listing_index.entry(b"k", headers_of(row)) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ingress.read_model import listing_index
 from ingress.read_model.task_view import FORMAT_VERSION, TaskView
 from schemas.records import Status
-from streams.state_machine.rows import TaskRules, cancel_early, new_status
+from streams.state_machine.rows import TaskRules, early_cancel_status, new_status
 from tests.support.read_model import TP, emptied, open_view, record_of, removed
 from tests.support.records import event, task, task_id
 
@@ -53,7 +53,7 @@ def test_the_order_follows_the_rows(shared_view: TaskView, batches: list[list[tu
                 records.append(removed(IDS[number]))
             elif what == "early" and number not in rows:
                 early = event("cancel", at_ms=1, task_id=IDS[number], owner=OWNERS[number % 2])
-                records.append(record_of(cancel_early(early, now_ms=7_000)))
+                records.append(record_of(early_cancel_status(early, now_ms=7_000)))
             elif what != "early":
                 rows[number] = row_of(number, what)
                 records.append(record_of(rows[number]))

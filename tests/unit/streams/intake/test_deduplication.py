@@ -24,7 +24,7 @@ def works(records: object) -> int:
     return sum(len(found) for place, found in records.items() if ".work" in f".{place[0]}")  # type: ignore[attr-defined]
 
 
-def test_a_twin_points_to_the_first_and_causes_nothing() -> None:
+def test_a_duplicate_points_to_the_original_and_has_no_effect() -> None:
     log, one, two = Log(), task_id(), task_id()
     fold = log.fold()
     fold.submission(twin(one), partition=0, offset=1)
@@ -33,7 +33,7 @@ def test_a_twin_points_to_the_first_and_causes_nothing() -> None:
     assert works(fold.records) == 1
     assert (log.row(two)["duplicate_of"], log.row(two)["error_code"]) == (one, None)
     assert log.row(one)["duplicate_of"] is None
-    assert fold.notes == {"twin": 1}
+    assert fold.reasons == {"duplicate": 1}
     assert next(iter(fold.rows))[1].startswith(deduplication.PREFIX), "the key must be durable before its first task"
 
 
@@ -75,7 +75,7 @@ def test_the_key_stands_for_an_ended_task_too_until_its_time_is_over() -> None:
     assert works(fold.records) == 1
 
 
-def test_a_twin_that_is_read_again_late_is_still_a_twin() -> None:
+def test_a_duplicate_read_again_late_is_still_a_duplicate() -> None:
     log, one, two = Log(), task_id(), task_id()
     fold = log.fold(now_ms=1_000)
     fold.submission(twin(one), partition=0, offset=1)
@@ -86,7 +86,7 @@ def test_a_twin_that_is_read_again_late_is_still_a_twin() -> None:
     assert log.row(two)["duplicate_of"] == one
 
 
-def test_keys_and_twins_are_removed_when_their_time_is_over() -> None:
+def test_reservations_and_duplicates_are_removed_after_their_window() -> None:
     log, one, two = Log(), task_id(), task_id()
     fold = log.fold(now_ms=1_000)
     fold.submission(twin(one), partition=0, offset=1)
@@ -99,7 +99,7 @@ def test_keys_and_twins_are_removed_when_their_time_is_over() -> None:
     ):
         early = log.fold(now_ms=at_ms - 1)
         early.event(event("expire", at_ms=1, task_id=name), partition=0)
-        assert early.notes == {"early_expire": 1}
+        assert early.reasons == {"premature_expire": 1}
         due = log.fold(now_ms=at_ms)
         due.event(event("expire", at_ms=1, task_id=name), partition=0)
         log.keep(due)
@@ -121,7 +121,7 @@ def test_big_and_small_bodies_have_a_digest_of_their_content() -> None:
     st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=12),
     st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3), st.booleans()), max_size=12),
 )
-def test_any_order_of_twins_and_crashes_gives_one_task(
+def test_any_order_of_duplicates_and_crashes_gives_one_task(
     sent: list[tuple[int, bool]], batches: list[tuple[int, int, bool]]
 ) -> None:
     """Each batch takes some records; it is kept whole, or cut off after some of its rows and read again."""

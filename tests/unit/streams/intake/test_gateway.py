@@ -15,7 +15,7 @@ from core.settings.models import Settings
 from schemas.partitioning import FORWARDED, home_partition, key_spread
 from streams.intake import gateway, reply_topics
 from streams.intake.decode import InvalidRecord, Submission
-from tests.support.intake import NOW_S, OWNER, FoldDouble, QueueRegistry, admit, intake, message
+from tests.support.intake import NOW_S, OWNER, QueueRegistry, TransactionDouble, admit, intake, message
 from tests.support.records import queue, task
 
 
@@ -37,7 +37,7 @@ async def test_a_queue_that_cannot_be_registered_is_a_reason_and_no_fault() -> N
         assert words in found.reason
 
 
-async def test_a_task_of_ours_waits_for_the_record_of_its_queue() -> None:
+async def test_a_task_of_an_api_waits_for_the_record_of_its_queue() -> None:
     queues = QueueRegistry()
     made = intake(queues, ingress={"auto_register": False})
     one = Submission("TASK", task(), 0, None)
@@ -46,10 +46,10 @@ async def test_a_task_of_ours_waits_for_the_record_of_its_queue() -> None:
     assert not waiting.done()
     queues.known["chat"] = queue("chat")
     await waiting
-    assert made.admit(one, message(), FoldDouble(), now_ms=0) is one  # type: ignore[arg-type]  # a double
+    assert made.admit(one, message(), TransactionDouble(), now_ms=0) is one  # type: ignore[arg-type]  # a double
 
 
-async def test_a_task_of_others_waits_for_the_record_of_a_queue_that_is_new() -> None:
+async def test_a_direct_task_waits_for_the_record_of_a_new_queue() -> None:
     queues = QueueRegistry()
     made = intake(queues, ingress={"auto_register": False})
     waiting = asyncio.create_task(admit(made, message()))
@@ -58,36 +58,36 @@ async def test_a_task_of_others_waits_for_the_record_of_a_queue_that_is_new() ->
     assert isinstance(await waiting, Submission)
 
 
-async def test_names_that_nobody_registers_hold_the_lane_up_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unknown_queue_names_delay_a_level_only_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 
     async def noted(_: object, name: str, seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(gateway.TaskIntake, "_until_known", noted)
+    monkeypatch.setattr(gateway.TaskIntake, "_wait_until_registered", noted)
     made = intake(QueueRegistry(), ingress={"auto_register": False})
     for number in range(20):
         assert isinstance(await admit(made, message(queue=f"unknown-{number}")), InvalidRecord)
-    assert waits == [gateway.NEW_S]
+    assert waits == [gateway.NEW_QUEUE_TIMEOUT_S]
 
 
 async def test_an_id_of_another_record_is_refused() -> None:
-    found = await admit(intake(QueueRegistry("chat")), message(), FoldDouble(taken=True))
+    found = await admit(intake(QueueRegistry("chat")), message(), TransactionDouble(id_in_use=True))
     assert isinstance(found, InvalidRecord)
     assert found.field == "id"
 
 
-async def test_a_keyed_task_is_written_where_its_twins_live_and_there_only_once() -> None:
+async def test_a_keyed_task_is_forwarded_once_to_the_partition_of_its_key() -> None:
     made = intake(QueueRegistry("chat"))
     home = home_partition("chat", key_spread(OWNER, "key"), width=0, partitions=6)
     away = (home + 1) % 6
-    fold = FoldDouble()
+    fold = TransactionDouble()
     came = message(partition=away, idempotency_key="key", headers=[("x-owner", OWNER.encode())])
     assert await admit(made, came, fold) is None
     [again] = fold.records["headrace.tasks.online", home]
     assert (again.key, again.value, again.timestamp_ms) == (b"k", came.value, int(NOW_S * 1000))
     assert again.headers == [("x-owner", OWNER.encode()), (FORWARDED, b"%d/9" % away)]
-    assert fold.notes["forwarded"] == 1
+    assert fold.reasons["forwarded"] == 1
     there = message(partition=away, idempotency_key="key", headers=again.headers)
     assert isinstance(await admit(made, there), Submission)
     assert isinstance(await admit(made, message(partition=home, idempotency_key="key")), Submission)
@@ -128,7 +128,7 @@ class Cluster:
             raise Unavailable from self.error
         self.written += [place for place, several in records.items() for _ in several]
 
-    def replies(self) -> reply_topics.ReplyTopics:
+    def reply_topics(self) -> reply_topics.ReplyTopics:
         return reply_topics.ReplyTopics(Settings(), name="t", clock=lambda: self.now)
 
 
@@ -143,22 +143,22 @@ async def test_a_reply_topic_must_be_there(monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(found, InvalidRecord)
     assert found.field == "reply_topic"
     cluster.topics["answers"] = 2
-    made.replies._seen.clear()
+    made.reply_topics._seen.clear()
     assert isinstance(await admit(made, message(reply_topic="answers")), Submission)
 
 
 async def test_replies_are_spread_by_task_and_what_is_not_there_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, answers=2)
-    asked = cluster.replies()
+    asked = cluster.reply_topics()
     assert await asked.send({"answers": told(20), "gone": told(3)}) == 3
     assert set(cluster.written) == {("answers", 0), ("answers", 1)}
     assert len(cluster.written) == 20
-    await asked.look(["answers", "gone"])
+    await asked.refresh(["answers", "gone"])
     assert cluster.asked == 1
-    cluster.now = reply_topics.MISSING_S
+    cluster.now = reply_topics.MISSING_TTL_S
     cluster.topics["gone"] = 1
-    await asked.look(["answers", "gone"])
-    assert (cluster.asked, asked.partitions("gone")) == (2, 1)
+    await asked.refresh(["answers", "gone"])
+    assert (cluster.asked, asked.partition_count("gone")) == (2, 1)
     await asked.close()
 
 
@@ -166,7 +166,7 @@ async def test_what_a_topic_never_takes_is_dropped_and_what_kafka_cannot_now_end
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(monkeypatch, answers=2)
-    asked = cluster.replies()
+    asked = cluster.reply_topics()
     cluster.error = MessageSizeTooLargeError()
     assert await asked.send({"answers": told(2)}) == 2
     cluster.error = RequestTimedOutError()
@@ -176,10 +176,10 @@ async def test_what_a_topic_never_takes_is_dropped_and_what_kafka_cannot_now_end
     assert await asked.send({"answers": told(2)}) == 2
 
 
-async def test_only_results_that_are_written_now_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_new_results_go_to_reply_topics(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, answers=1)
     made = intake(QueueRegistry("chat"))
-    fold: Any = FoldDouble()
+    fold: Any = TransactionDouble()
     for name, reply, record in (
         ("a", "answers", Record(b"a", b"r")),
         ("b", None, Record(b"b", b"r")),
@@ -189,4 +189,4 @@ async def test_only_results_that_are_written_now_are_told(monkeypatch: pytest.Mo
         fold.rows[0, name] = {"reply_topic": reply}
     await made.reply(fold)
     assert cluster.written == [("answers", 0)]
-    assert fold.notes["reply_dropped"] == 0
+    assert fold.reasons["reply_failed"] == 0

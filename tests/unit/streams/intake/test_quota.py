@@ -15,9 +15,8 @@ from core.settings.models import Settings
 from core.tenants import Tenants
 from ingress.auth.key_entry import from_document
 from streams.intake.decode import InvalidRecord, Submission
-from streams.intake.gateway import TaskIntake
-from streams.intake.quota import MOST_OWNERS, Quotas
-from tests.support.intake import NOW_S, OWNER, FoldDouble, QueueRegistry, admit, intake, message
+from streams.intake.gateway import MAX_TENANTS, Quotas, TaskIntake
+from tests.support.intake import NOW_S, OWNER, QueueRegistry, TransactionDouble, admit, intake, message
 from tests.support.memory_log import Log
 
 LIMIT = 2
@@ -30,34 +29,34 @@ def test_owners_do_not_disturb_each_other(story: list[tuple[str | None, float]])
     quotas, alone, now_s = Quotas(lambda _: 3), {owner: Quotas(lambda _: 3) for owner in ("a", "b", None)}, 0.0
     for owner, step in story:
         now_s += step
-        assert quotas.refusal(owner, now_s=now_s) == alone[owner].refusal(owner, now_s=now_s)
+        assert quotas.check(owner, now_s=now_s) == alone[owner].check(owner, now_s=now_s)
 
 
 def test_a_new_limit_counts_at_once_and_none_is_none() -> None:
     limits = {"a": 1, "b": 0}
     quotas = Quotas(lambda owner: limits[owner or ""])
-    assert quotas.refusal("a", now_s=0) is None
-    assert (quotas.refusal("a", now_s=0) or "").startswith("more than the 1 tasks per minute that a may write here")
-    assert not any(quotas.refusal("b", now_s=0) for _ in range(100))
+    assert quotas.check("a", now_s=0) is None
+    assert (quotas.check("a", now_s=0) or "").startswith("the limit of 1 tasks per minute for a is exceeded")
+    assert not any(quotas.check("b", now_s=0) for _ in range(100))
     limits["a"] = 3
-    assert quotas.refusal("a", now_s=0) is None
+    assert quotas.check("a", now_s=0) is None
 
 
 def test_names_without_end_do_not_fill_the_memory() -> None:
     quotas = Quotas(lambda _: 1)
-    for number in range(2 * MOST_OWNERS):
-        assert quotas.refusal(str(number), now_s=0) is None
-    assert len(quotas._buckets) <= MOST_OWNERS
+    for number in range(2 * MAX_TENANTS):
+        assert quotas.check(str(number), now_s=0) is None
+    assert len(quotas._buckets) <= MAX_TENANTS
 
 
-class Rows(FoldDouble):
+class Rows(TransactionDouble):
     """A fold that knows some tasks already."""
 
     def __init__(self, *known: str) -> None:
         super().__init__()
         self.known = known
 
-    def knows(self, _: int, task_id: str) -> bool:
+    def has_task(self, _: int, task_id: str) -> bool:
         return task_id in self.known
 
 
@@ -66,7 +65,7 @@ def limited(**direct: Any) -> TaskIntake:
     return intake(QueueRegistry("chat"), direct={**owners, "tasks_per_minute": LIMIT, **direct})
 
 
-async def test_one_too_many_becomes_a_dead_letter_and_others_are_let_in() -> None:
+async def test_a_task_above_the_limit_becomes_a_dead_letter_and_others_are_admitted() -> None:
     made, fold = limited(), Rows()
     for _ in range(LIMIT):
         assert isinstance(await admit(made, message(), fold, now_ms=NOW_MS), Submission)
@@ -74,16 +73,16 @@ async def test_one_too_many_becomes_a_dead_letter_and_others_are_let_in() -> Non
     assert isinstance(found, InvalidRecord)
     assert (found.field, found.reason) == (
         "owner",
-        f"more than the 2 tasks per minute that {OWNER} may write here (direct.tasks_per_minute)",
+        f"the limit of 2 tasks per minute for {OWNER} is exceeded (direct.tasks_per_minute)",
     )
     named = message(headers=[("x-owner", OWNER.encode())])
     assert (await admit(made, named, fold, now_ms=NOW_MS)) == InvalidRecord(found.reason, "x-owner")
     assert isinstance(await admit(made, message(owner="other"), fold, now_ms=NOW_MS), Submission)
     assert isinstance(await admit(made, message(), fold, now_ms=NOW_MS + 30_000), Submission)
-    assert fold.notes["over_quota"] == 2
+    assert fold.reasons["over_quota"] == 2
 
 
-async def test_what_has_its_row_is_not_judged_again() -> None:
+async def test_a_task_with_a_state_record_is_not_counted_again() -> None:
     made = limited()
     one = await admit(made, message(), Rows(), now_ms=NOW_MS)
     assert isinstance(one, Submission)
@@ -111,7 +110,7 @@ async def test_a_batch_read_again_after_a_crash_comes_to_the_same_tasks() -> Non
 async def test_without_a_limit_nothing_is_counted() -> None:
     made = limited(tasks_per_minute=0)
     assert made._quotas is None
-    assert isinstance(await admit(made, message(), FoldDouble(), now_ms=NOW_MS), Submission)
+    assert isinstance(await admit(made, message(), TransactionDouble(), now_ms=NOW_MS), Submission)
 
 
 def test_a_tenant_may_have_a_limit_of_its_own(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from core.settings.models import Settings
 from core.tenants import Tenants
-from schemas.callback_url import policy
+from schemas.callback_url import policy_of
 from schemas.topics import declared
 from streams.intake.decode import InvalidRecord, Submission, read_task
 from streams.intake.gateway import trust_policy_from
@@ -24,20 +24,20 @@ LOCAL = "key-d97332b71bf9"
 """The tenant of hr-local."""
 
 
-def read(believed: TrustPolicy, *, acts_for: str | None = None, **changes: Any) -> Submission | InvalidRecord:
-    return read_with([] if acts_for is None else [("x-owner", acts_for.encode())], believed, **changes)
+def read(trust: TrustPolicy, *, acts_for: str | None = None, **changes: Any) -> Submission | InvalidRecord:
+    return read_with([] if acts_for is None else [("x-owner", acts_for.encode())], trust, **changes)
 
 
-def read_with(named: Any, believed: TrustPolicy = ANYBODY, **changes: Any) -> Submission | InvalidRecord:
+def read_with(named: Any, trust: TrustPolicy = ANYBODY, **changes: Any) -> Submission | InvalidRecord:
     value = json.dumps({**BODY, **changes}).encode()
     message = SimpleNamespace(
         topic="tasks.online", partition=0, offset=1, timestamp=NOW_MS / 1000, key=None, value=value, headers=named
     )
-    return read_task(message, level=0, max_bytes=1_048_576, believed=believed)
+    return read_task(message, level=0, max_bytes=1_048_576, trust=trust)
 
 
-def owner(believed: TrustPolicy, header: str | None = None, member: str | None = None) -> str | None:
-    found = read(believed, acts_for=header, **({} if member is None else {"owner": member}))
+def owner(trust: TrustPolicy, header: str | None = None, member: str | None = None) -> str | None:
+    found = read(trust, acts_for=header, **({} if member is None else {"owner": member}))
     if isinstance(found, InvalidRecord):
         return f"!{found.field}"
     return found.task["owner"]
@@ -58,7 +58,7 @@ def test_on_loopback_every_tenant_with_a_key_may_be_named() -> None:
     assert [owner(several), *(owner(several, name) for name in names)] == [None, *names]
 
 
-def test_beyond_loopback_nobody_is_named_unless_the_settings_say_so() -> None:
+def test_beyond_loopback_no_tenant_is_allowed_unless_configured() -> None:
     outside: dict[str, Any] = {"ingress": {"host": "0.0.0.0"}, "auth": {"api_keys": ["one", "two"]}}
     closed = trust_policy_from(settings(**outside))
     [first, _] = sorted(closed.tenants())
@@ -117,7 +117,7 @@ def test_the_key_of_header_and_member_must_agree(values: list[bytes | None], mem
 
 
 def test_callbacks_are_held_to_the_policy_of_the_deployment() -> None:
-    strict = TrustPolicy(callbacks=policy(private=False, ports=()))
+    strict = TrustPolicy(callbacks=policy_of(private=False, ports=()))
     for url, well in (("https://example.com/done", True), ("http://127.0.0.1/done", False), ("http://x:22/", False)):
         found = read(strict, callback_url=url)
         assert isinstance(found, Submission) is well
@@ -137,24 +137,22 @@ def test_callbacks_are_held_to_the_policy_of_the_deployment() -> None:
     ],
 )
 def test_a_reply_topic_must_be_allowed_and_none_of_our_own(topic: str, well: bool) -> None:
-    believed = TrustPolicy(reply_topics=("answers", "replies.*", "headrace.*"), prefix="headrace.")
-    found = read(believed, reply_topic=topic)
+    trust = TrustPolicy(reply_topics=("answers", "replies.*", "headrace.*"), prefix="headrace.")
+    found = read(trust, reply_topic=topic)
     assert isinstance(found, Submission) is well
     assert well or (isinstance(found, InvalidRecord) and found.field == "reply_topic")
 
 
 @pytest.mark.parametrize("prefix", ["", "headrace."])
 def test_no_declared_topic_can_be_a_reply_topic(prefix: str) -> None:
-    believed = TrustPolicy(reply_topics=("*",), prefix=prefix)
-    assert all(
-        isinstance(read(believed, reply_topic=prefix + one.name), InvalidRecord) for one in declared(partitions=1)
-    )
+    trust = TrustPolicy(reply_topics=("*",), prefix=prefix)
+    assert all(isinstance(read(trust, reply_topic=prefix + one.name), InvalidRecord) for one in declared(partitions=1))
 
 
 def test_a_task_may_come_from_the_past_but_not_from_beyond_tomorrow() -> None:
-    believed = TrustPolicy(now_ms=lambda: NOW_MS)
+    trust = TrustPolicy(now_ms=lambda: NOW_MS)
     for created_ms, well in ((1, True), (NOW_MS + DAY_MS, True), (NOW_MS + DAY_MS + 1, False)):
-        found = read(believed, created_ms=created_ms)
+        found = read(trust, created_ms=created_ms)
         assert isinstance(found, Submission) is well
         assert well or (isinstance(found, InvalidRecord) and found.field == "created_ms")
     late = TrustPolicy(now_ms=lambda: NOW_MS - DAY_MS)

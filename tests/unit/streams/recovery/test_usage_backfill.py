@@ -16,7 +16,8 @@ from schemas.common import Usage
 from schemas.events import event
 from schemas.headers import find, traceparent_of
 from streams.intake.decode import Submission
-from streams.recovery.usage_backfill import missing, usage_record
+from streams.outputs import usage_record
+from streams.recovery.scan import find_missing_usage
 from streams.state_machine.rows import TaskRules
 from streams.transaction import StateKey, Transaction
 from tests.support.memory_log import Log
@@ -43,7 +44,7 @@ def results(fold: Transaction) -> list[Record]:
     return [pending.record for pending in fold.results.values() if pending.record is not None]
 
 
-def test_a_result_tells_what_it_cost_and_what_was_asked() -> None:
+def test_a_result_has_its_cost_and_its_request_digest() -> None:
     one = task_id()
     [record] = results(ended(one))
     result = RESULT.decode(record.value or b"")
@@ -86,7 +87,7 @@ def test_every_result_has_its_usage_and_nothing_else_has() -> None:
     assert not again.usage
 
 
-def test_what_was_tried_again_counts_once_and_what_nobody_counted_is_zero() -> None:
+def test_a_retried_task_counts_once_and_missing_usage_is_zero() -> None:
     one, fold = task_id(), Log().fold()
     fold.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
     fold.event(finished(one, result=failure(usage=COUNTED)), partition=0)
@@ -98,13 +99,13 @@ def test_what_was_tried_again_counts_once_and_what_nobody_counted_is_zero() -> N
     assert (usage["attempt"], usage["total_tokens"], usage["cost"]) == (2, 0, None)
 
 
-def test_an_adopted_result_is_not_accounted_for_by_the_fold() -> None:
+def test_a_recovered_result_adds_no_usage_record() -> None:
     one, log = task_id(), Log()
     [record] = results(ended(one, log))
     fold = log.fold(known={(0, one): (7, RESULT.decode(record.value or b""))})
     fold.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
     fold.event(finished(one), partition=0)
-    assert fold.notes["result_adopted"] == 1
+    assert fold.reasons["result_recovered"] == 1
     assert not fold.usage
 
 
@@ -123,17 +124,17 @@ class Topic:
 
 
 async def test_after_a_crash_the_records_that_lack_are_found() -> None:
-    there, lacks, elsewhere = task_id(), task_id(), task_id(partition=2)
+    there, topic_missing, elsewhere = task_id(), task_id(), task_id(partition=2)
     found: dict[StateKey, tuple[int, Any]] = {
         (0, there): (1, result_of(there, finished_ms=9_000)),
-        (0, lacks): (2, result_of(lacks, finished_ms=8_000)),
+        (0, topic_missing): (2, result_of(topic_missing, finished_ms=8_000)),
         (2, elsewhere): (1, result_of(elsewhere, finished_ms=7_000)),
     }
     topic = Topic(usage_record(result_of(there)))
-    lacking = await missing(Settings(), found, lookup=cast("LogReader", topic))
+    missing = await find_missing_usage(Settings(), found, lookup=cast("LogReader", topic))
     name = Settings().topic("usage")
-    assert {place: [record.key for record in records] for place, records in lacking.items()} == {
-        (name, 0): [lacks.encode()],
+    assert {place: [record.key for record in records] for place, records in missing.items()} == {
+        (name, 0): [topic_missing.encode()],
         (name, 2): [elsewhere.encode()],
     }
     assert topic.asked == [(TopicPartition(name, 0), 8_000), (TopicPartition(name, 2), 7_000)]

@@ -39,14 +39,14 @@ class Books(RuleBasedStateMachine):
     def apply(self, what: Event) -> None:
         before = self.row
         step = batches.apply(before, what, now_ms=self.now_ms, retention_ms=RETENTION_MS)
-        if step.note is not None:
+        if step.reason is not None:
             assert step.batch == before
-            assert step.withdraw is None
+            assert step.line_error is None
             return
         self.row = step.batch
-        if step.withdraw is not None and self.row is not None:
-            for number in batches.unended(self.row):
-                self.row = batches.line_ended(self.row, number, "cancelled", None, now_ms=self.now_ms, withdrawn=True)
+        if step.line_error is not None and self.row is not None:
+            for number in batches.unfinished_lines(self.row):
+                self.row = batches.line_ended(self.row, number, "cancelled", None, now_ms=self.now_ms, with_batch=True)
                 self.add_result()
 
     def add_result(self) -> None:
@@ -77,8 +77,8 @@ class Books(RuleBasedStateMachine):
         if self.row is None:
             return
         made, before = line(self.row, number), self.row
-        step = batches.line_read(before, made.task, task_id=made.task_id, unknown=True, has_result=False)
-        if step.note is None and step.batch is not None:
+        step = batches.line_submitted(before, made.task, task_id=made.task_id, unknown=True, has_result=False)
+        if step.reason is None and step.batch is not None:
             assert number <= before["fed"]
             self.row = step.batch
 
@@ -143,8 +143,8 @@ def test_an_event_that_comes_twice_counts_once(kinds: list[tuple[Any, int, set[i
         what["kind"] = kind
         step = batches.apply(row, what, now_ms=CREATED_MS + later_ms, retention_ms=1 << 50)
         again = batches.apply(step.batch, what, now_ms=CREATED_MS + later_ms, retention_ms=1 << 50)
-        if step.note is None:
-            assert again.note is not None
+        if step.reason is None:
+            assert again.reason is not None
         row = again.batch
         assume(row is not None)
 
@@ -169,11 +169,11 @@ def test_the_list_of_pieces_is_bounded() -> None:
     assert step.batch is not None
     assert len(BATCH.encode(step.batch)) + MAX_PROPOSAL_BYTES < 1_000_000
     again = part(ONE, 2, 3, {1})
-    assert batches.apply(step.batch, again, now_ms=CREATED_MS, retention_ms=1).note == "too_many_parts"
+    assert batches.apply(step.batch, again, now_ms=CREATED_MS, retention_ms=1).reason == "too_many_parts"
 
 
 def test_unexpected_events_are_dropped() -> None:
     row = initial_batch(proposed(ONE), offset=0, taken=lambda _: False)
     odd = event("batch_created", at_ms=1, task_id=ONE)
-    assert batches.apply(row, odd, now_ms=1, retention_ms=1).note == "unexpected_batch_event"
-    assert batches.apply(None, odd, now_ms=1, retention_ms=1).note == "unknown_batch"
+    assert batches.apply(row, odd, now_ms=1, retention_ms=1).reason == "unexpected_batch_event"
+    assert batches.apply(None, odd, now_ms=1, retention_ms=1).reason == "unknown_batch"

@@ -36,7 +36,7 @@ def step(row: Status, what: Event, *, now_ms: int = 1_000) -> tasks.Transition:
 
 def after(row: Status, what: Event, *, now_ms: int = 1_000) -> Status:
     found = step(row, what, now_ms=now_ms)
-    assert found.note is None
+    assert found.reason is None
     assert found.row is not None
     return found.row
 
@@ -78,23 +78,23 @@ def test_a_task_goes_out_without_end_when_that_was_asked_for() -> None:
 
 def test_what_comes_after_the_lease_is_dropped() -> None:
     again = after(after(fresh(), claim()), over(1), now_ms=9_000)
-    assert step(again, finished(ID, attempt=1, worker="pull/a")).note == "late_finished"
+    assert step(again, finished(ID, attempt=1, worker="pull/a")).reason == "stale_finished"
     held = after(again, claim("pull/b", attempt=2))
-    assert step(held, finished(ID, attempt=1, worker="pull/a")).note == "late_finished"
-    assert step(held, finished(ID, attempt=2, worker="pull/a")).note == "not_held"
+    assert step(held, finished(ID, attempt=1, worker="pull/a")).reason == "stale_finished"
+    assert step(held, finished(ID, attempt=2, worker="pull/a")).reason == "not_lease_holder"
 
 
 def test_a_dispatcher_and_a_worker_never_both_hold_a_task() -> None:
     ran = after(fresh(), claim("w1"))
-    assert step(ran, claim("pull/a")).note == "second_claim"
-    assert step(ran, event("released", at_ms=1, task_id=ID, attempt=1, worker="pull/a")).note == "not_held"
+    assert step(ran, claim("pull/a")).reason == "already_claimed"
+    assert step(ran, event("released", at_ms=1, task_id=ID, attempt=1, worker="pull/a")).reason == "not_lease_holder"
     held = after(fresh(), claim("pull/a"))
-    assert step(held, claim("w1")).note == "second_claim"
-    assert step(held, finished(ID, worker="w1")).note == "not_held"
-    assert step(held, event("released", at_ms=1, task_id=ID, attempt=1, worker="w1")).note == "not_held"
+    assert step(held, claim("w1")).reason == "already_claimed"
+    assert step(held, finished(ID, worker="w1")).reason == "not_lease_holder"
+    assert step(held, event("released", at_ms=1, task_id=ID, attempt=1, worker="w1")).reason == "not_lease_holder"
 
 
-def test_what_is_given_back_waits_again_at_once_and_counts_as_nothing() -> None:
+def test_a_released_task_is_queued_at_once_and_counts_as_no_loss() -> None:
     held = after(fresh(), claim(retries=0))
     back = after(held, event("released", at_ms=1, task_id=ID, attempt=1, worker="pull/a"))
     assert (back["state"], back["attempt"], back["not_before_ms"], back["lost_workers"]) == ("queued", 2, None, 0)
@@ -133,6 +133,6 @@ def test_whatever_comes_there_is_one_holder_and_at_most_one_outcome(story: list[
             assert (row["lease_until_ms"] is not None) == (row["worker"] or "").startswith("pull/")
         else:
             assert row["lease_until_ms"] is None
-        if what["kind"] == "finished" and found.note is None and before["lease_until_ms"] is not None:
+        if what["kind"] == "finished" and found.reason is None and before["lease_until_ms"] is not None:
             assert what["worker"] == before["worker"]
     assert results == (row["state"] in ("completed", "failed"))

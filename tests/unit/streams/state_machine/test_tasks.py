@@ -95,7 +95,7 @@ def test_a_retriable_failure_waits_and_is_tried_again() -> None:
     assert again.effects == (WorkEffect(b"{}", None),)
     assert again.row is not None
     assert again.row["not_before_ms"] is None
-    assert apply(again.row, due).note == "late_retry_due"
+    assert apply(again.row, due).reason == "stale_retry_due"
 
 
 def test_retry_after_is_honoured() -> None:
@@ -125,14 +125,14 @@ def test_a_failure_that_cannot_be_tried_again_is_the_end(changes: dict[str, Any]
 
 def test_late_outcomes_of_old_attempts_are_dropped() -> None:
     row = queued(attempt=2)
-    assert apply(row, finished(ID, attempt=1)).note == "late_finished"
-    assert apply(row, claimed(ID, attempt=1)).note == "late_claimed"
-    assert apply(row, event("released", at_ms=1, task_id=ID, attempt=1)).note == "late_released"
+    assert apply(row, finished(ID, attempt=1)).reason == "stale_finished"
+    assert apply(row, claimed(ID, attempt=1)).reason == "stale_claimed"
+    assert apply(row, event("released", at_ms=1, task_id=ID, attempt=1)).reason == "stale_released"
 
 
 def test_only_one_worker_holds_an_attempt() -> None:
     row = queued(state="processing", worker="w1")
-    assert apply(row, claimed(ID, worker="w2")).note == "second_claim"
+    assert apply(row, claimed(ID, worker="w2")).reason == "already_claimed"
 
 
 def test_a_lost_worker_gives_its_tasks_back_and_then_fails_them() -> None:
@@ -140,7 +140,7 @@ def test_a_lost_worker_gives_its_tasks_back_and_then_fails_them() -> None:
     step = tasks.worker_lost(row, worker="w1", lost=True, now_ms=9, rules=RULES)
     assert step.row is not None
     assert (step.row["state"], step.row["attempt"], step.row["lost_workers"]) == ("queued", 2, 1)
-    assert tasks.worker_lost(row, worker="w2", lost=True, now_ms=9, rules=RULES).note == "not_held"
+    assert tasks.worker_lost(row, worker="w2", lost=True, now_ms=9, rules=RULES).reason == "not_lease_holder"
     often: Status = {**row, "lost_workers": 2}
     step = tasks.worker_lost(often, worker="w1", lost=True, now_ms=9, rules=RULES)
     assert step.row is not None
@@ -182,33 +182,33 @@ def test_a_cancel_that_is_read_before_its_task_waits_for_it() -> None:
         assert step.effects == ((ResultEffect(None), CancelEffect("cancelled")) if ends else submit().effects)
 
 
-def test_nobody_cancels_a_foreign_task() -> None:
-    assert apply(queued(), event("cancel", at_ms=1, task_id=ID, owner="key-2")).note == "foreign_cancel"
+def test_another_tenant_cannot_cancel_a_task() -> None:
+    assert apply(queued(), event("cancel", at_ms=1, task_id=ID, owner="key-2")).reason == "not_owner_cancel"
 
 
 def test_the_deadline_counts_when_it_has_come() -> None:
     row = queued(deadline_ms=10_000)
-    assert apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=9_999).note == "early_deadline"
+    assert apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=9_999).reason == "premature_deadline"
     step = apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=10_000)
     assert step.row is not None
     assert (step.row["state"], step.row["error_code"]) == ("failed", "timeout")
 
 
-def test_the_time_to_start_ends_what_nobody_began() -> None:
+def test_the_start_timeout_fails_a_task_that_no_worker_started() -> None:
     for row in (queued(start_deadline_ms=10_000), queued(start_deadline_ms=10_000, not_before_ms=9_000)):
-        assert apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=9_999).note == "early_deadline"
+        assert apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=9_999).reason == "premature_deadline"
         step = apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=10_000)
         assert step.row is not None
         assert (step.row["state"], step.row["error_code"], step.row["status_code"]) == ("failed", "start_timeout", 408)
         assert step.effects == (ResultEffect(None), CancelEffect("start_timeout"))
 
 
-def test_a_task_that_was_begun_has_kept_its_time_to_start() -> None:
+def test_a_started_task_has_met_its_start_timeout() -> None:
     row = apply(queued(start_deadline_ms=10_000), claimed(ID)).row
     assert row is not None
-    assert apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=20_000).note == "early_deadline"
+    assert apply(row, event("deadline", at_ms=1, task_id=ID), now_ms=20_000).reason == "premature_deadline"
     lost = tasks.worker_lost(row, worker="w1", lost=True, now_ms=9, rules=RULES).row
-    assert apply(lost, event("deadline", at_ms=1, task_id=ID), now_ms=20_000).note == "early_deadline"
+    assert apply(lost, event("deadline", at_ms=1, task_id=ID), now_ms=20_000).reason == "premature_deadline"
 
 
 def test_clocks_of_the_task_come_before_those_of_the_settings() -> None:
@@ -225,7 +225,7 @@ def test_clocks_of_the_task_come_before_those_of_the_settings() -> None:
 def test_a_result_expires_and_its_row_goes() -> None:
     row = apply(queued(), finished(ID)).row
     assert row is not None
-    assert apply(row, event("expire", at_ms=1, task_id=ID), now_ms=5_000).note == "early_expire"
+    assert apply(row, event("expire", at_ms=1, task_id=ID), now_ms=5_000).reason == "premature_expire"
     expired = apply(row, event("expire", at_ms=1, task_id=ID), now_ms=90_000_000).row
     assert expired is not None
     assert (expired["state"], expired["result_offset"]) == ("expired", None)
@@ -274,9 +274,9 @@ def test_whatever_happens_there_is_at_most_one_outcome(sequence: list[tuple[Even
         works += sum(isinstance(effect, WorkEffect) for effect in step.effects)
         attempts.append(row["attempt"])
         if before["state"] in TERMINAL:
-            assert step.note is not None
+            assert step.reason is not None
             assert row == before
-        if step.note is not None:
+        if step.reason is not None:
             assert row == before
             assert step.effects == ()
     assert row is not None

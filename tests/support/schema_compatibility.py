@@ -1,6 +1,6 @@
-"""BACKWARD compatibility of Avro schemas: can a reader with the new schema read what the old one wrote?
+"""BACKWARD compatibility of Avro schemas: can a reader with the new schema read records of the old one?
 
-The schema resolution rules of the Avro specification, applied before a schema is released and not when a reader fails.
+The schema resolution rules of the Avro specification.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ PROMOTIONS = {
 NAMED = ("record", "error", "enum", "fixed")
 
 
-def breaks(reader: Schema, writer: Schema) -> list[str]:
-    """Return a sentence for every place where the reader could not read the writer's data; none means compatible."""
+def incompatibilities(reader: Schema, writer: Schema) -> list[str]:
+    """Return a sentence for each incompatibility; an empty list means compatible."""
     return _Check(_names(reader), _names(writer)).compare(reader, writer, str(reader.get("name", "schema")))
 
 
-def versions_breaking(folder: Path) -> list[str]:
+def incompatible_versions(folder: Path) -> list[str]:
     """Check every registered version of every record in a folder against the one before."""
     registered = json.loads((folder / "ids.json").read_text())
     by_name: dict[str, list[tuple[int, str]]] = {}
@@ -39,7 +39,9 @@ def versions_breaking(folder: Path) -> list[str]:
         versions.sort()
         for position, (new, file) in enumerate(versions):
             for old, earlier in versions[:position]:
-                found = breaks(json.loads((folder / file).read_text()), json.loads((folder / earlier).read_text()))
+                found = incompatibilities(
+                    json.loads((folder / file).read_text()), json.loads((folder / earlier).read_text())
+                )
                 problems += [f"{name} version {new} cannot read version {old}: {problem}" for problem in found]
     return problems
 
@@ -68,7 +70,7 @@ class _Check:
         return self._same_kind(read, reader, writer, where)
 
     def _no_branch(self, reader: list[Any], writer: Any, where: str) -> list[str]:
-        """Say why a union takes nothing: by its one branch of the same kind when there is one."""
+        """Return why no branch of a union matches, by its branch of the same kind if there is only one."""
         branches = [_resolve(branch, self._reader_names) for branch in reader]
         same = [branch for branch in branches if _label(branch) == _label(writer)]
         if len(same) == 1 and _kind(writer) in NAMED:
