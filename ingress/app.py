@@ -1,4 +1,4 @@
-"""The HTTP application."""
+"""The HTTP application. Apart from the process (ingress/main.py), so that it can be served by another."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from fastapi import FastAPI
 from core.settings.models import Settings
 from ingress.api import openapi
 from ingress.api.batches.routes import requested_renderer
-from ingress.api.bella import routes as bella
 from ingress.api.dialects import DIALECTS
-from ingress.api.dify.routes import DifyRoutes
-from ingress.api.openai.media import MediaRoutes
-from ingress.api.openai.routes import OpenAIRoutes
 from ingress.auth.rate_limits import QuotaHeaders
 from ingress.http import errors
 from ingress.http.request_ids import RequestIds
@@ -43,6 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title=openapi.TITLE,
         lifespan=lifespan,
+        openapi_url=None,  # served by ingress/api/infrastructure.py
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -50,14 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.ingress = ingress
     app.state.opening = opening
     app.state.made = {}
-    # Plain routes: FastAPI's own solve dependencies and models, which the hot path has none of.
-    app.router.routes += [
-        *bella.BellaRoutes(ingress).routes(),
-        *OpenAIRoutes(ingress).routes(),
-        *MediaRoutes(ingress).routes(),
-        *DifyRoutes(ingress).routes(),
-        *(route for router in openapi.ROUTERS for route in router.routes),
-    ]
+    app.router.routes += [route for router in openapi.ROUTERS for route in router.routes]
     app.openapi = openapi.document  # type: ignore[method-assign]
     app.add_middleware(QuotaHeaders)
     errors.install(app, DIALECTS, choose=partial(requested_renderer, default=settings.batches.dialect))

@@ -1,4 +1,4 @@
-"""Examples that the documents of several APIs show."""
+"""Examples and descriptions that several APIs share."""
 
 from __future__ import annotations
 
@@ -15,4 +15,8 @@ STREAM = (
     'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Blue"}}]}\n\n'
     ": keep-alive\n"
     "data: [DONE]\n\n"
+)
+IDEMPOTENCY = (
+    "1 to 256 printable ASCII characters. For 24 h the same request with the same key is the same task; another body "
+    "is a 422."
 )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import Depends
 from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
@@ -84,6 +87,12 @@ async def metrics(ingress: AppIngress) -> Response:
     return Response(generate_latest(ingress.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi_document(request: Request) -> Response:
+    """Return the document; it is generated once, which takes some tenths of a second, so in a thread."""
+    return Response(await asyncio.to_thread(_rendered, request.app.openapi), media_type=JSON)
+
+
 @router.get("/docs", include_in_schema=False)
 async def docs() -> Response:
     """Show the document with Swagger UI, whose files come from this process: no other network is needed."""
@@ -94,6 +103,11 @@ async def docs() -> Response:
 async def asyncapi(document: Annotated[bytes, Depends(PerApp(_asyncapi))]) -> Response:
     """Describe the topics, for clients that use Kafka directly."""
     return Response(document, media_type=JSON)
+
+
+@cache
+def _rendered(document: Callable[[], dict[str, Any]]) -> bytes:
+    return orjson.dumps(document())
 
 
 @cache

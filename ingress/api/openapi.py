@@ -19,12 +19,12 @@ from ingress.api import infrastructure
 from ingress.api.admin import dead_letters, queues, state
 from ingress.api.admin import tasks as admin_tasks
 from ingress.api.batches import routes as batches
-from ingress.api.bella import openapi as bella
-from ingress.api.dify import openapi as dify
+from ingress.api.bella import pull_routes as workers
+from ingress.api.bella import routes as bella
+from ingress.api.dify import routes as dify
 from ingress.api.files import routes as files
-from ingress.api.openai import media_openapi as media
-from ingress.api.openai import openapi as openai
-from ingress.api.openapi_errors import completed
+from ingress.api.openai import routes as openai
+from ingress.api.openapi_errors import completed, error_schemas
 from ingress.api.registry import routes as registry
 from ingress.api.tasks import deliveries, events
 from ingress.api.tasks import routes as tasks
@@ -34,6 +34,11 @@ from ingress.http.routing import EXAMPLE, ApiRoute
 TITLE = "Headrace"
 DESCRIPTION = "An inference task queue on Kafka: every accepted task gets exactly one outcome."
 TAGS = (
+    {
+        "name": "Queue API",
+        "description": "Submit tasks for any endpoint of the model servers, and fetch them over HTTP as a worker; "
+        "clients of Bella use it.",
+    },
     {"name": "Tasks", "description": "Tasks of any API: their state, result, events and callbacks."},
     {
         "name": "Schema registry",
@@ -41,14 +46,26 @@ TAGS = (
         "everyone while the ingress listens on loopback; elsewhere it needs basic auth with an API key of the scope "
         "read as the password, or the key as a bearer.",
     },
+    {
+        "name": "OpenAI-compatible API",
+        "description": "Calls of OpenAI's API, which are queued: for existing clients below `/v1`, and below `/queue`.",
+    },
+    {"name": "Dify-compatible API", "description": "Completion applications of Dify, with and without `/v1`."},
     {"name": "Files and batches", "description": "OpenAI's files, and batches in SiliconFlow's dialect or OpenAI's."},
     {"name": "Administration", "description": "For keys with the scope admin: queues and tasks of all tenants."},
     {"name": "Health", "description": "Probes and metrics, open to everyone."},
 )
 ROUTERS: tuple[APIRouter, ...] = (
+    bella.put_router,
+    workers.router,
+    bella.router,
+    openai.calls_router,
+    openai.router,
     events.router,
     tasks.router,
     deliveries.router,
+    dify.completion_router,
+    dify.router,
     files.router,
     batches.router,
     registry.router,
@@ -58,7 +75,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     state.router,
     infrastructure.router,
 )
-BY_HAND = (bella, openai, media, dify)
 EXACT = 2**53
 """Larger whole numbers are not exact in FastAPI's document, whose bounds are floats."""
 
@@ -72,20 +88,19 @@ def document() -> dict[str, Any]:
     schemas: dict[str, Any] = found["components"].get("schemas", {})
     for of_fastapi in ("HTTPValidationError", "ValidationError"):
         schemas.pop(of_fastapi, None)
-    for schema in schemas.values():
-        _simplify(schema)
+    errors = error_schemas()
+    _simplify([*schemas.values(), *errors.values()])
     generated = {
         path: {method: _finished(one) for method, one in methods.items()} for path, methods in found["paths"].items()
     }
-    by_hand = {path: methods for api in BY_HAND for path, methods in api.paths().items()}
     found["paths"] = {
         path: {method: completed(path, method, operation) for method, operation in methods.items()}
-        for path, methods in (by_hand | generated).items()
+        for path, methods in generated.items()
     }
     scheme = API_KEY.model.model_dump(mode="json", by_alias=True, exclude_none=True)
     found["components"] = {
         "securitySchemes": {API_KEY.scheme_name: scheme},
-        "schemas": {name: schema for api in BY_HAND for name, schema in api.schemas().items()} | schemas,
+        "schemas": dict(sorted((schemas | errors).items())),
     }
     return found
 
@@ -94,7 +109,7 @@ def _described() -> Iterator[BaseRoute]:
     for router in ROUTERS:
         for route in router.routes:
             if isinstance(route, ApiRoute) and route.include_in_schema:
-                yield route.described
+                yield route.described()
 
 
 def _finished(operation: dict[str, Any]) -> dict[str, Any]:

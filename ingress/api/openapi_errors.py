@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
 from core.errors import (
     Forbidden,
     Gone,
@@ -21,41 +23,31 @@ from core.errors import (
     Unavailable,
 )
 from ingress.api.batches import routes as batches
+from ingress.api.batches.models import BatchErrorObject
 from ingress.api.bella import routes as bella
+from ingress.api.bella.models import BellaError
 from ingress.api.dialects import DIALECTS
 from ingress.api.dify import errors as dify
+from ingress.api.dify.models import DifyErrorObject
 from ingress.api.examples import TASK_TEXT
 from ingress.api.openai import responses as openai
+from ingress.api.openai.models import OpenAIError
 from ingress.api.registry import routes as registry
+from ingress.api.registry.models import RegistryError
 from ingress.auth.rate_limits import Quota
 from ingress.http.errors import ApiProblem, ErrorRenderer
 
 AT_MS = 1_769_860_800_000
 QUOTA_HEADERS = [name.decode() for name, _ in Quota(60, 0, 60).headers()]
-SCHEMAS: Mapping[ErrorRenderer, dict[str, Any]] = {
-    bella.problem: {"$ref": "#/components/schemas/Error"},
-    openai.problem: {"$ref": "#/components/schemas/OpenAIError"},
-    dify.problem: {"$ref": "#/components/schemas/DifyError"},
-    batches.problem: {
-        "type": "object",
-        "required": ["error"],
-        "properties": {
-            "code": {"type": "integer"},
-            "message": {"type": "string"},
-            "data": {"type": ["string", "null"], "description": "The member that is wrong."},
-            "error": {
-                "type": "object",
-                "description": "All of an error in OpenAI's dialect.",
-            },
-        },
-    },
-    registry.problem: {
-        "type": "object",
-        "required": ["error_code", "message"],
-        "properties": {"error_code": {"type": "integer"}, "message": {"type": "string"}},
-    },
+MODELS: Mapping[ErrorRenderer, type[BaseModel]] = {
+    bella.problem: BellaError,
+    openai.problem: OpenAIError,
+    batches.problem: BatchErrorObject,
+    dify.problem: DifyErrorObject,
+    registry.problem: RegistryError,
 }
-"""Dialect → the schema of its errors."""
+"""Dialect → the model of its errors."""
+REF = "#/components/schemas/{model}"
 WITHOUT_DIALECT = ("/readyz",)
 
 
@@ -106,6 +98,16 @@ CODES = {
 } | {Unavailable.http_status: Unavailable.code}
 
 
+def error_schemas() -> dict[str, Any]:
+    """Return the schemas of the errors of all dialects, by name."""
+    found: dict[str, Any] = {}
+    for model in MODELS.values():
+        schema = model.model_json_schema(ref_template=REF)
+        found |= schema.pop("$defs", {})
+        found[model.__name__] = schema
+    return found
+
+
 def completed(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
     """Return an operation with its scope and with the errors that its API has not described."""
     if operation.get("security") == []:
@@ -140,8 +142,8 @@ def _with_example(path: str, status: str, answer: dict[str, Any]) -> dict[str, A
 def _schema_of(path: str, status: int) -> dict[str, Any]:
     dialect = DIALECTS.of(path)
     if dialect is batches.problem and status in batches.STRINGS:
-        return {"anyOf": [{"type": "string"}, SCHEMAS[openai.problem]]}
-    return SCHEMAS[dialect]
+        return {"anyOf": [{"type": "string"}, {"$ref": REF.format(model=OpenAIError.__name__)}]}
+    return {"$ref": REF.format(model=MODELS[dialect].__name__)}
 
 
 def _rendered(path: str, problem: ApiProblem) -> dict[str, Any]:

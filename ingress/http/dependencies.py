@@ -73,6 +73,8 @@ API_KEY = ApiKey()
 AppIngress = Annotated[Ingress, Depends(_ingress)]
 AppConnected = Annotated[Connected, Depends(_connected)]
 """The parts that need Kafka; the request is refused with 503 until Kafka has been reached."""
+SUBMITS = Security(API_KEY, scopes=["submit"])
+"""For routes without dependencies of their own: declares the scope in the document."""
 SubmitCaller = Annotated[Caller, Security(API_KEY, scopes=["submit"])]
 ReadCaller = Annotated[Caller, Security(API_KEY, scopes=["read"])]
 AdminCaller = Annotated[Caller, Security(API_KEY, scopes=["admin"])]

@@ -34,10 +34,14 @@ class ApiRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["status_code"] = min((int(one) for one in options.get("responses") or ()), default=200)
-        self.described = APIRoute(path, _declared(endpoint), **options)
+        self._options = options
         super().__init__(path, endpoint, **options)
         if self.methods and "GET" in self.methods:
             self.methods.add("HEAD")
+
+    def described(self) -> APIRoute:
+        """Return the same route with its models as parameters, as FastAPI's document needs it."""
+        return APIRoute(self.path, _declared(self.endpoint), **self._options)
 
 
 class RawRoute(ApiRoute):
@@ -48,9 +52,8 @@ class RawRoute(ApiRoute):
         self.app = request_response(endpoint)
 
 
-def api_router(tag: str, *, raw: bool = False, responses: Responses | None = None) -> APIRouter:
-    """Return a router for the routes of one API; `tag` is their heading in the document."""
-    route_class = RawRoute if raw else ApiRoute
+def api_router(tag: str, *, route_class: type[ApiRoute] = ApiRoute, responses: Responses | None = None) -> APIRouter:
+    """Return a router for routes of one API; `tag` is their heading in the document."""
     return APIRouter(tags=[tag], route_class=route_class, default_response_class=Response, responses=responses)
 
 

@@ -181,7 +181,9 @@ async def test_an_unknown_path_is_not_there(ingress: Double, path: str) -> None:
     assert in_dialect(path, answered)
 
 
-@pytest.mark.parametrize(("queue", "why"), [("default", "is everybody's default"), ("night", "stands in the settings")])
+@pytest.mark.parametrize(
+    ("queue", "why"), [("default", "is the default queue"), ("night", "is defined in the settings")]
+)
 async def test_a_queue_of_all_tenants_is_not_given_to_the_workers_of_one(ingress: Double, queue: str, why: str) -> None:
     memory, client = ingress
     asked = {"queue": queue, "endpoint": "/v1/chat/completions"}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import InvalidRequest
-from ingress.api.bella.pull_routes import parse_complete, parse_register, parse_take
+from ingress.api.bella.pull_serialization import parse_complete, parse_register, parse_take
 from ingress.api.bella.serialization import state
 from ingress.pull.strategies import TakeRequest, lease_ms
 from ingress.read_model.task_snapshot import from_status

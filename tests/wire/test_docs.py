@@ -60,7 +60,7 @@ def test_the_examples_of_put_are_accepted() -> None:
 
 
 def test_every_state_is_listed() -> None:
-    listed = set(document()["components"]["schemas"]["Task"]["properties"]["status"]["enum"])
+    listed = set(document()["components"]["schemas"]["BellaTask"]["properties"]["status"]["enum"])
     common = {
         "id": "T",
         "queue": "q",

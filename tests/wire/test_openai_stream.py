@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from core.settings.models import IngressSettings, Settings
-from ingress.api.openai.openapi import CALLS
+from ingress.api.openai.models import JSON_CALLS
 from schemas import topics
 from schemas.records import Chunk, Result, Task
 from tests.support.bella import Double, answer, chunk
@@ -141,4 +141,8 @@ async def test_an_error_frame_of_the_upstream_is_not_told_twice(ingress: Double)
 
 
 def test_a_stream_is_described_where_there_is_one() -> None:
-    assert {call.path for call in CALLS if call.stream} == {"/chat/completions", "/completions", "/images/generations"}
+    assert {call.path for call in JSON_CALLS if call.stream} == {
+        "/chat/completions",
+        "/completions",
+        "/images/generations",
+    }

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.deliveries import BATCH_OUTCOMES
 from ingress.api.examples import COMPLETION
 from ingress.api.files.models import FILE_ID
+from ingress.api.openai.models import ErrorDetails
 from ingress.api.tasks.models import DELIVERY, CallbackDelivery
 from ingress.batches.request import ENDPOINTS, MAX_EXPIRES_S, MAX_KEY, MAX_PAIRS, MAX_VALUE, MIN_EXPIRES_S
 from ingress.http.routing import left_out
@@ -147,6 +148,15 @@ class BatchDeliveryList(BaseModel):
     object: Literal["list"]
     batch_id: str
     data: list[CallbackDelivery]
+
+
+class BatchErrorObject(BaseModel):
+    """An error in SiliconFlow's dialect; one in OpenAI's has the member error alone."""
+
+    code: int = left_out()
+    message: str = left_out()
+    data: str | None = left_out("The member that is wrong.")
+    error: ErrorDetails
 
 
 CREATED = {

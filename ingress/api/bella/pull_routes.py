@@ -1,230 +1,279 @@
-"""The worker's side of the Bella dialect: what register, take and complete accept, and what they answer. Pure."""
+"""The queue API for workers that fetch tasks over HTTP: register, metadata, take, complete, stats."""
 
 from __future__ import annotations
 
-import re
-from base64 import b64decode
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, NamedTuple
+import logging
+import secrets
+import time
 
-import orjson
+from starlette.requests import Request
+from starlette.responses import Response
 
-from core.errors import InvalidRequest
-from ingress.api.bella.serialization import request_members
-from ingress.http.request import json_object, not_too_deep
-from ingress.pull.queue import PullQueue, QueueLevel
-from ingress.pull.strategies import STRATEGIES, LeasedTask, Strategy, TakeRequest
+from core.errors import Forbidden, InvalidRequest, NotFound, Unavailable
+from core.settings.models import Settings
+from core.usage import usage_of
+from ingress.api.bella import models, pull_serialization
+from ingress.api.examples import TASK_TEXT
+from ingress.auth.keys import Caller
+from ingress.connected import Connected
+from ingress.http.dependencies import AppConnected, AppIngress, ReadCaller, SubmitCaller, TaskIdPath
+from ingress.http.routing import JSON, answer, api_router, error
+from ingress.pull.claims import WORKER_ERROR, reported
+from ingress.pull.strategies import TakeRequest
+from ingress.runtime import Ingress
 from schemas import ids
-from schemas.ids import TaskId
-from schemas.json_text import member
-from schemas.records import Queue, ServedBy
-from schemas.validation import MAX_TIMEOUT_MS, QUEUE_NAME, Invalid, check_endpoint, check_queue
+from schemas.records import Queue, Status
 
-JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
-MAX_LANES = 256
-MAX_RETRIES = 1_000_000
-MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,60}/[\w!#$&^.+-]{1,60}(?:\s*;[ -~]{0,120})?", re.ASCII)
-_LEVELLED = re.compile(rf"({QUEUE_NAME.pattern}):([01])")
+log = logging.getLogger(__name__)
 
-
-class Registration(NamedTuple):
-    """A queue by name."""
-
-    queue: str
-    endpoint: str
-    served_by: ServedBy
+COUNTED_S = 10.0
+NO_EVENT_BUS = (
+    "there is no event bus to connect to; complete carries the outcome, and readers of Kafka find every event in the "
+    "topics"
+)
+router = api_router("Queue API")
+_WRONG = error("A member of the body is missing or wrong.")
 
 
-class Completion(NamedTuple):
-    """What a worker brings for a task."""
+@router.post(
+    "/v1/queue/register",
+    operation_id="register",
+    summary="Register a queue",
+    responses={
+        200: answer("The name of the queue, as a JSON string.", str, example="chat"),
+        400: error("A member of the body is missing or wrong, or the name is taken."),
+    },
+)
+async def register(
+    caller: SubmitCaller, body: models.RegisterBody, ingress: AppIngress, connected: AppConnected
+) -> Response:
+    """Names are unique over all tenants; a name that is taken, by a first task too, is a 400.
 
-    status_code: int
-    body: bytes
-    content_type: str
-    attempt: int | None
-    """The attempt that it is for, as take told it; None for the one that is held."""
-    request_id: str | None
-    """The task that it says it is for."""
-
-
-def parse_register(body: bytes) -> Registration:
-    """Read the body of register; raises InvalidRequest."""
-    members = json_object(body)
-    queue, endpoint = _required(members, "queue"), _required(members, "endpoint")
-    served_by = members.get("served_by") or "workers"
-    if served_by not in ("dispatcher", "workers"):
-        raise InvalidRequest("served_by must be dispatcher or workers", field="served_by")
-    try:
-        check_queue(queue)
-        check_endpoint(endpoint)
-    except Invalid as error:
-        raise InvalidRequest(error.message, field=error.field) from None
-    return Registration(queue, endpoint, "workers" if served_by == "workers" else "dispatcher")
-
-
-def parse_take(body: bytes) -> TakeRequest:
-    """Read the body of take; raises InvalidRequest. Members that Bella itself does not use are not looked at."""
-    members = json_object(body)
-    queues = members.get("queues")
-    if not isinstance(queues, list) or not queues:
-        raise InvalidRequest("queues must be a list of NAME:LEVEL with at least one entry", field="queues")
-    if len(queues) > MAX_LANES:
-        raise InvalidRequest(f"queues must have at most {MAX_LANES} entries", field="queues")
-    size = _whole(members, "size", least=1, most=1 << 31)
-    timeout = _whole(members, "process_timeout", least=0, most=MAX_TIMEOUT_MS[1] // 1000)
-    min_age = _whole(members, "min_age_seconds", least=0, most=MAX_TIMEOUT_MS[1] // 1000)
-    return TakeRequest(
-        queues=tuple(dict.fromkeys(parse_queue_level(one, field="queues") for one in queues)),
-        size=1 if size is None else size,
-        strategy=_strategy(members.get("strategy")),
-        min_age_ms=(min_age or 0) * 1000,
-        lease_ms=(timeout or 0) * 1000,
-        retries=_whole(members, "process_max_retries", least=-1, most=MAX_RETRIES),
-    )
-
-
-def parse_queue_level(text: object, *, field: str) -> QueueLevel:
-    """Read NAME:LEVEL; raises InvalidRequest."""
-    match = _LEVELLED.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise InvalidRequest(f"{field} must be NAME:LEVEL, with the level 0 (online) or 1 (offline)", field=field)
-    return QueueLevel(match[1], int(match[2]))
-
-
-def parse_complete(body: bytes) -> Completion:
-    """Read the body of complete; raises InvalidRequest.
-
-    A body that is a text is passed on as that text, or as the bytes that it holds in base64.
+    The default queue and those of the settings are for keys with the scope admin; other keys get a 403.
     """
-    members = json_object(body)
-    given, content_type = members.get("body"), JSON
-    if given is None:
-        raise InvalidRequest("body is required: the answer of the task", field="body")
-    if members.get("result_encoding") is not None:
-        content, content_type = _decoded(members, given), _media_type(members)
-    elif isinstance(given, str):
-        content, content_type = given.encode(errors="replace"), TEXT
-    else:
-        content = not_too_deep(lambda: member(body, members, "body"), field="body")
-    request_id = members.get("request_id")
-    if not isinstance(request_id, str | None):
-        raise InvalidRequest("request_id must be a string", field="request_id")
-    attempt = _whole(members, "attempt", least=1, most=1 << 30)
-    return Completion(_status(members.get("status_code")), content, content_type, attempt, request_id)
-
-
-def _decoded(members: Mapping[str, Any], given: object) -> bytes:
-    """Return the bytes of a body in base64."""
-    if members["result_encoding"] != "base64":
-        raise InvalidRequest("result_encoding must be base64, or left out", field="result_encoding")
-    try:
-        return b64decode(given if isinstance(given, str) else "-", validate=True)
-    except ValueError:
-        raise InvalidRequest("body must be base64, as result_encoding says", field="body") from None
-
-
-def _media_type(members: Mapping[str, Any]) -> str:
-    value = members.get("result_content_type", "application/octet-stream")
-    if not isinstance(value, str) or not MEDIA_TYPE.fullmatch(value):
-        raise InvalidRequest(
-            "result_content_type must be a media type, such as audio/mpeg", field="result_content_type"
+    wanted = pull_serialization.parse_register(body)
+    if not _is_admin(caller):
+        _check_not_shared(ingress.settings, wanted.queue)
+    queue = connected.queues.get(wanted.queue)
+    if queue is None:
+        queue = await connected.queues.register(
+            connected.producer,
+            wanted.queue,
+            endpoint=wanted.endpoint,
+            owner=caller.owner,
+            explicit=True,
+            served_by=wanted.served_by,
         )
-    return value
+        if queue["explicit"] and queue["owner"] == caller.owner:
+            ingress.metrics.answers.labels("register", "", "200").inc()
+            return Response(b'"%b"' % wanted.queue.encode(), media_type=JSON)
+    raise InvalidRequest(f"queue {wanted.queue} is registered already", field="queue")
 
 
-def check_is_for(given: Completion, task_id: TaskId) -> None:
-    """Refuse an outcome that says it is another task's: a worker that mixes up its tasks; raises InvalidRequest."""
-    if given.request_id is None:
-        return
-    with suppress(ids.IdError):
-        if ids.parse(given.request_id) == task_id:
-            return
-    raise InvalidRequest("request_id is not the id of the task that the path names", field="request_id")
+@router.post(
+    "/v1/queue/take",
+    operation_id="take",
+    summary="Take tasks as a worker",
+    responses={
+        200: answer(
+            "Tasks by NAME:LEVEL; empty where nothing waits.",
+            dict[str, list[models.TakenTask]],
+            example={"chat:0": [models.TAKEN]},
+        ),
+        400: _WRONG,
+        **models.NO_QUEUE,
+    },
+)
+async def take(
+    caller: SubmitCaller, body: models.TakeRequestBody, request: Request, ingress: AppIngress, connected: AppConnected
+) -> Response:
+    """For the key that registered the queue, or one with the scope admin: it gets the tasks of all producers.
+
+    A task is leased to one worker for `process_timeout`, else for its own run_timeout, else until its deadline. A
+    queue that the dispatcher served until now belongs to the workers from the first take.
+
+    Strategies: fifo takes the oldest of all queues, round_robin one of each in turn, active_passive all of the first
+    before the next, sequential one of each queue, and none while another of its tasks is leased anywhere.
+    """
+    wanted = pull_serialization.parse_take(body)
+    await _open(connected, wanted, caller)
+    taken = await connected.pull.take(_without_paused(connected, wanted))
+    if await request.is_disconnected():
+        await connected.pull.claims.release([one.row for tasks in taken.values() for one in tasks])
+        taken = {}
+    ingress.metrics.answers.labels("take", wanted.strategy, "200").inc()
+    return Response(pull_serialization.taken_map(taken), media_type=JSON)
 
 
-def taken_map(taken: Mapping[QueueLevel, list[LeasedTask]]) -> bytes:
-    """Render the answer of take: queue:level → its tasks."""
-    return orjson.dumps({str(lane): [_task(one) for one in tasks] for lane, tasks in taken.items()})
+@router.get(
+    "/v1/queue/eventbus",
+    operation_id="eventbus",
+    summary="There is no event bus",
+    status_code=404,
+    responses={404: error("Always: complete carries the outcome, and every event is in the topics.")},
+)
+async def event_bus(_: ReadCaller) -> Response:
+    """Always a 404: Bella returns the address and password of its Redis here."""
+    raise NotFound(NO_EVENT_BUS)
 
 
-def head_row(name: QueueLevel, lane: PullQueue) -> bytes:
-    """Render the counts of a lane in the members of Bella's head row; a shard is the home partition of a task."""
-    wrote, scanned = lane.newest, lane.newest_loaded
-    members: dict[str, Any] = {
-        "queue": name.queue,
-        "level": name.level,
-        "last_wrote_sharding_key": _shard(wrote.id) if wrote else None,
-        "last_wrote_id": wrote.id if wrote else None,
-        "last_scanned_sharding_key": _shard(scanned.id) if scanned else None,
-        "last_scanned_id": scanned.id if scanned else None,
-        "total_put_cnt": lane.counts.put,
-        "total_loaded_cnt": lane.counts.loaded,
-        "total_completed_cnt": lane.counts.completed,
+@router.post(
+    "/v1/queue/{task_id}/complete",
+    operation_id="completeTask",
+    summary="Report the outcome of a task",
+    responses={
+        200: answer("The id, as a JSON string.", str, example=TASK_TEXT),
+        400: _WRONG,
+    },
+)
+async def complete(
+    caller: SubmitCaller,
+    task_id: TaskIdPath,
+    body: models.CompletionBody,
+    ingress: AppIngress,
+    connected: AppConnected,
+) -> Response:
+    """The outcome goes to waiting clients, to the callback and to the results.
+
+    One that arrives after the lease is dropped, and the answer is the same.
+    """
+    given = pull_serialization.parse_complete(body)
+    row = await _row(ingress, connected, task_id, caller)
+    pull_serialization.check_is_for(given, ids.parse(row["id"]))
+    if not await _finish(ingress, connected, row, given):
+        log.info(
+            "dropped an outcome of %s that arrived too late",
+            row["id"],
+            extra={"event": "late_completion_ignored", "task_id": row["id"]},
+        )
+    ingress.metrics.answers.labels("complete", row["mode"], "200").inc()
+    return Response(b'"%b"' % row["id"].encode(), media_type=JSON, headers={"x-task-id": row["id"]})
+
+
+@router.get(
+    "/v1/queue/{queue}/metadata",
+    operation_id="metadata",
+    summary="Show the endpoint of a queue",
+    responses={200: answer("The queue; empty when there is none.", models.QueueMetadata, example=models.METADATA)},
+)
+async def metadata(_: ReadCaller, name: models.QueuePath, connected: AppConnected) -> Response:
+    """The answer is empty for an unknown queue, as Bella's is."""
+    queue = connected.queues.get(name)
+    if queue is None:
+        return Response(b"")  # without a media type: an empty text is no JSON
+    return Response(pull_serialization.described(queue), media_type=JSON)
+
+
+@router.get(
+    "/v1/queue/{queue_level}/stats",
+    operation_id="stats",
+    summary="Show the counters of a queue and level",
+    responses={
+        200: answer("Bella's head row.", models.QueueCounters, example=models.COUNTERS),
+        400: error("The path has no NAME:LEVEL."),
+        **models.NO_QUEUE,
+    },
+)
+async def stats(caller: ReadCaller, queue_level: models.QueueLevelPath, connected: AppConnected) -> Response:
+    """For the owner of the queue and the scope admin.
+
+    put: all known tasks, for at least 8 days after their end; loaded: those that were taken; completed: those that
+    have ended, successfully or not.
+    """
+    name = pull_serialization.parse_queue_level(queue_level, field="queue:level")
+    queue = connected.queues.get(name.queue)
+    if queue is None or not (_is_admin(caller) or queue["owner"] == caller.owner):
+        raise _no_queue(name.queue)
+    watched = connected.pull.watch(name)
+    if not await watched.counted(COUNTED_S):
+        raise Unavailable(f"the tasks of {name} are still being counted; try again in some seconds")
+    return Response(pull_serialization.head_row(name, watched.lane), media_type=JSON)
+
+
+def _check_not_shared(settings: Settings, name: str) -> None:
+    """Refuse names that tenants share: the workers of one would get the tasks of all."""
+    if name == settings.ingress.default_queue:
+        raise Forbidden(f"queue {name} is the default queue; this needs a key with the scope admin")
+    if name in settings.queues:
+        raise Forbidden(f"queue {name} is defined in the settings; this needs a key with the scope admin")
+
+
+async def _open(connected: Connected, wanted: TakeRequest, caller: Caller) -> None:
+    """Check that a caller may take from the queues, and convert those of the dispatcher; raises NotFound."""
+    queues = {
+        name: _served_queue(connected, name, caller) for name in dict.fromkeys(one.queue for one in wanted.queues)
     }
-    return orjson.dumps({key: value for key, value in members.items() if value is not None})
+    for name, queue in queues.items():
+        if queue["served_by"] != "workers":
+            await connected.queues.convert_to_pull_queue(connected.producer, queue)
+            log.info(
+                "queue %s is served by workers now", name, extra={"event": "queue_converted_to_pull", "queue": name}
+            )
 
 
-def described(queue: Queue) -> bytes:
-    """Render the answer of metadata; `served_by` is ours."""
-    return orjson.dumps({"queue": queue["name"], "endpoint": queue["endpoint"], "served_by": queue["served_by"]})
+def _without_paused(connected: Connected, wanted: TakeRequest) -> TakeRequest:
+    """Leave out paused queues: none of their tasks is taken, and those that workers have taken continue."""
+    queues = {one.queue: connected.queues.get(one.queue) for one in wanted.queues}
+    paused = {name for name, queue in queues.items() if queue is not None and queue["paused"]}
+    if not paused:
+        return wanted
+    return wanted._replace(queues=tuple(one for one in wanted.queues if one.queue not in paused))
 
 
-def _task(one: LeasedTask) -> dict[str, Any]:
-    row = one.row
-    members: dict[str, Any] = {
-        "task_id": row["id"],
-        "ak": "",  # Bella hands out the caller's key; a key is kept nowhere here, and is no worker's business
-        "endpoint": row["endpoint"],
-        "queue": row["queue"],
-        "level": row["level"],
-        **request_members(one.data, row["content_type"]),
-        "status": "queued",
-        "instance_id": _shard(row["id"]),
-        "start_time": row["created_ms"],
-        "expire_time": row["deadline_ms"],
-        "callback_url": row["callback_url"],
-        "response_mode": row["mode"],
-        "trace_id": row["trace_id"],
-        "attempt": row["attempt"],
-    }
-    return {name: value for name, value in members.items() if value is not None}
+def _served_queue(connected: Connected, name: str, caller: Caller) -> Queue:
+    queue = connected.queues.get(name)
+    if queue is not None and (_is_admin(caller) or (queue["explicit"] and queue["owner"] == caller.owner)):
+        return queue
+    raise _no_queue(name)
 
 
-def _shard(task_id: str) -> str:
-    return f"{ids.parse(task_id).partition:04d}"
+async def _row(ingress: Ingress, connected: Connected, text: str, caller: Caller) -> Status:
+    """Return the row of a task that the caller's workers may complete; raises NotFound."""
+    unknown = NotFound(f"there is no task {text[:80]}")
+    try:
+        task_id = ids.parse(text)
+    except ids.IdError:
+        raise unknown from None
+    if task_id.partition >= ingress.settings.kafka.partitions:
+        raise unknown
+    # Another ingress may have handed the task out: only a view that is up to date knows the leased attempt.
+    await connected.pull.claims.read_all(task_id.level, [task_id.partition])
+    row = connected.view.get(str(task_id).encode())
+    if row is None or row["duplicate_of"] is not None or row["source_offset"] < 0:
+        raise unknown
+    try:
+        _served_queue(connected, row["queue"], caller)
+    except NotFound:
+        raise unknown from None
+    return row
 
 
-def _required(members: Mapping[str, Any], name: str) -> str:
-    value = members.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidRequest(f"{name} is required, as a string", field=name)
-    return value
+async def _finish(ingress: Ingress, connected: Connected, row: Status, given: pull_serialization.Completion) -> bool:
+    """Report an outcome to the scheduler; False when the task is leased to another worker, or has ended already."""
+    if row["lease_until_ms"] is None or given.attempt not in (None, row["attempt"]):
+        return False
+    body: bytes | None = given.body
+    body_ref = None
+    if len(given.body) > ingress.settings.storage.inline_bytes:
+        name = f"results/{row['id']}-{row['attempt']}-{secrets.token_hex(4)}"
+        body_ref = await ingress.blobs.put(given.body, name=name, media_type=given.content_type)
+        body = None
+    outcome = reported(
+        given.status_code,
+        body=body,
+        body_ref=body_ref,
+        content_type=given.content_type,
+        usage=usage_of(given.body),
+        started_ms=row["started_ms"] or time.time_ns() // 1_000_000,
+    )
+    decided = await connected.pull.claims.finish(row, outcome)
+    # Without a decision in time the outcome is not dropped: it is in the log, and the scheduler will decide.
+    return decided is None or (decided["attempt"] == row["attempt"] and decided["error_code"] in (None, WORKER_ERROR))
 
 
-def _strategy(value: object) -> Strategy:
-    for strategy in STRATEGIES:
-        if value in (strategy, None):
-            return strategy
-    raise InvalidRequest(f"strategy must be one of {', '.join(STRATEGIES)}", field="strategy")
+def _is_admin(caller: Caller) -> bool:
+    return "admin" in caller.scopes
 
 
-def _whole(members: Mapping[str, Any], name: str, *, least: int, most: int) -> int | None:
-    value = members.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidRequest(f"{name} must be a whole number from {least} to {most}", field=name)
-    return value
-
-
-def _status(value: object) -> int:
-    """Read a status, which Bella itself sends as a text in one place."""
-    if value is None:
-        return 200
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{3}", value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 200 <= value <= 599:
-        raise InvalidRequest("status_code must be an HTTP status from 200 to 599", field="status_code")
-    return value
+def _no_queue(name: str) -> NotFound:
+    return NotFound(f"there is no queue {name} that this key may take from")

@@ -1,35 +1,79 @@
-"""The routes of the Bella dialect for producers: put, get and cancel; those of workers are put in beside them."""
+"""The queue API for producers, which Bella's clients speak: put, show and cancel a task.
+
+Put is the hot route: its endpoint gets the request as it is, and its declaration is for the document.
+"""
 
 from __future__ import annotations
 
 import time
 
+from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from core.storage.blobs import BlobCorrupt, BlobMissing
-from ingress.api.bella import serialization
-from ingress.api.bella.queue_routes import QueueRoutes
-from ingress.api.bella.stream import BellaStream
+from ingress.api.bella import models, serialization
+from ingress.api.examples import COMPLETION, STREAM, TASK_TEXT
+from ingress.api.openai_error import error_frame
+from ingress.http import sse
+from ingress.http.dependencies import (
+    SUBMITS,
+    AppConnected,
+    AppIngress,
+    PerApp,
+    ReadCaller,
+    SubmitCaller,
+    TaskIdPath,
+)
 from ingress.http.errors import ApiProblem
+from ingress.http.event_stream import EventStream
 from ingress.http.options import check_none
 from ingress.http.request import BODY_SETTING, idempotency_key, read_body
 from ingress.http.responses import stored_response
+from ingress.http.routing import JSON, RawRoute, answer, api_router, with_example, with_examples
 from ingress.runtime import Ingress
 from ingress.submission.cancel import cancel_task
 from ingress.submission.service import WaitingRequest
 from ingress.waiting.blocking import WaitOutcome
+from ingress.waiting.streaming import StreamError
 from schemas.common import Blob
 from schemas.records import Result
 
-JSON = "application/json"
 RETRY_AFTER_S = 2
 STATUS_ENDPOINT = "GET /v1/queue/{task_id}"
+TASK_ID_HEADER = {"x-task-id": {"description": "Id of the task.", "schema": {"type": "string"}}}
+DONE = sse.frame(sse.DONE)
+ENDED = {
+    WaitOutcome.TIMEOUT: StreamError("the task timed out and was cancelled", "server_error", "timeout"),
+    WaitOutcome.SHUTDOWN: StreamError(
+        "this process is shutting down; the task goes on, fetch it with GET /v1/queue/{task_id}",
+        "server_error",
+        "server_shutdown",
+    ),
+}
+put_router = api_router("Queue API", route_class=RawRoute)
+router = api_router("Queue API")
+"""Included after the routes of workers, whose paths are more specific."""
 
 
-class BellaRoutes:
-    """Put, get and cancel of one ingress."""
+class BellaStream(EventStream):
+    """The stream of one put: plain `data:` frames as the upstream's own, then an error frame or [DONE]."""
+
+    route = "put"
+
+    def final_frames(self, ending: WaitOutcome | None, failure: StreamError | None, *, error_sent: bool) -> bytes:
+        """Return [DONE], an error frame, or nothing after the upstream's own."""
+        failure = ENDED[ending] if ending else failure
+        if failure is None:
+            return DONE
+        if error_sent:
+            return b""
+        payload = error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code)
+        return sse.frame(payload)
+
+
+class PutHandler:
+    """Accepts tasks of one ingress."""
 
     def __init__(self, ingress: Ingress) -> None:
         self._ingress = ingress
@@ -38,17 +82,8 @@ class BellaRoutes:
         self._answers = ingress.metrics.answers
         self._callback_accepted = self._answers.labels("put", "callback", "200")
 
-    def routes(self) -> list[Route]:
-        """List the routes; the path with a parameter comes last."""
-        return [
-            Route("/v1/queue/put", self.put, methods=["POST"]),
-            *QueueRoutes(self._ingress).routes(),
-            Route("/v1/queue/{task_id}/cancel", self.cancel, methods=["POST"]),
-            Route("/v1/queue/{task_id}", self.get, methods=["GET"]),
-        ]
-
     async def put(self, request: Request) -> Response:
-        """Accept a task, and hold the request in the modes that do."""
+        """Accept a task; in blocking and streaming mode the request waits for the outcome."""
         caller = self._ingress.keys.caller(request, "submit")
         check_none(request.headers, of="put")
         body = await read_body(request, limit=self._max_body, setting=BODY_SETTING)
@@ -68,21 +103,6 @@ class BellaRoutes:
         del prepared
         return await self._ended(await holding)
 
-    async def get(self, request: Request) -> Response:
-        """Show a task as it stands."""
-        caller = self._ingress.keys.caller(request, "read")
-        reading = await self._ingress.connected().task_lookup.find(request.path_params["task_id"], owner=caller.owner)
-        self._answers.labels("get", reading.mode, "200").inc()
-        return Response(serialization.task_object(reading), media_type=JSON, headers={"x-task-id": reading.id})
-
-    async def cancel(self, request: Request) -> Response:
-        """Cancel a task."""
-        caller = self._ingress.keys.caller(request, "submit")
-        reading = await cancel_task(self._ingress.connected(), request.path_params["task_id"], owner=caller.owner)
-        self._answers.labels("cancel", reading.mode, "202").inc()
-        headers = {"x-task-id": reading.id}
-        return Response(b'"%b"' % reading.id.encode(), status_code=202, media_type=JSON, headers=headers)
-
     async def _ended(self, held: WaitingRequest) -> Response:
         """Answer a blocking request."""
         if held.ended is WaitOutcome.TIMEOUT:
@@ -97,7 +117,7 @@ class BellaRoutes:
             case WaitOutcome.SHUTDOWN:
                 message = "this process is shutting down; the task goes on, fetch it with GET /v1/queue/{task_id}"
                 return envelope(503, message, headers={"x-should-retry": "false"})
-            case WaitOutcome():  # one that went away reads no answer, so this is for those who waited in vain
+            case WaitOutcome():  # a client that disconnected reads no answer, so the time-out is the only other case
                 return _timed_out("the task timed out and was cancelled")
         if ended["error_code"] in serialization.TIMEOUTS:
             return _timed_out(ended["error_message"] or "the task timed out")
@@ -121,6 +141,78 @@ class BellaRoutes:
             return await stored_response(self._ingress.blobs, blob, status=status, content_type=media_type)
         except (BlobMissing, BlobCorrupt) as error:
             return envelope(500, f"the answer was too large for a record and is lost: {error}")
+
+
+HANDLER = PerApp(PutHandler)
+
+
+@put_router.post(
+    "/v1/queue/put",
+    operation_id="put",
+    summary="Submit a task",
+    dependencies=[SUBMITS, Depends(models.put_request)],
+    responses={
+        200: {
+            "description": "Accepted (callback), or the upstream's answer (blocking, streaming).",
+            "headers": TASK_ID_HEADER,
+            "content": {
+                JSON: with_examples({"callback": models.ACCEPTED, "blocking": COMPLETION}),
+                sse.MEDIA_TYPE: with_example(STREAM),
+            },
+        },
+        **models.PUT_ERRORS,
+    },
+)
+async def put(request: Request) -> Response:
+    """The answer depends on `response_mode`.
+
+    - callback: the task id at once; the outcome is posted to `callback_url` as `{status_code, request_id, body}`.
+    - blocking: the upstream's own status and body.
+    - streaming: the upstream's stream as server-sent events, with comment lines while it is silent; an error is a
+      frame `{"error": {...}}` without [DONE].
+
+    A client that disconnects cancels its blocking or streaming task, unless it sent an Idempotency-Key: then the same
+    request may be sent again for the answer.
+    """
+    return await HANDLER.of(request).put(request)
+
+
+@router.post(
+    "/v1/queue/{task_id}/cancel",
+    operation_id="cancel",
+    summary="Cancel a task",
+    responses={
+        202: answer(
+            "The task is cancelled, or will be as soon as the scheduler reads the request; the id as a JSON string.",
+            str,
+            example=TASK_TEXT,
+        ),
+        **models.NOT_CANCELLABLE,
+    },
+)
+async def cancel(caller: SubmitCaller, task_id: TaskIdPath, ingress: AppIngress, connected: AppConnected) -> Response:
+    """Works in every mode and from any ingress.
+
+    A waiting task never reaches the model server; the connection of a running one is closed. A task that has ended is
+    a 400 `task_not_cancellable`.
+    """
+    reading = await cancel_task(connected, task_id, owner=caller.owner)
+    ingress.metrics.answers.labels("cancel", reading.mode, "202").inc()
+    headers = {"x-task-id": reading.id}
+    return Response(b'"%b"' % reading.id.encode(), status_code=202, media_type=JSON, headers=headers)
+
+
+@router.get(
+    "/v1/queue/{task_id}",
+    operation_id="get",
+    summary="Show a task",
+    responses={200: answer("The task; members without a value are left out.", models.BellaTask, example=models.TASK)},
+)
+async def show(caller: ReadCaller, task_id: TaskIdPath, ingress: AppIngress, connected: AppConnected) -> Response:
+    """Show a task."""
+    reading = await connected.task_lookup.find(task_id, owner=caller.owner)
+    ingress.metrics.answers.labels("get", reading.mode, "200").inc()
+    return Response(serialization.task_object(reading), media_type=JSON, headers={"x-task-id": reading.id})
 
 
 def problem(problem: ApiProblem) -> Response:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from core.errors import HeadraceError, InvalidRequest, Unavailable
 from ingress.api.openai.calls import Calls
@@ -21,7 +20,6 @@ from ingress.http.uploads import FormUploads, ReceivedForm, require
 from ingress.runtime import Ingress
 from schemas.common import Blob
 
-PREFIXES = ("/queue", "/v1")
 AUDIO = ("flac", "mp3", "mp4", "mpeg", "mpga", "m4a", "oga", "ogg", "opus", "wav", "webm")
 AUDIO_TYPES = frozenset(
     f"{kind}/{name}"
@@ -32,7 +30,7 @@ AUDIO_TYPES = frozenset(
 IMAGE_FIELDS = ("image", "image[]")
 READ = frozenset(("model", "async", "stream"))
 DROPPED = frozenset(("async", "stream"))
-"""Taken off on the way: nobody behind us knows the first, and the second follows the way the call is answered."""
+"""Removed: the model server does not know the first, and the second follows the way the call is answered."""
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -41,7 +39,7 @@ class Form(NamedTuple):
 
     files: frozenset[str]
     check: Callable[[FormFile], None]
-    judge: Callable[[FormRewriter], None]
+    validate: Callable[[FormRewriter], None]
     can_stream: bool
 
 
@@ -78,15 +76,13 @@ FORMS: Mapping[str, Form] = {
     "/images/edits": Form(IMAGE_FILES, lambda _: None, validate_images_form, can_stream=True),
 }
 
-Handler = Callable[[Request], Awaitable[Response]]
 
-
-class MediaRoutes:
-    """The forms of the mirror of one ingress."""
+class FormCalls:
+    """Serves calls with a form for one ingress."""
 
     def __init__(self, ingress: Ingress) -> None:
         settings = ingress.settings
-        self._ingress = ingress
+        self._keys = ingress.keys
         self._calls = Calls(ingress)
         self._uploads = FormUploads(
             ingress.blobs,
@@ -94,36 +90,26 @@ class MediaRoutes:
             max_bytes=settings.ingress.max_upload_bytes,
         )
 
-    def routes(self) -> list[Route]:
-        """List the routes."""
-        return [
-            Route(prefix + path, self._serving(f"/v1{path}", form), methods=["POST"])
-            for prefix in PREFIXES
-            for path, form in FORMS.items()
-        ]
-
-    def _serving(self, endpoint: str, form: Form) -> Handler:
-        async def serve(request: Request) -> Response:
-            caller = self._ingress.keys.caller(request, "submit")
-            self._calls.check(request)
-            upload = await self._received(request, endpoint, form, caller)
-            stored = upload.data_ref
-            try:
-                answering = self._calls.answer(_call(endpoint, upload), request, caller=caller)
-                del upload
-                return await answering
-            except HeadraceError:
-                if stored is not None:
-                    await self._discard(stored)
-                raise
-
-        return serve
+    async def serve(self, request: Request, endpoint: str, form: Form) -> Response:
+        """Serve a call of an endpoint of the model server; raises RequestError and Unavailable."""
+        caller = self._keys.caller(request, "submit")
+        self._calls.check(request)
+        upload = await self._received(request, endpoint, form, caller)
+        stored = upload.data_ref
+        try:
+            answering = self._calls.answer(_call(endpoint, upload), request, caller=caller)
+            del upload
+            return await answering
+        except HeadraceError:
+            if stored is not None:
+                await self._discard(stored)
+            raise
 
     async def _received(self, request: Request, endpoint: str, form: Form, caller: Caller) -> ReceivedForm:
         rules = FormLimits(READ, DROPPED, form.files, self._uploads.max_bytes, form.check)
 
         def finish(arrived: FormRewriter) -> Mapping[str, str]:
-            form.judge(arrived)
+            form.validate(arrived)
             model_of(arrived.fields.get("model"))
             _flag(arrived.fields, "async")
             streams = _flag(arrived.fields, "stream")
@@ -136,7 +122,7 @@ class MediaRoutes:
         return await self._uploads.receive(request, rules, finish, same_as=same_as)
 
     async def _discard(self, stored: Blob) -> None:
-        """Remove a form that became no task's body; what cannot be removed now is swept away later."""
+        """Remove a form that became no body of a task; the sweeper removes later what cannot be removed now."""
         with suppress(Unavailable):
             await self._uploads.discard(stored)
 

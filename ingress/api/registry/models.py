@@ -156,6 +156,13 @@ class SchemaUse(BaseModel):
     version: int
 
 
+class RegistryError(BaseModel):
+    """An error of the schema registry."""
+
+    error_code: int
+    message: str
+
+
 class Compatibility(BaseModel):
     """How schemas may change."""
 
