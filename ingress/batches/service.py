@@ -27,7 +27,7 @@ from schemas.records import Delivery
 
 
 def end_notification(batch: Batch, found: list[Delivery], event: str | None) -> Delivery:
-    """Return the delivery of a batch's end; raises InvalidRequest that says why there is none."""
+    """Return the delivery that announced the end of a batch; raises InvalidRequest when there is none."""
     ends = [one for one in found if one["event"] in BATCH_OUTCOMES and event in (None, one["event"])]
     if ends:
         return ends[-1]
@@ -37,20 +37,20 @@ def end_notification(batch: Batch, found: list[Delivery], event: str | None) -> 
     if state not in BATCH_ENDED:
         raise InvalidRequest(f"batch {batch_id} has not ended yet")
     if event not in (None, f"batch.{state}"):
-        raise InvalidRequest(f"batch {batch_id} has ended as {state} and told nobody of {event}", field="event")
+        raise InvalidRequest(f"no {event} delivery for {batch_id}: the batch ended as {state}", field="event")
     raise InvalidRequest(
-        f"batch {batch_id} has told nobody of its end yet, which takes seconds, or did so more than eight days ago"
+        f"no end-of-batch delivery for {batch_id}: none sent yet (allow a few seconds), or older than eight days"
     )
 
 
 OTHER_WAIT_S = 2.0
-"""A batch that was created at another ingress has its row here within milliseconds, unless the scheduler is behind."""
+"""Wait for the row of a batch that another ingress created: milliseconds, unless the scheduler is behind."""
 RECENT_S = 15 * 60
-"""An older batch that has no row does not exist: no scheduler is this far behind unnoticed."""
+"""An older batch without a row does not exist: a scheduler that is this far behind raises alerts."""
 CLOCK_SKEW_MS = 2_000
 DECISION_TIMEOUT_S = 2.0
 LOOKBACK_MS, SEARCH_TIMEOUT_S = 10_000, 3.0
-"""How far back accepted batches without a row are looked for; a scheduler that keeps up needs milliseconds."""
+"""How far back accepted batches without a row are searched; a scheduler that is not behind needs milliseconds."""
 
 
 class BatchNotCancellable(RequestError):
@@ -73,7 +73,7 @@ class BatchOperations:
         self._commands = commands
 
     async def find(self, text: str, *, owner: str) -> Batch:
-        """Return a batch as it stands; raises NotFound for foreign and unknown ids, and Unavailable."""
+        """Return a batch in its present state; raises NotFound for foreign and unknown ids, and Unavailable."""
         try:
             identity = ids.parse_batch(text)
         except ids.IdError:
@@ -91,9 +91,9 @@ class BatchOperations:
         return batch
 
     async def cancel(self, text: str, *, owner: str) -> Batch:
-        """Cancel a batch and return it as it stands then; once more is no mistake. Raises NotFound, and Unavailable.
+        """Cancel a batch and return it; a second cancel is no error. Raises NotFound and Unavailable.
 
-        BatchNotCancellable when it has ended in another way, or all its requests have.
+        Also raises BatchNotCancellable when the batch, or all its requests, have ended in another way.
         """
         batch = await self.find(text, owner=owner)
         if batch["state"] in ("cancelling", "cancelled"):
@@ -114,7 +114,8 @@ class BatchOperations:
     async def user_of(self, file_id: str) -> str | None:
         """Return the id of a batch that still needs an input file; raises Unavailable.
 
-        A batch that another ingress has accepted just now may have no row yet: its event is looked for in the log.
+        A batch that another ingress accepted within the last seconds may have no row yet: the log is searched for its
+        event.
         """
         self._directory.check_read()
         if users := self._directory.users_of(file_id):
@@ -128,7 +129,7 @@ class BatchOperations:
                         if batch["input_file_id"] == file_id and self._directory.get(batch["id"]) is None:
                             return batch["id"]
         except (KafkaError, OSError, TimeoutError):
-            raise Unavailable("it could not be told in time whether the file is in use; nothing was deleted") from None
+            raise Unavailable("could not check in time whether the file is in use; nothing was deleted") from None
         return next(iter(self._directory.users_of(file_id)), None)  # its row may have come meanwhile
 
     async def _created_since(self, tp: TopicPartition, begin_ms: int) -> AsyncIterator[Batch]:
@@ -156,7 +157,7 @@ class BatchOperations:
 
 
 def _proposed(found: LogRecord | None) -> Batch | None:
-    """Return the row that an event proposes."""
+    """Return the batch row that an event proposes."""
     if found is None or found.value is None:
         return None
     try:

@@ -69,7 +69,7 @@ class FileLookup:
         return entry
 
     def all(self, *, owner: str, purpose: str | None) -> list[FileEntry]:
-        """Return the files of a tenant, in no order; those of batches as soon as something is in them."""
+        """Return the files of a tenant, unordered; batch files as soon as they are not empty."""
         found = []
         if purpose != OUTPUT:
             found += [of_upload(file) for file in self._files.of(owner) if purpose in (None, file["purpose"])]
@@ -99,7 +99,7 @@ def of_upload(file: BatchFile) -> FileEntry:
 
 
 def batch_content(batch: Batch, *, errors: bool) -> Content:
-    """Return what is in a batch's output or error file by now."""
+    """Return the present content of a batch's output or error file."""
     name = f"{batch['id']}_{'error' if errors else 'output'}.jsonl"
     return Content(name, LINES, segments_of(batch, errors=errors))
 

@@ -43,7 +43,7 @@ def reported(
     started_ms: int,
     usage: Usage | None = None,
 ) -> Outcome:
-    """Build the outcome that a worker reports, good below 400. It is final: the worker itself decides on repeats."""
+    """Build the outcome that a worker reports, a success below 400. It is final: the worker decides on retries."""
     bad = status_code >= 400
     reason = reason_in(body, content_type) if bad else None
     return {
@@ -64,20 +64,20 @@ def reported(
 
 
 def lost_body(*, started_ms: int) -> Outcome:
-    """Build the outcome of a task that cannot be handed out, for its body is gone."""
+    """Build the outcome of a task that cannot be handed out because its body is missing."""
     outcome = reported(500, body=None, body_ref=None, content_type="application/json", started_ms=started_ms)
     return {**outcome, "error_code": "body_missing", "error_message": "the stored request body cannot be used"}
 
 
 READ_S = 3.0
 DECISION_TIMEOUT_S = 5.0
-"""A row follows its claim within milliseconds, unless the scheduler is behind; what is undecided by then is given back.
+"""A row follows its claim within milliseconds, unless the scheduler is behind; an undecided task is then released.
 
-Much less would starve workers while a flood is folded: every claim would be given back before it is judged."""
+A much shorter time would starve workers under load: every claim would be released before the scheduler reads it."""
 
 
 class PullClaims:
-    """Claims in the name of workers that ask this ingress."""
+    """Claims on behalf of the workers that call this ingress."""
 
     def __init__(
         self, settings: Settings, *, name: str, producer: Producer, view: TaskView, log_reader: LogReader
@@ -91,10 +91,8 @@ class PullClaims:
         self._takes = itertools.count(1)
 
     async def claim(self, rows: Sequence[Status], order: TakeRequest) -> list[Status]:
-        """Claim tasks and return the rows of those that are held now; raises Unavailable."""
-        worker = (
-            f"{self._name}/{next(self._takes)}"  # each take its own, or two could not tell whose claim was accepted
-        )
+        """Claim tasks and return the rows of those that were leased; raises Unavailable."""
+        worker = f"{self._name}/{next(self._takes)}"  # unique per take, so that the row names the take whose claim won
         now_ms = epoch_ms()
         await self._producer.send_all(
             [
@@ -109,21 +107,21 @@ class PullClaims:
                 for row in rows
             ]
         )
-        judged = await asyncio.gather(*(self._await_decision(row, worker) for row in rows))
-        return [row for row in judged if row is not None]
+        decided = await asyncio.gather(*(self._await_decision(row, worker) for row in rows))
+        return [row for row in decided if row is not None]
 
     async def release(self, held: Sequence[Status]) -> None:
-        """Give tasks back at once; what cannot be written comes back at the end of its lease."""
+        """Release leased tasks; when the write fails they are requeued at the end of the lease."""
         if not held:
             return
         now_ms = epoch_ms()
         try:
             await self._producer.send_all([lease_release(self._prefix, row, at_ms=now_ms) for row in held])
         except Unavailable as error:
-            log.warning("%d tasks were not given back: %s", len(held), error, extra={"event": "pull_release_failed"})
+            log.warning("cannot release %d leased tasks: %s", len(held), error, extra={"event": "pull_release_failed"})
 
     async def finish(self, row: Status, outcome: Outcome) -> Status | None:
-        """Bring the outcome of a held task and return its row as the scheduler left it; raises Unavailable."""
+        """Report the outcome of a leased task and return its row after the scheduler decided; raises Unavailable."""
         await self._producer.send(*lease_outcome(self._prefix, row, outcome, at_ms=epoch_ms()))
         return await self._view.wait_until(
             row["id"].encode(),
@@ -132,7 +130,7 @@ class PullClaims:
         )
 
     async def read_all(self, level: int, partitions: Iterable[int]) -> None:
-        """Return when the read model has every row that is in these partitions now; raises Unavailable."""
+        """Return when the read model has read every row that these partitions hold now; raises Unavailable."""
         tps = [TopicPartition(self._settings.topic(topics.status(level)), partition) for partition in partitions]
         try:
             async with asyncio.timeout(READ_S):
@@ -144,7 +142,7 @@ class PullClaims:
             raise Unavailable(f"the read model is more than {READ_S:g} s behind; try again in some seconds") from error
 
     async def _await_decision(self, row: Status, worker: str) -> Status | None:
-        """Return the row when it names this claim."""
+        """Return the row once it names this claim; None when another claim won."""
         found = await self._view.wait_until(
             row["id"].encode(),
             lambda now: now["attempt"] != row["attempt"] or now["state"] != "queued",
@@ -152,7 +150,7 @@ class PullClaims:
         )
         if found is None or found["attempt"] != row["attempt"]:
             return None
-        if found["state"] == "queued":  # still undecided: whatever becomes of the claim, nobody will run it
+        if found["state"] == "queued":  # still undecided: release it, so that no worker is assumed to run it
             await self.release([{**row, "worker": worker}])
             return None
         return found if found["state"] == "processing" and found["worker"] == worker else None

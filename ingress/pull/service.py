@@ -1,4 +1,4 @@
-"""Hand out tasks to workers: pick from the read model, claim, and try on with others where somebody was quicker."""
+"""Hand out tasks to pull workers: select from the read model, claim, and select others where another claim won."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from schemas.records import Status
 log = logging.getLogger(__name__)
 
 TAKE_TIMEOUT_S = 0.8
-"""How long a take begins new claims; the last of them may take Holding's own bound more."""
+"""How long a take starts new claims; the last claim may take DECISION_TIMEOUT_S of claims.py longer."""
 SPREAD = 8
-"""Among how many times the wanted number is chosen by chance once another ingress was quicker; halved when none was."""
+"""Choose at random among this many times the wanted tasks after another ingress won a claim; halved when none did."""
 INDEX_WAIT_S = 0.1
 NO_LIMIT_MS = 1 << 62
 
 
 class PullService:
-    """All takes of one ingress."""
+    """Serves the takes of one ingress."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class PullService:
         self._blobs = blobs
         self._index: PullIndex | None = None  # made by the first call: it costs a look at every batch of rows
         self._reserved: set[str] = set()
-        """What a take of this process is about to claim: its neighbours need not try."""
+        """Task ids that a take of this process is about to claim; concurrent takes skip them."""
 
     def watch(self, name: QueueLevel) -> IndexedQueue:
         """Return a queue and level as the read model shows it."""
@@ -67,9 +67,9 @@ class PullService:
         return self._index.watch(name)
 
     async def take(self, order: TakeRequest) -> dict[QueueLevel, list[LeasedTask]]:
-        """Return tasks that are held for the caller from now on, fewer than asked for where there are fewer.
+        """Return tasks leased to the caller, fewer than requested where fewer wait.
 
-        Raises Unavailable when nothing could be claimed because Kafka is away.
+        Raises Unavailable when nothing could be claimed because Kafka does not answer.
         """
         lanes = {name: self.watch(name) for name in order.queues}
         async with AsyncExitStack() as turns:
@@ -85,7 +85,7 @@ class PullService:
         return taken
 
     async def _lease(self, order: TakeRequest, lanes: Mapping[QueueLevel, IndexedQueue]) -> list[Status]:
-        """Claim until there is enough, nothing more, or no time."""
+        """Claim until enough tasks are leased, none is left, or the time is over."""
         until = time.monotonic() + TAKE_TIMEOUT_S
         wanted, held, tried = allowed(order.strategy, order.size), list[Status](), set[str]()
         while len(held) < wanted and (left_s := until - time.monotonic()) > 0:
@@ -142,16 +142,16 @@ class PullService:
             self._reserved -= chosen
 
     async def _claim_exclusive(self, row: Status, lanes: Mapping[QueueLevel, IndexedQueue]) -> bool:
-        """Tell whether no other task of the lane is held, and give this one back when one is.
+        """Return whether no other task of the queue is leased; else release this one.
 
-        Each of two takers first has its claim accepted and then reads every row there is, so at least one of them sees
-        the other, whichever ingresses they asked.
+        Each of two takers first has its claim accepted and then reads every row, so at least one of them sees the
+        other, whichever ingresses they called.
         """
         watched = lanes[QueueLevel(row["queue"], row["level"])]
         try:
             await self.claims.read_all(row["level"], range(self._settings.kafka.partitions))
         except Unavailable as error:
-            log.warning("cannot tell who holds %s: %s", watched.name, error, extra={"event": "pull_claim_unknown"})
+            log.warning("cannot check the leases of %s: %s", watched.name, error, extra={"event": "pull_claim_unknown"})
         else:
             if watched.lane.held <= {row["id"]}:
                 return True
@@ -159,7 +159,7 @@ class PullService:
         return False
 
     async def _with_body(self, row: Status) -> LeasedTask | None:
-        """Add the body; a task whose body is lost ends here."""
+        """Add the body; a task whose body is missing fails."""
         tp = TopicPartition(self._settings.topic(topics.tasks(row["level"])), ids.parse(row["id"]).partition)
         try:
             data = await self._body(row["id"], await self._log_reader.read(tp, row["source_offset"]))
@@ -171,7 +171,12 @@ class PullService:
                 await self.claims.finish(row, broken)
                 return None
         except Unavailable as error:
-            log.warning("body of %s: %s", row["id"], error, extra={"event": "pull_body_missing", "task_id": row["id"]})
+            log.warning(
+                "cannot read the body of %s: %s",
+                row["id"],
+                error,
+                extra={"event": "pull_body_missing", "task_id": row["id"]},
+            )
             await self.claims.release([row])
             return None
         return LeasedTask(row, data)
@@ -187,7 +192,7 @@ class PullService:
 
 
 async def _walked(lanes: Iterable[IndexedQueue], left_s: float) -> bool:
-    """Wait a little for lanes whose rows are still being read; tell whether there are any."""
+    """Wait for queues whose rows are still being read; return whether there are any."""
     unread = [one for one in lanes if not one.whole.is_set()]
     if not unread:
         return False

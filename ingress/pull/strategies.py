@@ -14,11 +14,11 @@ Strategy = Literal["fifo", "round_robin", "active_passive", "sequential"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 MAX_FIFO = 10
 MAX_TASKS = 100
-"""Tasks of one take: their bodies are held in memory together."""
+"""Tasks of one take; their bodies are in memory together."""
 
 
 class PickedTask(NamedTuple):
-    """A task of a lane."""
+    """A selected task and its queue and level."""
 
     queue_level: QueueLevel
     task: Candidate
@@ -30,10 +30,10 @@ def allowed(strategy: Strategy, size: int) -> int:
 
 
 def pick(strategy: Strategy, waiting: Mapping[QueueLevel, Sequence[Candidate]], count: int) -> list[PickedTask]:
-    """Choose at most `count` tasks from the lanes, whose order is that of the request; each lane's are oldest first.
+    """Select at most `count` tasks from the queues, in the order of the request; each queue lists the oldest first.
 
-    fifo takes the oldest of all lanes, round_robin one of each in turn, active_passive all of the first lane before the
-    next, sequential one of each lane at most.
+    fifo selects the oldest of all queues, round_robin one of each in turn, active_passive all of the first queue before
+    the next, sequential at most one of each queue.
     """
     lanes = [[PickedTask(lane, task) for task in tasks] for lane, tasks in waiting.items()]
     match strategy:
@@ -59,16 +59,16 @@ class TakeRequest(NamedTuple):
     lease_ms: int = 0
     """How long each task may take; 0 for the task's own limit."""
     retries: int | None = None
-    """How often a task may be handed out again after its lease; None as often as after any lost worker."""
+    """How often a task may be handed out again after its lease expired; None for the limit after a lost worker."""
 
 
 class LeasedTask(NamedTuple):
-    """A task that is in the worker's hands."""
+    """A task that is leased to a worker."""
 
     row: Status
     data: bytes | str | None
 
 
 def lease_ms(order: TakeRequest, row: Status, *, now_ms: int) -> int:
-    """Return how long a task is held: as asked for, else as long as one run of it may take, else until its deadline."""
+    """Return the lease, milliseconds: as requested, else the run time-out, else until the deadline."""
     return order.lease_ms or row["run_timeout_ms"] or max(1, row["deadline_ms"] - now_ms)

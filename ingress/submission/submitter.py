@@ -1,4 +1,4 @@
-"""Put a validated task into Kafka: queue, id, body, record; and ask for the cancel of one."""
+"""Write validated tasks and cancels to Kafka: register the queue, assign the id, store the body, produce the record."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ticket(NamedTuple):
     owner: str
     deadline_ms: int
     keyed: bool = False
-    """Whether it came with an Idempotency-Key: then its client may come again, and its leaving cancels nothing."""
+    """Whether it has an Idempotency-Key: then its client may retry, and a disconnect cancels nothing."""
     stored: bool = False
     """Whether its body is in the object store."""
 
@@ -125,7 +125,7 @@ class Submitter:
             raise
 
     async def cancel(self, task_id: TaskId, *, owner: str | None, reason: str) -> None:
-        """Ask the scheduler to cancel a task; raises Unavailable."""
+        """Write a cancel request for the scheduler; raises Unavailable."""
         now_ms = epoch_ms()
         await self._producer.send(*cancel_event(self._prefix, task_id, owner=owner, reason=reason, at_ms=now_ms))
 

@@ -32,22 +32,22 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE = sse.KEEP_ALIVE
 DONE = b"id: %b\n" % (END.tag or "").encode() + sse.frame(sse.DONE)
 SHUTDOWN = StreamError(
-    "this process is shutting down; the task goes on, come again with Last-Event-ID",
+    "this process is shutting down; the task goes on, reconnect with Last-Event-ID",
     "server_error",
     "server_shutdown",
 )
-BROKEN = StreamError("an unexpected error occurred; come again with Last-Event-ID", "server_error", "internal_error")
+BROKEN = StreamError("an unexpected error occurred; reconnect with Last-Event-ID", "server_error", "internal_error")
 INTERRUPTED = StreamError(
-    "what was read before is not the text that counts; open the events again without Last-Event-ID",
+    "the text read before belongs to another attempt; open the events again without Last-Event-ID",
     "server_error",
     "stream_interrupted",
 )
-LOST = StreamError("the text of this task is not kept completely any more", "server_error", "text_lost")
-EXPIRED = StreamError("the result of this task is not kept any more", "invalid_request_error", "expired")
+LOST = StreamError("the text of this task is no longer stored completely", "server_error", "text_lost")
+EXPIRED = StreamError("the result of this task is no longer stored", "invalid_request_error", "expired")
 
 
 def status_of(row: Status) -> bytes:
-    """Render where a row stands."""
+    """Encode the status of a row."""
     progress = 100 if row["state"] == "completed" else row["progress"]
     return status_frame(
         row["id"], row["state"], row["attempt"], progress, code=row["error_code"], message=row["error_message"]
@@ -57,7 +57,7 @@ def status_of(row: Status) -> bytes:
 def status_frame(
     task_id: str, state: str, attempt: int, progress: int = 0, *, code: str | None = None, message: str | None = None
 ) -> bytes:
-    """Render where a task stands; members without a value are left out."""
+    """Encode a status; members without a value are omitted."""
     members: dict[str, Any] = {
         "id": ids.parse(task_id).task(),
         "status": state,
@@ -70,12 +70,12 @@ def status_frame(
 
 
 def progress_frame(task_id: str, progress: int) -> bytes:
-    """Render how far a task is, in percent."""
+    """Encode the progress of a task, percent."""
     return _named(b"progress", {"id": ids.parse(task_id).task(), "progress": progress})
 
 
 def failure_frame(failure: StreamError) -> bytes:
-    """Render why there is no more to come; an error object of the upstream is kept as it is."""
+    """Encode an error; an error object of the upstream is passed on unchanged."""
     return sse.frame(error_frame(failure.result, message=failure.message, kind=failure.type, code=failure.code))
 
 
@@ -92,11 +92,11 @@ class EventOutcome(NamedTuple):
     row: Status
     result: Result | None
     text: list[bytes] | None
-    """The payloads of all frames; None when only chunk records may hold them."""
+    """The payloads of all frames; None when only chunk records may have them."""
 
     @property
     def failure(self) -> StreamError | None:
-        """Say why it did not end well; None for a good end."""
+        """Return the error of a task that did not complete; None for one that did."""
         if self.row["state"] == "expired":
             return EXPIRED
         if self.result is not None:
@@ -115,13 +115,16 @@ class OutcomeReader:
         self._blobs = blobs
 
     async def read(self, row: Status) -> EventOutcome:
-        """Read what a row that has ended points to; waits for Kafka and the object store without end."""
+        """Read the result of an ended row; retries until Kafka and the object store answer."""
         while True:
             try:
                 return await self._read(row)
             except Unavailable as error:
                 log.warning(
-                    "outcome of %s: %s", row["id"], error, extra={"event": "result_read_failed", "task_id": row["id"]}
+                    "cannot read the result of %s: %s",
+                    row["id"],
+                    error,
+                    extra={"event": "result_read_failed", "task_id": row["id"]},
                 )
                 await asyncio.sleep(RETRY_S)
 
@@ -145,7 +148,7 @@ class OutcomeReader:
 
 
 def frames_of(result: Result, body: bytes | None) -> list[bytes] | None:
-    """Return the payloads that an outcome holds; a whole answer is one of them."""
+    """Return the payloads of a result; a response that is no stream is one payload."""
     if result["content_type"].startswith(sse.MEDIA_TYPE):
         return None if body is None else sse.payloads(body)
     completed = result["state"] == "completed"

@@ -26,14 +26,14 @@ from schemas.records import Chunk
 log = logging.getLogger(__name__)
 
 PASS_TIMEOUT_S = 15.0
-"""A pass that takes longer goes on from where it was: a broker that has gone must not hold it for ever."""
+"""Time-out of one pass; the next pass continues at the same offset, so a lost broker blocks none for long."""
 RETRY_S = 0.5
 
 OnChunk = Callable[[Chunk, int], object]
 
 
 class ReplayRequest:
-    """What one task needs: its records from an offset up to, but not with, another."""
+    """The records of one task from `begin` up to, but not including, `end`."""
 
     def __init__(self, key: bytes, begin: int, end: int, on_chunk: OnChunk) -> None:
         self.key = key
@@ -43,7 +43,7 @@ class ReplayRequest:
 
 
 class ChunkReplayer:
-    """Passes over the chunk topic; one at a time for each partition."""
+    """Reads ranges of the chunk topic, one pass at a time per partition."""
 
     def __init__(self, log_reader: LogReader) -> None:
         self._log_reader = log_reader
@@ -51,9 +51,9 @@ class ChunkReplayer:
         self._passing: dict[TopicPartition, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def read(self, tp: TopicPartition, request: ReplayRequest) -> None:
-        """Return when every record that was asked for has been handed over, in order; waits for Kafka without end.
+        """Return when every requested record has been passed to `on_chunk`, in order; retries until Kafka answers.
 
-        Whoever comes first passes for all; when it is cancelled another goes on. `on_chunk` must not raise.
+        The first caller reads for all; when it is cancelled another continues. `on_chunk` must not raise.
         """
         asked = self._asked[tp]
         asked.append(request)
@@ -65,7 +65,7 @@ class ChunkReplayer:
             asked.remove(request)
 
     async def _pass(self, tp: TopicPartition, requests: list[ReplayRequest]) -> None:
-        """Read on for some requests; each notes how far it is."""
+        """Read for some requests and advance the `begin` of each."""
         by_key: dict[bytes, list[ReplayRequest]] = defaultdict(list)
         for request in requests:
             by_key[request.key].append(request)
@@ -90,7 +90,7 @@ class ChunkReplayer:
 
 
 def _coalesce(request: ReplayRequest, asked: list[ReplayRequest]) -> list[ReplayRequest]:
-    """Return the requests that one pass can serve without reading what nobody needs."""
+    """Return the requests that one pass can serve without reading gaps between them."""
     chosen: list[ReplayRequest] = []
     end = -1
     for other in sorted((one for one in asked if one.begin < one.end), key=lambda one: one.begin):
@@ -122,7 +122,7 @@ def _hand_over(request: ReplayRequest, tp: TopicPartition, offset: int, value: b
 
 
 class ChunkLog(NamedTuple):
-    """What reads the chunk topic: at given offsets, at its end, and from the past for several tasks at once."""
+    """Readers of the chunk topic: at given offsets, at its end, and shared passes over past records."""
 
     topic: str
     log_reader: LogReader
@@ -133,7 +133,7 @@ class ChunkLog(NamedTuple):
 async def read_page(
     records: AsyncIterator[LogRecord], *, key: bytes, run: Run, mark: ReplayPosition, frame: int
 ) -> list[bytes]:
-    """Return the payloads from a frame on, some records' worth, up to the first gap.
+    """Return the payloads from a frame on, of some records, up to the first gap.
 
     Args:
         records: what the log holds from the mark on.

@@ -25,7 +25,7 @@ from schemas import topics
 
 
 class ViewerExit(Enum):
-    """How the view of a task ended."""
+    """How a viewer ended."""
 
     COMPLETED = "200"
     GONE = "gone"
@@ -34,7 +34,7 @@ class ViewerExit(Enum):
 
 
 class Viewer:
-    """Keeps its place; nothing is kept for it, so a slow one costs nobody anything."""
+    """One client of a task's events. It holds its position; the feed buffers nothing for a slow client."""
 
     def __init__(self, feed: TaskEventFeed, position: EventPosition) -> None:
         self._feed = feed
@@ -45,12 +45,12 @@ class Viewer:
         self.left: ViewerExit | None = None
 
     def on_gone(self) -> None:
-        """End, for the client went away."""
+        """End, because the client disconnected."""
         self.left = self.left or ViewerExit.GONE
         self._changed.set()
 
     async def follow(self, *, silence_s: float) -> AsyncGenerator[bytes]:
-        """Yield frames as they come, and a keep-alive after each silence; `left` tells how it ended."""
+        """Yield frames as they arrive, and a keep-alive after each idle period; `left` is the reason for the end."""
         feed = self._feed
         feed.notify_on_change(self._changed)
         try:
@@ -76,7 +76,7 @@ class Viewer:
             feed.forget(self._changed)
 
     async def _frames(self) -> bytes:
-        """Return the frames that come next, if they are there."""
+        """Return the next frames; empty when there are none yet."""
         transcript = self._feed.transcript
         run = transcript.run
         if run is None or not self._reads(transcript) or not (self._feed.ready or transcript.settled):
@@ -96,7 +96,7 @@ class Viewer:
         return taken.data
 
     def _reads(self, transcript: Transcript) -> bool:
-        """Tell whether the frames are those of the client's run. If not the outcome is awaited: it may judge so yet."""
+        """Return whether the frames belong to the client's run. If not, wait: the result may still name that run."""
         return transcript.run is not None and self._tag in (None, transcript.run.tag)
 
     def _last_words(self, outcome: EventOutcome) -> bytes:
@@ -133,26 +133,26 @@ FULL_RETRY_S = 5
 
 
 class SharedFeed:
-    """A feed, what it is told by, and how many share it."""
+    """A feed, its subscriptions, and the number of its viewers."""
 
     def __init__(self, view: TaskView, waiters: Waiters, feed: TaskEventFeed) -> None:
         self.feed = feed
         self.viewers = 0
-        self._notified = ExitStack()
-        with ExitStack() as told:
-            told.enter_context(view.watch(feed.key, feed.on_row))
-            told.enter_context(waiters.observed(feed.key, feed))
-            self._notified = told.pop_all()
+        self._subscriptions = ExitStack()
+        with ExitStack() as subscriptions:
+            subscriptions.enter_context(view.watch(feed.key, feed.on_row))
+            subscriptions.enter_context(waiters.observed(feed.key, feed))
+            self._subscriptions = subscriptions.pop_all()
         self._running = asyncio.create_task(feed.run(), name=f"events-{feed.key.decode()}")
 
     def close(self) -> None:
-        """Stop at once: another feed of the task may follow in the same moment."""
-        self._notified.close()
+        """Stop at once: another feed of the task may start immediately."""
+        self._subscriptions.close()
         self._running.cancel()
 
 
 class TaskEvents:
-    """Gives each viewer the feed of its task."""
+    """Hands out the shared feed of a task to each viewer."""
 
     def __init__(
         self, settings: Settings, *, view: TaskView, waiters: Waiters, log_reader: LogReader, blobs: BlobStore
@@ -167,7 +167,7 @@ class TaskEvents:
 
     @asynccontextmanager
     async def subscribe(self, reading: TaskSnapshot) -> AsyncIterator[TaskEventFeed]:
-        """Give the feed of a task as long as the block lasts; raises Unavailable when the process is full or ends."""
+        """Yield the feed of a task while the block runs; raises Unavailable when the process is full or stops."""
         if self._viewers >= self._limit:
             raise Unavailable(f"{self._limit} event streams are open already; try again", retry_after_s=FULL_RETRY_S)
         shared = self._shared.get(reading.id) or self._open(reading)
