@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import NamedTuple
 
-from core.clock import epoch_ms
 from core.errors import NotFound
 from core.settings.models import Settings
 from ingress.batches.directory import BatchDirectory
 from ingress.batches.service import BatchOperations
 from ingress.files.content import Content
 from ingress.files.directory import FileDirectory
-from schemas.batches import (
-    Batch,
-    BatchFile,
-    Segment,
-    output_expires_ms,
-    output_file_id,
-    outputs_expired,
-    segments_of,
-)
+from schemas.batches import Batch, BatchFile, Segment, output_expires_ms, output_file_id, outputs_expired, segments_of
 
 OUTPUT = "batch_output"
 OCTETS, LINES = "application/octet-stream", "application/jsonl"
@@ -69,7 +61,7 @@ class FileLookup:
         return entry
 
     def all(self, *, owner: str, purpose: str | None) -> list[FileEntry]:
-        """Return the files of a tenant, unordered; batch files as soon as they are not empty."""
+        """Return the files of a tenant, in no order; those of batches as soon as something is in them."""
         found = []
         if purpose != OUTPUT:
             found += [of_upload(file) for file in self._files.of(owner) if purpose in (None, file["purpose"])]
@@ -83,7 +75,7 @@ class FileLookup:
         """Describe a batch's output or error file; None when the batch ended without lines in it, or it has expired."""
         content = batch_content(batch, errors=errors)
         expires_ms = output_expires_ms(batch, retention_s=self._retention_s)
-        if expires_ms is not None and (not content.size or outputs_expired(batch, now_ms=epoch_ms())):
+        if expires_ms is not None and (not content.size or outputs_expired(batch, now_ms=time.time_ns() // 1_000_000)):
             return None
         file_id = output_file_id(batch["id"], errors=errors)
         return FileEntry(file_id, OUTPUT, content.name, batch["created_ms"], expires_ms, content, batch_id=batch["id"])
@@ -99,7 +91,7 @@ def of_upload(file: BatchFile) -> FileEntry:
 
 
 def batch_content(batch: Batch, *, errors: bool) -> Content:
-    """Return the present content of a batch's output or error file."""
+    """Return what is in a batch's output or error file by now."""
     name = f"{batch['id']}_{'error' if errors else 'output'}.jsonl"
     return Content(name, LINES, segments_of(batch, errors=errors))
 
