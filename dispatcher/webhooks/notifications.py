@@ -14,7 +14,7 @@ from core.bounded_set import BoundedDict
 from core.deliveries import new_delivery
 from dispatcher.webhooks.payload import progress_payload
 from dispatcher.webhooks.records import from_status
-from schemas.batches import BATCH_ENDED, Batch
+from schemas.batches import BATCH_ENDED, ended_ms
 from schemas.codec import BATCH, batch_state_of
 from schemas.records import TERMINAL, Delivery, Status
 
@@ -105,7 +105,7 @@ def batch_notification(value: bytes, *, now_ms: int) -> Delivery | None:
         return None
     row = BATCH.decode(value)
     url, at_ms = row["callback_url"], ended_ms(row)
-    if not url or now_ms - at_ms > RECENT_MS:
+    if not url or at_ms is None or now_ms - at_ms > RECENT_MS:
         return None
     event = f"batch.{row['state']}"
     return new_delivery(
@@ -134,14 +134,3 @@ def batch_payload(batch_id: str, event: str, *, at_ms: int) -> bytes:
             "data": {"id": batch_id},
         }
     )
-
-
-def ended_ms(row: Batch) -> int:
-    """Return when a batch ended."""
-    at = {
-        "completed": row["completed_ms"],
-        "failed": row["failed_ms"],
-        "expired": row["expired_ms"],
-        "cancelled": row["cancelled_ms"],
-    }.get(row["state"])
-    return row["updated_ms"] if at is None else at
