@@ -16,7 +16,7 @@ from dispatcher.event_outbox import EventOutbox
 from dispatcher.group_consumer import ReceivedRecord
 from dispatcher.inference.concurrency import ONLINE, CallSlots
 from dispatcher.inference.runner import Runner
-from dispatcher.inference.work_item import MalformedWork, WorkItem, read
+from dispatcher.inference.work_item import MalformedWork, WorkItem, decode_work
 from dispatcher.offset_tracker import OffsetTracker
 from dispatcher.task_supervisor import TaskSupervisor
 from schemas.codec import EVENT, WORK
@@ -246,6 +246,6 @@ async def test_a_fault_of_ours_is_an_outcome(world: World, caplog: pytest.LogCap
 )
 def test_poison(value: bytes | None, field: str | None) -> None:
     with pytest.raises(MalformedWork) as caught:
-        read(Settings(), SimpleNamespace(value=value, headers=[]))
+        decode_work(Settings(), SimpleNamespace(value=value, headers=[]))
     assert caught.value.field == field
     assert caught.value.attempt == (1 if field else None)
