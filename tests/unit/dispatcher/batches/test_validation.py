@@ -1,4 +1,4 @@
-"""Every fault of a file that makes a batch fail, and what does not."""
+"""Every error of a file that makes a batch fail, and lines that do not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.batch_doubles import ENDPOINT, input_file, request_line
 
 
 def judged(file: bytes, *, one_model: bool = False, **changes: Any) -> Validator:
-    """Judge a whole file."""
+    """Validate a whole file."""
     validator = Validator(BatchSettings(**changes), endpoint=ENDPOINT, one_model=one_model)
     splitter = LineSplitter(max_bytes=MAX_LINE_BYTES)
     validator.add(splitter.feed(file))
@@ -36,7 +36,7 @@ def judged(file: bytes, *, one_model: bool = False, **changes: Any) -> Validator
 
 
 def faults(file: bytes, **changes: Any) -> list[tuple[str, str | None, int | None]]:
-    """List code, member and line of what is wrong."""
+    """Return code, parameter and line of each error."""
     return [(one["code"], one["param"], one["line"]) for one in judged(file, **changes).errors]
 
 
@@ -85,7 +85,7 @@ BROKEN = [
     (b'{"custom_id":"\\ud83d","body":{}}', 0, "surrogate", None),
     (b"[" * 500, 0, "", None),
 ]
-"""A line that is no JSON, the column (0: wherever the reader gives up), the reason, and what it calls itself."""
+"""A line that is not JSON, the column (0: where the parser stops), the reason, and its custom_id."""
 
 
 @pytest.mark.parametrize(("line", "column", "reason", "name"), BROKEN)
@@ -201,7 +201,7 @@ def test_a_line_that_is_no_request_may_still_have_a_name() -> None:
 
 @pytest.mark.parametrize("kind", ["many lines", "one line"])
 def test_a_file_is_never_held(kind: str) -> None:
-    """30 MB in pieces as the store gives them: what is held is the line that is not whole yet, and digests."""
+    """30 MB in pieces as from the object store: only the incomplete line and digests are in memory."""
     piece = (
         request_line(1, body={"model": "m", "prompt": "x" * 4_000}) + b"\n" if kind == "many lines" else b"x" * 4_096
     )

@@ -1,4 +1,4 @@
-"""The retry matrix."""
+"""Which failures can be retried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A good status does not make an answer."""
+"""A success status alone does not make a response valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams and whole answers are told apart by how they begin."""
+"""Streams and whole responses are distinguished by their first bytes."""
 
 from __future__ import annotations
 

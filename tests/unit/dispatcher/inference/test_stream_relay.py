@@ -1,4 +1,4 @@
-"""The relay of a stream: what counts as its end, and what is kept."""
+"""The relay of a stream: what counts as its end, and what is stored."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Script:
 
 
 class Stream:
-    """A relay with the Kafka it writes to."""
+    """A relay with the producer it writes to."""
 
     def __init__(self, *, limit_bytes: int = 100_000) -> None:
         self.producer = MemoryProducer()
