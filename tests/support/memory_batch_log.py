@@ -1,4 +1,4 @@
-"""The durable side of the offline lane, in memory: a log that can be cut off anywhere, and the scheduler's fold."""
+"""The durable state of the offline level, in memory: a log that can be cut off anywhere, and its transactions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class MemoryRows:
 
 
 class BatchLog:
-    """One home partition: `fold` takes inputs as the scheduler does; after a `Cut`, `restart` recovers."""
+    """One partition: `fold` processes inputs as the scheduler does; after a `Cut`, `restart` recovers."""
 
     def __init__(self) -> None:
         self.settings = Settings()
@@ -222,7 +222,7 @@ def created(one: str, **changes: Any) -> Event:
 
 
 def validated(one: str, total: int) -> Event:
-    """Build the event that tells how many lines a file has."""
+    """Build the event that validates a file with this number of lines."""
     return event("batch_validated", at_ms=1, task_id=one, change=change(total=total))
 
 
@@ -246,7 +246,7 @@ def line(batch: Batch, number: int, **changes: Any) -> Submission:
 def part(
     one: str, begin: int, end: int, lines: set[int], *, errors: int = 0, name: str = "t", last: bool = False
 ) -> Event:
-    """Build the event with which the writer tells of a piece."""
+    """Build the event by which the writer reports a segment."""
     piece: BatchPart = {
         "end": end,
         "token": name,

@@ -1,4 +1,4 @@
-"""The durable side of a scheduler, in memory: rows and results that a fold reads and leaves."""
+"""The durable state of a scheduler, in memory: state records and results of transactions."""
 
 from __future__ import annotations
 

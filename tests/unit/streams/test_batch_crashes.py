@@ -79,7 +79,7 @@ class Process:
         self.inputs[TASKS] += [line(batch, number) for number in (0, 1, 0, 1, 2, 3, 2, 4)]
 
     def happen(self) -> None:
-        """Write what workers and users say next; workers speak only of work that was handed out."""
+        """Write the next events of workers and users; workers report only on work that they received."""
         batch, worked = self.log.batch(ONE), set(self.log.worked)
         for one in list(self.happens):
             kind, number = one
@@ -169,7 +169,7 @@ class Process:
         cancelled_with_batch = ("batch_cancelled", "batch_expired")
         failed = sum(state == "failed" for state, _ in outcomes)
         single = sum(state == "cancelled" and code not in cancelled_with_batch for state, code in outcomes)
-        # A line that somebody cancels while its batch is being stopped counts as stopped.
+        # A line that a user cancels while its batch is being stopped counts as stopped.
         assert failed + (0 if batch["ending"] in ("cancelled", "expired") else single) <= batch["failed"]
         assert batch["failed"] <= failed + single
         assert batch["usage"]["total_tokens"] == 5 * batch["completed"]

@@ -1,4 +1,4 @@
-"""A recorded batch: the bytes that its parts wrote once, and the rows that must come of them for ever.
+"""A recorded batch: records written by an older version, and the state records that they must always produce.
 
 A change of the machine or of a schema that breaks this breaks the logs of those who upgrade.
 """

@@ -1,4 +1,4 @@
-"""Batches and their lines in one fold: counting, stopping, and what a crash between the two tables leaves."""
+"""Batches and their lines in one transaction: counts, stops, and recovery from a crash between the two tables."""
 
 from __future__ import annotations
 

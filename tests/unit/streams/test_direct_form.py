@@ -1,4 +1,4 @@
-"""Every form that a task may have in its topic, and what is said of those that are none."""
+"""Every form of a task record, and the errors of invalid ones."""
 
 from __future__ import annotations
 

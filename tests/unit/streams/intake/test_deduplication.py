@@ -124,7 +124,7 @@ def test_big_and_small_bodies_have_a_digest_of_their_content() -> None:
 def test_any_order_of_duplicates_and_crashes_gives_one_task(
     sent: list[tuple[int, bool]], batches: list[tuple[int, int, bool]]
 ) -> None:
-    """Each batch takes some records; it is kept whole, or cut off after some of its rows and read again."""
+    """Each batch has some records; it is committed, or crashes after some state records and is read again."""
     inputs = [(task_id(), f"k{key}", other) for key, other in sent]
     log, at, work = Log(), 0, set()
     for size, kept, crashes in [*batches, *[(4, 0, False)] * 12]:

@@ -1,4 +1,4 @@
-"""What the Kafka door does with a task that was read: what it needs, where it belongs, whom its result is told."""
+"""Admission of a task record: its queue, its partition and its reply topic."""
 
 from __future__ import annotations
 

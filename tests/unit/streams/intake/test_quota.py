@@ -1,4 +1,4 @@
-"""What a tenant may write to Kafka per minute: by a clock that the test moves, at the door and in the keys file."""
+"""Tasks per minute that a tenant may write to Kafka, with a controlled clock, in the intake and in the keys file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_names_without_end_do_not_fill_the_memory() -> None:
 
 
 class Rows(TransactionDouble):
-    """A fold that knows some tasks already."""
+    """A transaction that has some tasks already."""
 
     def __init__(self, *known: str) -> None:
         super().__init__()

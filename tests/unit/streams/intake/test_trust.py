@@ -1,4 +1,4 @@
-"""Whom and what the Kafka door believes."""
+"""Which tenants and fields of direct records are trusted."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_header_and_member_must_agree() -> None:
         ([b"b", b"a", b"b"], "!x-owner"),
     ],
 )
-def test_an_owner_that_is_named_twice_is_named_alike(values: list[bytes | None], said: str | None) -> None:
+def test_a_tenant_named_twice_must_be_the_same(values: list[bytes | None], said: str | None) -> None:
     found = read_with([("x-owner", value) for value in values])
     assert (found.task["owner"] if isinstance(found, Submission) else f"!{found.field}") == said
 

@@ -1,4 +1,4 @@
-"""What is told of a task to those who add up: in its result, and once in the usage topic."""
+"""Usage of a task: in its result, and once in the usage topic, also after a crash."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ async def test_after_a_crash_the_records_that_lack_are_found() -> None:
 
 
 def test_what_comes_later_is_in_the_trace_of_the_task() -> None:
-    """A deadline is an event of nobody's trace: its result and its work take that of the row."""
+    """A deadline has no trace context of its own: its result and work use that of the state record."""
     one, log = task_id(), Log()
     fold = log.fold()
     fold.submission(Submission(one, task(timeout_ms=60_000), 1_000, TRACE), partition=0, offset=0)
