@@ -56,20 +56,6 @@ class Batch(TypedDict):
     updated_ms: int
 
 
-def ended_ms(batch: Batch) -> int | None:
-    """Return when a batch ended; None while it has not."""
-    times = {
-        "completed": batch["completed_ms"],
-        "failed": batch["failed_ms"],
-        "expired": batch["expired_ms"],
-        "cancelled": batch["cancelled_ms"],
-    }
-    if batch["state"] not in times:
-        return None
-    at_ms = times[batch["state"]]
-    return batch["updated_ms"] if at_ms is None else at_ms
-
-
 class Segment(NamedTuple):
     """One stored object of a batch's output or error file."""
 
