@@ -154,7 +154,7 @@ async def test_a_frozen_scheduler_ends_itself_and_writes_no_second_outcome(kafka
             bench.role.send(signal.SIGCONT)
             assert bench.role.process is not None
             await asyncio.to_thread(bench.role.process.wait, 60)
-            assert "slept for" in bench.role.log
+            assert "was suspended for" in bench.role.log
             [marker] = await bench.probe.submit()
             await eventually_async(lambda: bench.probe.work[marker])
             await eventually_async(lambda: all(bench.probe.usage[one] for one in waiting), what="what all of them used")
