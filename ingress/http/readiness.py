@@ -1,8 +1,8 @@
-"""What keeps the path from here to a model from working, by its true cause.
+"""The readiness check: what stops tasks on their way from this process to a model, by its root cause.
 
-Schedulers and dispatchers are known by what they say over Kafka, so their silence alone tells little: a topic that is
-not there, or a broker that does not answer, silences them all. What they do not say is looked up here. Topics are
-looked at while all is well, too, now and then: not every topic that is missing silences a role.
+Schedulers and dispatchers are known by their heartbeats over Kafka. Missing heartbeats alone do not name the cause: a
+missing topic or a broker that does not answer stops all of them. Topics are also checked
+now and then while the path works: not every missing topic stops a role.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from aiokafka.errors import KafkaError
 
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.kafka.admin import declared_topics
 from core.kafka.partition_counts import differing, warnings, wrong_setting
@@ -23,16 +24,16 @@ from ingress.read_model.cluster_liveness import NO_DISPATCHER_READY
 from ingress.runtime import Ingress
 
 PROBE_TIMEOUT_S = 3.0
-"""What a look at the topics may take."""
+"""Time-out of listing the topics."""
 CACHE_S = 3.0
-"""For how long it counts: everybody may ask, and as often as they like."""
+"""How long the list of topics is cached; the endpoint is open and may be called often."""
 READY_CACHE_S = 20.0
 """The same while the path works."""
 MAX_NAMED = 3
 
 
 class Readiness:
-    """Say in words what is missing."""
+    """Collects the reasons why this process is not ready."""
 
     def __init__(self, ingress: Ingress, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._ingress = ingress
@@ -42,18 +43,18 @@ class Readiness:
         self._wrong: list[str] | None = []
 
     async def missing(self) -> list[str]:
-        """Return what the path lacks; an empty list means ready."""
+        """Return the reasons; an empty list means ready."""
         ingress, kafka = self._ingress, f"Kafka at {self._ingress.settings.kafka.bootstrap}"
         connected = ingress.connection
         if connected is None:
             return [await self._opening(kafka) if ingress.broker_reached else f"{kafka} has not been reached yet"]
-        own, heard = connected.unhealthy_reasons(), connected.liveness.missing(time.time_ns() // 1_000_000)
-        if not own and not heard:
+        own, path = connected.unhealthy_reasons(), connected.liveness.missing(epoch_ms())
+        if not own and not path:
             return []
         topics = await self._look(max_age_s=CACHE_S)
-        if topics is None:  # then nobody can be heard, whether or not they work
+        if topics is None:  # then no heartbeat arrives, whether or not the other roles work
             return [f"{kafka} does not answer", *own]
-        return [*topics, *own, *[await self._idle() if one == NO_DISPATCHER_READY else one for one in heard]]
+        return [*topics, *own, *[await self._idle() if one == NO_DISPATCHER_READY else one for one in path]]
 
     async def warnings(self) -> list[str]:
         """Return what is wrong with topics while the path works: some streams, webhooks or tasks may not pass."""
@@ -68,13 +69,13 @@ class Readiness:
         return f"{kafka} was reached; what it holds is still being read"
 
     async def _idle(self) -> str:
-        """Say why dispatchers that live take no calls, as far as that can be seen from here."""
+        """Return why the live dispatchers take no calls, as far as this process can see."""
         catalog = self._ingress.model_catalog
         await catalog.refresh()
         troubles = catalog.problems()
-        told = "; ".join(f"{base} {trouble}" for base, trouble in troubles.items() if trouble)
+        listed = "; ".join(f"{base} {trouble}" for base, trouble in troubles.items() if trouble)
         if all(troubles.values()):
-            return f"no upstream model server answers: {told}"
+            return f"no upstream model server answers: {listed}"
         answering = ", ".join(base for base, trouble in troubles.items() if not trouble)
         return (
             f"{NO_DISPATCHER_READY}, although this process gets answers of {answering}: "
@@ -82,7 +83,7 @@ class Readiness:
         )
 
     async def _look(self, *, max_age_s: float) -> list[str] | None:
-        """Return what is wrong with the topics, none older than a time; None when no broker answers."""
+        """Return what is wrong with the topics, cached for at most a time; None when no broker answers."""
         async with self._looking:
             if self._clock() - self._looked_at >= max_age_s:
                 self._wrong = None
@@ -104,6 +105,6 @@ class Readiness:
 
 
 def _absent(names: Sequence[str]) -> str:
-    """Say which topics are not there."""
+    """Return the sentence about missing topics."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return f"there is no topic {', '.join(names[:MAX_NAMED])}{more}; run `headrace topics apply`"
