@@ -17,7 +17,7 @@ from fastapi import params
 from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
-from starlette.routing import request_response
+from starlette.routing import Route, request_response
 
 from ingress.http.validation import FormBody, JsonBody, QueryParameters, RawBody
 
@@ -46,6 +46,9 @@ class ApiRoute(APIRoute):
 
 class RawRoute(ApiRoute):
     """A route whose endpoint gets the request as it is; its dependencies are for the document alone."""
+
+    matches = Route.matches
+    handle = Route.handle
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
