@@ -157,7 +157,7 @@ def _of_parameter(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _simplify(schema: Any) -> None:
-    """Take out the titles that pydantic makes of names; write bounds of whole numbers as whole numbers."""
+    """Remove the titles that pydantic derives from names; write bounds of whole numbers as whole numbers."""
     if isinstance(schema, list):
         for one in schema:
             _simplify(one)

@@ -1,4 +1,4 @@
-"""Which dialect a path speaks, so that an error leaves in the form that the clients of its door can read."""
+"""The dialect of a path: the form of errors that the clients of its API can read."""
 
 from __future__ import annotations
 

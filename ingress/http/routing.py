@@ -1,6 +1,6 @@
 """FastAPI routes as these APIs need them: HEAD with every GET, bodies read by dependencies, and hot routes without any.
 
-FastAPI reads a body before it looks at dependencies, so before the key is known; here a dependency reads it
+FastAPI reads a body before it solves dependencies, so before the key is checked; here a dependency reads it
 (ingress/http/validation.py), after the key, within its limit. For the document FastAPI sees the same endpoint with the
 models as parameters: `described`.
 """
@@ -23,10 +23,10 @@ from ingress.http.validation import FormBody, JsonBody, QueryParameters, RawBody
 
 JSON = "application/json"
 Responses = dict[int | str, dict[str, Any]]
-"""The answers of a route by status, as FastAPI takes them."""
+"""The answers of a route by status, as FastAPI expects them."""
 READERS = (FormBody, JsonBody, QueryParameters, RawBody)
 EXAMPLE = "x-example"
-"""Where an example is kept until the document is finished: FastAPI takes nulls out of a document, JSON text stays."""
+"""Member that holds an example as JSON text until the document is finished: FastAPI removes nulls from examples."""
 
 
 class ApiRoute(APIRoute):

@@ -11,8 +11,6 @@ REMAINING: dict[str, frozenset[str]] = {
     "dispatcher/inference/queue_consumers.py": frozenset(["buried"]),
     "dispatcher/inference/stream_detection.py": frozenset(["said"]),
     "dispatcher/inference/upstream_pool.py": frozenset(["told"]),
-    "ingress/api/admin/purge.py": frozenset(["judged"]),
-    "ingress/api/dify/serialization.py": frozenset(["said", "told"]),
     "ingress/api/dify/stream.py": frozenset(["spoken"]),
     "ingress/batches/end_notification.py": frozenset(["nobody", "told"]),
     "ingress/batches/service.py": frozenset(["told"]),

@@ -22,7 +22,7 @@ PING = b"event: ping\n\n"
 ENDED = {
     WaitOutcome.TIMEOUT: ApiProblem(400, serialization.FAILED, "the task timed out and was cancelled"),
     WaitOutcome.SHUTDOWN: ApiProblem(
-        500, "internal_server_error", "this process is shutting down; the task goes on, but its stream ends here"
+        500, "internal_server_error", "this process is shutting down; the task continues, but its stream ends here"
     ),
 }
 
@@ -42,7 +42,7 @@ class CompletionStream(EventStream):
         prices: ModelSettings | None,
         prompt_tokens: int,
     ) -> None:
-        """Take the prices, and what the prompt is estimated at should nobody count its tokens."""
+        """Take the prices, and an estimate of the prompt's tokens in case the upstream does not count them."""
         super().__init__(ingress, submission, prepared)
         self._began = self._spoken = time.monotonic()
         self._prices = prices
@@ -55,7 +55,7 @@ class CompletionStream(EventStream):
 
     @property
     def _message(self) -> serialization.Message:
-        return serialization.Message.of(self._ticket.id)  # anew, for a twin's stream is that of the first
+        return serialization.Message.of(self._ticket.id)  # not stored: a duplicate streams the original
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
         """Return message events for what has text; a model that thinks for long without a word is pinged over."""
@@ -87,7 +87,7 @@ class CompletionStream(EventStream):
             body = failure.result["body"] if failure.result is not None else None
             error = self._error or serialization.error_of(body)
             return self._message.error(serialization.failed(failure.result, error, failure.message))
-        if self._error is not None:  # an upstream that answered 200 and then said an error in one piece
+        if self._error is not None:  # an upstream that answered 200 with an error as its only chunk
             return self._message.error(serialization.failed(None, self._error, "the upstream reported an error"))
         # Streams give a token in a piece, so the pieces are the best count of what was stopped.
         counts = self._usage or {
