@@ -81,7 +81,7 @@ OldName(WEBHOOK_ATTEMPTS, "headrace_webhook_attempts", labels={"disposition": "v
 
 
 def answered(work: Work, outcome: Outcome) -> None:
-    """Count the tokens of an attempt, and how long a stream let its reader wait."""
+    """Count the tokens of an attempt, and observe the time to the first token of a stream."""
     level = LEVELS[work["level"]]
     if usage := outcome["usage"]:
         labelled(TOKENS, level, "prompt").inc(usage["prompt_tokens"])

@@ -17,7 +17,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 def posting(span: Span, delivery: Delivery) -> None:
-    """Describe an attempt."""
+    """Set the attributes of an attempt."""
     if not span.recording:
         return
     host, port = _place(delivery["url"])
@@ -34,7 +34,7 @@ def posting(span: Span, delivery: Delivery) -> None:
 
 
 def posted(span: Span, answer: AttemptResult) -> None:
-    """Say what the receiver answered."""
+    """Set the attributes of the response."""
     if not span.recording:
         return
     span.note({"http.response.status_code": answer.status})

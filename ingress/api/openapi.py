@@ -32,7 +32,10 @@ from ingress.http.dependencies import API_KEY
 from ingress.http.routing import EXAMPLE, ApiRoute
 
 TITLE = "Headrace"
-DESCRIPTION = "An inference task queue on Kafka: every accepted task gets exactly one outcome."
+DESCRIPTION = (
+    "An inference task queue on Kafka: every accepted task gets exactly one outcome. The topics are described in "
+    "[asyncapi.json](/asyncapi.json)."
+)
 TAGS = (
     {
         "name": "Queue API",

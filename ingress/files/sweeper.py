@@ -15,9 +15,8 @@ from core.errors import HeadraceError
 from core.kafka.producer import Producer
 from core.storage.blobs import BlobStore, StoredObject
 from ingress.batches.directory import BatchDirectory
-from ingress.batches.retention import outputs_expired
 from ingress.files.directory import BLOBS, FileDirectory
-from schemas.batches import SEGMENT_PREFIX
+from schemas.batches import SEGMENT_PREFIX, outputs_expired
 
 log = logging.getLogger(__name__)
 

@@ -190,7 +190,7 @@ def test_the_image_holds_every_package_and_the_server_lock_alone() -> None:
     build, final = dockerfile()
     copied = sources(build)
     packages = {name.partition(".")[0] for name in PROJECT["tool"]["setuptools"]["packages"]}
-    assert copied == {*packages, "requirements/server.lock", "pyproject.toml", "README.md"}
+    assert copied == {*packages, "requirements/server.lock", "pyproject.toml", "README.md", "LICENSE"}
     for path in copied:
         assert (compose_file.ROOT / path).exists(), path
     installs = [" ".join(words) for words in of(build, "RUN") if "install" in words]

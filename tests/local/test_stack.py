@@ -25,7 +25,7 @@ def test_one_stack_owns_a_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LocalStackError, match=r"cannot use the data directory .*/file/data: .*; name a writable one"):
+    with pytest.raises(LocalStackError, match=r"cannot use the data directory .*/file/data: .*; choose a writable one"):
         own(StackFolder(tmp_path / "file" / "data"))
 
 

@@ -26,7 +26,7 @@ def writer_of(stage: Stage, clock: SecondClock) -> OutputWriter:
         stage.settings,
         home=HOME,
         rows=stage.rows,
-        lookup=stage.lookup,
+        log_reader=stage.lookup,
         blobs=stage.blobs,
         producer=stage.producer,
         clock=lambda: stage.now_ms,

@@ -44,7 +44,7 @@ class CompletionStream(EventStream):
     ) -> None:
         """Take the prices, and an estimate of the prompt's tokens in case the upstream does not count them."""
         super().__init__(ingress, submission, prepared)
-        self._began = self._spoken = time.monotonic()
+        self._started_s = self._last_sent_s = time.monotonic()
         self._prices = prices
         self._prompt_tokens = prompt_tokens
         self._pieces = 0
@@ -69,10 +69,10 @@ class CompletionStream(EventStream):
                 self._pieces += 1
                 frames.append(self._message.piece(text))
         now = time.monotonic()
-        if not frames and now - self._spoken >= self.silence_s():
+        if not frames and now - self._last_sent_s >= self.silence_s():
             frames.append(self.keep_alive)
         if frames:
-            self._spoken = now
+            self._last_sent_s = now
         return b"".join(frames)
 
     def final_frames(self, ending: WaitOutcome | None, failure: StreamError | None, *, error_sent: bool) -> bytes:  # noqa: ARG002
@@ -95,4 +95,4 @@ class CompletionStream(EventStream):
             "completion_tokens": self._pieces,
             "total_tokens": self._prompt_tokens + self._pieces,
         }
-        return self._message.end(usage_object(counts, self._prices, latency_s=time.monotonic() - self._began))
+        return self._message.end(usage_object(counts, self._prices, latency_s=time.monotonic() - self._started_s))

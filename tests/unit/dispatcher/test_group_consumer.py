@@ -113,7 +113,7 @@ async def test_what_others_were_given_during_a_sleep_is_left_out(reader: GroupCo
     assert await task == []
 
 
-async def test_a_member_that_its_group_never_confirms_joins_anew(
+async def test_a_member_that_its_group_never_confirms_joins_again(
     reader: GroupConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SESSION_TIMEOUT_MS", 0)

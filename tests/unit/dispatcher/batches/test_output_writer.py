@@ -152,7 +152,7 @@ async def test_of_two_writers_every_line_is_written_once(stage: Stage, clock: Se
     assert stage.stored() == segment_names_of(stage.row)
 
 
-async def test_a_part_that_nobody_answers_is_written_anew(stage: Stage, clock: SecondClock) -> None:
+async def test_a_part_that_is_not_accepted_is_written_again(stage: Stage, clock: SecondClock) -> None:
     await create_batch(stage)
     stage.end(range(TOTAL))
     writer = writer_of(stage, clock)
@@ -200,7 +200,7 @@ async def test_stored_answers_are_put_into_their_lines(stage: Stage, clock: Seco
     assert stage.row["state"] == "cancelled"
 
 
-async def test_results_that_are_not_kept_any_more_become_errors(stage: Stage, clock: SecondClock) -> None:
+async def test_results_that_are_no_longer_retained_become_errors(stage: Stage, clock: SecondClock) -> None:
     await create_batch(stage)
     stage.end(range(TOTAL))
     stage.lookup.first = 50  # the log has lost what was before

@@ -32,8 +32,8 @@ class Partition:
         self.home = PartitionWorker(
             stage.settings,
             HOME,
-            rows=self.rows,
-            lookup=stage.lookup,
+            batch_index=self.rows,
+            log_reader=stage.lookup,
             blobs=stage.blobs,
             producer=stage.producer,
             fair_share=FairShare(),

@@ -72,7 +72,7 @@ def without(*names: str) -> bytes:
         (b"x" * (MAX_LINE_BYTES + 1), "invalid_request", None),
     ],
 )
-def test_a_fault_is_told_with_its_line(line: bytes, code: str, param: str | None) -> None:
+def test_an_error_has_its_line_number(line: bytes, code: str, param: str | None) -> None:
     assert faults(b"\n" + request_line(2) + b"\r\n" + line + b"\n" + request_line(3)) == [(code, param, 3)]
 
 
@@ -125,7 +125,7 @@ def test_a_file_of_which_no_line_is_json_is_no_batch() -> None:
     assert found == [("invalid_json_line", None, 1), ("invalid_json_line", None, 3)]
 
 
-def test_a_file_that_is_wrong_otherwise_is_told_of_such_lines_too() -> None:
+def test_an_invalid_file_reports_broken_lines_too() -> None:
     assert faults(request_line(1) + b"\nnonsense\n" + without("custom_id")) == [
         ("invalid_json_line", None, 2),
         ("missing_required_parameter", "custom_id", 3),
@@ -163,7 +163,7 @@ def test_one_request_too_many_fails_and_nothing_is_read_after_it() -> None:
     assert faults(input_file(6) + b"nonsense", max_lines=5) == [("too_many_tasks", None, None)]
 
 
-def test_no_more_than_a_hundred_errors_are_kept() -> None:
+def test_no_more_than_a_hundred_errors_are_stored() -> None:
     validator = judged(b"null\n" * 500)
     assert len(validator.errors) == MAX_ERRORS
     assert validator.done

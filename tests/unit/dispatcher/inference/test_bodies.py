@@ -39,7 +39,7 @@ async def test_a_work_record_without_a_body_cannot_be_called(bodies: BodyStore) 
     assert caught.value.failure is Failure.BODY_LOST
 
 
-async def test_a_request_is_opened_anew_for_every_call(bodies: BodyStore, blobs: BlobStore) -> None:
+async def test_a_request_body_is_opened_again_for_every_call(bodies: BodyStore, blobs: BlobStore) -> None:
     inline = bodies.request(work(data=b"{}"))
     assert (inline.size, await inline.open()) == (2, b"{}")
     blob = await blobs.put(LARGE, name="tasks/one", media_type="application/json")

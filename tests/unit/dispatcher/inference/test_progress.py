@@ -48,7 +48,7 @@ class World:
         return [event["progress"] for event in events]
 
 
-async def test_progress_is_told_when_it_has_grown() -> None:
+async def test_progress_is_reported_when_it_has_grown() -> None:
     world = World()
     world.stream()
     assert await world.told() == []
@@ -63,7 +63,7 @@ async def test_progress_is_told_when_it_has_grown() -> None:
     assert await world.told() == [25, 99]
 
 
-async def test_nothing_is_told_before_the_claim_and_after_the_end() -> None:
+async def test_nothing_is_reported_before_the_claim_and_after_the_end() -> None:
     world = World()
     item = world.stream()
     item.claimed, world.deltas = False, 50

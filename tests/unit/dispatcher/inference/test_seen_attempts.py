@@ -162,7 +162,7 @@ async def test_the_end_of_the_process_ends_the_wait(topic: Topic, hearing: Level
         await hearing.ensure_loaded(1, after=-math.inf)
 
 
-async def test_it_is_forgotten_and_read_anew(topic: Topic) -> None:
+async def test_it_expires_and_is_read_again(topic: Topic) -> None:
     hearing = LevelIndex(topic.read, ttl_s=0.2)
     topic.events = [b"a/1"]
     assigned_at = time.monotonic()

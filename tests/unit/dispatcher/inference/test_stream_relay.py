@@ -206,7 +206,7 @@ async def test_a_failure_before_the_first_frame_keeps_nothing() -> None:
     assert await stream.relay.with_body(outcome) == outcome
 
 
-async def test_when_the_first_frame_came_is_kept() -> None:
+async def test_the_time_of_the_first_frame_is_stored() -> None:
     stream = Stream()
     assert stream.relay.first_token_ms is None
     await stream.pump(Script(b'data: {"a":1}\n\n'[:5], b'data: {"a":1}\n\n'[5:], b"data: [DONE]\n\n"))

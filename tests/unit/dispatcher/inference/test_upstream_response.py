@@ -109,7 +109,7 @@ async def test_a_body_that_cannot_be_unpacked_is_malformed(coding: bytes, body: 
     assert caught.value.failure is Failure.MALFORMED
 
 
-async def test_what_is_said_of_an_answer_that_is_no_http_names_no_address() -> None:
+async def test_the_error_of_an_invalid_http_response_has_no_address() -> None:
     async with answering(b"broken head", b"") as one:
         with pytest.raises(CallError) as caught:
             async with one.post("/v1/chat/completions", b"{}", {}):

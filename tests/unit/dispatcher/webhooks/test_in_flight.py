@@ -89,7 +89,7 @@ async def test_a_crash_is_put_aside_and_holds_nothing_up(caplog: pytest.LogCaptu
     await turns(4)
     assert desk.crashes == ["unexpected error: oh"]
     assert desk.claims.to_commit() == 1
-    assert "callback_crashed" in {getattr(record, "event", None) for record in caplog.records}
+    assert "webhook_delivery_crashed" in {getattr(record, "event", None) for record in caplog.records}
 
 
 async def test_room_is_bounded_by_records_and_by_bytes() -> None:

@@ -62,9 +62,7 @@ async def test_a_receiver_that_hangs_is_called_again(receiver: Receiver) -> None
     await bench.client.close()
 
 
-async def test_the_ladder_is_climbed_to_its_end_and_then_there_is_a_dead_letter(
-    bench: WebhookBench, receiver: Receiver
-) -> None:
+async def test_all_retries_are_made_and_then_there_is_a_dead_letter(bench: WebhookBench, receiver: Receiver) -> None:
     lost = bench.new(f"{receiver.root}/500")
     began_ms = bench.now_ms
     await bench.worker.attempt(lost)
@@ -136,7 +134,7 @@ async def test_a_410_ends_what_waits_for_the_same_url_of_the_same_tenant(
     assert len(receiver.got[again["task_id"]]) == 1, "the mark has an end"
 
 
-async def test_progress_is_not_told_late(bench: WebhookBench, receiver: Receiver) -> None:
+async def test_progress_is_not_notified_late(bench: WebhookBench, receiver: Receiver) -> None:
     news: Delivery = {**bench.new(f"{receiver.root}/500"), "event": "progress"}
     await bench.worker.attempt(news)
     assert bench.waiting == []
