@@ -32,7 +32,7 @@ class LineTasks:
     @cached_property
     def _replace(self) -> Replace:
         """Parse it for the bodies only: output files are written whatever it contains."""
-        return Replace.read(self._batch["replace"])
+        return Replace.parse(self._batch["replace"])
 
     @property
     def names_model(self) -> bool:

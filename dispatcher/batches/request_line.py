@@ -46,7 +46,7 @@ class Replace(NamedTuple):
     texts: dict[str, bytes]
 
     @classmethod
-    def read(cls, text: bytes | None) -> Replace:
+    def parse(cls, text: bytes | None) -> Replace:
         """Parse the member of the batch row."""
         members: dict[str, Any] = read_json(text) if text else {}
         return cls(members, values(text, members) if text else {})
@@ -70,7 +70,7 @@ class BrokenLine(LineError):
     """A line that is not JSON, or has an unknown member: an error of that line, not of the file."""
 
 
-def read(text: bytes | None, *, endpoint: str) -> LineRequest:
+def parse_line(text: bytes | None, *, endpoint: str) -> LineRequest:
     """Read a line; raises LineError, and BrokenLine."""
     if text is None:
         raise LineError("invalid_request", f"This line is longer than {MAX_LINE_BYTES} bytes.")

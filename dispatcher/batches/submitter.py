@@ -20,7 +20,7 @@ from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from dispatcher import metrics
 from dispatcher.batches.input_reader import InputLine, InputReader
 from dispatcher.batches.records import OFFLINE, LineTasks
-from dispatcher.batches.request_line import BrokenLine, LineError, custom_id_of, read
+from dispatcher.batches.request_line import BrokenLine, LineError, custom_id_of, parse_line
 from dispatcher.batches.validation import Validator
 from schemas import topics
 from schemas.batches import Batch
@@ -241,7 +241,7 @@ class BatchSubmitter:
 
     async def _record(self, tasks: LineTasks, line: InputLine) -> Record:
         try:
-            request = read(line.text, endpoint=tasks.endpoint)
+            request = parse_line(line.text, endpoint=tasks.endpoint)
         except BrokenLine as fault:
             message = f"Line {line.number}: {fault.message}"
             name = custom_id_of(line.text)

@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 from core.settings.batches import BatchSettings
 from dispatcher.batches.input_reader import InputLine
-from dispatcher.batches.request_line import BrokenLine, LineError, LineRequest, read
+from dispatcher.batches.request_line import BrokenLine, LineError, LineRequest, parse_line
 from schemas.common import BatchError
 
 MAX_ERRORS = 100
@@ -47,7 +47,7 @@ class Validator:
                 self.done = True
                 return
             try:
-                self._check(read(line.text, endpoint=self._endpoint))
+                self._check(parse_line(line.text, endpoint=self._endpoint))
             except BrokenLine as fault:
                 if len(self._broken) < MAX_ERRORS:
                     self._broken.append(fault.at(line.number))

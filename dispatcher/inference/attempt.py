@@ -15,9 +15,9 @@ from dispatcher import metrics
 from dispatcher.inference import tracing
 from dispatcher.inference.bodies import BodyStore, RequestBody
 from dispatcher.inference.chunk_writer import ChunkWriter
-from dispatcher.inference.outcome import Failure, Report, answered, failed
-from dispatcher.inference.response_check import checked
-from dispatcher.inference.stream_detection import peeked
+from dispatcher.inference.outcome import Failure, Report, failure_outcome, response_outcome
+from dispatcher.inference.response_check import validated_body
+from dispatcher.inference.stream_detection import detect_stream
 from dispatcher.inference.stream_relay import Relay
 from dispatcher.inference.upstream import CallError, Upstream, UpstreamResponse
 from dispatcher.inference.upstream_pool import UpstreamPool
@@ -72,7 +72,9 @@ class Attempt:
 
     def failed(self, failure: Failure, detail: str = "", report: Report | None = None) -> Outcome:
         """Build the outcome of a failure, with the part of the stream that was delivered."""
-        outcome = failed(failure, started_ms=self._started_ms, upstream=self._upstream, detail=detail, report=report)
+        outcome = failure_outcome(
+            failure, started_ms=self._started_ms, upstream=self._upstream, detail=detail, report=report
+        )
         if (relay := self._relay) is None:
             return outcome
         return relay.delivered(outcome)
@@ -81,13 +83,13 @@ class Attempt:
         """Call within a span, whose context is sent to the upstream."""
         with tracer().span("call", "client", parent=self._item.traceparent) as span:
             self._traceparent = span.traceparent
-            tracing.calling(span, self._item.work, upstream.base)
+            tracing.describe_call(span, self._item.work, upstream.base)
             try:
                 outcome = await self._timed(upstream, body)
             except CallError as error:
                 span.failed(error.failure.value.code)
                 raise
-            tracing.called(span, outcome)
+            tracing.describe_response(span, outcome)
             return outcome
 
     async def _timed(self, upstream: Upstream, body: RequestBody) -> Outcome:
@@ -109,7 +111,7 @@ class Attempt:
             content_type = response.header("content-type") or ""
             pieces = response.iter_bytes()
             if self._relay is not None and response.status < 300:
-                is_stream, pieces = await peeked(pieces, content_type)
+                is_stream, pieces = await detect_stream(pieces, content_type)
                 if is_stream:
                     await self._relay.forward_stream(pieces)
                     return await self._streamed(self._relay, response.status)
@@ -132,8 +134,8 @@ class Attempt:
             place.discard()
         body = stored.body
         if response.status < 300 and stored.body_ref is None:
-            body = checked(response.status, stored.body or b"", content_type)
-        return answered(
+            body = validated_body(response.status, stored.body or b"", content_type)
+        return response_outcome(
             response.status,
             body=body,
             body_ref=stored.body_ref,
@@ -161,7 +163,7 @@ class Attempt:
 
     async def _streamed(self, relay: Relay, status: int) -> Outcome:
         text = await relay.finish()
-        return answered(
+        return response_outcome(
             status,
             body=text.data,
             body_ref=text.data_ref,
@@ -204,10 +206,10 @@ class AttemptWorker:
         """Call until there is an outcome or the task's deadline has passed; a cancel closes the connection."""
         with tracer().span("process", "consumer", parent=item.traceparent) as span:
             item.traceparent = span.traceparent
-            tracing.begun(span, self._settings, item.work)
+            tracing.describe_attempt(span, self._settings, item.work)
             outcome = await self._run(item)
-            tracing.ended(span, outcome)
-            metrics.answered(item.work, outcome)
+            tracing.end_attempt(span, outcome)
+            metrics.observe_attempt(item.work, outcome)
             return outcome
 
     async def _run(self, item: WorkItem) -> Outcome:

@@ -56,7 +56,7 @@ class Failure(Enum):
         return self.value.status
 
 
-def failed(
+def failure_outcome(
     failure: Failure,
     *,
     started_ms: int,
@@ -84,7 +84,7 @@ def failed(
     }
 
 
-def answered(
+def response_outcome(
     status: int,
     *,
     body: bytes | None,

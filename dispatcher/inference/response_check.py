@@ -15,7 +15,7 @@ from schemas.media_types import EVENT_STREAM, is_json
 NO_CONTENT = 204
 
 
-def checked(status: int, body: bytes, content_type: str) -> bytes:
+def validated_body(status: int, body: bytes, content_type: str) -> bytes:
     """Return the body of a response with a status below 300, JSON in a form that every parser accepts.
 
     Raises CallError when it is an error, invalid or empty.

@@ -17,9 +17,9 @@ from dispatcher.event_outbox import EventOutbox
 from dispatcher.group_consumer import ReceivedRecord
 from dispatcher.inference.attempt import AttemptWorker
 from dispatcher.inference.concurrency import CallSlots
-from dispatcher.inference.outcome import Failure, failed
+from dispatcher.inference.outcome import Failure, failure_outcome
 from dispatcher.inference.progress import ProgressReporter
-from dispatcher.inference.work_item import Key, Phase, WorkItem, read
+from dispatcher.inference.work_item import Key, Phase, WorkItem, decode_work
 from schemas.events import event, task_event
 from schemas.records import Event, EventKind, Outcome
 from schemas.topics import LEVELS
@@ -71,7 +71,7 @@ class Runner:
     def admit(self, received: ReceivedRecord) -> WorkItem | None:
         """Decode a record and admit its work; None when there is nothing to run. Raises MalformedWork."""
         record: Any = received.record
-        item = read(self._settings, record)
+        item = decode_work(self._settings, record)
         item.add_offset(received.tracker, record.offset)
         labelled(metrics.RECEIVED, LEVELS[item.work["level"]]).inc()
         known = self._items.get(item.key)
@@ -168,7 +168,7 @@ class Runner:
                 item.work["id"],
                 extra={"event": "run_crashed", "task_id": item.work["id"]},
             )
-            outcome = failed(Failure.INTERNAL, started_ms=self._clock(), detail=type(error).__name__)
+            outcome = failure_outcome(Failure.INTERNAL, started_ms=self._clock(), detail=type(error).__name__)
         finally:
             self.progress.forget(item)
             labelled(metrics.RUNNING, level).dec()

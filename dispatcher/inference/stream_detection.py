@@ -46,7 +46,9 @@ def is_event_stream(head: bytes, content_type: str, *, whole: bool = False) -> b
     return False
 
 
-async def peeked(pieces: AsyncGenerator[bytes, None], content_type: str) -> tuple[bool, AsyncGenerator[bytes, None]]:
+async def detect_stream(
+    pieces: AsyncGenerator[bytes, None], content_type: str
+) -> tuple[bool, AsyncGenerator[bytes, None]]:
     """Read until it is decided whether a response is an event stream; returns that, and all of its pieces."""
     head = b""
     async for piece in pieces:

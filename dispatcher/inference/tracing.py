@@ -21,7 +21,7 @@ OPERATIONS = {
 PORTS = {"http": 80, "https": 443}
 
 
-def begun(span: Span, settings: Settings, work: Work) -> None:
+def describe_attempt(span: Span, settings: Settings, work: Work) -> None:
     """Set the attributes of an attempt."""
     if not span.recording:
         return
@@ -38,13 +38,13 @@ def begun(span: Span, settings: Settings, work: Work) -> None:
     )
 
 
-def ended(span: Span, outcome: Outcome) -> None:
+def end_attempt(span: Span, outcome: Outcome) -> None:
     """Set the status of an attempt."""
     if span.recording and outcome["error_code"] is not None:
         span.failed(outcome["error_code"])
 
 
-def calling(span: Span, work: Work, base: str) -> None:
+def describe_call(span: Span, work: Work, base: str) -> None:
     """Set the attributes of an upstream call."""
     if not span.recording:
         return
@@ -62,7 +62,7 @@ def calling(span: Span, work: Work, base: str) -> None:
     )
 
 
-def called(span: Span, outcome: Outcome) -> None:
+def describe_response(span: Span, outcome: Outcome) -> None:
     """Set the attributes of an upstream's response."""
     if not span.recording:
         return

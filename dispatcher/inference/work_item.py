@@ -94,7 +94,7 @@ class WorkItem:
             tracker.completed(offset)
 
 
-def read(settings: Settings, record: Any) -> WorkItem:
+def decode_work(settings: Settings, record: Any) -> WorkItem:
     """Decode a work record; raises MalformedWork."""
     if (why := unread(record)) is not None:
         raise MalformedWork(why.reason)

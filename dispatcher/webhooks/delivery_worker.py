@@ -103,11 +103,11 @@ class DeliveryWorker:
         headers[EVENT_HEADER] = delivery["event"]
         parent = delivery["traceparent"]
         with tracer().span(tracing.METHOD, "client", parent=parent.encode() if parent else None) as span:
-            tracing.posting(span, delivery)
+            tracing.describe_request(span, delivery)
             if span.traceparent is not None:
                 headers["traceparent"] = span.traceparent.decode("latin-1")
             attempt_result = await self._client.post(delivery["url"], body, headers)
-            tracing.posted(span, attempt_result)
+            tracing.describe_response(span, attempt_result)
         seconds = time.monotonic() - began
         metrics.DELIVERY_SECONDS.observe(seconds)
         metrics.WEBHOOK_ATTEMPTS.labels(attempt_result.disposition.value).inc()

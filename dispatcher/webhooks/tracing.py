@@ -16,7 +16,7 @@ METHOD = "POST"
 PORTS = {"http": 80, "https": 443}
 
 
-def posting(span: Span, delivery: Delivery) -> None:
+def describe_request(span: Span, delivery: Delivery) -> None:
     """Set the attributes of an attempt."""
     if not span.recording:
         return
@@ -33,7 +33,7 @@ def posting(span: Span, delivery: Delivery) -> None:
     )
 
 
-def posted(span: Span, answer: AttemptResult) -> None:
+def describe_response(span: Span, answer: AttemptResult) -> None:
     """Set the attributes of the response."""
     if not span.recording:
         return

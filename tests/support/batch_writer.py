@@ -1,4 +1,4 @@
-"""The writer of a batch's files, step by step beside its scheduler."""
+"""The output writer of a batch, run step by step with its scheduler."""
 
 from __future__ import annotations
 

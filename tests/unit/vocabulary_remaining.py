@@ -4,28 +4,11 @@ from __future__ import annotations
 
 REMAINING: dict[str, frozenset[str]] = {
     "compose/local/aot_cache.py": frozenset(["kept"]),
-    "ingress/batches/end_notification.py": frozenset(["nobody", "told"]),
-    "ingress/batches/service.py": frozenset(["told"]),
-    "ingress/files/content.py": frozenset(["told"]),
-    "ingress/http/readiness.py": frozenset(["heard", "told"]),
-    "ingress/metrics.py": frozenset(["letter"]),
-    "ingress/pull/claims.py": frozenset(["judged"]),
-    "ingress/pull/queue_index.py": frozenset(["told"]),
-    "ingress/read_model/cluster_liveness.py": frozenset(["heard"]),
-    "ingress/read_model/deliveries.py": frozenset(["kept"]),
-    "ingress/read_model/task_view.py": frozenset(["anew"]),
-    "ingress/submission/admission.py": frozenset(["told"]),
-    "ingress/submission/model_catalog.py": frozenset(["said"]),
-    "ingress/task_events/broadcaster.py": frozenset(["told"]),
-    "ingress/task_events/feed.py": frozenset(["told"]),
 }
 """File → retired words in its identifiers and messages."""
 TWICE: set[str] = set()
 """Names of classes that two modules or more define."""
 SMALL: set[str] = {
     "headrace.replay.read_model",
-    "ingress.batches.end_notification",
-    "ingress.http.draining",
-    "ingress.submission.queue_depth",
 }
 """Modules below 60 lines with one importer whose docstrings give no reason."""

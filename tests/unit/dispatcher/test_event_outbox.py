@@ -1,4 +1,4 @@
-"""The outbox: nothing is lost, nothing overtakes, and a Kafka that is away stops new work."""
+"""The outbox: no event is lost or reordered, and failing writes pause the intake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file cut into its lines, however its pieces come."""
+"""A file is split into the same lines, however its pieces arrive."""
 
 from __future__ import annotations
 

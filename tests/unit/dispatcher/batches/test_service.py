@@ -1,4 +1,4 @@
-"""The part of a dispatcher that works for batches: what it begins, it ends."""
+"""The batch component stops everything that it has started."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.waiting import eventually_async
 
 
 class Assignment:
-    """A group that has given this member one partition; looking at it takes until the next turn."""
+    """A group that has assigned one partition to this member; a poll takes until `turn` is set."""
 
     owned = frozenset({0})
     assigned = True

@@ -1,4 +1,4 @@
-"""The feeder against the scheduler's own verdict on what it writes."""
+"""The submitter with the scheduler that accepts its events and tasks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stage(tmp_path: Path) -> Stage:
 async def submitting(
     stage: Stage, *, judging: bool = True, **changes: Any
 ) -> AsyncIterator[tuple[Callable[[], Awaitable[None]], list[str]]]:
-    """Run a feeder beside a scheduler; yields what waits for its end, and what it could not count."""
+    """Run a submitter with a scheduler; yields the unfinished tasks, and the batches that could not be counted."""
     assert stage.row is not None
     changed, uncountable = asyncio.Event(), list[str]()
     submitter = BatchSubmitter(
@@ -111,7 +111,7 @@ async def test_an_invalid_file_is_reported_and_nothing_is_submitted(stage: Stage
 
 
 async def test_a_line_that_is_no_json_is_a_task_that_says_so(stage: Stage) -> None:
-    """It runs nowhere: whoever takes it, a dispatcher or the door of workers, ends it with what is wrong."""
+    """It is not run: a dispatcher or the pull API ends it with its error."""
     bad = b'{"custom_id":"bad","body":{"text":"\\ud83d"}}'
     await stage.create(request_line(0) + b"\n\n" + bad + b"\n" + request_line(2) + b"\n")
     async with submitting(stage) as (over, _):
@@ -159,7 +159,7 @@ async def test_lines_that_were_not_accepted_are_submitted_again(stage: Stage) ->
     await stage.create(input_file(20), state="in_progress", total=20)
     async with submitting(stage, judging=False, stall_timeout_s=0.2) as (over, _):
         await eventually_async(lambda: len(stage.producer.written) == 20)
-        stage.producer.written.clear()  # as if a write had been lost
+        stage.producer.written.clear()  # as after a lost write
         await eventually_async(lambda: len(stage.producer.written) >= 20)
         stage.judge()
         await over()

@@ -1,4 +1,4 @@
-"""What becomes of a call when the object store fails it."""
+"""Calls while the object store is unavailable or has lost a body."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_request_that_is_not_there_or_wrong_is_lost(bodies: BodyStore, b
 
 
 async def test_what_goes_wrong_while_a_request_is_sent_is_noted(bodies: BodyStore, blobs: BlobStore) -> None:
-    """The client only sees a connection that broke; the task must not be tried again for that."""
+    """The HTTP client reports a broken connection only; the task must not be retried for that."""
     blob = await blobs.put(LARGE, name="tasks/one", media_type="application/json")
     stored = bodies.request(work(data=None, data_ref={**blob, "sha256": "0" * 64}))
     pieces = await stored.open()

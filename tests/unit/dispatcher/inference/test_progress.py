@@ -1,4 +1,4 @@
-"""Progress of streams: counted against the request's limit, told when it has grown, and never for anything else."""
+"""Progress of streams: relative to the request's limit, reported when it has grown, and never for anything else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def body(**members: Any) -> bytes:
 
 
 class World:
-    """A reporter over a Kafka in memory."""
+    """A reporter with a producer in memory."""
 
     def __init__(self) -> None:
         self.producer = MemoryProducer()
@@ -40,7 +40,7 @@ class World:
         return item
 
     async def told(self) -> list[int]:
-        """Report, and return what has been written so far."""
+        """Report, and return the records so far."""
         self.progress.report()
         await self.outbox.drained(Deadline(60))
         events = [EVENT.decode(record.value or b"") for _, _, record in self.producer.written]

@@ -18,7 +18,7 @@ from tests.support.waiting import eventually_async
 
 
 class World:
-    """Three upstreams at addresses that nobody asks, and a clock."""
+    """Three upstreams at addresses that are not called, and a clock."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -113,7 +113,7 @@ async def test_it_says_who_takes_no_calls_and_why(world: World) -> None:
 
 
 async def watching(base: str, *, within_s: float) -> tuple[UpstreamPool, Upstream]:
-    """Watch one upstream as a pool does that began so long ago."""
+    """Watch one upstream as a pool that started so long ago."""
     times = iter([0.0])
     upstream = Upstream(Settings(), base)
     pool = UpstreamPool([upstream], concurrency=2, on_change=lambda: None, monotonic=lambda: next(times, within_s))

@@ -1,4 +1,4 @@
-"""What the end of a batch tells, and when it does not."""
+"""Which batch rows cause a notification, and with which payload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slots per host, and when a host is left alone."""
+"""Slots per host, and when its circuit opens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process has in hand, and how it gives it up."""
+"""Deliveries in flight, and how they are drained."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.support.waiting import turns
 
 
 class Record:
-    """What is known of a consumed record."""
+    """The fields of a consumed record."""
 
     def __init__(self, offset: int) -> None:
         self.offset = offset
 
 
 class Desk:
-    """Hands with what surrounds them."""
+    """Deliveries in flight with doubles."""
 
     def __init__(self, max_records: int = 10, max_bytes: int = 1000) -> None:
         self.waiting_tasks = WaitingTasks()

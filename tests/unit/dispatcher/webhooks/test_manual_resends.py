@@ -1,4 +1,4 @@
-"""A round that was asked for ends what waits of an earlier one, and nothing else."""
+"""A manual resend ends the waiting earlier round of its delivery, and nothing else."""
 
 from __future__ import annotations
 

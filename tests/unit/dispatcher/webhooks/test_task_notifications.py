@@ -1,4 +1,4 @@
-"""What rows tell a callback that asked for more than the outcome."""
+"""Which status rows cause notifications to a callback that subscribes to them."""
 
 from __future__ import annotations
 

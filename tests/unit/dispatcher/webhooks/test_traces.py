@@ -1,4 +1,4 @@
-"""Callbacks carry the trace of what they tell on, and are told of as spans when this process traces."""
+"""Webhooks carry the trace context of their task, and are exported as spans when tracing is enabled."""
 
 from __future__ import annotations
 

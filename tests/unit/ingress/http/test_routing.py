@@ -16,7 +16,7 @@ from starlette.responses import Response
 from core.errors import Unauthorized
 from ingress.api.openai.responses import problem
 from ingress.http import errors
-from ingress.http.dialects import Dialects
+from ingress.http.errors import Dialects
 from ingress.http.routing import ApiRoute, RawRoute, answer, api_router
 from ingress.http.validation import JsonBody, JsonObject, Parameters, QueryParameters, RawBody
 
