@@ -57,7 +57,7 @@ def _asyncapi(ingress: Ingress) -> bytes:
     responses={200: answer("Yes.", Liveness, example={"live": True})},
 )
 async def livez() -> Response:
-    """For the liveness probe of a supervisor; says nothing about Kafka or the other roles."""
+    """For the liveness probe of a supervisor; it does not check Kafka or the other roles."""
     return Response(b'{"live":true}', media_type=JSON)
 
 
@@ -67,7 +67,7 @@ async def livez() -> Response:
     summary="Does the whole path work, from here to a model?",
     responses={
         200: answer("Yes.", ReadinessReport, example={"ready": True, "missing": [], "warnings": []}),
-        503: error("No; the answer says what is missing.", NOT_READY),
+        503: error("No; the answer lists what is missing.", NOT_READY),
     },
 )
 async def readyz(readiness: Annotated[Readiness, Depends(PerApp(Readiness))]) -> Response:
@@ -91,7 +91,7 @@ async def metrics(ingress: AppIngress) -> Response:
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi_document(request: Request) -> Response:
-    """Return the document; it is generated once, which takes some tenths of a second, so in a thread."""
+    """Return the document; it is generated once, in a thread, for it takes some tenths of a second."""
     return Response(await asyncio.to_thread(_rendered, request.app.openapi), media_type=JSON)
 
 
