@@ -162,7 +162,6 @@ async def test_schedulers_start_after_their_tables_were_re_created(
     await site.ready()
     await works(client, receiver)
     assert pids(site) == before, "a scheduler ended at its start"
-    assert "building the store again" in site.roles["online"].log
 
 
 async def test_a_topic_that_was_re_created_with_fewer_partitions_is_extended(
