@@ -1,4 +1,7 @@
-"""Delete read models: an ingress without one rebuilds it from the topics at its start."""
+"""Delete read models: an ingress without one rebuilds it from the topics at its start.
+
+Apart from the other replay commands, because it needs neither Kafka nor a replay state.
+"""
 
 from __future__ import annotations
 
