@@ -54,10 +54,10 @@ async def write_rows(producer: Producer, settings: Settings, count: int) -> None
 
 
 async def rebuild(count: int) -> list[Row]:
-    """Start a scheduler and an ingress without any local state beside so many rows."""
+    """Start a scheduler and an ingress without local state, with this number of state records in Kafka."""
     async with cluster(streams__store="rocksdb") as running, producing(running.settings) as producer:
         await write_rows(producer, running.settings, count)
-        scheduler_s, memory = await _until_pulse(running)
+        scheduler_s, memory = await _until_heartbeat(running)
         began = time.perf_counter()
         running.start("ingress", "ingress")
         await running.until_answers("/livez")
@@ -72,7 +72,7 @@ async def rebuild(count: int) -> list[Row]:
     ]
 
 
-async def _until_pulse(running: Cluster) -> tuple[float, float]:
+async def _until_heartbeat(running: Cluster) -> tuple[float, float]:
     """Start the scheduler and wait until it owns every partition; returns seconds and its memory."""
     owned: set[int] = set()
 

@@ -81,3 +81,7 @@ class BoundedDict(Generic[K, V]):
         """Remove a key if it is there."""
         self._newer.pop(key, None)
         self._older.pop(key, None)
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        self._newer, self._older = {}, {}

@@ -1,7 +1,7 @@
-"""The commit tick: what still runs is claimed, then the offsets below it are committed.
+"""Periodically claim the running work and commit the offsets below it.
 
-So an offset never waits for a model, and a kill -9 re-runs at most what was taken since the last tick. No claim
-waits for a commit: what is claimed is not run again, however late its offset is committed.
+An offset therefore never waits for a model server, and after a kill -9 at most the work received since the last run is
+repeated. Claims do not wait for commits: claimed work is not run again, however late its offset is committed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from dispatcher.task_supervisor import TaskSupervisor
 from schemas.events import task_event
 
 CLAIM_TIMEOUT_S = 10.0
-"""A tick that Kafka holds up for longer is given up; its claims stay in the outbox and the next tick goes on."""
+"""Timeout of writing the claims of one run; they stay in the outbox, and the next run continues."""
 
 
 class CommitLoop:
-    """Tick at the commit interval, and at once when asked."""
+    """Runs at the commit interval, and on request."""
 
     def __init__(self, settings: Settings, *, runner: Runner, outbox: EventOutbox) -> None:
         self._settings = settings
@@ -40,20 +40,21 @@ class CommitLoop:
         self._consumers.append(consumer)
 
     def start(self, supervisor: TaskSupervisor) -> None:
-        """Begin to tick."""
+        """Start the loop."""
         self._task = supervisor.spawn(self._run(supervisor), name="commit-loop")
 
     async def close(self) -> None:
-        """Stop ticking."""
+        """Stop the loop."""
         tasks = [task for task in (self._task, *self._committing.values()) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def run_once(self, consumers: Iterable[GroupConsumer], deadline: Deadline, *, last: bool = False) -> None:
-        """Claim everything that runs, then commit these readers; with the time up, what is safe by then.
+        """Claim all running work, then commit these consumers; at the deadline, what is safe by then.
 
-        `last` waits for the outcomes on their way too: whoever owns the partitions next must not run them again.
+        `last` also waits for outcomes that are being written: the next owner of the partitions must not run that work
+        again.
         """
         await self._claim(deadline)
         if last:
@@ -84,7 +85,7 @@ class CommitLoop:
                     )
 
     async def _commit(self, consumer: GroupConsumer) -> None:
-        """Commit beside the ticks: one that hangs, as after a broker's return, holds up nobody but its own reader."""
+        """Commit in a task of its own: a hanging commit, as after a broker restart, delays no other consumer."""
         try:
             await consumer.commit()
         finally:

@@ -1,8 +1,8 @@
-"""Events on their way to Kafka: kept until they are acknowledged, in order, however long Kafka is away.
+"""Buffer of events: they are stored in order until Kafka acknowledges them, however long it is unavailable.
 
-One packed write is under way at a time; what comes meanwhile goes with the next, so that load makes larger writes and
-not more of them. A write that failed is repeated as a whole: an event may then lie in its topic twice, and the
-scheduler drops the second.
+One write is in progress at a time, and later events go into the next write, so load makes writes larger and not more
+frequent. A failed write is repeated as a whole: an event may then be in its topic twice, and the scheduler drops the
+second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_BATCH_RECORDS = 1000
 MAX_BATCH_BYTES = 8_388_608
 MAX_PENDING_RECORDS = 2000
 MAX_PENDING_BYTES = 33_554_432
-"""Beyond this no new work is taken: outcomes that Kafka does not accept must not fill the memory."""
+"""Above this the intake pauses: outcomes that Kafka does not accept must not fill the memory."""
 RETRY_DELAY_S = 0.2
 
 
@@ -39,7 +39,7 @@ class _PendingRecord:
 
 
 class EventOutbox:
-    """Write events; `on_capacity` is told whenever taking new work becomes possible or impossible."""
+    """Writes events; `on_capacity` is called whenever the buffer gains or loses capacity for new work."""
 
     def __init__(self, producer: Producer, *, on_capacity: Callable[[bool], None] = lambda _: None) -> None:
         self._producer = producer
@@ -53,29 +53,29 @@ class EventOutbox:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, supervisor: TaskSupervisor) -> None:
-        """Begin to write."""
+        """Start writing."""
         self._task = supervisor.spawn(self._run(), name="outbox")
 
     async def close(self, deadline: Deadline) -> None:
-        """Write what is left while there is time, then stop; what was not written is lost with the process."""
+        """Write the remaining events within the deadline, then stop; events that were not written are lost."""
         await self.drained(deadline)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         if self._pending:
             log.error(
-                "%d events could not be written before the end; their tasks run again elsewhere",
+                "%d events were not written before the shutdown; other workers will run their tasks again",
                 len(self._pending),
-                extra={"event": "outbox_lost", "count": len(self._pending)},
+                extra={"event": "outbox_records_lost", "count": len(self._pending)},
             )
 
     @property
     def has_capacity(self) -> bool:
-        """Tell whether new work may be taken."""
+        """Return whether new work may be received."""
         return not self._failing and len(self._pending) < MAX_PENDING_RECORDS and self._bytes < MAX_PENDING_BYTES
 
     def enqueue(self, item: AddressedRecord) -> asyncio.Future[None]:
-        """Queue one event; the future is done once it is durable."""
+        """Enqueue an event; the future completes once it is durable."""
         pending = _PendingRecord(item, asyncio.get_running_loop().create_future())
         self._pending.append(pending)
         self._bytes += pending.size
@@ -85,7 +85,7 @@ class EventOutbox:
         return pending.durable
 
     async def write_all(self, items: Iterable[AddressedRecord], deadline: Deadline | None = None) -> bool:
-        """Queue events and wait; False when the time was up before all were durable, they stay queued then."""
+        """Enqueue events and wait until they are durable; at the deadline return False, and they stay enqueued."""
         futures = [self.enqueue(item) for item in items]
         if not futures:
             return True
@@ -93,12 +93,12 @@ class EventOutbox:
         return not late
 
     async def caught_up(self, deadline: Deadline) -> None:
-        """Wait until everything that is queued now is written."""
+        """Wait until everything that is enqueued now is written."""
         if self._pending:
             await asyncio.wait({self._pending[-1].durable}, timeout=deadline.left())
 
     async def drained(self, deadline: Deadline) -> bool:
-        """Wait until everything is written."""
+        """Wait until the buffer is empty; False at the deadline."""
         try:
             async with asyncio.timeout(deadline.left()):
                 await self._empty.wait()
@@ -141,12 +141,12 @@ class EventOutbox:
             self._failing = failing
             if failing:
                 log.warning(
-                    "Kafka takes no events now; %d are kept and no new work is taken",
+                    "event writes are failing; %d events are buffered and the intake is paused",
                     len(self._pending),
-                    extra={"event": "outbox_blocked", "count": len(self._pending)},
+                    extra={"event": "outbox_stalled", "count": len(self._pending)},
                 )
             else:
-                log.info("Kafka takes events again", extra={"event": "outbox_free"})
+                log.info("event writes succeed again", extra={"event": "outbox_recovered"})
         self._notify_capacity()
 
     def _notify_capacity(self) -> None:

@@ -1,6 +1,6 @@
-"""Read topics as a member of a consumer group, with the bookkeeping that tells what may be committed.
+"""Member of a consumer group, with a tracker per partition of the offsets that may be committed.
 
-A consumer that failed for good is replaced. getmany is never cancelled: a cancelled one spoils aiokafka's idle
+A consumer that fails repeatedly is replaced. getmany is never cancelled: a cancelled one corrupts aiokafka's idle
 accounting (its fetch counter has no finally).
 """
 
@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 
 POLL_MS = 200
 SESSION_TIMEOUT_MS = 6_000
-"""As long as a killed dispatcher's partitions are read by nobody, and as its successor waits to join; Kafka allows no
-less. Measured by killing one at random moments: new work after up to 17 s with 10 s here."""
+"""Time for which the partitions of a killed dispatcher are not consumed, and its successor waits to join; Kafka allows
+no less. Measured by killing one at random moments: new work after up to 17 s with 10 s here."""
 CONFIRM_WITHIN_S = SESSION_TIMEOUT_MS / 1000 * 0.9
-"""For so long the group may confirm nothing before its other members can have been given the partitions."""
+"""Without a confirmed heartbeat for so long, the group may have given the partitions to another member."""
 CONFIRM_POLL_S = 0.05
 HEARTBEAT_MS = 1_500
 REBALANCE_TIMEOUT_MS = 15_000
-"""Above what a revoke may take: the others wait this long for a member that still commits."""
+"""Above the time that a revoke may take: the other members wait this long for a member that still commits."""
 MAX_POLL_INTERVAL_MS = 86_400_000
-"""Work is taken only when there is room, so a full worker may not poll for as long as its calls last."""
+"""Polls happen only when there is capacity, so a busy worker may not poll for as long as its calls last."""
 FETCH_BYTES = 262_144
-"""Read ahead per partition: getmany empties one partition after the other, so this is also how unfair it can be."""
+"""Read-ahead per partition; getmany empties one partition after the other, so a larger value is less fair."""
 COMMIT_TIMEOUT_S = 5.0
 METADATA_REFRESH_S = 1.0
 BACKOFF_S = 0.5
@@ -45,14 +45,14 @@ MAX_FAILURES = 5
 
 
 class ReceivedRecord(NamedTuple):
-    """A record and the bookkeeping that it holds back."""
+    """A record with the tracker of its partition."""
 
     record: Any
     tracker: OffsetTracker
 
 
 class GroupConsumer:
-    """One consumer of a group; `on_revoke` is awaited while the partitions are still ours."""
+    """One member of a group; `on_revoke` is awaited while it still owns the partitions."""
 
     def __init__(
         self,
@@ -77,16 +77,16 @@ class GroupConsumer:
         self._confirmed_at = 0.0
         self._refreshed_at = 0.0
         self.assigned_ms = 0
-        """When partitions were assigned last, and below by the monotonic clock."""
+        """When partitions were assigned last: epoch ms, and below by the monotonic clock."""
         self.assigned_at = 0.0
 
     @property
     def assigned(self) -> bool:
-        """Tell whether this member has been given its partitions, which may be none."""
+        """Return whether this member has its assignment, which may be empty."""
         return self._joined
 
     async def open(self) -> bool:
-        """Join the group unless that has been done; a failure is waited out and answered with False."""
+        """Join the group unless it has; after a failure wait a moment and return False."""
         if self._consumer is None:
             try:
                 self._consumer = await self._join()
@@ -96,7 +96,7 @@ class GroupConsumer:
         return True
 
     async def poll(self, max_records: int) -> list[ReceivedRecord]:
-        """Return the next records, none after a fifth of a second; failures are waited out."""
+        """Return the next records, none after 200 ms without any; after a failure wait a moment and return none."""
         if not await self.open():
             return []
         self._refresh_missing_topics()
@@ -122,9 +122,9 @@ class GroupConsumer:
         return await self._still_owned(received)
 
     def _refresh_missing_topics(self) -> None:
-        """Ask the broker for a topic that is gone, so that it is noticed when it is there again.
+        """Refresh the metadata while a topic is missing, so that its re-creation is noticed.
 
-        aiokafka itself asks every five minutes.
+        aiokafka by itself refreshes every five minutes.
         """
         gone = any(not self._consumer.partitions_for_topic(topic) for topic in self._topics)
         if gone and time.monotonic() - self._refreshed_at > METADATA_REFRESH_S:
@@ -132,37 +132,41 @@ class GroupConsumer:
             client_of(self._consumer).force_metadata_update()
 
     async def _still_owned(self, received: list[ReceivedRecord]) -> list[ReceivedRecord]:
-        """Leave out what another member has by now; whoever was frozen reads on until the group tells it so.
+        """Leave out records of partitions that another member owns by now; a process that was paused learns of it late.
 
-        Frozen for longer than its session, a dispatcher began the work that others had been given meanwhile, in one of
-        four tries.
+        Paused for longer than its session, a dispatcher started work that others had been assigned, in one of four
+        tries.
         """
         give_up = time.monotonic() + SESSION_TIMEOUT_MS / 1000
         while received and self._consumer is not None and time.monotonic() - self._confirmed_at > CONFIRM_WITHIN_S:
             if time.monotonic() > give_up:
-                log.warning("reading %s: its group is silent", self.name, extra={"event": "reader_silent"})
+                log.warning(
+                    "no heartbeat response from the group of %s; joining again",
+                    self.name,
+                    extra={"event": "consumer_unconfirmed"},
+                )
                 await self._replace()
                 break
             await asyncio.sleep(CONFIRM_POLL_S)
         return [one for one in received if self.owns(one)]
 
     def pause(self, tp: TopicPartition) -> None:
-        """Read nothing more of a partition until it is released, or assigned anew."""
+        """Fetch nothing from a partition until it is resumed or assigned again."""
         if self._consumer is not None and tp in self._consumer.assignment():
             self._consumer.pause(tp)
 
     def resume(self, tp: TopicPartition) -> None:
-        """Read on."""
+        """Fetch from a partition again."""
         if self._consumer is not None and tp in self._consumer.assignment():
             self._consumer.resume(tp)
 
     @property
     def to_commit(self) -> dict[TopicPartition, int]:
-        """Return what is safe and not committed yet."""
+        """Return the offsets that are safe and not committed yet."""
         return {tp: point for tp, tracker in self._trackers.items() if (point := tracker.to_commit()) is not None}
 
     async def commit(self, deadline: Deadline | None = None) -> bool:
-        """Commit everything that is safe; False when it has to be tried again."""
+        """Commit all safe offsets; False when it has to be retried."""
         points = self.to_commit
         if not points or self._consumer is None:
             return True
@@ -172,20 +176,22 @@ class GroupConsumer:
                 await self._consumer.commit(points)
         except (KafkaError, IllegalStateError, TimeoutError) as error:
             metrics.COMMIT_FAILURES.inc()
-            log.info("commit of %s: %s", self.name, error or "no answer", extra={"event": "commit_failed"})
+            log.info(
+                "cannot commit the offsets of %s: %s", self.name, error or "timeout", extra={"event": "commit_failed"}
+            )
             return False
         for tp, tracker in noted.items():
             tracker.committed(points[tp])
         return True
 
     async def close(self, deadline: Deadline) -> None:
-        """Leave the group, so that others take over at once."""
+        """Leave the group, so that its partitions are reassigned at once."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await _stop(consumer, deadline.left())
 
     async def on_revoked(self, partitions: Iterable[TopicPartition]) -> None:
-        """Let the owner settle what it can, then forget the partitions; running calls go on without them."""
+        """Await `on_revoke`, then drop the trackers; running calls continue without them."""
         try:
             await self._on_revoke()
         finally:
@@ -194,7 +200,7 @@ class GroupConsumer:
             self._joined = False
 
     def on_assigned(self, partitions: Iterable[TopicPartition]) -> None:
-        """Begin the bookkeeping of newly assigned partitions."""
+        """Start the trackers of newly assigned partitions."""
         self._trackers = {tp: OffsetTracker() for tp in partitions}
         self.assigned_ms, self.assigned_at = epoch_ms(), time.monotonic()
         self._note_confirmed()
@@ -204,7 +210,7 @@ class GroupConsumer:
         self._confirmed_at = time.monotonic()
 
     def owns(self, received: ReceivedRecord) -> bool:
-        """Tell whether the partition of a record is still the one that it was read from."""
+        """Return whether this member still has the assignment that a record was received in."""
         record = received.record
         return self._trackers.get(TopicPartition(record.topic, record.partition)) is received.tracker
 
@@ -228,8 +234,8 @@ class GroupConsumer:
             await consumer.start()
             on_heartbeat(consumer, self._note_confirmed)
             for topic in self._topics:
-                # A topic made a moment ago is not in the first metadata, and a member that joins without it is
-                # given nothing until the metadata is refreshed minutes later.
+                # A new topic may be missing in the first metadata, and a member that joins without it is assigned
+                # nothing until the metadata is refreshed minutes later.
                 await wait_for_metadata(consumer, topic)
             consumer.subscribe(topics=list(self._topics), listener=_Listener(self))
         except BaseException:
@@ -239,13 +245,15 @@ class GroupConsumer:
 
     async def _wait_after(self, error: BaseException) -> None:
         self._failures += 1
-        log.warning("reading %s: %s", self.name, str(error) or type(error).__name__, extra={"event": "reader_failed"})
+        log.warning(
+            "cannot read %s: %s", self.name, str(error) or type(error).__name__, extra={"event": "consumer_failed"}
+        )
         if self._failures % MAX_FAILURES == 0:
             await self._replace()
         await asyncio.sleep(BACKOFF_S)
 
     async def _replace(self) -> None:
-        """Join anew at the next take: what is not committed is read again; repeats are known by task and attempt."""
+        """Join again at the next poll: uncommitted records are received again, and recognised by task and attempt."""
         consumer, self._consumer = self._consumer, None
         self._trackers, self._joined = {}, False
         if consumer is not None:
@@ -264,7 +272,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka sh
 
 
 async def _stop(consumer: Any, seconds: float) -> None:
-    """Close a consumer within a bound: aiokafka's own stop waits for a coordinator that may be gone."""
+    """Stop a consumer within a time limit: aiokafka's own stop waits for a coordinator that may be unavailable."""
     task = asyncio.create_task(consumer.stop(), name="stop-consumer")
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:

@@ -1,4 +1,4 @@
-"""The dispatcher role: inference consumers, the callback sender, and what batches need."""
+"""The dispatcher role: inference, webhooks and batches."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ from dispatcher.webhooks.service import WebhookService
 log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 2.0
-"""What a stop may take on top of the grace for running calls."""
+"""Time for the shutdown beyond the grace for running calls."""
 
 
 class DispatcherPart(Protocol):
-    """What a dispatcher is made of."""
+    """A component of the dispatcher."""
 
     name: str
-    """Its member of /readyz."""
+    """Its member in the body of /readyz."""
 
     async def open(self) -> None:
-        """Start to work."""
+        """Start working."""
 
     async def close(self, deadline: Deadline) -> None:
         """Stop within the deadline."""
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Tell whether it works."""
+        """Return whether it works, with details for /readyz."""
 
 
 def worker_name() -> str:
-    """Name this process: where it runs, and a random part, because pids come again."""
+    """Return a unique name: host, pid, and a random part, because pids are reused."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Run until told to stop; raises FatalError when a part of it has failed."""
+    """Run until `stop` is set; raises FatalError when a component has failed."""
     supervisor = TaskSupervisor()
     starting = asyncio.create_task(_wait_for_kafka(settings), name="wait-kafka")
     stopping = asyncio.create_task(stop.wait(), name="wait-stop")
@@ -89,21 +89,23 @@ async def _run_parts(
                     await part.open()
             except KafkaError as error:
                 raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error}") from error
-            log.info("dispatcher %s works", name, extra={"event": "dispatcher_started", "worker": name})
+            log.info("dispatcher %s started", name, extra={"event": "dispatcher_started", "worker": name})
             await supervisor.wait(stop)
         finally:
             deadline = Deadline(settings.dispatcher.shutdown_grace_s + SHUTDOWN_S)
             await asyncio.gather(*(part.close(deadline) for part in parts))
-            log.info("dispatcher %s has stopped", name, extra={"event": "dispatcher_stopped", "worker": name})
+            log.info("dispatcher %s stopped", name, extra={"event": "dispatcher_stopped", "worker": name})
 
 
 def _parts(settings: Settings, supervisor: TaskSupervisor, name: str, producer: Producer) -> Sequence[DispatcherPart]:
     blobs = open_blobs(settings)
-    rows = BatchIndex(settings, name=name)
+    batch_index = BatchIndex(settings, name=name)
     parts: list[DispatcherPart] = []
     if settings.dispatcher.component in ("all", "inference"):
         parts.append(
-            InferenceService(settings, name=name, supervisor=supervisor, producer=producer, blobs=blobs, rows=rows)
+            InferenceService(
+                settings, name=name, supervisor=supervisor, producer=producer, blobs=blobs, batch_index=batch_index
+            )
         )
     if settings.dispatcher.component in ("all", "webhooks"):
         parts.append(
@@ -112,7 +114,12 @@ def _parts(settings: Settings, supervisor: TaskSupervisor, name: str, producer: 
     if settings.dispatcher.component in ("all", "batches"):
         parts.append(
             BatchService(
-                settings, name=f"{name}-batches", supervisor=supervisor, producer=producer, blobs=blobs, rows=rows
+                settings,
+                name=f"{name}-batches",
+                supervisor=supervisor,
+                producer=producer,
+                blobs=blobs,
+                batch_index=batch_index,
             )
         )
     return parts

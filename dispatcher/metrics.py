@@ -80,8 +80,8 @@ for _metric, _old in (
 OldName(WEBHOOK_ATTEMPTS, "headrace_webhook_attempts", labels={"disposition": "verdict"})
 
 
-def answered(work: Work, outcome: Outcome) -> None:
-    """Count the tokens of an attempt, and how long a stream let its reader wait."""
+def observe_attempt(work: Work, outcome: Outcome) -> None:
+    """Count the tokens of an attempt, and observe the time to the first token of a stream."""
     level = LEVELS[work["level"]]
     if usage := outcome["usage"]:
         labelled(TOKENS, level, "prompt").inc(usage["prompt_tokens"])

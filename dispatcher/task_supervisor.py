@@ -1,4 +1,4 @@
-"""The long-lived asyncio tasks of a process: when one of them fails, the process ends and is started anew."""
+"""Supervisor of the long-lived asyncio tasks of a process: when one of them fails, the process stops with an error."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from core.errors import FatalError
 
 
 class TaskSupervisor:
-    """Own tasks that must not end by themselves with an error."""
+    """Tasks that must not end with an error."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: asyncio.Future[FatalError] = asyncio.get_running_loop().create_future()
 
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
-        """Run a task; whoever spawned it cancels it in the end."""
+        """Start a task; the caller cancels it in the end."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
     async def wait(self, stop: asyncio.Event) -> None:
-        """Return when told to stop; raises FatalError as soon as a task has failed."""
+        """Return when `stop` is set; raises FatalError as soon as a task has failed."""
         stopping = asyncio.create_task(stop.wait(), name="wait-stop")
         try:
             ends: list[asyncio.Future[Any]] = [stopping, self._broken]

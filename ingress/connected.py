@@ -36,7 +36,7 @@ from ingress.submission.idempotency import DuplicateResolver
 from ingress.submission.serial_slots import lease_slot, renew_slot
 from ingress.submission.service import TaskSubmission
 from ingress.submission.submitter import Submitter
-from ingress.task_events.broadcaster import TaskEvents
+from ingress.task_events.stream import TaskEvents
 from ingress.waiting.long_poll import LongPolls
 from ingress.waiting.waiters import Waiters
 from schemas import topics

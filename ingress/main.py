@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 RESERVED_FILES = 256
-"""Open files that are no client's: Kafka connections, the read model, the object store, logs."""
+"""Open files other than client connections: Kafka connections, the read model, the object store, logs."""
 SHUTDOWN_GRACE_S = 5
-"""What held requests and running writes get at shutdown; the whole stack has 10 s."""
+"""Time for open requests and writes at shutdown; the whole process has 10 s."""
 
 
 class Server(uvicorn.Server):
-    """A server that leaves signals to the role runner."""
+    """A server that leaves signal handling to the process runner."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -38,7 +38,7 @@ class Server(uvicorn.Server):
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until told to stop; raises ConfigError when the port or the topics cannot be used."""
+    """Serve until `stop` is set; raises ConfigError when the port or the topics cannot be used."""
     connections = _allow_connections(settings.ingress.max_connections)
     app = create_app(settings)  # before the port is opened: it checks the keys
     with listen(settings.ingress.host, settings.ingress.port) as listener:
@@ -51,7 +51,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             if opening.done() and opening.exception() is None:
                 await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # First the held requests get their answer, then connections are closed.
+            # Open requests are answered first, then connections are closed.
             app.state.ingress.waiters.shut_down()
             server.should_exit = True
             stopping.cancel()
@@ -76,9 +76,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _allow_connections(wanted: int) -> int:
-    """Raise the limit of open files as far as the system lets us; return how many connections may be open.
+    """Raise the limit of open files as far as the system allows; return how many connections may be open.
 
-    The usual limit of 1,024 would end at as many connections, without a word to the client.
+    At the usual limit of 1,024 further connections would fail without a response.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -105,7 +105,7 @@ def _config(app: FastAPI, connections: int) -> uvicorn.Config:
         lifespan="on",
         interface="asgi3",
         log_config=None,
-        log_level=logging.ERROR,  # a line for each request that is no HTTP would fill the disk for a stranger
+        log_level=logging.ERROR,  # a log line for each invalid request would let anyone fill the disk
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -1,4 +1,4 @@
-"""Metrics of the ingress; one registry per application, so that tests can run several in one process."""
+"""Prometheus metrics of the ingress; one registry per application, so that tests can run several in one process."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Metrics:
         OldName(self.put_seconds, "headrace_ingress_put_seconds", registry=self.registry)
         # Looked up once: labels() costs more than the increment.
         self.accepted_by = {
-            (level, letter): self.accepted.labels("offline" if level else "online", mode)
+            (level, code): self.accepted.labels("offline" if level else "online", mode)
             for level in (0, 1)
-            for mode, letter in MODE_CODES.items()
+            for mode, code in MODE_CODES.items()
         }
 
     def queue_full(self, level: int) -> None:

@@ -179,7 +179,7 @@ def _messages(every: Iterable[Topic]) -> Iterable[tuple[str, Json]]:
         {
             "name": DEAD_LETTER,
             "title": "Dead letter",
-            "summary": "A record that nobody can work with: key, value and headers as they came.",
+            "summary": "A record that could not be processed; its key, value and headers are unchanged.",
             "contentType": "application/octet-stream",
             "headers": _headers(DEAD_LETTER_HEADERS),
         },

@@ -83,6 +83,30 @@ def output_file_id(batch_id: str, *, errors: bool) -> str:
     return f"file-{batch_id.removeprefix('batch_')}-{'errors' if errors else 'output'}"
 
 
+def ended_ms(batch: Batch) -> int | None:
+    """Return when a batch ended, epoch ms; None while it has not."""
+    if batch["state"] not in BATCH_ENDED:
+        return None
+    times = (batch["completed_ms"], batch["failed_ms"], batch["expired_ms"], batch["cancelled_ms"])
+    return next((at_ms for at_ms in times if at_ms is not None), batch["updated_ms"])
+
+
+def output_expires_ms(batch: Batch, *, retention_s: int) -> int | None:
+    """Return when the output and error files expire, epoch ms; None while the batch has not ended.
+
+    That is after the time that its creator requested, at the latest with the batch itself.
+    """
+    end_ms, requested_s = ended_ms(batch), batch["output_expires_s"]
+    retention_s = retention_s if requested_s is None else min(requested_s, retention_s)
+    return None if end_ms is None else end_ms + retention_s * 1000
+
+
+def outputs_expired(batch: Batch, *, now_ms: int) -> bool:
+    """Return whether the files have expired before the batch itself, after the time that its creator requested."""
+    end_ms, requested_s = ended_ms(batch), batch["output_expires_s"]
+    return end_ms is not None and requested_s is not None and end_ms + requested_s * 1000 <= now_ms
+
+
 class BatchProgress(TypedDict):
     """The fields that only the scheduler sets."""
 

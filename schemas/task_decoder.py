@@ -45,7 +45,7 @@ class DecodedTask(NamedTuple):
     """Whether it is in the form that Headrace writes, for tasks that an API has validated."""
 
 
-def read_form(value: bytes, headers: Headers, *, level: int) -> DecodedTask:
+def decode_task(value: bytes, headers: Headers, *, level: int) -> DecodedTask:
     """Decode a record in any form; raises Invalid, with the field `value` if no other field is wrong."""
     if _is_plain(headers):
         task = _avro(value)
@@ -105,7 +105,7 @@ def accepted(value: bytes, headers: Headers, *, level: int) -> Task:
 
     The tenant is in the state record; a direct record need not name it.
     """
-    decoded = read_form(value, headers, level=level)
+    decoded = decode_task(value, headers, level=level)
     task = decoded.task
     if not decoded.is_internal and task["data"]:
         task["data"], _ = normalise_body(task["data"], mode=task["mode"], content_type=task["content_type"])

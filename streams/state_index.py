@@ -116,7 +116,7 @@ class StateIndex:
             ready.append(heapq.heappop(self._heap))
         return ready
 
-    def put_back(self, due: list[Due], *, delay_ms: int, now_ms: int) -> None:
+    def reschedule(self, due: list[Due], *, delay_ms: int, now_ms: int) -> None:
         """Schedule these again after a delay: their events could not be written."""
         for entry in due:
             self._push(entry._replace(at_ms=now_ms + delay_ms), now_ms)

@@ -98,7 +98,7 @@ class Timers:
             await self._producer.send_all(records)
         except Unavailable as error:
             log.warning("cannot write due events, will retry: %s", error, extra={"event": "timer_write_failed"})
-            self._index.put_back(due, delay_ms=RETRY_MS, now_ms=now_ms)
+            self._index.reschedule(due, delay_ms=RETRY_MS, now_ms=now_ms)
 
     async def _due_event(self, due: Due, now_ms: int) -> Event | None:
         """Return the event of a due time; None if the state record has changed."""

@@ -200,7 +200,7 @@ def _queue(one: QueueFlow, limit: int | None, *, able: bool) -> Iterator[Finding
             "no_consumer",
             one.queue,
             f"no dispatcher reads queue {lane}" + (f"; {waits}" if flow.waiting else ""),
-            "look for reader_failed in the dispatchers' logs, and check that they are authorized to read the topic",
+            "look for consumer_failed in the dispatchers' logs, and check that they are authorized to read the topic",
         )
     elif flow.growing and able:
         busy = f"its concurrency is {limit} per dispatcher" if limit is not None else "all slots may be busy"

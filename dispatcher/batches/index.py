@@ -1,4 +1,4 @@
-"""What the dispatcher knows of the batches: the newest row of each that has not ended, by home partition."""
+"""Index of unfinished batches by partition, from the batches topic."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from schemas.framing import FramingError
 from schemas.ids import MODE_CODES, parse
 
 RECENT_MS = 3_600_000
-"""At a start all batches of the last weeks are read; those that ended so long ago were tidied up by their owner."""
+"""At a start the batches of weeks are read; the segments of those that ended so long ago were collected already."""
 MAX_ENDED = 1_000
-"""Other processes' partitions fill this, too; what is pushed out are pieces that nobody can see.
+"""Batches of other processes' partitions are included; a dropped entry leaves segments that no row refers to.
 
-A piece that no row names costs its bytes and nothing else.
+Such a segment uses storage and has no other effect.
 """
 
 RECENT_BATCHES = 10_000
-"""Batches that have ended, whose work might be read once more."""
+"""Finished batches that are remembered, because their work might be received again."""
 LINE = f"-{MODE_CODES['batch']}-"
 LineGroup = tuple[int, int, int]
-"""What the ids of one batch's lines have in common: home, queue number and second."""
+"""The part that the ids of all lines of a batch share: partition, queue number and second."""
 
 log = logging.getLogger(__name__)
 
 
 class BatchIndex:
-    """A fold of the topic of batches; `on_change` is told of the home whose rows have changed."""
+    """The newest row of each unfinished batch; `on_change` is called with the partition of changed rows."""
 
     def __init__(
         self,
@@ -62,27 +62,27 @@ class BatchIndex:
             await self._follower.wait_caught_up()
 
     async def close(self) -> None:
-        """Stop following; a second call does nothing."""
+        """Stop following the topic; a second call does nothing."""
         if self._opened:
             self._opened = False
             await self._follower.close()
 
     def open_batches(self, home: int) -> list[Batch]:
-        """Return the batches of a partition that have not ended, the oldest first."""
+        """Return the unfinished batches of a partition, the oldest first."""
         return sorted(self._rows[home].values(), key=lambda row: (row["created_ms"], row["id"]))
 
     def get(self, home: int, batch_id: str) -> Batch | None:
-        """Return the newest row of a batch that has not ended."""
+        """Return the newest row of an unfinished batch."""
         return self._rows[home].get(batch_id)
 
     def ended(self, home: int) -> dict[str, frozenset[str]]:
-        """Return the batches that have ended lately, with the names of the pieces that count; to be emptied."""
+        """Return recently finished batches with the names of their segments; the caller removes entries."""
         return self._ended[home]
 
     def has_outcome(self, task_id: str) -> bool:
-        """Tell whether a task is a line whose outcome is in the log: its work must not be done again.
+        """Return whether a task is a batch line with an outcome in the log: its work must not be done again.
 
-        A dispatcher that was killed has not committed its last moments, so work is read that was done.
+        A killed dispatcher has not committed its last offsets, so finished work is received again.
         """
         if LINE not in task_id:
             return False
@@ -94,7 +94,7 @@ class BatchIndex:
         return row is not None and bitmap.has(row["ended"], line.serial)
 
     def apply(self, tp: TopicPartition, records: Records) -> None:
-        """Take the next rows; of several of one batch only the last is decoded, for they are large and come often."""
+        """Apply the next rows; only the last row of a batch is decoded, because rows are large and frequent."""
         newest = {record.key or b"": record.value for record in records}
         for key, value in newest.items():
             self._apply(tp.partition, key.decode(errors="replace"), value)
@@ -106,7 +106,9 @@ class BatchIndex:
             try:
                 row = BATCH.decode(value)
             except (FramingError, SchemaError) as error:
-                log.error("the row of %s: %s", batch_id, error, extra={"event": "batch_row_unreadable"})
+                log.error(
+                    "cannot decode the row of batch %s: %s", batch_id, error, extra={"event": "batch_row_unreadable"}
+                )
                 return
         if row is not None and row["state"] not in BATCH_ENDED:
             self._rows[home][batch_id] = row

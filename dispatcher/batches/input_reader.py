@@ -13,26 +13,30 @@ from schemas.common import Blob
 
 BOM = b"\xef\xbb\xbf"
 SLICE_BYTES = 262_144
-"""Some milliseconds of work: the event loop must not stand still for a file."""
+"""Some milliseconds of work: the event loop must not block for a file."""
 YIELD_EVERY_BYTES = 16_384
-"""After which others have their turn: a slice of blank lines alone is a quarter of a second of work."""
+"""Bytes after which the event loop runs other tasks: a slice of blank lines alone is 250 ms of work."""
 PAGE_LINES = 1_000
-"""Lines that are named at a time when their file cannot be read any more."""
+"""Lines per page when their file cannot be read."""
 
 
 class InputLine(NamedTuple):
     """One request of the file."""
 
     request: int
-    """Which request it is, from 0: blank lines are none."""
+    """Number of the request, from 0: blank lines do not count."""
     number: int
-    """Which line of the file it is, from 1: what people look for in their editor."""
+    """Line number in the file, from 1, as editors show it."""
     text: bytes | None
-    """None when the line is longer than is allowed."""
+    """None when the line is too long."""
 
 
 class LineSplitter:
-    """Takes a file piece by piece; of a line that is too long only its place is kept."""
+    """Splits a file that arrives in pieces; a line that is too long is not stored. Pure.
+
+    Blank lines, a byte order mark, CRLF and a missing last line end are common in edited files; all of them are
+    ignored.
+    """
 
     def __init__(self, *, max_bytes: int) -> None:
         self._longest = max_bytes
@@ -43,7 +47,7 @@ class LineSplitter:
         self._index = 0
 
     def feed(self, piece: bytes) -> list[InputLine]:
-        """Take the next piece and return the requests that end in it."""
+        """Add the next piece and return the requests that end in it."""
         *whole, rest = piece.split(b"\n")
         lines = []
         for end in whole:
@@ -80,7 +84,7 @@ class LineSplitter:
 
 
 class InputReader:
-    """Reads from the beginning to the end, once."""
+    """Reads the file once, from the beginning to the end."""
 
     def __init__(self, blobs: BlobStore, blob: Blob) -> None:
         self._blobs = blobs
@@ -93,7 +97,7 @@ class InputReader:
     async def next_lines(self) -> list[InputLine] | None:
         """Return the requests that end in the next slice, None after the last.
 
-        Raises BlobMissing, BlobCorrupt and Unavailable; after Unavailable the same slice can be asked for again.
+        Raises BlobMissing, BlobCorrupt and Unavailable; after Unavailable the same slice can be read again.
         """
         if self._exhausted:
             return None
@@ -116,13 +120,13 @@ class InputReader:
         return lines
 
     def verify_digest(self) -> None:
-        """Raise BlobCorrupt unless what was read up to the end is what was stored."""
+        """Raise BlobCorrupt unless the content that was read has the stored digest."""
         if self._digest.hexdigest() != self._blob["sha256"]:
             raise BlobCorrupt(f"the stored body {self._blob['uri']} does not have the digest it was written with")
 
 
 class UnsubmittedLines:
-    """Reads them from the input file, from the first one that was not fed."""
+    """The lines of a stopped batch that never became tasks, for its error file, from the first one on."""
 
     def __init__(self, blobs: BlobStore, batch: Batch) -> None:
         self._source: InputReader | None = InputReader(blobs, batch["input"])
@@ -131,17 +135,17 @@ class UnsubmittedLines:
 
     @property
     def exhausted(self) -> bool:
-        """Tell whether all have been named."""
+        """Return whether all lines have been returned."""
         return self._next >= self._total
 
     async def next_page(self) -> list[tuple[int, str | None]]:
-        """Return some more, with what they call themselves; raises Unavailable."""
+        """Return the next lines with their custom ids; raises Unavailable."""
         try:
             lines = await self._source.next_lines() if self._source is not None else None
         except (BlobMissing, BlobCorrupt):
             lines = None
         if lines is None:
-            # The file is gone; the lines are counted all the same.
+            # the file is gone; its lines are counted all the same
             self._source = None
             found = range(self._next, min(self._next + PAGE_LINES, self._total))
             self._next = found.stop

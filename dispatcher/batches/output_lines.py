@@ -1,4 +1,4 @@
-"""The lines of output and error files, as the Batch API has them. Pure."""
+"""Lines of output and error files, as in the Batch API. Pure."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ NAMES = {"timeout": "request_timeout", "start_timeout": "request_timeout"}
 """Error codes of tasks that have another name in this API."""
 UPSTREAM_ERROR = "upstream_error"
 LINE_BYTES = 400
-"""About what a line holds beside its body and its custom_id."""
+"""Approximate size of a line without its body and custom_id."""
 
 
 class OutputLine(NamedTuple):
-    """One line: what comes before the body, the body, and what comes after it."""
+    """One line: the part before the body, the body, and the part after it."""
 
     head: bytes
     body: bytes
     stored: Blob | None
-    """Where the body is when it is too large for a record; `body` is empty then."""
+    """Reference to a body that is too large for a record; `body` is empty then."""
     content_type: str
     tail: bytes
     good: bool
-    """Whether it belongs into the output file."""
+    """Whether it belongs to the output file."""
     custom_id: str | None
 
     @property
     def size(self) -> int:
-        """Return how many bytes of memory it holds."""
+        """Return its size in memory, bytes."""
         return len(self.head) + len(self.body) + len(self.tail)
 
 
 def line_of(result: Result) -> OutputLine:
-    """Render a result: an answer goes into the output file, a bad one or none into the error file."""
+    """Render a result: a response goes into the output file, an error response or none into the error file."""
     custom_id = result["custom_id"]
     good = result["state"] == "completed"
     if not good and result["error_code"] != UPSTREAM_ERROR:
@@ -68,13 +68,13 @@ def unsubmitted_line(batch: Batch, custom_id: str | None, *, task_id: ids.TaskId
 
 
 def error_line(custom_id: str | None, code: str, message: str, *, task_id: ids.TaskId) -> OutputLine:
-    """Render a line to which nothing was answered."""
+    """Render a line without a response."""
     tail = b',"error":%b}\n' % orjson.dumps({"code": code, "message": message})
     return OutputLine(_head(task_id, custom_id), b"null", None, "", tail, good=False, custom_id=custom_id)
 
 
 def body_members(body: bytes | None, content_type: str) -> tuple[bytes, bytes]:
-    """Return an answer as JSON on one line, and the members that say how to read one that is no text."""
+    """Return a response body as JSON on one line, and members for the encoding of one that is not text."""
     if not body:
         return b"null", b""
     if (document := json_of(body, content_type)) is not None:
@@ -85,7 +85,7 @@ def body_members(body: bytes | None, content_type: str) -> tuple[bytes, bytes]:
 
 
 def about_bytes(content_type: str) -> bytes:
-    """Return the members that stand beside a body in base64."""
+    """Return the members that describe a body in base64."""
     return b',"result_content_type":%b,"result_encoding":"base64"' % orjson.dumps(content_type)
 
 

@@ -19,27 +19,27 @@ from schemas.media_types import is_json
 log = logging.getLogger(__name__)
 
 RECENT_PARTS = 8
-"""A part that was taken is among the last of its row: nobody else writes, but for one who was frozen meanwhile."""
+"""An accepted part is among the last of its row: there is one writer, except after a pause of its process."""
 WRITE_BYTES = 262_144
 WHOLE_BYTES = 4_194_304
-"""Stored answers up to this size are looked at; a larger one is passed on a bit at a time as what its type says."""
+"""Stored bodies up to this size are inspected; a larger one is copied in pieces as its media type says."""
 
 
 class SentSegment(NamedTuple):
-    """A part that the scheduler has been asked to take."""
+    """A part that was sent to the scheduler to be accepted."""
 
     part: BatchPart
     at_s: float
     before: bytes
-    """What was written before it."""
+    """Bitmap of the lines written before it."""
 
 
 class SegmentBuilder:
-    """The next piece of a batch; positions are offsets of the results topic."""
+    """The next segment of a batch; positions are offsets of the results topic."""
 
     def __init__(self, row: Batch) -> None:
         self.begin = row["written_to"]
-        """Where the next piece begins; None before the first result, also when lines that never ran are written."""
+        """Where the next segment begins; None before the first result, also while unsubmitted lines are written."""
         self.position = row["written_to"]
         """The next record to read."""
         self.written = row["written"]
@@ -48,10 +48,10 @@ class SegmentBuilder:
         self.since_s = 0.0
         self.sent: SentSegment | None = None
         self.unsubmitted: UnsubmittedLines | None = None
-        """The lines that never ran, once they are being added."""
+        """The unsubmitted lines, once they are being added."""
 
     def continues(self, row: Batch) -> bool:
-        """Take over what a newer row says; False when it says something else than what is here."""
+        """Apply a newer row; False when it contradicts the present state."""
         if self.sent is not None:
             if any(part["token"] == self.sent.part["token"] for part in row["parts"][-RECENT_PARTS:]):
                 self.begin, self.sent = row["written_to"], None
@@ -64,7 +64,7 @@ class SegmentBuilder:
         return row["written_to"] == self.begin and row["written"] == self.written
 
     def add(self, request: int, line: OutputLine, *, now_s: float) -> None:
-        """Take a line, unless it is in a piece already: the log may hold a result twice."""
+        """Add a line, unless it is in a segment already: the log may contain a result twice."""
         if self.contains(request):
             return
         if not self.lines:
@@ -73,22 +73,22 @@ class SegmentBuilder:
         self.size += line.size + LINE_BYTES
 
     def contains(self, request: int) -> bool:
-        """Tell whether a line is here or in a piece."""
+        """Return whether a line is here or in a segment."""
         return request in self.lines or bitmap.has(self.written, request)
 
     def count(self, below: int) -> int:
-        """Return how many of the first lines are here or in pieces."""
+        """Return how many of the first lines are here or in segments."""
         here = bitmap.union(self.written, bitmap.of(self.lines))
         return (int.from_bytes(here, "little") & (1 << below) - 1).bit_count()
 
     def mark_sent(self, sent: SentSegment) -> None:
-        """Begin the next piece behind one that was sent."""
+        """Begin the next segment, after one that was sent."""
         self.written = bitmap.union(self.written, bitmap.of(self.lines))
         self.lines, self.size, self.sent = {}, 0, sent
 
 
 class BodyMissing(Exception):
-    """The stored answer to a line cannot be read any more."""
+    """The stored response of a line cannot be read."""
 
     def __init__(self, request: int, code: str) -> None:
         super().__init__(code)
@@ -97,9 +97,9 @@ class BodyMissing(Exception):
 
 
 async def write_segment(blobs: BlobStore, name: str, lines: Mapping[int, OutputLine]) -> int:
-    """Keep lines under a name and return their size; nothing is stored when there are none.
+    """Write lines to an object and return its size; nothing is written when there are none.
 
-    Raises Unavailable, and BodyMissing for the first line whose answer is lost.
+    Raises Unavailable, and BodyMissing for the first line whose stored body is missing.
     """
     if not lines:
         return 0
@@ -119,26 +119,26 @@ async def write_segment(blobs: BlobStore, name: str, lines: Mapping[int, OutputL
         return (await writer.finish())["size"]
 
 
-async def delete_orphans(blobs: BlobStore, batch_id: str, kept: Iterable[str]) -> int:
-    """Remove the pieces of a batch but for some; returns how many were removed. Raises Unavailable."""
-    names, count = set(kept), 0
+async def delete_orphans(blobs: BlobStore, batch_id: str, names: Iterable[str]) -> int:
+    """Delete the segments of a batch except those with the given names; returns how many. Raises Unavailable."""
+    retained, count = set(names), 0
     async for found in blobs.listed(f"{SEGMENT_PREFIX}{batch_id}"):
         for one in found:
-            if one.name not in names:
+            if one.name not in retained:
                 await blobs.remove(one.name)
                 count += 1
     if count:
         log.info(
-            "removed %d pieces of batch %s",
+            "deleted %d segments of batch %s",
             count,
             batch_id,
-            extra={"event": "batch_pieces_removed", "batch_id": batch_id},
+            extra={"event": "batch_segments_deleted", "batch_id": batch_id},
         )
     return count
 
 
 def segment_names_of(batch: Batch) -> frozenset[str]:
-    """Return the names of the pieces that a batch consists of."""
+    """Return the names of the segments of a batch."""
     return frozenset(piece.name for errors in (False, True) for piece in segments_of(batch, errors=errors))
 
 
@@ -159,7 +159,7 @@ async def _add_stored(buffer: _Buffer, blobs: BlobStore, blob: Blob, content_typ
 
 
 async def _in_base64(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Encode as a whole what comes in pieces: three bytes become four characters."""
+    """Encode pieces as one text: three bytes become four characters."""
     rest = b""
     async for piece in pieces:
         data = rest + piece
@@ -170,7 +170,7 @@ async def _in_base64(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None
 
 
 class _Buffer:
-    """Gathers short lines, for a write of some hundred bytes costs as much as one of many."""
+    """Collects short lines: a write of some hundred bytes costs as much as one of many."""
 
     def __init__(self, writer: BlobWriter) -> None:
         self._writer = writer

@@ -1,7 +1,8 @@
-"""The writer of one partition: from the results of its batches' lines to the pieces of their output and error files.
+"""Writer of one partition: from the results of its batches' lines to the segments of their output and error files.
 
-It reads only what the rows tell of, and goes on from what they say: a piece counts when the scheduler has taken it
-into the row. A writer that was frozen, or has lost its partition, finds the row elsewhere and its own pieces dropped.
+It reads the results that the batch rows point to, and continues from their state: a segment counts once the scheduler
+has accepted it into the row. A writer that was paused, or has lost its partition, finds another state in the row, and
+discards its own segments.
 """
 
 from __future__ import annotations
@@ -40,22 +41,22 @@ log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 4_194_304
 MAX_BUFFERED_BYTES = 33_554_432
-"""What the writers of all partitions may hold together, if one process has them all."""
+"""Maximum bytes that the writers of all partitions may buffer, if one process has them all."""
 MIN_BUFFERED_BYTES = 262_144
 READ_RECORDS = 1_000
 READ_TIMEOUT_S = 10.0
 YIELD_EVERY = 100
-"""Records after which others have their turn: online calls may run in the same process."""
+"""Records after which the event loop runs other tasks: online calls may run in the same process."""
 MIN_AGE_S, MAX_AGE_S = 1.0, 300.0
-"""How long a line may wait for its piece: a hundredth of the batch's age, so that a batch of days has no millions."""
+"""Maximum wait of a line for its segment: 1 % of the batch's age, so that a batch of days has few segments."""
 ACCEPT_TIMEOUT_S = 30.0
-"""How long the scheduler may take to take a part; then it is written anew, and only one of the two can count."""
+"""How long the scheduler may take to accept a part; then it is written again, and only one of the two can count."""
 RESULT_TIMEOUT_S = 60.0
-"""How long a result that must be there is looked for."""
+"""How long an expected result is searched for."""
 
 
 class OutputWriter:
-    """Works step by step; what it holds can be dropped at any moment."""
+    """Works in steps; its state can be discarded at any moment."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class OutputWriter:
         *,
         home: int,
         rows: Callable[[], list[Batch]],
-        lookup: LogReader,
+        log_reader: LogReader,
         blobs: BlobStore,
         producer: Producer,
         clock: Clock = epoch_ms,
@@ -71,7 +72,7 @@ class OutputWriter:
     ) -> None:
         self._settings = settings
         self._rows = rows
-        self._lookup = lookup
+        self._log_reader = log_reader
         self._blobs = blobs
         self._producer = producer
         self._clock = clock
@@ -81,10 +82,10 @@ class OutputWriter:
         self._builders: dict[str, SegmentBuilder] = {}
         self._missing: dict[str, float] = {}
         self.uncountable: set[str] = set()
-        """Batches that were stopped before their file was counted, and whose file cannot be."""
+        """Batches that were stopped before their lines were counted, and whose file cannot be read."""
 
     async def step(self) -> bool:
-        """Read some results and write what is due; True when there is more to do at once. Raises Unavailable."""
+        """Read some results and write due segments; True when there is more to do at once. Raises Unavailable."""
         rows = {row["id"]: row for row in self._rows() if row["state"] != "validating"}
         self._sync(rows)
         more = await self._read(rows)
@@ -96,7 +97,7 @@ class OutputWriter:
         return more
 
     def _sync(self, rows: dict[str, Batch]) -> None:
-        """Bring the drafts in line with the rows."""
+        """Update the builders to the rows."""
         for batch_id in [one for one in self._builders if one not in rows]:
             del self._builders[batch_id]
             self._missing.pop(batch_id, None)
@@ -109,16 +110,16 @@ class OutputWriter:
                     continue
                 metrics.BATCH_SEGMENTS_DISCARDED.inc()
                 log.info(
-                    "batch %s: its files stand elsewhere than here, going on from there",
+                    "batch %s: another writer is ahead; discarding the local segment and resuming from the batch row",
                     batch_id,
-                    extra={"event": "batch_piece_dropped", "batch_id": batch_id},
+                    extra={"event": "batch_segment_discarded", "batch_id": batch_id},
                 )
             self._builders[batch_id] = SegmentBuilder(row)
 
     async def _read(self, rows: dict[str, Batch]) -> bool:
-        """Read the next results that the rows tell of; True when there are more."""
+        """Read the next results that the rows point to; True when there are more."""
         if self._is_full:
-            return False  # until the scheduler has taken a piece
+            return False  # until the scheduler has accepted a segment
         behind = {one: builder.position for one, builder in self._builders.items() if is_behind(rows[one], builder)}
         begin = min((upto for upto in behind.values() if upto is not None), default=None)
         if begin is None:
@@ -135,12 +136,12 @@ class OutputWriter:
         return position < end
 
     async def _read_between(self, begin: int, end: int, builders: dict[str, SegmentBuilder]) -> int:
-        """Read some results from an offset on; returns how far it came."""
+        """Read some results from an offset on; returns the next offset."""
         position = begin
         try:
             async with (
                 asyncio.timeout(READ_TIMEOUT_S),
-                aclosing(self._lookup.read_range(self._tp, begin, end)) as found,
+                aclosing(self._log_reader.read_range(self._tp, begin, end)) as found,
             ):
                 async for record in found:
                     position = record.offset + 1
@@ -151,8 +152,8 @@ class OutputWriter:
                         await asyncio.sleep(0)
         except (TimeoutError, KafkaError, OSError) as error:
             raise Unavailable(f"the results cannot be read: {error or type(error).__name__}") from error
-        if position == begin:  # what was there is not kept any more
-            first, _ = (await self._lookup.bounds([self._tp]))[self._tp]
+        if position == begin:  # the records were deleted by the retention
+            first, _ = (await self._log_reader.bounds([self._tp]))[self._tp]
             return min(first, end) if first > begin else end
         return end
 
@@ -169,7 +170,7 @@ class OutputWriter:
             result = RESULT.decode(record.value)
         except (FramingError, SchemaError) as error:
             log.error(
-                "result %s-%d@%d: %s",
+                "cannot decode result %s-%d@%d: %s",
                 record.topic,
                 record.partition,
                 record.offset,
@@ -180,7 +181,7 @@ class OutputWriter:
         builder.add(result["batch_line"], output_lines.line_of(result), now_s=self._monotonic())
 
     async def _add_unsubmitted(self, row: Batch, builder: SegmentBuilder) -> bool:
-        """Add what is missing to the files of a batch that ends; True when the draft then is the last one."""
+        """Add the unsubmitted lines of a stopped batch; True when the next segment is the last one."""
         if row["state"] == "in_progress" or is_behind(row, builder):
             return False
         if not self._has_results(row, builder) or (not row["total"] and row["id"] not in self.uncountable):
@@ -195,10 +196,10 @@ class OutputWriter:
         return builder.unsubmitted.exhausted
 
     def _has_results(self, row: Batch, builder: SegmentBuilder) -> bool:
-        """Tell whether every line that ran is here; one whose result is not kept any more gets an error for it."""
+        """Return whether every submitted line is here; a line whose result is no longer retained gets an error."""
         if builder.count(row["fed"]) >= row["fed"]:
             return True
-        if bitmap.count(row["ended"]) < row["fed"]:  # the scheduler ends those of a stopped batch by slices
+        if bitmap.count(row["ended"]) < row["fed"]:  # the scheduler ends the lines of a stopped batch in steps
             return False
         since = self._missing.setdefault(row["id"], self._monotonic())
         if self._monotonic() - since < RESULT_TIMEOUT_S:
@@ -206,14 +207,14 @@ class OutputWriter:
         tasks = LineTasks(row)
         missing = [request for request in range(row["fed"]) if not builder.contains(request)]
         log.error(
-            "batch %s: the results of %d lines are not in the log",
+            "batch %s: the results of %d lines are missing in the log",
             row["id"],
             len(missing),
-            extra={"event": "batch_results_lost", "batch_id": row["id"], "count": len(missing)},
+            extra={"event": "batch_results_missing", "batch_id": row["id"], "count": len(missing)},
         )
         for request in missing:
             task_id = parse(tasks.task_id(request))
-            line = output_lines.error_line(None, "result_lost", "The result is not kept any more.", task_id=task_id)
+            line = output_lines.error_line(None, "result_lost", "The result is no longer retained.", task_id=task_id)
             builder.add(request, line, now_s=self._monotonic())
         return True
 
@@ -226,7 +227,7 @@ class OutputWriter:
         return ends or self._is_full or self._monotonic() - builder.since_s >= max_age_s
 
     async def _write(self, row: Batch, builder: SegmentBuilder, *, last: bool) -> None:
-        """Store a piece and ask the scheduler to take it; raises Unavailable, and then the draft stays as it is."""
+        """Write a segment and ask the scheduler to accept it; raises Unavailable, and then the builder is unchanged."""
         begin = builder.begin or 0
         part: BatchPart = {
             "end": begin if builder.position is None else builder.position,
@@ -240,15 +241,15 @@ class OutputWriter:
             await self._write_segments(row["id"], part, builder)
         except output_segments.BodyMissing as missing:
             log.error(
-                "batch %s: the answer to line %d is lost: %s",
+                "batch %s: the stored response of line %d is missing: %s",
                 row["id"],
                 missing.request,
                 missing.code,
-                extra={"event": "batch_body_lost", "batch_id": row["id"]},
+                extra={"event": "batch_body_missing", "batch_id": row["id"]},
             )
             task_id = parse(LineTasks(row).task_id(missing.request))
             custom_id = builder.lines[missing.request].custom_id
-            message = "The stored answer is lost."
+            message = "The stored response is missing."
             builder.lines[missing.request] = output_lines.error_line(custom_id, missing.code, message, task_id=task_id)
             return
         held = bitmap.of(builder.lines)
@@ -271,6 +272,6 @@ class OutputWriter:
 
 
 def is_behind(row: Batch, builder: SegmentBuilder) -> bool:
-    """Tell whether the log holds results of a batch that were not read."""
+    """Return whether the log has results of a batch that were not read."""
     last = row["last_result"]
     return last is not None and (builder.position is None or builder.position <= last)

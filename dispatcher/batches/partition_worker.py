@@ -1,4 +1,4 @@
-"""What a process does for the batches of one partition while it is its own: feed them, write their files, tidy up."""
+"""Batch work for one assigned partition: submit lines, write output files, collect garbage."""
 
 from __future__ import annotations
 
@@ -19,40 +19,45 @@ from dispatcher.batches.submitter import BatchSubmitter, FairShare, needs_submis
 log = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 0.25
-"""How often a writer with open batches looks whether a piece is old enough."""
+"""How often a writer with open batches checks the age of its segments."""
 RETRY_DELAY_S = 1.0
 CRASH_DELAY_S = 30.0
-"""One batch that we have an error with must not end a process that has all the others."""
+"""An error with one batch must not end the process, which has other batches."""
 
 
 class PartitionWorker:
-    """Works from `run` until it is cancelled; another process may work for the same partition for a while."""
+    """Works from `run` until it is cancelled; another process may work on the same partition for a short time."""
 
     def __init__(
         self,
         settings: Settings,
         number: int,
         *,
-        rows: BatchIndex,
-        lookup: LogReader,
+        batch_index: BatchIndex,
+        log_reader: LogReader,
         blobs: BlobStore,
         producer: Producer,
         fair_share: FairShare,
     ) -> None:
         self._settings = settings
         self._number = number
-        self._rows = rows
+        self._batch_index = batch_index
         self._blobs = blobs
         self._producer = producer
         self._fair_share = fair_share
         self._wake = asyncio.Event()
         self._submitters: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
         self._writer = OutputWriter(
-            settings, home=number, rows=lambda: rows.open_batches(number), lookup=lookup, blobs=blobs, producer=producer
+            settings,
+            home=number,
+            rows=lambda: batch_index.open_batches(number),
+            log_reader=log_reader,
+            blobs=blobs,
+            producer=producer,
         )
 
     def on_change(self) -> None:
-        """Note that rows of this partition have changed."""
+        """Handle a change of this partition's rows."""
         self._wake.set()
         for _, changed in self._submitters.values():
             changed.set()
@@ -65,7 +70,9 @@ class PartitionWorker:
                 self._start_submitters()
                 if not await self._step():
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(POLL_INTERVAL_S if self._rows.open_batches(self._number) else None):
+                        async with asyncio.timeout(
+                            POLL_INTERVAL_S if self._batch_index.open_batches(self._number) else None
+                        ):
                             await self._wake.wait()
         finally:
             submitters = [task for task, _ in self._submitters.values()]
@@ -79,35 +86,37 @@ class PartitionWorker:
             more = await self._collect_garbage() or more
         except Unavailable as error:
             log.warning(
-                "files of batches are not written now: %s", error.message, extra={"event": "batch_write_failed"}
+                "cannot write batch output, will retry: %s", error.message, extra={"event": "batch_write_failed"}
             )
             await asyncio.sleep(RETRY_DELAY_S)
             return True
         except Exception:
-            log.exception("writing the files of batches", extra={"event": "batch_writer_crashed"})
+            log.exception("the batch output writer failed unexpectedly", extra={"event": "batch_writer_crashed"})
             await asyncio.sleep(CRASH_DELAY_S)
             return True
         await asyncio.sleep(0)
         return more
 
     async def _collect_garbage(self) -> bool:
-        """Remove the pieces that a batch which has ended did not take, or all of one that is not kept any more.
+        """Delete segments that a finished batch did not accept, or all segments of a deleted one.
 
-        One batch at a time, for whoever takes a partition over finds those of its last hour; True when there are more.
+        One batch at a time, because a new owner finds those of the last hour; True when there are more.
         """
-        ended = self._rows.ended(self._number)
+        ended = self._batch_index.ended(self._number)
         if ended:
             batch_id, names = next(iter(ended.items()))
             await delete_orphans(self._blobs, batch_id, names)
-            if ended.get(batch_id) == names:  # else the batch's row has gone meanwhile, and its last pieces go, too
+            if (
+                ended.get(batch_id) == names
+            ):  # otherwise the row was deleted meanwhile, and its last segments are deleted too
                 del ended[batch_id]
         return bool(ended)
 
     def _start_submitters(self) -> None:
-        """Begin to feed what is not fed yet."""
+        """Start submitters for the batches that need one."""
         for batch_id in [one for one, (task, _) in self._submitters.items() if task.done()]:
             del self._submitters[batch_id]
-        for row in self._rows.open_batches(self._number):
+        for row in self._batch_index.open_batches(self._number):
             if (
                 row["id"] not in self._submitters
                 and row["id"] not in self._writer.uncountable
@@ -115,14 +124,14 @@ class PartitionWorker:
             ):
                 changed = asyncio.Event()
                 submitter = self._submitter(row["id"], changed)
-                task = asyncio.create_task(_guarded(submitter), name=f"feed-{row['id']}")
+                task = asyncio.create_task(_guarded(submitter), name=f"submit-{row['id']}")
                 self._submitters[row["id"]] = (task, changed)
 
     def _submitter(self, batch_id: str, changed: asyncio.Event) -> BatchSubmitter:
         return BatchSubmitter(
             self._settings,
             batch_id=batch_id,
-            row=lambda: self._rows.get(self._number, batch_id),
+            row=lambda: self._batch_index.get(self._number, batch_id),
             changed=changed,
             blobs=self._blobs,
             producer=self._producer,
@@ -135,5 +144,5 @@ async def _guarded(submitter: BatchSubmitter) -> None:
     try:
         await submitter.run()
     except Exception:
-        log.exception("feeding a batch", extra={"event": "batch_feeder_crashed"})
+        log.exception("a batch submitter failed unexpectedly", extra={"event": "batch_submitter_crashed"})
         await asyncio.sleep(CRASH_DELAY_S)

@@ -18,11 +18,11 @@ from schemas.validation import MAX_RETENTION_MS, MAX_TEXT, MAX_TIMEOUT_MS
 
 OFFLINE = 1
 AFTER_EXPIRY_MS = 3_600_000
-"""A line must not run into a deadline of its own before its batch expires."""
+"""A line must not time out by itself before its batch expires."""
 
 
 class LineTasks:
-    """Makes the tasks of one batch's lines."""
+    """Builds the tasks of one batch's lines."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
@@ -31,25 +31,25 @@ class LineTasks:
 
     @cached_property
     def _replace(self) -> Replace:
-        """Read it only for the bodies: the files of a batch are written whatever it is."""
-        return Replace.read(self._batch["replace"])
+        """Parse it for the bodies only: output files are written whatever it contains."""
+        return Replace.parse(self._batch["replace"])
 
     @property
     def names_model(self) -> bool:
-        """Tell whether one model stands for those of all lines."""
+        """Return whether the batch sets one model for all lines."""
         return "model" in self._replace.members
 
     def task_id(self, index: int) -> str:
-        """Return the id of a line's task: the same whoever feeds it."""
+        """Return the id of a line's task: the same in every process."""
         batch = self._batch
         return str(batch_line_id(self._identity, index, queue_number=batch["queue_number"], stamp_s=batch["stamp_s"]))
 
     def body(self, request: LineRequest) -> bytes:
-        """Return what is sent upstream for a line."""
+        """Return the body that is sent upstream for a line."""
         return body_of(request, self._replace)
 
     def broken(self, index: int, custom_id: str | None, message: str, *, code: str, now_ms: int) -> Record:
-        """Render the task of a line that no request can be made of."""
+        """Render the task of an invalid line."""
         request = LineRequest(custom_id, {}, b"")
         return self.record(index, request, error_body(message, code=code), now_ms=now_ms, content_type=CONTENT_TYPE)
 
@@ -62,7 +62,7 @@ class LineTasks:
         now_ms: int,
         content_type: str = JSON,
     ) -> Record:
-        """Render the task of a line; `data` is its body, or where that is stored."""
+        """Render the task of a line; `data` is its body, or a reference to it."""
         batch, task_id = self._batch, self.task_id(index)
         model = self._replace.members.get("model", request.body.get("model"))
         timeout_ms = max(batch["expires_ms"] - now_ms, 0) + AFTER_EXPIRY_MS
@@ -83,7 +83,7 @@ class LineTasks:
             "timeout_ms": min(timeout_ms, MAX_TIMEOUT_MS[OFFLINE]),
             "start_timeout_ms": 0,
             "run_timeout_ms": 0,
-            # The longest there is: a writer that was away for days finds every stored answer.
+            # the maximum: a writer that was down for days still finds every stored body
             "retention_ms": MAX_RETENTION_MS,
             "content_type": content_type,
             "user": None,

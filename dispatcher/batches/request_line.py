@@ -1,4 +1,4 @@
-"""What a line of a batch's file must be, and the request that it stands for. Pure."""
+"""Validation of one line of a batch input file. Pure."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from schemas.nearest import SHOWN, hint
 from schemas.task_body import stream_changes
 
 MAX_CUSTOM_ID = 512
-"""Characters: it is kept with every record of its task."""
+"""Characters: it is stored with every record of its task."""
 MAX_LINE_BYTES = 8_388_608
-"""Of one line: the feeder holds a line some times over, as text, as values and as the body that is sent."""
+"""Per line: the submitter holds a line several times, as text, as values and as the body that is sent."""
 MAX_VALUES = 200_000
-"""Values take many times their size in memory, and the event loop stands still while a line is read."""
+"""Values take many times their size in memory, and the event loop is blocked while a line is parsed."""
 LARGE_BYTES = 262_144
 MEMBERS = ("custom_id", "method", "url", "body")
 TOO_DEEP = "depth limit exceeded"
-"""What orjson says of more."""
+"""Message of orjson for deeper nesting."""
 
 
 _NAMED = re.compile(rb'"custom_id"\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")', re.DOTALL)
-"""Of a line that is no JSON; what it calls itself can mostly be read all the same."""
+"""Of a line that is not JSON; its custom_id can mostly be found all the same."""
 
 
 class LineRequest(NamedTuple):
-    """A line that is as it should be."""
+    """A valid line."""
 
     custom_id: str | None
-    """None where the line is no JSON and does not tell."""
+    """None where the line is not JSON and has no readable custom_id."""
     body: dict[str, Any]
     text: bytes
-    """The body as it stands in the line."""
+    """The body as in the line."""
 
 
 class Replace(NamedTuple):
@@ -46,14 +46,14 @@ class Replace(NamedTuple):
     texts: dict[str, bytes]
 
     @classmethod
-    def read(cls, text: bytes | None) -> Replace:
-        """Read what the batch's row holds."""
+    def parse(cls, text: bytes | None) -> Replace:
+        """Parse the member of the batch row."""
         members: dict[str, Any] = read_json(text) if text else {}
         return cls(members, values(text, members) if text else {})
 
 
 class LineError(ValueError):
-    """A line that no request can be made of."""
+    """A line that is not a valid request."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -62,15 +62,15 @@ class LineError(ValueError):
         self.param = param
 
     def at(self, number: int | None) -> BatchError:
-        """Return it as the batch shows it."""
+        """Return it as an error of the batch."""
         return {"code": self.code, "message": self.message, "param": self.param, "line": number}
 
 
 class BrokenLine(LineError):
-    """A line that is no JSON, or has a member that is not known: an error of that line, not of the file."""
+    """A line that is not JSON, or has an unknown member: an error of that line, not of the file."""
 
 
-def read(text: bytes | None, *, endpoint: str) -> LineRequest:
+def parse_line(text: bytes | None, *, endpoint: str) -> LineRequest:
     """Read a line; raises LineError, and BrokenLine."""
     if text is None:
         raise LineError("invalid_request", f"This line is longer than {MAX_LINE_BYTES} bytes.")
@@ -99,7 +99,7 @@ def read(text: bytes | None, *, endpoint: str) -> LineRequest:
 
 
 def custom_id_of(text: bytes | None) -> str | None:
-    """Return what a line calls itself, as far as it does."""
+    """Return the custom_id of a line, as far as it can be found."""
     try:
         line = read_json(text or b"")
     except orjson.JSONDecodeError:
@@ -108,7 +108,7 @@ def custom_id_of(text: bytes | None) -> str | None:
 
 
 def body_of(request: LineRequest, replace: Replace) -> bytes:
-    """Return what is sent upstream: `replace` wins over the line, and nothing is streamed."""
+    """Return the body that is sent upstream: `replace` overrides the line, and nothing is streamed."""
     streams = stream_changes(request.body | replace.members, "batch")
     return changed(request.text, request.body, replace.texts | streams)
 
@@ -126,7 +126,7 @@ def _object(text: bytes) -> dict[str, Any]:
 
 
 def _where(text: bytes, error: orjson.JSONDecodeError) -> str:
-    """Return the column and the reason; of a line that is not UTF-8 the reader tells neither."""
+    """Return the column and the reason; orjson reports neither for a line that is not UTF-8."""
     try:
         text.decode()
     except UnicodeDecodeError as wrong:

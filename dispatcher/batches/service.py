@@ -1,8 +1,8 @@
-"""Batches in the dispatcher: every process that runs this part works for some of the partitions.
+"""The batch component: every process that runs it works on some of the partitions.
 
-The consumer group over the results of the offline lane only deals out the partitions; nothing is read through it and
-no offset is committed, for where the work stands is in the batches' rows. Two processes that believe to own the same
-partition, for as long as a rebalance or a freeze lasts, do double work and no harm.
+The consumer group over the offline results only distributes the partitions; nothing is consumed through it and no
+offset is committed, because the state is in the batch rows. During a rebalance, or after a pause, two processes may
+work on the same partition: that costs work, and has no other effect.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ GROUP = "batches"
 
 
 class BatchAssignment(GroupConsumer):
-    """A member of the group that reads nothing."""
+    """A group member that consumes nothing."""
 
     owned: frozenset[int] = frozenset()
 
     def on_assigned(self, partitions: Iterable[TopicPartition]) -> None:
-        """Take the partitions, and hold their records back."""
+        """Store the assigned partitions, and pause them."""
         super().on_assigned(partitions)
         self.owned = frozenset(tp.partition for tp in partitions)
         for tp in partitions:
@@ -47,7 +47,7 @@ class BatchAssignment(GroupConsumer):
 
 
 class BatchService:
-    """Open it, let it work, close it."""
+    """Runs a worker for each assigned partition."""
 
     name = "batches"
 
@@ -59,15 +59,15 @@ class BatchService:
         supervisor: TaskSupervisor,
         producer: Producer,
         blobs: BlobStore,
-        rows: BatchIndex,
+        batch_index: BatchIndex,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor
         self._blobs = blobs
         self._producer = producer
-        self._lookup = LogReader(settings, name=name)
-        self._rows = rows
-        rows.on_change = self._changed
+        self._log_reader = LogReader(settings, name=name)
+        self._batch_index = batch_index
+        batch_index.on_change = self._changed
         self._fair_share = FairShare()
         self._assignment = BatchAssignment(
             settings,
@@ -81,18 +81,18 @@ class BatchService:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Begin to work; raises Unavailable."""
-        await self._open_lookup()
-        await self._rows.open()
+        """Start working; raises Unavailable."""
+        await self._open_log_reader()
+        await self._batch_index.open()
         self._task = self._supervisor.spawn(self._run(), name="batches")
 
-    async def _open_lookup(self) -> None:
-        """Connect, more than once when the broker is busy: what runs beside must not end for it."""
+    async def _open_log_reader(self) -> None:
+        """Connect with retries: a busy broker must not end the process, which may run other components as well."""
         names = [self._settings.topic(topics.results(OFFLINE))]
-        await self._lookup.open_with_retry(names)
+        await self._log_reader.open_with_retry(names)
 
     async def close(self, deadline: Deadline) -> None:
-        """Stop where it is: whoever comes next goes on from the rows."""
+        """Stop: the next owner continues from the batch rows."""
         self._stopping = True
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=deadline.left(1.0))
@@ -100,14 +100,14 @@ class BatchService:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._stop_workers(set(self._workers))
         await self._assignment.close(deadline)
-        await self._rows.close()
-        await self._lookup.close()
+        await self._batch_index.close()
+        await self._log_reader.close()
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Tell whether this process has been given its partitions."""
+        """Return whether this process has its assignment."""
         joined = self._assignment.assigned
         return joined, {
-            "missing": [] if joined else ["the partitions of the batches are not dealt out yet"],
+            "missing": [] if joined else ["batch partitions not assigned yet"],
             "partitions": len(self._workers),
         }
 
@@ -120,14 +120,14 @@ class BatchService:
             await self._stop_workers(set(self._workers) - owned)
             for number in owned - set(self._workers):
                 self._start_worker(number)
-            metrics.BATCHES_OPEN.set(sum(len(self._rows.open_batches(number)) for number in self._workers))
+            metrics.BATCHES_OPEN.set(sum(len(self._batch_index.open_batches(number)) for number in self._workers))
 
     def _start_worker(self, number: int) -> None:
         worker = PartitionWorker(
             self._settings,
             number,
-            rows=self._rows,
-            lookup=self._lookup,
+            batch_index=self._batch_index,
+            log_reader=self._log_reader,
             blobs=self._blobs,
             producer=self._producer,
             fair_share=self._fair_share,

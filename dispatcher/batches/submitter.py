@@ -1,8 +1,8 @@
-"""The feeder of one batch: finds its file valid or not, then makes its lines tasks, a bounded number ahead of the ends.
+"""Submitter of one batch: validates its file, then submits its lines as tasks, with a bounded number in flight.
 
-Everything it knows is in the batch's row: a feeder that begins anew goes on at `fed`. A line that is written twice is
-one task, for its id follows from the batch and the line; a line that comes after a gap is dropped by the scheduler,
-and then the row does not move, and the feeder begins again where the row stands.
+Its whole state is in the batch row: a new submitter continues at `fed`. A line that is written twice is one task,
+because its id follows from the batch and the line. The scheduler drops a line after a gap; then the row does not
+advance, and the submitter starts again from the row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from dispatcher import metrics
 from dispatcher.batches.input_reader import InputLine, InputReader
 from dispatcher.batches.records import OFFLINE, LineTasks
-from dispatcher.batches.request_line import BrokenLine, LineError, custom_id_of, read
+from dispatcher.batches.request_line import BrokenLine, LineError, custom_id_of, parse_line
 from dispatcher.batches.validation import Validator
 from schemas import topics
 from schemas.batches import Batch
@@ -33,12 +33,12 @@ from schemas.records import EventKind
 log = logging.getLogger(__name__)
 
 MAX_LINES_PER_WRITE = 200
-"""Lines made tasks at a time: some ten milliseconds of work."""
+"""Lines submitted at a time: some ten milliseconds of work."""
 YIELD_EVERY = 50
-"""Lines after which others have their turn: online calls may run in the same process."""
+"""Lines after which the event loop runs other tasks: online calls may run in the same process."""
 SEND_BYTES = 2_097_152
 STALL_TIMEOUT_S = 30.0
-"""How long the row may stand still below what was written."""
+"""How long the row may stay behind the written lines."""
 MAX_STALL_TIMEOUT_S = 480.0
 RETRY_DELAY_S = 1.0
 POLL_INTERVAL_S = 1.0
@@ -49,11 +49,11 @@ def _never(_: Batch) -> bool:
 
 
 class BatchChanged(Exception):
-    """The row has left the state that was worked on."""
+    """The row has left the expected state."""
 
 
 def needs_submission(row: Batch) -> bool:
-    """Tell whether a batch needs its feeder: to be checked, to be fed, or to be counted when it was stopped early."""
+    """Return whether a batch needs a submitter: to be validated, submitted, or counted when it was stopped early."""
     match row["state"]:
         case "validating":
             return True
@@ -64,7 +64,7 @@ def needs_submission(row: Batch) -> bool:
 
 
 class FairShare:
-    """How many feeders of a process work at once: each holds a part of a file, and all share one event loop."""
+    """How many submitters of a process work at once: each holds a part of a file, and all share one event loop."""
 
     def __init__(self) -> None:
         self.validating = asyncio.Semaphore(2)
@@ -72,7 +72,7 @@ class FairShare:
 
 
 class BatchSubmitter:
-    """Feeds one batch until its row leaves in_progress."""
+    """Submits one batch until its row leaves in_progress."""
 
     def __init__(
         self,
@@ -88,12 +88,12 @@ class BatchSubmitter:
         clock: Clock = epoch_ms,
         stall_timeout_s: float = STALL_TIMEOUT_S,
     ) -> None:
-        """Prepare to feed.
+        """Prepare to submit.
 
         Args:
-            row: the newest row of the batch, None once it has ended.
-            changed: set whenever the row may have changed; this feeder alone clears it.
-            uncountable: told of a batch that was stopped and whose lines cannot be counted.
+            row: returns the newest row of the batch, None once it has ended.
+            changed: set whenever the row may have changed; only this submitter clears it.
+            uncountable: called with the id of a stopped batch whose lines cannot be counted.
         """
         self._settings = settings
         self._batch_id = batch_id
@@ -110,7 +110,7 @@ class BatchSubmitter:
         self._tasks = settings.topic(topics.tasks(OFFLINE))
 
     async def run(self) -> None:
-        """Return when there is nothing left to feed; waits out what Kafka and the object store do."""
+        """Return when there is nothing left to submit; retries while Kafka or the object store is unavailable."""
         while True:
             try:
                 row = self._row()
@@ -127,10 +127,10 @@ class BatchSubmitter:
                 continue
             except (Unavailable, BlobMissing, BlobCorrupt) as error:
                 log.warning(
-                    "batch %s is not fed now: %s",
+                    "cannot submit the lines of batch %s, will retry: %s",
                     self._batch_id,
                     error.message,
-                    extra={"event": "batch_feed_failed", "batch_id": self._batch_id},
+                    extra={"event": "batch_submit_failed", "batch_id": self._batch_id},
                 )
                 await asyncio.sleep(RETRY_DELAY_S if isinstance(error, Unavailable) else self._initial_timeout_s)
 
@@ -140,11 +140,11 @@ class BatchSubmitter:
             await self._report(row, "batch_invalid", change(errors=validator.errors))
         else:
             await self._report(row, "batch_validated", change(total=validator.total))
-        # The word is durable; what is left is that the scheduler reads it.
+        # The event is durable; the scheduler has to read it.
         await self._wait(_never)
 
     async def _count(self, row: Batch) -> bool:
-        """Count the lines of a batch that was stopped before that: they are all told of; False when that cannot be."""
+        """Count the lines of a batch that was stopped early, for its error file; False when that is impossible."""
         validator = await self._validated(row)
         if validator.errors:
             return False
@@ -180,7 +180,7 @@ class BatchSubmitter:
         return validator
 
     async def _submit(self, row: Batch) -> None:
-        """Feed from the row's `fed` on, to the end or until the row does not follow."""
+        """Submit from the row's `fed` on, to the end or until the row does not advance."""
         tasks, source = LineTasks(row), InputReader(self._blobs, row["input"])
         submitted = row["fed"]
         waiting: list[InputLine] = []
@@ -189,15 +189,15 @@ class BatchSubmitter:
                 async with self._fair_share.submitting:
                     found = await source.next_lines()
                 if found is None:
-                    raise BlobCorrupt(f"the file of {self._batch_id} has fewer requests than it had")
+                    raise BlobCorrupt(f"the file of {self._batch_id} has fewer requests than at its validation")
                 self._current("in_progress")
                 waiting = [line for line in found if line.request >= submitted]
             if not await self._wait_for_window(submitted, min(len(waiting), MAX_LINES_PER_WRITE)):
                 log.warning(
-                    "batch %s: lines from %d on were not taken, feeding them again",
+                    "batch %s: lines from %d on were not accepted, submitting them again",
                     self._batch_id,
                     submitted,
-                    extra={"event": "batch_fed_again", "batch_id": self._batch_id},
+                    extra={"event": "batch_resubmitted", "batch_id": self._batch_id},
                 )
                 return
             async with self._fair_share.submitting:
@@ -213,9 +213,9 @@ class BatchSubmitter:
         return min(self._settings.batches.max_in_flight - (submitted - ended), MAX_LINES_PER_WRITE)
 
     async def _wait_for_window(self, submitted: int, wanted: int) -> bool:
-        """Wait for room in the window, for many lines at once; False when the row does not follow.
+        """Wait until several lines may be written; False when the row does not advance.
 
-        A row that has all that was written may stand as long as it likes: its lines take their time.
+        A row that has all written lines may stay unchanged for any time: its lines are running.
         """
         wanted = max(1, min(wanted, self._settings.batches.max_in_flight // 4))
         return await self._wait(
@@ -223,7 +223,7 @@ class BatchSubmitter:
         )
 
     async def _send(self, tasks: LineTasks, lines: list[InputLine]) -> int:
-        """Write the next lines, as many as go into one write; returns how many."""
+        """Write the next lines, as many as fit into one write; returns how many."""
         records: list[Record] = []
         size = 0
         for line in lines:
@@ -241,12 +241,12 @@ class BatchSubmitter:
 
     async def _record(self, tasks: LineTasks, line: InputLine) -> Record:
         try:
-            request = read(line.text, endpoint=tasks.endpoint)
+            request = parse_line(line.text, endpoint=tasks.endpoint)
         except BrokenLine as fault:
             message = f"Line {line.number}: {fault.message}"
             name = custom_id_of(line.text)
             return tasks.broken(line.request, name, message, code=fault.code, now_ms=self._clock())
-        except LineError as fault:  # it was valid when the batch began
+        except LineError as fault:  # it was valid when the batch was validated
             raise BlobCorrupt(f"line {line.number} of the file of {self._batch_id} has changed: {fault}") from fault
         data = tasks.body(request)
         if len(data) <= self._settings.storage.inline_bytes:
@@ -262,7 +262,7 @@ class BatchSubmitter:
         return row
 
     async def _wait(self, reached: Callable[[Batch], bool], *, may_stall: Callable[[Batch], bool] = _never) -> bool:
-        """Wait until the row is as wanted; False when it has stood still for too long where it should not."""
+        """Wait until a condition of the row is true; False when the row has stalled and may not."""
         loop = asyncio.get_running_loop()
         first = row = self._row()
         since = loop.time()

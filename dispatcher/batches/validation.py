@@ -1,7 +1,7 @@
-"""Whether a file of requests can be a batch: every line is looked at, none is kept. Pure.
+"""Validation of a batch input file: every line is checked, none is stored. Pure.
 
-A line that is no JSON is told of in the error file, as one that a model refuses; only when no line is any better it is
-the file that is wrong.
+A line that is not JSON is reported in the error file, like one that a model rejects; the file is rejected only when no
+line is valid.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from hashlib import blake2b
 
 from core.settings.batches import BatchSettings
 from dispatcher.batches.input_reader import InputLine
-from dispatcher.batches.request_line import BrokenLine, LineError, LineRequest, read
+from dispatcher.batches.request_line import BrokenLine, LineError, LineRequest, parse_line
 from schemas.common import BatchError
 
 MAX_ERRORS = 100
 DIGEST_BYTES = 16
-"""Of an id that was seen: 50,000 of them take some MB, however long the ids are."""
+"""Per custom_id: 50,000 digests need some MB, however long the ids are."""
 
 
 class Validator:
-    """Takes the lines in their order; `errors` is what is wrong so far, `total` how many requests there were."""
+    """Checks the lines in order; `errors` are the errors so far, `total` is the number of requests."""
 
     def __init__(self, settings: BatchSettings, *, endpoint: str, one_model: bool) -> None:
-        """Begin; `one_model` demands that all lines name the same model."""
+        """Begin; with `one_model` all lines must have the same model."""
         self._endpoint = endpoint
         self._max_lines = settings.max_lines
         self._one_model = one_model
@@ -34,10 +34,10 @@ class Validator:
         self.errors: list[BatchError] = []
         self.total = 0
         self.done = False
-        """Whether nothing that follows could change the verdict."""
+        """Whether no further line can change the result."""
 
     def add(self, lines: Iterable[InputLine]) -> None:
-        """Look at the next lines."""
+        """Check the next lines."""
         for line in lines:
             if self.done:
                 return
@@ -47,7 +47,7 @@ class Validator:
                 self.done = True
                 return
             try:
-                self._check(read(line.text, endpoint=self._endpoint))
+                self._check(parse_line(line.text, endpoint=self._endpoint))
             except BrokenLine as fault:
                 if len(self._broken) < MAX_ERRORS:
                     self._broken.append(fault.at(line.number))
@@ -57,14 +57,14 @@ class Validator:
                 self._usable = True
 
     def finish(self) -> None:
-        """Note that the file is over."""
+        """Finish after the last line."""
         if not self.total:
             self._add(LineError("empty_batch", "The file has no requests."), None)
-        elif self.errors or not self._usable:  # whoever has to mend the file is told of all that is wrong with it
+        elif self.errors or not self._usable:  # the batch fails: report the invalid lines as well
             self.errors = sorted([*self.errors, *self._broken], key=lambda one: one["line"] or 0)[:MAX_ERRORS]
 
     def reject(self, code: str, message: str) -> None:
-        """Note what is wrong with the file as a whole."""
+        """Add an error of the file as a whole."""
         self._add(LineError(code, message), None)
         self.done = True
 

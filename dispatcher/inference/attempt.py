@@ -15,9 +15,9 @@ from dispatcher import metrics
 from dispatcher.inference import tracing
 from dispatcher.inference.bodies import BodyStore, RequestBody
 from dispatcher.inference.chunk_writer import ChunkWriter
-from dispatcher.inference.outcome import Failure, Report, answered, failed
-from dispatcher.inference.response_check import checked
-from dispatcher.inference.stream_detection import peeked
+from dispatcher.inference.outcome import Failure, Report, failure_outcome, response_outcome
+from dispatcher.inference.response_check import validated_body
+from dispatcher.inference.stream_detection import detect_stream
 from dispatcher.inference.stream_relay import Relay
 from dispatcher.inference.upstream import CallError, Upstream, UpstreamResponse
 from dispatcher.inference.upstream_pool import UpstreamPool
@@ -28,7 +28,7 @@ from schemas.records import Outcome
 
 
 class Attempt:
-    """Call an upstream for one item; what was relayed until a failure stays readable."""
+    """Calls an upstream for one item; stream data relayed before a failure stays readable."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Attempt:
         limit_bytes: int,
         clock: Clock,
     ) -> None:
-        """`relay` passes a stream on; None for a call that does not stream."""
+        """`relay` forwards the stream of a streaming call; None for other calls."""
         self._item = item
         self._pool = pool
         self._relay = relay
@@ -53,9 +53,9 @@ class Attempt:
         self._upstream: str | None = None
 
     async def call(self) -> Outcome:
-        """Return the answer's outcome; raises CallError.
+        """Return the outcome of the response; raises CallError.
 
-        While no upstream can be reached it waits: nothing was sent, so that is no attempt.
+        While no upstream is reachable it waits: nothing was sent, so that is not an attempt.
         """
         body = self._bodies.request(self._item.work)
         while True:
@@ -71,27 +71,29 @@ class Attempt:
                 self._pool.release(upstream)
 
     def failed(self, failure: Failure, detail: str = "", report: Report | None = None) -> Outcome:
-        """Build the outcome of a failure, with what of a stream had been delivered by then."""
-        outcome = failed(failure, started_ms=self._started_ms, upstream=self._upstream, detail=detail, report=report)
+        """Build the outcome of a failure, with the part of the stream that was delivered."""
+        outcome = failure_outcome(
+            failure, started_ms=self._started_ms, upstream=self._upstream, detail=detail, report=report
+        )
         if (relay := self._relay) is None:
             return outcome
         return relay.delivered(outcome)
 
     async def _traced(self, upstream: Upstream, body: RequestBody) -> Outcome:
-        """Call within a span, whose context the upstream is given."""
+        """Call within a span, whose context is sent to the upstream."""
         with tracer().span("call", "client", parent=self._item.traceparent) as span:
             self._traceparent = span.traceparent
-            tracing.calling(span, self._item.work, upstream.base)
+            tracing.describe_call(span, self._item.work, upstream.base)
             try:
                 outcome = await self._timed(upstream, body)
             except CallError as error:
                 span.failed(error.failure.value.code)
                 raise
-            tracing.called(span, outcome)
+            tracing.describe_response(span, outcome)
             return outcome
 
     async def _timed(self, upstream: Upstream, body: RequestBody) -> Outcome:
-        """Hold the call to its own clock, which does not run while no upstream can be reached."""
+        """Apply the run timeout of the task, which does not include the wait for a reachable upstream."""
         run_ms = self._item.work["run_timeout_ms"]
         if not run_ms:
             return await self._call(upstream, body)
@@ -103,55 +105,55 @@ class Attempt:
 
     async def _call(self, upstream: Upstream, body: RequestBody) -> Outcome:
         content = await body.open()
-        async with upstream.post(self._item.work["endpoint"], content, self._headers(body.size)) as answer:
-            if 300 <= answer.status < 400:
-                raise CallError(Failure.REDIRECT, f"{answer.status} to {answer.header('location') or 'nowhere'}")
-            content_type = answer.header("content-type") or ""
-            pieces = answer.iter_bytes()
-            if self._relay is not None and answer.status < 300:
-                is_stream, pieces = await peeked(pieces, content_type)
+        async with upstream.post(self._item.work["endpoint"], content, self._headers(body.size)) as response:
+            if 300 <= response.status < 400:
+                raise CallError(Failure.REDIRECT, f"{response.status} to {response.header('location') or 'nowhere'}")
+            content_type = response.header("content-type") or ""
+            pieces = response.iter_bytes()
+            if self._relay is not None and response.status < 300:
+                is_stream, pieces = await detect_stream(pieces, content_type)
                 if is_stream:
                     await self._relay.forward_stream(pieces)
-                    return await self._streamed(self._relay, answer.status)
+                    return await self._streamed(self._relay, response.status)
                 if content_type.lower().startswith(EVENT_STREAM):
-                    content_type = JSON  # what it said was wrong
-            return await self._buffered(answer, pieces, upstream, content_type)
+                    content_type = JSON  # its content type was wrong
+            return await self._buffered(response, pieces, upstream, content_type)
 
     async def _buffered(
-        self, answer: UpstreamResponse, pieces: AsyncIterator[bytes], upstream: Upstream, content_type: str
+        self, response: UpstreamResponse, pieces: AsyncIterator[bytes], upstream: Upstream, content_type: str
     ) -> Outcome:
-        """Take an answer in, as a stream to the object store when it is large."""
+        """Read a response into memory, or into the object store when it is large."""
         place = self._bodies.response(self._item.work, media_type=content_type or OCTET_STREAM)
         try:
             async for data in pieces:
                 self._first_byte_ms = self._first_byte_ms or self._clock()
                 await place.write(data)
                 self._check_size(place.size)
-            kept = await place.finish()
+            stored = await place.finish()
         finally:
             place.discard()
-        body = kept.body
-        if answer.status < 300 and kept.body_ref is None:
-            body = checked(answer.status, kept.body or b"", content_type)
-        return answered(
-            answer.status,
+        body = stored.body
+        if response.status < 300 and stored.body_ref is None:
+            body = validated_body(response.status, stored.body or b"", content_type)
+        return response_outcome(
+            response.status,
             body=body,
-            body_ref=kept.body_ref,
+            body_ref=stored.body_ref,
             content_type=content_type,
             upstream=upstream.base,
             started_ms=self._started_ms,
-            usage=kept.usage,
+            usage=stored.usage,
             first_token_ms=self._first_byte_ms,
-            retry_after=self._retry_after(answer, upstream),
-            reason=reason_in(kept.body, content_type) if answer.status >= 300 else None,
+            retry_after=self._retry_after(response, upstream),
+            reason=reason_in(stored.body, content_type) if response.status >= 300 else None,
         )
 
     def _headers(self, size: int) -> dict[str, str]:
         content_type = self._item.work["content_type"]
         headers = {
             "content-type": content_type,
-            "content-length": str(size),  # known for a streamed body too: many model servers take no chunked ones
-            # A form may ask for text, subtitles or JSON.
+            "content-length": str(size),  # known for a streamed body too: many model servers do not accept chunked ones
+            # a form may request text, subtitles or JSON
             "accept": EVENT_STREAM if self._relay is not None else JSON if content_type == JSON else "*/*",
             "x-task-id": self._item.work["id"],
         }
@@ -161,7 +163,7 @@ class Attempt:
 
     async def _streamed(self, relay: Relay, status: int) -> Outcome:
         text = await relay.finish()
-        return answered(
+        return response_outcome(
             status,
             body=text.data,
             body_ref=text.data_ref,
@@ -173,12 +175,12 @@ class Attempt:
             first_token_ms=relay.first_token_ms,
         )
 
-    def _retry_after(self, answer: UpstreamResponse, upstream: Upstream) -> int | None:
-        """Read Retry-After; from a busy upstream it holds for the whole pool."""
-        wait_s = retry_after_s(answer.header("retry-after"), now_ms=self._clock())
+    def _retry_after(self, response: UpstreamResponse, upstream: Upstream) -> int | None:
+        """Parse Retry-After; from an overloaded upstream it applies to the pool."""
+        wait_s = retry_after_s(response.header("retry-after"), now_ms=self._clock())
         if wait_s is None:
             return None
-        if answer.status in (429, 503):
+        if response.status in (429, 503):
             self._pool.back_off(upstream, wait_s)
         return int(wait_s * 1000)
 
@@ -188,7 +190,7 @@ class Attempt:
 
 
 class AttemptWorker:
-    """Turn items into outcomes."""
+    """Runs work items and returns their outcomes."""
 
     def __init__(
         self, settings: Settings, *, name: str, pool: UpstreamPool, chunks: Producer, bodies: BodyStore, clock: Clock
@@ -204,10 +206,10 @@ class AttemptWorker:
         """Call until there is an outcome or the task's deadline has passed; a cancel closes the connection."""
         with tracer().span("process", "consumer", parent=item.traceparent) as span:
             item.traceparent = span.traceparent
-            tracing.begun(span, self._settings, item.work)
+            tracing.describe_attempt(span, self._settings, item.work)
             outcome = await self._run(item)
-            tracing.ended(span, outcome)
-            metrics.answered(item.work, outcome)
+            tracing.end_attempt(span, outcome)
+            metrics.observe_attempt(item.work, outcome)
             return outcome
 
     async def _run(self, item: WorkItem) -> Outcome:
@@ -244,7 +246,7 @@ class AttemptWorker:
 
 
 async def _bounded(attempt: Attempt, left_s: float) -> Outcome:
-    """Call within the time that a task has left."""
+    """Call within the time that remains until the task's deadline."""
     if left_s <= 0:
         return attempt.failed(Failure.TIMEOUT)
     try:

@@ -1,4 +1,4 @@
-"""Bodies too large for a record: sent from the object store and kept there piece by piece, never held as a whole."""
+"""Bodies that are too large for a record: streamed from and to the object store, never held in memory as a whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RETRY_DELAY_S = 0.5
 
 
 class RequestBody:
-    """The body of one request, opened anew for every call; `failure` says why the last one could not be sent whole."""
+    """The body of one request, opened again for every call; `failure` is the error that cut the last one short."""
 
     def __init__(self, blobs: BlobStore, data: bytes, reference: Blob | None) -> None:
         self._blobs = blobs
@@ -43,7 +43,7 @@ class RequestBody:
             raise _lost(error) from error
 
     async def _tracked(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """Note what goes wrong: the client reports it as a connection that broke."""
+        """Store a failure: the HTTP client reports it as a broken connection."""
         try:
             async for piece in pieces:
                 yield piece
@@ -53,7 +53,7 @@ class RequestBody:
 
 
 class StoredBody(NamedTuple):
-    """An answer's body: in the record, or in the object store."""
+    """A response body: in the record, or in the object store."""
 
     body: bytes | None
     body_ref: Blob | None
@@ -61,7 +61,7 @@ class StoredBody(NamedTuple):
 
 
 class ResponseBody:
-    """Takes an answer piece by piece; in one too large to be held its token counts are looked for on the way."""
+    """Receives a response in pieces; in one that is too large for memory, token counts are searched on the way."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -69,11 +69,11 @@ class ResponseBody:
 
     @property
     def size(self) -> int:
-        """Return how many bytes were taken."""
+        """Return the number of bytes received."""
         return self._spool.size
 
     async def write(self, data: bytes) -> None:
-        """Append a piece; raises CallError when the store does not take it."""
+        """Append a piece; raises CallError when the object store is unavailable."""
         if self._finder is None and self._spool.size + len(data) > self._spool.inline_bytes:
             self._finder = UsageFinder()
             self._finder.feed(self._spool.text or b"")
@@ -85,7 +85,7 @@ class ResponseBody:
             raise CallError(Failure.STORAGE, error.message) from error
 
     async def finish(self) -> StoredBody:
-        """Return where the whole body is; raises CallError."""
+        """Return where the whole body is stored; raises CallError."""
         try:
             body, body_ref = await self._spool.finish()
         except Unavailable as error:
@@ -93,12 +93,12 @@ class ResponseBody:
         return StoredBody(body, body_ref, usage_of(body) if self._finder is None else self._finder.usage)
 
     def discard(self) -> None:
-        """Forget it, unless it is finished."""
+        """Discard the body, unless it is finished."""
         self._spool.discard()
 
 
 class BodyStore:
-    """Resolve and keep bodies; an object store that does not answer is asked some times more."""
+    """Reads request bodies and stores response bodies; retries while the object store is unavailable."""
 
     def __init__(self, blobs: BlobStore, *, inline_bytes: int) -> None:
         self._blobs = blobs
@@ -107,20 +107,20 @@ class BodyStore:
     def request(self, work: Work) -> RequestBody:
         """Return the request's body; raises CallError when there is none."""
         if work["data_ref"] is None and work["data"] is None:
-            raise CallError(Failure.BODY_LOST, "the work record has none")
+            raise CallError(Failure.BODY_LOST, "the work record has no body")
         return RequestBody(self._blobs, work["data"] or b"", work["data_ref"])
 
     def response(self, work: Work, *, media_type: str) -> ResponseBody:
-        """Return a place for an answer."""
+        """Return a writer for a response."""
         return ResponseBody(self.spool(work, media_type=media_type))
 
     def spool(self, work: Work, *, media_type: str) -> Spool:
-        """Return a place for the text of a stream."""
+        """Return a writer for the text of a stream."""
         return Spool(lambda: self._blobs.writer(_name(work), media_type=media_type), inline_bytes=self._inline_bytes)
 
 
 def _name(work: Work) -> str:
-    """Name an answer: a call that is made again within an attempt must not replace the one that counted already."""
+    """Name a response: a repeated call within an attempt must not replace the response that was recorded."""
     return f"results/{work['id']}-{work['attempt']}-{secrets.token_hex(4)}"
 
 

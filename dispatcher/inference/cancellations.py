@@ -18,11 +18,11 @@ from schemas.framing import HEADER, FramingError
 
 RECENT_CANCELS = 100_000
 CANCEL = 0
-"""How the enum member cancel looks in the first byte of the record, so that pulses need no decoding."""
+"""First byte of a record with the enum member `cancel`, so that scheduler heartbeats need not be decoded."""
 
 
 class Cancellations:
-    """Know the ids whose work must not be started or go on."""
+    """The ids whose work must not be started or continued."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._on_cancel: Callable[[str], None] = lambda _: None
@@ -32,7 +32,7 @@ class Cancellations:
         )
 
     async def open(self, on_cancel: Callable[[str], None]) -> None:
-        """Read what is there, then follow; `on_cancel` is called for each id that comes in."""
+        """Read the topic to its end, then follow it; `on_cancel` is called for each id."""
         self._on_cancel = on_cancel
         await self._follower.open()
         await self._follower.wait_caught_up()
@@ -42,7 +42,7 @@ class Cancellations:
         await self._follower.close()
 
     def cancelled(self, task_id: str) -> bool:
-        """Tell whether the scheduler has ended this task."""
+        """Return whether the scheduler has ended this task."""
         return task_id in self._ids
 
     def _handle(self, _: TopicPartition, records: Records) -> None:
@@ -53,7 +53,7 @@ class Cancellations:
             try:
                 control = CONTROL.decode(value)
             except (FramingError, SchemaError):
-                continue  # only the scheduler writes here; a stray record must not stop the workers
+                continue  # only the scheduler writes here; an invalid record must not stop the workers
             if control["kind"] == "cancel":
                 self._ids.add(control["id"])
                 self._on_cancel(control["id"])

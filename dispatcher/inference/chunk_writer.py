@@ -1,8 +1,8 @@
 """Chunk records of one stream: the first token at once, then what arrives within a window.
 
-The windows of all streams end together, on the beats of the loop's clock. So the chunks of all streams leave in one
-write, and reach their readers in one fetch, however many there are; with windows of their own, fifty streams kept
-every process on the way busy with hundreds of small ones.
+The windows of all streams end at the same moments of the loop's clock. So the chunks of all streams are written
+together and reach their readers in one fetch; with separate windows, fifty streams kept every process busy with
+hundreds of small writes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from schemas.records import Work
 CHUNK_BYTES = 131_072
 HEADROOM_BYTES = 8192
 FLUSH_S = 2.0
-"""How long the end of a stream waits for a slow broker: readers can take the rest from the result."""
+"""How long the end of a stream waits for a slow broker: readers can read the rest from the result."""
 
 
 class ChunkWriter:
-    """Number and write the frames of one run; a record that Kafka does not take leaves a gap that readers notice."""
+    """Numbers and writes the frames of one run; a record that Kafka rejects leaves a gap, which readers notice."""
 
     def __init__(
         self, settings: Settings, producer: Producer, work: Work, *, worker: str, home: int, clock: Clock
@@ -49,9 +49,9 @@ class ChunkWriter:
         self._pump: asyncio.Task[None] | None = None
         self.count = 0
         self.frames = 0
-        """All that were handed over, written or not."""
+        """Number of frames added, written or not."""
         self.first_ms: int | None = None
-        """When the first of them came."""
+        """When the first frame was added."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,7 +64,7 @@ class ChunkWriter:
             await asyncio.gather(self._pump, return_exceptions=True)
 
     def add(self, frames: Iterable[bytes]) -> None:
-        """Hand over frames; they leave with the next record."""
+        """Add frames; they are written with the next record."""
         waiting = len(self._frames)
         self._frames.extend(frames)
         self.frames += len(self._frames) - waiting
@@ -76,10 +76,10 @@ class ChunkWriter:
                 self._pump = asyncio.create_task(self._run(), name=f"chunks-{self._work['id']}")
 
     async def flush(self) -> None:
-        """Write what is left; `count` is final afterwards, also when the broker was too slow."""
+        """Write the remaining frames; `count` is final afterwards, also when the broker was too slow."""
         try:
             async with asyncio.timeout(FLUSH_S):
-                async with self._writing:  # a write that is cut short would be a gap
+                async with self._writing:  # an interrupted write would be a gap
                     await self.__aexit__(None, None, None)
                 await self._write_all()
         except TimeoutError:
@@ -103,7 +103,7 @@ class ChunkWriter:
                 await self._write(self._next_batch())
 
     def _next_batch(self) -> list[bytes]:
-        """Take frames for one record of a sane size; a frame is never cut."""
+        """Take the frames of the next record, of limited size; a frame is never split."""
         size = count = 0
         for frame in self._frames:
             size += len(frame)
@@ -146,7 +146,7 @@ class ChunkWriter:
 
 
 def seconds_to_next_flush(now_s: float, window_s: float) -> float:
-    """Return the seconds to the next beat: the same moment for all who ask within one window."""
+    """Return the seconds to the next flush: the same moment for all streams within one window."""
     return window_s - now_s % window_s
 
 

@@ -1,5 +1,10 @@
 """Limits on concurrent calls: call slots, the limit of each queue, an adaptive limit for offline calls, pause reasons.
 
+The adaptive limit matters when responses come at once: then calls wait for this process and not for a model server, and
+every offline call in progress delays the next online one (57 of them at 2 ms each: 0.1 s). The limit is halved while
+the event loop lags, and grows step by step otherwise. Slow model servers do not load the loop, so there it has no
+effect.
+
 Apart from the consumers, which wait for these limits, so that the rules can be tested without Kafka.
 """
 
@@ -17,36 +22,37 @@ ONLINE, OFFLINE = 0, 1
 UNBOUNDED = 1 << 30
 INTERVAL_S = 0.05
 MAX_LAG_S = 0.02
-"""Lateness that an online call may meet at each of its few steps here."""
+"""Lag that an online call may meet at each of its few steps here."""
 MIN_SLOTS = 8
-"""Enough to keep a core busy, and to fill each write of outcomes with several."""
+"""Enough to use a core fully, and to put several outcomes into each write."""
 STEP = 2
 RECENT_S = 10.0
-"""Without an online task for so long, there is nobody to make room for."""
+"""Without an online task for so long, offline calls are not limited."""
 
 
 class Draining(Exception):
-    """The process stops; no slot is given any more."""
+    """The process stops; no slots are given."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlotRules:
     """The choice between the levels.
 
-    Offline never takes the last `share` of the slots, so an online task starts at once amid an offline flood. While
-    offline tasks wait and hold less than their own share, the next slot is theirs, so online cannot starve them.
+    Offline tasks never take the last `share` of the slots, so an online task starts at once during an offline flood.
+    While offline tasks wait and have less than their own share, the next slot is theirs, so online tasks cannot starve
+    them.
     """
 
     share: float
 
     def reserved(self, capacity: int) -> int:
-        """Return how many slots the share is."""
+        """Return the size of the share in slots."""
         return int(capacity * self.share)
 
     def max_offline(self, capacity: int, bound: int | None) -> int:
-        """Return how many slots offline tasks may have; a bound from outside never takes their own share."""
-        most = capacity - self.reserved(capacity)
-        return most if bound is None else min(most, max(bound, self.reserved(capacity)))
+        """Return the slots that offline tasks may have; `bound` never reduces their own share."""
+        limit = capacity - self.reserved(capacity)
+        return limit if bound is None else min(limit, max(bound, self.reserved(capacity)))
 
     def pick(
         self,
@@ -56,7 +62,7 @@ class SlotRules:
         streak: int,
         bound: int | None = None,
     ) -> int | None:
-        """Return the level that gets a slot now; `streak` counts online grants in a row while offline waited."""
+        """Return the level that gets a slot now; `streak` counts online grants in a row while offline tasks waited."""
         if used[ONLINE] + used[OFFLINE] >= capacity:
             return None
         if waiting[OFFLINE] and used[OFFLINE] < self.max_offline(capacity, bound):
@@ -66,7 +72,7 @@ class SlotRules:
         return ONLINE if waiting[ONLINE] else None
 
     def available(self, level: int, capacity: int, used: tuple[int, int], bound: int | None = None) -> int:
-        """Return how many slots a level could take now."""
+        """Return the number of slots that a level could take now."""
         free = capacity - used[ONLINE] - used[OFFLINE]
         if level == OFFLINE:
             free = min(free, self.max_offline(capacity, bound) - used[OFFLINE])
@@ -79,7 +85,7 @@ class SlotRules:
 
 
 class CallSlots:
-    """Slots to wait for; every acquire that returned needs exactly one release."""
+    """Slots to wait for; every `acquire` needs exactly one `release`."""
 
     def __init__(self, *, share: float, capacity: int = 0) -> None:
         self._rules = SlotRules(share)
@@ -89,7 +95,7 @@ class CallSlots:
         self._streak = 0
         self._closed = False
         self.max_offline: int | None = None
-        """Most offline slots at once where the process itself is the bottleneck."""
+        """Maximum offline slots while the process itself is the bottleneck."""
 
     @property
     def used(self) -> tuple[int, int]:
@@ -98,23 +104,23 @@ class CallSlots:
 
     @property
     def capacity(self) -> int:
-        """Return how many slots there are now."""
+        """Return the number of slots."""
         return self._capacity
 
     def available(self, level: int) -> int:
-        """Return how many more of a level could start at once."""
+        """Return how many more calls of a level could start at once."""
         return max(
             0, self._rules.available(level, self._capacity, self.used, self.max_offline) - len(self._waiting[level])
         )
 
     def resize(self, capacity: int) -> None:
-        """Change the number of slots; what runs above it goes on, and its slots are not given again."""
+        """Change the number of slots; running calls above it continue, and their slots are not given again."""
         self._capacity = capacity
         self._grant()
 
-    def limit_offline(self, most: int | None) -> None:
-        """Change how many slots offline tasks may have, None for all but the online share; what runs goes on."""
-        self.max_offline = most
+    def limit_offline(self, limit: int | None) -> None:
+        """Limit the offline slots, None for all but the online share; running calls continue."""
+        self.max_offline = limit
         self._grant()
 
     async def acquire(self, level: int) -> None:
@@ -135,12 +141,12 @@ class CallSlots:
             raise
 
     def release(self, level: int) -> None:
-        """Give a slot back."""
+        """Release a slot."""
         self._used[level] -= 1
         self._grant()
 
     def close(self) -> None:
-        """Send everybody who waits away."""
+        """Reject all waiting calls."""
         self._closed = True
         for queue in self._waiting:
             while queue:
@@ -163,7 +169,7 @@ class CallSlots:
 
 
 class QueueLimit:
-    """Room for the calls of one queue; every `acquire` needs exactly one `release`."""
+    """The limit of one queue; every `acquire` needs exactly one `release`."""
 
     def __init__(self) -> None:
         self.paused = False
@@ -173,24 +179,24 @@ class QueueLimit:
         self._changed = asyncio.Event()
 
     def set(self, *, paused: bool, concurrency: int | None) -> None:
-        """Follow the queue's settings; calls above a new limit go on, and nobody takes their place."""
+        """Apply the queue's settings; running calls above a new limit continue."""
         self.paused = paused
         self._limit = UNBOUNDED if concurrency is None else concurrency
         self._changed.set()
 
     @property
     def available(self) -> int:
-        """Return how many more calls may begin."""
+        """Return how many more calls may start."""
         return 0 if self.paused else max(0, self._limit - self._used)
 
     async def wait_available(self) -> None:
-        """Wait until there is room, or the process stops."""
+        """Wait until a call may start, or the process stops."""
         while not self.available and not self._closed:
             self._changed.clear()
             await self._changed.wait()
 
     async def acquire(self) -> bool:
-        """Wait for room and take it; False when the queue is paused meanwhile. Raises Draining."""
+        """Wait until a call may start and count it; False when the queue is paused meanwhile. Raises Draining."""
         while not self._closed:
             if self.paused:
                 return False
@@ -202,18 +208,18 @@ class QueueLimit:
         raise Draining
 
     def release(self) -> None:
-        """End a call."""
+        """Count the end of a call."""
         self._used -= 1
         self._changed.set()
 
     def close(self) -> None:
-        """Send everybody who waits away: the process stops."""
+        """Reject all waiting calls: the process stops."""
         self._closed = True
         self._changed.set()
 
 
 class AdaptiveLimit:
-    """Bound the offline slots by how late the loop is."""
+    """Limits the offline slots by the lag of the event loop."""
 
     def __init__(self, slots: CallSlots, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._slots = slots
@@ -222,32 +228,32 @@ class AdaptiveLimit:
         self._task: asyncio.Task[None] | None = None
 
     def note_online(self) -> None:
-        """Note that an online task has come."""
+        """Record that an online task was received."""
         self._online_at = self._monotonic()
 
     def start(self, supervisor: TaskSupervisor) -> None:
-        """Begin to watch the loop."""
-        self._task = supervisor.spawn(self._watch(), name="pace")
+        """Start measuring the lag."""
+        self._task = supervisor.spawn(self._watch(), name="adaptive-limit")
 
     async def close(self) -> None:
-        """Stop watching."""
+        """Stop measuring."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     def observe_lag(self, lag_s: float) -> None:
-        """Follow one measurement of the loop's lateness."""
-        slots, most = self._slots, self._slots.max_offline
+        """Adjust the limit to one measurement of the lag."""
+        slots, limit = self._slots, self._slots.max_offline
         if self._monotonic() - self._online_at > RECENT_S:
-            most = None
+            limit = None
         elif lag_s > MAX_LAG_S:
-            most = max(MIN_SLOTS, (slots.capacity if most is None else most) // 2)
-        elif most is not None:
-            most += STEP
-        if most is not None and most >= slots.capacity:
-            most = None
-        if most != slots.max_offline:
-            slots.limit_offline(most)
+            limit = max(MIN_SLOTS, (slots.capacity if limit is None else limit) // 2)
+        elif limit is not None:
+            limit += STEP
+        if limit is not None and limit >= slots.capacity:
+            limit = None
+        if limit != slots.max_offline:
+            slots.limit_offline(limit)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -258,7 +264,7 @@ class AdaptiveLimit:
 
 
 class IntakeGate:
-    """Open while nobody holds it."""
+    """Lets the consumers poll while there is no reason to pause."""
 
     def __init__(self) -> None:
         self._reasons: set[str] = set()
@@ -268,11 +274,11 @@ class IntakeGate:
 
     @property
     def pause_reasons(self) -> list[str]:
-        """Return why it is closed."""
+        """Return the reasons for which it is paused."""
         return sorted(self._reasons)
 
     def set_paused(self, why: str, closed: bool) -> None:
-        """Close it for a reason, or take that reason back."""
+        """Add or remove a reason to pause."""
         if closed:
             self._reasons.add(why)
         else:
@@ -283,10 +289,10 @@ class IntakeGate:
             self._opened.set()
 
     def close(self) -> None:
-        """Let everybody through for good: the process stops."""
+        """Open it permanently: the process stops."""
         self._ended = True
         self._opened.set()
 
     async def wait_open(self) -> None:
-        """Wait until it is open."""
+        """Wait until there is no reason to pause."""
         await self._opened.wait()

@@ -1,4 +1,4 @@
-"""Signs of life to every scheduler: what a silent worker had claimed is given to another."""
+"""Worker heartbeats to every scheduler: the claimed work of a worker without heartbeats is given to another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.records import EventKind
 
 
 class Heartbeat:
-    """Beat at the interval, and at once when the number of answering upstreams changes."""
+    """Sends heartbeats at the interval, and at once when the number of reachable upstreams changes."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Heartbeat:
         clock: Clock,
         unhealthy_reasons: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`unhealthy_reasons` says in words which upstreams take no calls and why, for the people who look."""
+        """`unhealthy_reasons` describes the upstreams that accept no calls, for operators."""
         self._unhealthy_reasons = unhealthy_reasons
         self._settings = settings
         self._name = name
@@ -41,16 +41,16 @@ class Heartbeat:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, supervisor: TaskSupervisor) -> None:
-        """Begin to beat, the first time at once."""
+        """Start sending, the first time at once."""
         self._task = supervisor.spawn(self._run(), name="heartbeat")
 
     def check_upstreams(self) -> None:
-        """Beat at once when the number of answering upstreams has changed."""
+        """Send a heartbeat at once when the number of reachable upstreams has changed."""
         if self._upstreams_up() != self._reported_up:
             self._soon.set()
 
     async def close(self, deadline: Deadline) -> None:
-        """Say goodbye: nothing runs here any more."""
+        """Announce the shutdown; no task is running on this worker."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -61,7 +61,7 @@ class Heartbeat:
         while True:
             self._soon.clear()
             self._reported_up = self._upstreams_up()
-            # While Kafka is away one beat waits, not one for each interval.
+            # While Kafka is unavailable one heartbeat waits, not one for each interval.
             await self._outbox.write_all(self._records("heartbeat"))
             try:
                 async with asyncio.timeout(interval):

@@ -1,7 +1,7 @@
-"""What an attempt ended as: the retry matrix, pure.
+"""Outcomes of attempts: which failures can be retried. Pure.
 
 Another attempt may help after a connection that failed or broke, after 408, 429, 500, 502, 503 and 504, and when a
-store did not answer. It cannot help after any other answer, and must not be made once a token has been delivered.
+store was unavailable. It cannot help after any other response, and must not be made once a token has been delivered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_MESSAGE = 500
 
 
 class Report(NamedTuple):
-    """An error that the upstream sent with status 200: the status that it stands for, and its JSON."""
+    """An error that the upstream sent with status 200: the equivalent status, and its JSON."""
 
     status: int
     body: bytes | None
@@ -33,16 +33,16 @@ class _Rule(NamedTuple):
 
 
 class Failure(Enum):
-    """Ways to end without a usable answer."""
+    """Reasons for which an attempt has no usable response."""
 
     UNREACHABLE = _Rule(503, "upstream_unreachable", True, "no connection to the upstream")
     CUT = _Rule(502, "upstream_cut", True, "the upstream broke off its answer")
-    MALFORMED = _Rule(502, "upstream_malformed", False, "the upstream's answer is no HTTP")
-    NO_JSON = _Rule(502, "upstream_malformed", False, "the upstream's answer says it is JSON and is not")
+    MALFORMED = _Rule(502, "upstream_malformed", False, "the upstream's response is not valid HTTP")
+    NO_JSON = _Rule(502, "upstream_malformed", False, "the upstream's response has the type JSON and is not valid JSON")
     REDIRECT = _Rule(502, "upstream_redirect", False, "the upstream sent a redirect, which is not followed")
-    TOO_LARGE = _Rule(502, "answer_too_large", False, "the upstream's answer is larger than is allowed")
+    TOO_LARGE = _Rule(502, "answer_too_large", False, "the upstream's response is larger than allowed")
     REPORTED = _Rule(502, "upstream_error", True, "the upstream reported an error")
-    EMPTY = _Rule(502, "upstream_empty", True, "the upstream ended its answer without any content")
+    EMPTY = _Rule(502, "upstream_empty", True, "the upstream's response has no content")
     TIMEOUT = _Rule(408, "timeout", False, "the task's deadline passed")
     RUN_TIMEOUT = _Rule(408, "timeout", True, "the call took longer than its run_timeout")
     BODY_LOST = _Rule(500, "body_missing", False, "the stored request body cannot be used")
@@ -52,11 +52,11 @@ class Failure(Enum):
 
     @property
     def status(self) -> int:
-        """Return the HTTP status that stands for it."""
+        """Return the equivalent HTTP status."""
         return self.value.status
 
 
-def failed(
+def failure_outcome(
     failure: Failure,
     *,
     started_ms: int,
@@ -64,7 +64,7 @@ def failed(
     detail: str = "",
     report: Report | None = None,
 ) -> Outcome:
-    """Build the outcome of a failure; `Relay.delivered` adds what of a stream had come by then."""
+    """Build the outcome of a failure; `Relay.delivered` adds the part of a stream that was delivered."""
     rule = failure.value
     message = f"{rule.message}: {hidden(detail, own=upstream)}" if detail else rule.message
     return {
@@ -84,7 +84,7 @@ def failed(
     }
 
 
-def answered(
+def response_outcome(
     status: int,
     *,
     body: bytes | None,
@@ -98,16 +98,16 @@ def answered(
     first_token_ms: int | None = None,
     reason: str | None = None,
 ) -> Outcome:
-    """Build the outcome of an answer: completed below 300, else an error whose body, status and reason are kept."""
+    """Build the outcome of a response: completed below 300, else an error with its body, status and reason."""
     bad = status >= 300
-    said = f": {hidden(reason, own=upstream)}" if reason else ""
+    suffix = f": {hidden(reason, own=upstream)}" if reason else ""
     return {
         "status_code": status,
         "body": without_addresses(body, own=upstream) if bad else body,
         "body_ref": body_ref,
         "content_type": content_type or OCTET_STREAM,
         "error_code": "upstream_error" if bad else None,
-        "error_message": _bounded(f"the upstream answered {status}{said}") if bad else None,
+        "error_message": _bounded(f"the upstream answered {status}{suffix}") if bad else None,
         "retriable": status in RETRIABLE and not chunks,
         "retry_after_ms": retry_after if bad else None,
         "upstream": upstream,

@@ -1,7 +1,7 @@
-"""How far streamed calls are: their deltas counted against the request's limit of tokens, told twice a second at most.
+"""Progress of streamed calls: deltas relative to the request's token limit, reported at most twice a second.
 
-A delta is a token for nearly every model server; a rough figure is what a progress bar needs. Calls that do not stream,
-and those that name no limit, are never looked at: their tasks go from 0 to 100.
+A delta is a token for nearly every model server, and a progress bar needs a rough figure only. Calls that do not
+stream, and those without a limit, are not tracked: their tasks go from 0 to 100.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from schemas.media_types import JSON
 from schemas.records import Work
 
 INTERVAL_S = 0.5
-"""The least time between two reports of one task."""
+"""Minimum time between two reports of one task."""
 MAX_PERCENT = 99
-"""Only the outcome says 100."""
+"""Only the outcome sets 100."""
 LIMITS = ("max_completion_tokens", "max_tokens")
 
 
 class ProgressReporter:
-    """Watches the streams of one process and reports those that have grown."""
+    """Tracks the streams of one process and reports those with progress."""
 
     def __init__(self, settings: Settings, *, name: str, outbox: EventOutbox, clock: Clock) -> None:
         self._prefix = settings.kafka.topic_prefix
@@ -41,7 +41,7 @@ class ProgressReporter:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, supervisor: TaskSupervisor) -> None:
-        """Begin to report."""
+        """Start reporting."""
         self._task = supervisor.spawn(self._run(), name="progress")
 
     async def close(self) -> None:
@@ -51,23 +51,23 @@ class ProgressReporter:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def follow(self, item: WorkItem) -> None:
-        """Watch a stream, if there is something to count it against."""
+        """Track a stream, if its request has a token limit."""
         limit = token_limit(item.work)
         if limit is not None:
             self._limits[item], self._reported[item] = limit, 0
 
     def forget(self, item: WorkItem) -> None:
-        """Watch it no more."""
+        """Stop tracking a stream."""
         if self._limits.pop(item, None) is not None:
             del self._reported[item]
 
     def report(self) -> None:
-        """Queue an event for every claimed stream that has grown; none while Kafka takes no events."""
+        """Enqueue an event for every claimed stream with progress; none while event writes are failing."""
         if not self._outbox.has_capacity:
             return
         for item, limit in self._limits.items():
             percent = min(item.deltas() * 100 // limit, MAX_PERCENT)
-            # A claim comes first, so that the row knows whose progress this is.
+            # The claim comes first, so that the scheduler knows which worker reports.
             if percent <= self._reported[item] or not item.claimed or item.phase is Phase.ENDED:
                 continue
             self._reported[item] = percent
@@ -89,7 +89,7 @@ class ProgressReporter:
 
 
 def token_limit(work: Work) -> int | None:
-    """Return the most tokens that a request's answers may have together; None when it does not say."""
+    """Return the maximum number of tokens of all choices together; None when the request has no limit."""
     if not work["data"] or work["content_type"] != JSON:
         return None
     try:

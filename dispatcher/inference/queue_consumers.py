@@ -1,4 +1,4 @@
-"""The lanes: one consumer group per queue and level, so that a new queue disturbs no other."""
+"""Consumers of work: one consumer group per queue and level, so that a new queue causes no rebalance of another."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ log = logging.getLogger(__name__)
 
 MAX_POLL_RECORDS = 32
 REVOKE_TIMEOUT_S = 4.0
-"""How long a revoke may hold up the group; what is not claimed by then is run again by the next owner."""
+"""How long a revoke may delay the group; work that is not claimed by then is run again by the next owner."""
 QUEUE_PAUSED = "the queue is paused"
 PARALLEL_JOINS = 8
-"""Groups joined at once: a start with hundreds of queues must not be a storm."""
+"""Groups joined at the same time: a start with hundreds of queues must not overload the coordinator."""
 
 
 class QueueConsumer:
-    """Take the work of one queue and level whenever there is room for it."""
+    """Receives the work of one queue and level whenever there is capacity for it."""
 
     def __init__(self, consumers: QueueConsumers, queue: str, level: int, limit: QueueLimit) -> None:
         self._consumers = consumers
         self.limit = limit
         self._level = level
         self.discarding = False
-        """Whether somebody else serves the queue now: what is still in its topic is passed over."""
+        """Whether pull workers serve the queue now: the rest of its topic is discarded."""
         self._loaded: dict[int, OffsetTracker] = {}
         topic = consumers.settings.topic(topics.work(queue, level))
         self.consumer = GroupConsumer(
@@ -53,7 +53,7 @@ class QueueConsumer:
         self.task = consumers.supervisor.spawn(self._run(), name=f"consumer-{topic}")
 
     async def _run(self) -> None:
-        """Take one record more than there is room for at most: the one that waits shows that its level is waiting."""
+        """Poll and start; one record more than there is capacity for shows the slots that its level waits."""
         consumers = self._consumers
         async with consumers.joining:
             await self.consumer.open()
@@ -85,9 +85,9 @@ class QueueConsumer:
         return items
 
     async def _without_seen(self, records: list[ReceivedRecord]) -> list[ReceivedRecord]:
-        """Learn first what was said of the work of partitions that are newly ours.
+        """Load the seen attempts of newly assigned partitions before any of their work is admitted.
 
-        What was revoked meanwhile is left out unsettled: whoever has it now reads it again.
+        Records of partitions that were revoked meanwhile are left out and not completed: the new owner receives them.
         """
         fresh = [
             received for received in records if self._loaded.get(received.record.partition) is not received.tracker
@@ -106,7 +106,7 @@ class QueueConsumer:
         return ours
 
     async def _start(self, item: WorkItem) -> None:
-        """Start an item once there is room for it, or give it back when its queue was paused meanwhile."""
+        """Start an item once there is a slot for it, or return it when its queue was paused meanwhile."""
         consumers, limit = self._consumers, self.limit
         if not await limit.acquire():
             consumers.runner.return_item(item, reason=QUEUE_PAUSED)
@@ -135,12 +135,12 @@ class QueueConsumer:
         record, consumers = received.record, self._consumers
         metrics.INVALID_WORK.inc()
         log.error(
-            "%s/%d@%d goes to the dead letters: %s",
+            "sent %s/%d@%d to the dead-letter topic: %s",
             record.topic,
             record.partition,
             record.offset,
             error.message,
-            extra={"event": "work_buried", "partition": record.partition, "offset": record.offset},
+            extra={"event": "dead_lettered", "partition": record.partition, "offset": record.offset},
         )
         await send_to_dead_letters(
             consumers.producer,
@@ -157,7 +157,7 @@ class QueueConsumer:
 
 
 class QueueConsumers:
-    """All lanes of this process."""
+    """The consumers of all queues in this process."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class QueueConsumers:
         self._limits: dict[str, QueueLimit] = {}
 
     def add(self, queue: Queue) -> None:
-        """Begin to serve a queue, or end it when workers serve it from now on; follow its settings."""
+        """Start to serve a queue, or stop when pull workers serve it from now on; apply its settings."""
         name = queue["name"]
         limit = self._limits.setdefault(name, QueueLimit())
         limit.set(paused=queue["paused"] and queue["served_by"] != "workers", concurrency=queue["concurrency"])
@@ -201,20 +201,20 @@ class QueueConsumers:
             return
         self._consumers[name] = [QueueConsumer(self, name, level, limit) for level in range(len(topics.LEVELS))]
         metrics.QUEUE_CONSUMERS.set(len(self.consumers))
-        log.info("queue %s is served", name, extra={"event": "lane_opened", "queue": name})
+        log.info("serving queue %s", name, extra={"event": "queue_consumer_started", "queue": name})
 
     @property
     def consumers(self) -> list[GroupConsumer]:
-        """Return the readers of all lanes."""
+        """Return the group members of all queues."""
         return [consumer.consumer for consumers in self._consumers.values() for consumer in consumers]
 
     @property
     def joined(self) -> bool:
-        """Tell whether every lane is a member of its group."""
+        """Return whether every consumer has its assignment."""
         return all(consumer.assigned for consumer in self.consumers)
 
     async def stop(self, deadline: Deadline) -> None:
-        """Take nothing more; returns when no lane is at it."""
+        """Receive nothing more; returns when all consumers have stopped."""
         self.stopping = True
         self.gate.close()
         for limit in self._limits.values():
@@ -226,7 +226,7 @@ class QueueConsumers:
             await asyncio.wait(tasks, timeout=deadline.left(1.0))
 
     async def leave(self, deadline: Deadline) -> None:
-        """Leave every group, so that others take over at once."""
+        """Leave every group, so that its partitions are reassigned at once."""
         await asyncio.gather(*(consumer.close(deadline) for consumer in self.consumers))
         tasks = [consumer.task for consumers in self._consumers.values() for consumer in consumers]
         for task in tasks:

@@ -1,4 +1,4 @@
-"""Whether an answer with a good status is one: success is judged by what it says. Pure.
+"""Validate responses with a success status: whether a call succeeded depends on the body as well. Pure.
 
 Apart from the attempt, which needs a connection, so that the rules can be tested by themselves.
 """
@@ -15,10 +15,10 @@ from schemas.media_types import EVENT_STREAM, is_json
 NO_CONTENT = 204
 
 
-def checked(status: int, body: bytes, content_type: str) -> bytes:
-    """Return a whole answer with a status below 300, JSON so that every parser can read it.
+def validated_body(status: int, body: bytes, content_type: str) -> bytes:
+    """Return the body of a response with a status below 300, JSON in a form that every parser accepts.
 
-    Raises CallError when it is an error, broken or nothing.
+    Raises CallError when it is an error, invalid or empty.
     """
     if not body.strip():
         if status != NO_CONTENT:

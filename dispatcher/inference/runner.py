@@ -1,4 +1,4 @@
-"""The items of this process: admitted once, run in tasks that it owns, reported until the report is durable."""
+"""The work items of this process: admitted once, run in its own tasks, and reported until the report is durable."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dispatcher.event_outbox import EventOutbox
 from dispatcher.group_consumer import ReceivedRecord
 from dispatcher.inference.attempt import AttemptWorker
 from dispatcher.inference.concurrency import CallSlots
-from dispatcher.inference.outcome import Failure, failed
+from dispatcher.inference.outcome import Failure, failure_outcome
 from dispatcher.inference.progress import ProgressReporter
-from dispatcher.inference.work_item import Key, Phase, WorkItem, read
+from dispatcher.inference.work_item import Key, Phase, WorkItem, decode_work
 from schemas.events import event, task_event
 from schemas.records import Event, EventKind, Outcome
 from schemas.topics import LEVELS
@@ -27,11 +27,11 @@ from schemas.topics import LEVELS
 log = logging.getLogger(__name__)
 
 RECENT_ATTEMPTS = 50_000
-"""Attempts that are known to be over, so that a record read again after a rebalance is not run again."""
+"""Finished attempts that are remembered, so that a record received again after a rebalance is not run again."""
 
 
 class Runner:
-    """Admit, start, cancel and release items."""
+    """Admits, starts, cancels and returns work items."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Runner:
         was_attempted: Callable[[Key], bool] = lambda _: False,
         clock: Clock,
     ) -> None:
-        """`was_attempted` tells of attempts that some worker has claimed, finished or given back already."""
+        """`was_attempted` returns whether a worker has claimed, finished or returned an attempt before."""
         self._settings = settings
         self._prefix = settings.kafka.topic_prefix
         self._name = name
@@ -65,13 +65,13 @@ class Runner:
 
     @property
     def running(self) -> int:
-        """Count the calls under way."""
+        """Return the number of running calls."""
         return len(self._tasks)
 
     def admit(self, received: ReceivedRecord) -> WorkItem | None:
-        """Take in a record; None when there is nothing to run for it. Raises Poison."""
+        """Decode a record and admit its work; None when there is nothing to run. Raises MalformedWork."""
         record: Any = received.record
-        item = read(self._settings, record)
+        item = decode_work(self._settings, record)
         item.add_offset(received.tracker, record.offset)
         labelled(metrics.RECEIVED, LEVELS[item.work["level"]]).inc()
         known = self._items.get(item.key)
@@ -93,12 +93,14 @@ class Runner:
         return item.key in self._done or self._has_outcome(item.work["id"]) or self._was_attempted(item.key)
 
     def start(self, item: WorkItem) -> asyncio.Task[None] | None:
-        """Run an item whose slot is held; the slot is freed when the call ends. None when there is no call."""
-        if item.phase is not Phase.ENDED and self._has_outcome(item.work["id"]):  # by an earlier attempt, as it waited
+        """Run an item whose slot is acquired; the slot is released when the call ends. None when there is no call."""
+        if item.phase is not Phase.ENDED and self._has_outcome(
+            item.work["id"]
+        ):  # an earlier attempt finished while it waited
             metrics.DUPLICATES.inc()
             self._close(item)
             self._forget(item)
-        if item.phase is Phase.ENDED:  # so, or cancelled while it waited
+        if item.phase is Phase.ENDED:  # as above, or cancelled while it waited
             self._slots.release(item.work["level"])
             return None
         item.phase = Phase.RUNNING
@@ -108,7 +110,7 @@ class Runner:
         return item.task
 
     def return_item(self, item: WorkItem, *, reason: str) -> None:
-        """Have an item that has not begun run later, by whoever is free then."""
+        """Return an item that has not started, to be run later by any worker."""
         if item.phase is not Phase.ENDED:
             self._put(item, self._event("released", item, reason=reason))
             metrics.RETURNED.inc()
@@ -123,7 +125,7 @@ class Runner:
                 self._forget(item)
 
     def due_claims(self) -> list[tuple[WorkItem, Event]]:
-        """List the items that the next tick has to claim, with their events."""
+        """Return the items that need a claim now, with their events."""
         return [
             (item, self._event("claimed", item, streamed=item.delivered()))
             for item in self._items.values()
@@ -131,14 +133,14 @@ class Runner:
         ]
 
     async def wait(self, deadline: Deadline) -> None:
-        """Give running calls the time that is left."""
+        """Wait for running calls until the deadline."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=deadline.left())
 
     def return_items(self, *, waiting_only: bool = False) -> int:
-        """Give back what has not ended, so that it runs elsewhere at once; returns how many.
+        """Return unfinished items, so that other workers run them at once; returns the number of items.
 
-        A stream of which tokens were delivered is not given back: it must not begin again, so it ends as it is.
+        A stream with delivered tokens is not returned: it must not start again, so it ends with what was delivered.
         """
         released = 0
         for item in list(self._items.values()):
@@ -147,7 +149,7 @@ class Runner:
             if item.delivered() and item.interrupted is not None:
                 self._report(item, item.interrupted())
             else:
-                self.return_item(item, reason="the worker stops")
+                self.return_item(item, reason="the worker is stopping")
                 released += 1
             self._close(item)
         return released
@@ -160,9 +162,13 @@ class Runner:
             self.progress.follow(item)
         try:
             outcome = await self._worker.run(item)
-        except Exception as error:  # a fault of ours must end as an outcome, not as a task that nobody answers
-            log.exception("task %s", item.work["id"], extra={"event": "run_crashed", "task_id": item.work["id"]})
-            outcome = failed(Failure.INTERNAL, started_ms=self._clock(), detail=type(error).__name__)
+        except Exception as error:  # a defect of ours must end as an outcome, not as a task without an end
+            log.exception(
+                "task %s failed unexpectedly",
+                item.work["id"],
+                extra={"event": "run_crashed", "task_id": item.work["id"]},
+            )
+            outcome = failure_outcome(Failure.INTERNAL, started_ms=self._clock(), detail=type(error).__name__)
         finally:
             self.progress.forget(item)
             labelled(metrics.RUNNING, level).dec()

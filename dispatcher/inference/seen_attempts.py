@@ -34,31 +34,31 @@ log = logging.getLogger(__name__)
 
 KINDS = frozenset(TYPE + kind for kind in (b"claimed", b"finished", b"released", b"progress"))
 MARGIN_MS = 10_000
-"""How far the clocks of schedulers and dispatchers may differ."""
+"""Maximum difference between the clocks of schedulers and dispatchers."""
 LOOKBACK_MS = 120_000
-"""The longest look back: how old a backlog is tells nothing, and without Kafka no work is taken for so long."""
+"""Maximum lookback: records of a backlog may be older, and without Kafka no work is received for so long."""
 TTL_S = 300.0
-"""A worker that is full of long calls meets its repeats late."""
+"""How long the loaded attempts are kept; a worker that is busy with long calls receives its duplicates late."""
 GENERATION_SIZE = 100_000
-"""Attempts in each of the two halves that are kept, about 100 bytes each; two minutes of 1,500 tasks a second fit."""
+"""Attempts in each of two generations, about 100 bytes each; enough for two minutes of 1,500 tasks a second."""
 RETRY_DELAY_S = 0.5
 PULL = PULL_WORKER.encode()
 MAX_PREFIX_BYTES = 8
-"""Most bytes between a task's id and its worker's name: the attempt, the branch, the length."""
+"""Maximum bytes between a task's id and its worker's name: the attempt, the union branch, the length."""
 Positions = dict[int, int]
-"""Partition → offset of the event that is read next."""
+"""Partition → offset of the next event to read."""
 Read = Callable[[int, Positions, Callable[[bytes], None]], Awaitable[None]]
-"""Read the events since a time, or from where the positions are, up to the end as it is when it begins, and move the
-positions; raises Unavailable, and may be called again then."""
+"""Read the events since a time, or from the positions, up to the present end, and advance the positions; raises
+Unavailable, and may be called again then."""
 READ_TIMEOUT_S = 10.0
-"""What takes longer is broken off, as unanswered; the next turn goes on where this one was."""
+"""Timeout of one read; the next one continues from the positions."""
 
 
 def attempt_of(record: LogRecord) -> bytes | None:
-    """Return the attempt that a dispatcher speaks of, rendered as `key_of` does; None for every other event.
+    """Return the attempt that a dispatcher reports, rendered as `key_of` does; None for every other event.
 
-    Nothing is decoded: the headers tell, and the place where the worker's name begins. What an ingress says for a pull
-    worker does not count, for the scheduler may refuse it.
+    Nothing is decoded: the headers and the place of the worker's name suffice. Events of the ingress for pull workers
+    do not count, because the scheduler may reject them.
     """
     kind = attempt = None
     for name, value in record.headers:
@@ -76,13 +76,13 @@ def attempt_of(record: LogRecord) -> bytes | None:
 
 
 def key_of(key: Key) -> bytes:
-    """Render a task's attempt."""
+    """Render a task id and its attempt."""
     task_id, attempt = key
     return f"{task_id}/{attempt}".encode()
 
 
 class LevelIndex:
-    """What was heard of one level. Whoever asks while it is being read is served by the next reading, all together."""
+    """The seen attempts of one level. Calls during a read are served by the next read, all together."""
 
     def __init__(self, read: Read, *, ttl_s: float = TTL_S) -> None:
         self.keys: BoundedSet[bytes] = BoundedSet(at_least=GENERATION_SIZE)
@@ -97,23 +97,23 @@ class LevelIndex:
         self._closed = False
 
     async def ensure_loaded(self, since_ms: int, *, after: float) -> None:
-        """Return when what was said from a time on is known, up to a moment after `after`, by the monotonic clock.
+        """Return when the events since a time are loaded, up to a moment after `after` on the monotonic clock.
 
-        However long Kafka is away; raises Draining when the process stops.
+        Waits while Kafka is unavailable; raises Draining when the process stops.
         """
         while not self._closed and not (self._since_ms <= since_ms and self._loaded_at >= after):
             self._wanted_ms = min(self._wanted_ms, since_ms)
             if self._loading is None:
-                self._loading = asyncio.create_task(self._load(), name="hear-events")
+                self._loading = asyncio.create_task(self._load(), name="load-seen-attempts")
             loading = self._loading
-            await asyncio.wait({loading})  # who asks may be cancelled, the reading goes on for the others
+            await asyncio.wait({loading})  # the caller may be cancelled; the read continues for the others
             if not self._closed:
                 loading.result()
         if self._closed:
             raise Draining
 
     async def close(self) -> None:
-        """Read no more, and send everybody away who waits."""
+        """Stop reading, and reject all waiting calls."""
         self._closed = True
         if self._expiry is not None:
             self._expiry.cancel()
@@ -153,7 +153,7 @@ class LevelIndex:
 
 
 class SeenAttempts:
-    """What was heard of both levels."""
+    """The seen attempts of both levels."""
 
     def __init__(self, levels: list[LevelIndex], *, clock: Clock = epoch_ms) -> None:
         self._levels = levels
@@ -164,9 +164,9 @@ class SeenAttempts:
         return any(rendered in level.keys for level in self._levels)
 
     async def ensure_loaded(self, level: int, *, oldest_ms: int, assigned_ms: int, assigned_at: float) -> None:
-        """Return when what was said of records of this age, read from partitions given then, is known.
+        """Return when the events about records of this age, from partitions assigned then, are loaded.
 
-        Work that was written after its partition was given can have been taken by nobody before.
+        Work that was written after the assignment cannot have been received by another worker.
         """
         if oldest_ms - MARGIN_MS > assigned_ms:
             return
@@ -174,27 +174,27 @@ class SeenAttempts:
         await self._levels[level].ensure_loaded(since_ms, after=assigned_at)
 
     async def close(self) -> None:
-        """Send everybody away who waits."""
+        """Reject all waiting calls."""
         await asyncio.gather(*(level.close() for level in self._levels))
 
 
 class AttemptEventReader:
-    """The events of both levels."""
+    """Reads the events topics of both levels, all partitions concurrently."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._settings = settings
-        self._lookup = LogReader(settings, name=f"{name}-attempts")
+        self._log_reader = LogReader(settings, name=f"{name}-attempts")
 
     async def open(self) -> None:
         """Connect; raises Unavailable."""
-        await self._lookup.open_with_retry([self._topic(level) for level in range(len(topics.LEVELS))])
+        await self._log_reader.open_with_retry([self._topic(level) for level in range(len(topics.LEVELS))])
 
     async def close(self) -> None:
         """Disconnect."""
-        await self._lookup.close()
+        await self._log_reader.close()
 
     async def read(self, level: int, since_ms: int, positions: Positions, add: Callable[[bytes], None]) -> None:
-        """Add every attempt of which a worker speaks up to the end as it is now; raises Unavailable."""
+        """Add every reported attempt up to the present end of the log; raises Unavailable."""
         tps = [TopicPartition(self._topic(level), partition) for partition in range(self._settings.kafka.partitions)]
         try:
             async with asyncio.timeout(READ_TIMEOUT_S), asyncio.TaskGroup() as group:
@@ -207,11 +207,11 @@ class AttemptEventReader:
     async def _partition(
         self, tp: TopicPartition, since_ms: int, positions: Positions, add: Callable[[bytes], None]
     ) -> None:
-        end = await self._lookup.offset_at(tp, LATEST) or 0
+        end = await self._log_reader.offset_at(tp, LATEST) or 0
         if tp.partition not in positions:
-            first = await self._lookup.offset_at(tp, since_ms)
+            first = await self._log_reader.offset_at(tp, since_ms)
             positions[tp.partition] = end if first is None else min(first, end)
-        async for record in self._lookup.read_range(tp, positions[tp.partition], end):
+        async for record in self._log_reader.read_range(tp, positions[tp.partition], end):
             attempt = attempt_of(record)
             if attempt is not None:
                 add(attempt)

@@ -1,4 +1,4 @@
-"""The inference consumers of one process, put together: who opens, watches and closes what, and in which order."""
+"""The inference component: constructs its parts, starts them, and stops them in order."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from dispatcher.task_supervisor import TaskSupervisor
 from schemas import topics
 
 JOINED_POLL_S = 0.1
-NO_UPSTREAM = "no upstream takes calls now"
-NO_KAFKA = "Kafka takes no events now"
+NO_UPSTREAM = "no upstream accepts calls"
+NO_KAFKA = "event writes are failing"
 
 
 class InferenceService:
-    """Open it, let it work, close it."""
+    """Receives work, calls upstreams and reports outcomes."""
 
     name = "inference"
 
@@ -47,11 +47,11 @@ class InferenceService:
         supervisor: TaskSupervisor,
         producer: Producer,
         blobs: BlobStore,
-        rows: BatchIndex,
+        batch_index: BatchIndex,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor
-        self._rows = rows
+        self._batch_index = batch_index
         self._open = False
         self._serving = False
         self._joining: asyncio.Task[None] | None = None
@@ -80,7 +80,7 @@ class InferenceService:
             ),
             outbox=self._outbox,
             is_cancelled=self._cancellations.cancelled,
-            has_outcome=rows.has_outcome,
+            has_outcome=batch_index.has_outcome,
             was_attempted=seen_attempts.__contains__,
             clock=epoch_ms,
         )
@@ -109,7 +109,7 @@ class InferenceService:
         self._directory = QueueDirectory(settings, name=name, on_new=self._consumers.add)
 
     async def open(self) -> None:
-        """Start everything; work is taken once the cancels are known and an upstream answers."""
+        """Start all parts; work is received once the cancelled ids are known and an upstream is reachable."""
         await self._chunks.start()
         self._gate.set_paused(NO_UPSTREAM, True)
         self._outbox.start(self._supervisor)
@@ -117,19 +117,19 @@ class InferenceService:
         self._adaptive_limit.start(self._supervisor)
         self._heartbeat.start(self._supervisor)
         await self._cancellations.open(self._runner.cancel)
-        await self._rows.open()
+        await self._batch_index.open()
         await self._attempt_events.open()
         self._commit_loop.start(self._supervisor)
         self._runner.progress.start(self._supervisor)
         await self._directory.open()
         self._open = True
-        self._joining = self._supervisor.spawn(self._wait_until_joined(), name="until-serving")
+        self._joining = self._supervisor.spawn(self._wait_until_joined(), name="wait-until-joined")
 
     async def close(self, deadline: Deadline) -> None:
-        """Stop within the deadline: finish what the grace covers, give back the rest, say goodbye.
+        """Stop within the deadline: finish calls within the grace, return the rest, announce the shutdown.
 
-        The groups are left before the grace begins: what this process has claimed stays its own, everything else is
-        taken over at once.
+        The groups are left before the grace begins: claimed work stays with this process, and everything else is
+        reassigned at once.
         """
         self._open = False
         if self._joining is not None:
@@ -147,23 +147,23 @@ class InferenceService:
         await self._heartbeat.close(Deadline(deadline.left() / 2))
         await self._outbox.close(Deadline(deadline.left() / 2))
         await self._cancellations.close()
-        await self._rows.close()
+        await self._batch_index.close()
         await self._attempt_events.close()
         await self._pool.close()
         await self._adaptive_limit.close()
         await self._chunks.stop()
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Tell whether work would be taken now, and what is missing."""
+        """Return whether work would be received now, with the reasons when not."""
         unhealthy_reasons = self._pool.unhealthy_reasons()
         missing = [
-            f"{held}: {unhealthy_reasons}" if held == NO_UPSTREAM and unhealthy_reasons else held
-            for held in self._gate.pause_reasons
+            f"{reason}: {unhealthy_reasons}" if reason == NO_UPSTREAM and unhealthy_reasons else reason
+            for reason in self._gate.pause_reasons
         ]
         if not self._open:
-            missing.append("the queues and cancels are still being read")
+            missing.append("queues and cancelled tasks are still being loaded")
         elif not self._consumers.joined:
-            missing.append("not every lane has joined its group")
+            missing.append("not every queue consumer has joined its group")
         return not missing, {
             "missing": missing,
             "lanes": len(self._consumers.consumers),
@@ -172,10 +172,10 @@ class InferenceService:
         }
 
     async def _wait_until_joined(self) -> None:
-        """Count as a worker with upstreams only once every queue's groups have let us in.
+        """Report upstreams in the heartbeat only once the groups of all queues are joined.
 
-        After a kill -9 a group waits for the dead member's session; a stack that said it was ready before would let its
-        first callers wait for that long. A queue that is new later changes nothing.
+        After a kill -9 a group waits for the session of the dead member; a dispatcher that reported ready before would
+        let its first callers wait that long. Queues that are registered later change nothing.
         """
         while not self._consumers.joined:  # noqa: ASYNC110 - the readers tell nobody, and this ends within seconds
             await asyncio.sleep(JOINED_POLL_S)

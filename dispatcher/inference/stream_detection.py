@@ -1,7 +1,7 @@
-"""What came in place of a stream: told by its first bytes, for the media types of model servers say little. Pure.
+"""Detect event streams by their first bytes, because the media types of model servers are unreliable. Pure.
 
-Some send streams as text/plain, or without a type; some answer a request for a stream with one JSON document, often an
-error, and still say text/event-stream.
+Some send streams as text/plain or without a type; some respond to a streaming request with one JSON document, often an
+error, and the type text/event-stream.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ _FIELDS = (b"data", b"event", b"id", b"retry")
 _BINARY = ("audio/", "image/", "video/")
 NAME_BYTES = 16
 MOST_BLANKS = 65_536
-"""Some proxies send blanks until the answer comes; longer ones are taken for what the media type says."""
+"""Some proxies send blanks until the response comes; beyond this the media type decides."""
 
 
 class NeedsMore(HeadraceError):
-    """The bytes so far may still become either."""
+    """The bytes so far do not decide it."""
 
 
 def is_event_stream(head: bytes, content_type: str, *, whole: bool = False) -> bool:
-    """Tell by its beginning whether an answer is an event stream; raises NeedsMore, unless that is the whole answer."""
+    """Return whether a response is an event stream by its `head`; raises NeedsMore, unless that is `whole`."""
     media_type = content_type.lower().strip()
     if media_type.startswith(_BINARY):
         return False
-    said = media_type.startswith(EVENT_STREAM)
+    declared = media_type.startswith(EVENT_STREAM)
     text = head.removeprefix(_MARK).lstrip()
     if not text or (head and _MARK.startswith(head)):
         if whole or len(head) >= MOST_BLANKS:
-            return said
+            return declared
         raise NeedsMore
-    if said:
+    if declared:
         return text[:1] not in (b"{", b"[")
     if text[:1] == b":":
         return True
@@ -46,8 +46,10 @@ def is_event_stream(head: bytes, content_type: str, *, whole: bool = False) -> b
     return False
 
 
-async def peeked(pieces: AsyncGenerator[bytes, None], content_type: str) -> tuple[bool, AsyncGenerator[bytes, None]]:
-    """Read until it is known whether an answer is an event stream; returns that, and all of its pieces."""
+async def detect_stream(
+    pieces: AsyncGenerator[bytes, None], content_type: str
+) -> tuple[bool, AsyncGenerator[bytes, None]]:
+    """Read until it is decided whether a response is an event stream; returns that, and all of its pieces."""
     head = b""
     async for piece in pieces:
         head += piece

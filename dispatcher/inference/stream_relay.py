@@ -1,4 +1,4 @@
-"""One streamed answer on its way from the upstream to the chunk records."""
+"""Relay one streamed response from the upstream to the chunk records."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from schemas.media_types import EVENT_STREAM, JSON
 from schemas.records import Outcome
 
 LINGER_S = 0.5
-"""After [DONE] the end of the answer is awaited this long, so that the connection can be used again."""
+"""After [DONE] the end of the response is awaited this long, so that the connection can be reused."""
 _FINISHED = re.compile(
     rb'"finish_reason"\s*:\s*"|"type"\s*:\s*"(?:transcript\.text\.done|image_(?:generation|edit)\.completed)"'
 )
-"""What stands in the last frame of a text; streams of speech and of images may end with it and without [DONE]."""
+"""Part of the last frame of a text; speech and image streams may end with it and without [DONE]."""
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
 
 class Relay:
-    """Pass frames on and keep the whole text, for those who read the result later."""
+    """Forwards the frames, and stores the whole text for readers of the result."""
 
     def __init__(self, writer: ChunkWriter, spool: Spool, *, limit_bytes: int) -> None:
-        """`spool` takes the text."""
+        """`spool` stores the text."""
         self._writer = writer
         self._spool = spool
         self._limit = limit_bytes
@@ -42,32 +42,32 @@ class Relay:
 
     @property
     def chunks(self) -> int:
-        """Return how many chunk records there are."""
+        """Return the number of chunk records."""
         return self._writer.count
 
     @property
     def first_token_ms(self) -> int | None:
-        """Return when the first frame came."""
+        """Return when the first frame arrived."""
         return self._writer.first_ms
 
     def started(self) -> bool:
-        """Tell whether a token has been delivered, so that the attempt must not be repeated."""
+        """Return whether a token has been delivered, so that the attempt must not be repeated."""
         return self._writer.count > 0
 
     @property
     def text(self) -> bytes | None:
-        """Return the stream as it came, unless it is too large for a record."""
+        """Return the stream as received, unless it is too large for a record."""
         return self._spool.text
 
     async def finish(self) -> Spooled:
-        """Return where the whole text is; raises CallError when the store does not take it."""
+        """Return where the whole text is stored; raises CallError when the store is unavailable."""
         try:
             return await self._spool.finish()
         except Unavailable as error:
             raise CallError(Failure.STORAGE, error.message) from error
 
     def delivered(self, outcome: Outcome) -> Outcome:
-        """Add to the outcome of a failure what of the stream had been delivered by then."""
+        """Add the part of the stream that was delivered to the outcome of a failure."""
         chunks, text = self.chunks, self.text
         return {
             **outcome,
@@ -80,17 +80,17 @@ class Relay:
         }
 
     async def with_body(self, outcome: Outcome) -> Outcome:
-        """Add what of a failed stream had come to its outcome, when it is too large to be there already."""
+        """Add the stored text of a failed stream to its outcome, when it is too large to be in it already."""
         if outcome["error_code"] is None or not outcome["chunks"] or self.text is not None:
             return outcome
         try:
             text = await self.finish()
         except CallError:
-            return outcome  # the failure counts, and its text is for those who are curious
+            return outcome  # the failure counts; its text is only additional information
         return {**outcome, "body_ref": text.data_ref, "content_type": EVENT_STREAM}
 
     def discard(self) -> None:
-        """Forget the text, unless it is finished."""
+        """Discard the text, unless it is finished."""
         self._spool.discard()
 
     @property
@@ -99,7 +99,7 @@ class Relay:
         return usage_of(self._with_usage)
 
     async def forward_stream(self, pieces: AsyncIterator[bytes]) -> None:
-        """Relay until the stream ends; a stream that was not complete, or held an error, raises CallError."""
+        """Forward the stream to its end; raises CallError when it was incomplete or contained an error."""
         try:
             await self._forward_all(pieces)
             self._forward(self._parser.close())
@@ -137,7 +137,7 @@ class Relay:
     def _forward(self, frames: list[bytes]) -> None:
         for number, frame in enumerate(frames):
             if (error := reported_in_frame(frame)) is not None:
-                # An error in place of the text is kept back: the call may be made again. After some text it is the end.
+                # An error instead of text is not forwarded: the call may be retried. After some text it is final.
                 if number or self._writer.frames:
                     self._writer.add(frames[: number + 1])
                 raise CallError(Failure.REPORTED, error.reason, report=Report(error.status, lenient_json.strict(frame)))

@@ -1,6 +1,6 @@
-"""What the spans of a dispatcher tell: of an attempt by the conventions for messaging, of a call by those for GenAI.
+"""Span attributes: of an attempt by the conventions for messaging, of a call by those for GenAI.
 
-Never what a request or an answer says: traces are read by more people than the results.
+Never the content of requests or responses: more people can read traces than results.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ OPERATIONS = {
     "/v1/completions": "text_completion",
     "/v1/embeddings": "embeddings",
 }
-"""The names that the conventions have; other endpoints are called by their own."""
+"""Operation names of the conventions; other endpoints use their own path."""
 PORTS = {"http": 80, "https": 443}
 
 
-def begun(span: Span, settings: Settings, work: Work) -> None:
-    """Describe an attempt."""
+def describe_attempt(span: Span, settings: Settings, work: Work) -> None:
+    """Set the attributes of an attempt."""
     if not span.recording:
         return
     topic = settings.topic(topics.work(work["queue"], work["level"]))
@@ -38,14 +38,14 @@ def begun(span: Span, settings: Settings, work: Work) -> None:
     )
 
 
-def ended(span: Span, outcome: Outcome) -> None:
-    """Say how an attempt ended."""
+def end_attempt(span: Span, outcome: Outcome) -> None:
+    """Set the status of an attempt."""
     if span.recording and outcome["error_code"] is not None:
         span.failed(outcome["error_code"])
 
 
-def calling(span: Span, work: Work, base: str) -> None:
-    """Describe a call to an upstream."""
+def describe_call(span: Span, work: Work, base: str) -> None:
+    """Set the attributes of an upstream call."""
     if not span.recording:
         return
     operation = OPERATIONS.get(work["endpoint"], work["endpoint"].removeprefix("/v1/"))
@@ -54,7 +54,7 @@ def calling(span: Span, work: Work, base: str) -> None:
     span.note(
         {
             "gen_ai.operation.name": operation,
-            "gen_ai.provider.name": "openai",  # what the conventions ask of whatever speaks its API
+            "gen_ai.provider.name": "openai",  # required by the conventions for every server with its API
             "gen_ai.request.model": work["model"],
             "server.address": url.hostname,
             "server.port": url.port or PORTS.get(url.scheme),
@@ -62,8 +62,8 @@ def calling(span: Span, work: Work, base: str) -> None:
     )
 
 
-def called(span: Span, outcome: Outcome) -> None:
-    """Say what an upstream answered."""
+def describe_response(span: Span, outcome: Outcome) -> None:
+    """Set the attributes of an upstream's response."""
     if not span.recording:
         return
     usage = outcome["usage"]

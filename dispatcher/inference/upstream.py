@@ -19,13 +19,13 @@ from core.settings.models import Settings
 from dispatcher.inference.outcome import Failure, Report
 
 KEEP_ALIVE_S = 4.0
-"""Below the five seconds after which common servers close an idle connection: a call must not meet a dead one."""
+"""Below the five seconds after which common servers close an idle connection: a call must not use a closed one."""
 PROBE_TIMEOUT_S = 2.0
 READ_BYTES = 262_144
 
 
 class UpstreamResponse:
-    """A response of aiohttp whose body is still to be read."""
+    """An aiohttp response whose body is still to be read."""
 
     __slots__ = ("_response", "status")
 
@@ -34,7 +34,7 @@ class UpstreamResponse:
         self.status = response.status
 
     def header(self, name: str) -> str | None:
-        """Return a header's value; bytes that are no UTF-8 are read as Latin-1, so that a record can hold them."""
+        """Return a header's value; bytes that are not UTF-8 are decoded as Latin-1, to fit into a record."""
         value = self._response.headers.get(name)
         if value is None or value.isascii():
             return value
@@ -47,8 +47,8 @@ class UpstreamResponse:
     async def iter_bytes(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives; raises aiohttp.ClientError.
 
-        aiohttp's reader raises as soon as it knows of a break, also when bytes wait in its buffer: the last frames of
-        an upstream that sends them and dies at once would be lost. So they are taken out first.
+        aiohttp's reader raises as soon as it knows of a broken connection, even when bytes are in its buffer: the last
+        frames of an upstream that sends them and crashes would be lost. So they are taken out first.
         """
         content = self._response.content
         try:
@@ -61,7 +61,7 @@ class UpstreamResponse:
             raise
 
     def close(self) -> None:
-        """Give the connection back, or close it when the body was not read to its end: so a call is cancelled."""
+        """Release the connection, or close it when the body was not read to its end, which cancels the call."""
         if self._response.content.is_eof():
             self._response.release()
         else:
@@ -69,10 +69,10 @@ class UpstreamResponse:
 
 
 class CallError(Exception):
-    """A call did not come to an answer."""
+    """A call has no response."""
 
     def __init__(self, failure: Failure, detail: str = "", *, report: Report | None = None) -> None:
-        """`report` is what the upstream itself said in place of an answer."""
+        """`report` is the error that the upstream sent instead of a response."""
         super().__init__(detail)
         self.failure = failure
         self.detail = detail
@@ -80,7 +80,7 @@ class CallError(Exception):
 
 
 class Upstream:
-    """A base URL with its client; `load`, `up` and `backoff_until` belong to the pool."""
+    """A base URL with its client; the pool manages `load`, `up` and `backoff_until`."""
 
     def __init__(self, settings: Settings, base: str) -> None:
         self.base = base
@@ -99,10 +99,10 @@ class Upstream:
     async def post(
         self, endpoint: str, body: bytes | AsyncIterable[bytes], headers: Mapping[str, str]
     ) -> AsyncIterator[UpstreamResponse]:
-        """Send a request and yield the answer, its body still to be read; what fails inside is a CallError.
+        """Send a request and yield the response, its body still to be read; failures inside are raised as CallError.
 
-        A body that is a stream is sent while it is read, and goes with a content-length among the headers.
-        Leaving the block with the body unread closes the connection: that is how a call is cancelled.
+        A streamed body is sent while it is read, with a content-length among the headers. Leaving the block with the
+        body unread closes the connection: that is how a call is cancelled.
         """
         try:
             url = self._url(endpoint)
@@ -117,9 +117,9 @@ class Upstream:
             raise _named(error) from error
 
     async def is_reachable(self) -> bool | None:
-        """Ask for the models: True for any HTTP answer, False without a connection, None when it is merely slow.
+        """Request the models: True for any HTTP response, False without a connection, None when it timed out.
 
-        What it does instead of answering is then in `failure`.
+        The reason is then in `failure`.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=PROBE_TIMEOUT_S, sock_read=PROBE_TIMEOUT_S)
         try:
@@ -135,9 +135,9 @@ class Upstream:
             await self._opened.close()
 
     def _client(self) -> aiohttp.ClientSession:
-        """Open the client at the first call: it belongs to the loop that runs then."""
+        """Open the client at the first call: it belongs to the event loop that runs then."""
         if self._opened is None:
-            # No limit of its own: the slots are the limit.
+            # no limit of its own: the slots are the limit
             connector = aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context(), keepalive_timeout=KEEP_ALIVE_S)
             self._opened = aiohttp.ClientSession(
                 connector=connector,
@@ -155,7 +155,7 @@ class Upstream:
 
 
 def _named(error: aiohttp.ClientError | OSError) -> CallError:
-    """Tell what a failure means for the task."""
+    """Classify a failure."""
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         failure = Failure.UNREACHABLE
     elif isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL) or isinstance(
@@ -164,6 +164,6 @@ def _named(error: aiohttp.ClientError | OSError) -> CallError:
         failure = Failure.MALFORMED
     else:
         failure = Failure.CUT
-    # The text of a ClientResponseError goes on with a status that nobody sent and with the upstream's address.
+    # The text of a ClientResponseError ends with a status that was not sent, and with the upstream's address.
     text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
     return CallError(failure, text or type(error).__name__)

@@ -1,4 +1,4 @@
-"""The upstreams as one pool: the least loaded one that answers takes the next call."""
+"""The upstreams as one pool: a call goes to the reachable upstream with the fewest calls."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ log = logging.getLogger(__name__)
 PROBE_UP_S = 5.0
 PROBE_DOWN_S = 0.5
 STARTUP_GRACE_S = 5.0
-"""One that has not answered for so long after our start is told of; a server that starts beside us needs a moment."""
+"""An upstream that is unreachable for so long after the start is logged; one that starts at the same time needs a
+moment."""
 MAX_REASON_LENGTH = 1_000
 MAX_BACKOFF_S = 300.0
-"""An upstream is asked again after this, whatever its Retry-After said: it may have a wrong clock."""
+"""Maximum back-off, whatever Retry-After is: the upstream's clock may be wrong."""
 
 
 class UpstreamPool:
-    """Pick upstreams, leave out those that ask for it or do not answer; `on_change` is called when either changes."""
+    """Selects upstreams, except those that are unreachable or backing off; `on_change` is called when that changes."""
 
     def __init__(
         self,
@@ -38,19 +39,19 @@ class UpstreamPool:
         self._monotonic = monotonic
         self._started_at = monotonic()
         self._never_reachable = set(upstreams)
-        """Those that have never answered, and of which that was not told yet."""
+        """Upstreams that have never been reachable, and were not logged yet."""
         self._changed_event = asyncio.Event()
         self._probes: list[asyncio.Task[None]] = []
         self._timers: set[asyncio.TimerHandle] = set()
 
     def start(self, supervisor: TaskSupervisor) -> None:
-        """Begin to watch the upstreams; until one answers there is no capacity."""
+        """Start probing the upstreams; until one responds there is no capacity."""
         self._probes = [
             supervisor.spawn(self._probe(upstream), name=f"probe-{upstream.base}") for upstream in self._upstreams
         ]
 
     async def close(self) -> None:
-        """Stop watching and close every connection."""
+        """Stop probing and close all connections."""
         for task in self._probes:
             task.cancel()
         for timer in self._timers:
@@ -61,28 +62,30 @@ class UpstreamPool:
 
     @property
     def up(self) -> int:
-        """Count the upstreams that answer."""
+        """Return the number of reachable upstreams."""
         return sum(upstream.up for upstream in self._upstreams)
 
     @property
     def capacity(self) -> int:
-        """Return how many calls may run now."""
+        """Return the number of calls that may run now."""
         return self._concurrency * sum(self._usable(upstream) for upstream in self._upstreams)
 
     def unhealthy_reasons(self) -> str | None:
-        """Say which upstreams take no calls and why; None when all do."""
+        """Describe the upstreams that accept no calls; None when all do."""
         now = self._monotonic()
-        silent = [one for one in self._upstreams if not one.up]
-        told = [f"{one.base} does not answer" + (f": it {one.failure}" if one.failure else "") for one in silent]
-        told += [
-            f"{one.base} asked for no calls for {one.backoff_until - now:.0f} s more"
+        unreachable = [one for one in self._upstreams if not one.up]
+        reasons = [
+            f"{one.base} does not answer" + (f": it {one.failure}" if one.failure else "") for one in unreachable
+        ]
+        reasons += [
+            f"{one.base} is backing off for {one.backoff_until - now:.0f} s (Retry-After)"
             for one in self._upstreams
             if one.up and one.backoff_until > now
         ]
-        return "; ".join(told)[:MAX_REASON_LENGTH] or None
+        return "; ".join(reasons)[:MAX_REASON_LENGTH] or None
 
     async def acquire(self) -> Upstream:
-        """Wait for an upstream with room; every pick needs one put_back. The caller bounds the wait."""
+        """Wait for an upstream with capacity; every `acquire` needs one `release`. The caller limits the wait."""
         while True:
             free = [u for u in self._upstreams if self._usable(u) and u.load < self._concurrency]
             if free:
@@ -93,18 +96,20 @@ class UpstreamPool:
             await self._changed_event.wait()
 
     def release(self, upstream: Upstream) -> None:
-        """End a call."""
+        """Count the end of a call."""
         upstream.load -= 1
         self._changed_event.set()
 
     def back_off(self, upstream: Upstream, seconds: float) -> None:
-        """Send an upstream nothing for a while, as it asked."""
+        """Send no calls to an upstream for a while, as its Retry-After asks."""
         seconds = min(seconds, MAX_BACKOFF_S)
         until = self._monotonic() + seconds
         if seconds <= 0 or until <= upstream.backoff_until:
             return
         upstream.backoff_until = until
-        log.info("%s asked for %.1f s without calls", upstream.base, seconds, extra={"event": "upstream_left_out"})
+        log.info(
+            "backing off from %s for %.1f s (Retry-After)", upstream.base, seconds, extra={"event": "upstream_backoff"}
+        )
 
         def back() -> None:
             self._timers.discard(timer)
@@ -115,7 +120,7 @@ class UpstreamPool:
         self._changed()
 
     def mark_unreachable(self, upstream: Upstream, reason: str) -> None:
-        """Send an upstream nothing until it answers a probe again."""
+        """Send no calls to an upstream until it responds to a probe."""
         if upstream.up:
             log.warning("%s does not answer: %s", upstream.base, reason, extra={"event": "upstream_down"})
             upstream.up = False
@@ -129,7 +134,7 @@ class UpstreamPool:
         self._on_change()
 
     def _warn_never_reachable(self, upstream: Upstream) -> None:
-        """Tell once of an upstream that has not answered since the start: nothing else would ever name it."""
+        """Log an upstream that has been unreachable since the start, once: no call would ever report it."""
         if (
             upstream in self._never_reachable
             and not upstream.up
@@ -146,7 +151,7 @@ class UpstreamPool:
     async def _probe(self, upstream: Upstream) -> None:
         while True:
             answers = await upstream.is_reachable()
-            # Slow is not down while calls run: a busy server may have no thread left for the question.
+            # A slow upstream is not down while calls run: a busy server may have no thread for the probe.
             if answers is False or (answers is None and upstream.load == 0):
                 self._warn_never_reachable(upstream)
                 self.mark_unreachable(upstream, f"it {upstream.failure or 'gives no answer'} at GET /models")

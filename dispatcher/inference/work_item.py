@@ -1,4 +1,4 @@
-"""One attempt of one task inside this process, from the moment it was read until nothing of it can be lost."""
+"""One attempt of one task in this process, from the receipt of its record until its outcome is durable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Key = tuple[str, int]
 
 
 class MalformedWork(HeadraceError):
-    """The record is no work that anybody can do."""
+    """The work record is malformed."""
 
     def __init__(self, message: str, *, field: str | None = None, attempt: int | None = None) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class MalformedWork(HeadraceError):
 
 
 class Phase(Enum):
-    """How far an item is."""
+    """Phase of an item."""
 
     WAITING = auto()
     RUNNING = auto()
@@ -40,10 +40,10 @@ class Phase(Enum):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class WorkItem:
-    """`offsets` are the records it was read from: usually one, more after a rebalance that read it again.
+    """`offsets` are the records of this item: usually one, more when a rebalance caused it to be received again.
 
-    `streamed` is what the claim said; `delivered` asks whether a first token is out by now, `deltas` how many frames
-    have come, `interrupted` builds the outcome of a run that has to end where it is.
+    `streamed` is the value in the claim; `delivered` returns whether a first token was delivered, `deltas` the number
+    of frames, and `interrupted` builds the outcome of a run that has to stop.
     """
 
     work: Work
@@ -60,16 +60,16 @@ class WorkItem:
 
     @property
     def needs_claim(self) -> bool:
-        """Tell whether the next tick has to write a claim, or a second one because tokens flow since the first."""
+        """Return whether a claim is needed, or a second one because tokens were delivered since the first."""
         return self.phase is not Phase.ENDED and (not self.claimed or (self.delivered() and not self.streamed))
 
     @property
     def key(self) -> Key:
-        """Return what is unique about it."""
+        """Return the unique key: task id and attempt."""
         return self.work["id"], self.work["attempt"]
 
     def add_offset(self, tracker: OffsetTracker, offset: int) -> None:
-        """Note a further record that this item was read from."""
+        """Add another record of this item."""
         if self.phase is Phase.ENDED:
             tracker.finished(offset)
         elif self.claimed:
@@ -77,25 +77,25 @@ class WorkItem:
         self.offsets.append((tracker, offset))
 
     def claim(self) -> None:
-        """Note that its claim is durable."""
+        """Mark its claim as durable."""
         self.claimed = True
         for tracker, offset in self.offsets:
             tracker.claimed(offset)
 
     def finish(self) -> None:
-        """Note that its call is over."""
+        """Mark its call as finished."""
         self.phase = Phase.ENDED
         for tracker, offset in self.offsets:
             tracker.finished(offset)
 
     def complete(self) -> None:
-        """Note that what became of it is durable."""
+        """Mark its outcome as durable."""
         for tracker, offset in self.offsets:
             tracker.completed(offset)
 
 
-def read(settings: Settings, record: Any) -> WorkItem:
-    """Read a work record; raises MalformedWork."""
+def decode_work(settings: Settings, record: Any) -> WorkItem:
+    """Decode a work record; raises MalformedWork."""
     if (why := unread(record)) is not None:
         raise MalformedWork(why.reason)
     if record.value is None:
@@ -117,6 +117,6 @@ def read(settings: Settings, record: Any) -> WorkItem:
         raise MalformedWork(f"level {work['level']} is neither 0 nor 1", field="level", attempt=attempt)
     if home >= settings.kafka.partitions:
         raise MalformedWork(
-            f"the task's home is partition {home}, there are {settings.kafka.partitions}", field="id", attempt=attempt
+            f"the task's partition is {home}, and there are {settings.kafka.partitions}", field="id", attempt=attempt
         )
     return WorkItem(work=work, home=home, traceparent=headers.find(record.headers, "traceparent"))

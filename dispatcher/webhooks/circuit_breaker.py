@@ -14,21 +14,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum
 
 FAILURE_THRESHOLD = 10
-"""Failures in a row that close a host."""
+"""Consecutive failures that open a host's circuit."""
 OPEN_S, MAX_OPEN_S = 1.0, 60.0
-"""How long at first, and at most: the time doubles with every probe that fails."""
+"""Initial and maximum time that a circuit stays open: it doubles with every probe that fails."""
 QUEUE_TIMEOUT_S = 15.0
-"""How long the line of deliveries that wait in memory for one host may become; what is beyond waits in Kafka."""
+"""Maximum expected wait of the deliveries that are queued in memory for one host; further ones wait in Kafka."""
 STALL_TIMEOUT_S, SMOOTHING = 1.0, 0.1
-"""The pace of a host is a moving average; after so long without an end, that counts instead."""
+"""The interval between finished attempts is a moving average; after so long without one, that time counts instead."""
 MAX_HOSTS = 10_000
-"""Hosts remembered; tenants may name as many as they like."""
+"""Maximum hosts in memory; tenants may use any number of them."""
 UNKNOWN_SHARE, UNRESPONSIVE_SHARE = 3 / 4, 1 / 2
-"""The share of all slots that hosts may hold together that have not answered yet, and of these the silent ones."""
+"""Share of all slots that hosts may use together that have not responded yet, and of these the unresponsive ones."""
 
 
 class CircuitOpen(Exception):
-    """The host is not called now; carries the seconds until it is."""
+    """The host is not called now; has the seconds until it is."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"closed for {seconds:.1f} s")
@@ -36,7 +36,7 @@ class CircuitOpen(Exception):
 
 
 class HostHealth(Enum):
-    """What an attempt tells of its host."""
+    """Result of an attempt for the health of its host."""
 
     HEALTHY = "good"
     OVERLOADED = "busy"
@@ -44,7 +44,7 @@ class HostHealth(Enum):
 
 
 class HostTier(Enum):
-    """What the last attempt that ended tells of a host."""
+    """Result of the last finished attempt of a host."""
 
     RESPONSIVE = "answers"
     UNKNOWN = "unknown"
@@ -72,7 +72,7 @@ class _Host:
 
 
 class HostCircuitBreakers:
-    """The hosts that deliveries go to."""
+    """The circuits and slots of all hosts."""
 
     def __init__(self, per_host: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_host = per_host
@@ -88,12 +88,12 @@ class HostCircuitBreakers:
         return 0.0 if host is None else max(0.0, host.open_until - self._clock())
 
     def tier(self, name: str) -> HostTier:
-        """Tell whether a host answers."""
+        """Return whether a host responds."""
         host = self._hosts.get(name)
         return HostTier.UNKNOWN if host is None else host.tier
 
     def saturated(self, name: str) -> bool:
-        """Tell whether so many wait for a slow host that no more should in memory."""
+        """Return whether the expected wait for a slow host is too long for further deliveries in memory."""
         host = self._hosts.get(name)
         if host is None or not host.waiting:
             return False
@@ -101,17 +101,17 @@ class HostCircuitBreakers:
         return len(host.waiting) * (silent_s if silent_s > STALL_TIMEOUT_S else host.interval_s) > QUEUE_TIMEOUT_S
 
     def open_count(self) -> int:
-        """Count the hosts that are not called now."""
+        """Return the number of open circuits."""
         now = self._clock()
         return sum(host.open_until > now for host in self._hosts.values())
 
     @asynccontextmanager
     async def slot(self, name: str) -> AsyncIterator[None]:
-        """Hold one of the host's slots for the block; raises CircuitOpen instead when it has been closed meanwhile."""
+        """Hold one of the host's slots for the block; raises CircuitOpen when its circuit has opened meanwhile."""
         host = self._host(name)
         if host.running < host.limit:
             if not host.running:
-                host.ended_at = self._clock()  # from here on it has something to end
+                host.ended_at = self._clock()  # the measurement starts with the first running attempt
             host.running += 1
         else:
             await self._wait_turn(host)
@@ -127,7 +127,7 @@ class HostCircuitBreakers:
             host.wake()
 
     def report(self, name: str, health: HostHealth) -> None:
-        """Take in how an attempt went."""
+        """Record how an attempt went."""
         host = self._host(name)
         host.tier = HostTier.UNRESPONSIVE if health is HostHealth.UNREACHABLE else HostTier.RESPONSIVE
         if health is HostHealth.HEALTHY:
@@ -141,7 +141,7 @@ class HostCircuitBreakers:
             return
         host.failures += 1
         if host.open_until > self._clock():
-            return  # it was under way when the host was closed
+            return  # it was running when the circuit opened
         if host.failures >= FAILURE_THRESHOLD or host.openings:
             host.open_until = self._clock() + min(MAX_OPEN_S, OPEN_S * 2**host.openings)
             host.openings += 1
@@ -154,7 +154,7 @@ class HostCircuitBreakers:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                host.running -= 1  # its turn came together with the end of its task
+                host.running -= 1  # it got its slot at the moment of its cancel
                 host.wake()
             raise
 
@@ -174,7 +174,7 @@ class HostCircuitBreakers:
 
 
 class HostSlots:
-    """The slots of a process; shares are entered from the narrowest to the widest, so nobody waits in a circle."""
+    """The slots of a process; shares are acquired from the narrowest to the widest, so there is no deadlock."""
 
     def __init__(self, total: int) -> None:
         self._all = asyncio.Semaphore(total)
@@ -183,7 +183,7 @@ class HostSlots:
 
     @asynccontextmanager
     async def slot(self, tier: HostTier) -> AsyncIterator[None]:
-        """Hold a slot for the block; waits for it in the line of its kind."""
+        """Hold a slot for the block; waits for it among the hosts of the same tier."""
         async with AsyncExitStack() as stack:
             if tier is HostTier.UNRESPONSIVE:
                 await stack.enter_async_context(self._unresponsive)

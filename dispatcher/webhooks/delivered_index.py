@@ -1,8 +1,8 @@
-"""What was delivered before a partition came to this sender: a result that is read again is not posted again.
+"""Results that were delivered before their partition was assigned to this process: they are not posted again.
 
-One slow delivery holds its partition's offset back for as long as it takes, so a kill -9 leaves many results that were
-delivered behind it. Their rows tell; only those that say "delivered" count, for whatever else follows from an attempt
-lies in several topics and may be there in part.
+One slow delivery holds back the offset of its partition, so after a kill -9 many delivered results lie behind it. Their
+delivery rows are read; only the state "delivered" counts, because the other records of an attempt are in several topics
+and may be incomplete.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class _Scan(NamedTuple):
 
 
 class DeliveredIndex:
-    """Tell what has been delivered; each partition's rows are read once per assignment, from its first record on."""
+    """The delivered results; the rows of each partition are read once per assignment, from its first record on."""
 
-    def __init__(self, settings: Settings, lookup: LogReader) -> None:
+    def __init__(self, settings: Settings, log_reader: LogReader) -> None:
         self._topic = settings.topic(topics.DELIVERIES)
-        self._lookup = lookup
+        self._log_reader = log_reader
         self._scans: dict[TopicPartition, _Scan] = {}
 
     async def delivered(self, received: ReceivedRecord, delivery: Delivery) -> bool:
-        """Tell whether the first delivery of a result has been accepted before its partition came here."""
+        """Return whether the first delivery of a result was accepted before its partition was assigned here."""
         tp = TopicPartition(received.record.topic, received.record.partition)
         scan = self._scans.get(tp)
         if scan is None or scan.tracker is not received.tracker:
@@ -61,12 +61,16 @@ class DeliveredIndex:
         found: set[bytes] = set()
         try:
             async with asyncio.timeout(SCAN_TIMEOUT_S):
-                async for record in self._lookup.scan(TopicPartition(self._topic, partition), from_ms=from_ms):
+                async for record in self._log_reader.scan(TopicPartition(self._topic, partition), from_ms=from_ms):
                     if record.key is not None and record.value is not None and _accepted(record.value):
                         found.add(record.key)
         except (KafkaError, OSError, TimeoutError, Unavailable) as error:
-            # What is not known is posted twice, under the same webhook-id.
-            log.info("rows of deliveries: %s", error or "no answer in time", extra={"event": "callback_scan_failed"})
+            # An unknown delivery is posted twice, with the same webhook-id.
+            log.info(
+                "cannot read the delivery rows: %s",
+                error or "timeout",
+                extra={"event": "webhook_scan_failed"},
+            )
         return found
 
 

@@ -1,4 +1,4 @@
-"""One attempt of one delivery, from its host's turn to the records that follow from it."""
+"""One attempt of one delivery, from the wait for a slot of its host to the records that follow from it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from schemas.records import Delivery, DeliveryState, Result
 
 log = logging.getLogger(__name__)
 
-DISABLED_REASON = "the receiver has answered 410, and this URL is left alone"
-UNREACHABLE_REASON = "the host has not answered for so long that it was not called any more"
+DISABLED_REASON = "endpoint returned 410 Gone; deliveries to this URL are disabled"
+UNREACHABLE_REASON = "gave up: host unreachable for longer than the retry window"
 EVENT_HEADER = "x-headrace-event"
 
 
 class DeliveryWorker:
-    """Deliver; whatever a delivery comes to is durable when its coroutine returns."""
+    """Makes delivery attempts; the result of an attempt is durable when its coroutine returns."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class DeliveryWorker:
         self._rng = rng
 
     async def attempt(self, delivery: Delivery, result: Result | None = None) -> None:
-        """Make the next attempt, or put it off; `result` spares the reading of it."""
+        """Make the next attempt, or defer it; with `result` the result need not be read from the log."""
         if self._superseded(delivery):
             return
         if is_manual(delivery):
@@ -93,8 +93,8 @@ class DeliveryWorker:
             await self._handle_result(delivery, attempt)
 
     async def requeue(self, delivery: Delivery) -> None:
-        """Let a delivery wait on."""
-        await self._write([records.waiting(self._settings, delivery, now_ms=self._clock())])
+        """Write a delivery to a retry topic again, to wait for the rest of its time."""
+        await self._write([records.retry_record(self._settings, delivery, now_ms=self._clock())])
 
     async def _send(self, delivery: Delivery, result: Result | None) -> AttemptRecord:
         body = await self._bodies.of(delivery, result)
@@ -103,73 +103,78 @@ class DeliveryWorker:
         headers[EVENT_HEADER] = delivery["event"]
         parent = delivery["traceparent"]
         with tracer().span(tracing.METHOD, "client", parent=parent.encode() if parent else None) as span:
-            tracing.posting(span, delivery)
+            tracing.describe_request(span, delivery)
             if span.traceparent is not None:
                 headers["traceparent"] = span.traceparent.decode("latin-1")
-            answer = await self._client.post(delivery["url"], body, headers)
-            tracing.posted(span, answer)
+            attempt_result = await self._client.post(delivery["url"], body, headers)
+            tracing.describe_response(span, attempt_result)
         seconds = time.monotonic() - began
         metrics.DELIVERY_SECONDS.observe(seconds)
-        metrics.WEBHOOK_ATTEMPTS.labels(answer.disposition.value).inc()
-        if answer.disposition is not Disposition.DELIVERED:
-            metrics.WEBHOOK_FAILURES.labels(answer.kind).inc()
-        return AttemptRecord(answer, at_ms, int(seconds * 1000))
+        metrics.WEBHOOK_ATTEMPTS.labels(attempt_result.disposition.value).inc()
+        if attempt_result.disposition is not Disposition.DELIVERED:
+            metrics.WEBHOOK_FAILURES.labels(attempt_result.kind).inc()
+        return AttemptRecord(attempt_result, at_ms, int(seconds * 1000))
 
     async def _handle_result(self, delivery: Delivery, attempt: AttemptRecord) -> None:
-        answer, now_ms = attempt.result, self._clock()
-        if answer.disposition in (Disposition.RETRY, Disposition.REFUSED) and self._superseded(delivery):
-            return  # asked for again while this attempt was under way: the row is that round's
-        match answer.disposition:
+        attempt_result, now_ms = attempt.result, self._clock()
+        if attempt_result.disposition in (Disposition.RETRY, Disposition.REFUSED) and self._superseded(delivery):
+            return  # a manual resend started while this attempt was running: the delivery row belongs to that round
+        match attempt_result.disposition:
             case Disposition.DELIVERED:
                 await self._delivered(delivery, attempt)
             case Disposition.GONE:
                 until_ms = now_ms + self._webhook_settings.gone_ttl_s * 1000
-                mark = records.disabled(self._settings, delivery, until_ms=until_ms, now_ms=now_ms)
+                mark = records.disabled_mark(self._settings, delivery, until_ms=until_ms, now_ms=now_ms)
                 ended = records.with_attempt(delivery, attempt, state="disabled", due_ms=None)
-                await self._give_up(ended, "disabled", answer.reason, mark)
+                await self._give_up(ended, "disabled", attempt_result.reason, mark)
             case Disposition.REFUSED:
                 await self._give_up(
-                    records.with_attempt(delivery, attempt, state="failed", due_ms=None), "failed", answer.reason
+                    records.with_attempt(delivery, attempt, state="failed", due_ms=None),
+                    "failed",
+                    attempt_result.reason,
                 )
             case Disposition.RETRY:
-                wait_ms = self._wait_ms(delivery, answer)
+                wait_ms = self._wait_ms(delivery, attempt_result)
                 if wait_ms is None:
                     ended = records.with_attempt(delivery, attempt, state="failed", due_ms=None)
-                    await self._give_up(ended, "failed", answer.reason)
+                    await self._give_up(ended, "failed", attempt_result.reason)
                     return
                 waits = records.with_attempt(delivery, attempt, state="pending", due_ms=now_ms + wait_ms)
                 await self._write(
                     [
-                        records.waiting(self._settings, waits, now_ms=now_ms),
-                        records.row(self._settings, waits, now_ms=now_ms),
+                        records.retry_record(self._settings, waits, now_ms=now_ms),
+                        records.delivery_row(self._settings, waits, now_ms=now_ms),
                     ]
                 )
 
     async def _delivered(self, delivery: Delivery, attempt: AttemptRecord) -> None:
         done = records.with_attempt(delivery, attempt, state="delivered", due_ms=None)
-        following = [records.row(self._settings, done, now_ms=self._clock())]
+        following = [records.delivery_row(self._settings, done, now_ms=self._clock())]
         if self._disabled.until_ms(delivery["owner"], delivery["url"]) is not None:
-            following.append(records.enabled(self._settings, delivery))
+            following.append(records.enabled_mark(self._settings, delivery))
         await self._write(following)
         metrics.DELIVERIES.labels("delivered").inc()
 
     def _superseded(self, delivery: Delivery) -> bool:
-        """Tell whether a later round makes this one needless; it ends without a trace in the row, which is not its."""
+        """Return whether a later round replaces this one, which then ends without changing the delivery row."""
         if not self._disabled.resends.is_superseded(delivery):
             return False
         metrics.DELIVERIES.labels("superseded").inc()
         return True
 
-    def _wait_ms(self, delivery: Delivery, answer: AttemptResult) -> int | None:
-        """Return the wait before the next attempt; news of progress are outdated by then."""
+    def _wait_ms(self, delivery: Delivery, attempt_result: AttemptResult) -> int | None:
+        """Return the wait before the next attempt; None for progress notifications, which are outdated by then."""
         if delivery["event"] == "progress":
             return None
         return next_wait_ms(
-            delivery["step"] + 1, self._webhook_settings.retry_delays, retry_after_s=answer.retry_after_s, rng=self._rng
+            delivery["step"] + 1,
+            self._webhook_settings.retry_delays,
+            retry_after_s=attempt_result.retry_after_s,
+            rng=self._rng,
         )
 
     async def _defer(self, delivery: Delivery) -> None:
-        """Put off an attempt that could not be made, without counting it; give up when that went on for too long."""
+        """Defer an attempt that could not be made, without counting it; give up after the retry window."""
         now_ms = self._clock()
         age_ms = now_ms - delivery["created_ms"]
         if delivery["event"] == "progress" or age_ms > give_up_after_ms(self._webhook_settings.retry_delays):
@@ -180,29 +185,29 @@ class DeliveryWorker:
         waits: Delivery = {**delivery, "due_ms": due_ms}
         await self._write(
             [
-                records.waiting(self._settings, waits, now_ms=now_ms),
-                records.row(self._settings, waits, now_ms=now_ms),
+                records.retry_record(self._settings, waits, now_ms=now_ms),
+                records.delivery_row(self._settings, waits, now_ms=now_ms),
             ]
         )
 
     async def _give_up(self, delivery: Delivery, state: DeliveryState, reason: str, *marks: AddressedRecord) -> None:
-        """Give a delivery up: its row says so, and a dead letter keeps it, except for news of progress."""
+        """Give up a delivery: set its state and write a dead letter, except for progress notifications."""
         ended: Delivery = {**delivery, "state": state, "due_ms": None}
         now_ms = self._clock()
-        following = [*marks, records.row(self._settings, ended, now_ms=now_ms)]
+        following = [*marks, records.delivery_row(self._settings, ended, now_ms=now_ms)]
         if delivery["event"] != "progress":
             following.append(records.delivery_dead_letter(self._settings, ended, reason=reason, now_ms=now_ms))
             log.warning(
-                "callback of %s is given up: %s",
+                "webhook delivery for %s failed: %s",
                 delivery["task_id"],
                 reason,
-                extra={"event": "callback_given_up", "task_id": delivery["task_id"], "attempt": delivery["made"]},
+                extra={"event": "webhook_delivery_failed", "task_id": delivery["task_id"], "attempt": delivery["made"]},
             )
         await self._write(following)
         metrics.DELIVERIES.labels(state).inc()
 
     async def _write(self, following: Iterable[AddressedRecord]) -> None:
-        """Return when all of it is durable, however long Kafka is away."""
+        """Return when all records are durable, however long Kafka is unavailable."""
         await self._outbox.write_all(following)
 
 

@@ -21,21 +21,21 @@ from schemas.framing import FramingError
 from schemas.records import Delivery
 
 TRACKED_RESENDS = 50_000
-"""Deliveries that were asked for again within the eight days of the topic; 10 to 20 MB."""
+"""Manual resends within the eight days of the topic; 10 to 20 MB."""
 
 
 def is_manual(delivery: Delivery) -> bool:
-    """Tell whether this begins a round that somebody asked for: nothing has moved its time since."""
+    """Return whether this starts a manual resend: its time has not been moved since."""
     return delivery["manual"] and delivery["due_ms"] == delivery["created_ms"]
 
 
 def is_mark(delivery: Delivery) -> bool:
-    """Tell the mark of a round from that of a 410."""
+    """Return whether a mark is that of a resend, and not that of a 410."""
     return delivery["state"] == "pending"
 
 
 class ManualResends:
-    """The newest round of what was asked for again."""
+    """The newest round of each manual resend."""
 
     def __init__(self, at_least: int = TRACKED_RESENDS) -> None:
         self._begun_ms: BoundedDict[str, int] = BoundedDict(at_least=at_least)
@@ -44,16 +44,16 @@ class ManualResends:
         return len(self._begun_ms)
 
     def apply(self, mark: Delivery) -> None:
-        """Take in a mark; the last that was written counts, whatever the clocks say."""
+        """Apply a mark; the last one written counts, whatever the clocks are."""
         self._begun_ms[mark["id"]] = mark["created_ms"]
 
     def is_superseded(self, delivery: Delivery) -> bool:
-        """Tell whether a later round has been taken up, so that this one need not go on."""
+        """Return whether a later round has started, so that this one need not continue."""
         return not is_manual(delivery) and delivery["created_ms"] < self._begun_ms.get(delivery["id"], 0)
 
 
 class DisabledUrls:
-    """Tell until when a tenant's URL is left alone."""
+    """The time until which a tenant's URL gets no deliveries."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._until: dict[bytes, int] = {}
@@ -63,7 +63,7 @@ class DisabledUrls:
         )
 
     async def open(self) -> None:
-        """Read all marks, then follow them."""
+        """Read all marks, then follow the topic."""
         await self._follower.open()
         await self._follower.wait_caught_up()
 
@@ -72,22 +72,22 @@ class DisabledUrls:
         await self._follower.close()
 
     def __len__(self) -> int:
-        """Count the URLs that are left alone now; marks that are over stay until the topic forgets them."""
+        """Return the number of disabled URLs; expired marks stay until the topic's retention."""
         now_ms = epoch_ms()
         return sum(until_ms > now_ms for until_ms in self._until.values())
 
     def until_ms(self, owner: str | None, url: str) -> int | None:
-        """Return when the mark ends; None when there is none."""
+        """Return when the mark of a URL expires; None without a mark."""
         return self._until.get(url_key(owner, url)) if self._until else None
 
     def apply(self, _: TopicPartition, records: Records) -> None:
-        """Take in marks and their ends."""
+        """Apply marks and their removal."""
         for record in records:
             key = record.key or b""
             try:
                 mark = None if record.value is None else DELIVERY.decode(record.value)
             except (FramingError, SchemaError):
-                continue  # nobody but us writes here; a stray record must not stop every sender
+                continue  # only dispatchers write here; an invalid record must not stop every one of them
             if mark is not None and is_mark(mark):
                 self.resends.apply(mark)
             elif mark is None or mark["due_ms"] is None:

@@ -1,7 +1,7 @@
-"""The deliveries that a process has in hand: bounded, and given up in order when their partitions go to another.
+"""Deliveries in flight: a bounded number, which is drained when the partitions are revoked.
 
-A delivery that only waits, for its time or for its host's turn, is dropped at once then: whoever reads its record next
-makes the attempt. One whose attempt is under way is finished, because the receiver may have it already.
+A delivery that only waits, for its time or for a slot, is cancelled then: the next owner of its partition makes the
+attempt. A running attempt is finished, because the receiver may have it already.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from schemas.records import Delivery
 log = logging.getLogger(__name__)
 
 DRAIN_S = 4.0
-"""The others of a group wait while this one finishes its attempts; an attempt that takes longer is made twice."""
+"""The other members of the group wait while this one finishes its attempts; a longer attempt is made twice."""
 
 
 class WaitingTasks:
@@ -43,7 +43,7 @@ class _InFlight(NamedTuple):
 
 
 class InFlightDeliveries:
-    """Tasks of one reader; `on_crash` is awaited with what was taken when a task ends by an unexpected error."""
+    """The tasks of one consumer; `on_crash` is awaited with the record when a task ends with an unexpected error."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class InFlightDeliveries:
         return len(self._tasks)
 
     async def wait_for_capacity(self) -> int:
-        """Return how many records may be taken, at least one; waits until that is so, or until `stop`."""
+        """Wait until records may be received, or `stop`; return how many, at least one."""
         while len(self._tasks) >= self._max_records or self._bytes > self._max_bytes:
             if self._stopped:
                 break
@@ -77,23 +77,23 @@ class InFlightDeliveries:
     def start(
         self, received: ReceivedRecord, delivery: Delivery, work: Coroutine[Any, Any, None], *, size: int
     ) -> None:
-        """Run the work of a record; its claim is settled when that has ended well."""
-        task = asyncio.create_task(self._run(received, work), name=f"callback-{delivery['id']}")
+        """Start the work of a record; the record is completed when the work has ended."""
+        task = asyncio.create_task(self._run(received, work), name=f"delivery-{delivery['id']}")
         self._tasks[task] = _InFlight(size, delivery["created_ms"])
         self._bytes += size
         task.add_done_callback(self._done)
 
     def oldest_ms(self) -> int | None:
-        """Return when the oldest delivery in hand began."""
+        """Return when the oldest delivery in flight was created."""
         return min((held.since_ms for held in self._tasks.values()), default=None)
 
     def stop(self) -> None:
-        """Let whoever waits for room go on."""
+        """End the wait for capacity."""
         self._stopped = True
         self._freed.set()
 
     async def drain(self, seconds: float = DRAIN_S) -> None:
-        """Drop what only waits, and wait for the rest; what is not over in time is dropped too."""
+        """Cancel waiting tasks and wait for the others; tasks that are not finished in time are cancelled too."""
         mine = set(self._tasks)
         for task in mine:
             if task in self._waiting_tasks:
@@ -107,8 +107,8 @@ class InFlightDeliveries:
     async def _run(self, received: ReceivedRecord, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception as error:  # whatever it is, one delivery must not hold its partition for ever
-            log.exception("a callback failed unexpectedly", extra={"event": "callback_crashed"})
+        except Exception as error:  # whatever the error is, one delivery must not block its partition for ever
+            log.exception("a webhook delivery failed unexpectedly", extra={"event": "webhook_delivery_crashed"})
             await self._on_crash(received, f"unexpected error: {str(error) or type(error).__name__}")
         received.tracker.completed(received.record.offset)
 

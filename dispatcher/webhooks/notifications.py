@@ -14,17 +14,17 @@ from core.bounded_set import BoundedDict
 from core.deliveries import new_delivery
 from dispatcher.webhooks.payload import progress_payload
 from dispatcher.webhooks.records import from_status
-from schemas.batches import BATCH_ENDED, Batch
+from schemas.batches import BATCH_ENDED, ended_ms
 from schemas.codec import BATCH, batch_state_of
 from schemas.records import TERMINAL, Delivery, Status
 
 MIN_INTERVAL_MS = 500
-"""A task's progress is told no more often than this."""
+"""Minimum time between two progress notifications of a task."""
 SHORT_CALL_MS = 2_000
-"""A call shorter than a commit tick has no row of its own start: it is told from the row of its end."""
+"""A call shorter than the commit interval has no status row of its start: it is notified from the row of its end."""
 TRACKED_TASKS = 20_000
 RECENT_MS = 7 * 86_400_000
-"""Rows stay for a month, deliveries for eight days: a group that has lost its place tells nobody again of old ends."""
+"""Rows stay for a month, deliveries for eight days: a group without offsets must not notify of old ends again."""
 LEVEL = 1
 TRACKED_BATCHES = 10_000
 
@@ -36,13 +36,13 @@ class _Sent(NamedTuple):
 
 
 class ProgressNotifications:
-    """Remember what was told of each task; after a restart a start may be told twice, under the same webhook-id."""
+    """The notifications sent for each task; after a restart a start may be sent twice, with the same webhook-id."""
 
     def __init__(self) -> None:
         self._sent: BoundedDict[str, _Sent] = BoundedDict(at_least=TRACKED_TASKS)
 
     def due_for(self, row: Status, *, now_ms: int) -> list[Delivery]:
-        """Return what a row tells anew."""
+        """Return the deliveries that a status row causes."""
         events, before = row["callback_events"], self._sent.get(row["id"], _Sent(False, 0, 0))
         if row["callback_url"] is None or not events or row["duplicate_of"] is not None:
             return []
@@ -83,7 +83,7 @@ def _notification(row: Status, event: str, name: str, now_ms: int) -> Delivery:
 
 
 class NotifiedBatches:
-    """The batch ends that were seen in the current assignment of their partition; rows of one end are repeated."""
+    """The batch ends seen in the present assignment of their partition, because rows are repeated."""
 
     def __init__(self) -> None:
         self._assignments: BoundedDict[str, object] = BoundedDict(at_least=TRACKED_BATCHES)
@@ -97,7 +97,7 @@ class NotifiedBatches:
 
 
 def batch_notification(value: bytes, *, now_ms: int) -> Delivery | None:
-    """Return what a row tells; rows of batches that still run are passed over undecoded.
+    """Return the delivery that a batch row causes; rows of unfinished batches are not decoded.
 
     Raises FramingError and SchemaError.
     """
@@ -105,7 +105,7 @@ def batch_notification(value: bytes, *, now_ms: int) -> Delivery | None:
         return None
     row = BATCH.decode(value)
     url, at_ms = row["callback_url"], ended_ms(row)
-    if not url or now_ms - at_ms > RECENT_MS:
+    if not url or at_ms is None or now_ms - at_ms > RECENT_MS:
         return None
     event = f"batch.{row['state']}"
     return new_delivery(
@@ -123,7 +123,7 @@ def batch_notification(value: bytes, *, now_ms: int) -> Delivery | None:
 
 
 def batch_payload(batch_id: str, event: str, *, at_ms: int) -> bytes:
-    """Render the event; its id is the same however often it is told."""
+    """Render the event; its id is the same for every repetition."""
     event_id = sha256(f"{batch_id}/{event}".encode()).hexdigest()[:32]
     return orjson.dumps(
         {
@@ -134,14 +134,3 @@ def batch_payload(batch_id: str, event: str, *, at_ms: int) -> bytes:
             "data": {"id": batch_id},
         }
     )
-
-
-def ended_ms(row: Batch) -> int:
-    """Return when a batch ended."""
-    at = {
-        "completed": row["completed_ms"],
-        "failed": row["failed_ms"],
-        "expired": row["expired_ms"],
-        "cancelled": row["cancelled_ms"],
-    }.get(row["state"])
-    return row["updated_ms"] if at is None else at

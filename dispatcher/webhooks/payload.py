@@ -25,12 +25,12 @@ EVENT_STATUS = {"start": 202, "progress": 202, "expired": 410}
 
 
 def payload(result: Result, body: bytes | None) -> bytes:
-    """Render an outcome; its body goes in as it came when it is JSON, text as a string, anything else in base64."""
+    """Render a result; its body is embedded unchanged when it is JSON, text as a string, anything else in base64."""
     return orjson.dumps({"status_code": result["status_code"], "request_id": result["id"], **_body(result, body)})
 
 
 def link_payload(result: Result, *, size: int, base: str) -> bytes:
-    """Render an outcome that is too large to be posted: where its owner can fetch it stands in place of the body."""
+    """Render a result that is too large to be posted: with the URL of the body instead of the body."""
     return orjson.dumps(
         {
             "status_code": result["status_code"],
@@ -43,7 +43,7 @@ def link_payload(result: Result, *, size: int, base: str) -> bytes:
 
 
 def progress_payload(task_id: str, event: str, body: dict[str, Any]) -> bytes:
-    """Render what happened to a task short of its outcome; the member `event` keeps it apart from one."""
+    """Render a notification of a task that has not ended; the member `event` distinguishes it from a result."""
     return orjson.dumps({"status_code": EVENT_STATUS[event], "request_id": task_id, "event": event, "body": body})
 
 
@@ -61,20 +61,20 @@ def _error(result: Result) -> dict[str, dict[str, str | None]]:
 
 
 class ResultGone(HeadraceError):
-    """The result is not kept any more, so it cannot be delivered."""
+    """The result is no longer retained, so it cannot be delivered."""
 
     code = "result_gone"
 
 
 class DeliveryBodies:
-    """Render the body of a delivery; raises ResultGone, and Unavailable when a store does not answer."""
+    """Renders the body of a delivery; raises ResultGone, and Unavailable when a store is unavailable."""
 
-    def __init__(self, settings: Settings, *, lookup: LogReader, blobs: BlobStore) -> None:
+    def __init__(self, settings: Settings, *, log_reader: LogReader, blobs: BlobStore) -> None:
         self._settings = settings
         self._blobs = blobs
         self._most = settings.webhooks.max_body_bytes
         self._base = settings.webhooks.public_url or _own_url(settings)
-        self._lookup = lookup
+        self._log_reader = log_reader
 
     async def of(self, delivery: Delivery, result: Result | None) -> bytes:
         """Return the body."""
@@ -89,7 +89,7 @@ class DeliveryBodies:
     async def _read(self, delivery: Delivery) -> Result:
         home = ids.partition_of(delivery["task_id"])
         tp = TopicPartition(self._settings.topic(topics.results(delivery["level"])), home)
-        found = await self._lookup.read(tp, delivery["result_offset"] or 0)
+        found = await self._log_reader.read(tp, delivery["result_offset"] or 0)
         try:
             result = RESULT.decode(found.value) if found is not None and found.value is not None else None
         except (FramingError, SchemaError):
@@ -104,14 +104,14 @@ class DeliveryBodies:
         try:
             return await self._blobs.get(result["body_ref"])
         except (BlobMissing, BlobCorrupt) as error:
-            log.error("%s", error.message, extra={"event": "callback_body_lost", "task_id": result["id"]})
+            log.error("%s", error.message, extra={"event": "webhook_body_missing", "task_id": result["id"]})
             return b'{"error":{"message":"the stored body is lost","type":"server_error","param":null,"code":"%b"}}' % (
                 error.code.encode()
             )
 
 
 def _own_url(settings: Settings) -> str:
-    """Return the address of an ingress on this machine; of any other the receiver knows the host already."""
+    """Return the URL of an ingress on this machine; empty for any other, whose host the receiver knows."""
     host = settings.ingress.host.strip("[]")
     spelled = f"[{host}]" if ":" in host else host
     return f"http://{spelled}:{settings.ingress.port}" if is_loopback(host) else ""

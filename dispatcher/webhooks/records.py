@@ -1,4 +1,4 @@
-"""What the sender writes of a delivery: its row, its place in a retry topic, its dead letter, marks of 410. Pure."""
+"""Records of a delivery: its row, its record in a retry topic, its dead letter, and marks of disabled URLs. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from schemas.records import AttemptSummary, Delivery, DeliveryState, Result, Sta
 MAX_ATTEMPTS_STORED = 20
 DISABLED_PARTITION = 0
 NO_OFFSET = -1
-"""Offset of a dead letter that was no record before."""
+"""Offset of a dead letter that was not a record before."""
 
 
 class AttemptRecord(NamedTuple):
@@ -32,12 +32,12 @@ class AttemptRecord(NamedTuple):
 
 
 def is_subscribed(event: str, events: list[str]) -> bool:
-    """Tell whether a task's callback is told of an event; without a choice of the outcome alone."""
+    """Return whether a task's callback subscribes to an event; by default to the outcome only."""
     return event in events if events else event in OUTCOMES
 
 
 def from_result(result: Result, offset: int, *, now_ms: int, traceparent: str | None = None) -> Delivery:
-    """Begin the delivery of an outcome."""
+    """Create the delivery of a result."""
     event = result["state"]
     return new_delivery(
         result["id"],
@@ -54,7 +54,7 @@ def from_result(result: Result, offset: int, *, now_ms: int, traceparent: str | 
 
 
 def from_status(row_: Status, event: str, name: str, payload: bytes, *, now_ms: int) -> Delivery:
-    """Begin the delivery of news."""
+    """Create the delivery of a notification."""
     return new_delivery(
         row_["id"],
         event,
@@ -70,7 +70,7 @@ def from_status(row_: Status, event: str, name: str, payload: bytes, *, now_ms: 
 
 
 def with_attempt(delivery: Delivery, attempt: AttemptRecord, *, state: DeliveryState, due_ms: int | None) -> Delivery:
-    """Note an attempt and what follows."""
+    """Add an attempt, and set the state and the time that follow from it."""
     answer = attempt.result
     note: AttemptSummary = {
         "at_ms": attempt.at_ms,
@@ -88,24 +88,24 @@ def with_attempt(delivery: Delivery, attempt: AttemptRecord, *, state: DeliveryS
     }
 
 
-def row(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
-    """Address what everybody can see of a delivery."""
+def delivery_row(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
+    """Render the delivery row, which the API shows."""
     return deliveries.row(settings, delivery, now_ms=now_ms)
 
 
-def waiting(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
-    """Address a delivery that waits to the retry topic that its time fits."""
+def retry_record(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
+    """Render the record of a waiting delivery, for the retry topic that fits its time."""
     delay_s = delay_tier((delivery["due_ms"] or now_ms) - now_ms)
     return deliveries.retry_record(settings, delivery, delay_s=delay_s, now_ms=now_ms)
 
 
 def delivery_dead_letter(settings: Settings, delivery: Delivery, *, reason: str, now_ms: int) -> AddressedRecord:
-    """Address the dead letter of a delivery that was given up: as the record that would begin a new round."""
-    round_ = deliveries.retry_record(settings, resent(delivery, now_ms=now_ms), delay_s=0, now_ms=now_ms)
-    record = round_.record
-    found = LogRecord(round_.topic, round_.partition, NO_OFFSET, now_ms, record.key, record.value, record.headers)
+    """Render the dead letter of a failed delivery: the record that would start a new round."""
+    retry = deliveries.retry_record(settings, resent(delivery, now_ms=now_ms), delay_s=0, now_ms=now_ms)
+    record = retry.record
+    found = LogRecord(retry.topic, retry.partition, NO_OFFSET, now_ms, record.key, record.value, record.headers)
     return dead_letter(
-        settings, found, reason=f"callback given up: {reason}", field="callback_url", attempt=delivery["made"]
+        settings, found, reason=f"delivery failed: {reason}", field="callback_url", attempt=delivery["made"]
     )
 
 
@@ -114,20 +114,20 @@ def url_key(owner: str | None, url: str) -> bytes:
     return f"{owner or ''}/{sha256(url.encode()).hexdigest()}".encode()
 
 
-def disabled(settings: Settings, delivery: Delivery, *, until_ms: int, now_ms: int) -> AddressedRecord:
-    """Address the mark that a URL has answered 410."""
+def disabled_mark(settings: Settings, delivery: Delivery, *, until_ms: int, now_ms: int) -> AddressedRecord:
+    """Render the mark that a URL has answered 410."""
     mark: Delivery = {**delivery, "state": "disabled", "due_ms": until_ms, "payload": None}
     key = url_key(delivery["owner"], delivery["url"])
     return _mark(settings, deliveries.rendered(key, mark, now_ms=now_ms))
 
 
-def enabled(settings: Settings, delivery: Delivery) -> AddressedRecord:
-    """Address the end of that mark."""
+def enabled_mark(settings: Settings, delivery: Delivery) -> AddressedRecord:
+    """Render the removal of that mark."""
     return _mark(settings, Record(url_key(delivery["owner"], delivery["url"]), None))
 
 
 def resend_mark(settings: Settings, delivery: Delivery, *, now_ms: int) -> AddressedRecord:
-    """Address the mark that ends earlier rounds; its key has no slash, unlike those of the URLs."""
+    """Render the mark of a resend, which ends earlier rounds; its key has no slash, unlike those of URLs."""
     mark: Delivery = {**delivery, "state": "pending", "due_ms": None, "payload": None, "attempts": []}
     return _mark(settings, deliveries.rendered(delivery["id"].encode(), mark, now_ms=now_ms))
 

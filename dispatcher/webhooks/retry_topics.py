@@ -1,7 +1,7 @@
-"""The retry topics as a queue in order of time: each partition waits for its head, and is not read meanwhile.
+"""Consumer of the retry topics: a partition is paused until its first record is due.
 
-All records of one topic wait equally long from the time they were written, so whatever stands behind the head is due
-later. Nothing is committed before it is settled: a kill -9 costs a repetition, never a delivery.
+All records of one topic wait equally long from the time they were written, so records after the first are due later. An
+offset is committed only when its record is completed: a kill -9 causes a repetition, never a loss.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from schemas import topics
 GROUP = "webhooks-retry"
 MAX_POLL_RECORDS = 200
 FETCH_BYTES = 65_536
-"""Per partition; with all of them in memory at once 40 partitions are some MB."""
+"""Per partition; 40 partitions in memory at once need some MB."""
 
 
 class RetryTopicConsumer:
-    """Take what has waited for as long as its topic says."""
+    """Receives the records that have waited for the delay of their topic."""
 
     def __init__(
         self, settings: Settings, *, name: str, on_revoke: Callable[[], Awaitable[None]], clock: Clock = epoch_ms
@@ -44,11 +44,11 @@ class RetryTopicConsumer:
 
     @property
     def assigned(self) -> bool:
-        """Tell whether this member has been given its partitions."""
+        """Return whether this member has its assignment."""
         return self._consumer.assigned
 
     async def poll(self) -> list[ReceivedRecord]:
-        """Return what is due; waits a fifth of a second when there is nothing."""
+        """Return the due records; waits 200 ms when there are none."""
         for tp, waiting in self._waiting.items():
             if not waiting:
                 self._consumer.resume(tp)
@@ -63,11 +63,11 @@ class RetryTopicConsumer:
         return [received for tp, waiting in self._waiting.items() for received in self._due(tp, waiting)]
 
     def heads(self) -> dict[TopicPartition, int]:
-        """Return from which offset on records wait, of each partition in which anything was seen."""
+        """Return the offset of the first waiting record of each partition with records."""
         return dict(self._heads)
 
     async def commit(self, deadline: Deadline | None = None) -> bool:
-        """Commit everything that is safe."""
+        """Commit all safe offsets."""
         return await self._consumer.commit(deadline)
 
     async def close(self, deadline: Deadline) -> None:

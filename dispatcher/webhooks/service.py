@@ -1,8 +1,8 @@
-"""The callback sender: posts the outcome of every task that named a callback, at least once, and other news on demand.
+"""The webhook component: posts the result of every task with a callback URL, at least once, and notifications.
 
-Four readers feed one courier: results (the first attempt), the retry topics (all others), rows (news), batches (their
-ends). An offset is committed only when what follows from its record is durable: the row of a delivery, its place in a
-retry topic, or a dead letter.
+Four consumers share one delivery worker: results (the first attempt), retry topics (all further attempts), status rows
+(notifications) and batches (their ends). An offset is committed only when everything that follows from its record is
+durable: the delivery row, a record in a retry topic, or a dead letter.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ log = logging.getLogger(__name__)
 GROUP, STATUS_GROUP, BATCH_GROUP, RETRY_GROUP = "webhooks", "webhooks-news", "webhooks-batches", retry_topics.GROUP
 MAX_POLL_RECORDS = 200
 MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES = 1_000, 67_108_864
-"""How many results may be in hand: the reading waits for them, so memory does not grow with what is undelivered."""
+"""Maximum deliveries in flight per consumer: polling waits for them, so memory does not grow with the undelivered."""
 MAX_RETRIES_IN_FLIGHT = 4_000
 POLL_LOOPS = 4
 POLL_PAUSE_S = 0.05
-"""After records came: nearly all name no callback, and fetching each for itself took CPU from the calls under way."""
+"""Pause after a poll with records: most tasks have no callback, and a fetch for each took CPU from running calls."""
 
 
 class DeliveryOutbox(EventOutbox):
-    """The sender's own outbox; the gauge is of the other, which holds outcomes of calls."""
+    """The outbox of this component, without the gauge, which belongs to the outbox of the inference component."""
 
     def _notify_capacity(self) -> None:
         self._on_capacity(self.has_capacity)
 
 
 class WebhookService:
-    """Run the readers."""
+    """Runs the consumers."""
 
     name = "sender"
 
@@ -74,9 +74,9 @@ class WebhookService:
         self._producer = producer
         self._client = WebhookClient(settings.webhooks, callback_policy(settings))
         self._hosts = HostCircuitBreakers(settings.webhooks.per_host)
-        self._lookup = LogReader(settings, name=name)
-        self._delivered = DeliveredIndex(settings, self._lookup)
-        self._bodies = DeliveryBodies(settings, lookup=self._lookup, blobs=blobs)
+        self._log_reader = LogReader(settings, name=name)
+        self._delivered = DeliveredIndex(settings, self._log_reader)
+        self._bodies = DeliveryBodies(settings, log_reader=self._log_reader, blobs=blobs)
         self._disabled = DisabledUrls(settings, name=name)
         self._outbox = DeliveryOutbox(producer)
         self._waiting_tasks = WaitingTasks()
@@ -102,39 +102,39 @@ class WebhookService:
             name, GROUP, [*map(topics.results, levels)], self._result_deliveries
         )
         self._status_consumer = self._group_consumer(
-            f"{name}-news", STATUS_GROUP, [*map(topics.status, levels)], self._progress_deliveries
+            f"{name}-statuses", STATUS_GROUP, [*map(topics.status, levels)], self._progress_deliveries
         )
         self._batch_consumer = self._group_consumer(
             f"{name}-batches", BATCH_GROUP, [topics.BATCHES], self._batch_deliveries
         )
         self._retry_consumer = RetryTopicConsumer(settings, name=f"{name}-retry", on_revoke=self._on_retries_revoked)
-        self._lag = lag.LagTracker(self._lookup, self._retry_consumer.heads)
+        self._lag = lag.LagTracker(self._log_reader, self._retry_consumer.heads)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
-        """Begin to deliver; raises Unavailable."""
-        await self._open_lookup()
+        """Start delivering; raises Unavailable."""
+        await self._open_log_reader()
         await self._disabled.open()
         self._outbox.start(self._supervisor)
         self._tasks = [
             self._supervisor.spawn(self._poll_results(), name="webhooks"),
-            self._supervisor.spawn(self._poll_statuses(), name="webhooks-news"),
+            self._supervisor.spawn(self._poll_statuses(), name="webhooks-statuses"),
             self._supervisor.spawn(self._poll_batches(), name="webhooks-batches"),
             self._supervisor.spawn(self._poll_retries(), name="webhooks-retry"),
             self._supervisor.spawn(self._commit(), name="webhooks-commit"),
-            self._supervisor.spawn(self._lag.run(), name="webhooks-backlog"),
+            self._supervisor.spawn(self._lag.run(), name="webhooks-lag"),
         ]
 
-    async def _open_lookup(self) -> None:
-        """Connect, more than once when the broker is busy: the inference consumers beside must not end for it."""
+    async def _open_log_reader(self) -> None:
+        """Connect with retries: a busy broker must not end the process, which may run inference as well."""
         levels, waits = range(len(topics.LEVELS)), map(topics.retry, topics.RETRY_DELAYS_S)
         read = [*map(topics.results, levels), topics.DELIVERIES, *waits]
         names = [self._settings.topic(name) for name in read]
-        await self._lookup.open_with_retry(names)
+        await self._log_reader.open_with_retry(names)
 
     async def close(self, deadline: Deadline) -> None:
-        """Finish the attempts under way as far as the deadline allows; the rest is delivered by another, or later."""
+        """Finish running attempts within the deadline; the others are made by another process, or later."""
         self._stopping = True
         for in_flight in self._in_flight:
             in_flight.stop()
@@ -150,15 +150,15 @@ class WebhookService:
         await asyncio.gather(*(consumer.close(deadline) for consumer in consumers))
         await self._client.close()
         await self._disabled.close()
-        await self._lookup.close()
+        await self._log_reader.close()
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Tell whether results and retries are read."""
+        """Return whether results and retries are consumed."""
         joined = all(
             consumer.assigned
             for consumer in (self._result_consumer, self._retry_consumer, self._status_consumer, self._batch_consumer)
         )
-        missing = [] if joined else ["the results are not read yet"]
+        missing = [] if joined else ["results are not consumed yet"]
         return joined, {"missing": missing, "pending": sum(len(in_flight) for in_flight in self._in_flight)}
 
     @property
@@ -223,7 +223,7 @@ class WebhookService:
         try:
             result = RESULT.decode(record.value or b"")
         except (FramingError, SchemaError) as error:
-            await self._dead_letter(received, f"no result record: {error}")
+            await self._dead_letter(received, f"invalid result record: {error}")
             return
         notified = result["callback_url"] is not None and result["mode"] != "batch"
         if not notified or not records.is_subscribed(result["state"], result["callback_events"]):
@@ -246,7 +246,7 @@ class WebhookService:
         try:
             found = self._progress_notifications.due_for(STATUS.decode(record.value), now_ms=epoch_ms())
         except (FramingError, SchemaError):
-            found = []  # the scheduler's own topic; a row that cannot be read is no news, and no dead letter either
+            found = []  # written by the scheduler only; an unreadable row causes no notification and no dead letter
         if not found:
             received.tracker.completed(record.offset)
             return
@@ -258,7 +258,7 @@ class WebhookService:
             readable = record.value and skip_unreadable([record])
             delivery = batch_notification(record.value, now_ms=epoch_ms()) if readable else None
         except (FramingError, SchemaError, IndexError):
-            delivery = None  # the scheduler's own topic, as that of the rows
+            delivery = None  # written by the scheduler only, like the status rows
         if (
             delivery is None
             or not self._notified_batches.is_new(delivery["id"], received.tracker)
@@ -279,14 +279,14 @@ class WebhookService:
         try:
             delivery = DELIVERY.decode(received.record.value or b"")
         except (FramingError, SchemaError) as error:
-            await self._dead_letter(received, f"no delivery record: {error}")
+            await self._dead_letter(received, f"invalid delivery record: {error}")
             return
         self._retry_deliveries.start(
             received, delivery, self._wait_and_attempt(delivery), size=len(received.record.value)
         )
 
     async def _wait_and_attempt(self, delivery: Delivery) -> None:
-        """Wait the rest of a delivery's time, in Kafka when it is long."""
+        """Wait for the rest of a delivery's time, in Kafka when it is long, then make the attempt."""
         left_ms = (delivery["due_ms"] or 0) - epoch_ms()
         if left_ms > MIN_DEFERRAL_MS:
             await self._worker.requeue(delivery)
@@ -297,7 +297,7 @@ class WebhookService:
         await self._worker.attempt(delivery)
 
     async def _dead_letter(self, received: ReceivedRecord, reason: str) -> None:
-        """Put a record aside that nobody can work with; returns once that is durable."""
+        """Send an unusable record to the dead letters; returns once that is durable."""
         await send_to_dead_letters(self._producer, self._settings, received.record, reason=reason)
         received.tracker.completed(received.record.offset)
 

@@ -19,7 +19,7 @@ Sign = Callable[[bytes], bytes]
 
 
 class Signer:
-    """Sign deliveries with the keys of their tenant, or with those of all when it has none of its own."""
+    """Signs deliveries with the keys of their tenant, or with the common keys when it has none of its own."""
 
     def __init__(self, settings: WebhookSettings) -> None:
         self._common = [_signature(key.get_secret_value()) for key in settings.secret]
@@ -29,7 +29,7 @@ class Signer:
             self._own[tenant].append(_signature(f"whs{key}"))
 
     def headers(self, body: bytes, *, delivery_id: str, owner: str | None, at_s: int) -> dict[str, str]:
-        """Return the headers of one attempt; without any key there is no signature."""
+        """Return the headers of one attempt; without a key there is no signature."""
         out = {"webhook-id": delivery_id, "webhook-timestamp": str(at_s)}
         keys: Sequence[tuple[str, Sign]] = self._own.get(owner or "") or self._common
         if keys:

@@ -16,8 +16,8 @@ METHOD = "POST"
 PORTS = {"http": 80, "https": 443}
 
 
-def posting(span: Span, delivery: Delivery) -> None:
-    """Describe an attempt."""
+def describe_request(span: Span, delivery: Delivery) -> None:
+    """Set the attributes of an attempt."""
     if not span.recording:
         return
     host, port = _place(delivery["url"])
@@ -33,8 +33,8 @@ def posting(span: Span, delivery: Delivery) -> None:
     )
 
 
-def posted(span: Span, answer: AttemptResult) -> None:
-    """Say what the receiver answered."""
+def describe_response(span: Span, answer: AttemptResult) -> None:
+    """Set the attributes of the response."""
     if not span.recording:
         return
     span.note({"http.response.status_code": answer.status})

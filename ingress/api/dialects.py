@@ -7,7 +7,7 @@ from ingress.api.bella import routes as bella
 from ingress.api.dify import errors as dify
 from ingress.api.openai import responses as openai
 from ingress.api.registry import routes as registry
-from ingress.http.dialects import Dialects
+from ingress.http.errors import Dialects
 
 DIALECTS = Dialects(
     bella.problem,

@@ -35,7 +35,7 @@ from ingress.api.openai.models import OpenAIError
 from ingress.api.registry import routes as registry
 from ingress.api.registry.models import RegistryError
 from ingress.auth.rate_limits import Quota
-from ingress.http.dialects import ApiProblem, ErrorRenderer
+from ingress.http.errors import ApiProblem, ErrorRenderer
 
 AT_MS = 1_769_860_800_000
 QUOTA_HEADERS = [name.decode() for name, _ in Quota(60, 0, 60).headers()]

@@ -75,7 +75,7 @@ class Keys:
     def caller(self, request: Request, scope: Scope) -> Caller:
         """Return who sent a request; raises Unauthorized, and Forbidden when its key lacks a scope.
 
-        Every door asks here, so here a header of ours that nobody knows is refused, with InvalidRequest.
+        Every API calls this, so an unknown X-Headrace header is refused here, with InvalidRequest.
         """
         scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():

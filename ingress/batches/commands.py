@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import time
 
+from core.clock import epoch_ms
 from core.errors import InvalidRequest, WriteUnconfirmed
 from core.kafka.producer import Producer
 from core.queues import QueueDirectory
@@ -42,7 +42,7 @@ class BatchCommands:
     ) -> Batch:
         """Write a new batch and return it as it was proposed; raises RequestError and Unavailable."""
         known = await self.queue(queue, wanted.endpoint, owner)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = epoch_ms()
         identity = identity or self._identity(known, now_s=now_ms // 1000)
         batch = proposed(wanted, file, batch_id=identity.batch(), owner=owner, queue=known, now_ms=now_ms)
         batch["callback_url"] = wanted.callback_url or self._settings.batches.callback_url or None
@@ -66,7 +66,7 @@ class BatchCommands:
 
     async def cancel(self, batch: Batch) -> None:
         """Ask the scheduler to cancel a batch; raises Unavailable."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = epoch_ms()
         asked = event(
             "batch_cancel", at_ms=now_ms, task_id=batch["id"], owner=batch["owner"], reason="cancelled on request"
         )

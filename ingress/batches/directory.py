@@ -1,7 +1,7 @@
 """The batches of all tenants: the newest row of each, folded from the batches topic, without its bitmaps.
 
-In memory, for there are few: a row is some hundred bytes and one hundred more for each piece of its files. A batch
-that was created here is shown from the first moment, as it was proposed.
+In memory, because there are few: a row has some hundred bytes plus one hundred per segment of its files. A batch that
+was created here is visible immediately, as it was proposed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from aiokafka import TopicPartition
 
+from core.bounded_set import BoundedSet
 from core.errors import Unavailable
 from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
@@ -22,25 +23,25 @@ from schemas.codec import BATCH, SchemaError
 from schemas.framing import FramingError
 
 MAX_PROPOSED = 10_000
-"""Created here, and without a row of the scheduler yet; some milliseconds are usual."""
+"""Batches created here without a row of the scheduler yet; usually for milliseconds."""
 MAX_REMOVED = 10_000
 
 
 class BatchDirectory:
-    """Know every batch."""
+    """All batches by id."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._rows: dict[str, Batch] = {}
         self._by_owner: dict[str, set[str]] = defaultdict(set)
         self._proposed: OrderedDict[str, Batch] = OrderedDict()
-        self._removed: OrderedDict[str, None] = OrderedDict()
+        self._removed: BoundedSet[str] = BoundedSet(at_least=MAX_REMOVED)
         self._awaited: dict[str, set[asyncio.Future[None]]] = {}
         topic = settings.topic(topics.BATCHES)
         self.tail = TopicFollower(settings, name=f"{name}-batches", topics=[topic], handle=self.feed)
         self.read_at: float | None = None
 
     async def open(self) -> None:
-        """Begin to read the topic; the past is read in the background."""
+        """Start following the topic; existing rows are read in the background."""
         await self.tail.open()
 
     async def close(self) -> None:
@@ -48,15 +49,15 @@ class BatchDirectory:
         await self.tail.close()
 
     def get(self, batch_id: str) -> Batch | None:
-        """Return a batch as it stands."""
+        """Return a batch in its present state."""
         return self._rows.get(batch_id) or self._proposed.get(batch_id)
 
     def removed(self, batch_id: str) -> bool:
-        """Tell whether a batch was there and is not kept any more, as far as that is remembered."""
+        """Return whether a batch was removed recently."""
         return batch_id in self._removed
 
     def check_read(self) -> None:
-        """Refuse an answer about all batches while older ones are still read; raises Unavailable."""
+        """Raise Unavailable while existing batches are still being read."""
         if not self.tail.caught_up:
             raise Unavailable("the batches have not been read yet; try again in some seconds")
 
@@ -68,7 +69,7 @@ class BatchDirectory:
                 self._proposed.popitem(last=False)
 
     def of(self, owner: str) -> list[Batch]:
-        """Return the batches of a tenant, the newest first."""
+        """Return the batches of a tenant, newest first."""
         found = [self._rows[batch_id] for batch_id in self._by_owner.get(owner, ())]
         found += [batch for batch in self._proposed.values() if batch["owner"] == owner]
         return sorted(found, key=lambda batch: (batch["created_ms"], batch["id"]), reverse=True)
@@ -79,7 +80,7 @@ class BatchDirectory:
         return [one["id"] for one in both if one["input_file_id"] == file_id and one["state"] not in BATCH_ENDED]
 
     async def wait_until(self, batch_id: str, wanted: Callable[[Batch], bool], *, seconds: float) -> Batch | None:
-        """Return the scheduler's row of a batch once it is as wanted, or as it stands when the time is over."""
+        """Return the scheduler's row of a batch once `wanted` accepts it, or the present row when the time is over."""
         try:
             async with asyncio.timeout(seconds):
                 while (row := self._rows.get(batch_id)) is None or not wanted(row):
@@ -100,7 +101,7 @@ class BatchDirectory:
                 self._awaited.pop(batch_id, None)
 
     def feed(self, _: TopicPartition, records: Records) -> None:
-        """Fold records; of several of one batch only the newest is decoded, for a running batch writes many."""
+        """Apply records; of several rows of one batch only the newest is decoded: a running batch writes many."""
         newest = {(record.key or b"").decode(errors="replace"): record.value for record in records}
         for batch_id, value in newest.items():
             if value is None:
@@ -116,18 +117,16 @@ class BatchDirectory:
         try:
             row = BATCH.decode(value)
         except (FramingError, SchemaError):
-            return  # the scheduler's own topic; a stray record must not stop every process
+            return  # a record of another producer must not stop every process
         row["ended"] = row["written"] = b""
         self._rows[batch_id] = row
         self._by_owner[row["owner"]].add(batch_id)
         self._proposed.pop(batch_id, None)
-        self._removed.pop(batch_id, None)
+        self._removed.discard(batch_id)
 
     def _forget(self, batch_id: str) -> None:
         row = self._rows.pop(batch_id, None)
         if row is not None:
             self._by_owner[row["owner"]].discard(batch_id)
         self._proposed.pop(batch_id, None)
-        self._removed[batch_id] = None
-        if len(self._removed) > MAX_REMOVED:
-            self._removed.popitem(last=False)
+        self._removed.add(batch_id)

@@ -1,18 +1,18 @@
-"""Batches with an Idempotency-Key: one per owner, queue and key, for as long as the setting says.
+"""Batches with an Idempotency-Key: one per owner, queue and key within the idempotency window.
 
-The id of such a batch is made of owner, queue, key and the window of time that it falls into. So twins are one batch
-wherever they come in: whatever two ingresses write at once, the scheduler takes the first and drops the second, and
-both answer with its row. No table is needed, and nothing of this is lost with a process.
+The id of such a batch is derived from owner, queue, key and time window. So duplicates have one id at every ingress:
+when two ingresses write at once, the scheduler applies the first and ignores the second, and both return its row. No
+table is needed, and a crash loses nothing.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 
 import orjson
 
+from core.clock import epoch_ms
 from core.errors import IdempotencyConflict, Unavailable, WriteUnconfirmed
 from core.settings.models import Settings
 from ingress.batches.commands import BatchCommands
@@ -24,9 +24,9 @@ from schemas.partitioning import home_partition, key_spread
 from schemas.records import Queue
 
 DECISION_TIMEOUT_S = 10.0
-"""A row is there within milliseconds; this long a scheduler may take to come back from a crash."""
+"""A row appears within milliseconds; a scheduler that restarts after a crash may take this long."""
 SKEW_S = 60
-"""An ingress whose clock is ahead by as much may be in the next window already."""
+"""Clock skew: an ingress whose clock is ahead may be in the next window already."""
 HEADER = "Idempotency-Key"
 COMPARED = ("input_file_id", "endpoint", "completion_window", "metadata", "replace", "output_expires_s")
 
@@ -43,9 +43,9 @@ async def create_once(
     name: str,
     traceparent: bytes | None = None,
 ) -> Batch:
-    """Return the batch of a key, which is created when there is none; raises IdempotencyConflict and Unavailable."""
+    """Return the batch of a key, creating it when there is none; raises IdempotencyConflict and Unavailable."""
     queue = await commands.queue(name, wanted.endpoint, owner)
-    now_ms, window_s = time.time_ns() // 1_000_000, settings.streams.idempotency_window_s
+    now_ms, window_s = epoch_ms(), settings.streams.idempotency_window_s
     own, *others = (
         id_of_key(queue, owner, key, begin_s=begin_s, partitions=settings.kafka.partitions)
         for begin_s in window_starts(now_ms // 1000, window_s=window_s)
@@ -69,7 +69,7 @@ async def create_once(
 
 
 def window_starts(now_s: int, *, window_s: int) -> tuple[int, ...]:
-    """Return where the windows begin in which a first batch may lie, that of a new one first."""
+    """Return the starts of the windows in which the original may be; first the window of a new batch."""
     return tuple(at_s - at_s % window_s for at_s in (now_s, now_s - window_s, now_s + SKEW_S))
 
 
@@ -85,13 +85,13 @@ def id_of_key(queue: Queue, owner: str, key: str, *, begin_s: int, partitions: i
 
 
 def may_have_key(identity: TaskId, *, window_s: int) -> bool:
-    """Tell whether an id may be that of a key's batch: then its time does not say when it was created."""
+    """Return whether an id may belong to a batch with a key; then its time is the start of a window."""
     return identity.time_s % window_s == 0
 
 
 def _same(first: Batch, wanted: BatchRequest, *, owner: str) -> Batch:
-    """Return the first batch of a key when it was asked for in the same way."""
-    if first["owner"] != owner:  # what 52 bits cannot tell apart
+    """Return the original batch of a key when its request was the same; raises IdempotencyConflict."""
+    if first["owner"] != owner:  # a hash collision
         raise IdempotencyConflict(f"this {HEADER} cannot be used; choose another", field=HEADER)
     if any(first[name] != getattr(wanted, name) for name in COMPARED):  # type: ignore[literal-required]
         raise IdempotencyConflict(f"this {HEADER} was used for {first['id']} with another body", field=HEADER)

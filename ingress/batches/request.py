@@ -6,7 +6,7 @@ import re
 from typing import Any, NamedTuple
 
 from core.errors import InvalidRequest
-from ingress.http.json_body import check_members, json_object, not_too_deep
+from ingress.http.request import check_members, json_object, not_too_deep
 from schemas.callback_url import CallbackPolicy
 from schemas.json_text import member, read_json
 from schemas.validation import Invalid, check_callback

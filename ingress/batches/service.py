@@ -1,4 +1,4 @@
-"""Find a batch: its row, what was proposed here, or the event itself when no scheduler has folded it yet."""
+"""Find and cancel batches: by the row, the proposal made here, or the event that no scheduler has read yet."""
 
 from __future__ import annotations
 
@@ -9,27 +9,48 @@ from collections.abc import AsyncIterator
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from core.errors import NotFound, RequestError, Unavailable
+from core.clock import epoch_ms
+from core.deliveries import BATCH_OUTCOMES
+from core.errors import InvalidRequest, NotFound, RequestError, Unavailable
 from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from ingress.batches.commands import BatchCommands
 from ingress.batches.directory import BatchDirectory
 from ingress.batches.idempotency import may_have_key
 from schemas import ids, topics
-from schemas.batches import Batch
+from schemas.batches import BATCH_ENDED, Batch
 from schemas.codec import BATCH, EVENT, SchemaError
 from schemas.framing import FramingError
 from schemas.headers import find
 from schemas.ids import TaskId
+from schemas.records import Delivery
+
+
+def end_notification(batch: Batch, found: list[Delivery], event: str | None) -> Delivery:
+    """Return the delivery that announced the end of a batch; raises InvalidRequest when there is none."""
+    ends = [one for one in found if one["event"] in BATCH_OUTCOMES and event in (None, one["event"])]
+    if ends:
+        return ends[-1]
+    batch_id, state = batch["id"], batch["state"]
+    if not batch["callback_url"]:
+        raise InvalidRequest(f"batch {batch_id} names no callback_url, and no setting does")
+    if state not in BATCH_ENDED:
+        raise InvalidRequest(f"batch {batch_id} has not ended yet")
+    if event not in (None, f"batch.{state}"):
+        raise InvalidRequest(f"no {event} delivery for {batch_id}: the batch ended as {state}", field="event")
+    raise InvalidRequest(
+        f"no end-of-batch delivery for {batch_id}: none sent yet (allow a few seconds), or older than eight days"
+    )
+
 
 OTHER_WAIT_S = 2.0
-"""A batch that was created at another ingress has its row here within milliseconds, unless the scheduler is behind."""
+"""Wait for the row of a batch that another ingress created: milliseconds, unless the scheduler is behind."""
 RECENT_S = 15 * 60
-"""An older batch that has no row does not exist: no scheduler is this far behind unnoticed."""
+"""An older batch without a row does not exist: a scheduler that is this far behind raises alerts."""
 CLOCK_SKEW_MS = 2_000
 DECISION_TIMEOUT_S = 2.0
 LOOKBACK_MS, SEARCH_TIMEOUT_S = 10_000, 3.0
-"""How far back accepted batches without a row are looked for; a scheduler that keeps up needs milliseconds."""
+"""How far back accepted batches without a row are searched; a scheduler that is not behind needs milliseconds."""
 
 
 class BatchNotCancellable(RequestError):
@@ -52,7 +73,7 @@ class BatchOperations:
         self._commands = commands
 
     async def find(self, text: str, *, owner: str) -> Batch:
-        """Return a batch as it stands; raises NotFound for foreign and unknown ids, and Unavailable."""
+        """Return a batch in its present state; raises NotFound for foreign and unknown ids, and Unavailable."""
         try:
             identity = ids.parse_batch(text)
         except ids.IdError:
@@ -70,9 +91,9 @@ class BatchOperations:
         return batch
 
     async def cancel(self, text: str, *, owner: str) -> Batch:
-        """Cancel a batch and return it as it stands then; once more is no mistake. Raises NotFound, and Unavailable.
+        """Cancel a batch and return it; a second cancel is no error. Raises NotFound and Unavailable.
 
-        BatchNotCancellable when it has ended in another way, or all its requests have.
+        Also raises BatchNotCancellable when the batch, or all its requests, have ended in another way.
         """
         batch = await self.find(text, owner=owner)
         if batch["state"] in ("cancelling", "cancelled"):
@@ -85,7 +106,7 @@ class BatchOperations:
         )
         if row is None or row["state"] in ("validating", "in_progress"):
             # The cancel is in the log and comes before everything that is written from now on.
-            return {**(row or batch), "state": "cancelling", "cancelling_ms": time.time_ns() // 1_000_000}
+            return {**(row or batch), "state": "cancelling", "cancelling_ms": epoch_ms()}
         if row["state"] not in ("cancelling", "cancelled"):
             raise _ended(row)
         return row
@@ -93,12 +114,13 @@ class BatchOperations:
     async def user_of(self, file_id: str) -> str | None:
         """Return the id of a batch that still needs an input file; raises Unavailable.
 
-        A batch that another ingress has accepted just now may have no row yet: its event is looked for in the log.
+        A batch that another ingress accepted within the last seconds may have no row yet: the log is searched for its
+        event.
         """
         self._directory.check_read()
         if users := self._directory.users_of(file_id):
             return users[0]
-        begin_ms = time.time_ns() // 1_000_000 - LOOKBACK_MS
+        begin_ms = epoch_ms() - LOOKBACK_MS
         try:
             async with asyncio.timeout(SEARCH_TIMEOUT_S):
                 for partition in range(self._partitions):
@@ -107,7 +129,7 @@ class BatchOperations:
                         if batch["input_file_id"] == file_id and self._directory.get(batch["id"]) is None:
                             return batch["id"]
         except (KafkaError, OSError, TimeoutError):
-            raise Unavailable("it could not be told in time whether the file is in use; nothing was deleted") from None
+            raise Unavailable("could not check in time whether the file is in use; nothing was deleted") from None
         return next(iter(self._directory.users_of(file_id)), None)  # its row may have come meanwhile
 
     async def _created_since(self, tp: TopicPartition, begin_ms: int) -> AsyncIterator[Batch]:
@@ -135,7 +157,7 @@ class BatchOperations:
 
 
 def _proposed(found: LogRecord | None) -> Batch | None:
-    """Return the row that an event proposes."""
+    """Return the batch row that an event proposes."""
     if found is None or found.value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The bytes of a file on their way to a client: whole, or the range that was asked for; never held whole here."""
+"""Send the bytes of a file to a client, whole or a byte range, without holding the file in memory."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.storage.blobs import BlobStore
-from ingress.http.dialects import ApiProblem, ErrorRenderer
-from ingress.http.stored_response import StoredResponse
+from ingress.http.errors import ApiProblem, ErrorRenderer
+from ingress.http.responses import StoredResponse
 from schemas.batches import Segment
 from schemas.common import Blob
 
 _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
 _DIGITS = 19
-"""More than any file's size has; a number that is longer is cut, and is still beyond the end."""
+"""More digits than any file size has; a longer number is cut and still lies beyond the end."""
 
 
 class Content(NamedTuple):
-    """What a file consists of."""
+    """Name, media type and segments of a file."""
 
     name: str
     media_type: str
     pieces: Sequence[Segment]
     blob: Blob | None = None
-    """Of a file that is one object with a digest."""
+    """The object of an uploaded file, with its digest."""
 
     @property
     def size(self) -> int:
-        """Return the bytes of all pieces."""
+        """Return the total size in bytes."""
         return sum(piece.size for piece in self.pieces)
 
     @property
     def etag(self) -> str | None:
-        """Return what tells two versions apart, for files that do not grow."""
+        """Return the entity tag; None for a file that still grows."""
         return None if self.blob is None else f'"{self.blob["sha256"]}"'
 
 
@@ -50,9 +50,9 @@ class ByteRange(NamedTuple):
 
 
 def parse_range(header: str | None, size: int) -> ByteRange | None:
-    """Read a Range header; None when the whole is wanted, an empty span when nothing of it is there.
+    """Parse a Range header; None for the whole file, an empty range when it is not satisfiable.
 
-    Several ranges, and what is no range at all, are answered with the whole, as HTTP allows.
+    Several ranges, and an invalid header, mean the whole file, as HTTP allows.
     """
     match = _RANGE.fullmatch((header or "").strip())
     if match is None or not (match[1] or match[2]):
@@ -70,7 +70,7 @@ def _number(digits: str) -> int:
 
 
 async def content_response(request: Request, blobs: BlobStore, content: Content, *, refuse: ErrorRenderer) -> Response:
-    """Answer with the bytes of a file; raises BlobMissing, BlobCorrupt and Unavailable before the answer begins."""
+    """Respond with the bytes of a file; raises BlobMissing, BlobCorrupt and Unavailable before the response starts."""
     size = content.size
     headers = {
         "content-type": content.media_type,
@@ -84,14 +84,14 @@ async def content_response(request: Request, blobs: BlobStore, content: Content,
     condition = request.headers.get("if-range")
     span = parse_range(request.headers.get("range"), size) if condition in (None, content.etag) else None
     if span is not None and span.begin >= span.end:
-        told = ApiProblem(
+        unsatisfiable = ApiProblem(
             416,
             "range_not_satisfiable",
             f"the file has {size} bytes; there is nothing in that range",
             "Range",
             headers={"content-range": f"bytes */{size}"},
         )
-        return refuse(told)
+        return refuse(unsatisfiable)
     status = 200
     if span is not None:
         status, headers["content-range"] = 206, f"bytes {span.begin}-{span.end - 1}/{size}"
@@ -100,13 +100,13 @@ async def content_response(request: Request, blobs: BlobStore, content: Content,
         return Response(status_code=status, headers={**headers, "content-length": str(end - begin)})
     whole = content.blob is not None and span is None
     source = await blobs.open(content.blob) if whole and content.blob else joined(blobs, content.pieces, begin, end)
-    first = await anext(source)  # what is missing is told by its status, not by an answer that breaks off
+    first = await anext(source)  # a missing object gets an error status, not a truncated response
     sent: Blob = {"uri": content.name, "size": end - begin, "sha256": ""}
     return StoredResponse(_from(first, source), sent, status=status, headers=headers)
 
 
 async def joined(blobs: BlobStore, pieces: Sequence[Segment], begin: int, end: int) -> AsyncGenerator[bytes, None]:
-    """Yield a range of what the pieces are when they are put together."""
+    """Yield a byte range of the concatenated segments."""
     at = 0
     for piece in pieces:
         here = ByteRange(max(begin - at, 0), min(end - at, piece.size))

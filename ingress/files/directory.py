@@ -1,7 +1,7 @@
-"""The files that clients have uploaded: a fold of the files topic, and the way to add and remove one.
+"""The directory of uploaded files: a fold of the files topic, and writes that add or remove a file.
 
-A file is two things: its bytes in the object store under files/ID, and its record. The record is written last and
-removed first, so a file is there as a whole or not at all. Every ingress keeps the whole directory in memory.
+A file is its bytes in the object store under files/ID, and its record. The record is written last and removed first,
+so a file exists as a whole or not at all. Every ingress holds the whole directory in memory.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import logging
 import re
 import secrets
 import time
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 
 from aiokafka import TopicPartition
 
+from core.bounded_set import BoundedSet
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.kafka.producer import Producer, Record
 from core.kafka.topic_follower import Records, TopicFollower
@@ -30,40 +32,40 @@ log = logging.getLogger(__name__)
 BLOBS = "files/"
 _ID = re.compile(r"file-([0-9a-f]{8})[0-9a-f]{24}")
 RECENT_S = 60.0
-"""A file that was uploaded this lately may not have come to this process yet."""
+"""The record of a file that was uploaded this recently may not have reached this process."""
 OTHER_WAIT_S = 2.0
 MAX_REMOVED = 10_000
-"""Files remembered as removed: the newest, for only young ones are asked about."""
+"""Removed files that are remembered; only recent ones are looked up."""
 VISIBLE_TIMEOUT_S = 5.0
-"""How long an answer waits for the directory to show what was written; with a Kafka that works milliseconds."""
+"""How long a write waits until the directory shows it; usually milliseconds."""
 
 
 def new_file_id(*, now_s: int) -> str:
-    """Return an id that nobody can guess; its time tells other processes whether it may still be on its way to them."""
+    """Return an unguessable id; the time in it tells other processes whether the record may not have arrived yet."""
     return f"file-{now_s & 0xFFFFFFFF:08x}{secrets.token_hex(12)}"
 
 
 def is_recent(file_id: str, *, now_s: float) -> bool:
-    """Tell whether a file of this id may be so new that not every process knows of it."""
+    """Return whether a file with this id may be so new that other processes have not read its record."""
     match = _ID.fullmatch(file_id)
     return match is not None and abs(now_s - int(match[1], 16)) < RECENT_S
 
 
 class FileDirectory:
-    """Know every uploaded file; what has expired is not shown any more."""
+    """All uploaded files; expired ones are not shown."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._topic = settings.topic(topics.FILES)
         self._tp = TopicPartition(self._topic, 0)
         self._files: dict[str, BatchFile] = {}
         self._by_owner: dict[str, set[str]] = defaultdict(set)
-        self._removed: OrderedDict[str, None] = OrderedDict()
+        self._removed: BoundedSet[str] = BoundedSet(at_least=MAX_REMOVED)
         self._come = asyncio.Event()
         self.tail = TopicFollower(settings, name=f"{name}-files", topics=[self._topic], handle=self.feed)
         self.read_at: float | None = None
 
     async def open(self) -> None:
-        """Begin to read the topic; the past is read in the background."""
+        """Start following the topic; existing records are read in the background."""
         await self.tail.open()
 
     async def close(self) -> None:
@@ -71,11 +73,11 @@ class FileDirectory:
         await self.tail.close()
 
     def all(self) -> list[BatchFile]:
-        """Return every file, those that have expired too."""
+        """Return every file, expired ones included."""
         return list(self._files.values())
 
     def known(self, file_id: str) -> bool:
-        """Tell whether there is a record of a file."""
+        """Return whether a file has a record."""
         return file_id in self._files
 
     def get(self, file_id: str, *, owner: str) -> BatchFile | None:
@@ -84,7 +86,7 @@ class FileDirectory:
         return file if file is not None and file["owner"] == owner and not _over(file) else None
 
     async def find(self, file_id: str, *, owner: str) -> BatchFile | None:
-        """Return a file of a tenant, waiting a moment for one that may be on its way; raises Unavailable."""
+        """Return a file of a tenant, waiting up to OTHER_WAIT_S for the record of a recent one; raises Unavailable."""
         if file_id not in self._files and file_id not in self._removed and is_recent(file_id, now_s=time.time()):
             try:
                 async with asyncio.timeout(OTHER_WAIT_S):
@@ -97,20 +99,20 @@ class FileDirectory:
         return self.get(file_id, owner=owner)
 
     def check_read(self, file_id: str | None = None) -> None:
-        """Refuse an answer about what is not known, while older files are still read; raises Unavailable."""
+        """Raise Unavailable for an unknown file while existing records are still being read."""
         if file_id not in self._files and not self.tail.caught_up:
             raise Unavailable("the files have not been read yet; try again in some seconds")
 
     def of(self, owner: str) -> list[BatchFile]:
-        """Return the files of a tenant, in no order."""
+        """Return the files of a tenant, unordered."""
         return [file for name in self._by_owner.get(owner, ()) if not _over(file := self._files[name])]
 
     async def add(self, producer: Producer, file: BatchFile) -> None:
-        """Write a file's record and return when it is shown here; raises Unavailable."""
+        """Write the record of a file and return when it is visible here; raises Unavailable."""
         await self._write(producer, file["id"], FILE.encode(file), owner=file["owner"], kind="file")
 
     async def remove(self, producer: Producer, file: BatchFile) -> None:
-        """Remove a file's record and return when that is seen here; raises Unavailable."""
+        """Remove the record of a file and return when that is visible here; raises Unavailable."""
         await self._write(producer, file["id"], None, owner=file["owner"], kind="file.removed")
 
     async def wait_for_offset(self, offset: int) -> None:
@@ -118,14 +120,14 @@ class FileDirectory:
         await self.tail.wait_for_offset(self._tp, offset)
 
     async def _write(self, producer: Producer, file_id: str, value: bytes | None, *, owner: str, kind: str) -> None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = epoch_ms()
         described = headers(kind=kind, ce_id=f"{file_id}/{kind}", at_ms=now_ms, owner=owner)
         offset = await producer.send(self._topic, 0, Record(file_id.encode(), value, described, now_ms))
         try:
             async with asyncio.timeout(VISIBLE_TIMEOUT_S):
                 await self.wait_for_offset(offset)
         except TimeoutError:
-            log.warning("file %s is written but not read back yet", file_id, extra={"event": "file_not_visible"})
+            log.warning("file %s was written but is not visible here yet", file_id, extra={"event": "file_not_visible"})
 
     def feed(self, _: TopicPartition, records: Records) -> None:
         """Fold records."""
@@ -135,22 +137,17 @@ class FileDirectory:
             if before is not None:
                 self._by_owner[before["owner"]].discard(file_id)
             if record.value is None:
-                self._note_removed(file_id)
+                self._removed.add(file_id)
                 continue
             try:
                 file = FILE.decode(record.value)
             except (FramingError, SchemaError):
-                continue  # nobody but us writes here; a stray record must not stop every process
+                continue  # a record of another producer must not stop every process
             self._files[file_id] = file
             self._by_owner[file["owner"]].add(file_id)
         self.read_at = time.monotonic()
         self._come.set()
 
-    def _note_removed(self, file_id: str) -> None:
-        self._removed[file_id] = None
-        if len(self._removed) > MAX_REMOVED:
-            self._removed.popitem(last=False)
-
 
 def _over(file: BatchFile) -> bool:
-    return file["expires_ms"] is not None and file["expires_ms"] <= time.time_ns() // 1_000_000
+    return file["expires_ms"] is not None and file["expires_ms"] <= epoch_ms()

@@ -9,11 +9,10 @@ from typing import NamedTuple
 from core.errors import NotFound
 from core.settings.models import Settings
 from ingress.batches.directory import BatchDirectory
-from ingress.batches.retention import output_expires_ms, outputs_expired
 from ingress.batches.service import BatchOperations
 from ingress.files.content import Content
 from ingress.files.directory import FileDirectory
-from schemas.batches import Batch, BatchFile, Segment, output_file_id, segments_of
+from schemas.batches import Batch, BatchFile, Segment, output_expires_ms, output_file_id, outputs_expired, segments_of
 
 OUTPUT = "batch_output"
 OCTETS, LINES = "application/octet-stream", "application/jsonl"

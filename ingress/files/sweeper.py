@@ -1,34 +1,34 @@
-"""Remove what nobody needs of files: expired ones, bytes that never got a record, pieces of batches that are gone, or
-whose files have expired.
+"""Delete stored objects that are no longer needed: expired files, bytes without a record, segments of removed batches
+and of batches whose files have expired.
 
-Every ingress sweeps; two that remove the same do no harm. What an ended batch's writer left is its own affair.
+Every ingress sweeps; deleting an object twice is harmless. Segments that an unfinished batch does not refer to are
+deleted by its writer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
+from core.clock import epoch_ms
 from core.errors import HeadraceError
 from core.kafka.producer import Producer
 from core.storage.blobs import BlobStore, StoredObject
 from ingress.batches.directory import BatchDirectory
-from ingress.batches.retention import outputs_expired
 from ingress.files.directory import BLOBS, FileDirectory
-from schemas.batches import SEGMENT_PREFIX
+from schemas.batches import SEGMENT_PREFIX, outputs_expired
 
 log = logging.getLogger(__name__)
 
 ORPHAN_TTL_MS = 3_600_000
-"""A file's record is written within seconds of its last byte; an hour is beyond every clock's error."""
+"""The record of a file is written within seconds of its last byte; an hour exceeds any clock skew."""
 SEGMENT_TTL_MS = 86_400_000
-"""A piece is written only while its batch has a row. A day is more than this process can be behind the rows."""
+"""A segment is written only while its batch has a row; this process is never a day behind the rows."""
 
 
 class FileSweeper:
-    """Sweeps the store for one ingress."""
+    """Deletes unneeded objects for one ingress."""
 
     def __init__(
         self,
@@ -53,15 +53,15 @@ class FileSweeper:
         while True:
             await asyncio.sleep(self._sweep_s)
             try:
-                count = await self.sweep(now_ms=time.time_ns() // 1_000_000)
+                count = await self.sweep(now_ms=epoch_ms())
             except (HeadraceError, TimeoutError) as error:
-                log.warning("files were not swept: %s", error, extra={"event": "sweep_failed"})
+                log.warning("cannot sweep stored files: %s", error, extra={"event": "sweep_failed"})
             else:
                 if count:
-                    log.info("deleted %d files and pieces", count, extra={"event": "files_deleted"})
+                    log.info("deleted %d stored files and segments", count, extra={"event": "files_deleted"})
 
     async def sweep(self, *, now_ms: int) -> int:
-        """Remove what is over; returns how many. Raises Unavailable, and TimeoutError when Kafka is too slow."""
+        """Delete unneeded objects and return how many. Raises Unavailable, and TimeoutError when Kafka is too slow."""
         await self._ends_read()
         count = 0
         for file in self._files.all():

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 
 import orjson
 from starlette.requests import Request
 
+from core.clock import epoch_ms
 from core.errors import InvalidRequest, UnsupportedType
 from core.storage.blobs import BlobStore
 from ingress.files.directory import BLOBS, new_file_id
-from ingress.http.json_body import check_members
 from ingress.http.multipart import FormFile as Part
 from ingress.http.multipart import FormLimits, FormRewriter, boundary_of
+from ingress.http.request import check_members
 from ingress.http.uploads import pieces, require
 from schemas.batches import BatchFile
 
@@ -45,7 +45,7 @@ async def receive_file(request: Request, blobs: BlobStore, *, owner: str, most_b
     found = _Head()
     rules = FormLimits(FIELDS, FIELDS, frozenset(("file",)), most_bytes, found.check, bare=True, limit=LIMIT)
     form = FormRewriter(boundary, rules, new_boundary="")
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = epoch_ms()
     file_id = new_file_id(now_s=now_ms // 1000)
     async with blobs.writer(BLOBS + file_id, media_type="application/octet-stream") as writer:
         async for data in pieces(request, most_bytes=most_bytes, limit=LIMIT):

@@ -1,9 +1,11 @@
-"""How errors become answers, in the form of the dialect that the path belongs to."""
+"""How errors become responses: an ApiProblem, rendered in the dialect of the API that the path belongs to."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -12,10 +14,49 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.errors import HeadraceError, RequestError, Unavailable
-from ingress.http.dialects import ApiProblem, Chooser, Dialects, ErrorRenderer
-from ingress.http.draining import DrainingResponse
+from ingress.http.responses import DrainingResponse
 
 log = logging.getLogger(__name__)
+
+
+class ApiProblem(NamedTuple):
+    """An error before it has a form."""
+
+    status: int
+    code: str
+    """Machine-readable, such as not_found."""
+    message: str
+    field: str | None = None
+    """The member, header or parameter that is wrong."""
+    task_id: str | None = None
+    headers: Mapping[str, str] = {}
+
+
+class ErrorRenderer(Protocol):
+    """Gives an error the form of one dialect."""
+
+    def __call__(self, problem: ApiProblem) -> Response:
+        """Build the answer."""
+
+
+Chooser = Callable[[Request], ErrorRenderer | None]
+"""Finds the renderer where clients choose their dialect by a header; None below all other paths."""
+
+
+class Dialects:
+    """Renderers by path; the longest prefix of whole segments wins."""
+
+    def __init__(self, default: ErrorRenderer, by_prefix: Mapping[str, ErrorRenderer]) -> None:
+        self._default = default
+        self._by_prefix = sorted(by_prefix.items(), key=lambda item: -len(item[0]))
+
+    def of(self, path: str) -> ErrorRenderer:
+        """Return the renderer for a path."""
+        for prefix, renderer in self._by_prefix:
+            if path == prefix or path.startswith(f"{prefix}/"):
+                return renderer
+        return self._default
+
 
 CLIENT_GONE = 499
 """Nobody reads this answer; the number, well known from nginx, keeps it apart in counters."""

@@ -1,4 +1,4 @@
-"""A streaming request as a response: it writes the task, then streams what becomes of it in the words of its door."""
+"""The response to a streaming request: it writes the task, then streams its frames in the format of its API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ingress.http import sse
-from ingress.http.disconnect import on_disconnect
+from ingress.http.responses import on_disconnect
 from ingress.read_model.task_lookup import result_body
 from ingress.runtime import Ingress
 from ingress.submission.service import PreparedTask, TaskSubmission
@@ -21,21 +21,21 @@ from ingress.waiting.blocking import WaitOutcome
 from ingress.waiting.streaming import Stream, StreamError
 
 FIRST_BYTE_S = 10.0
-"""The status line goes out by then, for proxies give up on a server that is silent for long."""
+"""The status line is sent by then, because proxies time out on a silent server."""
 STALL_TIMEOUT_S = 60.0
-"""A client that takes nothing from a full socket for this long counts as gone."""
+"""A client that reads nothing from a full socket for this long counts as disconnected."""
 
 
 class EventStream(Response):
     """One client's stream.
 
-    The headers are sent with the first frame, so that a task that cannot be written is answered with a plain error.
+    The headers are sent with the first frame, so that a task that cannot be written gets a plain error response.
     """
 
     route: str
     """Its name in the metrics."""
     keep_alive: ClassVar[bytes] = sse.KEEP_ALIVE
-    """What is written while the model is silent."""
+    """Sent while the model produces nothing."""
     cancels_on_timeout: ClassVar[bool] = True
 
     def __init__(

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ingress.http.dialects import ApiProblem, Dialects
+from ingress.http.errors import ApiProblem, Dialects
 from ingress.http.request_ids import HEADER, new_id
 
 MAX_HEAD_BYTES = 65_536

@@ -1,7 +1,7 @@
-"""What keeps the path from here to a model from working, by its true cause.
+"""The readiness check: what stops tasks on their way from this process to a model, by its root cause.
 
-Schedulers and dispatchers are known by what they say over Kafka, so their silence alone tells little: a topic that is
-not there, or a broker that does not answer, silences them all. What they do not say is looked up, here and only then.
+Schedulers and dispatchers are known by their heartbeats over Kafka. Missing heartbeats alone do not name the cause: a
+missing topic or a broker that does not answer stops all of them. Only then the topics are looked up.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from contextlib import suppress
 
 from aiokafka.errors import KafkaError
 
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from ingress.read_model.cluster_liveness import NO_DISPATCHER_READY
 from ingress.runtime import Ingress
 from schemas import topics
 
 PROBE_TIMEOUT_S = 3.0
-"""What a look at the topics may take."""
+"""Time-out of listing the topics."""
 CACHE_S = 3.0
-"""For how long it counts: everybody may ask, and as often as they like."""
+"""How long the list of topics is cached; the endpoint is open and may be called often."""
 MAX_NAMED = 3
 
 
 class Readiness:
-    """Say in words what is missing."""
+    """Collects the reasons why this process is not ready."""
 
     def __init__(self, ingress: Ingress, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._ingress = ingress
@@ -37,19 +38,19 @@ class Readiness:
         self._absent: list[str] | None = []
 
     async def missing(self) -> list[str]:
-        """Return what the path lacks; an empty list means ready."""
+        """Return the reasons; an empty list means ready."""
         ingress, kafka = self._ingress, f"Kafka at {self._ingress.settings.kafka.bootstrap}"
         connected = ingress.connection
         if connected is None:
             return [await self._opening(kafka) if ingress.broker_reached else f"{kafka} has not been reached yet"]
-        own, heard = connected.unhealthy_reasons(), connected.liveness.missing(time.time_ns() // 1_000_000)
-        if not own and not heard:
+        own, path = connected.unhealthy_reasons(), connected.liveness.missing(epoch_ms())
+        if not own and not path:
             return []
         absent = await self._look()
-        if absent is None:  # then nobody can be heard, whether or not they work
+        if absent is None:  # then no heartbeat arrives, whether or not the other roles work
             return [f"{kafka} does not answer", *own]
-        told = [_absent(absent)] if absent else []
-        return [*told, *own, *[await self._idle() if one == NO_DISPATCHER_READY else one for one in heard]]
+        topics_missing = [_absent(absent)] if absent else []
+        return [*topics_missing, *own, *[await self._idle() if one == NO_DISPATCHER_READY else one for one in path]]
 
     async def _opening(self, kafka: str) -> str:
         absent = await self._look()
@@ -60,13 +61,13 @@ class Readiness:
         return f"{kafka} was reached; what it holds is still being read"
 
     async def _idle(self) -> str:
-        """Say why dispatchers that live take no calls, as far as that can be seen from here."""
+        """Return why the live dispatchers take no calls, as far as this process can see."""
         catalog = self._ingress.model_catalog
         await catalog.refresh()
         troubles = catalog.problems()
-        told = "; ".join(f"{base} {trouble}" for base, trouble in troubles.items() if trouble)
+        listed = "; ".join(f"{base} {trouble}" for base, trouble in troubles.items() if trouble)
         if all(troubles.values()):
-            return f"no upstream model server answers: {told}"
+            return f"no upstream model server answers: {listed}"
         answering = ", ".join(base for base, trouble in troubles.items() if not trouble)
         return (
             f"{NO_DISPATCHER_READY}, although this process gets answers of {answering}: "
@@ -74,7 +75,7 @@ class Readiness:
         )
 
     async def _look(self) -> list[str] | None:
-        """Return the topics that are not there; None when no broker answers."""
+        """Return the missing topics; None when no broker answers."""
         async with self._looking:
             if self._clock() - self._looked_at >= CACHE_S:
                 self._absent = None
@@ -99,6 +100,6 @@ class Readiness:
 
 
 def _absent(names: Sequence[str]) -> str:
-    """Say which topics are not there."""
+    """Return the sentence about missing topics."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return f"there is no topic {', '.join(names[:MAX_NAMED])}{more}; run `headrace topics apply`"

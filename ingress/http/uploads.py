@@ -12,8 +12,8 @@ from starlette.requests import Request
 from core.errors import InvalidRequest, UnsupportedType
 from core.storage.blobs import STAGING_PREFIX, BlobStore
 from core.storage.spool import Spool
-from ingress.http.body import body_pieces, declared_length
 from ingress.http.multipart import FormLimits, FormRewriter, boundary_of, too_large
+from ingress.http.request import body_pieces, declared_length
 from schemas.common import Blob
 
 FORM_BYTES = 1_048_576

@@ -16,8 +16,7 @@ from pydantic.fields import FieldInfo
 from starlette.requests import Request
 
 from core.errors import InvalidRequest
-from ingress.http.body import BODY_SETTING, read_body
-from ingress.http.json_body import json_object
+from ingress.http.request import BODY_SETTING, json_object, read_body
 
 Model = TypeVar("Model", bound=BaseModel)
 SHOWN = 40

@@ -1,7 +1,7 @@
-"""Hold tasks for workers: propose claims, and learn from the rows which of them the scheduler has accepted.
+"""Lease tasks to pull workers: propose claims, and read from the status rows which of them the scheduler accepted.
 
-Nothing is handed out before its row names the claim, so two workers never have the same attempt, whichever ingresses
-they asked.
+A task is handed out only after its row names the claim, so two workers never have the same attempt, whichever ingresses
+they called.
 """
 
 from __future__ import annotations
@@ -10,33 +10,74 @@ import asyncio
 import itertools
 import logging
 import secrets
-import time
 from collections.abc import Iterable, Sequence
 
 from aiokafka import TopicPartition
 
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.kafka.log_reader import LogReader
 from core.kafka.offsets import LATEST
 from core.kafka.producer import Producer
 from core.settings.models import Settings
-from ingress.pull.take_request import TakeRequest, lease_ms
+from core.upstream_errors import reason_in
+from ingress.pull.strategies import TakeRequest, lease_ms
 from ingress.read_model.task_view import TaskView
 from schemas import topics
+from schemas.common import Blob, Usage
 from schemas.events import lease_claim, lease_outcome, lease_release
 from schemas.records import PULL_WORKER, Outcome, Status
 
 log = logging.getLogger(__name__)
 
+WORKER_ERROR = "worker_error"
+"""Error code of an outcome that a worker reported with a status of 400 or more."""
+
+
+def reported(
+    status_code: int,
+    *,
+    body: bytes | None,
+    body_ref: Blob | None,
+    content_type: str,
+    started_ms: int,
+    usage: Usage | None = None,
+) -> Outcome:
+    """Build the outcome that a worker reports, a success below 400. It is final: the worker decides on retries."""
+    bad = status_code >= 400
+    reason = reason_in(body, content_type) if bad else None
+    return {
+        "status_code": status_code,
+        "body": body,
+        "body_ref": body_ref,
+        "content_type": content_type,
+        "error_code": WORKER_ERROR if bad else None,
+        "error_message": f"the worker reported {status_code}" + (f": {reason}" if reason else "") if bad else None,
+        "retriable": False,
+        "retry_after_ms": None,
+        "upstream": None,
+        "chunks": 0,
+        "usage": usage,
+        "started_ms": started_ms,
+        "first_token_ms": None,
+    }
+
+
+def lost_body(*, started_ms: int) -> Outcome:
+    """Build the outcome of a task that cannot be handed out because its body is missing."""
+    outcome = reported(500, body=None, body_ref=None, content_type="application/json", started_ms=started_ms)
+    return {**outcome, "error_code": "body_missing", "error_message": "the stored request body cannot be used"}
+
+
 READ_S = 3.0
 DECISION_TIMEOUT_S = 5.0
-"""A row follows its claim within milliseconds, unless the scheduler is behind; what is undecided by then is given back.
+"""A row follows its claim within milliseconds, unless the scheduler is behind; an undecided task is then released.
 
-Much less would starve workers while a flood is folded: every claim would be given back before it is judged."""
+A much shorter time would starve workers under load: every claim would be released before the scheduler reads it."""
 
 
 class PullClaims:
-    """Claims in the name of workers that ask this ingress."""
+    """Claims on behalf of the workers that call this ingress."""
 
     def __init__(
         self, settings: Settings, *, name: str, producer: Producer, view: TaskView, log_reader: LogReader
@@ -50,11 +91,9 @@ class PullClaims:
         self._takes = itertools.count(1)
 
     async def claim(self, rows: Sequence[Status], order: TakeRequest) -> list[Status]:
-        """Claim tasks and return the rows of those that are held now; raises Unavailable."""
-        worker = (
-            f"{self._name}/{next(self._takes)}"  # each take its own, or two could not tell whose claim was accepted
-        )
-        now_ms = _now_ms()
+        """Claim tasks and return the rows of those that were leased; raises Unavailable."""
+        worker = f"{self._name}/{next(self._takes)}"  # unique per take, so that the row names the take whose claim won
+        now_ms = epoch_ms()
         await self._producer.send_all(
             [
                 lease_claim(
@@ -68,22 +107,22 @@ class PullClaims:
                 for row in rows
             ]
         )
-        judged = await asyncio.gather(*(self._await_decision(row, worker) for row in rows))
-        return [row for row in judged if row is not None]
+        decided = await asyncio.gather(*(self._await_decision(row, worker) for row in rows))
+        return [row for row in decided if row is not None]
 
     async def release(self, held: Sequence[Status]) -> None:
-        """Give tasks back at once; what cannot be written comes back at the end of its lease."""
+        """Release leased tasks; when the write fails they are requeued at the end of the lease."""
         if not held:
             return
-        now_ms = _now_ms()
+        now_ms = epoch_ms()
         try:
             await self._producer.send_all([lease_release(self._prefix, row, at_ms=now_ms) for row in held])
         except Unavailable as error:
-            log.warning("%d tasks were not given back: %s", len(held), error, extra={"event": "pull_release_failed"})
+            log.warning("cannot release %d leased tasks: %s", len(held), error, extra={"event": "pull_release_failed"})
 
     async def finish(self, row: Status, outcome: Outcome) -> Status | None:
-        """Bring the outcome of a held task and return its row as the scheduler left it; raises Unavailable."""
-        await self._producer.send(*lease_outcome(self._prefix, row, outcome, at_ms=_now_ms()))
+        """Report the outcome of a leased task and return its row after the scheduler decided; raises Unavailable."""
+        await self._producer.send(*lease_outcome(self._prefix, row, outcome, at_ms=epoch_ms()))
         return await self._view.wait_until(
             row["id"].encode(),
             lambda found: found["attempt"] != row["attempt"] or found["state"] != "processing",
@@ -91,7 +130,7 @@ class PullClaims:
         )
 
     async def read_all(self, level: int, partitions: Iterable[int]) -> None:
-        """Return when the read model has every row that is in these partitions now; raises Unavailable."""
+        """Return when the read model has read every row that these partitions hold now; raises Unavailable."""
         tps = [TopicPartition(self._settings.topic(topics.status(level)), partition) for partition in partitions]
         try:
             async with asyncio.timeout(READ_S):
@@ -103,7 +142,7 @@ class PullClaims:
             raise Unavailable(f"the read model is more than {READ_S:g} s behind; try again in some seconds") from error
 
     async def _await_decision(self, row: Status, worker: str) -> Status | None:
-        """Return the row when it names this claim."""
+        """Return the row once it names this claim; None when another claim won."""
         found = await self._view.wait_until(
             row["id"].encode(),
             lambda now: now["attempt"] != row["attempt"] or now["state"] != "queued",
@@ -111,11 +150,7 @@ class PullClaims:
         )
         if found is None or found["attempt"] != row["attempt"]:
             return None
-        if found["state"] == "queued":  # still undecided: whatever becomes of the claim, nobody will run it
+        if found["state"] == "queued":  # still undecided: release it, so that no worker is assumed to run it
             await self.release([{**row, "worker": worker}])
             return None
         return found if found["state"] == "processing" and found["worker"] == worker else None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,7 +1,7 @@
-"""One queue and level as its workers see it: what waits in order, what is held, and the counts. Pure.
+"""One pull queue and level: its waiting tasks in order, its leased tasks, and counts. Pure.
 
-A fold of the lane's rows. Only so many waiting tasks are kept in memory, the oldest; when they run low and there are
-more, `starved` asks for another walk over the rows.
+A fold of the status rows. Only the oldest waiting tasks are held in memory; when few of them are left and there are
+more, `is_exhausted` requests another scan over the rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from schemas.records import TERMINAL, Status
 
 MAX_WAITING = 100_000
-"""Waiting tasks kept per lane: about 25 MB; a walk over the rows brings in the next."""
+"""Waiting tasks held per queue and level: about 25 MB; another scan over the rows adds the next."""
 
 
 class QueueLevel(NamedTuple):
@@ -35,13 +35,13 @@ class Candidate(NamedTuple):
 
 
 class PullCounts(NamedTuple):
-    """What the known rows of a lane amount to."""
+    """Counts over the known rows of a queue and level."""
 
     put: int = 0
     loaded: int = 0
     """Handed to a worker at least once."""
     completed: int = 0
-    """Ended, well or not."""
+    """Ended, successfully or not."""
 
 
 NOTHING = PullCounts()
@@ -49,7 +49,7 @@ NOTHING = PullCounts()
 
 @dataclass(slots=True)
 class PullQueue:
-    """What is known of one lane; rows are told in any order, each with what was there before."""
+    """State of one queue and level; rows are applied in any order, each with its previous version."""
 
     limit: int = MAX_WAITING
     held: set[str] = field(default_factory=set)
@@ -59,19 +59,19 @@ class PullQueue:
     _waiting: dict[str, Candidate] = field(default_factory=dict)
     _heap: list[Candidate] = field(default_factory=list)
     _last: Candidate | None = None
-    """The last that is kept in memory, when there are more."""
+    """The last task held in memory, when there are more."""
 
     @property
     def is_exhausted(self) -> bool:
-        """Tell whether few are left here of more that wait."""
+        """Return whether few tasks are left in memory while more wait."""
         return self._last is not None and len(self._waiting) * 4 <= self.limit
 
     def restart(self) -> None:
-        """Take waiting tasks again without a bound below the limit: the rows are about to be walked once more."""
+        """Accept waiting tasks up to the limit again: the rows are about to be scanned again."""
         self._last = None
 
     def change(self, before: Status | None, after: Status | None) -> None:
-        """Follow a row; None where there is none, and rows of twins and early cancels count as none."""
+        """Apply a change of a row; None means no row. Rows of duplicates and of early cancels are not counted."""
         old, new = _contribution(before), _contribution(after)
         put, loaded, completed = (had + now - was for had, was, now in zip(self.counts, old, new, strict=True))
         self.counts = PullCounts(put, loaded, completed)
@@ -84,7 +84,7 @@ class PullQueue:
             self.newest_loaded = max(self.newest_loaded or candidate, candidate)
 
     def observe(self, row: Status | None, *, gone: str | None = None) -> None:
-        """Note where a row stands now, without counting it."""
+        """Record the state of a row without counting it."""
         key = row["id"] if row is not None else gone
         if key is None:
             return
@@ -112,7 +112,7 @@ class PullQueue:
         return found
 
     def _in_order(self, seen: list[Candidate]) -> Iterator[Candidate]:
-        """Take waiting tasks from the heap, which the caller puts back; what waits no more stays out."""
+        """Pop waiting tasks from the heap, which the caller pushes back; tasks that no longer wait are dropped."""
         last = None
         while self._heap:
             candidate = heapq.heappop(self._heap)
@@ -131,7 +131,7 @@ class PullQueue:
             self._forget()
 
     def _forget(self) -> None:
-        """Keep the older three quarters, so that this is done once for many."""
+        """Drop the newest quarter, so that this runs once for many tasks."""
         self._heap = sorted(self._waiting.values())[: self.limit * 3 // 4]
         self._waiting = {candidate.id: candidate for candidate in self._heap}
         self._last = self._heap[-1] if self._heap else None

@@ -1,4 +1,4 @@
-"""The lanes that somebody asked for, kept true to the read model: one walk over a lane's rows, then each new row."""
+"""An index of the waiting tasks of pull queues: one scan over the rows of a queue, then every new row."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ ROWS_PER_STEP = 500
 
 @dataclass(slots=True)
 class IndexedQueue:
-    """A lane and how far its first walk is."""
+    """A queue and level, and the progress of its first scan."""
 
     name: QueueLevel
     lane: PullQueue = field(default_factory=PullQueue)
     whole: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once every row has been seen."""
+    """Set once every row has been read."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by the take that hands out the lane's only task, in the strategy that hands out one at a time."""
+    """Held by the take that hands out the only task of the queue, in the strategy sequential."""
     spread: int = 1
-    """Among how many times the wanted number a take chooses: more while other ingresses take from the lane, too."""
+    """A take selects at random among this many times the wanted tasks; larger while other ingresses take too."""
     cursor: bytes = b""
     touched: set[bytes] = field(default_factory=set)
     walking: asyncio.Task[None] | None = None
 
     def if_same_queue(self, row: Status | None) -> Status | None:
-        """Return a row of this queue, None for another's: two names may share the number that keys begin with."""
+        """Return a row of this queue, None for another's: two names may share the number in the key prefix."""
         return row if row is not None and row["queue"] == self.name.queue else None
 
     async def counted(self, seconds: float) -> bool:
-        """Wait until every row has been seen; False when that takes longer."""
+        """Wait until every row has been read; False on a time-out."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.whole.wait()
@@ -51,12 +51,12 @@ class IndexedQueue:
 
     @property
     def prefix(self) -> bytes:
-        """Return what the keys of its rows begin with."""
+        """Return the key prefix of its rows."""
         return f"TASK-{queue_number(self.name.queue)}-{self.name.level}-".encode()
 
 
 class PullIndex:
-    """Watched lanes of one view, which must be told of every batch of rows before the view writes it."""
+    """The indexed queues of one view."""
 
     def __init__(self, view: TaskView) -> None:
         self._view = view
@@ -65,7 +65,7 @@ class PullIndex:
         view.watchers.append(self._follow)
 
     def watch(self, name: QueueLevel) -> IndexedQueue:
-        """Return a lane; the first call begins to walk over its rows."""
+        """Return a queue and level; the first call starts the scan over its rows."""
         watched = self._lanes.get(name)
         if watched is None:
             watched = self._lanes[name] = IndexedQueue(name)
@@ -77,7 +77,7 @@ class PullIndex:
         return watched
 
     async def _walk(self, watched: IndexedQueue) -> None:
-        """Fold every row that no batch has told of."""
+        """Add every row that no batch of new records has contained."""
         async for key, value in self._rows(watched):
             if key not in watched.touched and (row := watched.if_same_queue(_row(value))) is not None:
                 watched.lane.change(None, row)
@@ -89,7 +89,7 @@ class PullIndex:
         )
 
     async def _refill(self, watched: IndexedQueue) -> None:
-        """Find the waiting tasks that were forgotten because there were too many."""
+        """Find the waiting tasks that were dropped because there were too many."""
         watched.lane.restart()
         async for _, value in self._rows(watched):
             if state_of(value) == "queued":
@@ -104,16 +104,16 @@ class PullIndex:
             await asyncio.sleep(0)
 
     def _follow(self, records: Records) -> None:
-        """Take a batch that the view is about to write."""
+        """Apply a batch of records that the view is about to write."""
         if not self._lanes:
             return
-        told: dict[bytes, Status | None] = {}
+        after_of: dict[bytes, Status | None] = {}
         for record in records:
             parts = (record.key or b"").split(b"-", 3)
             for watched in self._by_number.get((parts[1], parts[2]), ()) if len(parts) == 4 else ():
                 key = record.key or b""
-                before = told[key] if key in told else self._before(key)
-                told[key] = after = None if record.value is None else _row(record.value)
+                before = after_of[key] if key in after_of else self._before(key)
+                after_of[key] = after = None if record.value is None else _row(record.value)
                 self._change(watched, key, before, after)
 
     def _before(self, key: bytes) -> Status | None:
@@ -125,7 +125,7 @@ class PullIndex:
     def _change(self, watched: IndexedQueue, key: bytes, before: Status | None, after: Status | None) -> None:
         if not watched.whole.is_set():
             if key not in watched.touched and key > watched.cursor:
-                before = None  # the walk has not counted it yet, and will pass it over
+                before = None  # the scan has not reached it, and will skip it
             watched.touched.add(key)
         watched.lane.change(watched.if_same_queue(before), watched.if_same_queue(after))
 
@@ -134,4 +134,4 @@ def _row(value: bytes) -> Status | None:
     try:
         return STATUS.decode(value)
     except (FramingError, SchemaError):
-        return None  # only schedulers write rows; a stray record must not stop the process
+        return None  # a record of another producer must not stop the process

@@ -1,4 +1,4 @@
-"""Hand out tasks to workers: pick from the read model, claim, and try on with others where somebody was quicker."""
+"""Hand out tasks to pull workers: select from the read model, claim, and select others where another claim won."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from contextlib import AsyncExitStack
 
 from aiokafka import TopicPartition
 
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.kafka.log_reader import LogReader, LogRecord
 from core.kafka.producer import Producer
 from core.kafka.task_records import task_of
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
-from ingress.pull.claims import PullClaims
-from ingress.pull.outcome import lost_body
+from ingress.pull.claims import PullClaims, lost_body
 from ingress.pull.queue import QueueLevel
 from ingress.pull.queue_index import IndexedQueue, PullIndex
-from ingress.pull.strategies import PickedTask, allowed, pick
-from ingress.pull.take_request import LeasedTask, TakeRequest
+from ingress.pull.strategies import LeasedTask, PickedTask, TakeRequest, allowed, pick
 from ingress.read_model.task_view import TaskView
 from schemas import ids, topics
 from schemas.broken_lines import outcome_of
@@ -31,15 +30,15 @@ from schemas.records import Status
 log = logging.getLogger(__name__)
 
 TAKE_TIMEOUT_S = 0.8
-"""How long a take begins new claims; the last of them may take Holding's own bound more."""
+"""How long a take starts new claims; the last claim may take DECISION_TIMEOUT_S of claims.py longer."""
 SPREAD = 8
-"""Among how many times the wanted number is chosen by chance once another ingress was quicker; halved when none was."""
+"""Choose at random among this many times the wanted tasks after another ingress won a claim; halved when none did."""
 INDEX_WAIT_S = 0.1
 NO_LIMIT_MS = 1 << 62
 
 
 class PullService:
-    """All takes of one ingress."""
+    """Serves the takes of one ingress."""
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class PullService:
         self._blobs = blobs
         self._index: PullIndex | None = None  # made by the first call: it costs a look at every batch of rows
         self._reserved: set[str] = set()
-        """What a take of this process is about to claim: its neighbours need not try."""
+        """Task ids that a take of this process is about to claim; concurrent takes skip them."""
 
     def watch(self, name: QueueLevel) -> IndexedQueue:
         """Return a queue and level as the read model shows it."""
@@ -68,9 +67,9 @@ class PullService:
         return self._index.watch(name)
 
     async def take(self, order: TakeRequest) -> dict[QueueLevel, list[LeasedTask]]:
-        """Return tasks that are held for the caller from now on, fewer than asked for where there are fewer.
+        """Return tasks leased to the caller, fewer than requested where fewer wait.
 
-        Raises Unavailable when nothing could be claimed because Kafka is away.
+        Raises Unavailable when nothing could be claimed because Kafka does not answer.
         """
         lanes = {name: self.watch(name) for name in order.queues}
         async with AsyncExitStack() as turns:
@@ -86,7 +85,7 @@ class PullService:
         return taken
 
     async def _lease(self, order: TakeRequest, lanes: Mapping[QueueLevel, IndexedQueue]) -> list[Status]:
-        """Claim until there is enough, nothing more, or no time."""
+        """Claim until enough tasks are leased, none is left, or the time is over."""
         until = time.monotonic() + TAKE_TIMEOUT_S
         wanted, held, tried = allowed(order.strategy, order.size), list[Status](), set[str]()
         while len(held) < wanted and (left_s := until - time.monotonic()) > 0:
@@ -110,7 +109,7 @@ class PullService:
     def _pick(
         self, order: TakeRequest, lanes: Mapping[QueueLevel, IndexedQueue], count: int, tried: set[str]
     ) -> list[PickedTask]:
-        before_ms = _now_ms() - order.min_age_ms if order.min_age_ms else NO_LIMIT_MS
+        before_ms = epoch_ms() - order.min_age_ms if order.min_age_ms else NO_LIMIT_MS
         waiting = {}
         for name, watched in lanes.items():
             if order.strategy == "sequential" and (watched.lane.held or not watched.whole.is_set()):
@@ -128,7 +127,7 @@ class PullService:
         chosen = {one.task.id for one in picks}
         self._reserved |= chosen
         try:
-            now_ms = _now_ms()
+            now_ms = epoch_ms()
             rows = [row for one in picks if (row := self._view.get(one.task.id.encode())) is not None]
             rows = [
                 row
@@ -143,16 +142,16 @@ class PullService:
             self._reserved -= chosen
 
     async def _claim_exclusive(self, row: Status, lanes: Mapping[QueueLevel, IndexedQueue]) -> bool:
-        """Tell whether no other task of the lane is held, and give this one back when one is.
+        """Return whether no other task of the queue is leased; else release this one.
 
-        Each of two takers first has its claim accepted and then reads every row there is, so at least one of them sees
-        the other, whichever ingresses they asked.
+        Each of two takers first has its claim accepted and then reads every row, so at least one of them sees the
+        other, whichever ingresses they called.
         """
         watched = lanes[QueueLevel(row["queue"], row["level"])]
         try:
             await self.claims.read_all(row["level"], range(self._settings.kafka.partitions))
         except Unavailable as error:
-            log.warning("cannot tell who holds %s: %s", watched.name, error, extra={"event": "pull_claim_unknown"})
+            log.warning("cannot check the leases of %s: %s", watched.name, error, extra={"event": "pull_claim_unknown"})
         else:
             if watched.lane.held <= {row["id"]}:
                 return True
@@ -160,19 +159,24 @@ class PullService:
         return False
 
     async def _with_body(self, row: Status) -> LeasedTask | None:
-        """Add the body; a task whose body is lost ends here."""
+        """Add the body; a task whose body is missing fails."""
         tp = TopicPartition(self._settings.topic(topics.tasks(row["level"])), ids.parse(row["id"]).partition)
         try:
             data = await self._body(row["id"], await self._log_reader.read(tp, row["source_offset"]))
             if data is None:
-                await self.claims.finish(row, lost_body(started_ms=row["started_ms"] or _now_ms()))
+                await self.claims.finish(row, lost_body(started_ms=row["started_ms"] or epoch_ms()))
                 return None
-            broken = outcome_of(row["content_type"], data, started_ms=row["started_ms"] or _now_ms())
+            broken = outcome_of(row["content_type"], data, started_ms=row["started_ms"] or epoch_ms())
             if broken is not None:
                 await self.claims.finish(row, broken)
                 return None
         except Unavailable as error:
-            log.warning("body of %s: %s", row["id"], error, extra={"event": "pull_body_missing", "task_id": row["id"]})
+            log.warning(
+                "cannot read the body of %s: %s",
+                row["id"],
+                error,
+                extra={"event": "pull_body_missing", "task_id": row["id"]},
+            )
             await self.claims.release([row])
             return None
         return LeasedTask(row, data)
@@ -188,13 +192,9 @@ class PullService:
 
 
 async def _walked(lanes: Iterable[IndexedQueue], left_s: float) -> bool:
-    """Wait a little for lanes whose rows are still being read; tell whether there are any."""
+    """Wait for queues whose rows are still being read; return whether there are any."""
     unread = [one for one in lanes if not one.whole.is_set()]
     if not unread:
         return False
     await unread[0].counted(min(left_s, INDEX_WAIT_S))
     return True
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,4 +1,4 @@
-"""Which waiting tasks a worker is given: the four strategies. Pure."""
+"""Which waiting tasks a pull worker gets: what it requests, and the four strategies that select tasks. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from itertools import islice
 from typing import Literal, NamedTuple, get_args
 
 from ingress.pull.queue import Candidate, QueueLevel
+from schemas.records import Status
 
 Strategy = Literal["fifo", "round_robin", "active_passive", "sequential"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 MAX_FIFO = 10
 MAX_TASKS = 100
-"""Tasks of one take: their bodies are held in memory together."""
+"""Tasks of one take; their bodies are in memory together."""
 
 
 class PickedTask(NamedTuple):
-    """A task of a lane."""
+    """A selected task and its queue and level."""
 
     queue_level: QueueLevel
     task: Candidate
@@ -29,10 +30,10 @@ def allowed(strategy: Strategy, size: int) -> int:
 
 
 def pick(strategy: Strategy, waiting: Mapping[QueueLevel, Sequence[Candidate]], count: int) -> list[PickedTask]:
-    """Choose at most `count` tasks from the lanes, whose order is that of the request; each lane's are oldest first.
+    """Select at most `count` tasks from the queues, in the order of the request; each queue lists the oldest first.
 
-    fifo takes the oldest of all lanes, round_robin one of each in turn, active_passive all of the first lane before the
-    next, sequential one of each lane at most.
+    fifo selects the oldest of all queues, round_robin one of each in turn, active_passive all of the first queue before
+    the next, sequential at most one of each queue.
     """
     lanes = [[PickedTask(lane, task) for task in tasks] for lane, tasks in waiting.items()]
     match strategy:
@@ -45,3 +46,29 @@ def pick(strategy: Strategy, waiting: Mapping[QueueLevel, Sequence[Candidate]], 
             return [one for lane in lanes for one in lane][:count]
         case "sequential":
             return [lane[0] for lane in lanes if lane][:count]
+
+
+class TakeRequest(NamedTuple):
+    """One take."""
+
+    queues: tuple[QueueLevel, ...]
+    size: int = 1
+    strategy: Strategy = "fifo"
+    min_age_ms: int = 0
+    """Only tasks that are older."""
+    lease_ms: int = 0
+    """How long each task may take; 0 for the task's own limit."""
+    retries: int | None = None
+    """How often a task may be handed out again after its lease expired; None for the limit after a lost worker."""
+
+
+class LeasedTask(NamedTuple):
+    """A task that is leased to a worker."""
+
+    row: Status
+    data: bytes | str | None
+
+
+def lease_ms(order: TakeRequest, row: Status, *, now_ms: int) -> int:
+    """Return the lease, milliseconds: as requested, else the run time-out, else until the deadline."""
+    return order.lease_ms or row["run_timeout_ms"] or max(1, row["deadline_ms"] - now_ms)

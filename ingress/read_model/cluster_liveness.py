@@ -1,4 +1,4 @@
-"""Whether the whole path works: the schedulers' pulses tell which partitions are served and which workers live."""
+"""Which schedulers and workers are alive: scheduler heartbeats list the served partitions and the live workers."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from schemas.framing import FramingError
 from schemas.records import Control, Worker
 
 HEARTBEAT_TIMEOUT_MS = 10_000
-"""A scheduler speaks every 2 s; one that is silent this long is taken for gone."""
-
-
+"""A scheduler sends a heartbeat every 2 s; without one for this long it counts as stopped."""
 NO_DISPATCHER_READY = "no dispatcher has an upstream that takes its calls"
-"""Dispatchers live; why they take nothing is not said over Kafka: it need not be the model server."""
+"""Heartbeats do not carry the reason, which need not be the model server."""
 
 
 class LastSeen(NamedTuple):
-    """The last word of one scheduler."""
+    """The last heartbeat of one scheduler."""
 
     at_ms: int
     partitions: frozenset[int]
 
 
 class ClusterLiveness:
-    """Fold of what the controls topic says."""
+    """A fold of the heartbeats in the controls topic."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._settings = settings
@@ -43,19 +41,19 @@ class ClusterLiveness:
         self.read_at: float | None = None
 
     async def open(self) -> None:
-        """Listen from now on: what was said before may be the last word of schedulers that are gone."""
+        """Follow the topic from its end: older heartbeats may be of schedulers that have stopped."""
         self._tail = TopicFollower(
             self._settings, name=f"{self._name}-controls", topics=[self._topic], handle=self.feed, start="latest"
         )
         await self._tail.open()
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop following."""
         if self._tail is not None:
             await self._tail.close()
 
     def feed(self, _: TopicPartition, records: Records) -> None:
-        """Take what schedulers said."""
+        """Apply heartbeats of schedulers."""
         self.read_at = time.monotonic()
         for record in records:
             if record.value is None:
@@ -63,46 +61,47 @@ class ClusterLiveness:
             try:
                 control = CONTROL.decode(record.value)
             except (FramingError, SchemaError):
-                continue  # only schedulers write here; a stray record must not end the process
+                continue  # a record of another producer must not stop the process
             if control["kind"] == "pulse":
-                self._take(control)
+                self._apply(control)
 
     def missing(self, now_ms: int) -> list[str]:
-        """Say in words what the path lacks; an empty list means that it works."""
+        """Return what is missing for tasks to be processed; an empty list means nothing."""
         oldest = now_ms - HEARTBEAT_TIMEOUT_MS
-        self._schedulers = {who: heard for who, heard in self._schedulers.items() if heard.at_ms >= oldest}
-        self._workers = {name: heard for name, heard in self._workers.items() if heard["seen_ms"] >= oldest}
-        lacking = [sentence for level in (0, 1) if (sentence := self._lane(level))]
+        self._schedulers = {key: seen for key, seen in self._schedulers.items() if seen.at_ms >= oldest}
+        self._workers = {name: worker for name, worker in self._workers.items() if worker["seen_ms"] >= oldest}
+        lacking = [sentence for level in (0, 1) if (sentence := self._level_problem(level))]
         if not self._workers:
-            lacking.append("no dispatcher has been heard for 10 s; start one with `headrace dispatcher`")
+            lacking.append("no heartbeat from a dispatcher in the last 10 s; start one with `headrace dispatcher`")
         elif not any(worker["upstreams_up"] for worker in self._workers.values()):
             lacking.append(NO_DISPATCHER_READY)
         return lacking
 
     def workers(self, now_ms: int) -> list[Worker]:
-        """List the dispatchers that were heard lately, as schedulers tell of them."""
+        """List the dispatchers with a recent heartbeat, as the schedulers report them."""
         self.missing(now_ms)
         return [self._workers[name] for name in sorted(self._workers)]
 
     def schedulers(self, now_ms: int) -> list[tuple[int, str, LastSeen]]:
-        """List the schedulers that were heard lately: level, name and what they said last."""
+        """List the schedulers with a recent heartbeat: level, name and the last heartbeat."""
         self.missing(now_ms)
-        return [(level, name, heard) for (level, name), heard in sorted(self._schedulers.items())]
+        return [(level, name, seen) for (level, name), seen in sorted(self._schedulers.items())]
 
-    def _lane(self, level: int) -> str | None:
-        lane = topics.level_name(level)
-        owned = [heard.partitions for (at, _), heard in self._schedulers.items() if at == level]
+    def _level_problem(self, level: int) -> str | None:
+        name = topics.level_name(level)
+        owned = [seen.partitions for (at, _), seen in self._schedulers.items() if at == level]
         if not owned:
-            return f"no {lane} scheduler has been heard for 10 s; start one with `headrace streams --level {lane}`"
+            start = f"`headrace streams --level {name}`"
+            return f"no heartbeat from the {name} scheduler in the last 10 s; start it with {start}"
         if unowned := sorted(self._partitions.difference(*owned)):
-            return f"no {lane} scheduler serves partition {', '.join(map(str, unowned))}"
+            return f"no {name} scheduler serves partition {', '.join(map(str, unowned))}"
         return None
 
-    def _take(self, control: Control) -> None:
-        who = (control["level"], control["scheduler"] or "")
-        known = self._schedulers.get(who)
+    def _apply(self, control: Control) -> None:
+        key = (control["level"], control["scheduler"] or "")
+        known = self._schedulers.get(key)
         if known is None or known.at_ms <= control["at_ms"]:
-            self._schedulers[who] = LastSeen(control["at_ms"], frozenset(control["partitions"]))
+            self._schedulers[key] = LastSeen(control["at_ms"], frozenset(control["partitions"]))
         for worker in control["workers"]:
             known_worker = self._workers.get(worker["name"])
             if known_worker is None or worker["seen_ms"] >= known_worker["seen_ms"]:

@@ -1,7 +1,7 @@
-"""What became of callbacks, for those who ask: the newest row of every delivery, folded into a local store.
+"""The newest row of every webhook delivery, folded into a local store.
 
-Only a cache, like the read model: a store that does not fit the topic is thrown away and made anew. Rows are forgotten
-when the topic forgets them.
+A cache, like the task view: a store that does not fit the topic is deleted and rebuilt. Rows expire with the retention
+of the topic.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NUMBER = struct.Struct(">q")
 
 
 class Deliveries:
-    """Rows by task and event; nothing is there before `open`."""
+    """Delivery rows by task and event."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._settings = settings
@@ -44,7 +44,7 @@ class Deliveries:
         self.read_at: float | None = None
 
     async def open(self, lookup: LogReader, *, folder: Path, cluster: str) -> None:
-        """Open the store below a folder and follow the topic from where it stands; raises Unavailable."""
+        """Open the store below a folder and follow the topic from the stored position; raises Unavailable."""
         tps = [TopicPartition(self._topic, number) for number in range(self._settings.kafka.partitions)]
         bounds = await lookup.bounds(tps)
         path = folder / "deliveries"
@@ -71,12 +71,12 @@ class Deliveries:
             self._store = None
 
     async def wait_for_offset(self, partition: int, offset: int) -> None:
-        """Return when the row at this offset has been folded; bound it with asyncio.timeout."""
+        """Return when the row at this offset has been applied; bound it with asyncio.timeout."""
         if self._tail is not None:
             await self._tail.wait_for_offset(TopicPartition(self._topic, partition), offset)
 
     def of(self, task_id: str) -> list[Delivery]:
-        """Return the deliveries of a task, the oldest first; raises Unavailable while older rows are still read."""
+        """Return the deliveries of a task, oldest first; raises Unavailable while existing rows are being read."""
         if self._store is None or self._tail is None or not self._tail.caught_up:
             raise Unavailable("the deliveries have not been read yet; try again in some seconds")
         begin = f"{task_id}/".encode()
@@ -86,13 +86,13 @@ class Deliveries:
         entries.seek(begin)
         found: list[Delivery] = []
         while entries.valid():
-            with suppress(FramingError, SchemaError):  # a stray record of somebody else's is no delivery
+            with suppress(FramingError, SchemaError):  # a record of another producer is skipped
                 found.append(DELIVERY.decode(entries.value()))
             entries.next()
         return sorted(found, key=lambda one: one["created_ms"])
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
-        """Fold records of one partition, and remember how far."""
+        """Apply records of one partition and store the position."""
         if self._store is None:
             return
         batch = WriteBatch(raw_mode=True)
@@ -110,5 +110,5 @@ def _opened(path: Path) -> Rdict:
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
     options.set_max_write_buffer_number(2)
     options.set_keep_log_file_num(2)
-    kept = AccessType.with_ttl(topics.DELIVERY_RETENTION_MS // 1000)
-    return Rdict(str(path), options, access_type=kept)
+    expiring = AccessType.with_ttl(topics.DELIVERY_RETENTION_MS // 1000)
+    return Rdict(str(path), options, access_type=expiring)

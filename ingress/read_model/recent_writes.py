@@ -10,28 +10,28 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from core.bounded_set import BoundedDict
+
 MAX_KEYS = 32
-"""Keys kept per tenant. Rows are made in about the order of the writes, so the last ones stand for all."""
+"""Keys remembered per tenant. Rows appear in about the order of the writes, so the last ones suffice."""
 MAX_OWNERS = 1_000
-MAX_OFFSETS = 100_000
-"""Tasks whose offset is remembered: about 15 MB, half a minute at full speed."""
+MIN_OFFSETS = 100_000
+"""Newest tasks whose offset is remembered, up to twice as many: 15 to 30 MB, half a minute at full speed."""
 RECENT_S = 10.0
-"""A row that is later than this is late for everybody: the scheduler is behind, and no list waits for it."""
+"""Older writes are dropped: when their rows are still missing the scheduler is behind, and no list waits for it."""
 
 
 class RecentWrites:
-    """Remember accepted tasks until their rows have been seen."""
+    """Remembers accepted tasks until their rows have been read."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._by_owner: OrderedDict[str, deque[tuple[float, bytes]]] = OrderedDict()
-        self._offsets: OrderedDict[bytes, int] = OrderedDict()
+        self._offsets: BoundedDict[bytes, int] = BoundedDict(at_least=MIN_OFFSETS)
 
     def add(self, owner: str, key: bytes, *, offset: int) -> None:
         """Remember a task that was accepted now, and the offset of its record."""
         self._offsets[key] = offset
-        if len(self._offsets) > MAX_OFFSETS:
-            self._offsets.popitem(last=False)
         written = self._by_owner.get(owner)
         if written is None:
             written = self._by_owner[owner] = deque(maxlen=MAX_KEYS)
@@ -44,6 +44,6 @@ class RecentWrites:
         return self._offsets.get(key)
 
     def take(self, owner: str) -> list[bytes]:
-        """Return the young ones, the newest last, and forget all of them."""
+        """Return the recent keys of a tenant, newest last, and remove all of its keys."""
         oldest = self._clock() - RECENT_S
         return [key for at, key in self._by_owner.pop(owner, ()) if at >= oldest]

@@ -1,4 +1,4 @@
-"""Put a reading together: the row, or the task record before there is one, then the bodies by their positions."""
+"""Find a task by id: its row, or the task record before there is a row, then its bodies by their offsets."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from schemas.ids import TaskId
 from schemas.records import TERMINAL, Result, Status, Task
 
 OWN_WAIT_S = 2.0
-"""A task accepted here has its row within milliseconds, unless the scheduler is behind."""
+"""Wait for the row of a task accepted here: milliseconds, unless the scheduler is behind."""
 OTHER_WAIT_S = 1.0
 RECENT_S = 15 * 60
-"""An older task that has no row does not exist: no scheduler is this far behind unnoticed."""
+"""An older task without a row does not exist: a scheduler that is this far behind raises alerts."""
 CLOCK_SKEW_MS = 2_000
 
 
@@ -60,7 +60,7 @@ class TaskLookup:
         return self._owned(text, owner, reading or await self._from_task(task_id, data=data))
 
     async def find_state(self, text: str, *, owner: str | None) -> TaskSnapshot:
-        """Return how a task stands, without its bodies; raises as `find` does."""
+        """Return a task without its bodies; raises as `find` does."""
         task_id = self._identified(text)
         row = await self._row_of(task_id)
         reading = await self._from_task(task_id, data=False) if row is None else from_status(row)
@@ -83,7 +83,7 @@ class TaskLookup:
         return reading
 
     async def _row_of(self, task_id: TaskId) -> Status | None:
-        """Return the row, waiting for it while it can still be on its way; that of the first for a twin."""
+        """Return the row, waiting while it may still be missing; for a duplicate the row of the original."""
         key = str(task_id).encode()
         other_s = OTHER_WAIT_S if _is_recent(task_id) else 0
         seconds = other_s if self._recent_writes.offset_of(key) is None else OWN_WAIT_S
@@ -102,10 +102,10 @@ class TaskLookup:
             return None
         key = row["id"].encode()
         if row["state"] not in TERMINAL and self._waiters.was_completed(key):
-            # Whoever was given the outcome must find it here: the row follows the result within milliseconds.
+            # A client that received the result must find it here: the row follows the result within milliseconds.
             row = await self._view.wait_until(key, lambda found: found["state"] in TERMINAL, seconds=OWN_WAIT_S) or row
         reading = from_status(row)
-        if owner in (None, row["owner"]):  # for anybody else the bodies are not even read
+        if owner in (None, row["owner"]):  # another tenant gets NotFound below: skip its bodies
             home = ids.parse(row["id"])
             if data:
                 await self._add_data(home, reading, row["source_offset"])
@@ -114,7 +114,7 @@ class TaskLookup:
         return reading
 
     async def _from_task(self, task_id: TaskId, *, data: bool) -> TaskSnapshot | None:
-        """Read the task record itself, by the position kept here or by a search from the time in the id."""
+        """Read the task record, by the remembered offset or by a search from the time in the id."""
         if not _is_recent(task_id):
             return None
         key = str(task_id).encode()
@@ -159,11 +159,11 @@ class TaskLookup:
             try:
                 reading.body = await self._blobs.get(result["body_ref"])
             except BlobMissing:
-                reading.body = None  # its retention has ended; the rest of the task still stands
+                reading.body = None  # its retention has ended; the other fields are still known
 
     async def _data_of(self, task: Task) -> bytes | str | None:
         if task["content_type"].startswith("multipart/"):
-            return None  # a form with files in it, which no JSON object can show
+            return None  # a form with files, which a JSON object cannot show
         if task["data_ref"] is None:
             return task["data"]
         try:

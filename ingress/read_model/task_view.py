@@ -1,7 +1,7 @@
-"""The read model: the newest row of every task, folded from the status topics into a local store, and their order.
+"""The read model: the newest status row of every task, folded into a local store, and an index for listings.
 
-Only a cache. Rows and the position they were read up to are written together, without a log of writes: after a crash
-the store is some seconds older, and reading on from its position makes it whole again.
+A cache. Rows and the position of the follower are written together, without a write-ahead log: after a crash the store
+is some seconds older, and reading on from its position completes it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from aiokafka import TopicPartition
 from rocksdict import AccessType, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
+from core.clock import epoch_ms
 from core.kafka.log_reader import LogReader
 from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
@@ -30,21 +31,21 @@ from schemas.records import TERMINAL, State, Status
 log = logging.getLogger(__name__)
 
 STALE_MS = 12 * 3_600_000
-"""Kafka forgets deletions of a compacted topic after 24 h; a store that slept longer could keep what was deleted."""
+"""Kafka drops tombstones of a compacted topic after 24 h; an older store could still hold deleted rows."""
 WRITE_BUFFER_BYTES = 8_388_608
 BATCHING_S = 0.03
-"""A held call has two rows within 20 ms and waits for neither; fetching each for itself took CPU from its way."""
+"""Fetch pause: a blocking call produces two rows within 20 ms and waits for neither; fetching each alone costs CPU."""
 _POSITION = b"\x00position\x00"
 _SAVED = b"\x00saved"
 _CLUSTER = b"\x00cluster"
 _FORM = b"\x00form"
 FORMAT_VERSION = b"2"
-"""What the store holds beside the rows: since 2 the order of each owner's tasks."""
+"""Version of the store's layout; 2 added the listing index."""
 _NUMBER = struct.Struct(">q")
 
 
 class TaskView:
-    """Rows by task id."""
+    """Status rows by task id."""
 
     def __init__(self, settings: Settings, *, folder: Path, name: str) -> None:
         self._folder = folder / "view"
@@ -59,13 +60,13 @@ class TaskView:
         self._awaited: dict[bytes, set[asyncio.Future[None]]] = {}
         self._watched: dict[bytes, Callable[[Status], None]] = {}
         self.watchers: list[Callable[[Records], None]] = []
-        """Called with every batch right before it is written, so that the rows before it can still be read."""
+        """Called with every batch before it is written, so that the previous rows can still be read."""
         self.read_at: float | None = None
 
     async def open(self, lookup: LogReader, *, cluster: str) -> None:
-        """Open the store and follow the topics from where it stands; the past is read in the background.
+        """Open the store and follow the topics from the stored position; existing rows are read in the background.
 
-        A store of another cluster, or one that does not fit the topics, is thrown away and made anew.
+        A store of another cluster, or one that does not fit the topics, is deleted and rebuilt.
         """
         tps = [TopicPartition(topic, partition) for topic in self._topics for partition in range(self._partitions)]
         bounds = await lookup.bounds(tps)
@@ -87,7 +88,7 @@ class TaskView:
         await self._tail.open()
 
     async def close(self) -> None:
-        """Stop following and write what is in memory to disk."""
+        """Stop following and flush the store to disk."""
         if self._tail is not None:
             await self._tail.close()
         if self._store is not None:
@@ -96,16 +97,16 @@ class TaskView:
 
     @property
     def caught_up(self) -> bool:
-        """Tell whether everything that was there at the start has been read."""
+        """Return whether all rows that existed at the start have been read."""
         return self._tail is not None and self._tail.caught_up
 
     def get(self, key: bytes, *, holding: bytes = b"") -> Status | None:
-        """Return the row of a task, unless its record does not hold these bytes: a search decodes what may fit."""
+        """Return the row of a task; None when its encoded form lacks `holding`, which lets a search skip decoding."""
         value = self._store.get(key) if self._store is not None else None
         return None if value is None or holding not in value else STATUS.decode(value)
 
     def state(self, key: bytes) -> State | None:
-        """Return the state of a task without decoding its row; None for what is no row."""
+        """Return the state of a task without decoding its row; None without a row."""
         value = self._store.get(key) if self._store is not None else None
         try:
             return None if value is None else state_of(value)
@@ -113,7 +114,7 @@ class TaskView:
             return None
 
     def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
-        """Return the first entries of the order from one key to another, which is not included."""
+        """Return the first entries from `begin` up to, but not including, `end`."""
         if self._store is None:
             return []
         bounded = ReadOptions()
@@ -127,16 +128,16 @@ class TaskView:
         return found
 
     async def wait_for_offset(self, tp: TopicPartition, offset: int) -> None:
-        """Return when the record at this offset has been folded; bound it with asyncio.timeout."""
+        """Return when the record at this offset has been applied; bound it with asyncio.timeout."""
         if self._tail is not None:
             await self._tail.wait_for_offset(tp, offset)
 
     async def wait(self, key: bytes, *, seconds: float) -> Status | None:
-        """Return the row of a task, waiting some time for it to appear."""
+        """Return the row of a task, waiting up to `seconds` for it to appear."""
         return await self.wait_until(key, lambda _: True, seconds=seconds)
 
     async def wait_until(self, key: bytes, wanted: Callable[[Status], bool], *, seconds: float) -> Status | None:
-        """Return the row of a task once it is as wanted, or as it stands when the time is over."""
+        """Return the row of a task once `wanted` accepts it, or its present row when the time is over."""
         try:
             async with asyncio.timeout(seconds):
                 while (row := self.get(key)) is None or not wanted(row):
@@ -146,7 +147,7 @@ class TaskView:
             return self.get(key)
 
     async def wait_until_ended(self, key: bytes, *, seconds: float) -> bool:
-        """Tell whether a task has ended, waiting some time for it; rows on the way there are not decoded."""
+        """Return whether a task has ended, waiting up to `seconds`; intermediate rows are not decoded."""
         try:
             async with asyncio.timeout(seconds):
                 while not self._ended(key):
@@ -161,7 +162,7 @@ class TaskView:
 
     @contextmanager
     def watch(self, key: bytes, on_row: Callable[[Status], None]) -> Iterator[None]:
-        """Show every new row of a task to its one watcher as long as the block lasts; it must not raise."""
+        """Call `on_row` with every new row of a task while the block runs; one per task, and it must not raise."""
         self._watched[key] = on_row
         try:
             with self._low_latency():
@@ -186,7 +187,7 @@ class TaskView:
                 self._awaited.pop(key, None)
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
-        """Fold records of one partition, and remember how far."""
+        """Apply records of one partition and store the position."""
         if self._store is None:
             return
         for watcher in self.watchers:
@@ -206,14 +207,14 @@ class TaskView:
                 entries[record.key] = entry[0]
                 batch.put(*entry)
         batch.put(_position_key(tp), _NUMBER.pack(records[-1].offset + 1))
-        batch.put(_SAVED, _NUMBER.pack(_now_ms()))
+        batch.put(_SAVED, _NUMBER.pack(epoch_ms()))
         self._store.write(batch, self._unlogged)
         self.read_at = time.monotonic()
         if self._awaited or self._watched:
             self._wake(records)
 
     def _entry_key(self, key: bytes) -> bytes | None:
-        """Return where a task that is removed stands in the order; rare, so the row may be decoded."""
+        """Return the listing key of a removed task; rare, so the row may be decoded."""
         try:
             row = self.get(key)
         except (FramingError, SchemaError):
@@ -233,7 +234,7 @@ class TaskView:
                 try:
                     on_row(STATUS.decode(record.value))
                 except (FramingError, SchemaError) as error:
-                    log.warning("row of %r cannot be read: %s", key, error, extra={"event": "status_unreadable"})
+                    log.warning("cannot decode the row of %r: %s", key, error, extra={"event": "status_unreadable"})
 
     def _open_store(self) -> Rdict:
         options = Options(raw_mode=True)
@@ -245,7 +246,7 @@ class TaskView:
         return Rdict(str(self._folder), options, access_type=AccessType.read_write())
 
     def _fits(self, bounds: dict[TopicPartition, tuple[int, int]], cluster: str) -> bool:
-        """Tell whether the store can be read on from its positions; says why not in the log."""
+        """Return whether the store can be continued from its positions; logs the reason if not."""
         store = self._store
         assert store is not None  # noqa: S101 - only called by open
         if store.get(_CLUSTER) is None:
@@ -256,16 +257,16 @@ class TaskView:
             reason = "it belongs to another cluster"
         elif store.get(_FORM) != FORMAT_VERSION:
             reason = "it was written by another version"
-        elif saved is not None and _NUMBER.unpack(saved)[0] < _now_ms() - STALE_MS:
-            reason = "it is too old to know of every deletion"
+        elif saved is not None and _NUMBER.unpack(saved)[0] < epoch_ms() - STALE_MS:
+            reason = "it is older than the tombstones of the topic"
         else:
             for tp, position in self._positions(list(bounds)).items():
                 begin, end = bounds[tp]
                 if not begin <= position <= end:
-                    reason = f"{tp.topic}/{tp.partition} runs from {begin} to {end}, the store stands at {position}"
+                    reason = f"{tp.topic}/{tp.partition} has offsets {begin} to {end}, the store is at {position}"
         if reason is None:
             return True
-        log.info("the read model is built anew: %s", reason, extra={"event": "view_rebuilt"})
+        log.info("rebuilding the read model: %s", reason, extra={"event": "view_rebuilt"})
         return False
 
     def _positions(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -277,7 +278,3 @@ class TaskView:
 
 def _position_key(tp: TopicPartition) -> bytes:
     return _POSITION + f"{tp.topic}/{tp.partition}".encode()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,9 +1,9 @@
-"""Refuse tasks of queues in which enough wait: counted from the read model, for queues that have a limit and no others.
+"""Admission control: refuse tasks of full queues. Depth is counted from the read model, for queues with a limit only.
 
-Every ingress folds the rows of all tasks, so it knows what waits whichever door it came by, and also after a restart;
-what it accepted itself counts from that moment on. What another ingress accepted is known once its row is there, some
-hundredths of a second later. A queue's rows are found by the number that their keys begin with: two queues of one
-number, which is as good as impossible, would be counted together.
+Every ingress reads the rows of all tasks, so it knows the depth whichever API or process accepted them, and also after
+a restart; its own tasks count from the moment they are accepted. A task that another ingress accepted counts once its
+row is read, some hundredths of a second later. Rows of a queue are found by the queue number in the key prefix: two
+queues with one number, which is practically impossible, would be counted together.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from core.clock import epoch_ms
 from core.drain_rate import Backlog, limit_of, retry_after_s
 from core.errors import RateLimited, Unavailable
 from core.kafka.topic_follower import Records
@@ -27,27 +28,27 @@ from schemas.records import Queue, State, Task
 from schemas.topics import level_name
 
 ROWS_PER_STEP = 1_000
-"""Rows walked before others get a turn: about 2 ms."""
+"""Rows read before the event loop gets a turn: about 2 ms."""
 COUNT_TIMEOUT_S = 5.0
 POLL_S = 0.05
 
 
 @dataclass(slots=True)
 class TrackedQueue:
-    """A lane and how far the walk over its rows is."""
+    """A queue and level, and the progress of the scan over its rows."""
 
     queue: str
     level: int
     count: QueueDepth = field(default_factory=QueueDepth)
     whole: bool = False
-    """Whether every row has been counted."""
+    """Whether the scan has counted every row."""
     cursor: bytes = b""
     touched: set[bytes] = field(default_factory=set)
     walking: asyncio.Task[None] | None = None
 
 
 class QueueAdmission:
-    """The limited queues of one ingress; without one it does nothing, and costs nothing."""
+    """Counts the waiting tasks of queues with a limit."""
 
     def __init__(
         self,
@@ -64,26 +65,26 @@ class QueueAdmission:
         self._on_refused = on_refused
         self._clock = clock
         self._view = view
-        self._lanes: dict[bytes, TrackedQueue] = {}
+        self._tracked: dict[bytes, TrackedQueue] = {}
         view.watchers.append(self._follow)
 
     def close(self) -> None:
-        """End what is being walked."""
-        for watched in self._lanes.values():
+        """Stop running scans."""
+        for watched in self._tracked.values():
             if watched.walking is not None:
                 watched.walking.cancel()
 
     def queue_registered(self, queue: Queue) -> None:
-        """Begin to count a queue that has a limit, before its first task comes; end it when it has none any more."""
+        """Start counting a queue that has a limit, before its first task arrives; stop when its limit is removed."""
         limited = limit_of(self._settings, queue["name"], queue) > 0
         for level in (0, 1):
             if limited:
                 self._watch(queue["name"], level)
-            elif (watched := self._lanes.pop(_prefix(queue["name"], level), None)) and watched.walking is not None:
+            elif (watched := self._tracked.pop(_prefix(queue["name"], level), None)) and watched.walking is not None:
                 watched.walking.cancel()
 
     async def admit(self, task: Task, *, owner: str) -> None:
-        """Return when there is room for a task; raises RateLimited, and Unavailable while rows are counted."""
+        """Return when the queue has room for a task; raises RateLimited, and Unavailable while counting rows."""
         name, level = task["queue"], task["level"]
         limit = limit_of(self._settings, name, self._queue(name))
         if not limit:
@@ -103,25 +104,25 @@ class QueueAdmission:
         )
 
     def reserve(self, key: bytes) -> None:
-        """Count a task that is about to be written, until its row tells where it stands."""
-        if self._lanes and (watched := self._lanes.get(_lane_of(key))):
+        """Count a task that is about to be written, until its row is read."""
+        if self._tracked and (watched := self._tracked.get(_prefix_of(key))):
             watched.count.reserve(key, now_s=self._clock())
 
     def rollback(self, key: bytes) -> None:
-        """Take back a task whose write failed; should it be there all the same, its row will tell."""
-        if self._lanes and (watched := self._lanes.get(_lane_of(key))):
+        """Remove a task whose write failed; if it was written after all, its row counts it."""
+        if self._tracked and (watched := self._tracked.get(_prefix_of(key))):
             watched.count.rollback(key, now_s=self._clock())
 
     def all(self) -> list[Backlog]:
-        """List what waits where there is a limit, as far as it has been counted."""
-        counted = [(one.queue, one.level, one.count.total()) for one in self._lanes.values() if one.whole]
-        return [Backlog(*told, limit_of(self._settings, told[0], self._queue(told[0]))) for told in counted]
+        """List the depth of every queue and level with a limit that has been counted."""
+        counted = [(one.queue, one.level, one.count.total()) for one in self._tracked.values() if one.whole]
+        return [Backlog(*one, limit_of(self._settings, one[0], self._queue(one[0]))) for one in counted]
 
     def _watch(self, name: str, level: int) -> TrackedQueue:
         prefix = _prefix(name, level)
-        watched = self._lanes.get(prefix)
+        watched = self._tracked.get(prefix)
         if watched is None:
-            watched = self._lanes[prefix] = TrackedQueue(name, level)
+            watched = self._tracked[prefix] = TrackedQueue(name, level)
             watched.walking = asyncio.create_task(self._walk(watched), name=f"count-{name}-{level}")
         return watched
 
@@ -135,18 +136,18 @@ class QueueAdmission:
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise Unavailable(
-                f"the tasks that wait in queue {watched.queue} are still being counted; nothing was accepted, try "
+                f"the waiting tasks of queue {watched.queue} are still being counted; nothing was accepted, try "
                 "again in some seconds"
             ) from None
 
     def _is_duplicate(self, task: Task, owner: str) -> bool:
-        """Tell whether a task is known by its key: then it adds nothing, and its client wants the outcome."""
+        """Return whether the idempotency key is in use: a duplicate adds no task, and its client expects the result."""
         key = task["idempotency_key"]
         row = None if key is None else self._view.get(key_id(task["queue"], owner, key).encode())
-        return row is not None and row["deadline_ms"] > time.time_ns() // 1_000_000
+        return row is not None and row["deadline_ms"] > epoch_ms()
 
     async def _walk(self, watched: TrackedQueue) -> None:
-        """Count every row that no batch has told of."""
+        """Count every row that no batch of new records has contained."""
         begin = _prefix(watched.queue, watched.level) + b"-"
         end = begin + b"\xff"
         while page := self._view.scan(begin, end, limit=ROWS_PER_STEP):
@@ -160,21 +161,21 @@ class QueueAdmission:
         watched.whole = True
 
     def _follow(self, records: Records) -> None:
-        """Take a batch that the view is about to write."""
-        if not self._lanes:
+        """Apply a batch of records that the view is about to write."""
+        if not self._tracked:
             return
         now_s, view, present = self._clock(), self._view, self._view.caught_up
-        told: dict[bytes, State | None] = {}
+        after_of: dict[bytes, State | None] = {}
         for record in records:
             key = record.key or b""
-            watched = self._lanes.get(_lane_of(key))
+            watched = self._tracked.get(_prefix_of(key))
             if watched is None:
                 continue
-            before = told[key] if key in told else view.state(key)
-            told[key] = after = None if record.value is None else _state(record.value)
+            before = after_of[key] if key in after_of else view.state(key)
+            after_of[key] = after = None if record.value is None else _state(record.value)
             if not watched.whole:
                 if key not in watched.touched and key > watched.cursor:
-                    before = None  # the walk has not counted it yet, and will pass it over
+                    before = None  # the scan has not reached it, and will skip it
                 watched.touched.add(key)
             watched.count.change(key, before, after, now_s=now_s, timed=watched.whole and present)
 
@@ -183,13 +184,13 @@ def _state(value: bytes) -> State | None:
     try:
         return state_of(value)
     except IndexError:
-        return None  # only schedulers write rows; a stray record must not stop the process
+        return None  # a record of another producer must not stop the process
 
 
 def _prefix(name: str, level: int) -> bytes:
     return b"TASK-%d-%d" % (queue_number(name), level)
 
 
-def _lane_of(key: bytes) -> bytes:
-    """Return what keys of one queue and level begin with; of any other key something that no lane is found by."""
+def _prefix_of(key: bytes) -> bytes:
+    """Return the prefix of a row key that names queue and level; other keys give a prefix that is in no index."""
     return key[: key.find(b"-", key.find(b"-", 5) + 1)]

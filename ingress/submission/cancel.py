@@ -1,4 +1,4 @@
-"""Cancel a task on request: ask the scheduler, and answer when it has judged."""
+"""Cancel a task on request: write the cancel, and return when the scheduler has decided."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from schemas import ids
 from schemas.records import TERMINAL
 
 DECISION_TIMEOUT_S = 1.0
-"""The row says so within milliseconds; when it does not, the cancel is in the log all the same."""
+"""The row changes within milliseconds; after a time-out the cancel is still in the log."""
 
 
 async def cancel_task(connected: Connected, text: str, *, owner: str | None) -> TaskSnapshot:
-    """Cancel a task; the owner None stands for operators.
+    """Cancel a task; the owner None means an operator.
 
-    Raises NotFound, NotCancellable when it has ended, and Unavailable when nothing was asked.
+    Raises NotFound, NotCancellable when it has ended, and Unavailable when the cancel was not written.
     """
     reading = await connected.task_lookup.find_state(text, owner=owner)
     if reading.state in TERMINAL:
@@ -25,7 +25,7 @@ async def cancel_task(connected: Connected, text: str, *, owner: str | None) -> 
         reading.id.encode(), lambda found: found["state"] in TERMINAL, seconds=DECISION_TIMEOUT_S
     )
     if row is not None and row["state"] in ("completed", "failed"):
-        raise _ended(reading.id, row["state"])  # its outcome came first
+        raise _ended(reading.id, row["state"])  # its result came first
     return reading
 
 

@@ -1,4 +1,7 @@
-"""Tasks whose write was never confirmed: their callers were told no, so they are cancelled once Kafka is back."""
+"""Compensating cancels: a task whose write was not confirmed was refused to its client, so it is cancelled later.
+
+A module of its own: it outlives the requests and is closed at shutdown before the producer.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ MAX_PENDING = 10_000
 
 
 class CompensatingCancels:
-    """Cancel tasks in the background until Kafka has taken it.
+    """Cancels tasks in the background, retrying until Kafka confirms the cancel.
 
-    Best effort: a process that ends before Kafka is back forgets them, and a short call may be over by then. What has
-    ended stays as it is; the caller has the id and can look.
+    Best effort: a process that stops before Kafka is back forgets them, and a short task may have ended by then. The
+    client has the id and can get the status.
     """
 
     def __init__(self, submitter: Submitter) -> None:
@@ -33,7 +36,7 @@ class CompensatingCancels:
             task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Give up what is left."""
+        """Stop retrying."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -43,7 +46,9 @@ class CompensatingCancels:
             await asyncio.sleep(RETRY_S)
             try:
                 await self._submitter.cancel(
-                    ticket.id, owner=ticket.owner, reason="its write was not confirmed and its caller was told so"
+                    ticket.id,
+                    owner=ticket.owner,
+                    reason="its write was not confirmed, and its client received an error",
                 )
                 break
             except Unavailable:

@@ -1,19 +1,19 @@
-"""Requests with an Idempotency-Key: which task answers them, and how a twin gets the outcome of the first.
+"""Requests with an Idempotency-Key: which task is the original, and how a duplicate gets its result.
 
-The scheduler judges; here its row is awaited, and only by requests that carry a key. A twin is not told of chunks: its
-stream is made from the stored outcome, for what came before it cannot be had from the tail any more.
+The scheduler decides; requests that carry a key wait for its row. A duplicate receives no chunks: its stream is made
+from the stored result, because earlier chunks are no longer at the end of the topic.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiokafka import TopicPartition
 
+from core.clock import epoch_ms
 from core.errors import Gone, IdempotencyConflict, Unavailable
 from core.kafka.log_reader import LogReader
 from core.settings.models import Settings
@@ -28,10 +28,10 @@ from schemas.records import TERMINAL, Result, Status
 log = logging.getLogger(__name__)
 
 DECISION_TIMEOUT_S = 10.0
-"""A row is there within milliseconds; this long a scheduler may take to come back from a crash."""
+"""A row appears within milliseconds; a scheduler that restarts after a crash may take this long."""
 RETRY_S = 0.5
 RESULT_READ_MS = 10_000
-"""Time to read a stored outcome, for twins of a task whose deadline has passed."""
+"""Time to read a stored result, for duplicates of a task whose deadline has passed."""
 
 
 class DuplicateResolver:
@@ -43,9 +43,10 @@ class DuplicateResolver:
         self._log_reader = log_reader
 
     async def original_of(self, ticket: Ticket) -> Ticket:
-        """Return the ticket of the task that answers this one: its own, or that of the first with its key.
+        """Return the ticket of the original task: its own, or that of the first task with its key.
 
-        Raises IdempotencyConflict, and Unavailable when nobody has judged in time: then a retry with the key is safe.
+        Raises IdempotencyConflict, and Unavailable when the scheduler did not decide in time: then a retry with the key
+        is safe.
         """
         if not ticket.keyed:
             return ticket
@@ -61,12 +62,12 @@ class DuplicateResolver:
             return ticket
         key = row["duplicate_of"].encode()
         first = await self._view.wait(key, seconds=DECISION_TIMEOUT_S)
-        deadline_ms = max(first["deadline_ms"] if first is not None else 0, _now_ms() + RESULT_READ_MS)
+        deadline_ms = max(first["deadline_ms"] if first is not None else 0, epoch_ms() + RESULT_READ_MS)
         return Ticket(ids.parse(row["duplicate_of"]), key, ticket.owner, deadline_ms, keyed=True)
 
     @asynccontextmanager
     async def resolved_original(self, ticket: Ticket, waiter: Waiter) -> AsyncIterator[Ticket]:
-        """Give the ticket that counts, and bring the outcome to the waiter of a twin as long as the block lasts."""
+        """Yield the ticket of the original; its result is delivered to a duplicate's waiter while the block runs."""
         first = await self.original_of(ticket)
         if first.key == ticket.key:
             yield ticket
@@ -105,7 +106,7 @@ class DuplicateResolver:
             waiter.on_result(result)
 
     async def _stored_result(self, ticket: Ticket, row: Status) -> Result | None:
-        """Read the outcome that a row points to; raises Unavailable."""
+        """Read the result that a row refers to; raises Unavailable."""
         if row["result_offset"] is None:
             return None
         tp = TopicPartition(self._settings.topic(topics.results(ticket.id.level)), ticket.id.partition)
@@ -114,7 +115,3 @@ class DuplicateResolver:
             return None
         result = RESULT.decode(found.value)
         return result if result["id"] == ticket.text else None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

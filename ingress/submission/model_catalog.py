@@ -1,4 +1,4 @@
-"""Which models the upstreams serve: their lists, asked for every half minute, merged and kept while one is away."""
+"""The models that the upstreams serve: their lists, refreshed every 30 s, cached and merged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Model = dict[str, Any]
 
 
 class UpstreamModels:
-    """What one upstream said last."""
+    """The last model list of one upstream."""
 
     def __init__(self) -> None:
         self.models: list[Model] = []
@@ -86,7 +86,7 @@ class ModelCatalog:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def models(self) -> list[Model]:
-        """Return every model; raises Unavailable when no upstream has ever said."""
+        """Return every model; raises Unavailable when no upstream has returned a list yet."""
         if not self._any_known():
             await self.refresh()
         if not self._any_known():
@@ -94,7 +94,7 @@ class ModelCatalog:
         return merged((listing.models for listing in self._listings.values()), queue=self._queue)
 
     async def model(self, name: str) -> Model:
-        """Return one model; raises ModelNotFound, and Unavailable when no upstream has ever said."""
+        """Return one model; raises ModelNotFound, and Unavailable when no upstream has returned a list yet."""
         for fresh in (False, True):
             if fresh:
                 await self.refresh()
@@ -106,8 +106,8 @@ class ModelCatalog:
     async def check(self, name: str) -> None:
         """Refuse a model that no upstream serves; raises ModelNotFound.
 
-        Only when every upstream has given a whole list lately, and again just now: else the upstream judges, for a list
-        may be cut, and a server may answer to names that it does not list.
+        Only when every upstream has returned a complete list recently, and again now: else the request is passed on,
+        because a list may be truncated, and a server may accept names that it does not list.
         """
         if not self._checks or name in self._known or not self._absent(name):
             return
@@ -116,15 +116,15 @@ class ModelCatalog:
             raise _not_found(name)
 
     async def refresh(self) -> None:
-        """Ask every upstream now, once for all who want to know."""
+        """Request the lists of all upstreams now; concurrent callers share one request."""
         if self._asking is None or self._asking.done():
             if self._clock() - self._asked_at < MIN_INTERVAL_S:
                 return
-            self._asking = asyncio.create_task(self._ask_all(), name="model-catalogue-refresh")
+            self._asking = asyncio.create_task(self._ask_all(), name="model-catalog-refresh")
         await asyncio.shield(self._asking)
 
     def problems(self) -> dict[str, str]:
-        """Tell of each upstream what it did instead of answering, when it was asked last; nothing when it answered."""
+        """Return the last connection problem of each upstream; empty when it answered."""
         return {base: listing.problem for base, listing in self._listings.items()}
 
     def _any_known(self) -> bool:
@@ -138,7 +138,7 @@ class ModelCatalog:
         )
 
     async def _run(self) -> None:
-        """Ask for ever: often at first, for model servers take longer to start than we do."""
+        """Refresh until cancelled: often at first, because model servers start slowly."""
         pause_s = MIN_INTERVAL_S
         while True:
             await self.refresh()
@@ -163,8 +163,13 @@ class ModelCatalog:
                 found, complete = await _listed(client, base)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError) as error:
             if listing.answers:
-                said = str(error) or type(error).__name__
-                log.info("%s lists no models: %s", base, said, extra={"event": "model_list_failed", "upstream": base})
+                reason = str(error) or type(error).__name__
+                log.info(
+                    "cannot list the models of %s: %s",
+                    base,
+                    reason,
+                    extra={"event": "model_list_failed", "upstream": base},
+                )
             listing.answers = False
             listing.problem = why(error) if isinstance(error, httpx.TransportError | OSError) else ""
         else:
@@ -173,7 +178,7 @@ class ModelCatalog:
 
 
 def merged(lists: Iterable[list[Model]], *, queue: str) -> list[Model]:
-    """Put lists together: the first to name a model describes it; every one gets the queue that its calls go to."""
+    """Merge lists: the first list with a model describes it; each model gets the queue that its calls go to."""
     found: dict[str, Model] = {}
     for models in lists:
         for model in models:
@@ -193,7 +198,7 @@ def _described(model: Model, queue: str) -> Model:
 
 
 def read_list(body: bytes) -> tuple[list[Model], bool]:
-    """Read an upstream's list: its models, and whether it is whole; raises ValueError when it is no list."""
+    """Parse a model list: its models, and whether it is complete; raises ValueError."""
     document = lenient_json.loads(lenient_json.strict(body) or body)
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list):

@@ -1,4 +1,7 @@
-"""How many tasks of one queue and level wait: by their rows, and those accepted here that have none yet. Pure."""
+"""The depth of one queue and level: waiting rows, and tasks accepted here that have no row yet. Pure.
+
+A module of its own because property tests drive it without a view.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from core.drain_rate import DrainRate
 from schemas.records import State
 
 STARTED_STATES = frozenset[State | None](("processing", "completed", "failed"))
-"""States that a waiting task is in once its turn has come; a cancel frees a place as well, but is no pace to go by."""
+"""States after a task started; a cancel frees a place as well, but says nothing about the drain rate."""
 LOST_S = 30.0
-"""A task without a row that is so much older than one with its row has become none: it lies in the dead letters."""
+"""A task without a row that is this much older than one with a row was dead-lettered."""
 
 
 @dataclass(slots=True)
 class QueueDepth:
-    """The count, told of every row and of every task that is accepted here."""
+    """Counts from every row change and every task that is accepted here."""
 
     queued: int = 0
     """Rows in the state queued."""
@@ -32,12 +35,12 @@ class QueueDepth:
         self.drain.set_waiting(True, now_s=now_s)
 
     def rollback(self, key: bytes, *, now_s: float) -> None:
-        """Take back a task that was not written."""
+        """Remove a task that was not written."""
         self.unseen.pop(key, None)
         self.drain.set_waiting(self._some(), now_s=now_s)
 
     def change(self, key: bytes, before: State | None, after: State | None, *, now_s: float, timed: bool) -> None:
-        """Follow a row; `timed` unless it tells of the past, as rows do that are read after a start."""
+        """Apply a row change; `timed` is False for past changes, which are read after a start."""
         self.queued += (after == "queued") - (before == "queued")
         accepted_s = self.unseen.pop(key, None)
         if accepted_s is not None:

@@ -1,15 +1,15 @@
-"""Send a callback again: what a caller may ask for, and the records that begin the round; of tasks and of batches."""
+"""Resend a webhook of a task or a batch: parse the request, and write the records that start a new delivery."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection
 from contextlib import suppress
 
 import orjson
 
 from core import deliveries
+from core.clock import epoch_ms
 from core.errors import InvalidRequest
 from core.kafka.producer import Producer
 from core.settings.models import Settings
@@ -21,7 +21,7 @@ VISIBLE_TIMEOUT_S = 2.0
 
 
 def requested_event(body: bytes, events: Collection[str]) -> str | None:
-    """Read which callback to send again; an empty body means the outcome's. Raises InvalidRequest."""
+    """Parse which webhook to resend; an empty body means that of the outcome. Raises InvalidRequest."""
     if not body.strip():
         return None
     try:
@@ -40,11 +40,11 @@ def requested_event(body: bytes, events: Collection[str]) -> str | None:
 
 
 async def restart_delivery(settings: Settings, producer: Producer, known: Deliveries, delivery: Delivery) -> Delivery:
-    """Begin a new round at once and return it; whoever looks next sees it, unless the row takes long to come by."""
-    now_ms = time.time_ns() // 1_000_000
+    """Start a new delivery and return it, once its row is visible here or VISIBLE_TIMEOUT_S has passed."""
+    now_ms = epoch_ms()
     delivery = deliveries.resent(delivery, now_ms=now_ms)
     row = deliveries.row(settings, delivery, now_ms=now_ms)
-    # The row first: whatever the sender writes of this round comes after it.
+    # The row first: records of the delivery worker must come after it.
     offset = await producer.send(*row)
     await producer.send(*deliveries.retry_record(settings, delivery, delay_s=0, now_ms=now_ms))
     with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""The slot of task serials that this process may use, leased from Kafka and renewed every hour."""
+"""Lease the slot of task serials that this process may use; renewed every hour."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 import os
 import secrets
 import socket
-import time
 
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.kafka.producer import Producer, Record
 from core.settings.models import Settings
@@ -20,17 +20,17 @@ from schemas.ids import Serials
 log = logging.getLogger(__name__)
 
 RENEW_S = 3_600
-"""A process that lives for months must not meet the thousandth restart of another: nobody keeps a slot for longer."""
+"""Slots are reused after 1,000 leases: a long-running process must renew before other processes restart that often."""
 
 
 async def lease_slot(settings: Settings, producer: Producer) -> int:
-    """Return a slot that none of the 999 leases before this one gave away; raises Unavailable.
+    """Return a slot that none of the previous 999 leases returned; raises Unavailable.
 
     The offset of a record on the one partition of the instances topic is a number that no other process gets, so no
-    coordination is needed: a slot comes round again after 1,000 leases.
+    coordination is needed: a slot is reused after 1,000 leases.
     """
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = epoch_ms()
     record = Record(
         name.encode(),
         INSTANCE.encode({"name": name, "started_ms": now_ms}),

@@ -1,4 +1,4 @@
-"""What every submitting door does once it has a task: write it, and hold the request until its outcome is there."""
+"""The submission service of every API: admit a task, write it to Kafka, and wait for its result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from core.observability.tracing import Span, describe, tracer
 from core.settings.models import Settings
 from ingress.auth.keys import Caller
 from ingress.auth.rate_limits import KeyLimits
-from ingress.http.body import traceparent
+from ingress.http.request import traceparent
 from ingress.metrics import Metrics
 from ingress.read_model.recent_writes import RecentWrites
 from ingress.submission.admission import QueueAdmission
@@ -32,22 +32,22 @@ log = logging.getLogger(__name__)
 
 
 class WaitingRequest(NamedTuple):
-    """How a held request ended."""
+    """How a blocking request ended."""
 
     ticket: Ticket
-    """Of the task that answers: for a twin that of the first with its key."""
+    """Of the task whose result is returned: for a duplicate the original."""
     ended: Result | WaitOutcome
 
 
 class PreparedTask(NamedTuple):
-    """A task with its id that is not written yet."""
+    """A task with its id, not written yet."""
 
     ticket: Ticket
     record: Record
     began: float
     caller: Caller
     span: Span
-    """Of its way into Kafka; the task carries its context on."""
+    """Of the write to Kafka; the task carries its trace context."""
     status_endpoint: str
     """Method and path by which clients of this API get the status of a task; for error messages."""
 
@@ -81,9 +81,9 @@ class TaskSubmission:
     async def prepare(
         self, task: Task, *, caller: Caller, request: Request, status_endpoint: str = "GET /v1/tasks/{task_id}"
     ) -> PreparedTask:
-        """Give a task its id and owner; raises RequestError and Unavailable. Nothing is accepted yet.
+        """Assign id and owner; raises RequestError and Unavailable. Nothing is accepted yet.
 
-        A task that its full queue refuses is not counted against what its key may submit.
+        A task that a full queue refuses does not count against the rate limit of its key.
         """
         began = time.perf_counter()
         if task["mode"] in ("blocking", "streaming"):
@@ -96,22 +96,22 @@ class TaskSubmission:
         return PreparedTask(ticket, record, began, caller, span, status_endpoint)
 
     async def submit(self, prepared: PreparedTask) -> Ticket:
-        """Write a task that nobody waits for; the ticket is that of the first for a twin. Raises Unavailable."""
+        """Write a task without waiting for its result; returns the ticket of the original. Raises Unavailable."""
         await self.produce(prepared)
         return await self._duplicates.original_of(prepared.ticket)
 
     async def submit_and_wait(
         self, prepared: PreparedTask, request: Request, *, hold_s: float | None = None
     ) -> WaitingRequest:
-        """Write a task and wait for its outcome, at most `hold_s`; a client that leaves cancels it.
+        """Write a task and wait for its result, at most `hold_s`; a client that disconnects cancels it.
 
-        Raises Unavailable. After a time-out the caller says what becomes of the task.
+        Raises Unavailable. After a time-out the caller decides whether to cancel the task.
         """
         waiter = BlockingWaiter()
         async with self.registered(prepared.ticket, prepared.caller, waiter):
             await self.produce(prepared)
             ticket = prepared.ticket
-            del prepared  # thousands of held requests must not hold their bodies too
+            del prepared  # thousands of waiting requests must not hold their bodies
             async with self._duplicates.resolved_original(ticket, waiter) as counts:
                 ended = await waiter.wait(request.receive, deadline_ms=counts.deadline_ms, hold_s=hold_s)
         if ended is WaitOutcome.GONE and not counts.keyed:
@@ -120,9 +120,9 @@ class TaskSubmission:
 
     @asynccontextmanager
     async def registered(self, ticket: Ticket, caller: Caller, waiter: Waiter) -> AsyncIterator[None]:
-        """Deliver news of a task as long as the block lasts, within what its key may hold.
+        """Deliver results and chunks of a task while the block runs, within the concurrency limit of its key.
 
-        Raises RateLimited and Unavailable, and then keeps nothing of the task.
+        Raises RateLimited and Unavailable, and then stores nothing of the task.
         """
         with ExitStack() as stack:
             try:
@@ -134,7 +134,7 @@ class TaskSubmission:
             yield
 
     async def produce(self, prepared: PreparedTask) -> None:
-        """Return when every in-sync copy has the task; raises Unavailable."""
+        """Return when every in-sync replica has the task; raises Unavailable."""
         ticket = prepared.ticket
         with prepared.span as span:
             topic = self._topics[ticket.id.level]
@@ -153,25 +153,25 @@ class TaskSubmission:
         self._metrics.put_seconds.observe(time.perf_counter() - prepared.began)
 
     def resolved_original(self, ticket: Ticket, waiter: Waiter) -> AbstractAsyncContextManager[Ticket]:
-        """Give the task that answers a ticket; see DuplicateResolver."""
+        """Resolve a ticket to its original; see DuplicateResolver."""
         return self._duplicates.resolved_original(ticket, waiter)
 
     async def cancel(self, ticket: Ticket, *, reason: str) -> None:
-        """Ask for the cancel of a task whose client is gone; without Kafka its own deadline ends it."""
+        """Write the cancel of a task whose client has disconnected; if that fails, the task ends at its deadline."""
         try:
             await self._submitter.cancel(ticket.id, owner=ticket.owner, reason=reason)
         except Unavailable as error:
             log.warning(
-                "task %s could not be cancelled: %s",
+                "cannot cancel task %s: %s",
                 ticket.text,
                 error,
                 extra={"event": "cancel_failed", "task_id": ticket.text},
             )
 
     def _unconfirmed(self, ticket: Ticket, status_endpoint: str) -> WriteUnconfirmed:
-        """Say what is known of a task whose write was not confirmed, and take it back if that is possible."""
+        """Build the error for a task whose write was not confirmed, and schedule a compensating cancel."""
         unknown = f"Kafka did not confirm task {ticket.text} in time, so it may or may not be accepted"
-        if ticket.keyed:  # the same key means the same task, whatever became of this write
+        if ticket.keyed:  # a retry with the key resolves to the same task
             return WriteUnconfirmed(f"{unknown}; send it again with its Idempotency-Key", task_id=ticket.text)
         self._compensation.add(ticket)
         return WriteUnconfirmed(

@@ -1,12 +1,12 @@
-"""Put a validated task into Kafka: queue, id, body, record; and ask for the cancel of one."""
+"""Write validated tasks and cancels to Kafka: register the queue, assign the id, store the body, produce the record."""
 
 from __future__ import annotations
 
 import itertools
-import time
 from contextlib import suppress
 from typing import NamedTuple
 
+from core.clock import epoch_ms
 from core.errors import InvalidRequest, Unavailable, WriteUnconfirmed
 from core.kafka.producer import Producer, Record
 from core.queues import QueueDirectory
@@ -31,7 +31,7 @@ class Ticket(NamedTuple):
     owner: str
     deadline_ms: int
     keyed: bool = False
-    """Whether it came with an Idempotency-Key: then its client may come again, and its leaving cancels nothing."""
+    """Whether it has an Idempotency-Key: then its client may retry, and a disconnect cancels nothing."""
     stored: bool = False
     """Whether its body is in the object store."""
 
@@ -66,7 +66,7 @@ class Submitter:
         """
         self._check_callback(task["callback_url"])
         queue = self._queues.get(task["queue"]) or await self._register(task, owner)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = epoch_ms()
         key = task["idempotency_key"]
         home = home_partition(
             queue["name"],
@@ -125,8 +125,8 @@ class Submitter:
             raise
 
     async def cancel(self, task_id: TaskId, *, owner: str | None, reason: str) -> None:
-        """Ask the scheduler to cancel a task; raises Unavailable."""
-        now_ms = time.time_ns() // 1_000_000
+        """Write a cancel request for the scheduler; raises Unavailable."""
+        now_ms = epoch_ms()
         await self._producer.send(*cancel_event(self._prefix, task_id, owner=owner, reason=reason, at_ms=now_ms))
 
     async def forget(self, ticket: Ticket) -> None:

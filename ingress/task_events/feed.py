@@ -1,4 +1,4 @@
-"""Everything that the viewers of one task share: its rows, its transcript, its outcome; read once for all of them."""
+"""The state that all viewers of one task share: status changes, transcript and result, read once for all of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from aiokafka.errors import KafkaError
 
 from core.errors import Unavailable
 from ingress.read_model.task_snapshot import TaskSnapshot
-from ingress.task_events import serialization
-from ingress.task_events.chunk_replay import ReplayRequest
-from ingress.task_events.log_reader import ChunkLog, read_page
-from ingress.task_events.outcome import RETRY_S, EventOutcome, OutcomeReader
+from ingress.task_events import frames
+from ingress.task_events.frames import RETRY_S, EventOutcome, OutcomeReader
+from ingress.task_events.log_reader import ChunkLog, ReplayRequest, read_page
 from ingress.task_events.transcript import Transcript
 from schemas import ids
 from schemas.records import TERMINAL, Chunk, Status
@@ -21,14 +20,14 @@ from schemas.records import TERMINAL, Chunk, Status
 log = logging.getLogger(__name__)
 
 CLOCK_SKEW_MS = 10_000
-"""A run begins before the claim that its row tells of: by a commit tick, 5 s at most, and by what clocks differ."""
+"""A run starts before the claim in its row: by a commit interval, at most 5 s, plus clock skew."""
 CATCH_UP_TIMEOUT_S = 5.0
 MAX_PENDING = 2_000
-"""A worker may report progress as often as it likes; beyond this only changes of the status are told."""
+"""Progress frames beyond this number are dropped; status changes are always sent."""
 
 
 class TaskEventFeed:
-    """News of one task. The one who owns it calls `run` once and shows it rows and chunks."""
+    """The events of one task. Its owner calls `run` once and passes rows and chunks to it."""
 
     def __init__(self, chunk_log: ChunkLog, outcomes: OutcomeReader, reading: TaskSnapshot, row: Status | None) -> None:
         self._chunk_log = chunk_log
@@ -38,11 +37,11 @@ class TaskEventFeed:
         self.key = reading.id.encode()
         self.transcript = Transcript()
         self.notes: list[bytes] = []
-        """Changes of the status and the progress, in order."""
+        """Frames of status and progress changes, in order."""
         self.now: bytes | None = None
-        """Where the task stands, while it has not ended."""
+        """The present status frame; None once the task has ended."""
         self.ready = False
-        """Whether the past has been read: before that it is not known which run counts."""
+        """Whether past chunks have been read: before that the current run is not known."""
         self.ended: EventOutcome | None = None
         self.closing = False
         self.broken = False
@@ -54,49 +53,49 @@ class TaskEventFeed:
         self._viewers: set[asyncio.Event] = set()
         self._notified: tuple[str, int] = ("queued", 1)
         if row is None:
-            self.now = serialization.status_frame(reading.id, *self._notified)
+            self.now = frames.status_frame(reading.id, *self._notified)
         else:
             self.on_row(row)
             self.notes.clear()
 
     def notify_on_change(self, event: asyncio.Event) -> None:
-        """Set an event whenever there is something new, until `forget`."""
+        """Set an event on every change, until `forget`."""
         self._viewers.add(event)
 
     def forget(self, event: asyncio.Event) -> None:
-        """Set it no more."""
+        """Stop setting an event."""
         self._viewers.discard(event)
 
     def on_row(self, row: Status) -> None:
-        """Take a row."""
+        """Apply a status row."""
         before, self._row = self._row, row
         if row["state"] in TERMINAL:
             self.now = None
             if not self._final.done():
                 self._final.set_result(row)
             return
-        told, self._notified = self._notified, (row["state"], row["attempt"])
-        self.now = serialization.status_of(row)
-        if self._notified != told:
+        before_state, self._notified = self._notified, (row["state"], row["attempt"])
+        self.now = frames.status_of(row)
+        if self._notified != before_state:
             self.notes.append(self.now)
         elif before is not None and before["progress"] != row["progress"] and len(self.notes) < MAX_PENDING:
-            self.notes.append(serialization.progress_frame(row["id"], row["progress"]))
+            self.notes.append(frames.progress_frame(row["id"], row["progress"]))
         self._wake()
 
     def on_chunk(self, chunk: Chunk, offset: int) -> None:
-        """Take a chunk record from the end of the log."""
+        """Apply a chunk record from the end of the topic."""
         if self._live is not None:
             self._live.append((chunk, offset))
         elif self.transcript.add(chunk, offset):
             self._wake()
 
     def on_shutdown(self) -> None:
-        """Send the viewers away, for this process ends."""
+        """End all viewers, because this process stops."""
         self.closing = True
         self._wake()
 
     async def run(self) -> None:
-        """Read the past, then wait for the outcome."""
+        """Read past chunks, then wait for the result."""
         try:
             if self._streams and not self._final.done():
                 await self._read_past(None)
@@ -104,12 +103,12 @@ class TaskEventFeed:
             self._wake()
             self.ended = await self._end(await self._final)
         except Exception:
-            log.exception("events of %s", self._reading.id, extra={"event": "task_events_crashed"})
+            log.exception("task events of %s failed", self._reading.id, extra={"event": "task_events_crashed"})
             self.broken = True
         self._wake()
 
     async def reread(self, frame: int) -> list[bytes]:
-        """Read frames again that the transcript has let go; an empty list when the log does not have them."""
+        """Reread frames that the transcript has evicted; an empty list when the topic no longer has them."""
         mark, run = self.transcript.mark(frame), self.transcript.run
         if mark is None or run is None:
             return []
@@ -119,7 +118,9 @@ class TaskEventFeed:
                 return await read_page(records, key=self.key, run=run, mark=mark, frame=frame)
         except (TimeoutError, KafkaError, OSError, Unavailable) as error:
             reason = str(error) or type(error).__name__
-            log.warning("events of %s: %s", self._reading.id, reason, extra={"event": "frame_reread_failed"})
+            log.warning(
+                "cannot reread frames of %s: %s", self._reading.id, reason, extra={"event": "frame_reread_failed"}
+            )
             return []
 
     async def _end(self, row: Status) -> EventOutcome:
@@ -137,7 +138,7 @@ class TaskEventFeed:
         return self._reading.mode == "streaming" or (self._row is not None and self._row["streamed"])
 
     async def _read_past(self, until_ms: int | None) -> None:
-        """Read what was written before the shared reader told us of this task, then what it has told since."""
+        """Read chunks written before the follower delivered this task's chunks, then those delivered since."""
         started_ms = self._row["started_ms"] if self._row is not None else None
         begin_ms = max(self._reading.created_ms, started_ms or 0) - CLOCK_SKEW_MS
         begin = await self._offset_at(begin_ms)
@@ -157,7 +158,7 @@ class TaskEventFeed:
                 await asyncio.sleep(RETRY_S)
 
     async def _catch_up(self) -> None:
-        """Return when the shared reader has passed what was there at the end of the task."""
+        """Return when the follower has passed the end offset at the end of the task."""
         tail = self._chunk_log.tail
         try:
             async with asyncio.timeout(CATCH_UP_TIMEOUT_S):
@@ -165,7 +166,9 @@ class TaskEventFeed:
                 if self._position() < end:
                     await tail.wait_for_offset(self._tp, end - 1)
         except (TimeoutError, Unavailable):
-            log.warning("events of %s: the chunks are late", self._reading.id, extra={"event": "chunk_log_lagging"})
+            log.warning(
+                "task events of %s: chunk topic is lagging", self._reading.id, extra={"event": "chunk_log_lagging"}
+            )
 
     def _position(self) -> int:
         return self._chunk_log.tail.positions.get(self._tp, 0)

@@ -1,32 +1,79 @@
-"""The frames of one task as they are put together from chunk records and the outcome. Pure.
+"""The frames of one task, assembled from chunk records and the result, and the ids by which clients resume. Pure.
 
-One transcript serves all viewers of a task; each has a number of its own, that of the next frame it needs. The frames
-at the front are let go when there are many: who still needs them reads them from the log.
+One transcript serves all viewers of a task; each viewer holds the number of the next frame that it needs. Frames at the
+front are evicted when there are many: a viewer that still needs them reads them from the log.
+
+A frame id names the run and counts its frames, so it is the same whether a frame comes from a chunk record or from the
+stored result, which has no offsets; any ingress can resume from it.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from core.errors import InvalidRequest
 from core.sse import named
 from ingress.http import sse
-from ingress.task_events.position import Run
+from schemas.partitioning import stable_hash
 from schemas.records import Chunk, Result
 
+_POSITION = re.compile(r"(?:([1-9][0-9]{0,8}-[0-9a-f]{8})-)?([0-9]{1,9})", re.ASCII)
+
+
+class Run(NamedTuple):
+    """One attempt by one worker; its frames form one text."""
+
+    attempt: int
+    worker: str | None
+
+    @property
+    def tag(self) -> str:
+        """Return its name in ids; the worker is hashed, because its name is internal."""
+        return f"{self.attempt}-{stable_hash(self.worker or ''):08x}"
+
+
+class EventPosition(NamedTuple):
+    """Which run a client reads and how many of its frames it has."""
+
+    tag: str | None
+    """None when the client gave a bare number of frames: then any run matches."""
+    frames: int
+
+
+START = EventPosition(None, 0)
+END = EventPosition("end", 0)
+"""Of a client that received the end. A browser reconnects after it every three seconds unless it is closed."""
+
+
+def parse(text: str, *, field: str) -> EventPosition:
+    """Parse a frame id or a bare number of frames; raises InvalidRequest."""
+    if text == END.tag:
+        return END
+    match = _POSITION.fullmatch(text)
+    if match is None:
+        raise InvalidRequest(
+            f"{field} must be the id of a frame of this task, such as 1-0a1b2c3d-17 or end, or the number of data "
+            "frames that were read before",
+            field=field,
+        )
+    return EventPosition(match[1], int(match[2]))
+
+
 WINDOW_BYTES = 524_288
-"""What is kept of a running text: thousands of tokens, for viewers that are behind."""
+"""Buffered part of a running text: thousands of tokens, for viewers that are behind."""
 PART_BYTES = 65_536
-"""What a viewer is given at once: as much as a socket buffers before it asks us to wait."""
+"""Most bytes that a viewer gets at once: about a socket buffer."""
 PART_FRAMES = 1_000
 POSITION_INTERVAL_BYTES = 65_536
 MAX_OUT_OF_ORDER = 64
-"""Records that may come before their turn; with more of them missing the outcome is waited for."""
+"""Out-of-order records that are buffered; with larger gaps the result is awaited."""
 
 
 class ReplayPosition(NamedTuple):
-    """A place in the log: the record with this offset begins with this frame."""
+    """A position in the topic: the record at this offset starts with this frame."""
 
     frame: int
     seq: int
@@ -34,7 +81,7 @@ class ReplayPosition(NamedTuple):
 
 
 class TranscriptPart(NamedTuple):
-    """Frames in their final form, and where the next ones begin."""
+    """Encoded frames, and the number of the frame after them."""
 
     data: bytes
     next: int
@@ -44,17 +91,17 @@ NOTHING = (-1, TranscriptPart(b"", -1))
 
 
 class Transcript:
-    """Frames by their number, from 0, of the run that counts."""
+    """Frames of the current run by number, from 0."""
 
     def __init__(self, *, window_bytes: int = WINDOW_BYTES) -> None:
         self._window = window_bytes
         self.run: Run | None = None
         self.first = 0
-        """The frame that the kept ones begin with."""
+        """Number of the first buffered frame."""
         self.settled = False
-        """Whether the outcome is known, after which no chunk counts."""
+        """Whether the result is known; later chunks are ignored."""
         self.whole = False
-        """Whether every frame that there will be is here."""
+        """Whether the last frame has been added."""
         self.last = b""
         self._left: set[Run] = set()
         self._frames: list[bytes] = []
@@ -65,14 +112,14 @@ class Transcript:
 
     @property
     def end(self) -> int:
-        """Return the number of the frame that is not there yet."""
+        """Return the number of the next frame to arrive."""
         return self.first + len(self._frames)
 
     def add(self, chunk: Chunk, offset: int) -> bool:
-        """Take a record in the order of the log; tell whether it brought frames.
+        """Add a record in the order of the topic; return whether it added frames.
 
-        A later run takes the place of an earlier one: its work record was taken again. A record may come twice, and
-        a record of a run that was left, whose worker was taken for dead, changes nothing.
+        A later run replaces an earlier one: its work record was delivered again. A record may arrive twice, and a
+        record of a replaced run, whose worker counted as lost, is ignored.
         """
         run = Run(chunk["attempt"], chunk["worker"])
         if self.settled or (run != self.run and not self._turn_to(run)):
@@ -85,9 +132,9 @@ class Transcript:
         return self.end > before
 
     def finish(self, result: Result | None, text: Sequence[bytes] | None) -> None:
-        """Take the outcome: the run that counts, and its whole text where that is kept.
+        """Apply the result: the final run, and its whole text where it is stored.
 
-        Without the text the frames stay as they are. A task that did not complete leaves what was delivered of it.
+        Without the text the frames stay as they are; so do those of a task that did not complete.
         """
         self.settled = True
         self._taken = NOTHING
@@ -103,14 +150,14 @@ class Transcript:
         self.whole = text is not None or (completed and self._next_seq >= records)
 
     def take(self, frame: int) -> TranscriptPart:
-        """Return frames from one on, about TAKE_BYTES of them; many viewers that stand at one place share the bytes."""
+        """Return frames from a number on, about PART_BYTES; viewers at the same position share the bytes."""
         if self._taken[0] != frame or self._taken[1].next == frame:
             begin = max(frame - self.first, 0)
             self._taken = (frame, self.render(frame, self._frames[begin : begin + PART_FRAMES]))
         return self._taken[1]
 
     def render(self, frame: int, payloads: Sequence[bytes]) -> TranscriptPart:
-        """Give frames their form: an id, and the upstream's payload as data."""
+        """Encode frames: an id, and the upstream's payload as data."""
         tag = b"id: " + (self.run.tag.encode() if self.run is not None else b"")
         parts: list[bytes] = []
         size = 0
@@ -123,7 +170,7 @@ class Transcript:
         return TranscriptPart(b"".join(parts), frame)
 
     def mark(self, frame: int) -> ReplayPosition | None:
-        """Return a place in the log from which a frame that was let go can be read again."""
+        """Return the position from which an evicted frame can be reread."""
         at = bisect_right(self._marks, frame, key=lambda mark: mark.frame)
         return self._marks[at - 1] if at else None
 
@@ -151,7 +198,7 @@ class Transcript:
             self._evict()
 
     def _evict(self) -> None:
-        """Shorten the front to one window: rarely, for moving the rest costs as much as it is long."""
+        """Evict frames at the front down to one window; rare, because the rest has to be moved."""
         gone = 0
         while self._buffered > self._window and gone < len(self._frames) - 1:
             self._buffered -= len(self._frames[gone])

@@ -1,22 +1,22 @@
-"""A blocking request: one future that the outcome, the client's leaving, the time-out or the shutdown ends."""
+"""A blocking request: one future that the result, a disconnect, the time-out or the shutdown completes."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from enum import Enum
 
 from starlette.types import Receive
 
-from ingress.http.disconnect import on_disconnect
+from core.clock import epoch_ms
+from ingress.http.responses import on_disconnect
 from schemas.records import Chunk, Result
 
 GRACE_S = 2.0
-"""The scheduler ends a task at its deadline; this long its outcome may take to arrive before we answer without it."""
+"""The scheduler ends a task at its deadline; wait this much longer for its result."""
 
 
 class WaitOutcome(Enum):
-    """Why a held request ended without an outcome."""
+    """Why a request ended without a result."""
 
     GONE = "the client went away"
     TIMEOUT = "the task timed out"
@@ -24,24 +24,24 @@ class WaitOutcome(Enum):
 
 
 class BlockingWaiter:
-    """Waits for one outcome."""
+    """Waits for one result."""
 
     def __init__(self) -> None:
         self._ended: asyncio.Future[Result | WaitOutcome] = asyncio.get_running_loop().create_future()
 
     def on_result(self, result: Result) -> None:
-        """Take the outcome; the first counts."""
+        """Receive the result; later ones are ignored."""
         self._end(result)
 
     def on_chunk(self, chunk: Chunk) -> None:
-        """Ignore it: only streams are told of chunks."""
+        """Ignore it: only streams use chunks."""
 
     def on_shutdown(self) -> None:
-        """Give up, for this process ends."""
+        """Stop waiting, because this process stops."""
         self._end(WaitOutcome.SHUTDOWN)
 
     async def wait(self, receive: Receive, *, deadline_ms: int, hold_s: float | None = None) -> Result | WaitOutcome:
-        """Return the outcome, or why there is none; `hold_s` bounds the wait of a task that may take longer."""
+        """Return the result, or why there is none; `hold_s` bounds the wait for a task that may take longer."""
         left_s = timeout_s_of(deadline_ms)
         seconds = left_s if hold_s is None else min(left_s, hold_s)
         async with on_disconnect(receive, lambda: self._end(WaitOutcome.GONE)):
@@ -57,5 +57,5 @@ class BlockingWaiter:
 
 
 def timeout_s_of(deadline_ms: int) -> float:
-    """Return how long to hold a request whose task has this deadline."""
-    return max(deadline_ms - time.time_ns() // 1_000_000, 0) / 1000 + GRACE_S
+    """Return how long to wait for a task with this deadline, seconds."""
+    return max(deadline_ms - epoch_ms(), 0) / 1000 + GRACE_S

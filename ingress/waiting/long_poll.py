@@ -1,4 +1,4 @@
-"""Looks that wait for the end of their task: each is held by two small asyncio tasks, and woken by its row alone."""
+"""Long polls: requests that wait for the end of a task. Each holds two small asyncio tasks, woken by its row alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import Receive
 
 from core.settings.models import Settings
-from ingress.http.disconnect import on_disconnect
+from ingress.http.responses import on_disconnect
 from ingress.metrics import Metrics
 from ingress.read_model.task_lookup import TaskLookup
 from ingress.read_model.task_snapshot import TaskSnapshot
@@ -17,7 +17,7 @@ from ingress.waiting.waiters import Waiters
 
 
 class LongPolls:
-    """The held looks of one process; when it is full, or ends, a look does not wait."""
+    """The long polls of one process; when it is full, or stops, a request does not wait."""
 
     def __init__(
         self, settings: Settings, *, view: TaskView, task_lookup: TaskLookup, waiters: Waiters, metrics: Metrics
@@ -35,7 +35,7 @@ class LongPolls:
         return len(self._held)
 
     async def wait_until_ended(self, key: bytes, receive: Receive, *, seconds: float) -> bool:
-        """Wait for the end of a task, and no longer than its client stays; tells whether waiting was possible."""
+        """Wait for the end of a task or a disconnect; returns whether there was room to wait."""
         if self._closing or len(self._held) >= self._limit:
             return False
         waiting = asyncio.create_task(self._view.wait_until_ended(key, seconds=seconds), name="poll")
@@ -53,7 +53,7 @@ class LongPolls:
         return True
 
     async def find(self, task_id: str, *, owner: str) -> TaskSnapshot:
-        """Return a task without its request; all who ask at once, such as those whom its end woke, share a look-up."""
+        """Return a task without its request body; concurrent callers, such as those woken together, share it."""
         asked = (task_id, owner)
         finding = self._finding.get(asked)
         if finding is None:
@@ -65,10 +65,10 @@ class LongPolls:
     def _found(self, asked: tuple[str, str], done: asyncio.Task[TaskSnapshot]) -> None:
         del self._finding[asked]
         if not done.cancelled():
-            done.exception()  # looked at, for all who asked may have left
+            done.exception()  # retrieved, because all callers may have disconnected
 
     def shut_down(self) -> None:
-        """Let every look be answered with the task as it stands."""
+        """Let every long poll return the task in its present state."""
         self._closing = True
         for waiting in self._held:
             waiting.cancel()

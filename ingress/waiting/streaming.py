@@ -1,9 +1,9 @@
-"""A streaming request: chunks in order from one run of the task, and its outcome as the judge of where the end is.
+"""A streaming request: chunks in order from one run of the task, and the result, which determines the end.
 
-A run is one attempt by one worker. The client gets the frames of one run only: pieces of two would make a text that no
-model wrote. Frames that were not taken from chunks in time are taken from the outcome, whose body is the whole text:
-pieces that were lost, and what a slow client had no room for. So the shared reader never waits for anybody, and a slow
-client costs BUFFER_BYTES at most until its outcome is there.
+A run is one attempt by one worker. The client gets the frames of one run only: a mix of two would be a text that no
+model wrote. Frames that were not received as chunks in time are taken from the result, whose body is the whole text:
+lost chunks, and chunks that a slow client had no buffer for. So the shared follower never blocks, and a slow client
+costs at most BUFFER_BYTES until its result arrives.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from ingress.waiting.blocking import WaitOutcome, timeout_s_of
 from schemas.records import Chunk, Result
 
 BUFFER_BYTES = 1_048_576
-"""What waits for a slow client beside the socket's own buffer: minutes of a model's text."""
+"""Buffer for a slow client in addition to the socket buffer: minutes of a model's text."""
 CHUNK_GRACE_S = 5.0
-"""An outcome can overtake the last chunks, which travel on another topic; after this they count as lost."""
+"""A result can overtake the last chunks, which are in another topic; after this time they count as lost."""
 
 Body = Callable[[Result], Awaitable[bytes | None]]
 
 
 class StreamError(NamedTuple):
-    """How a stream ended when it did not end well."""
+    """The error that ended a stream."""
 
     message: str
     type: str
@@ -63,10 +63,10 @@ class Stream:
         self.ending: WaitOutcome | None = None
         self.failure: StreamError | None = None
         self.error_sent = False
-        """Whether the failure was the last frame already: the upstream said it in the stream."""
+        """Whether the last frame of the upstream was the error already."""
 
     def on_chunk(self, chunk: Chunk) -> None:
-        """Take a piece if it continues the run that is being delivered."""
+        """Add a chunk if it continues the run that is being delivered."""
         run = (chunk["attempt"], chunk["worker"])
         if run != self._run and not self._switch(run):
             return
@@ -83,27 +83,27 @@ class Stream:
         self._wake.set()
 
     def on_result(self, result: Result) -> None:
-        """Take the outcome; the first counts."""
+        """Receive the result; later ones are ignored."""
         if self._result is None:
             self._result = result
             self._wake.set()
 
     def use_stored_result(self) -> None:
-        """Wait for no chunks: the whole text is taken from the outcome."""
+        """Do not wait for chunks: the whole text is taken from the result."""
         self._settle_s = 0
 
     def on_shutdown(self) -> None:
-        """Give up, for this process ends."""
+        """Stop, because this process stops."""
         self._end(WaitOutcome.SHUTDOWN)
 
     def on_gone(self) -> None:
-        """Give up, for the client went away."""
+        """Stop, because the client disconnected."""
         self._end(WaitOutcome.GONE)
 
     async def follow(
         self, *, deadline_ms: int, silence_s: float, body: Body, hold_s: float | None = None
     ) -> AsyncGenerator[list[bytes], None]:
-        """Yield payloads as they come, and an empty list after each silence; then `failure` and `ending` tell how.
+        """Yield payloads as they arrive, and an empty list after each idle period; then `failure` and `ending` are set.
 
         Args:
             body: fetches the body of an outcome, for frames that were not taken from chunks.
@@ -126,11 +126,11 @@ class Stream:
             self.failure = INTERRUPTED
 
     def _switch(self, run: tuple[int, str]) -> bool:
-        """Turn to another run; tell whether that is possible."""
+        """Switch to another run; return whether that is possible."""
         if self._result is not None and run != run_of(self._result):
-            return False  # the outcome says which run counts
+            return False  # the result names the final run
         if self._run is not None and run[0] < self._run[0]:
-            return False  # a worker that was taken for dead still writes
+            return False  # a worker that counted as lost still writes
         if self._delivered:
             self._interrupted = True
             self._wake.set()
@@ -140,7 +140,7 @@ class Stream:
         return True
 
     async def _finish(self, result: Result, body: Body) -> AsyncGenerator[list[bytes], None]:
-        """Deliver what is missing up to the outcome."""
+        """Deliver the remaining frames up to the result."""
         if not self._fits(result):
             self.failure = INTERRUPTED
             return
@@ -161,7 +161,7 @@ class Stream:
                 yield payloads
 
     async def _rest(self, result: Result, body: Body) -> AsyncGenerator[list[bytes], None]:
-        """Deliver from the outcome's body what was not delivered from chunks."""
+        """Deliver from the body of the result what was not delivered from chunks."""
         try:
             text = await body(result)
         except HeadraceError:
@@ -181,7 +181,7 @@ class Stream:
             yield payloads[self._delivered :]
 
     def _fits(self, result: Result) -> bool:
-        """Tell whether the outcome belongs to the run that was delivered from, and turn to its run if it can."""
+        """Return whether the result belongs to the delivered run; switch to its run if nothing was delivered."""
         if result["state"] != "completed" or self._run == run_of(result):
             return True
         if self._delivered:
@@ -217,12 +217,12 @@ class Stream:
 
 
 def run_of(result: Result) -> tuple[int, str | None]:
-    """Return the run that an outcome belongs to."""
+    """Return the run of a result."""
     return result["attempt"], result["worker"]
 
 
 def from_result(result: Result) -> StreamError:
-    """Say how a task that did not complete ended."""
+    """Return the error of a task that did not complete."""
     status = result["status_code"]
     kind = "invalid_request_error" if 400 <= status < 500 and result["body"] is not None else "server_error"
     message = result["error_message"] or f"the upstream answered with status {status}"

@@ -1,19 +1,20 @@
-"""Who waits for which task: one reader over all outcomes and chunks, looked up by the record's key.
+"""Open blocking and streaming requests: one follower reads all results and chunks and dispatches them by task id.
 
-Hand-assigned and without a group, for a rebalance must not cut a live stream. Records nobody waits for are not decoded.
+It has assigned partitions and no consumer group, because a rebalance must not interrupt a stream. Records that no
+request waits for are not decoded.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from aiokafka import TopicPartition
 
+from core.bounded_set import BoundedSet
 from core.errors import Unavailable
 from core.kafka.topic_follower import Records, TopicFollower
 from core.settings.models import Settings
@@ -26,41 +27,41 @@ log = logging.getLogger(__name__)
 
 FULL_RETRY_S = 5
 COMPLETED_CAPACITY = 10_000
-"""Outcomes handed out lately: a row follows its result within milliseconds."""
+"""Results delivered recently; a row follows its result within milliseconds."""
 
 
 class Waiter(Protocol):
-    """What a held request does with news about its task; called from the shared reader, so it must return at once."""
+    """Callbacks of an open request; called by the shared follower, so they must return at once."""
 
     def on_result(self, result: Result) -> None:
-        """Take the outcome; it may come more than once."""
+        """Receive the result; it may arrive more than once."""
 
     def on_chunk(self, chunk: Chunk) -> None:
-        """Take a piece of the stream."""
+        """Receive a chunk of the stream."""
 
     def on_shutdown(self) -> None:
-        """Give up, for this process ends."""
+        """Stop waiting, because this process stops."""
 
 
 class StreamObserver(Protocol):
-    """What is told of every piece of one task's stream, for all who look on; called from the shared reader."""
+    """Callbacks for every chunk of one task, on behalf of its viewers; called by the shared follower."""
 
     def on_chunk(self, chunk: Chunk, offset: int) -> None:
-        """Take a piece of the stream with its place in the log."""
+        """Receive a chunk of the stream with its offset."""
 
     def on_shutdown(self) -> None:
-        """Give up, for this process ends."""
+        """Stop waiting, because this process stops."""
 
 
 class Waiters:
-    """The held requests of this process and the reader that serves them."""
+    """The open requests of this process and the follower that serves them."""
 
     def __init__(self, settings: Settings, *, name: str) -> None:
         self._limit = settings.ingress.max_blocking_requests
         self._results = settings.topic(topics.results(0))
         self._by_key: dict[bytes, Waiter] = {}
         self._followers: dict[bytes, StreamObserver] = {}
-        self._answered: OrderedDict[bytes, None] = OrderedDict()
+        self._completed: BoundedSet[bytes] = BoundedSet(at_least=COMPLETED_CAPACITY)
         self._shutdown_listeners: list[Callable[[], None]] = []
         self._closing = False
         self.read_at: float | None = None
@@ -76,7 +77,7 @@ class Waiters:
         return len(self._by_key)
 
     def check_room(self) -> None:
-        """Refuse one more held request when the process is full or ends; raises Unavailable."""
+        """Raise Unavailable when the process has no room for another open request, or stops."""
         if self._closing:
             raise Unavailable("this process is shutting down; nothing was accepted, try again", retry_after_s=1)
         if len(self._by_key) >= self._limit:
@@ -88,7 +89,7 @@ class Waiters:
 
     @contextmanager
     def registered(self, key: bytes, waiter: Waiter) -> Iterator[None]:
-        """Deliver news of a task as long as the block lasts; to be entered before the task is written."""
+        """Deliver result and chunks of a task while the block runs; to be entered before the task is written."""
         self.check_room()
         self._by_key[key] = waiter
         try:
@@ -98,7 +99,7 @@ class Waiters:
 
     @contextmanager
     def observed(self, key: bytes, follower: StreamObserver) -> Iterator[None]:
-        """Show the stream of a task to its one follower as long as the block lasts; raises Unavailable at the end."""
+        """Deliver the chunks of a task to its observer while the block runs; raises Unavailable during shutdown."""
         if self._closing:
             raise Unavailable("this process is shutting down; try again", retry_after_s=1)
         self._followers[key] = follower
@@ -108,20 +109,15 @@ class Waiters:
             del self._followers[key]
 
     def was_completed(self, key: bytes) -> bool:
-        """Tell whether the outcome of a task was handed out here lately: its row is ended, or will be in a moment."""
-        return key in self._answered
-
-    def _remember(self, key: bytes) -> None:
-        self._answered[key] = None
-        if len(self._answered) > COMPLETED_CAPACITY:
-            self._answered.popitem(last=False)
+        """Return whether the result of a task was delivered here recently; its row has ended, or is about to."""
+        return key in self._completed
 
     def add_shutdown_listener(self, tell: Callable[[], None]) -> None:
-        """Tell somebody else too that this process ends."""
+        """Call `tell` when this process stops."""
         self._shutdown_listeners.append(tell)
 
     def shut_down(self) -> None:
-        """Tell every held request that this process ends, and take no more."""
+        """Notify every open request that this process stops, and accept no more."""
         self._closing = True
         for waiter in list(self._by_key.values()):
             waiter.on_shutdown()
@@ -131,7 +127,7 @@ class Waiters:
             tell()
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
-        """Hand records to those who wait for them."""
+        """Dispatch records to the requests that wait for them."""
         self.read_at = time.monotonic()
         if not self._by_key and not self._followers:
             return
@@ -160,7 +156,7 @@ class Waiters:
 
     def _outcome(self, key: bytes, result: Result) -> None:
         self._by_key[key].on_result(result)
-        self._remember(key)
+        self._completed.add(key)
 
 
 def _piece(chunk: Chunk, offset: int, waiter: Waiter | None, follower: StreamObserver | None) -> None:

@@ -9,7 +9,7 @@ from schemas.codec import EVENT, SchemaError
 from schemas.framing import FramingError
 from schemas.partitioning import queue_number
 from schemas.records import Event, Queue, Task
-from schemas.task_decoder import read_form
+from schemas.task_decoder import decode_task
 from schemas.validation import Invalid, check_task
 from streams.intake.trust import TrustPolicy, validate_direct_task
 from streams.state_machine.batch_rows import decode_proposal
@@ -58,7 +58,7 @@ def read_task(
             f"the record has {len(value)} bytes, the limit is {limit}; submit larger bodies over HTTP", "data"
         )
     try:
-        decoded = read_form(value, headers, level=level)
+        decoded = decode_task(value, headers, level=level)
         task = decoded.task
         if task["level"] != level:
             raise Invalid("level", f"level {task['level']} is not the level of this topic")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
+from core.clock import epoch_ms
 from core.errors import DeliveryFailed, RequestError, Unavailable
 from core.kafka.producer import Producer, Record
 from core.kafka.record_signature import RecordSigner
@@ -51,7 +52,7 @@ def trust_policy_from(settings: Settings, tenants: Tenants | None = None) -> Tru
         callbacks=callback_policy(settings),
         reply_topics=tuple(direct.reply_topics),
         prefix=settings.kafka.topic_prefix,
-        now_ms=lambda: time.time_ns() // 1_000_000,
+        now_ms=epoch_ms,
         is_signed=RecordSigner(settings).verify,
     )
 

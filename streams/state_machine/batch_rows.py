@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from schemas.batches import Batch, initial_progress
+from schemas.batches import Batch, ended_ms, initial_progress
 from schemas.codec import BATCH, SchemaError
 from schemas.common import BatchError
 from schemas.framing import FramingError
@@ -67,21 +67,6 @@ def initial_batch(proposed: Batch, *, offset: int, taken: Callable[[int], bool])
         **initial_progress(),
         "source_offset": offset,
     }
-
-
-def ended_ms(batch: Batch) -> int | None:
-    """Return when a batch ended; None while it has not."""
-    match batch["state"]:
-        case "completed":
-            return batch["completed_ms"]
-        case "failed":
-            return batch["failed_ms"]
-        case "expired":
-            return batch["expired_ms"]
-        case "cancelled":
-            return batch["cancelled_ms"]
-        case _:
-            return None
 
 
 def errors_of(event: Event) -> list[BatchError]:

@@ -3,7 +3,7 @@
 validating → in_progress → finalizing → completed, with expired, cancelling → cancelled and failed as further states.
 The record counts its lines: `ended` has a bit for each line with an outcome, `written` for each line in the output
 files. An event that does not apply is ignored and counted under the `reason` of its transition. Diagram:
-docs/concepts/batch-life-cycle.md.
+docs/concepts/batch-life-cycle.md. Pure.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def line_ended(
     if bitmap.has(batch["ended"], line):
         return batch
     failed = state == "failed" or (state == "cancelled" and not with_batch and batch["state"] == "in_progress")
-    return _settled(
+    return _start_finalizing(
         {
             **batch,
             "ended": bitmap.with_line(batch["ended"], line),
@@ -215,7 +215,7 @@ def _counted(part: BatchPart, lines: bytes) -> bool:
     return bitmap.count(lines) == part["output_lines"] + part["error_lines"]
 
 
-def _settled(batch: Batch, *, now_ms: int) -> Batch:
+def _start_finalizing(batch: Batch, *, now_ms: int) -> Batch:
     """Start to finalize when the last line has ended."""
     if batch["state"] != "in_progress" or batch["completed"] + batch["failed"] < batch["total"]:
         return batch

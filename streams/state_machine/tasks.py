@@ -2,7 +2,7 @@
 
 queued → processing → completed | failed | cancelled, and later expired. The first terminal state is final; later events
 are ignored and counted under the `reason` of their transition. Time is an argument. Diagram:
-docs/concepts/task-life-cycle.md.
+docs/concepts/task-life-cycle.md. Pure.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class Stage:
         one = batch_id(next(self._serials), home=home, created_ms=self.now_ms)
         wanted = {"queue": QUEUE, "created_ms": self.now_ms, "expires_ms": self.now_ms + window_ms}
         await self.tell(created(one, **wanted))
-        await self.until(one, "validating")  # both at once may be one fold, and this state then has no row
+        await self.until(one, "validating")  # both at once may be one transaction, without a state record between them
         await self.tell(validated(one, total))
         await self.until(one, "in_progress")
         return self.row(one)
@@ -152,7 +152,7 @@ async def test_kill_9_in_the_middle_of_a_batch_leaves_exact_counts(stage: Stage)
     for reached in (30, 150):
         await _worked(stage, one, reached)
         await asyncio.to_thread(stage.role.kill)
-        await stage.feed(batch, 40, 200)  # some of it once more, as a feeder does that begins anew
+        await stage.feed(batch, 40, 200)  # some lines again, as after a restart of the submitter
         stage.role.start()
     await stage.feed(batch, 200, LINES)
     await _worked(stage, one, LINES)
@@ -207,7 +207,7 @@ async def test_both_tables_come_back_and_a_stop_ends_what_runs(stage: Stage) -> 
     assert set(ids) <= set(probe.cancels)
     assert (row["queue_number"], row["ending"]) == (QUEUE_NUMBER, "expired")
     third = await stage.create(1)
-    assert third["stamp_s"] == cancelled["stamp_s"] + 2  # the table says which seconds are taken
+    assert third["stamp_s"] == cancelled["stamp_s"] + 2  # the table has the seconds in use
     await stage.feed(third, 0, 1)
     await eventually_async(lambda: probe.work[line_task_id(third, 0)], within_s=WITHIN_S)
     assert stage.row(one)["fed"] == 10

@@ -1,4 +1,4 @@
-"""What others write into a tasks topic: compressed, in transactions, broken. No lane stands still for it."""
+"""Records of other producers in a tasks topic: compressed, in transactions, broken. None of them stalls a level."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ CODECS = ("gzip", "snappy", "lz4", "zstd")
 @pytest.fixture(scope="module")
 async def bench(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     async with scheduler_bench(kafka, tmp_path_factory.mktemp("outside")) as running:
-        running.role.kept = False  # whatever ends it here is a failure
+        running.role.kept = False  # any exit here is a failure
         with patient_lookups():
             yield running
 
 
 def tasks(bench: Bench, count: int = 1, partition: int = 0) -> dict[str, Record]:
-    """Make task records, as a door of ours would write them."""
+    """Make task records as an API writes them."""
     made: dict[str, Record] = {}
     now_ms = time.time_ns() // 1_000_000
     for _ in range(count):
@@ -65,7 +65,7 @@ async def lag(bench: Bench) -> int:
 
 
 async def goes_on(bench: Bench) -> None:
-    """Show that the lane takes a task of ours in each partition, and commits everything."""
+    """Check that the scheduler accepts a task in each partition and commits everything."""
     made = await bench.probe.submit(bench.settings.kafka.partitions)
     await eventually_async(lambda: all(bench.probe.work[one] for one in made), what="work of our own tasks")
     assert await until(lambda: lag(bench), lambda waiting: waiting == 0) == 0

@@ -66,7 +66,7 @@ async def test_kill_9_in_the_middle_loses_nothing_and_doubles_nothing(bench: Ben
 
 
 async def test_what_workers_did_in_the_seam_of_a_crash_counts(bench: Bench) -> None:
-    """A scheduler dies after its work records and before its rows: the work is done when the task is folded again."""
+    """A scheduler crashes between its work records and its state records: the task is read again after its work."""
     probe = bench.probe
     bench.role.kill()
     ids = await probe.submit(300)
@@ -79,7 +79,7 @@ async def test_what_workers_did_in_the_seam_of_a_crash_counts(bench: Bench) -> N
     await probe.send_events(*(finished(one) for one in ids[half:]))
     await eventually_async(lambda: all(probe.results[one] for one in ids))
     assert {len(probe.results[one]) for one in ids} == {1}
-    assert not any(probe.work[one] for one in ids)  # whoever spoke of an attempt has it
+    assert not any(probe.work[one] for one in ids)  # a worker event proves that the attempt was delivered
 
 
 async def test_a_retry_that_waits_outlives_the_scheduler(bench: Bench) -> None:
@@ -94,7 +94,7 @@ async def test_a_retry_that_waits_outlives_the_scheduler(bench: Bench) -> None:
         died_s = time.monotonic()
         bench.role.start()
         if died_s < due_s:
-            break  # else this machine was too slow: the retry did not wait any more
+            break  # else the machine was too slow, and the retry was due already
     else:
         pytest.fail("every retry came before the scheduler was killed")
     await eventually_async(lambda: len(bench.probe.work[one]) == 2)
@@ -103,7 +103,7 @@ async def test_a_retry_that_waits_outlives_the_scheduler(bench: Bench) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder in which somebody may be writing."""
+    """Remove a folder in which another process may be writing."""
     while folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -154,7 +154,7 @@ async def test_a_frozen_scheduler_ends_itself_and_writes_no_second_outcome(kafka
             bench.role.send(signal.SIGCONT)
             assert bench.role.process is not None
             await asyncio.to_thread(bench.role.process.wait, 60)
-            assert "slept for" in bench.role.log
+            assert "was suspended for" in bench.role.log
             [marker] = await bench.probe.submit()
             await eventually_async(lambda: bench.probe.work[marker])
             await eventually_async(lambda: all(bench.probe.usage[one] for one in waiting), what="what all of them used")

@@ -1,4 +1,4 @@
-"""Topics that are deleted or made anew under a running scheduler: of work topics their queue waits, and no other."""
+"""Topics that are deleted or recreated while a scheduler runs: a missing work topic affects only its queue."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def works_of_other(bench: Bench, count: int) -> None:
 
 
 async def queued(bench: Bench, count: int = 3) -> list[str]:
-    """Submit tasks that nobody takes, and wait for their work records."""
+    """Submit tasks that no worker takes, and wait for their work records."""
     made = await bench.probe.submit(count)
     await eventually_async(lambda: all(bench.probe.work[one] for one in made), what="work records")
     return made
@@ -85,11 +85,11 @@ async def test_a_work_topic_that_is_deleted_is_made_again_and_no_other_queue_wai
     assert await until(lambda: width(bench), lambda found: found == bench.settings.kafka.work_partitions)
     await eventually_async(lambda: all(bench.probe.work[one] for one in meanwhile), what="work of what came meanwhile")
     await eventually_async(
-        lambda: all(bench.probe.work[one][-1]["attempt"] == 2 for one in before), what="work records anew"
+        lambda: all(bench.probe.work[one][-1]["attempt"] == 2 for one in before), what="new work records"
     )
     await works_of_other(bench, 2)
-    assert bench.role.pid == pid, "the scheduler had to begin anew"
-    assert "is there again" in bench.role.log
+    assert bench.role.pid == pid, "the scheduler must not restart"
+    assert "recreated; " in bench.role.log
 
 
 async def test_a_work_topic_that_others_made_anew_gets_its_records_again(bench: Bench) -> None:
@@ -99,7 +99,7 @@ async def test_a_work_topic_that_others_made_anew_gets_its_records_again(bench: 
         await client.delete_topics([work_topic(bench)])
         await client.create_topics([NewTopic(work_topic(bench), 2, 1)])
     await eventually_async(
-        lambda: all(bench.probe.work[one][-1]["attempt"] > attempts[one] for one in before), what="work records anew"
+        lambda: all(bench.probe.work[one][-1]["attempt"] > attempts[one] for one in before), what="new work records"
     )
     await works_of_other(bench, 2)
     assert bench.role.pid == pid
@@ -137,6 +137,6 @@ async def test_a_tasks_topic_that_was_made_anew_is_read_from_its_first_record(be
     await apply_topics(bench.settings)
     made = await bench.probe.submit(2)
     await eventually_async(lambda: all(bench.probe.work[one] for one in made), within_s=120, what="work of new tasks")
-    # All of it is committed: who begins anew does not lose or repeat it.
+    # All of it is committed: a restart neither loses nor repeats it.
     cluster, group = Cluster(bench.settings, name="test"), bench.settings.topic("scheduler.online")
     await until(lambda: cluster.lags([(group, topic)]), lambda lags: lags[0].read == 2)

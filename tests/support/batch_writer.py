@@ -1,4 +1,4 @@
-"""The writer of a batch's files, step by step beside its scheduler."""
+"""The output writer of a batch, run step by step with its scheduler."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def writer_of(stage: Stage, clock: SecondClock) -> OutputWriter:
         stage.settings,
         home=HOME,
         rows=stage.rows,
-        lookup=stage.lookup,
+        log_reader=stage.lookup,
         blobs=stage.blobs,
         producer=stage.producer,
         clock=lambda: stage.now_ms,

@@ -1,4 +1,4 @@
-"""Doubles: a Kafka that keeps what it is given, and refuses when told to."""
+"""Doubles: a producer that stores records in memory, and rejects them on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.records import task_id
 
 
 class MemoryProducer(Producer):
-    """Keep records in order; `blocked` refuses them, `hold` delays a write until it is set."""
+    """Stores records in order; `blocked` rejects them, `hold` delays a write until it is set."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__(settings or Settings(), name="memory")

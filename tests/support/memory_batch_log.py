@@ -1,4 +1,4 @@
-"""The durable side of the offline lane, in memory: a log that can be cut off anywhere, and the scheduler's fold."""
+"""The durable state of the offline level, in memory: a log that can be cut off anywhere, and its transactions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class MemoryRows:
 
 
 class BatchLog:
-    """One home partition: `fold` takes inputs as the scheduler does; after a `Cut`, `restart` recovers."""
+    """One partition: `process` handles inputs as the scheduler does; after a `Cut`, `restart` recovers."""
 
     def __init__(self) -> None:
         self.settings = Settings()
@@ -84,14 +84,14 @@ class BatchLog:
                 self.log[place].append(record)
         return offsets
 
-    async def fold(
+    async def process(
         self,
         *inputs: tuple[int, Submission | Event],
         now_ms: int = CREATED_MS + 1_000,
         was_attempted: Callable[[int, str, int], bool] = lambda *_: False,
     ) -> Transaction:
-        """Fold inputs, each with its offset, and make them durable."""
-        fold = Transaction(
+        """Process inputs, each with its offset, and commit them."""
+        transaction = Transaction(
             level=1,
             rules=TaskRules(),
             now_ms=now_ms,
@@ -105,9 +105,9 @@ class BatchLog:
         )
         for offset, one in inputs:
             if isinstance(one, Submission):
-                fold.submission(one, partition=HOME, offset=offset)
+                transaction.submission(one, partition=HOME, offset=offset)
             else:
-                fold.event(one, partition=HOME, offset=offset)
+                transaction.event(one, partition=HOME, offset=offset)
         committer = Committer(
             self.settings,
             1,
@@ -116,10 +116,10 @@ class BatchLog:
             rows=self.rows,  # type: ignore[arg-type]  # doubles
             batches=self.batches,  # type: ignore[arg-type]
         )
-        await committer.commit(fold, now_ms)
-        for reason, count in fold.reasons.items():
+        await committer.commit(transaction, now_ms)
+        for reason, count in transaction.reasons.items():
             self.reasons[reason] += count
-        return fold
+        return transaction
 
     async def restart(self) -> None:
         """Recover both tables from their changelogs, and know the results in the log."""
@@ -140,8 +140,8 @@ class BatchLog:
         """All results in the log."""
         return [RESULT.decode(record.value or b"") for record in self.log[f"headrace.{topics.results(1)}", HOME]]
 
-    def said(self) -> list[Event]:
-        """Return what the scheduler wrote to its own events since the last look."""
+    def own_events(self) -> list[Event]:
+        """Return what the scheduler wrote to its own events since the last call."""
         told = [EVENT.decode(record.value or b"") for record in self.log[f"headrace.{topics.events(1)}", HOME]]
         self._read, begin = len(told), self._read
         return told[begin:]
@@ -222,7 +222,7 @@ def created(one: str, **changes: Any) -> Event:
 
 
 def validated(one: str, total: int) -> Event:
-    """Build the event that tells how many lines a file has."""
+    """Build the event that validates a file with this number of lines."""
     return event("batch_validated", at_ms=1, task_id=one, change=change(total=total))
 
 
@@ -246,7 +246,7 @@ def line(batch: Batch, number: int, **changes: Any) -> Submission:
 def part(
     one: str, begin: int, end: int, lines: set[int], *, errors: int = 0, name: str = "t", last: bool = False
 ) -> Event:
-    """Build the event with which the writer tells of a piece."""
+    """Build the event by which the writer reports a segment."""
     piece: BatchPart = {
         "end": end,
         "token": name,

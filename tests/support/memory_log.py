@@ -1,4 +1,4 @@
-"""The durable side of a scheduler, in memory: rows and results that a fold reads and leaves."""
+"""The durable state of a scheduler, in memory: state records and results of transactions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Log:
         self.results: list[Result] = []
         self.held: dict[tuple[int, str], set[str]] = {}
 
-    def fold(
+    def transaction(
         self, *, now_ms: int = 5_000, known: dict[StateKey, tuple[int, Result]] | None = None, work_partitions: int = 4
     ) -> Transaction:
         """Begin a batch."""
@@ -31,14 +31,14 @@ class Log:
             holders=lambda partition, worker: set(self.held.get((partition, worker), ())),
         )
 
-    def keep(self, fold: Transaction) -> None:
+    def commit(self, transaction: Transaction) -> None:
         """Make a batch durable."""
-        for home, row in fold.rows.items():
+        for home, row in transaction.rows.items():
             if row is None:
                 self.rows.pop(home, None)
             else:
                 self.rows[home] = STATUS.encode(row)
-        self.results += [RESULT.decode(one.record.value) for one in fold.results.values() if one.record]  # type: ignore[arg-type]
+        self.results += [RESULT.decode(one.record.value) for one in transaction.results.values() if one.record]  # type: ignore[arg-type]
 
     def row(self, task_id_: str, partition: int = 0) -> Status:
         """Return a row."""

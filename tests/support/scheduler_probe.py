@@ -28,7 +28,7 @@ QUEUE = "chat"
 
 
 class SchedulerProbe:
-    """All topics of one lane as the tests see them."""
+    """All topics of one level, as the tests see them."""
 
     def __init__(self, settings: Settings, level: int = 0) -> None:
         self.settings = settings

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from ingress.http import sse
-from ingress.task_events.position import Run
+from ingress.task_events.transcript import Run
 from schemas import ids, topics
 from schemas.codec import RESULT
 from schemas.records import Result, Task

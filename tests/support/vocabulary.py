@@ -145,11 +145,15 @@ def shorten() -> None:
     LISTS.write_text(
         f"{head}REMAINING: dict[str, frozenset[str]] = {{\n" + "\n".join(lines) + "\n}\n"
         '"""File → retired words in its identifiers and messages."""\n'
-        "TWICE: set[str] = {\n" + "\n".join(names) + "\n}\n"
+        f"TWICE: set[str] = {_set_of(names)}\n"
         '"""Names of classes that two modules or more define."""\n'
-        "SMALL: set[str] = {\n" + "\n".join(small) + "\n}\n"
+        f"SMALL: set[str] = {_set_of(small)}\n"
         '"""Modules below 60 lines with one importer whose docstrings give no reason."""\n'
     )
+
+
+def _set_of(lines: list[str]) -> str:
+    return "{\n" + "\n".join(lines) + "\n}" if lines else "set()"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One webhook sender at work: its calls are real, Kafka and time are in memory."""
+"""A webhook delivery worker with real HTTP calls, and Kafka and time in memory."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _ids = count()
 
 
 def result(**changes: Any) -> Result:
-    """Build the result of a task that wants a callback."""
+    """Build the result of a task with a callback."""
     usual: dict[str, Any] = {"mode": "callback", "callback_url": "http://there/", "owner": None, "body": None}
     return result_of("TASK-1-0-C-261118110640-0001-000001", **usual | changes)
 
 
 def row(number: int = 1, **changes: Any) -> Status:
-    """Build the row of a task that runs and wants to be told of more than its outcome."""
+    """Build the row of a running task whose callback subscribes to notifications."""
     task: Any = {
         "id": f"TASK-7-0-C-261118110640-0001-{number:06d}",
         "queue": "chat",
@@ -52,7 +52,7 @@ def row(number: int = 1, **changes: Any) -> Status:
 
 
 class WebhookBench:
-    """Kafka and time, in memory: records are kept by topic, and time goes on to when the next delivery is due."""
+    """Kafka and time in memory: records are stored by topic, and time advances to the next due delivery."""
 
     def __init__(self, **hooks: Any) -> None:
         self.settings = Settings.model_validate({"webhooks": {"secret": [SECRET], "timeout_s": 300, **hooks}})
@@ -76,11 +76,11 @@ class WebhookBench:
         )
 
     async def of(self, delivery: Delivery, _: Result | None) -> bytes:
-        """Stand in for the stored result."""
+        """Replace the stored result."""
         return b'{"status_code":200,"request_id":"%b","body":{}}' % delivery["task_id"].encode()
 
     async def write_all(self, items: Iterable[AddressedRecord]) -> bool:
-        """Stand in for Kafka."""
+        """Replace Kafka."""
         for item in items:
             name = item.topic.removeprefix(self.settings.kafka.topic_prefix)
             if name.startswith("webhooks.retry."):
@@ -96,12 +96,12 @@ class WebhookBench:
         return True
 
     def new(self, url: str, **changes: Any) -> Delivery:
-        """Begin a delivery."""
+        """Create a delivery."""
         task_id = f"TASK-1-0-C-261118110640-0001-{next(_ids):06d}"
         return from_result(result(id=task_id, callback_url=url, **changes), 0, now_ms=self.now_ms)
 
     async def run(self, *, until_ms: int | None = None) -> None:
-        """Let everything that is due be delivered, and time go on, until nothing waits or a time has come."""
+        """Deliver everything that is due and advance the time, until nothing waits or a time is reached."""
         while self.waiting:
             next_ms = min(each["due_ms"] or 0 for each in self.waiting)
             if until_ms is not None and next_ms > until_ms:
@@ -113,7 +113,7 @@ class WebhookBench:
             await asyncio.gather(*(self.worker.attempt(each) for each in due))
 
     async def all_delivered(self, begun: list[Delivery]) -> None:
-        """Go on to the end, and hold that every one has been accepted."""
+        """Run to the end, and assert that every delivery was accepted."""
         await self.run()
         states = [self.rows[each["task_id"]]["state"] for each in begun]
         assert set(states) == {"delivered"}

@@ -1,4 +1,4 @@
-"""What tests of the webhook sender see of its deliveries, and the command line of whoever looks after them."""
+"""What tests of webhooks observe of deliveries, and the operators' command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DeliveryRows:
         self.tail = TopicFollower(settings, name="rows", topics=[settings.topic(topics.DELIVERIES)], handle=self._take)
 
     def state(self, task_id: str, event: str = "completed") -> str | None:
-        """Return how far a delivery is; None before its first attempt."""
+        """Return the state of a delivery; None before its first attempt."""
         row = self.of.get(f"{task_id}/{event}")
         return row and row["state"]
 
@@ -46,6 +46,6 @@ async def webhooks_command(env: dict[str, str], *arguments: str) -> str:
 
 
 async def settled(probe: DispatcherProbe) -> None:
-    """Wait until the sender has committed all results and retries that it was given."""
+    """Wait until the dispatcher has committed all results and retries."""
     await probe.committed(GROUP, *RESULTS)
     await probe.committed(retry_topics.GROUP, *RETRIES)

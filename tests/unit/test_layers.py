@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import PackageNotFoundError, distribution
@@ -36,6 +37,11 @@ def packages_used(name: str) -> set[str]:
     return {imported.partition(".")[0] for imported in imports(ALL[name]) if imported != "uuid.UUID"}
 
 
+def documentation(path: Path) -> str:
+    """Return the docstring of a module."""
+    return ast.get_docstring(ast.parse(path.read_text())) or ""
+
+
 def packages_above(name: str) -> set[str]:
     """Return the packages of ours that a module imports from and must not."""
     package = name.partition(".")[0]
@@ -55,7 +61,9 @@ def test_there_are_no_cycles() -> None:
 
 
 def test_pure_modules_know_no_kafka_http_or_clock() -> None:
-    pure = (*modules("schemas"), "streams.state_machine.tasks")
+    marked = [name for name, path in modules("streams").items() if "Pure." in documentation(path)]
+    assert {"streams.state_machine.batches", "streams.state_machine.tasks"} <= {*marked}
+    pure = (*modules("schemas"), *marked)
     assert {name: impure for name in pure if (impure := packages_used(name) & IMPURE)} == {}
 
 

@@ -71,9 +71,9 @@ async def test_a_resend_begins_a_new_round_at_once(ingress: Double, body: bytes)
     [
         ({"state": "completed"}, b"", "names no callback_url", None),
         ({"state": "in_progress", "callback_url": URL}, b"", "has not ended yet", None),
-        ({"state": "failed", "callback_url": URL}, b"", "nobody of its end yet", None),
-        ({"state": "failed", "callback_url": URL}, b'{"event":"batch.failed"}', "nobody of its end yet", None),
-        ({"state": "failed", "callback_url": URL}, b'{"event":"batch.expired"}', "nobody of batch.expired", "event"),
+        ({"state": "failed", "callback_url": URL}, b"", "none sent yet", None),
+        ({"state": "failed", "callback_url": URL}, b'{"event":"batch.failed"}', "none sent yet", None),
+        ({"state": "failed", "callback_url": URL}, b'{"event":"batch.expired"}', "no batch.expired delivery", "event"),
         ({"state": "failed", "callback_url": URL}, b'{"event":"failed"}', "must be one of batch.completed", "event"),
         ({"state": "failed", "callback_url": URL}, b'{"evnt":1}', "there is no member evnt", "evnt"),
         ({"state": "failed", "callback_url": URL}, b"[]", "must be a JSON object", "body"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.clock import epoch_ms
 from core.settings.models import Settings
 from ingress.batches import idempotency
 from ingress.batches.idempotency import SKEW_S, id_of_key, may_have_key, window_starts
@@ -107,8 +107,8 @@ async def test_a_key_stands_for_a_day(ingress: Double, monkeypatch: pytest.Monke
     body = await wanted(client)
 
     async def at(later_s: float) -> str:
-        now_ns = time.time_ns() + int(later_s * 1e9)
-        monkeypatch.setattr(idempotency, "time", SimpleNamespace(time_ns=lambda: now_ns))
+        now_ms = epoch_ms() + int(later_s * 1000)
+        monkeypatch.setattr(idempotency, "epoch_ms", lambda: now_ms)
         answer = await client.post("/v1/batches", json=body, headers=KEY)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["id"])

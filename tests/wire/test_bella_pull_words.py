@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from core.errors import InvalidRequest
 from ingress.api.bella.pull_serialization import parse_complete, parse_register, parse_take
 from ingress.api.bella.serialization import state
-from ingress.pull.take_request import TakeRequest, lease_ms
+from ingress.pull.strategies import TakeRequest, lease_ms
 from ingress.read_model.task_snapshot import from_status
 from tests.support.bella import row_of
 from tests.support.records import task

@@ -91,7 +91,9 @@ async def test_a_server_that_answers_is_not_blamed(world: World) -> None:
 async def test_a_silent_dispatcher_is_no_fault_of_the_server(world: World) -> None:
     memory, client = world
     speak(memory, upstreams_up=None)
-    assert await missing(client) == ["no dispatcher has been heard for 10 s; start one with `headrace dispatcher`"]
+    assert await missing(client) == [
+        "no heartbeat from a dispatcher in the last 10 s; start one with `headrace dispatcher`"
+    ]
     speak(memory)
     assert await missing(client) == []
 
@@ -106,7 +108,7 @@ async def test_a_missing_topic_stands_before_what_it_silences(world: World) -> N
         "there is no topic headrace.work.chat.online, headrace.work.chat.offline; run `headrace topics apply`"
     )
     assert [sentence.split()[0:3] for sentence in told[1:]] == [
-        ["no", "online", "scheduler"],
+        ["no", "heartbeat", "from"],
         ["no", "upstream", "model"],
     ]
     memory.ingress.cluster.there = False

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ingress.http import sse
-from ingress.task_events.position import Run
+from ingress.task_events.transcript import Run
 from schemas import ids
 from tests.support.bella import BODY, PUT, Double
 from tests.support.memory_ingress import Memory

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingress.task_events import broadcaster
+from ingress.task_events import stream
 from schemas import ids
 from tests.support import records
 from tests.support.bella import Double
@@ -112,6 +112,6 @@ async def test_more_viewers_than_there_is_room_for(story: Story, monkeypatch: py
     await story.opened(2)
     refused = await story.client.get(story.path)
     assert refused.status_code == 503
-    assert refused.headers["retry-after"] == str(broadcaster.FULL_RETRY_S)
+    assert refused.headers["retry-after"] == str(stream.FULL_RETRY_S)
     story.end()
     await asyncio.gather(*viewing)

@@ -18,8 +18,8 @@ from ingress.api.examples import TASK_TEXT
 from ingress.api.tasks.listing import Page, Query, cursor, query_of, read_page
 from ingress.api.tasks.serialization import moment, task_object
 from ingress.connected import Connected
-from ingress.http.body import traceparent
 from ingress.http.dependencies import AdminCaller, AppConnected, AppIngress, TaskIdPath
+from ingress.http.request import traceparent
 from ingress.http.routing import answer, api_router, error
 from ingress.read_model import listing_index
 from ingress.read_model.listing_index import PREFIX, ListingPosition

@@ -24,16 +24,16 @@ from ingress.api.files.routes import ranges
 from ingress.api.openai import responses as openai
 from ingress.api.openai_error import error_body
 from ingress.api.tasks.deliveries import delivery_object
-from ingress.batches.end_notification import end_notification
 from ingress.batches.idempotency import HEADER, create_once
 from ingress.batches.request import parse_batch_request
+from ingress.batches.service import end_notification
 from ingress.connected import Connected
 from ingress.files.content import content_response
 from ingress.files.lookup import batch_content
-from ingress.http.body import idempotency_key, traceparent
 from ingress.http.dependencies import AppConnected, AppIngress, LimitedCaller, ReadCaller, SubmitCaller
-from ingress.http.dialects import ApiProblem, ErrorRenderer
+from ingress.http.errors import ApiProblem, ErrorRenderer
 from ingress.http.options import DIALECT, NONE, QUEUE, read_options
+from ingress.http.request import idempotency_key, traceparent
 from ingress.http.routing import JSON, answer, api_router, error
 from ingress.submission.resend import MAX_BODY as RESEND_BODY
 from ingress.submission.resend import requested_event, restart_delivery

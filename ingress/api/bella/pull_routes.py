@@ -18,8 +18,8 @@ from ingress.auth.keys import Caller
 from ingress.connected import Connected
 from ingress.http.dependencies import AppConnected, AppIngress, ReadCaller, SubmitCaller, TaskIdPath
 from ingress.http.routing import JSON, answer, api_router, error
-from ingress.pull.outcome import WORKER_ERROR, reported
-from ingress.pull.take_request import TakeRequest
+from ingress.pull.claims import WORKER_ERROR, reported
+from ingress.pull.strategies import TakeRequest
 from ingress.runtime import Ingress
 from schemas import ids
 from schemas.records import Queue, Status

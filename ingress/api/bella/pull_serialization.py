@@ -12,10 +12,9 @@ import orjson
 
 from core.errors import InvalidRequest
 from ingress.api.bella.serialization import request_members
-from ingress.http.json_body import json_object, not_too_deep
+from ingress.http.request import json_object, not_too_deep
 from ingress.pull.queue import PullQueue, QueueLevel
-from ingress.pull.strategies import STRATEGIES, Strategy
-from ingress.pull.take_request import LeasedTask, TakeRequest
+from ingress.pull.strategies import STRATEGIES, LeasedTask, Strategy, TakeRequest
 from schemas import ids
 from schemas.ids import TaskId
 from schemas.json_text import member

@@ -16,7 +16,6 @@ from ingress.api.bella import models, serialization
 from ingress.api.examples import COMPLETION, STREAM, TASK_TEXT
 from ingress.api.openai_error import error_frame
 from ingress.http import sse
-from ingress.http.body import BODY_SETTING, idempotency_key, read_body
 from ingress.http.dependencies import (
     SUBMITS,
     AppConnected,
@@ -26,11 +25,12 @@ from ingress.http.dependencies import (
     SubmitCaller,
     TaskIdPath,
 )
-from ingress.http.dialects import ApiProblem
+from ingress.http.errors import ApiProblem
 from ingress.http.event_stream import EventStream
 from ingress.http.options import check_none
+from ingress.http.request import BODY_SETTING, idempotency_key, read_body
+from ingress.http.responses import stored_response
 from ingress.http.routing import JSON, RawRoute, answer, api_router, with_example, with_examples
-from ingress.http.stored_response import stored_response
 from ingress.runtime import Ingress
 from ingress.submission.cancel import cancel_task
 from ingress.submission.service import WaitingRequest

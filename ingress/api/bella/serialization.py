@@ -9,8 +9,8 @@ import orjson
 
 from core.embedding import described
 from core.errors import InvalidRequest
-from ingress.http.json_body import check_members, json_object, not_too_deep
-from ingress.pull.outcome import WORKER_ERROR
+from ingress.http.request import check_members, json_object, not_too_deep
+from ingress.pull.claims import WORKER_ERROR
 from ingress.read_model.task_snapshot import TaskSnapshot
 from schemas.json_text import member
 from schemas.records import NO_ORIGIN, Mode, State, Task

@@ -18,8 +18,8 @@ from ingress.api.dify.prices import tokens_in, usage_object
 from ingress.api.dify.prompt import prompt_of
 from ingress.api.dify.request import CompletionRequest, read_ask
 from ingress.api.dify.stream import ENDED, CompletionStream
-from ingress.http.body import BODY_SETTING, idempotency_key, read_body
 from ingress.http.options import Options, read_options, renamed
+from ingress.http.request import BODY_SETTING, idempotency_key, read_body
 from ingress.read_model.task_lookup import result_body
 from ingress.runtime import Ingress
 from ingress.submission.service import WaitingRequest

@@ -6,7 +6,7 @@ import orjson
 from starlette.responses import Response
 
 from core.errors import RequestError
-from ingress.http.dialects import ApiProblem
+from ingress.http.errors import ApiProblem
 
 JSON = "application/json"
 CODES = {

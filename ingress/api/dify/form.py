@@ -15,8 +15,8 @@ from core.settings.models import DifySettings
 from core.storage.blobs import BlobStore
 from ingress.api.dify.errors import DifyError
 from ingress.api.dify.media import Media
-from ingress.http.body import body_pieces, declared_length
 from ingress.http.multipart import boundary_of, file_name_of
+from ingress.http.request import body_pieces, declared_length
 from schemas.common import Blob
 
 MARGIN_BYTES = 65_536

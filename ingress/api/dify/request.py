@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from core.errors import InvalidRequest
 from ingress.api.dify.errors import DifyError
-from ingress.http.json_body import json_object, not_too_deep
+from ingress.http.request import json_object, not_too_deep
 from schemas.json_text import member, values
 from schemas.validation import MAX_TEXT
 

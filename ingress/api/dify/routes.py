@@ -28,8 +28,8 @@ from ingress.http.dependencies import (
     ReadCaller,
     SubmitCaller,
 )
-from ingress.http.json_body import json_object
 from ingress.http.options import read_options
+from ingress.http.request import json_object
 from ingress.http.routing import JSON, RawRoute, Responses, answer, api_router, error, with_example
 from ingress.http.sse import MEDIA_TYPE as EVENT_STREAM
 from ingress.runtime import Ingress

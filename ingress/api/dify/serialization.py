@@ -10,7 +10,7 @@ import orjson
 from core import lenient_json
 from core.errors import InvalidRequest
 from core.upstream_errors import reason_of, reported
-from ingress.http.dialects import ApiProblem
+from ingress.http.errors import ApiProblem
 from ingress.http.sse import frame
 from schemas.common import Usage
 from schemas.ids import TaskId

@@ -10,7 +10,7 @@ from core.lenient_json import ends_in_half
 from core.settings.models import ModelSettings
 from ingress.api.dify import serialization
 from ingress.api.dify.prices import usage_object
-from ingress.http.dialects import ApiProblem
+from ingress.http.errors import ApiProblem
 from ingress.http.event_stream import EventStream
 from ingress.runtime import Ingress
 from ingress.submission.service import PreparedTask, TaskSubmission

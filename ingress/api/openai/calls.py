@@ -11,8 +11,8 @@ from ingress.api.openai.serialization import Call
 from ingress.api.openai.stream import OpenAIStream
 from ingress.api.tasks.serialization import RETRY_AFTER_S, accepted_object
 from ingress.auth.keys import Caller
-from ingress.http.body import idempotency_key
 from ingress.http.options import read_options
+from ingress.http.request import idempotency_key
 from ingress.runtime import Ingress
 from ingress.submission.service import PreparedTask
 from ingress.waiting.blocking import WaitOutcome

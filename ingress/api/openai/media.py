@@ -14,8 +14,8 @@ from core.errors import HeadraceError, InvalidRequest, Unavailable
 from ingress.api.openai.calls import Calls
 from ingress.api.openai.serialization import Call, model_of
 from ingress.auth.keys import Caller
-from ingress.http.body import idempotency_key
 from ingress.http.multipart import FormFile, FormLimits, FormRewriter
+from ingress.http.request import idempotency_key
 from ingress.http.uploads import FormUploads, ReceivedForm, require
 from ingress.runtime import Ingress
 from schemas.common import Blob

@@ -10,10 +10,9 @@ from core.errors import HeadraceError
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from ingress.api.openai_error import error_body
 from ingress.api.tasks.serialization import location
-from ingress.http.dialects import ApiProblem
-from ingress.http.errors import problem_of
+from ingress.http.errors import ApiProblem, problem_of
+from ingress.http.responses import stored_response
 from ingress.http.sse import MEDIA_TYPE
-from ingress.http.stored_response import stored_response
 from ingress.read_model.task_lookup import result_body
 from ingress.submission.submitter import Ticket
 from ingress.waiting.blocking import WaitOutcome

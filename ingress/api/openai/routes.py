@@ -16,8 +16,8 @@ from starlette.responses import Response
 from ingress.api.openai import models, serialization
 from ingress.api.openai.calls import Calls
 from ingress.api.openai.media import FORMS, FormCalls
-from ingress.http.body import BODY_SETTING, read_body
 from ingress.http.dependencies import SUBMITS, AppIngress, PerApp, ReadCaller
+from ingress.http.request import BODY_SETTING, read_body
 from ingress.http.routing import JSON, RawRoute, answer, api_router
 from ingress.runtime import Ingress
 

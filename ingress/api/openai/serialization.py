@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from core.errors import InvalidRequest
 from core.settings.models import QueueSettings, Settings
 from ingress.http import options as names
-from ingress.http.json_body import json_object, not_too_deep
 from ingress.http.options import Options, renamed
+from ingress.http.request import json_object, not_too_deep
 from schemas.common import Blob
 from schemas.json_text import BOM, changed
 from schemas.records import NO_ORIGIN, Mode, Task

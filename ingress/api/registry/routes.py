@@ -41,9 +41,9 @@ from ingress.api.registry.models import (
 )
 from ingress.api.registry.subjects import Subjects, chosen, holding, matching, page
 from ingress.auth.keys import Caller
-from ingress.http.body import read_body
 from ingress.http.dependencies import AppIngress, PerApp
-from ingress.http.dialects import ApiProblem
+from ingress.http.errors import ApiProblem
+from ingress.http.request import read_body
 from ingress.http.routing import JSON, api_router
 from ingress.runtime import Ingress
 from schemas.codec import registry, schema_text

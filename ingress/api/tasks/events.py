@@ -15,15 +15,14 @@ from core.errors import InvalidRequest
 from ingress.api.tasks.models import EVENTS
 from ingress.http import sse
 from ingress.http.dependencies import AppConnected, AppIngress, ReadCaller, TaskIdPath
-from ingress.http.disconnect import on_disconnect
 from ingress.http.event_stream import FIRST_BYTE_S, STALL_TIMEOUT_S
+from ingress.http.responses import on_disconnect
 from ingress.http.routing import api_router, error
 from ingress.read_model.task_snapshot import TaskSnapshot
 from ingress.runtime import Ingress
-from ingress.task_events.broadcaster import TaskEvents
 from ingress.task_events.feed import TaskEventFeed
-from ingress.task_events.position import END, START, EventPosition, parse
-from ingress.task_events.viewer import Viewer, ViewerExit
+from ingress.task_events.stream import TaskEvents, Viewer, ViewerExit
+from ingress.task_events.transcript import END, START, EventPosition, parse
 
 LAST_ID = "Last-Event-ID"
 FROM = "from"

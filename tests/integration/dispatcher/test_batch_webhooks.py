@@ -58,7 +58,7 @@ class Ends:
         return batch_id
 
 
-async def test_ends_are_told_once_and_tried_again(
+async def test_ends_are_notified_once_and_retried(
     probe: DispatcherProbe, settings: Settings, receiver: Receiver, env: dict[str, str]
 ) -> None:
     ends = Ends(settings, probe.producer)

@@ -125,7 +125,7 @@ async def test_a_cancel_and_an_expiry_in_the_middle_leave_no_line_out(bench: Bat
     await counts_what_became_tasks(bench)
 
 
-async def test_a_frozen_writer_is_not_heard_any_more(
+async def test_parts_of_a_paused_writer_are_not_accepted(
     bench: BatchProbe, settings: Settings, env: dict[str, str], folder: Path
 ) -> None:
     total = 800

@@ -71,7 +71,9 @@ async def test_a_new_queue_is_served_within_two_seconds(probe: DispatcherProbe) 
     pytest.fail("none of ten new queues was served within two seconds")
 
 
-async def test_poison_is_a_dead_letter_and_its_partition_moves_on(probe: DispatcherProbe, settings: Settings) -> None:
+async def test_malformed_work_is_dead_lettered_and_its_partition_continues(
+    probe: DispatcherProbe, settings: Settings
+) -> None:
     bad_id = "TASK-7-0-C-261118110640-0077-000001"
     partition, offset = await probe.put_work(QUEUE, 0, "poison", b"\x00garbage")
     await probe.submit(task_id=bad_id)

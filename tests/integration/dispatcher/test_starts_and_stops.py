@@ -160,7 +160,7 @@ async def test_work_is_held_while_no_upstream_answers(
             )
             async with httpx.AsyncClient() as client:
                 ready = await client.get(f"http://127.0.0.1:{away_from.metrics_port}/readyz")
-            assert f"no upstream takes calls now: {told}" in ready.text
+            assert f"no upstream accepts calls: {told}" in ready.text
             task_id = await probe.submit()
             late = await probe.submit(timeout_s=1)
             assert up() == {0}

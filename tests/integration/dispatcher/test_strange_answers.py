@@ -41,12 +41,12 @@ FAILURES: list[tuple[Mode, dict[str, Any], int, str, bool, str]] = [
     ("streaming", raw(BUSY, JSON), 429, "upstream_error", True, "too many requests"),
     ("streaming", raw(BUSY, STREAM), 429, "upstream_error", True, "too many requests"),
     ("streaming", raw(b"event: error\ndata: out of memory\n\n", STREAM), 502, "upstream_error", True, "out of memory"),
-    ("streaming", raw(END, STREAM), 502, "upstream_empty", True, "without any content"),
+    ("streaming", raw(END, STREAM), 502, "upstream_empty", True, "has no content"),
     ("streaming", raw(b"", STREAM), 502, "upstream_cut", True, "end mark"),
     ("blocking", raw(BUSY, JSON), 429, "upstream_error", True, "too many requests"),
     ("blocking", raw(b'{"object":"error","message":"gone","code":404}', JSON), 404, "upstream_error", False, "gone"),
     ("blocking", raw(data(BUSY) + END, STREAM), 429, "upstream_error", True, "too many requests"),
-    ("blocking", raw(b"", JSON), 502, "upstream_empty", True, "without any content"),
+    ("blocking", raw(b"", JSON), 502, "upstream_empty", True, "has no content"),
     ("blocking", raw(b'{"detail":"no such model"}', JSON, status=404), 404, "upstream_error", False, "no such model"),
     ("blocking", raw(b'{"message":"bad"}', JSON, status=400), 400, "upstream_error", False, "400: bad"),
     ("streaming", raw(b'{"error":"bad"}', JSON, status=400), 400, "upstream_error", False, "400: bad"),
@@ -90,7 +90,7 @@ async def test_streams_as_servers_write_them_come_through(probe: DispatcherProbe
         assert [bytes(frame) for frame in await frames_of(probe, task_id, outcome)] == frames
 
 
-async def test_names_of_events_are_kept(probe: DispatcherProbe) -> None:
+async def test_event_names_are_preserved(probe: DispatcherProbe) -> None:
     text = b"event: response.created\n" + data(b'{"n":1}') + data(b'{"n":2}') + END
     task_id = await probe.submit(mode="streaming", sim=raw(text, STREAM))
     outcome = await probe.outcome(task_id)
@@ -102,7 +102,7 @@ async def test_names_of_events_are_kept(probe: DispatcherProbe) -> None:
     ]
 
 
-async def test_a_frame_of_ten_megabytes_is_kept_whole(probe: DispatcherProbe, settings: Settings) -> None:
+async def test_a_frame_of_ten_megabytes_is_stored_whole(probe: DispatcherProbe, settings: Settings) -> None:
     task_id = await probe.submit(mode="streaming", sim=raw(data(ONE, LARGE) + END, STREAM))
     outcome = await probe.outcome(task_id)
     assert (outcome["status_code"], outcome["error_code"]) == (200, None)
@@ -112,7 +112,7 @@ async def test_a_frame_of_ten_megabytes_is_kept_whole(probe: DispatcherProbe, se
 
 
 @pytest.mark.parametrize(("kind", "body"), [("audio/mpeg", bytes(range(256))), (JSON, b'{\n "choices": []}')])
-async def test_a_whole_answer_in_place_of_a_stream_is_kept_as_it_came(
+async def test_a_whole_response_instead_of_a_stream_is_stored_unchanged(
     probe: DispatcherProbe, kind: str, body: bytes
 ) -> None:
     outcome = await probe.outcome(await probe.submit(mode="streaming", sim=raw(body, kind)))

@@ -46,7 +46,7 @@ async def test_a_call_that_is_not_answered_is_made_again(
     assert task not in probe.dead_letters
 
 
-async def test_a_host_that_hangs_holds_up_nobody_else(
+async def test_a_host_that_hangs_delays_no_other_host(
     probe: DispatcherProbe, settings: Settings, receiver: Receiver
 ) -> None:
     async with Receiver() as hanging, dispatching(posting(settings, timeout_s=LONG_S, concurrency=8, per_host=2)):
@@ -83,9 +83,9 @@ async def test_a_private_address_is_refused_whatever_leads_there(
     urls = {
         f"{receiver.root}/200": b"private address",
         f"http://localhost:{receiver.port}/200": b"private network",
-        f"http://[::ffff:127.0.0.1]:{receiver.port}/": b"stands for an IPv4 one",
+        f"http://[::ffff:127.0.0.1]:{receiver.port}/": b"embeds an IPv4 address",
         f"http://rebound.example:{receiver.port}/200": b"127.0.0.1 is not allowed for callbacks",
-        "http://rebound.example:22/": b"names port 22",
+        "http://rebound.example:22/": b"has port 22",
     }
     async with dispatching(posting(settings, allow_private=False, ports=[receiver.port])):
         ids = {await probe.result(url): why for url, why in urls.items()}

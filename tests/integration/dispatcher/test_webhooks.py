@@ -78,7 +78,7 @@ async def test_what_may_pass_is_tried_again(probe: DispatcherProbe, receiver: Re
     assert not {*ids} & {*probe.dead_letters}
 
 
-async def test_what_is_final_is_a_dead_letter(probe: DispatcherProbe, settings: Settings, receiver: Receiver) -> None:
+async def test_a_final_failure_is_dead_lettered(probe: DispatcherProbe, settings: Settings, receiver: Receiver) -> None:
     paths = {"400": 3, "404": 3, "307": 3, "500": 3}
     ids = {path: await probe.result(f"{receiver.root}/{path}") for path in paths}
     nobody = await probe.result("http://127.0.0.1:1/")
@@ -210,7 +210,7 @@ async def put_rows(probe: DispatcherProbe, task_id: str, url: str, events: list[
     await probe.producer.send_batch({place: [status_record(row, now_ms=now_ms()) for row in made]})
 
 
-async def test_those_who_ask_are_told_of_the_start_and_the_way(
+async def test_subscribers_are_notified_of_start_and_progress(
     probe: DispatcherProbe, receiver: Receiver, rows: DeliveryRows
 ) -> None:
     url, events = f"{receiver.root}/200", ["start", "progress", "expired"]

@@ -1,4 +1,4 @@
-"""What the tests of the dispatcher share."""
+"""Fixtures of the dispatcher's tests."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from tests.support.clocks import SecondClock
 
 @pytest.fixture
 def clock() -> SecondClock:
-    """Give a clock that the test moves."""
+    """Return a clock that the test advances."""
     return SecondClock()

@@ -1,4 +1,4 @@
-"""The outbox: nothing is lost, nothing overtakes, and a Kafka that is away stops new work."""
+"""The outbox: no event is lost or reordered, and failing writes pause the intake."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ async def test_one_write_is_bounded_too(
     assert producer.writes == 5
 
 
-async def test_a_deadline_ends_the_wait_but_keeps_the_letter(outbox: EventOutbox, producer: MemoryProducer) -> None:
+async def test_a_deadline_ends_the_wait_and_the_event_stays_enqueued(
+    outbox: EventOutbox, producer: MemoryProducer
+) -> None:
     producer.blocked = True
     assert not await outbox.write_all([letter(1)], Deadline(0.05))
     assert not await outbox.drained(Deadline(0.05))
@@ -101,11 +103,11 @@ async def test_a_deadline_ends_the_wait_but_keeps_the_letter(outbox: EventOutbox
     assert len(producer.written) == 1
 
 
-async def test_what_cannot_be_written_before_the_end_is_said(caplog: pytest.LogCaptureFixture) -> None:
+async def test_events_that_were_not_written_before_the_end_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     producer = MemoryProducer()
     producer.blocked = True
     box = EventOutbox(producer)
     box.start(TaskSupervisor())
     box.enqueue(letter(1))
     await box.close(Deadline(0.05))
-    assert "1 events could not be written" in caplog.text
+    assert "1 events were not written" in caplog.text

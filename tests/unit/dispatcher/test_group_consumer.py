@@ -1,4 +1,4 @@
-"""What a member of a consumer group does with records that it read while the group may have put it out."""
+"""What a group member does with records that it received while the group may have removed it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Coordinator:
 
 
 class Consumer:
-    """A consumer that has one more record at each poll."""
+    """A consumer that returns one more record at each poll."""
 
     def __init__(self, **_: object) -> None:
         self._client = SimpleNamespace(_wait_on_metadata=self._nothing)
@@ -42,7 +42,7 @@ class Consumer:
         """Connect."""
 
     def subscribe(self, topics: Sequence[str], listener: Any) -> None:
-        """Join, and be given the partition at once."""
+        """Join, and get the partition at once."""
         assert topics == ["work"]
         self.listener = listener
         listener.on_partitions_assigned([PARTITION])
@@ -78,12 +78,12 @@ async def reader(monkeypatch: pytest.MonkeyPatch) -> GroupConsumer:
 
 
 def silence(reader: GroupConsumer) -> None:
-    """Have the process sleep for longer than its session lasts."""
+    """Pause the process for longer than its session lasts."""
     reader._confirmed_at = -math.inf
 
 
 async def taking(reader: GroupConsumer) -> asyncio.Task[list[Any]]:
-    """Begin to take, and wait until the record is there."""
+    """Start a poll, and wait until the record is there."""
     task = asyncio.create_task(reader.poll(1))
     await reader._consumer.polled.wait()
     for _ in range(10):
@@ -113,7 +113,7 @@ async def test_what_others_were_given_during_a_sleep_is_left_out(reader: GroupCo
     assert await task == []
 
 
-async def test_a_member_that_its_group_never_confirms_joins_anew(
+async def test_a_member_that_its_group_never_confirms_joins_again(
     reader: GroupConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SESSION_TIMEOUT_MS", 0)

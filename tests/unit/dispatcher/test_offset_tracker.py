@@ -1,4 +1,4 @@
-"""Claims: the commit never passes a record of which Kafka does not know what became of it."""
+"""The commit never passes a record whose claim or outcome is not durable."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def header(item: AddressedRecord, name: str) -> str | None:
     return None if value is None else value.decode()
 
 
-def told(item: AddressedRecord) -> tuple[str | None, str | None]:
-    """Return what tells records apart in a log."""
+def type_and_id(item: AddressedRecord) -> tuple[str | None, str | None]:
+    """Return the type and id of the CloudEvent."""
     return header(item, "ce_type"), header(item, "ce_id")
 
 
@@ -44,7 +44,7 @@ def test_a_worker_reports_to_the_partition_of_its_task() -> None:
     item = task_event("hr.", one, happened, partition=4, traceparent=TRACE)
     assert item[:2] == ("hr.events.online", 4)
     assert (item.record.key, item.record.timestamp_ms) == (one["id"].encode(), 7)
-    assert told(item) == ("io.headrace.progress", f"{one['id']}/2/progress/30")
+    assert type_and_id(item) == ("io.headrace.progress", f"{one['id']}/2/progress/30")
     assert [header(item, name) for name in ("x-queue", "x-level", "x-attempt")] == ["chat", "0", "2"]
     assert traceparent_of(item.record.headers) == TRACE
     assert EVENT.decode(item.record.value or b"") == happened
@@ -58,13 +58,13 @@ def test_every_scheduler_receives_a_heartbeat() -> None:
         ("events.offline", 0),
         ("events.offline", 1),
     ]
-    assert {told(item) for item in items} == {("io.headrace.heartbeat", "w/7/heartbeat")}
+    assert {type_and_id(item) for item in items} == {("io.headrace.heartbeat", "w/7/heartbeat")}
 
 
 def test_a_scheduler_writes_to_its_own_input() -> None:
     item = scheduler_event("", event("worker_lost", at_ms=7, worker="w"), level=1, partition=3, key="w")
     assert (item[:2], item.record.key) == (("events.offline", 3), b"w")
-    assert told(item) == ("io.headrace.event.worker_lost", "w/worker_lost/0/7")
+    assert type_and_id(item) == ("io.headrace.event.worker_lost", "w/worker_lost/0/7")
     assert header(item, "x-attempt") is None
     due = scheduler_event("", event("retry_due", at_ms=7, task_id="TASK-1", attempt=2), level=0, partition=3)
     assert (due.record.key, header(due, "x-attempt")) == (b"TASK-1", "2")
@@ -74,7 +74,7 @@ def test_a_cancel_goes_to_the_partition_of_its_task() -> None:
     identity = parse(task_id())
     item = cancel_event("", identity, owner="acme", reason="changed my mind", at_ms=7)
     assert item[:2] == ("events.online", identity.partition)
-    assert told(item) == ("io.headrace.event.cancel", f"{identity}/cancel")
+    assert type_and_id(item) == ("io.headrace.event.cancel", f"{identity}/cancel")
     assert header(item, "x-owner") == "acme"
 
 
@@ -88,7 +88,7 @@ def test_batch_events_go_to_the_partition_of_their_batch() -> None:
         batch_resume_event("", {**row, "ending": "cancelled"}, at_ms=7),
     ]
     assert {item[:2] for item in items} == {("events.offline", HOME)}
-    assert [told(item) for item in items] == [
+    assert [type_and_id(item) for item in items] == [
         ("io.headrace.event.batch_cancel", f"{row['id']}/batch_cancel"),
         ("io.headrace.batch_validated", f"{row['id']}/batch_validated/7"),
         ("io.headrace.event.batch_due", f"{row['id']}/batch_due/7"),
@@ -99,7 +99,7 @@ def test_batch_events_go_to_the_partition_of_their_batch() -> None:
 def test_a_purge_keeps_the_time_of_its_request() -> None:
     item = purge_event("", "chat", OffsetBounds(9), level=0, partition=2, at_ms=7)
     asked = EVENT.decode(item.record.value or b"")
-    assert (item[:2], told(item)) == (("events.online", 2), ("io.headrace.event.purge", "chat/purge/7/2"))
+    assert (item[:2], type_and_id(item)) == (("events.online", 2), ("io.headrace.event.purge", "chat/purge/7/2"))
     again = purge_continued("", asked, OffsetBounds(9, "TASK-1"), level=0, partition=2, now_ms=99)
-    assert told(again) == ("io.headrace.event.purge", "chat/purge/7/TASK-1")
+    assert type_and_id(again) == ("io.headrace.event.purge", "chat/purge/7/TASK-1")
     assert (again.record.timestamp_ms, EVENT.decode(again.record.value or b"")["at_ms"]) == (99, 7)

@@ -22,7 +22,7 @@ from schemas.ids import (
     replay_id,
 )
 
-LAST_S = EPOCH_S + 3_155_760_000 - 1  # 2099-12-31 23:59:59, the last second that two-digit years can tell
+LAST_S = EPOCH_S + 3_155_760_000 - 1  # 2099-12-31 23:59:59, the last second that two-digit years can express
 
 task_ids = st.builds(
     TaskId,

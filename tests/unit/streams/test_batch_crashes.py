@@ -79,7 +79,7 @@ class Process:
         self.inputs[TASKS] += [line(batch, number) for number in (0, 1, 0, 1, 2, 3, 2, 4)]
 
     def happen(self) -> None:
-        """Write what workers and users say next; workers speak only of work that was handed out."""
+        """Write the next events of workers and users; workers report only on work that they received."""
         batch, worked = self.log.batch(ONE), set(self.log.worked)
         for one in list(self.happens):
             kind, number = one
@@ -105,13 +105,13 @@ class Process:
         self.late = self.late or turn.late
         now_ms = CREATED_MS + (WINDOW_MS if self.late else 1_000)
         try:
-            await self.fold(
+            await self.process(
                 [one for group in (reversed(takes) if turn.events_first else takes) for one in group], now_ms
             )
         except Cut:
             await self.restart()
         self.log.cut_after = None
-        self.inputs[EVENTS] += self.log.said()
+        self.inputs[EVENTS] += self.log.own_events()
 
     def take(self, place: InputPartition, count: int) -> list[Source]:
         at = self.read[place]
@@ -119,29 +119,29 @@ class Process:
         self.read[place] = at + len(found)
         return [Source(place, at + number, one) for number, one in enumerate(found)]
 
-    async def fold(self, sources: list[Source], now_ms: int) -> None:
-        folded: list[Source] = []
+    async def process(self, sources: list[Source], now_ms: int) -> None:
+        processed: list[Source] = []
         for source in sources:
             what = source.what
             if isinstance(what, Submission):
-                folded += [source, *(held.source for held in self.replay.pop_task(HOME, what.task_id))]
-            elif self.replay.must_wait(HOME, what) and not self.knows(what["id"], folded):
+                processed += [source, *(held.source for held in self.replay.pop_task(HOME, what.task_id))]
+            elif self.replay.must_wait(HOME, what) and not self.knows(what["id"], processed):
                 self.replay.hold(HOME, PendingEvent(source, what))
             else:
-                folded.append(source)
-        await self.log.fold(
-            *((one.offset, one.what) for one in folded),
+                processed.append(source)
+        await self.log.process(
+            *((one.offset, one.what) for one in processed),
             now_ms=now_ms,
             was_attempted=self.replay.was_attempted,
         )
-        for one in folded:
+        for one in processed:
             self.progress.done(one.place, one.offset)
         waited = self.replay.pop_unmatched(HOME, self.progress.committable(TASKS) or 0)
         if waited:
-            await self.fold([held.source for held in waited], now_ms)
+            await self.process([held.source for held in waited], now_ms)
 
-    def knows(self, task_id: str, folded: list[Source]) -> bool:
-        here = any(isinstance(one.what, Submission) and one.what.task_id == task_id for one in folded)
+    def knows(self, task_id: str, processed: list[Source]) -> bool:
+        here = any(isinstance(one.what, Submission) and one.what.task_id == task_id for one in processed)
         return here or (HOME, task_id) in self.log.rows.values
 
     async def restart(self) -> None:
@@ -169,7 +169,7 @@ class Process:
         cancelled_with_batch = ("batch_cancelled", "batch_expired")
         failed = sum(state == "failed" for state, _ in outcomes)
         single = sum(state == "cancelled" and code not in cancelled_with_batch for state, code in outcomes)
-        # A line that somebody cancels while its batch is being stopped counts as stopped.
+        # A line that a user cancels while its batch is being stopped counts as stopped.
         assert failed + (0 if batch["ending"] in ("cancelled", "expired") else single) <= batch["failed"]
         assert batch["failed"] <= failed + single
         assert batch["usage"]["total_tokens"] == 5 * batch["completed"]

@@ -67,15 +67,15 @@ def test_a_sound_proposal_is_read() -> None:
     ],
 )
 def test_a_batch_that_could_not_be_run_is_poison(changes: dict[str, Any], field: str) -> None:
-    said = change(batch=BATCH.encode({**proposed(ONE), **changes}))  # type: ignore[typeddict-item]
-    found = read_event(Message(event("batch_created", at_ms=1, task_id=ONE, change=said)), max_bytes=1 << 20)
+    proposal = change(batch=BATCH.encode({**proposed(ONE), **changes}))  # type: ignore[typeddict-item]
+    found = read_event(Message(event("batch_created", at_ms=1, task_id=ONE, change=proposal)), max_bytes=1 << 20)
     assert isinstance(found, InvalidRecord)
     assert found.field == field
 
 
-@pytest.mark.parametrize("said", [None, b"", b"\0\0\0\0\x10nonsense"])
-def test_a_proposal_without_a_batch_is_poison(said: bytes | None) -> None:
-    what = event("batch_created", at_ms=1, task_id=ONE, change=None if said is None else change(batch=said))
+@pytest.mark.parametrize("proposal", [None, b"", b"\0\0\0\0\x10nonsense"])
+def test_a_proposal_without_a_batch_is_poison(proposal: bytes | None) -> None:
+    what = event("batch_created", at_ms=1, task_id=ONE, change=None if proposal is None else change(batch=proposal))
     assert isinstance(read_event(Message(what), max_bytes=1 << 20), InvalidRecord)
     assert isinstance(read_event(Message(created(ONE), partition=HOME + 1), max_bytes=1 << 20), InvalidRecord)
 
@@ -91,9 +91,9 @@ def test_a_stop_waits_until_all_tasks_are_read_again() -> None:
 async def test_the_clock_of_a_batch_rings_at_its_window_and_at_its_retention() -> None:
     log = BatchLog()
     near = CREATED_MS + WINDOW_MS - HORIZON_MS
-    await log.fold((0, created(ONE)), now_ms=near)
+    await log.process((0, created(ONE)), now_ms=near)
     assert log.index.due(now_ms=near + HORIZON_MS) == [Due(CREATED_MS + WINDOW_MS, "batch_due", HOME, ONE)]
-    await log.fold((1, event("batch_invalid", at_ms=1, task_id=ONE)), now_ms=near)
+    await log.process((1, event("batch_invalid", at_ms=1, task_id=ONE)), now_ms=near)
     assert log.index.next_due_ms() is None  # far away: a later sweep brings it in
     rows: Any = log.batches
     over_ms = near + RETENTION_MS
@@ -107,7 +107,7 @@ async def test_the_clock_of_a_batch_rings_at_its_window_and_at_its_retention() -
 
 async def test_rows_that_cannot_be_read_are_skipped_at_a_start_and_by_each_sweep() -> None:
     log = BatchLog()
-    await log.fold((0, created(ONE)), now_ms=CREATED_MS)
+    await log.process((0, created(ONE)), now_ms=CREATED_MS)
     rows: Any = log.batches
     rows.put(HOME, [(b"j", b"v"), (b"k", b""), (b"l", b"\xff" * 40)], offset=1)
     for rebuild in (True, False):
@@ -128,7 +128,7 @@ async def test_timers_write_what_is_due_for_a_batch(monkeypatch: pytest.MonkeyPa
             written.extend(EVENT.decode(record.value or b"") for _, _, record in records)
 
     log = BatchLog()
-    await log.fold((0, created(ONE, created_ms=CREATED_MS - 2, expires_ms=CREATED_MS - 1)), now_ms=CREATED_MS)
+    await log.process((0, created(ONE, created_ms=CREATED_MS - 2, expires_ms=CREATED_MS - 1)), now_ms=CREATED_MS)
     log.index._push(Due(1, "batch_due", HOME, batch_id(9)), CREATED_MS)  # removed since
     parts: Any = Parts()
     no_tasks, batches = cast("Any", MemoryRows()), cast("Any", log.batches)

@@ -1,4 +1,4 @@
-"""A recorded batch: the bytes that its parts wrote once, and the rows that must come of them for ever.
+"""A recorded batch: records written by an older version, and the state records that they must always produce.
 
 A change of the machine or of a schema that breaks this breaks the logs of those who upgrade.
 """
@@ -61,7 +61,7 @@ def shown(batch: Batch) -> dict[str, Any]:
 async def test_a_recorded_batch_has_the_rows_that_it_had() -> None:
     log = BatchLog()
     for step in RECORDED["steps"]:
-        await log.fold((step["offset"], read(step["topic"], step["value"])), now_ms=step["now_ms"])
+        await log.process((step["offset"], read(step["topic"], step["value"])), now_ms=step["now_ms"])
         assert shown(log.batch(RECORDED["id"])) == step["row"], step["what"]
     assert [[one["id"], one["state"], one["error_code"]] for one in log.results] == RECORDED["results"]
     assert dict(log.reasons) == {RENAMED.get(name, name): count for name, count in RECORDED["notes"].items()}
@@ -72,6 +72,6 @@ async def test_read_again_it_changes_nothing() -> None:
     log = BatchLog()
     for _ in range(2):
         for step in RECORDED["steps"]:
-            await log.fold((step["offset"], read(step["topic"], step["value"])), now_ms=step["now_ms"])
+            await log.process((step["offset"], read(step["topic"], step["value"])), now_ms=step["now_ms"])
         assert shown(log.batch(RECORDED["id"])) == RECORDED["steps"][-1]["row"]
         assert len(log.results) == len(RECORDED["results"])

@@ -124,9 +124,16 @@ async def left(blobs: BlobStore) -> set[str]:
 
 
 async def test_a_sweep_deletes_what_is_over_and_nothing_else(tmp_path: Path) -> None:
-    kept = ID.replace("000005", "000006")
-    sweeping, blobs = sweeper(tmp_path, row(state="expired"), row(id=kept, state="completed"), owned={2})
-    stay = {f"tasks/{kept}", f"results/{kept}-1-00000000", f"tasks/{OFFLINE}", "files/x", "arriving/x", "uploads/x"}
+    retained = ID.replace("000005", "000006")
+    sweeping, blobs = sweeper(tmp_path, row(state="expired"), row(id=retained, state="completed"), owned={2})
+    stay = {
+        f"tasks/{retained}",
+        f"results/{retained}-1-00000000",
+        f"tasks/{OFFLINE}",
+        "files/x",
+        "arriving/x",
+        "uploads/x",
+    }
     for name in (*stay, f"tasks/{ID}", f"results/{ID}-1-00000000"):
         await blobs.put(b"x", name=name, media_type="text/plain")
     assert await sweeping.sweep(now_ms=now_ms()) == 2

@@ -1,4 +1,4 @@
-"""Every form that a task may have in its topic, and what is said of those that are none."""
+"""Every form of a task record, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ BINARY = {"ce_specversion": "1.0", "ce_id": "e-1", "ce_source": "/shop", "ce_typ
 
 
 def read(value: bytes | None, *, level: int = 0, at_s: float | None = AT_S, **named: str) -> Submission | InvalidRecord:
-    told = [(name.replace("content_type", "content-type"), content.encode()) for name, content in named.items()]
+    given = [(name.replace("content_type", "content-type"), content.encode()) for name, content in named.items()]
     message = SimpleNamespace(
-        topic="tasks.online", partition=3, offset=41, timestamp=at_s, key=b"any", value=value, headers=told
+        topic="tasks.online", partition=3, offset=41, timestamp=at_s, key=b"any", value=value, headers=given
     )
     return read_task(message, level=level, max_bytes=MAX)
 

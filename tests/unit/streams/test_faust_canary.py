@@ -212,7 +212,7 @@ class Coordinator:
 async def test_only_confirmed_heartbeats_count() -> None:
     coordinator, confirmed = Coordinator(), []
     consumer = SimpleNamespace(_thread=SimpleNamespace(_consumer=SimpleNamespace(_coordinator=coordinator)))
-    for _ in range(2):  # each assignment notes them anew
+    for _ in range(2):  # each assignment registers the callback again
         watch_heartbeats(consumer, lambda: confirmed.append(1))
     assert await coordinator._do_heartbeat()
     assert confirmed == [1]

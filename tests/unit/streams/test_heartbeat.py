@@ -1,4 +1,4 @@
-"""The pulse knows since when Kafka has worked, so that an outage of Kafka is not taken for the death of workers."""
+"""The scheduler heartbeat detects outages of Kafka, so that workers do not expire during one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streams.state_index import StateIndex
 
 
 class Broker:
-    """Takes pulses, or not."""
+    """Accepts heartbeats, or fails."""
 
     def __init__(self) -> None:
         self.down = False

@@ -1,4 +1,4 @@
-"""Our own account of what was folded: nothing is committed over, nothing that was skipped stays unnoticed."""
+"""The count of processed offsets: no unprocessed offset is committed, and skipped records are detected."""
 
 from __future__ import annotations
 

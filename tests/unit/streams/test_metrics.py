@@ -53,5 +53,5 @@ def test_clocks_that_differ_give_no_negative_times() -> None:
 
 
 def test_a_duplicate_is_not_counted_as_a_task() -> None:
-    twin = row(state="expired", duplicate_of="TASK-x", finished_ms=11_000)
-    assert noted(None, twin) == [(0, 0)] * 3
+    duplicate = row(state="expired", duplicate_of="TASK-x", finished_ms=11_000)
+    assert noted(None, duplicate) == [(0, 0)] * 3

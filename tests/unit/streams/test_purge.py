@@ -28,10 +28,12 @@ def name(number: int, queue: str = "chat") -> str:
 
 def log_of(*queues: str) -> Log:
     log = Log()
-    fold = log.fold()
+    transaction = log.transaction()
     for number, queue in enumerate(queues):
-        fold.submission(Submission(name(number, queue), task(queue=queue), 1_000, None), partition=0, offset=number)
-    log.keep(fold)
+        transaction.submission(
+            Submission(name(number, queue), task(queue=queue), 1_000, None), partition=0, offset=number
+        )
+    log.commit(transaction)
     return log
 
 
@@ -42,11 +44,11 @@ def purge(log: Log, asked: Event, *, processed: int = 1_000, now_ms: int = 5_000
         rows = sorted((home[1].encode(), value) for home, value in log.rows.items() if home[0] == partition)
         yield from (row for row in rows if row[0] >= key)
 
-    fold = log.fold(now_ms=now_ms)
-    purging.purge(fold, rows_from, asked, 0, processed=processed, level=0, now_ms=now_ms)
-    written: list[Record] = fold.records.get(EVENTS, [])
-    log.keep(fold)
-    return fold, EVENT.decode(written[0].value or b"") if written else None
+    transaction = log.transaction(now_ms=now_ms)
+    purging.purge(transaction, rows_from, asked, 0, processed=processed, level=0, now_ms=now_ms)
+    written: list[Record] = transaction.records.get(EVENTS, [])
+    log.commit(transaction)
+    return transaction, EVENT.decode(written[0].value or b"") if written else None
 
 
 def asking(tasks_end: int, **changes: Any) -> Event:
@@ -60,9 +62,9 @@ def states(log: Log) -> dict[str, str]:
 
 def test_what_waits_in_the_queue_ends_as_purged_with_one_result_each() -> None:
     log = log_of("chat", "other", "chat", "chat")
-    fold = log.fold()
-    fold.event(claimed(name(2)), partition=0)
-    log.keep(fold)
+    transaction = log.transaction()
+    transaction.event(claimed(name(2)), partition=0)
+    log.commit(transaction)
     _, following = purge(log, asking(3))
     assert following is None
     assert states(log) == {name(0): "cancelled", name(1, "other"): "queued", name(2): "processing", name(3): "queued"}
@@ -78,23 +80,23 @@ def test_slices_follow_each_other_to_the_end(monkeypatch: pytest.MonkeyPatch) ->
     asked: Event | None = asking(5)
     counts = []
     while asked is not None:
-        fold, asked = purge(log, asked)
-        counts.append(len(fold.rows))
+        transaction, asked = purge(log, asked)
+        counts.append(len(transaction.rows))
     assert counts == [2, 2, 1]
     assert set(states(log).values()) == {"cancelled"}
 
 
 def test_tasks_that_were_accepted_before_it_are_waited_for() -> None:
     log = log_of("chat")
-    fold, again = purge(log, asking(5), processed=4)
+    transaction, again = purge(log, asking(5), processed=4)
     assert again == asking(5)
     assert states(log) == {name(0): "queued"}
-    assert not fold.rows
+    assert not transaction.rows
     purge(log, asking(5), processed=4, now_ms=4_000 + purging.WAIT_MS)
     assert states(log) == {name(0): "cancelled"}, "but not for ever"
 
 
 @pytest.mark.parametrize("broken", [{"queue": None}, {"data": None}, {"data": b"[]"}, {"data": b'{"tasks_end":"x"}'}])
 def test_an_incomplete_event_is_counted(broken: dict[str, Any]) -> None:
-    fold, _ = purge(log_of("chat"), asking(1, **broken))
-    assert fold.reasons == {"unexpected_purge": 1}
+    transaction, _ = purge(log_of("chat"), asking(1, **broken))
+    assert transaction.reasons == {"unexpected_purge": 1}

@@ -72,7 +72,7 @@ def test_what_could_not_be_written_comes_back() -> None:
     index = StateIndex()
     index.update(0, None, row(deadline_ms=10), now_ms=0)
     due = index.due(now_ms=10)
-    index.put_back(due, delay_ms=1_000, now_ms=10)
+    index.reschedule(due, delay_ms=1_000, now_ms=10)
     assert index.due(now_ms=1_009) == []
     assert [one.task_id for one in index.due(now_ms=1_010)] == [one.task_id for one in due]
 

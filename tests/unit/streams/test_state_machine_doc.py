@@ -92,18 +92,18 @@ EVENTS: Mapping[str, Callable[[Status | None], Transition | None]] = {
     "submitted after its cancel": lambda row: (
         None if row else submit(tasks.apply(None, CANCEL, now_ms=1, rules=RULES).row)
     ),
-    "submitted after its time to start": lambda row: None if row else submit(row, now_ms=START_MS),
+    "submitted after its start timeout": lambda row: None if row else submit(row, now_ms=START_MS),
     "submitted after its deadline": lambda row: None if row else submit(row, now_ms=DEADLINE_MS),
     "claimed": on(claimed(ID, attempt=2)),
     "claimed by a second worker": on(claimed(ID, attempt=2, worker="w2")),
     "claimed for an old attempt": on(claimed(ID, attempt=1)),
     "progress": on(event("progress", at_ms=1, task_id=ID, attempt=2, worker="w1", progress=40)),
-    "progress that does not grow": on(event("progress", at_ms=1, task_id=ID, attempt=2, worker="w1", progress=20)),
+    "progress that is not higher": on(event("progress", at_ms=1, task_id=ID, attempt=2, worker="w1", progress=20)),
     "progress of an old attempt": on(event("progress", at_ms=1, task_id=ID, attempt=1, worker="w1", progress=40)),
     "progress by a second worker": on(event("progress", at_ms=1, task_id=ID, attempt=2, worker="w2", progress=40)),
-    "finished well": on(finished(ID, attempt=2, result=outcome())),
+    "finished successfully": on(finished(ID, attempt=2, result=outcome())),
     "finished with a final error": on(finished(ID, attempt=2, result=failure(retriable=False, status_code=400))),
-    "finished with a passing error": on(finished(ID, attempt=2, result=failure())),
+    "finished with a retriable error": on(finished(ID, attempt=2, result=failure())),
     "the same in the middle of a stream": on(finished(ID, attempt=2, result=failure(chunks=3))),
     "the same at the last attempt": at_last_attempt,
     "the same too near the deadline": on(finished(ID, attempt=2, result=failure()), now_ms=DEADLINE_MS - 1),
@@ -111,25 +111,25 @@ EVENTS: Mapping[str, Callable[[Status | None], Transition | None]] = {
     "released": on(event("released", at_ms=1, task_id=ID, attempt=2, worker="w1")),
     "retry_due": on(event("retry_due", at_ms=1, task_id=ID, attempt=2, data=b"{}")),
     "cancel": on(CANCEL),
-    "cancel by another owner": on(event("cancel", at_ms=1, task_id=ID, owner="key-2")),
+    "cancel by another tenant": on(event("cancel", at_ms=1, task_id=ID, owner="key-2")),
     "deadline": on(event("deadline", at_ms=1, task_id=ID), now_ms=DEADLINE_MS),
-    "deadline of its start": on(event("deadline", at_ms=1, task_id=ID), now_ms=START_MS),
-    "deadline, too early": on(event("deadline", at_ms=1, task_id=ID)),
-    "its worker said goodbye": gone(lost=False),
-    "its worker is lost": gone(lost=True),
-    "its worker is lost, the third": gone(lost=True, before=2),
-    "its worker is lost in the middle of a stream": gone(lost=True, streamed=True),
-    "its lease is over": leased(LEASE_OVER),
-    "its lease is over, for the last time": leased(LEASE_OVER, retries=0),
-    "its lease is over, too early": leased(LEASE_OVER, now_ms=LEASE_MS - 1),
-    "the lease of an old attempt is over": leased(event("lease_over", at_ms=1, task_id=ID, attempt=1)),
-    "finished by the holder of a lease": leased(finished(ID, attempt=2, worker="pull/w1")),
-    "finished beside a lease": leased(finished(ID, attempt=2, worker="w1")),
-    "finished without the lease": on(finished(ID, attempt=2, worker="pull/w1")),
-    "released by the holder of a lease": leased(event("released", at_ms=1, task_id=ID, attempt=2, worker="pull/w1")),
-    "released beside a lease": leased(event("released", at_ms=1, task_id=ID, attempt=2, worker="w1")),
+    "start deadline": on(event("deadline", at_ms=1, task_id=ID), now_ms=START_MS),
+    "deadline, premature": on(event("deadline", at_ms=1, task_id=ID)),
+    "worker stopped": gone(lost=False),
+    "worker lost": gone(lost=True),
+    "worker lost, the third": gone(lost=True, before=2),
+    "worker lost in the middle of a stream": gone(lost=True, streamed=True),
+    "lease expired": leased(LEASE_OVER),
+    "lease expired, no retry left": leased(LEASE_OVER, retries=0),
+    "lease expired, premature": leased(LEASE_OVER, now_ms=LEASE_MS - 1),
+    "lease of an old attempt expired": leased(event("lease_over", at_ms=1, task_id=ID, attempt=1)),
+    "finished by the lease holder": leased(finished(ID, attempt=2, worker="pull/w1")),
+    "finished by another worker during a lease": leased(finished(ID, attempt=2, worker="w1")),
+    "finished by a pull worker without a lease": on(finished(ID, attempt=2, worker="pull/w1")),
+    "released by the lease holder": leased(event("released", at_ms=1, task_id=ID, attempt=2, worker="pull/w1")),
+    "released by another worker during a lease": leased(event("released", at_ms=1, task_id=ID, attempt=2, worker="w1")),
     "expire": on(event("expire", at_ms=1, task_id=ID), now_ms=EXPIRES_MS),
-    "expire, too early": on(event("expire", at_ms=1, task_id=ID)),
+    "expire, premature": on(event("expire", at_ms=1, task_id=ID)),
 }
 
 
@@ -157,7 +157,7 @@ def cell(before: Status | None, step: Transition | None) -> str:
 
 
 def table() -> str:
-    """Render the table; completed, failed and cancelled must behave alike and share a column."""
+    """Render the table; completed, failed and cancelled must behave equally and share a column."""
     columns = [name for name in rows() if name not in ENDED[1:]]
     lines = [["event", *(name.replace(ENDED[0], "ended") for name in columns)], ["---"] * (len(columns) + 1)]
     for what, apply in EVENTS.items():

@@ -1,4 +1,4 @@
-"""How far a call is, as its row tells: only forward within an attempt, 100 only with its outcome."""
+"""Progress in the state record: it only grows within an attempt, and is 100 only with the outcome."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_whatever_happens_progress_is_monotonic_within_an_attempt(events: list[E
 
 
 def test_each_step_of_progress_is_an_event_of_its_own_for_readers() -> None:
-    """Readers of the rows tell repeats by ce_id."""
+    """Readers of state records detect repetitions by ce_id."""
     one, other = (status_record({**running(), "progress": percent}, now_ms=7_000) for percent in (10, 20))
     assert dict(one.headers)["ce_id"] != dict(other.headers)["ce_id"]
     assert STATUS.decode(one.value or b"")["updated_ms"] == 7_000

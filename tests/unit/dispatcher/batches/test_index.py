@@ -1,4 +1,4 @@
-"""What a dispatcher knows of batches by their topic."""
+"""The index of batches, built from their topic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PART = {"end": 9, "token": "t", "output_bytes": 5, "error_bytes": 0, "output_lin
 
 
 def told(rows: BatchIndex, *batches: Batch | None) -> None:
-    """Let the topic say something."""
+    """Apply rows of the topic."""
     records: list[Any] = [
         SimpleNamespace(key=IDENTITY.batch().encode(), value=None if row is None else BATCH.encode(row))
         for row in batches
@@ -58,7 +58,7 @@ def test_a_line_has_its_outcome_when_its_bit_is_set_or_its_batch_is_over() -> No
 def test_pieces_are_tidied_when_a_batch_ends_and_when_it_is_removed() -> None:
     rows = BatchIndex(Settings(), name="t")
     told(rows, batch_row(BLOB, state="completed", parts=[PART], updated_ms=5))
-    assert rows.ended(HOME) == {}  # long ago: its owner has done it
+    assert rows.ended(HOME) == {}  # long ago: collected by its owner
     told(rows, batch_row(BLOB, state="completed", parts=[PART], updated_ms=time.time_ns() // 1_000_000))
     assert rows.ended(HOME) == {IDENTITY.batch(): {f"batches/{IDENTITY.batch()}/output/000000000009-t"}}
     told(rows, None)

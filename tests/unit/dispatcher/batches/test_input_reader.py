@@ -1,4 +1,4 @@
-"""The input file, a slice at a time."""
+"""The input file, read in slices."""
 
 from __future__ import annotations
 

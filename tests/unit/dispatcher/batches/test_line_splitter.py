@@ -1,4 +1,4 @@
-"""A file cut into its lines, however its pieces come."""
+"""A file is split into the same lines, however its pieces arrive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_what_editors_leave_does_not_count() -> None:
     assert split(b"\xef\xbb\xbf") == split(b"") == split(b"\r\n\r\n") == []
 
 
-def test_of_a_line_that_is_too_long_only_the_place_is_kept() -> None:
+def test_a_line_that_is_too_long_is_not_stored() -> None:
     pieces = [b"a\n", *[b"x" * 60] * 1000, b"\nb\n"]
     assert split(*pieces) == [InputLine(0, 1, b"a"), InputLine(1, 2, None), InputLine(2, 3, b"b")]
     assert split(b"x" * 101) == [InputLine(0, 1, None)]

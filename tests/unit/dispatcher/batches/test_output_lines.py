@@ -18,7 +18,7 @@ BLOB = {"uri": "results/x", "size": 9, "sha256": ""}
 
 
 def whole(line: OutputLine) -> Any:
-    """Read a line as its readers do; it is one line."""
+    """Parse a line as its readers do; it is one line."""
     text = line.head + line.body + line.tail
     assert text.count(b"\n") == 1
     assert text.endswith(b"\n")

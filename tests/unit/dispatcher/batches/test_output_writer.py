@@ -1,4 +1,4 @@
-"""The writer against the scheduler's own verdict on its parts: every line once, whoever writes and however often."""
+"""The output writer with the scheduler that accepts its parts: every line once, with any number of writers."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_the_memory_is_bounded_by_smaller_parts(
 
 
 async def test_of_two_writers_every_line_is_written_once(stage: Stage, clock: SecondClock) -> None:
-    """One is frozen with a part half done, the other goes on from the row; the first one wakes up."""
+    """One writer is paused with a part in progress, the other continues from the row; then the first one resumes."""
     await create_batch(stage)
     frozen, other = writer_of(stage, clock), writer_of(stage, clock)
     stage.end(range(20))
@@ -134,7 +134,7 @@ async def test_of_two_writers_every_line_is_written_once(stage: Stage, clock: Se
     assert stage.row is not None
     written = stage.row["written_to"]
     newest, stage.row = stage.row, asleep
-    await frozen.step()  # it knows the old row only
+    await frozen.step()  # it has only the old row
     stage.row = newest
     stage.judge()
     assert stage.reasons == ["invalid_part"]
@@ -152,7 +152,7 @@ async def test_of_two_writers_every_line_is_written_once(stage: Stage, clock: Se
     assert stage.stored() == segment_names_of(stage.row)
 
 
-async def test_a_part_that_nobody_answers_is_written_anew(stage: Stage, clock: SecondClock) -> None:
+async def test_a_part_that_is_not_accepted_is_written_again(stage: Stage, clock: SecondClock) -> None:
     await create_batch(stage)
     stage.end(range(TOTAL))
     writer = writer_of(stage, clock)
@@ -200,10 +200,10 @@ async def test_stored_answers_are_put_into_their_lines(stage: Stage, clock: Seco
     assert stage.row["state"] == "cancelled"
 
 
-async def test_results_that_are_not_kept_any_more_become_errors(stage: Stage, clock: SecondClock) -> None:
+async def test_results_that_are_no_longer_retained_become_errors(stage: Stage, clock: SecondClock) -> None:
     await create_batch(stage)
     stage.end(range(TOTAL))
-    stage.lookup.first = 50  # the log has lost what was before
+    stage.lookup.first = 50  # the log has lost earlier records
     await run_to_the_end(stage, writer_of(stage, clock), clock)
     output, errors = await custom_ids(stage)
     assert output == ids_of(range(25, TOTAL))
@@ -212,7 +212,7 @@ async def test_results_that_are_not_kept_any_more_become_errors(stage: Stage, cl
 
 
 async def test_lines_that_are_still_being_stopped_are_not_lost(stage: Stage, clock: SecondClock) -> None:
-    """The scheduler may take longer to stop a large batch than a result is looked for."""
+    """The scheduler may take longer to stop a large batch than a missing result is searched for."""
     row = await create_batch(stage)
     stage.end(range(10))
     stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
@@ -232,7 +232,7 @@ async def test_lines_that_are_still_being_stopped_are_not_lost(stage: Stage, clo
 
 
 async def test_two_writers_of_lines_that_never_ran_do_not_wait_for_each_other(stage: Stage, clock: SecondClock) -> None:
-    """Such parts move no offset: what is written already shows in the bits alone."""
+    """Such parts advance no offset: what was written is in the bitmap alone."""
     row = await create_batch(stage, fed=0)
     stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
     first, second = writer_of(stage, clock), writer_of(stage, clock)

@@ -1,4 +1,4 @@
-"""What a process does for one partition: it begins what is there, tidies up, and outlives an error of ours."""
+"""The worker of one partition: it starts submitters, collects garbage, and survives an unexpected error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.waiting import eventually_async
 
 
 class Partition:
-    """A home on the stage, told of rows as its topic tells it."""
+    """A worker whose index receives rows as from the topic."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -32,8 +32,8 @@ class Partition:
         self.home = PartitionWorker(
             stage.settings,
             HOME,
-            rows=self.rows,
-            lookup=stage.lookup,
+            batch_index=self.rows,
+            log_reader=stage.lookup,
             blobs=stage.blobs,
             producer=stage.producer,
             fair_share=FairShare(),

@@ -1,4 +1,4 @@
-"""The part of a dispatcher that works for batches: what it begins, it ends."""
+"""The batch component stops everything that it has started."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.waiting import eventually_async
 
 
 class Assignment:
-    """A group that has given this member one partition; looking at it takes until the next turn."""
+    """A group that has assigned one partition to this member; a poll takes until `turn` is set."""
 
     owned = frozenset({0})
     assigned = True
@@ -44,12 +44,12 @@ async def test_a_stop_in_the_middle_of_a_look_leaves_nothing_running(
     monkeypatch.setattr(service, "BatchAssignment", Assignment)
     for name in ("open", "close"):
         monkeypatch.setattr(BatchIndex, name, nothing)
-    monkeypatch.setattr(BatchService, "_open_lookup", nothing)
+    monkeypatch.setattr(BatchService, "_open_log_reader", nothing)
     stage = Stage(tmp_path, Settings())
     blobs: BlobStore = stage.blobs
     rows, producer = BatchIndex(stage.settings, name="t"), stage.producer
     batches = BatchService(
-        stage.settings, name="t", supervisor=TaskSupervisor(), producer=producer, blobs=blobs, rows=rows
+        stage.settings, name="t", supervisor=TaskSupervisor(), producer=producer, blobs=blobs, batch_index=rows
     )
     assignment: Any = batches._assignment
     await batches.open()

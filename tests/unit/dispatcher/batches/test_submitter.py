@@ -1,4 +1,4 @@
-"""The feeder against the scheduler's own verdict on what it writes."""
+"""The submitter with the scheduler that accepts its events and tasks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stage(tmp_path: Path) -> Stage:
 async def submitting(
     stage: Stage, *, judging: bool = True, **changes: Any
 ) -> AsyncIterator[tuple[Callable[[], Awaitable[None]], list[str]]]:
-    """Run a feeder beside a scheduler; yields what waits for its end, and what it could not count."""
+    """Run a submitter with a scheduler; yields the unfinished tasks, and the batches that could not be counted."""
     assert stage.row is not None
     changed, uncountable = asyncio.Event(), list[str]()
     submitter = BatchSubmitter(
@@ -72,7 +72,7 @@ def fed(stage: Stage) -> int:
     return stage.row["fed"]
 
 
-async def test_a_valid_file_is_fed_in_its_order_and_never_further_than_the_window(stage: Stage) -> None:
+async def test_a_valid_file_is_submitted_in_order_and_within_the_window(stage: Stage) -> None:
     replace = orjson.dumps({"model": "other", "stream": True})
     row = await stage.create(input_file(230), replace=replace)
     async with submitting(stage) as (over, _):
@@ -100,7 +100,7 @@ async def test_a_valid_file_is_fed_in_its_order_and_never_further_than_the_windo
     assert task["created_ms"] + task["timeout_ms"] > row["expires_ms"]
 
 
-async def test_a_bad_file_is_told_of_and_feeds_nothing(stage: Stage) -> None:
+async def test_an_invalid_file_is_reported_and_nothing_is_submitted(stage: Stage) -> None:
     await stage.create(request_line(1) + b'\n{"custom_id":"a"}\n')
     async with submitting(stage) as (over, _):
         await over()
@@ -111,7 +111,7 @@ async def test_a_bad_file_is_told_of_and_feeds_nothing(stage: Stage) -> None:
 
 
 async def test_a_line_that_is_no_json_is_a_task_that_says_so(stage: Stage) -> None:
-    """It runs nowhere: whoever takes it, a dispatcher or the door of workers, ends it with what is wrong."""
+    """It is not run: a dispatcher or the pull API ends it with its error."""
     bad = b'{"custom_id":"bad","body":{"text":"\\ud83d"}}'
     await stage.create(request_line(0) + b"\n\n" + bad + b"\n" + request_line(2) + b"\n")
     async with submitting(stage) as (over, _):
@@ -148,25 +148,25 @@ async def test_a_file_that_is_not_there_or_not_what_it_was_fails_the_batch(
     assert [one["code"] for one in stage.row["errors"]] == [code]
 
 
-async def test_a_feeder_that_begins_anew_goes_on_at_the_exact_line(stage: Stage) -> None:
+async def test_a_new_submitter_continues_at_the_exact_line(stage: Stage) -> None:
     await stage.create(b"\n" + input_file(120), state="in_progress", total=120, fed=33)
     async with submitting(stage):
         await eventually_async(lambda: fed(stage) == WINDOW)
     assert [task["batch_line"] for task in stage.tasks] == list(range(33, WINDOW))
 
 
-async def test_lines_that_the_row_does_not_follow_are_fed_again(stage: Stage) -> None:
+async def test_lines_that_were_not_accepted_are_submitted_again(stage: Stage) -> None:
     await stage.create(input_file(20), state="in_progress", total=20)
     async with submitting(stage, judging=False, stall_timeout_s=0.2) as (over, _):
         await eventually_async(lambda: len(stage.producer.written) == 20)
-        stage.producer.written.clear()  # as if a write had been lost
+        stage.producer.written.clear()  # as after a lost write
         await eventually_async(lambda: len(stage.producer.written) >= 20)
         stage.judge()
         await over()
     assert fed(stage) == 20
 
 
-async def test_a_batch_that_is_stopped_is_fed_no_more(stage: Stage) -> None:
+async def test_a_stopped_batch_is_not_submitted_further(stage: Stage) -> None:
     row = await stage.create(input_file(200), state="in_progress", total=200)
     async with submitting(stage) as (over, _):
         await eventually_async(lambda: fed(stage) == WINDOW)
@@ -208,7 +208,7 @@ async def test_a_batch_that_is_stopped_before_its_file_was_counted_is_counted_th
     assert (stage.row["state"], stage.row["total"], uncountable) == ("cancelling", 30, [])
 
 
-async def test_a_file_that_cannot_be_counted_is_said_to_be_so(stage: Stage) -> None:
+async def test_a_file_that_cannot_be_counted_is_reported(stage: Stage) -> None:
     row = await stage.create(b"nonsense")
     stage.apply(event("batch_cancel", at_ms=1, task_id=row["id"], owner="key-1"))
     async with submitting(stage) as (over, uncountable):

@@ -1,4 +1,4 @@
-"""Every fault of a file that makes a batch fail, and what does not."""
+"""Every error of a file that makes a batch fail, and lines that do not."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from dispatcher.batches.request_line import (
     Replace,
     body_of,
     custom_id_of,
-    read,
+    parse_line,
 )
 from dispatcher.batches.validation import MAX_ERRORS, Validator
 from tests.support.batch_doubles import ENDPOINT, input_file, request_line
 
 
 def judged(file: bytes, *, one_model: bool = False, **changes: Any) -> Validator:
-    """Judge a whole file."""
+    """Validate a whole file."""
     validator = Validator(BatchSettings(**changes), endpoint=ENDPOINT, one_model=one_model)
     splitter = LineSplitter(max_bytes=MAX_LINE_BYTES)
     validator.add(splitter.feed(file))
@@ -36,13 +36,13 @@ def judged(file: bytes, *, one_model: bool = False, **changes: Any) -> Validator
 
 
 def faults(file: bytes, **changes: Any) -> list[tuple[str, str | None, int | None]]:
-    """List code, member and line of what is wrong."""
+    """Return code, parameter and line of each error."""
     return [(one["code"], one["param"], one["line"]) for one in judged(file, **changes).errors]
 
 
 def sent(request: LineRequest, replace: bytes | None) -> bytes:
     """Return the body that a line is sent with."""
-    return body_of(request, Replace.read(replace))
+    return body_of(request, Replace.parse(replace))
 
 
 def without(*names: str) -> bytes:
@@ -72,7 +72,7 @@ def without(*names: str) -> bytes:
         (b"x" * (MAX_LINE_BYTES + 1), "invalid_request", None),
     ],
 )
-def test_a_fault_is_told_with_its_line(line: bytes, code: str, param: str | None) -> None:
+def test_an_error_has_its_line_number(line: bytes, code: str, param: str | None) -> None:
     assert faults(b"\n" + request_line(2) + b"\r\n" + line + b"\n" + request_line(3)) == [(code, param, 3)]
 
 
@@ -85,14 +85,14 @@ BROKEN = [
     (b'{"custom_id":"\\ud83d","body":{}}', 0, "surrogate", None),
     (b"[" * 500, 0, "", None),
 ]
-"""A line that is no JSON, the column (0: wherever the reader gives up), the reason, and what it calls itself."""
+"""A line that is not JSON, the column (0: where the parser stops), the reason, and its custom_id."""
 
 
 @pytest.mark.parametrize(("line", "column", "reason", "name"), BROKEN)
 def test_a_line_that_is_no_json_is_its_own_fault(line: bytes, column: int, reason: str, name: str | None) -> None:
     assert faults(request_line(2) + b"\n" + line + b"\n" + request_line(3)) == []
     with pytest.raises(BrokenLine) as caught:
-        read(line, endpoint=ENDPOINT)
+        parse_line(line, endpoint=ENDPOINT)
     assert caught.value.code == "invalid_json_line"
     assert "at column " in caught.value.message
     assert not column or f"at column {column}: " in caught.value.message
@@ -115,7 +115,7 @@ def test_a_member_that_is_not_known_is_an_error_of_its_line(name: str, hint: str
     assert faults(request_line(2) + b"\n" + line) == []
     assert faults(line) == [("unknown_parameter", name[:80], 1)]
     with pytest.raises(BrokenLine, match="is no member of a batch line; ") as caught:
-        read(line, endpoint=ENDPOINT)
+        parse_line(line, endpoint=ENDPOINT)
     assert hint in caught.value.message
     assert custom_id_of(line) == "c"
 
@@ -125,7 +125,7 @@ def test_a_file_of_which_no_line_is_json_is_no_batch() -> None:
     assert found == [("invalid_json_line", None, 1), ("invalid_json_line", None, 3)]
 
 
-def test_a_file_that_is_wrong_otherwise_is_told_of_such_lines_too() -> None:
+def test_an_invalid_file_reports_broken_lines_too() -> None:
     assert faults(request_line(1) + b"\nnonsense\n" + without("custom_id")) == [
         ("invalid_json_line", None, 2),
         ("missing_required_parameter", "custom_id", 3),
@@ -163,7 +163,7 @@ def test_one_request_too_many_fails_and_nothing_is_read_after_it() -> None:
     assert faults(input_file(6) + b"nonsense", max_lines=5) == [("too_many_tasks", None, None)]
 
 
-def test_no_more_than_a_hundred_errors_are_kept() -> None:
+def test_no_more_than_a_hundred_errors_are_stored() -> None:
     validator = judged(b"null\n" * 500)
     assert len(validator.errors) == MAX_ERRORS
     assert validator.done
@@ -178,15 +178,17 @@ def test_one_model_is_demanded_only_when_asked_for() -> None:
 
 
 def test_replace_wins_and_nothing_is_streamed() -> None:
-    body = read(request_line(1, body={"model": "a", "stream": True, "stream_options": {}, "n": 1}), endpoint=ENDPOINT)
+    body = parse_line(
+        request_line(1, body={"model": "a", "stream": True, "stream_options": {}, "n": 1}), endpoint=ENDPOINT
+    )
     assert sent(body, b'{"model":"b"}') == b'{"model":"b","stream":false,"n":1}'
-    body = read(request_line(1, body={"model": "a", "stream_options": {}}), endpoint=ENDPOINT)
+    body = parse_line(request_line(1, body={"model": "a", "stream_options": {}}), endpoint=ENDPOINT)
     assert sent(body, b'{"stream":true}') == b'{"model":"a","stream":false}'
 
 
 @pytest.mark.parametrize("number", [b"123456789012345678901234567890", b"0.12345678901234567890", b"-1.5e400", b"1"])
 def test_numbers_of_lines_and_of_replace_are_not_rounded(number: bytes) -> None:
-    line = read(b'{"body":{"seed":%b,"x":{"y":[%b]}},"custom_id":"a"}' % (number, number), endpoint=ENDPOINT)
+    line = parse_line(b'{"body":{"seed":%b,"x":{"y":[%b]}},"custom_id":"a"}' % (number, number), endpoint=ENDPOINT)
     replaced = sent(line, b'{"top":%b}' % number)
     assert replaced == b'{"seed":%b,"x":{"y":[%b]},"top":%b}' % (number, number, number)
     assert sent(line, None) == b'{"seed":%b,"x":{"y":[%b]}}' % (number, number)
@@ -199,7 +201,7 @@ def test_a_line_that_is_no_request_may_still_have_a_name() -> None:
 
 @pytest.mark.parametrize("kind", ["many lines", "one line"])
 def test_a_file_is_never_held(kind: str) -> None:
-    """30 MB in pieces as the store gives them: what is held is the line that is not whole yet, and digests."""
+    """30 MB in pieces as from the object store: only the incomplete line and digests are in memory."""
     piece = (
         request_line(1, body={"model": "m", "prompt": "x" * 4_000}) + b"\n" if kind == "many lines" else b"x" * 4_096
     )

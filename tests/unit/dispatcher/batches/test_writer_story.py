@@ -1,4 +1,4 @@
-"""A batch's life in any order: ends, failures, a cancel, two writers that take turns, answers that come late."""
+"""A batch with any order of events: ends, failures, a cancel, two alternating writers, late acceptance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bound of offline calls follows how late the process is, and only while online tasks come."""
+"""The limit of offline calls follows the lag of the event loop, only while online tasks arrive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_late_process_makes_room_and_takes_it_back() -> None:
     slots, clock = CallSlots(share=0.1, capacity=64), SecondClock()
     pace = AdaptiveLimit(slots, monotonic=clock)
     pace.observe_lag(MAX_LAG_S * 5)
-    assert slots.max_offline is None  # nobody to make room for
+    assert slots.max_offline is None  # no online tasks
     pace.note_online()
     pace.observe_lag(MAX_LAG_S * 5)
     assert (slots.max_offline, slots.available(OFFLINE)) == (32, 32)

@@ -1,4 +1,4 @@
-"""What becomes of a call when the object store fails it."""
+"""Calls while the object store is unavailable or has lost a body."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_work_record_without_a_body_cannot_be_called(bodies: BodyStore) 
     assert caught.value.failure is Failure.BODY_LOST
 
 
-async def test_a_request_is_opened_anew_for_every_call(bodies: BodyStore, blobs: BlobStore) -> None:
+async def test_a_request_body_is_opened_again_for_every_call(bodies: BodyStore, blobs: BlobStore) -> None:
     inline = bodies.request(work(data=b"{}"))
     assert (inline.size, await inline.open()) == (2, b"{}")
     blob = await blobs.put(LARGE, name="tasks/one", media_type="application/json")
@@ -63,7 +63,7 @@ async def test_a_request_that_is_not_there_or_wrong_is_lost(bodies: BodyStore, b
 
 
 async def test_what_goes_wrong_while_a_request_is_sent_is_noted(bodies: BodyStore, blobs: BlobStore) -> None:
-    """The client only sees a connection that broke; the task must not be tried again for that."""
+    """The HTTP client reports a broken connection only; the task must not be retried for that."""
     blob = await blobs.put(LARGE, name="tasks/one", media_type="application/json")
     stored = bodies.request(work(data=None, data_ref={**blob, "sha256": "0" * 64}))
     pieces = await stored.open()

@@ -20,7 +20,7 @@ from tests.support.waiting import eventually_async
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the end of a stream wait longer than any machine stands still."""
+    """Let the end of a stream wait longer than a slow machine needs."""
     monkeypatch.setattr(module, "FLUSH_S", 60.0)
 
 

@@ -1,4 +1,4 @@
-"""Progress of streams: counted against the request's limit, told when it has grown, and never for anything else."""
+"""Progress of streams: relative to the request's limit, reported when it has grown, and never for anything else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def body(**members: Any) -> bytes:
 
 
 class World:
-    """A reporter over a Kafka in memory."""
+    """A reporter with a producer in memory."""
 
     def __init__(self) -> None:
         self.producer = MemoryProducer()
@@ -40,7 +40,7 @@ class World:
         return item
 
     async def told(self) -> list[int]:
-        """Report, and return what has been written so far."""
+        """Report, and return the records so far."""
         self.progress.report()
         await self.outbox.drained(Deadline(60))
         events = [EVENT.decode(record.value or b"") for _, _, record in self.producer.written]
@@ -48,7 +48,7 @@ class World:
         return [event["progress"] for event in events]
 
 
-async def test_progress_is_told_when_it_has_grown() -> None:
+async def test_progress_is_reported_when_it_has_grown() -> None:
     world = World()
     world.stream()
     assert await world.told() == []
@@ -63,7 +63,7 @@ async def test_progress_is_told_when_it_has_grown() -> None:
     assert await world.told() == [25, 99]
 
 
-async def test_nothing_is_told_before_the_claim_and_after_the_end() -> None:
+async def test_nothing_is_reported_before_the_claim_and_after_the_end() -> None:
     world = World()
     item = world.stream()
     item.claimed, world.deltas = False, 50

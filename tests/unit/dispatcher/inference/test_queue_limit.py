@@ -48,7 +48,7 @@ async def test_a_pause_holds_lanes_back_and_turns_away_who_waits_for_room() -> N
     await passing
 
 
-async def test_a_stop_lets_nobody_wait() -> None:
+async def test_a_stop_ends_every_wait() -> None:
     allowance = QueueLimit()
     allowance.set(paused=True, concurrency=None)
     passing = asyncio.create_task(allowance.wait_available())

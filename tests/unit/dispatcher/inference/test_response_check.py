@@ -1,11 +1,11 @@
-"""A good status does not make an answer."""
+"""A success status alone does not make a response valid."""
 
 from __future__ import annotations
 
 import pytest
 
 from dispatcher.inference.outcome import Failure, Report
-from dispatcher.inference.response_check import checked
+from dispatcher.inference.response_check import validated_body
 from dispatcher.inference.upstream import CallError
 
 JSON = "application/json"
@@ -28,7 +28,7 @@ FRAME = b'{"error":{"message":"busy","code":503}}'
 )
 def test_errors_and_nothing_are_no_success(body: bytes, content_type: str, failure: Failure) -> None:
     with pytest.raises(CallError) as caught:
-        checked(200, body, content_type)
+        validated_body(200, body, content_type)
     assert caught.value.failure is failure
     if failure is Failure.REPORTED:
         assert caught.value.detail == "busy"
@@ -47,10 +47,10 @@ def test_errors_and_nothing_are_no_success(body: bytes, content_type: str, failu
     ],
 )
 def test_answers_pass(status: int, body: bytes, content_type: str) -> None:
-    assert checked(status, body, content_type) is body
+    assert validated_body(status, body, content_type) is body
 
 
 def test_json_of_servers_is_mended_for_strict_parsers() -> None:
-    assert checked(200, b'{"logprob":-Infinity,"text":"\xff\\ud800"}', JSON) == (
+    assert validated_body(200, b'{"logprob":-Infinity,"text":"\xff\\ud800"}', JSON) == (
         b'{"logprob":null,"text":"\xef\xbf\xbd\\ufffd"}'
     )

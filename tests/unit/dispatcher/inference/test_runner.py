@@ -1,4 +1,4 @@
-"""The runner: an attempt is run once here, and every taken record ends safe exactly when Kafka knows its fate."""
+"""The runner: an attempt is run once here, and a received record is safe once its outcome or claim is durable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dispatcher.event_outbox import EventOutbox
 from dispatcher.group_consumer import ReceivedRecord
 from dispatcher.inference.concurrency import ONLINE, CallSlots
 from dispatcher.inference.runner import Runner
-from dispatcher.inference.work_item import MalformedWork, WorkItem, read
+from dispatcher.inference.work_item import MalformedWork, WorkItem, decode_work
 from dispatcher.offset_tracker import OffsetTracker
 from dispatcher.task_supervisor import TaskSupervisor
 from schemas.codec import EVENT, WORK
@@ -28,7 +28,7 @@ from tests.support.waiting import eventually_async
 
 
 class Worker:
-    """Runs until it is told how to end."""
+    """Runs until the test sets the outcome."""
 
     def __init__(self) -> None:
         self.ends: dict[str, asyncio.Future[Outcome]] = {}
@@ -188,7 +188,7 @@ async def test_work_that_was_cancelled_before_is_not_begun(world: World) -> None
 
 
 async def test_work_that_has_its_outcome_is_not_begun(world: World) -> None:
-    """It was done before a crash, or by an attempt that was thought to be lost, and maybe while it waited here."""
+    """It was done before a crash, or by an attempt that was considered lost, possibly while it waited here."""
     done, doing = work(), work()
     world.over.add(done["id"])
     assert world.runner.admit(world.take(done)) is None
@@ -246,6 +246,6 @@ async def test_a_fault_of_ours_is_an_outcome(world: World, caplog: pytest.LogCap
 )
 def test_poison(value: bytes | None, field: str | None) -> None:
     with pytest.raises(MalformedWork) as caught:
-        read(Settings(), SimpleNamespace(value=value, headers=[]))
+        decode_work(Settings(), SimpleNamespace(value=value, headers=[]))
     assert caught.value.field == field
     assert caught.value.attempt == (1 if field else None)

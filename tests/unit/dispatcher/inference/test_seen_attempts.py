@@ -1,4 +1,4 @@
-"""What was spoken of: which events count, and that one reading serves everybody who asked before it."""
+"""Seen attempts: which events count, and that one read serves every earlier call."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_strange_records_do_no_harm(key: bytes | None) -> None:
 
 
 class Topic:
-    """Events that a test writes; `gate` holds a reading up, `away` is a broker that does not answer."""
+    """Events that a test writes; `gate` delays a read, `away` is a broker that is unavailable."""
 
     def __init__(self) -> None:
         self.events: list[bytes] = []
@@ -162,7 +162,7 @@ async def test_the_end_of_the_process_ends_the_wait(topic: Topic, hearing: Level
         await hearing.ensure_loaded(1, after=-math.inf)
 
 
-async def test_it_is_forgotten_and_read_anew(topic: Topic) -> None:
+async def test_it_expires_and_is_read_again(topic: Topic) -> None:
     hearing = LevelIndex(topic.read, ttl_s=0.2)
     topic.events = [b"a/1"]
     assigned_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Slots: online first, a share for either level, and never one lost or given twice."""
+"""Slots: online first, a share for either level, and no slot lost or given twice."""
 
 from __future__ import annotations
 

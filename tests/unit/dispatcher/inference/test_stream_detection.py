@@ -1,4 +1,4 @@
-"""Streams and whole answers are told apart by how they begin."""
+"""Streams and whole responses are distinguished by their first bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from dispatcher.inference.stream_detection import peeked
+from dispatcher.inference.stream_detection import detect_stream
 
 STREAM = "text/event-stream"
 
@@ -38,6 +38,6 @@ async def pieces(text: bytes, size: int) -> AsyncGenerator[bytes, None]:
     ],
 )
 async def test_what_an_answer_is(content_type: str, text: bytes, expected: bool, size: int) -> None:
-    is_stream, again = await peeked(pieces(text, size), content_type)
+    is_stream, again = await detect_stream(pieces(text, size), content_type)
     assert is_stream is expected
     assert b"".join([piece async for piece in again]) == text

@@ -1,4 +1,4 @@
-"""The relay of a stream: what counts as its end, and what is kept."""
+"""The relay of a stream: what counts as its end, and what is stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.storage.blobs import BlobStore
 from core.storage.spool import Spool
 from dispatcher.inference import stream_relay as module
 from dispatcher.inference.chunk_writer import ChunkWriter
-from dispatcher.inference.outcome import Failure, Report, failed
+from dispatcher.inference.outcome import Failure, Report, failure_outcome
 from dispatcher.inference.stream_relay import Relay
 from dispatcher.inference.upstream import CallError
 from schemas.codec import CHUNK
@@ -43,7 +43,7 @@ class Script:
 
 
 class Stream:
-    """A relay with the Kafka it writes to."""
+    """A relay with the producer it writes to."""
 
     def __init__(self, *, limit_bytes: int = 100_000) -> None:
         self.producer = MemoryProducer()
@@ -130,7 +130,7 @@ async def test_an_error_after_some_text_is_passed_on_as_the_end() -> None:
     with pytest.raises(CallError, match="too many"):
         await stream.pump(Script(b"data: 1\n\ndata: " + ERROR + b"\n\ndata: 2\n\n" + END))
     assert stream.frames == [b"1", ERROR]
-    kept = stream.relay.delivered(failed(Failure.REPORTED, started_ms=1, report=Report(429, ERROR)))
+    kept = stream.relay.delivered(failure_outcome(Failure.REPORTED, started_ms=1, report=Report(429, ERROR)))
     assert (kept["status_code"], kept["retriable"], kept["error_code"]) == (429, False, "upstream_error")
 
 
@@ -186,7 +186,7 @@ async def test_a_stream_that_broke_off_keeps_what_had_come(frames: int) -> None:
     stream = Stream()
     with pytest.raises(CallError):
         await stream.pump(Script(*[LARGE_FRAME] * frames))
-    outcome = stream.relay.delivered(failed(Failure.CUT, started_ms=1))
+    outcome = stream.relay.delivered(failure_outcome(Failure.CUT, started_ms=1))
     assert not outcome["retriable"]
     outcome = await stream.relay.with_body(outcome)
     assert outcome["content_type"] == "text/event-stream"
@@ -201,12 +201,12 @@ async def test_a_failure_before_the_first_frame_keeps_nothing() -> None:
     stream = Stream()
     with pytest.raises(CallError):
         await stream.pump(Script(b": " + b"x" * 60_000))
-    outcome = failed(Failure.CUT, started_ms=1)
+    outcome = failure_outcome(Failure.CUT, started_ms=1)
     assert stream.relay.delivered(outcome) == outcome
     assert await stream.relay.with_body(outcome) == outcome
 
 
-async def test_when_the_first_frame_came_is_kept() -> None:
+async def test_the_time_of_the_first_frame_is_stored() -> None:
     stream = Stream()
     assert stream.relay.first_token_ms is None
     await stream.pump(Script(b'data: {"a":1}\n\n'[:5], b'data: {"a":1}\n\n'[5:], b"data: [DONE]\n\n"))

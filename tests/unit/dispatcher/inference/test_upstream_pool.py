@@ -18,7 +18,7 @@ from tests.support.waiting import eventually_async
 
 
 class World:
-    """Three upstreams at addresses that nobody asks, and a clock."""
+    """Three upstreams at addresses that are not called, and a clock."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -108,12 +108,12 @@ async def test_it_says_who_takes_no_calls_and_why(world: World) -> None:
     world.upstreams[0].up = False
     world.pool.back_off(world.upstreams[2], 30)
     assert world.pool.unhealthy_reasons() == (
-        "http://127.0.0.1:1/v1 does not answer; http://127.0.0.1:3/v1 asked for no calls for 30 s more"
+        "http://127.0.0.1:1/v1 does not answer; http://127.0.0.1:3/v1 is backing off for 30 s (Retry-After)"
     )
 
 
 async def watching(base: str, *, within_s: float) -> tuple[UpstreamPool, Upstream]:
-    """Watch one upstream as a pool does that began so long ago."""
+    """Watch one upstream as a pool that started so long ago."""
     times = iter([0.0])
     upstream = Upstream(Settings(), base)
     pool = UpstreamPool([upstream], concurrency=2, on_change=lambda: None, monotonic=lambda: next(times, within_s))
@@ -121,7 +121,7 @@ async def watching(base: str, *, within_s: float) -> tuple[UpstreamPool, Upstrea
     return pool, upstream
 
 
-async def test_one_that_never_answered_since_the_start_is_told_of_once_and_when_it_comes(
+async def test_an_upstream_that_was_never_reachable_is_logged_once_and_when_it_responds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "dispatcher.inference.upstream_pool")
@@ -160,7 +160,7 @@ async def test_a_server_that_starts_beside_us_is_given_a_moment(caplog: pytest.L
     assert caplog.messages == []
 
 
-async def test_an_upstream_that_never_comes_up_is_probed_more_than_once_and_told_of_once(
+async def test_an_upstream_that_stays_unreachable_is_probed_again_and_logged_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_module, "PROBE_DOWN_S", 0.001)

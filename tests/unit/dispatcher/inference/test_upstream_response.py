@@ -1,4 +1,4 @@
-"""What an upstream had sent before it broke off is read, also when the break was noticed first."""
+"""Data that an upstream sent before its connection broke is read, also when the break was noticed first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fin(_: asyncio.StreamWriter) -> None:
 
 
 def rst(writer: asyncio.StreamWriter) -> None:
-    """Make the close a reset."""
+    """Close with a reset."""
     there: socket.socket = writer.get_extra_info("socket")
     there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -49,7 +49,7 @@ async def upstream(how: Callable[[asyncio.StreamWriter], None], gone: asyncio.Ev
 
 
 async def read_late(one: Upstream, gone: asyncio.Event) -> AsyncIterator[bytes]:
-    """Read an answer after its break has been noticed."""
+    """Read a response after its break has been noticed."""
     async with one.post("/v1/chat/completions", b"{}", {}) as answer:
         await gone.wait()
         reader: Any = answer._response.content
@@ -76,7 +76,7 @@ async def test_nothing_that_was_sent_before_a_break_is_lost(how: Callable[[async
 
 @asynccontextmanager
 async def answering(head: bytes, body: bytes) -> AsyncIterator[Upstream]:
-    """Run an upstream that gives one answer, whatever it is asked."""
+    """Run an upstream that sends the same response to every request."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -109,7 +109,7 @@ async def test_a_body_that_cannot_be_unpacked_is_malformed(coding: bytes, body: 
     assert caught.value.failure is Failure.MALFORMED
 
 
-async def test_what_is_said_of_an_answer_that_is_no_http_names_no_address() -> None:
+async def test_the_error_of_an_invalid_http_response_has_no_address() -> None:
     async with answering(b"broken head", b"") as one:
         with pytest.raises(CallError) as caught:
             async with one.post("/v1/chat/completions", b"{}", {}):

@@ -1,4 +1,4 @@
-"""A webhook sender, and a receiver of its calls."""
+"""A delivery worker, and a receiver of its calls."""
 
 from __future__ import annotations
 

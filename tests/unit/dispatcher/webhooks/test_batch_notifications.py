@@ -1,4 +1,4 @@
-"""What the end of a batch tells, and when it does not."""
+"""Which batch rows cause a notification, and with which payload."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def encoded(**changes: Any) -> bytes:
 
 
 @pytest.mark.parametrize("state", BATCH_STATES)
-def test_only_an_end_is_told(state: Any) -> None:
+def test_only_an_end_is_notified(state: Any) -> None:
     value = encoded(state=state, **{f"{state}_ms": NOW_MS} if state != "validating" else {})
     assert batch_state_of(value) == state
     delivery = batch_notification(value, now_ms=NOW_MS + 1_000)
@@ -44,13 +44,13 @@ def test_only_an_end_is_told(state: Any) -> None:
     assert again["payload"] == delivery["payload"], "told twice it is the same event"
 
 
-def test_nobody_is_told_without_a_callback_or_of_an_old_end() -> None:
+def test_there_is_no_notification_without_a_callback_or_of_an_old_end() -> None:
     ended = {"state": "completed", "completed_ms": NOW_MS}
     assert batch_notification(encoded(**ended, callback_url=None), now_ms=NOW_MS) is None
     assert batch_notification(encoded(**ended), now_ms=NOW_MS + RECENT_MS + 1) is None
 
 
-def test_a_repeated_row_is_told_once_per_assignment() -> None:
+def test_a_repeated_row_is_notified_once_per_assignment() -> None:
     notified, first, second = NotifiedBatches(), object(), object()
     seen = [notified.is_new("a", assignment) for assignment in (first, first, second, second)]
     assert seen == [True, False, True, False]

@@ -1,4 +1,4 @@
-"""Slots per host, and when a host is left alone."""
+"""Slots per host, and when its circuit opens."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_the_time_doubles_with_every_probe_that_fails(hosts: HostCircuitBr
     assert hosts.open_for_s("a") == 0
 
 
-async def test_those_who_wait_when_a_host_is_closed_are_told(hosts: HostCircuitBreakers) -> None:
+async def test_waiting_deliveries_are_rejected_when_a_circuit_opens(hosts: HostCircuitBreakers) -> None:
     go = asyncio.Event()
 
     async def call() -> None:

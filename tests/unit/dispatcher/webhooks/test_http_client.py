@@ -1,4 +1,4 @@
-"""What one attempt may touch: hostile URLs are never connected to, whatever names resolve to."""
+"""Which addresses one attempt may connect to: hostile URLs are never connected to, whatever their names resolve to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BODY = b'{"status_code":200,"request_id":"x","body":null}'
 
 
 class Rebinding(AbstractResolver):
-    """Says a public address first, and one of ours whenever it matters: all names lead to this machine."""
+    """Returns a public address first, and a local one when it matters: all names lead to this machine."""
 
     def __init__(self, address: str = "127.0.0.1", port: int | None = None) -> None:
         self.address, self.port, self.asked = address, port, 0
@@ -45,13 +45,13 @@ class Rebinding(AbstractResolver):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave a body soon that does not come to its end."""
+    """Use a short timeout for a body that does not end."""
     monkeypatch.setattr(http_client, "BODY_TIMEOUT_S", 0.05)
 
 
 @pytest.fixture
 async def connections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Every connection that the loop was asked for."""
+    """Every connection that the loop was asked to make."""
     loop = asyncio.get_running_loop()
     asked: list[object] = []
 
@@ -107,7 +107,7 @@ async def test_redirects_and_proxies_are_not_followed(receiver: Receiver, monkey
 
 async def test_what_an_answer_costs_is_bounded(receiver: Receiver) -> None:
     client = WebhookClient(HOOKS, CallbackPolicy(private=True))
-    async with asyncio.timeout(60):  # of which neither body takes more than its part, nor the call its five minutes
+    async with asyncio.timeout(60):  # neither body takes more than its timeout, nor the call its five minutes
         for path in ("flood", "lie"):
             assert (await client.post(f"{receiver.root}/{path}", BODY, {})).disposition is Disposition.DELIVERED
     await client.close()

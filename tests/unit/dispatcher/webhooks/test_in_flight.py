@@ -1,4 +1,4 @@
-"""What a process has in hand, and how it gives it up."""
+"""Deliveries in flight, and how they are drained."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.support.waiting import turns
 
 
 class Record:
-    """What is known of a consumed record."""
+    """The fields of a consumed record."""
 
     def __init__(self, offset: int) -> None:
         self.offset = offset
 
 
 class Desk:
-    """Hands with what surrounds them."""
+    """Deliveries in flight with doubles."""
 
     def __init__(self, max_records: int = 10, max_bytes: int = 1000) -> None:
         self.waiting_tasks = WaitingTasks()
@@ -89,7 +89,7 @@ async def test_a_crash_is_put_aside_and_holds_nothing_up(caplog: pytest.LogCaptu
     await turns(4)
     assert desk.crashes == ["unexpected error: oh"]
     assert desk.claims.to_commit() == 1
-    assert "callback_crashed" in {getattr(record, "event", None) for record in caplog.records}
+    assert "webhook_delivery_crashed" in {getattr(record, "event", None) for record in caplog.records}
 
 
 async def test_room_is_bounded_by_records_and_by_bytes() -> None:

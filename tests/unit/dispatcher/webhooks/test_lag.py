@@ -1,4 +1,4 @@
-"""How many deliveries wait in Kafka, and since when."""
+"""How many deliveries wait in Kafka, and the age of the oldest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ A, B = TopicPartition("retry", 0), TopicPartition("retry", 1)
 
 
 class Log:
-    """Partitions as lists of beginnings; None is a stray record."""
+    """Partitions as lists of creation times; None is an invalid record."""
 
     def __init__(self) -> None:
         self.of: dict[TopicPartition, list[int | None]] = {}
@@ -29,7 +29,7 @@ class Log:
         self.away = False
 
     async def bounds(self, tps: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        """Answer as the broker does."""
+        """Respond as the broker does."""
         if self.away:
             raise Unavailable
         return {tp: (self.first, len(self.of.get(tp, []))) for tp in tps}

@@ -1,4 +1,4 @@
-"""Where a link to a large result leads, where batches may be told by default, which URLs count as left alone."""
+"""The link to a large result, the default for batches, and which URLs count as disabled."""
 
 from __future__ import annotations
 

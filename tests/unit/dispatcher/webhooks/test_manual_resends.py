@@ -1,4 +1,4 @@
-"""A round that was asked for ends what waits of an earlier one, and nothing else."""
+"""A manual resend ends the waiting earlier round of its delivery, and nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_a_resend_ends_the_round_that_waits(bench: WebhookBench, receiver:
     assert (bench.waiting, bench.dead_letters) == ([], [])
 
 
-async def test_the_later_round_has_its_own_ladder_and_a_third_one_may_follow(
+async def test_the_later_round_has_its_own_retries_and_a_third_one_may_follow(
     bench: WebhookBench, receiver: Receiver
 ) -> None:
     first = bench.new(f"{receiver.root}/503-then-503-then-410-then-200")
@@ -83,7 +83,7 @@ def test_marks_of_rounds_and_of_urls_share_a_topic_and_nothing_else(bench: Webho
     first = bench.new("http://there/x")
     later = resent(first, now_ms=first["created_ms"] + 5)
     mark = records.resend_mark(bench.settings, later, now_ms=1)
-    gone = records.disabled(bench.settings, first, until_ms=bench.now_ms * 2, now_ms=1)
+    gone = records.disabled_mark(bench.settings, first, until_ms=bench.now_ms * 2, now_ms=1)
     assert mark[:2] == gone[:2]
     assert b"/" not in (mark.record.key or b"/")
     assert DELIVERY.decode(mark.record.value or b"")["due_ms"] is None, "a sender that knows no rounds passes it over"

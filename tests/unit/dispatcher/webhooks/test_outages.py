@@ -1,4 +1,4 @@
-"""Receivers that are down, flapping, slow or lying: real sockets for the calls, virtual time for the retries."""
+"""Receivers that are down, flapping, slow or wrong: real sockets for the calls, virtual time for the retries."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ async def test_a_receiver_that_is_down_for_ten_minutes_gets_all_signed_and_witho
 async def test_flapping_and_lying_receivers_get_all(
     bench: WebhookBench, receiver: Receiver, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatcher.webhooks.http_client.BODY_TIMEOUT_S", 0.05)  # what a lie is waited for
+    monkeypatch.setattr(
+        "dispatcher.webhooks.http_client.BODY_TIMEOUT_S", 0.05
+    )  # the timeout of a body that does not come
     begun = [bench.new(f"{receiver.root}/{path}") for _ in range(8)]
     await asyncio.gather(*(bench.worker.attempt(each) for each in begun))
     await bench.all_delivered(begun)
@@ -56,15 +58,13 @@ async def test_a_receiver_that_hangs_is_called_again(receiver: Receiver) -> None
     for each in begun:
         *failed, last = bench.rows[each["task_id"]]["attempts"]
         assert last["status_code"] == 200
-        # One failure, unless the machine stands still during a call.
+        # One failure, unless the machine is paused during a call.
         assert {attempt["reason"] for attempt in failed} == {"the receiver did not answer in time"}
         assert 2 <= len(receiver.got[each["task_id"]]) <= len(failed) + 1
     await bench.client.close()
 
 
-async def test_the_ladder_is_climbed_to_its_end_and_then_there_is_a_dead_letter(
-    bench: WebhookBench, receiver: Receiver
-) -> None:
+async def test_all_retries_are_made_and_then_there_is_a_dead_letter(bench: WebhookBench, receiver: Receiver) -> None:
     lost = bench.new(f"{receiver.root}/500")
     began_ms = bench.now_ms
     await bench.worker.attempt(lost)
@@ -136,7 +136,7 @@ async def test_a_410_ends_what_waits_for_the_same_url_of_the_same_tenant(
     assert len(receiver.got[again["task_id"]]) == 1, "the mark has an end"
 
 
-async def test_progress_is_not_told_late(bench: WebhookBench, receiver: Receiver) -> None:
+async def test_progress_is_not_notified_late(bench: WebhookBench, receiver: Receiver) -> None:
     news: Delivery = {**bench.new(f"{receiver.root}/500"), "event": "progress"}
     await bench.worker.attempt(news)
     assert bench.waiting == []

@@ -1,4 +1,4 @@
-"""When a delivery is tried again."""
+"""When a delivery is retried."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from schemas.topics import DAY_MS, RETRY_DELAYS_S
 DEFAULT = Settings().webhooks.retry_delays
 
 
-def test_the_ladder_is_about_three_days_long() -> None:
+def test_the_retry_schedule_is_about_three_days_long() -> None:
     assert DEFAULT == [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400]
     assert 75 < sum(DEFAULT) / 3600 < 76
     assert set(DEFAULT) <= set(RETRY_DELAYS_S), "every step is a topic of its own"

@@ -1,4 +1,4 @@
-"""The retry topics wait for the heads of their partitions, and read nothing meanwhile."""
+"""The consumer of the retry topics waits for the first record of each partition, and reads nothing meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas import topics
 
 
 class Record(NamedTuple):
-    """What is known of a consumed record."""
+    """The fields of a consumed record."""
 
     topic: str
     partition: int
@@ -24,30 +24,30 @@ class Record(NamedTuple):
 
 
 class Reader:
-    """A group reader over lists."""
+    """A group consumer over lists."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.log: dict[TopicPartition, list[Record]] = {}
         self.held: set[TopicPartition] = set()
 
     async def poll(self, max_records: int) -> list[ReceivedRecord]:
-        """Return what stands in the partitions that are not held."""
+        """Return the records of the partitions that are not paused."""
         out: list[ReceivedRecord] = []
         for tp in [tp for tp in self.log if tp not in self.held]:
             out += [ReceivedRecord(record, OffsetTracker()) for record in self.log.pop(tp)]
         return out[:max_records]
 
     def pause(self, tp: TopicPartition) -> None:
-        """Read no more of a partition."""
+        """Pause a partition."""
         self.held.add(tp)
 
     def resume(self, tp: TopicPartition) -> None:
-        """Read on."""
+        """Resume a partition."""
         self.held.discard(tp)
 
 
 class World:
-    """A reader with a clock that is moved by hand."""
+    """A consumer with a clock that the test advances."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_ms = 1_000_000
@@ -71,7 +71,7 @@ class World:
         return tp
 
     async def due(self) -> list[int]:
-        """Return the offsets of what is due."""
+        """Return the offsets of the due records."""
         return [received.record.offset for received in await self.delays.poll()]
 
 

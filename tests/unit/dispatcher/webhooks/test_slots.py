@@ -1,4 +1,4 @@
-"""Hosts that do not answer leave room for those that do."""
+"""Unresponsive hosts leave capacity for responsive ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEALTHY = "http://good.example/x"
 
 
 class Poster:
-    """Calls that end when they are told to, except for those to the good host."""
+    """Calls that end when the test ends them, except for those to the good host."""
 
     def __init__(self) -> None:
         self.under_way: Counter[str] = Counter()
@@ -25,7 +25,7 @@ class Poster:
         self.go = asyncio.Event()
 
     async def post(self, url: str, _: bytes, __: Mapping[str, str]) -> AttemptResult:
-        """Answer, or hang."""
+        """Respond, or hang."""
         if url == HEALTHY:
             self.accepted += 1
             return AttemptResult(Disposition.DELIVERED, "answered 200", "none", status=200)

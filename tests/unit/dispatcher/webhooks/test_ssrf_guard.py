@@ -1,4 +1,4 @@
-"""Which addresses a callback may reach."""
+"""Which addresses a webhook may connect to."""
 
 from __future__ import annotations
 

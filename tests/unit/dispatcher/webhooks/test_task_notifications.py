@@ -1,4 +1,4 @@
-"""What rows tell a callback that asked for more than the outcome."""
+"""Which status rows cause notifications to a callback that subscribes to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def told(news: ProgressNotifications, row_: Status, now_ms: int = 0) -> list[str
     return [each["id"].removeprefix(f"{row_['id']}-") for each in news.due_for(row_, now_ms=now_ms)]
 
 
-def test_the_start_is_told_once_with_its_time() -> None:
+def test_the_start_is_notified_once_with_its_time() -> None:
     news = ProgressNotifications()
     assert told(news, row(state="queued", started_ms=None)) == []
     [start] = news.due_for(row(), now_ms=50)
@@ -33,7 +33,7 @@ def test_the_start_is_told_once_with_its_time() -> None:
     assert told(news, row(attempt=2)) == []
 
 
-def test_a_quick_call_has_no_row_of_its_start_and_is_told_at_its_end() -> None:
+def test_the_start_of_a_short_call_is_notified_at_its_end() -> None:
     assert told(ProgressNotifications(), row(state="completed", finished_ms=500)) == ["start"]
     assert told(ProgressNotifications(), row(state="completed", finished_ms=90_000)) == [], (
         "an earlier sender has told it"
@@ -44,7 +44,7 @@ def test_a_quick_call_has_no_row_of_its_start_and_is_told_at_its_end() -> None:
     assert told(news, row(state="completed", finished_ms=500)) == []
 
 
-def test_progress_is_told_at_most_every_half_second_and_only_forward() -> None:
+def test_progress_is_notified_at_most_every_half_second_and_only_forward() -> None:
     news = ProgressNotifications()
     told(news, row())
     assert told(news, row(progress=5), 1_000) == ["progress-1-5"]
@@ -54,13 +54,13 @@ def test_progress_is_told_at_most_every_half_second_and_only_forward() -> None:
     assert told(news, row(2, progress=3), 1_001) == ["start", "progress-1-3"], "each task has its own time"
 
 
-def test_the_end_of_a_result_is_told_and_a_remembered_cancel_is_not() -> None:
+def test_only_the_expiry_of_a_finished_task_is_notified() -> None:
     assert told(ProgressNotifications(), row(state="expired", finished_ms=90_000)) == ["expired"]
     assert told(ProgressNotifications(), row(state="expired", started_ms=None)) == []
     assert told(ProgressNotifications(), row(state="expired", finished_ms=5, duplicate_of="TASK-1")) == []
 
 
-def test_nobody_is_told_what_was_not_asked_for() -> None:
+def test_only_subscribed_events_are_notified() -> None:
     assert told(ProgressNotifications(), row(callback_events=[])) == []
     assert told(ProgressNotifications(), row(callback_events=["completed"])) == []
     assert told(ProgressNotifications(), row(callback_url=None)) == []
@@ -77,7 +77,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(news._sent) == held - 1
 
 
-def test_only_rows_that_tell_news_carry_the_header() -> None:
+def test_only_rows_with_notifications_have_the_header() -> None:
     def marked(**changes: Any) -> bytes | None:
         record = status_record({**row(**changes), "updated_ms": 0}, now_ms=0)  # type: ignore[typeddict-unknown-key]
         return find(record.headers, CALLBACK_EVENTS)

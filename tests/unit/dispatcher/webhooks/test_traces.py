@@ -1,4 +1,4 @@
-"""Callbacks carry the trace of what they tell on, and are told of as spans when this process traces."""
+"""Webhooks carry the trace context of their task, and are exported as spans when tracing is enabled."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_each_attempt_is_a_span_whose_context_the_receiver_is_given(
     assert "error.type" not in about[1]
 
 
-async def test_a_receiver_that_is_away_is_told_by_its_kind(bench: WebhookBench, receiver: Receiver) -> None:
+async def test_an_unreachable_receiver_has_the_kind_of_failure(bench: WebhookBench, receiver: Receiver) -> None:
     receiver.down = True
     one = traced(bench, f"{receiver.root}/200")
     with kept_spans() as spans:

@@ -12,7 +12,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from ingress.http import protocol as module
-from ingress.http.dialects import ApiProblem, Dialects
+from ingress.http.errors import ApiProblem, Dialects
 from ingress.http.protocol import MAX_HEAD_BYTES, LimitedHttp
 from tests.support.waiting import eventually_async, turns
 

@@ -13,7 +13,7 @@ from core.errors import Unavailable
 from ingress.pull import claims, service
 from ingress.pull.queue import QueueLevel
 from ingress.pull.service import PullService
-from ingress.pull.take_request import TakeRequest
+from ingress.pull.strategies import TakeRequest
 from tests.support.memory_pull import QUEUE, Cluster
 
 LANE = QueueLevel(QUEUE, 0)

@@ -40,8 +40,10 @@ def test_both_numbers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_last_offsets_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent_writes, "MAX_OFFSETS", 2)
+    monkeypatch.setattr(recent_writes, "MIN_OFFSETS", 2)
     writes = RecentWrites()
-    for number in range(3):
+    for number in range(5):
         writes.add("one", b"%d" % number, offset=number + 7)
-    assert [writes.offset_of(b"%d" % number) for number in range(3)] == [None, 8, 9]
+    found = [writes.offset_of(b"%d" % number) for number in range(5)]
+    assert found[0] is None
+    assert found[-2:] == [10, 11]

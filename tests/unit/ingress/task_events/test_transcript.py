@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from core.errors import InvalidRequest
 from ingress.http import sse
-from ingress.task_events.position import EventPosition, Run, parse
-from ingress.task_events.transcript import PART_BYTES, Transcript
+from ingress.task_events.transcript import PART_BYTES, EventPosition, Run, Transcript, parse
 from schemas.records import Chunk, Result
 from tests.support.results import result_of
 

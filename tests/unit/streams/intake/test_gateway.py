@@ -1,4 +1,4 @@
-"""What the Kafka door does with a task that was read: what it needs, where it belongs, whom its result is told."""
+"""Admission of a task record: its queue, its partition and its reply topic."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ async def test_a_keyed_task_is_forwarded_once_to_the_partition_of_its_key() -> N
     made = intake(QueueRegistry("chat"))
     home = home_partition("chat", key_spread(OWNER, "key"), width=0, partitions=6)
     away = (home + 1) % 6
-    fold = TransactionDouble()
+    transaction = TransactionDouble()
     came = message(partition=away, idempotency_key="key", headers=[("x-owner", OWNER.encode())])
-    assert await admit(made, came, fold) is None
-    [again] = fold.records["headrace.tasks.online", home]
+    assert await admit(made, came, transaction) is None
+    [again] = transaction.records["headrace.tasks.online", home]
     assert (again.key, again.value, again.timestamp_ms) == (b"k", came.value, int(NOW_S * 1000))
     assert again.headers == [("x-owner", OWNER.encode()), (FORWARDED, b"%d/9" % away)]
-    assert fold.reasons["forwarded"] == 1
+    assert transaction.reasons["forwarded"] == 1
     there = message(partition=away, idempotency_key="key", headers=again.headers)
     assert isinstance(await admit(made, there), Submission)
     assert isinstance(await admit(made, message(partition=home, idempotency_key="key")), Submission)
@@ -132,7 +132,7 @@ class Cluster:
         return reply_topics.ReplyTopics(Settings(), name="t", clock=lambda: self.now)
 
 
-def told(count: int) -> list[Record]:
+def reply_to(count: int) -> list[Record]:
     return [Record(b"TASK-%d" % number, b"r") for number in range(count)]
 
 
@@ -150,7 +150,7 @@ async def test_a_reply_topic_must_be_there(monkeypatch: pytest.MonkeyPatch) -> N
 async def test_replies_are_spread_by_task_and_what_is_not_there_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, answers=2)
     asked = cluster.reply_topics()
-    assert await asked.send({"answers": told(20), "gone": told(3)}) == 3
+    assert await asked.send({"answers": reply_to(20), "gone": reply_to(3)}) == 3
     assert set(cluster.written) == {("answers", 0), ("answers", 1)}
     assert len(cluster.written) == 20
     await asked.refresh(["answers", "gone"])
@@ -168,25 +168,25 @@ async def test_what_a_topic_never_takes_is_dropped_and_what_kafka_cannot_now_end
     cluster = Cluster(monkeypatch, answers=2)
     asked = cluster.reply_topics()
     cluster.error = MessageSizeTooLargeError()
-    assert await asked.send({"answers": told(2)}) == 2
+    assert await asked.send({"answers": reply_to(2)}) == 2
     cluster.error = RequestTimedOutError()
     with pytest.raises(DeliveryFailed):
-        await asked.send({"answers": told(2)})
+        await asked.send({"answers": reply_to(2)})
     del cluster.topics["answers"]
-    assert await asked.send({"answers": told(2)}) == 2
+    assert await asked.send({"answers": reply_to(2)}) == 2
 
 
 async def test_only_new_results_go_to_reply_topics(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, answers=1)
     made = intake(QueueRegistry("chat"))
-    fold: Any = TransactionDouble()
+    transaction: Any = TransactionDouble()
     for name, reply, record in (
         ("a", "answers", Record(b"a", b"r")),
         ("b", None, Record(b"b", b"r")),
         ("c", "answers", None),
     ):
-        fold.results[0, name] = SimpleNamespace(record=record)
-        fold.rows[0, name] = {"reply_topic": reply}
-    await made.reply(fold)
+        transaction.results[0, name] = SimpleNamespace(record=record)
+        transaction.rows[0, name] = {"reply_topic": reply}
+    await made.reply(transaction)
     assert cluster.written == [("answers", 0)]
-    assert fold.reasons["reply_failed"] == 0
+    assert transaction.reasons["reply_failed"] == 0

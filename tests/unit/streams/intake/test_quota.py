@@ -1,4 +1,4 @@
-"""What a tenant may write to Kafka per minute: by a clock that the test moves, at the door and in the keys file."""
+"""Tasks per minute that a tenant may write to Kafka, with a controlled clock, in the intake and in the keys file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_names_without_end_do_not_fill_the_memory() -> None:
 
 
 class Rows(TransactionDouble):
-    """A fold that knows some tasks already."""
+    """A transaction that has some tasks already."""
 
     def __init__(self, *known: str) -> None:
         super().__init__()
@@ -66,20 +66,20 @@ def limited(**direct: Any) -> TaskIntake:
 
 
 async def test_a_task_above_the_limit_becomes_a_dead_letter_and_others_are_admitted() -> None:
-    made, fold = limited(), Rows()
+    made, transaction = limited(), Rows()
     for _ in range(LIMIT):
-        assert isinstance(await admit(made, message(), fold, now_ms=NOW_MS), Submission)
-    found = await admit(made, message(), fold, now_ms=NOW_MS)
+        assert isinstance(await admit(made, message(), transaction, now_ms=NOW_MS), Submission)
+    found = await admit(made, message(), transaction, now_ms=NOW_MS)
     assert isinstance(found, InvalidRecord)
     assert (found.field, found.reason) == (
         "owner",
         f"the limit of 2 tasks per minute for {OWNER} is exceeded (direct.tasks_per_minute)",
     )
     named = message(headers=[("x-owner", OWNER.encode())])
-    assert (await admit(made, named, fold, now_ms=NOW_MS)) == InvalidRecord(found.reason, "x-owner")
-    assert isinstance(await admit(made, message(owner="other"), fold, now_ms=NOW_MS), Submission)
-    assert isinstance(await admit(made, message(), fold, now_ms=NOW_MS + 30_000), Submission)
-    assert fold.reasons["over_quota"] == 2
+    assert (await admit(made, named, transaction, now_ms=NOW_MS)) == InvalidRecord(found.reason, "x-owner")
+    assert isinstance(await admit(made, message(owner="other"), transaction, now_ms=NOW_MS), Submission)
+    assert isinstance(await admit(made, message(), transaction, now_ms=NOW_MS + 30_000), Submission)
+    assert transaction.reasons["over_quota"] == 2
 
 
 async def test_a_task_with_a_state_record_is_not_counted_again() -> None:
@@ -97,14 +97,16 @@ async def test_a_batch_read_again_after_a_crash_comes_to_the_same_tasks() -> Non
     for number, record in zip(offsets, records, strict=True):
         record.offset = number
     for _ in range(3):
-        fold = log.fold()
+        transaction = log.transaction()
         for number, record in zip(offsets, records, strict=True):
-            one = await admit(made, record, fold, now_ms=NOW_MS)
+            one = await admit(made, record, transaction, now_ms=NOW_MS)
             assert isinstance(one, Submission)
-            fold.submission(one, partition=0, offset=number)
-        log.keep(fold)
+            transaction.submission(one, partition=0, offset=number)
+        log.commit(transaction)
     assert len(log.rows) == LIMIT
-    assert isinstance(await admit(made, message(), log.fold(), now_ms=NOW_MS), InvalidRecord), "the minute is used up"
+    assert isinstance(await admit(made, message(), log.transaction(), now_ms=NOW_MS), InvalidRecord), (
+        "the minute is used up"
+    )
 
 
 async def test_without_a_limit_nothing_is_counted() -> None:

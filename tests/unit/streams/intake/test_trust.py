@@ -1,4 +1,4 @@
-"""Whom and what the Kafka door believes."""
+"""Which tenants and fields of direct records are trusted."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_header_and_member_must_agree() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "expected"),
     [
         ([b"a", b"a"], "a"),
         ([b"a", b"b"], "!x-owner"),
@@ -90,13 +90,13 @@ def test_header_and_member_must_agree() -> None:
         ([b"b", b"a", b"b"], "!x-owner"),
     ],
 )
-def test_an_owner_that_is_named_twice_is_named_alike(values: list[bytes | None], said: str | None) -> None:
+def test_a_tenant_named_twice_must_be_the_same(values: list[bytes | None], expected: str | None) -> None:
     found = read_with([("x-owner", value) for value in values])
-    assert (found.task["owner"] if isinstance(found, Submission) else f"!{found.field}") == said
+    assert (found.task["owner"] if isinstance(found, Submission) else f"!{found.field}") == expected
 
 
 @pytest.mark.parametrize(
-    ("values", "member", "said"),
+    ("values", "member", "expected"),
     [
         ([], "m", "m"),
         ([b"h"], None, "h"),
@@ -110,10 +110,10 @@ def test_an_owner_that_is_named_twice_is_named_alike(values: list[bytes | None],
         ([None], "m", "m"),
     ],
 )
-def test_the_key_of_header_and_member_must_agree(values: list[bytes | None], member: str | None, said: str) -> None:
+def test_the_key_of_header_and_member_must_agree(values: list[bytes | None], member: str | None, expected: str) -> None:
     changes = {} if member is None else {"idempotency_key": member}
     found = read_with([("idempotency-key", value) for value in values], **changes)
-    assert (found.task["idempotency_key"] if isinstance(found, Submission) else f"!{found.field}") == said
+    assert (found.task["idempotency_key"] if isinstance(found, Submission) else f"!{found.field}") == expected
 
 
 def test_callbacks_are_held_to_the_policy_of_the_deployment() -> None:

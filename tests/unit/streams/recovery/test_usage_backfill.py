@@ -1,4 +1,4 @@
-"""What is told of a task to those who add up: in its result, and once in the usage topic."""
+"""Usage of a task: in its result, and once in the usage topic, also after a crash."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ CHILD = TRACE[:36] + b"1" * 16 + b"-01"
 
 def ended(one: str, log: Log | None = None, *, rules: TaskRules | None = None, **changes: Any) -> Transaction:
     """Fold a task and its outcome."""
-    fold = (log or Log()).fold()
-    fold._rules = rules or TaskRules(prices=PRICED)
-    fold.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
-    fold.event(finished(one, result=outcome(usage=COUNTED, first_token_ms=2_100, **changes)), partition=0)
-    return fold
+    transaction = (log or Log()).transaction()
+    transaction._rules = rules or TaskRules(prices=PRICED)
+    transaction.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
+    transaction.event(finished(one, result=outcome(usage=COUNTED, first_token_ms=2_100, **changes)), partition=0)
+    return transaction
 
 
-def results(fold: Transaction) -> list[Record]:
-    return [pending.record for pending in fold.results.values() if pending.record is not None]
+def results(transaction: Transaction) -> list[Record]:
+    return [pending.record for pending in transaction.results.values() if pending.record is not None]
 
 
 def test_a_result_has_its_cost_and_its_request_digest() -> None:
@@ -56,10 +56,10 @@ def test_a_result_has_its_cost_and_its_request_digest() -> None:
 
 
 def test_the_digest_of_a_stored_body_is_the_one_of_its_store() -> None:
-    one, fold = task_id(), Log().fold()
+    one, transaction = task_id(), Log().transaction()
     stored = task(data=None, data_ref={"uri": "tasks/x", "size": 9, "sha256": "ab" * 32})
-    fold.submission(Submission(one, stored, 1_000, None), partition=0, offset=0)
-    row = fold.rows[0, one]
+    transaction.submission(Submission(one, stored, 1_000, None), partition=0, offset=0)
+    row = transaction.rows[0, one]
     assert row is not None
     assert row["request_digest"] == "ab" * 32
 
@@ -74,27 +74,31 @@ def test_a_model_without_prices_has_no_cost() -> None:
 
 def test_every_result_has_its_usage_and_nothing_else_has() -> None:
     one, log = task_id(), Log()
-    fold = ended(one, log)
-    [record] = fold.usage[USAGE_0]
+    transaction = ended(one, log)
+    [record] = transaction.usage[USAGE_0]
     usage = USAGE.decode(record.value or b"")
     assert {name: usage[name] for name in COUNTED} == COUNTED  # type: ignore[literal-required]
     assert (usage["id"], usage["state"], usage["cost"], usage["currency"]) == (one, "completed", "0.0020000", "EUR")
-    assert record.timestamp_ms == usage["finished_ms"] == RESULT.decode(results(fold)[0].value or b"")["finished_ms"]
-    log.keep(fold)
-    again = log.fold()
+    assert (
+        record.timestamp_ms
+        == usage["finished_ms"]
+        == RESULT.decode(results(transaction)[0].value or b"")["finished_ms"]
+    )
+    log.commit(transaction)
+    again = log.transaction()
     again.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
     again.event(finished(one), partition=0)
     assert not again.usage
 
 
 def test_a_retried_task_counts_once_and_missing_usage_is_zero() -> None:
-    one, fold = task_id(), Log().fold()
-    fold.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
-    fold.event(finished(one, result=failure(usage=COUNTED)), partition=0)
-    assert not fold.usage
-    fold.rows[0, one] = {**fold.rows[0, one], "not_before_ms": None}  # type: ignore[misc, typeddict-item]
-    fold.event(finished(one, attempt=2), partition=0)
-    [record] = fold.usage[USAGE_0]
+    one, transaction = task_id(), Log().transaction()
+    transaction.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
+    transaction.event(finished(one, result=failure(usage=COUNTED)), partition=0)
+    assert not transaction.usage
+    transaction.rows[0, one] = {**transaction.rows[0, one], "not_before_ms": None}  # type: ignore[misc, typeddict-item]
+    transaction.event(finished(one, attempt=2), partition=0)
+    [record] = transaction.usage[USAGE_0]
     usage = USAGE.decode(record.value or b"")
     assert (usage["attempt"], usage["total_tokens"], usage["cost"]) == (2, 0, None)
 
@@ -102,11 +106,11 @@ def test_a_retried_task_counts_once_and_missing_usage_is_zero() -> None:
 def test_a_recovered_result_adds_no_usage_record() -> None:
     one, log = task_id(), Log()
     [record] = results(ended(one, log))
-    fold = log.fold(known={(0, one): (7, RESULT.decode(record.value or b""))})
-    fold.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
-    fold.event(finished(one), partition=0)
-    assert fold.reasons["result_recovered"] == 1
-    assert not fold.usage
+    transaction = log.transaction(known={(0, one): (7, RESULT.decode(record.value or b""))})
+    transaction.submission(Submission(one, task(), 1_000, None), partition=0, offset=0)
+    transaction.event(finished(one), partition=0)
+    assert transaction.reasons["result_recovered"] == 1
+    assert not transaction.usage
 
 
 class Topic:
@@ -141,17 +145,17 @@ async def test_after_a_crash_the_records_that_lack_are_found() -> None:
 
 
 def test_what_comes_later_is_in_the_trace_of_the_task() -> None:
-    """A deadline is an event of nobody's trace: its result and its work take that of the row."""
+    """A deadline has no trace context of its own: its result and work use that of the state record."""
     one, log = task_id(), Log()
-    fold = log.fold()
-    fold.submission(Submission(one, task(timeout_ms=60_000), 1_000, TRACE), partition=0, offset=0)
-    assert fold.rows[0, one] is not None
-    log.keep(fold)
-    late = log.fold(now_ms=90_000)
+    transaction = log.transaction()
+    transaction.submission(Submission(one, task(timeout_ms=60_000), 1_000, TRACE), partition=0, offset=0)
+    assert transaction.rows[0, one] is not None
+    log.commit(transaction)
+    late = log.transaction(now_ms=90_000)
     late.event(event("deadline", at_ms=90_000, task_id=one), partition=0)
     [record] = results(late)
     assert find(record.headers, "traceparent") == TRACE
-    attempt = log.fold()
+    attempt = log.transaction()
     attempt.event(finished(one), partition=0, traceparent=CHILD)
     [record] = results(attempt)
     assert find(record.headers, "traceparent") == CHILD

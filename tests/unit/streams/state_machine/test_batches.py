@@ -117,10 +117,10 @@ class Books(RuleBasedStateMachine):
         if row["state"] not in ("cancelling", "cancelled", "expired") and row["ending"] != "expired":
             assert row["completed"] + row["failed"] == bitmap.count(row["ended"])
         assert bitmap.width(row["written"]) <= row["total"]
-        told = sum(one["output_lines"] + one["error_lines"] for one in row["parts"])
-        assert told == bitmap.count(row["written"])
+        reported = sum(one["output_lines"] + one["error_lines"] for one in row["parts"])
+        assert reported == bitmap.count(row["written"])
         if row["state"] in BATCH_ENDED and row["state"] != "failed":
-            assert told == row["total"]
+            assert reported == row["total"]
             assert bitmap.count(row["ended"]) == row["fed"]
         assert BATCH.decode(BATCH.encode(row)) == row
 

@@ -113,7 +113,7 @@ def test_retry_after_is_honoured() -> None:
         ({"streamed": True}, failure()),
         ({}, failure(retry_after_ms=90_000_000)),
     ],
-    ids=["last attempt", "deadline near", "tokens delivered", "tokens claimed", "told to wait too long"],
+    ids=["last attempt", "deadline near", "tokens delivered", "tokens claimed", "retry-after too long"],
 )
 def test_a_failure_that_cannot_be_tried_again_is_the_end(changes: dict[str, Any], result: Any) -> None:
     row = queued(**changes)

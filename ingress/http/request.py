@@ -1,15 +1,19 @@
-"""Read a request's body within its limit, and the headers that travel with a task."""
+"""Read a request: its body within a size limit, JSON objects, and the headers that travel with a task."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from typing import Any, TypeVar
 
+import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from core.errors import InvalidRequest, TooLarge
 from ingress.http.encoding import inflater_of
 from schemas.headers import TRACEPARENT
+from schemas.json_text import TooDeep, read_json
+from schemas.nearest import SHOWN, hint
 from schemas.validation import Invalid, check_key
 
 BODY_SETTING = "ingress.max_body_bytes"
@@ -66,7 +70,7 @@ def declared_length(request: Request) -> int:
 
 
 def body_ended(request: Request) -> None:
-    """Note that nothing of the body is left to be read (see ingress/http/draining.py)."""
+    """Note that nothing of the body is left to be read (see ingress/http/responses.py)."""
     request.scope[ENDED] = True
 
 
@@ -92,3 +96,45 @@ def idempotency_key(request: Request) -> str | None:
 
 def _too_large(limit: int, setting: str | None) -> TooLarge:
     return TooLarge(f"the body is larger than {limit} bytes ({setting or 'a fixed limit'})", field="body")
+
+
+T = TypeVar("T")
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Read a body that must be a JSON object; raises InvalidRequest that says where it is not."""
+    try:
+        members = read_json(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(_where(body, error), field="body") from None
+    if not isinstance(members, dict):
+        raise InvalidRequest("the body must be a JSON object", field="body")
+    return members
+
+
+def check_members(members: Mapping[str, Any], known: Collection[str], *, of: str) -> None:
+    """Refuse a member that is not known, naming the nearest: a slip in callback_url must not lose a callback."""
+    for name in members:
+        if name not in known:
+            message = f"{name[:SHOWN]} is no member of {of}{hint(name, known)}"
+            raise InvalidRequest(message, field=name[:SHOWN])
+
+
+def not_too_deep(write: Callable[[], T], *, field: str) -> T:
+    """Return what is written of a body; raises InvalidRequest naming the field when it is nested too deeply."""
+    try:
+        return write()
+    except TooDeep:
+        raise InvalidRequest(f"{field} is nested too deeply", field=field) from None
+
+
+def _where(body: bytes, error: orjson.JSONDecodeError) -> str:
+    if not body.strip():
+        return "the body is empty; it must be a JSON object"
+    try:
+        body.decode()
+    except UnicodeDecodeError as wrong:
+        line = body.count(b"\n", 0, wrong.start) + 1
+        column = wrong.start - body.rfind(b"\n", 0, wrong.start)
+        return f"the body is not valid UTF-8 at line {line} column {column} (byte {wrong.start})"
+    return f"the body is not valid JSON at line {error.lineno} column {error.colno}: {error.msg.partition(':')[0]}"

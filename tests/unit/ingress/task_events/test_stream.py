@@ -12,9 +12,8 @@ import pytest
 from core.settings.models import Settings
 from ingress.read_model.task_snapshot import from_status
 from ingress.task_events import feed as feeds
-from ingress.task_events.position import START
-from ingress.task_events.transcript import Transcript
-from ingress.task_events.viewer import Viewer
+from ingress.task_events.stream import Viewer
+from ingress.task_events.transcript import START, Transcript
 from schemas import topics
 from schemas.codec import RESULT
 from schemas.records import Status, Task

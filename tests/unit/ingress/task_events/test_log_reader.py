@@ -11,8 +11,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
 from core.kafka.log_reader import LogRecord
-from ingress.task_events import chunk_replay
-from ingress.task_events.chunk_replay import ChunkReplayer, ReplayRequest
+from ingress.task_events import log_reader
+from ingress.task_events.log_reader import ChunkReplayer, ReplayRequest
 from schemas.codec import CHUNK
 from schemas.records import Chunk
 
@@ -100,7 +100,7 @@ async def test_when_the_one_who_reads_leaves_another_goes_on(log: Log) -> None:
 
 
 async def test_a_broken_pass_goes_on_where_it_was(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk_replay, "RETRY_S", 0)
+    monkeypatch.setattr(log_reader, "RETRY_S", 0)
     log.fails_at = [0, 50, 51, 120]
     reader = Reader(1)
     await replays_of(log).read(TP, reader.request)

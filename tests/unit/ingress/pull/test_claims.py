@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.usage import usage_of
-from ingress.pull.outcome import lost_body, reported
+from ingress.pull.claims import lost_body, reported
 
 COUNTED = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
 

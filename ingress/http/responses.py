@@ -1,20 +1,74 @@
-"""Large answers on their way from the object store to a client, never held whole and never complete when wrong."""
+"""Responses that end early: a client that disconnects, a refused body that is drained, a body from the object store."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from core.errors import HeadraceError
 from core.storage.blobs import BlobStore
+from ingress.http.request import ENDED
 from schemas.common import Blob
 
 log = logging.getLogger(__name__)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@asynccontextmanager
+async def on_disconnect(receive: Receive, gone: Callable[[], None]) -> AsyncIterator[None]:
+    """Call `gone` once when the client goes away within the block; the request's body must have been read."""
+    watch = asyncio.create_task(_until_gone(receive), name="disconnect-watch")
+    watch.add_done_callback(lambda task: None if task.cancelled() else gone())
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
+DRAIN_BYTES = 134_217_728
+DRAIN_S = 15.0
+
+
+class DrainingResponse(Response):
+    """Sends another answer and drains the request's body before the end of it."""
+
+    def __init__(self, answer: Response) -> None:
+        super().__init__(status_code=answer.status_code)
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one client."""
+
+        async def without_end(message: Message) -> None:
+            await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+        await self._answer(scope, receive, without_end)
+        if not scope.get(ENDED, False):
+            await _drain(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _drain(receive: Receive) -> None:
+    size = 0
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            while size <= DRAIN_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
+
 
 STALL_TIMEOUT_S = 60.0
 """A client that takes nothing from a full socket for this long counts as gone."""
