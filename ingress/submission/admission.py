@@ -152,7 +152,7 @@ class QueueAdmission:
         end = begin + b"\xff"
         while page := self._view.scan(begin, end, limit=ROWS_PER_STEP):
             watched.count.queued += sum(
-                1 for key, value in page if _state(value) == "queued" and key not in watched.touched
+                1 for key, value in page if state_of(value) == "queued" and key not in watched.touched
             )
             watched.cursor = page[-1][0]
             begin = watched.cursor + b"\x00"
@@ -172,19 +172,12 @@ class QueueAdmission:
             if watched is None:
                 continue
             before = after_of[key] if key in after_of else view.state(key)
-            after_of[key] = after = None if record.value is None else _state(record.value)
+            after_of[key] = after = None if record.value is None else state_of(record.value)
             if not watched.whole:
                 if key not in watched.touched and key > watched.cursor:
                     before = None  # the scan has not reached it, and will skip it
                 watched.touched.add(key)
             watched.count.change(key, before, after, now_s=now_s, timed=watched.whole and present)
-
-
-def _state(value: bytes) -> State | None:
-    try:
-        return state_of(value)
-    except IndexError:
-        return None  # a record of another producer must not stop the process
 
 
 def _prefix(name: str, level: int) -> bytes:
