@@ -129,7 +129,7 @@ async def test_a_cluster_that_does_not_answer_ends_the_start(plan: MakePlan, mon
             await asyncio.wait_for(task, 20)
 
 
-async def test_a_registry_is_told_the_schemas_and_its_absence_keeps_nothing_from_starting(
+async def test_schemas_are_registered_and_a_missing_registry_does_not_prevent_a_start(
     plan: MakePlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("compose.local.launch.REGISTRY_LIMIT_S", 0.5)

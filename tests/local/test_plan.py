@@ -66,7 +66,7 @@ def test_each_role_has_metrics_of_its_own() -> None:
     assert len(set(ports.values())) == len(ports)
 
 
-def test_streams_run_a_process_for_each_lane() -> None:
+def test_streams_runs_a_process_for_each_level() -> None:
     plan = plan_of(UpOptions(port=free_port()))
     commands = {child.name: list(child.argv) for child in plan.children}
     assert commands["streams-online"][-3:] == ["streams", "--level", "online"]

@@ -58,7 +58,7 @@ def level_of(passing: TransientErrors, record: logging.LogRecord) -> str:
         ),
     ],
 )
-def test_what_passes_is_told_as_news(record: logging.LogRecord) -> None:
+def test_transient_errors_are_logged_as_info(record: logging.LogRecord) -> None:
     assert level_of(TransientErrors(), record) == "INFO"
 
 
@@ -96,7 +96,7 @@ def test_what_lasts_is_an_error_and_so_is_it_again_after_a_quiet_time() -> None:
     assert told() == "INFO", "another event"
 
 
-def test_it_is_not_logged_where_nobody_wants_news() -> None:
+def test_it_is_not_logged_below_the_log_level() -> None:
     passing = TransientErrors(logging.WARNING)
     assert not passing.filter(line(CLUSTER, "Topic %s not found in cluster metadata", "t"))
     assert passing.filter(line(CLUSTER, "Topic %s is not authorized for this client", "t"))

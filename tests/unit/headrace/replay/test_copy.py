@@ -102,7 +102,7 @@ def test_a_shadow_queue_with_a_width_keeps_to_its_slice() -> None:
     assert len(made) == 6
 
 
-def test_twins_stay_twins_and_meet_no_key_of_their_client() -> None:
+def test_duplicates_stay_duplicates_and_match_no_client_key() -> None:
     one, twin = (copy_of(task(idempotency_key="k"), offset=n).task for n in (1, 2))
     other = copy_of(task(idempotency_key="k", queue="b"), queue_to="chat").task
     assert one["idempotency_key"] == twin["idempotency_key"] != "k"

@@ -47,7 +47,7 @@ def picks(settings: Settings, *records: LogRecord, choice: Choice | None = None,
     return list(TaskSelector(settings, choice or Choice(), used, {}).select(0, records))
 
 
-def test_endings_are_told_by_id(settings: Settings) -> None:
+def test_outcomes_are_found_by_id(settings: Settings) -> None:
     ids = [task_id() for _ in range(3)]
     used = {ids[0]: Used("completed", 1, 2), ids[1]: Used("failed", 0, 0)}
     records = [written(id=one) for one in ids]
@@ -63,7 +63,7 @@ def test_what_the_scheduler_refused_is_passed_over_and_counted(settings: Setting
     assert (picker.read, picker.passed_over["unreadable"]) == (5, 5)
 
 
-def test_what_became_a_dead_letter_is_passed_over_where_its_record_does_not_tell(settings: Settings) -> None:
+def test_dead_lettered_records_are_skipped_by_a_replay(settings: Settings) -> None:
     records = [written()._replace(offset=offset) for offset in range(4)]
     picker = TaskSelector(settings, Choice(), None, {}, RejectedRecords({(0, 0, 1), (1, 0, 2), (0, 5, 3)}))
     assert [one.offset for one in picker.select(0, records)] == [0, 2, 3]
@@ -99,7 +99,7 @@ def letter(record: LogRecord, **changes: Any) -> LogRecord:
     return LogRecord(topics.DEAD_LETTERS, partition, 0, AT_MS, made.key, made.value, made.headers)
 
 
-def test_a_letter_names_its_record_unless_that_was_a_task_once() -> None:
+def test_a_dead_letter_names_its_record_unless_it_became_a_task() -> None:
     levels = {b"tasks.online": 0, b"tasks.offline": 1}
     records = [LogRecord(f"tasks.{level}", 3, 77, AT_MS, b"k", b"v") for level in ("online", "offline", "other")]
     assert [place_of(letter(one, field="id"), levels) for one in records] == [(0, 3, 77), (1, 3, 77), None]
@@ -121,7 +121,7 @@ def test_direct_records_are_read_like_all_others(settings: Settings) -> None:
     assert "-K-" in one.task_id
 
 
-def test_of_a_direct_record_that_was_written_anew_only_the_new_one_counts(settings: Settings) -> None:
+def test_of_a_rerouted_direct_record_only_the_new_one_counts(settings: Settings) -> None:
     [somewhere] = picks(settings, direct(None, partition=0))
     home = home_partition(
         "chat", key_spread(somewhere.task["owner"], "key"), width=0, partitions=settings.kafka.partitions

@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_only_read_models_that_nobody_holds_are_removed(tmp_path: Path) -> None:
+def test_only_unused_read_models_are_deleted(tmp_path: Path) -> None:
     assert list(delete_read_models(tmp_path)) == []
     root = tmp_path / "ingress"
     for number in range(3):
