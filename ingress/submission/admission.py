@@ -80,9 +80,9 @@ class QueueAdmission:
         for level in (0, 1):
             if limited:
                 self._watch(queue["name"], level)
-            elif (
-                watched := self._tracked.pop(row_prefix(queue["name"], level), None)
-            ) and watched.scanning is not None:
+                continue
+            watched = self._tracked.pop(row_prefix(queue["name"], level), None)
+            if watched is not None and watched.scanning is not None:
                 watched.scanning.cancel()
 
     async def admit(self, task: Task, *, owner: str) -> None:
