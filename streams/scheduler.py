@@ -25,6 +25,7 @@ from core.kafka.fetching import since
 from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
 from core.kafka.record_format import unread
+from core.kafka.task_records import task_of
 from core.queues import QueueDirectory
 from core.settings.models import Settings
 from schemas import topics
@@ -308,5 +309,5 @@ class Scheduler:
             row = transaction.rows[partition, task_id]
             at = TopicPartition(self._tasks, partition)
             record = await self._lookup.read(at, row["source_offset"]) if row else None
-            if record is not None and row is not None:
+            if record is not None and row is not None and task_of(record, task_id) is not None:
                 transaction.add(dead_letter(self._settings, record, reason=reason, attempt=row["attempt"]))

@@ -130,7 +130,7 @@ class Timers:
         if row["not_before_ms"] is None or row["not_before_ms"] > now_ms:
             return None
         record = await self._lookup.read(TopicPartition(self._tasks, ids.partition_of(row["id"])), row["source_offset"])
-        task = task_of(record)
+        task = task_of(record, row["id"])
         if task is None:
             log.error(
                 "the record of task %s no longer exists; the task fails at its deadline",

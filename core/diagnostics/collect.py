@@ -16,9 +16,11 @@ from aiokafka import TopicPartition
 from core.diagnostics.facts import ClockSkew, Disk, Facts, QueueFlow, QueueThroughput, SchedulerSeen, WorkerSeen
 from core.drain_rate import Backlog, limit_of
 from core.errors import Unavailable
+from core.kafka.admin import declared_topics
 from core.kafka.cluster import Cluster, Lag, Member
 from core.kafka.log_reader import LogReader, LogRecord
 from core.kafka.offsets import LATEST
+from core.kafka.partition_counts import PartitionCount, differing, wrong_setting
 from core.kafka.work_topics import changes_of, queues_of, work_topics
 from core.settings.models import Settings
 from schemas import topics
@@ -43,17 +45,25 @@ async def survey(settings: Settings, cluster: Cluster) -> Facts:
     """Collect for some seconds; unreachable parts are reported in the facts and raise nothing."""
     facts = Facts(kafka=settings.kafka.bootstrap, partitions=settings.kafka.partitions, disks=_disks(settings))
     try:
-        declared = topics.declared(partitions=settings.kafka.partitions)
-        wanted = {settings.topic(topic.name): topic.partitions for topic in declared}
+        wanted = declared_topics(settings)
         there = await cluster.topics(wanted)
         facts.missing_topics = [name for name in wanted if name not in there]
-        facts.widths = [(name, there[name], wide) for name, wide in wanted.items() if there.get(name, wide) != wide]
+        facts.wrong_setting = wrong_setting(wanted, there, partitions=settings.kafka.partitions)
+        facts.partition_counts = [] if facts.wrong_setting else differing(wanted, there)
+        facts.unread = await _unread(cluster, facts.partition_counts)
         facts.unreadable = await cluster.unreadable(list(there))
         if not facts.missing_topics:
             await _look(settings, cluster, facts)
     except Unavailable as error:
         facts.broker_error = error.message
     return facts
+
+
+async def _unread(cluster: Cluster, counts: Sequence[PartitionCount]) -> dict[str, int]:
+    """Count the records in partitions of tasks topics that no scheduler reads."""
+    extra = {one.topic: range(one.declared, one.actual) for one in counts if one.foreign and not one.short}
+    found = await cluster.record_counts([TopicPartition(topic, number) for topic in extra for number in extra[topic]])
+    return {topic: sum(found[TopicPartition(topic, number)] for number in numbers) for topic, numbers in extra.items()}
 
 
 async def _look(settings: Settings, cluster: Cluster, facts: Facts) -> None:
@@ -86,8 +96,9 @@ async def _look_at_topics(settings: Settings, cluster: Cluster, facts: Facts) ->
     works = work_topics(settings, facts.queues)
     lacking = changes_of(works, there := await cluster.topics(works))
     facts.missing_work = [one.topic for one in lacking if one.what == "topic"]
-    narrow = [one.topic for one in lacking if one.what == "partitions"]
-    facts.widths = [*facts.widths, *((name, there[name], works[name].partitions) for name in narrow)]
+    short = [one.topic for one in lacking if one.what == "partitions"]
+    work = [PartitionCount(name, there[name], works[name].partitions) for name in short]
+    facts.partition_counts = [*facts.partition_counts, *work]
     inputs = [settings.topic(name(level)) for level in LEVELS for name in (topics.tasks, topics.events)]
     held = await cluster.held(await cluster.topics(inputs))
     facts.held = {f"{tp.topic}/{tp.partition}": count for tp, count in held.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from core.drain_rate import Backlog
+from core.kafka.partition_counts import PartitionCount
 from schemas.records import Queue
 
 
@@ -88,8 +89,12 @@ class Facts:
     partitions: int = 0
     broker_error: str | None = None
     missing_topics: Sequence[str] = ()
-    widths: Sequence[tuple[str, int, int]] = ()
-    """Topics with a wrong partition count: name, actual, required."""
+    wrong_setting: str | None = None
+    """Why kafka.partitions does not fit the topics."""
+    partition_counts: Sequence[PartitionCount] = ()
+    """Topics with another partition count than declared; of work topics only those with too few."""
+    unread: Mapping[str, int] = field(default_factory=dict)
+    """Tasks topics with more partitions than declared → records in those that no scheduler reads."""
     missing_work: Sequence[str] = ()
     """Missing work topics of registered queues."""
     unreadable: Mapping[str, str] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from core.diagnostics.facts import Disk, Facts, Finding, QueueFlow, QueueThroughput
+from core.diagnostics.facts import Disk, Facts, Finding, QueueFlow, QueueThroughput, Weight
 from schemas.topics import level_name
 
 SKEW_MS = 5_000
@@ -69,16 +69,14 @@ def _topics(facts: Facts) -> Iterator[Finding]:
             f"there is no topic {_some(facts.missing_work)}; the tasks of its queue wait",
             "run `headrace topics apply`",
         )
-    for name, there, wanted in facts.widths:
-        yield Finding(
-            "problem",
-            "topic_width",
-            name,
-            f"topic {name} has {there} partitions and needs {wanted}",
-            "run `headrace topics apply`, which widens work topics"
-            if there < wanted
-            else "partition counts are fixed for the life of a cluster: set kafka.partitions to what is there",
-        )
+    if facts.wrong_setting:
+        step = "correct the setting, and restart the roles"
+        yield Finding("problem", "partitions_setting", "topics", facts.wrong_setting, step)
+    for one in facts.partition_counts:
+        unread = facts.unread.get(one.topic, 0)
+        waits = f"; {_count(unread, 'record')} there" if unread else ""
+        weight: Weight = "problem" if one.short or one.foreign else "note"
+        yield Finding(weight, "topic_width", one.topic, one.problem + waits, one.remedy)
     if facts.unreadable:
         kinds = ", ".join(sorted(set(facts.unreadable.values())))
         yield Finding(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import NamedTuple
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     KafkaError,
@@ -23,8 +24,11 @@ from core.kafka import codecs
 from core.kafka.aiokafka_patches import send_request
 from core.kafka.log_reader import LogReader
 from core.kafka.offsets import widths_asked, widths_of
+from core.kafka.partition_counts import APPLY, differing, wrong_setting
 from core.settings.models import Settings
 from schemas.topics import Topic, declared
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.25
 LEADER_TRIES = 5
@@ -81,25 +85,34 @@ async def wait_for_broker(settings: Settings, *, timeout_s: float = 60) -> None:
 
 
 async def wait_for_topics(settings: Settings, *, timeout_s: float = 60) -> None:
-    """Return when every declared topic is there with the right partition count; raises ConfigError otherwise."""
-    wanted = {settings.topic(topic.name): topic for topic in declared(partitions=settings.kafka.partitions)}
-    missing: list[str] = []
+    """Return when every declared topic exists with at least its partitions; raises ConfigError otherwise.
+
+    A topic with more partitions is logged and accepted: somebody extended it, and the others are not used.
+    """
+    wanted = declared_topics(settings)
+    lacking = ""
     try:
         async with asyncio.timeout(timeout_s), admin(settings) as client:
             while True:
                 there = await partition_counts(client, wanted)
-                missing = [name for name in wanted if name not in there]
+                if wrong := wrong_setting(wanted, there, partitions=settings.kafka.partitions):
+                    raise ConfigError(wrong)
+                counts = differing(wanted, there)
+                missing = [f"topic {name} does not exist; {APPLY}" for name in wanted if name not in there]
+                missing += [f"{one.problem}; {one.remedy}" for one in counts if one.short]
                 if not missing:
                     break
+                lacking = missing[0]
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
-        raise ConfigError(f"topic {missing[0]} does not exist; run `headrace topics apply`") from None
-    for name, topic in wanted.items():
-        if there[name] != topic.partitions:
-            raise ConfigError(
-                f"topic {name} has {there[name]} partitions, kafka.partitions wants {topic.partitions}; "
-                "partition counts are fixed for the life of a cluster: set kafka.partitions to what is there"
-            )
+        raise ConfigError(lacking or f"Kafka at {settings.kafka.bootstrap} did not list the topics in time") from None
+    for one in counts:
+        log.warning("%s; %s", one.problem, one.remedy, extra={"event": "topic_extended", "topic": one.topic})
+
+
+def declared_topics(settings: Settings) -> dict[str, Topic]:
+    """Return every topic but the queues' work topics by its name with the prefix."""
+    return {settings.topic(topic.name): topic for topic in declared(partitions=settings.kafka.partitions)}
 
 
 async def partition_counts(client: AIOKafkaAdminClient, names: Iterable[str] | None = None) -> dict[str, int]:
@@ -146,6 +159,8 @@ async def _create(client: AIOKafkaAdminClient, settings: Settings, topics: Seque
 
 async def _await_leaders(settings: Settings, topics: Sequence[Topic]) -> None:
     """Wait until every partition answers: a broker names the leaders of a new topic before they are ready to serve."""
+    if not topics:
+        return
     lookup = LogReader(settings, name="headrace-admin")
     tps = [TopicPartition(settings.topic(topic.name), number) for topic in topics for number in range(topic.partitions)]
     try:
@@ -174,7 +189,7 @@ async def diff_topics(settings: Settings) -> list[Change]:
 
 async def _diff(client: AIOKafkaAdminClient, settings: Settings) -> list[Change]:
     """Compare with two requests, however many topics there are."""
-    wanted = {settings.topic(topic.name): topic for topic in declared(partitions=settings.kafka.partitions)}
+    wanted = declared_topics(settings)
     there = await partition_counts(client, wanted)
     configs = await current_configs(client, [name for name in wanted if name in there])
     changes: list[Change] = []
@@ -208,33 +223,61 @@ async def current_configs(client: AIOKafkaAdminClient, names: Sequence[str]) -> 
 
 
 async def apply_topics(settings: Settings) -> list[Change]:
-    """Create missing topics and correct settings that differ; partition counts are never changed.
+    """Create missing topics, add missing partitions and correct settings that differ.
 
-    Returns what was changed, once the broker shows it: it answers before it has applied a change.
+    No partition is added while kafka.partitions differs from what the topics were created with: the home of every task
+    would change. Returns the differences, once the broker shows what was changed: it answers before it has applied it.
     """
-    by_name = {settings.topic(topic.name): topic for topic in declared(partitions=settings.kafka.partitions)}
+    wanted = declared_topics(settings)
     async with admin(settings) as client:
         changes = await _diff(client, settings)
-        await _create(client, settings, [by_name[change.topic] for change in changes if change.what == "topic"])
-        differing = sorted({change.topic for change in changes if change.what not in ("topic", "partitions")})
-        if differing:
-            current = await current_configs(client, differing)
-            resources = [
-                ConfigResource(
-                    ConfigResourceType.TOPIC, name, wanted_configs(settings, by_name[name]) | _readable(current[name])
-                )
-                for name in differing
-            ]
-            for response in await client.alter_configs(resources):
-                _check_altered(response.resources)
+        await _create(client, settings, [wanted[change.topic] for change in changes if change.what == "topic"])
+        there = await partition_counts(client, wanted)
+        short = [one for one in differing(wanted, there) if one.short]
+        if wrong_setting(wanted, there, partitions=settings.kafka.partitions):
+            short = []
+        await add_partitions(client, {one.topic: one.declared for one in short})
+        await _await_leaders(settings, [wanted[one.topic] for one in short])
+        await _correct_configs(
+            client, settings, sorted({change.topic for change in changes if change.what not in ("topic", "partitions")})
+        )
+        extended = {one.topic for one in short}
         give_up = monotonic() + settings.kafka.request_timeout_s
-        while changes and any(change.what != "partitions" for change in await _diff(client, settings)):
+        while changes and any(
+            change.what != "partitions" or change.topic in extended for change in await _diff(client, settings)
+        ):
             if monotonic() > give_up:
                 raise Unavailable(
                     "the topics were changed, but the broker does not show it yet; run `headrace topics diff`"
                 )
             await asyncio.sleep(POLL_S)
     return changes
+
+
+async def add_partitions(client: AIOKafkaAdminClient, counts: Mapping[str, int]) -> None:
+    """Extend existing topics to a number of partitions; raises Unavailable."""
+    if not counts:
+        return
+    response = await client.create_partitions({name: NewPartitions(count) for name, count in counts.items()})
+    for name, code, message in response.topic_errors:
+        if code:
+            raise Unavailable(f"topic {name} was not extended: {message or for_code(code).__name__}")
+
+
+async def _correct_configs(client: AIOKafkaAdminClient, settings: Settings, names: Sequence[str]) -> None:
+    """Set the declared settings of topics."""
+    if not names:
+        return
+    wanted = declared_topics(settings)
+    current = await current_configs(client, names)
+    resources = [
+        ConfigResource(
+            ConfigResourceType.TOPIC, name, wanted_configs(settings, wanted[name]) | _readable(current[name])
+        )
+        for name in names
+    ]
+    for response in await client.alter_configs(resources):
+        _check_altered(response.resources)
 
 
 def _readable(current: Mapping[str, str]) -> dict[str, str]:

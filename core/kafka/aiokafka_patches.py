@@ -6,28 +6,39 @@ no public name. An update of aiokafka that changes one of them fails tests/unit/
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 log = logging.getLogger(__name__)
 
 _send = AIOKafkaConnection.send
+_update = AIOKafkaClient._metadata_update  # noqa: SLF001
+
+ABSENT_S = 0.2
+"""Between two requests for the metadata of a topic that does not exist."""
 
 
 def patch_connections() -> None:
-    """Make requests on a connection that has just broken fail with a KafkaError on uvloop; idempotent.
+    """Replace two parts of aiokafka's connections and clients; idempotent.
 
-    aiokafka expects an OSError from a write; uvloop raises a RuntimeError until aiokafka has noticed the break. When a
-    broker is killed in that moment, the error ends aiokafka's task that refreshes the metadata, without a log line.
-    From then on every search for a group coordinator waits for ever: no commit, no heartbeat, and after its session the
-    group assigns the partitions to another member, while this one continues with them.
+    Requests on a connection that has just broken fail with a KafkaError on uvloop, too: aiokafka expects an OSError
+    from a write, and uvloop raises a RuntimeError until aiokafka has noticed the break. When a broker is killed in that
+    moment, the error ends aiokafka's task that refreshes the metadata, without a log line. From then on every search
+    for a group coordinator waits for ever: no commit, no heartbeat, and after its session the group assigns the
+    partitions to another member, while this one continues with them.
+
+    And the metadata of topics that do not exist is requested at a bounded rate.
     """
     AIOKafkaConnection.send = _send_or_kafka_error
+    AIOKafkaClient._metadata_update = _spaced_update  # noqa: SLF001
 
 
 def _send_or_kafka_error(self: Any, request: Any, expect_response: bool = True) -> Any:
@@ -38,9 +49,25 @@ def _send_or_kafka_error(self: Any, request: Any, expect_response: bool = True) 
         raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
 
 
+async def _spaced_update(self: Any, cluster: Any, topics: Collection[str] | None) -> bool:
+    """Ask for metadata, but for topics that the last answer did not have only after a pause.
+
+    A consumer asks again as soon as it has the answer, as long as a topic that it reads does not exist. A follower of a
+    deleted topic sent 1,100 requests per second, and so did every other reader of it.
+    """
+    absent, asked_at = getattr(self, "absent_topics", (frozenset(), 0.0))
+    if cluster is self.cluster and absent.intersection(topics or ()):
+        await asyncio.sleep(asked_at + ABSENT_S - time.monotonic())
+    updated: bool = await _update(self, cluster, topics)
+    if cluster is self.cluster:
+        missing = frozenset(topic for topic in topics or () if not cluster.partitions_for_topic(topic))
+        self.absent_topics = missing, time.monotonic()
+    return updated
+
+
 def client_of(owner: Any) -> Any:
-    """Return the AIOKafkaClient of a consumer or of an admin client: its requests to a node have no public way."""
-    return owner._client  # noqa: SLF001
+    """Return the AIOKafkaClient of a consumer or of an admin client, whose name is not public, or of a producer."""
+    return owner.client if isinstance(owner, AIOKafkaProducer) else owner._client  # noqa: SLF001
 
 
 async def send_request(admin: Any, request: Any) -> Any:
@@ -54,9 +81,9 @@ async def refresh_metadata(consumer: Any, topic: str) -> None:
     await wait_for_metadata(consumer, topic)
 
 
-async def wait_for_metadata(consumer: Any, topic: str) -> None:
-    """Wait until the metadata has a topic; `partitions_for_topic` reads only the cache."""
-    await client_of(consumer)._wait_on_metadata(topic)  # noqa: SLF001
+async def wait_for_metadata(owner: Any, topic: str) -> None:
+    """Wait until the metadata of a consumer or producer has a topic; `partitions_for_topic` reads only the cache."""
+    await client_of(owner)._wait_on_metadata(topic)  # noqa: SLF001
 
 
 async def add_topics(client: Any, topics: Collection[str]) -> None:

@@ -19,7 +19,14 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.protocol.admin import DescribeGroupsRequest, DescribeGroupsRequest_v2
 
 from core.kafka import codecs
-from core.kafka.admin import COMPRESSION, READABLE_DEFAULT, admin, current_configs, partition_counts
+from core.kafka.admin import (
+    COMPRESSION,
+    READABLE_DEFAULT,
+    admin,
+    current_configs,
+    declared_topics,
+    partition_counts,
+)
 from core.kafka.aiokafka_patches import client_of
 from core.kafka.log_reader import TIMEOUT_S, LogReader
 from core.kafka.offsets import EARLIEST, LATEST, offsets_at, retried
@@ -95,6 +102,9 @@ class Cluster:
         async with admin(self._settings) as client:
             there = await partition_counts(client, {topic for _, topic in wanted})
             wanted = [pair for pair in wanted if pair[1] in there]
+            declared = declared_topics(self._settings)
+            # Partitions that somebody added to a declared topic are read by no group of Headrace.
+            there |= {name: min(there[name], declared[name].partitions) for name in there.keys() & declared.keys()}
             tps = [TopicPartition(topic, p) for topic in {topic for _, topic in wanted} for p in range(there[topic])]
             groups = list(dict.fromkeys(group for group, _ in wanted))
             committed = dict(zip(groups, await _each(groups, lambda group: _committed(client, group)), strict=True))
@@ -128,6 +138,12 @@ class Cluster:
                 for _, group, _, _, _, members in response.groups:
                     found[group] = [_member(*member) for member in members]
         return found
+
+    async def record_counts(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return partition → number of offsets between its first record and its end."""
+        async with admin(self._settings) as client:
+            begins, ends = await _offsets(client, tps, EARLIEST), await _offsets(client, tps, LATEST)
+        return {tp: max(0, ends[tp] - begins[tp]) for tp in tps}
 
     async def delete_before(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Delete the records before these offsets permanently; returns the first remaining offset of each partition."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, NotEnoughReplicasError
+from aiokafka.errors import KafkaError, NotEnoughReplicasError, UnknownTopicOrPartitionError
 
 from core.errors import Unavailable, WriteUnconfirmed
-from core.kafka.aiokafka_patches import discard
+from core.kafka.aiokafka_patches import discard, wait_for_metadata
 from core.kafka.record_signature import RecordSigner
 from core.settings.models import Settings
 from schemas.kafka_record import AddressedRecord, Record
@@ -27,6 +27,8 @@ __all__ = ["Producer", "Record"]
 log = logging.getLogger(__name__)
 
 REBUILD_BACKOFF_S = 0.5
+ABSENT_PART = 0.8
+"""Part of the request timeout that a write waits for a topic which the broker does not know."""
 BATCH_BYTES = 262_144
 """With one request in flight per broker the batch size limits the throughput: the default of 16 KB halves it."""
 
@@ -84,6 +86,7 @@ class Producer:
     async def enqueue(self, topic: str, partition: int, record: Record) -> asyncio.Future[Any]:
         """Buffer one record; the future returns aiokafka's RecordMetadata. For `confirm`, which limits the wait."""
         producer = self._current()
+        await self._await_topics(producer, (topic,))
         signed = self._signer.headers if self._signer.signs(topic) else _unsigned
         try:
             future: asyncio.Future[Any] = await producer.send(
@@ -135,6 +138,8 @@ class Producer:
         Batching here avoids one future and one call per record, the largest cost of producing a record.
         """
         producer = self._current()
+        # Of all topics before anything is written: what was written would be repeated with the rest.
+        await self._await_topics(producer, {topic for topic, _ in records})
         try:
             async with asyncio.timeout(self._timeout_s):
                 packs = [self._pack(producer, topic, partition, pairs) for (topic, partition), pairs in records.items()]
@@ -144,6 +149,23 @@ class Producer:
             self._failed(producer, error)
             raise Unavailable from error
         return dict(zip(records, offsets, strict=True))
+
+    async def _await_topics(self, producer: AIOKafkaProducer, topics: Iterable[str]) -> None:
+        """Wait for topics that do not exist; raises Unavailable when one stays away.
+
+        Nothing is buffered by then, so the producer need not be discarded: others write to other topics with it.
+        """
+        for topic in topics:
+            if producer.client.cluster.partitions_for_topic(topic):
+                continue
+            try:
+                async with asyncio.timeout(self._timeout_s * ABSENT_PART):
+                    await wait_for_metadata(producer, topic)
+            except (TimeoutError, UnknownTopicOrPartitionError) as error:
+                raise Unavailable(f"there is no topic {topic} now; nothing was accepted, try again later") from error
+            except KafkaError as error:
+                self._failed(producer, error)
+                raise Unavailable from error
 
     async def _pack(
         self, producer: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Record]

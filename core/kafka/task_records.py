@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from core.kafka.log_reader import LogRecord
+from schemas import ids
+from schemas.partitioning import queue_number
 from schemas.records import Task
 from schemas.task_decoder import accepted
 from schemas.topics import LEVELS
 from schemas.validation import Invalid
 
 
-def task_of(found: LogRecord | None) -> Task | None:
-    """Return the task of a record of tasks.LEVEL in any of the accepted forms; None if it is not a task."""
+def task_of(found: LogRecord | None, task_id: str) -> Task | None:
+    """Return a task from its record in tasks.LEVEL, in any of the accepted forms.
+
+    None if the record is not that task: a topic that was re-created has another one at the same offset, perhaps of
+    another tenant.
+    """
     if found is None or found.value is None:
         return None
     try:
-        return accepted(found.value, found.headers, level=int(found.topic.endswith(LEVELS[1])))
-    except Invalid:
+        task = accepted(found.value, found.headers, level=int(found.topic.endswith(LEVELS[1])))
+        return task if _id_of(found, task) == task_id else None
+    except (Invalid, ids.IdError):
         return None
+
+
+def _id_of(found: LogRecord, task: Task) -> str:
+    """Return the id of a task, which follows from the place of its record when it has none."""
+    if task["id"] is not None:
+        return str(ids.parse(task["id"]))
+    return str(
+        ids.from_record(
+            queue_number=queue_number(task["queue"]),
+            level=task["level"],
+            timestamp_ms=found.timestamp,
+            partition=found.partition,
+            offset=found.offset,
+        )
+    )

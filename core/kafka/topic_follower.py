@@ -165,6 +165,14 @@ class TopicFollower:
         """
         before = self.positions
         self.positions = {tp: at if (now := position_of(consumer, tp)) is None else now for tp, at in before.items()}
+        for tp, position in self.positions.items():
+            if position < before[tp]:
+                log.warning(
+                    "%s/%d was re-created: reading it from %d, after %d was reached", *tp, position, before[tp],
+                    extra={"event": "topic_recreated", "topic": tp.topic, "partition": tp.partition},
+                )  # fmt: skip
+                # What existed at the start is gone with the old topic; the new one may never grow to that offset.
+                self._targets.pop(tp, None)
         return self.positions != before
 
     async def _run(self, consumer: AIOKafkaConsumer[bytes, bytes]) -> None:

@@ -10,11 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
-from aiokafka.errors import for_code
 
-from core.errors import Unavailable
-from core.kafka.admin import Change, admin, ensure_topics, partition_counts
+from core.kafka.admin import Change, add_partitions, admin, ensure_topics, partition_counts
 from core.kafka.log_reader import LogReader
 from core.queues import merge_registrations
 from core.settings.models import Settings
@@ -81,7 +78,9 @@ async def mend_work(settings: Settings, wanted: Mapping[str, Topic]) -> list[Cha
     """
     async with admin(settings) as client:
         changes = changes_of(wanted, await partition_counts(client, wanted))
-        await _widen(client, {one.topic: wanted[one.topic].partitions for one in changes if one.what == "partitions"})
+        await add_partitions(
+            client, {one.topic: wanted[one.topic].partitions for one in changes if one.what == "partitions"}
+        )
     await ensure_topics(settings, [wanted[one.topic] for one in changes if one.what == "topic"])
     return changes
 
@@ -97,12 +96,3 @@ async def _wanted(settings: Settings) -> dict[str, Topic]:
         return work_topics(settings, await queues_of(settings, lookup))
     finally:
         await lookup.close()
-
-
-async def _widen(client: AIOKafkaAdminClient, widths: Mapping[str, int]) -> None:
-    if not widths:
-        return
-    response = await client.create_partitions({name: NewPartitions(wide) for name, wide in widths.items()})
-    for name, code, message in response.topic_errors:
-        if code:
-            raise Unavailable(f"topic {name} was not widened: {message or for_code(code).__name__}")

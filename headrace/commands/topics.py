@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from core.asyncapi import document
-from core.kafka.admin import Change, apply_topics, diff_topics
+from core.kafka.admin import Change, apply_topics, declared_topics, diff_topics
+from core.kafka.partition_counts import differing, warnings, wrong_setting
 from core.kafka.work_topics import apply_work, diff_work
 from core.schema_registry.register import lacking_schemas, register_schemas
 from core.settings.models import Settings
@@ -36,15 +37,18 @@ def topics() -> None:
 def apply(config: Path | None, output: Output) -> None:
     """Create missing topics and set differing topic settings.
 
-    Idempotent: a second run changes nothing. The number of partitions of an existing topic is never changed, because
-    the partition of every task depends on it; such a difference stays visible in `headrace topics diff`. Only work
-    topics get more partitions, and missing ones of registered queues are created again.
+    Idempotent: a second run changes nothing. Missing work topics of registered queues are created again, and a topic
+    with too few partitions gets the others, unless kafka.partitions was changed: the partition of every task depends on
+    it, and it is fixed for the life of a cluster. Partitions are never removed; such a difference stays visible in
+    `headrace topics diff`.
 
     With kafka.registry_url the schemas are also registered in that schema registry, under the ids that records carry.
     """
     with reported():
-        changes = asyncio.run(_apply(settings_here(config)))
+        settings = settings_here(config)
+        changes = asyncio.run(_apply(settings))
         _show(changes, output=output, nothing="All topics are as declared.")
+        _advise(settings, changes, applied=True)
 
 
 @topics.command()
@@ -56,8 +60,10 @@ def diff(config: Path | None, output: Output) -> None:
     For deployment checks. With kafka.registry_url it also lists the schemas that are missing in that registry.
     """
     with reported():
-        changes = asyncio.run(_diff(settings_here(config)))
+        settings = settings_here(config)
+        changes = asyncio.run(_diff(settings))
         _show(changes, output=output, nothing="No differences.")
+        _advise(settings, changes, applied=False)
     if changes:
         raise SystemExit(1)
 
@@ -84,6 +90,18 @@ async def _apply(settings: Settings) -> list[Change]:
 
 async def _diff(settings: Settings) -> list[Change]:
     return [*await diff_topics(settings), *await diff_work(settings), *await lacking_schemas(settings)]
+
+
+def _advise(settings: Settings, changes: Sequence[Change], *, applied: bool) -> None:
+    """Print what differing partition counts mean, without those that were just corrected."""
+    wanted = declared_topics(settings)
+    differ = {one.topic: int(one.was) for one in changes if one.what == "partitions" and one.topic in wanted}
+    there = {name: topic.partitions for name, topic in wanted.items()} | differ
+    if wrong := wrong_setting(wanted, there, partitions=settings.kafka.partitions):
+        _progress(wrong)
+        return
+    for sentence in warnings(one for one in differing(wanted, there) if not (applied and one.short)):
+        _progress(sentence)
 
 
 def _progress(text: str) -> None:

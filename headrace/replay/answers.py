@@ -16,7 +16,8 @@ from headrace.replay.compare import Pair, ReplayedAnswer, answer_of, verdict_of
 from headrace.replay.read import EARLY_MS, Home, patient, slices, stretch
 from headrace.replay.state import State
 from schemas import ids, topics
-from schemas.codec import RESULT
+from schemas.codec import RESULT, SchemaError
+from schemas.framing import FramingError
 from schemas.headers import find
 from schemas.ids import REPLAY_STEP_S
 from schemas.records import Result
@@ -130,7 +131,10 @@ class _Reader:
             self._on_read(len(piece.records))
             for record in piece.records:
                 if record.value is not None and wanted(record):
-                    result = RESULT.decode(record.value)
+                    try:
+                        result = RESULT.decode(record.value)
+                    except (FramingError, SchemaError):
+                        continue  # of another program
                     yield result, answer_of(result, await self._body(result), excerpt=self._excerpts)
 
     async def _body(self, result: Result) -> bytes | None:

@@ -8,6 +8,7 @@ batch are dropped by the scheduler without a dead letter.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from core.settings.models import Settings
 from headrace.replay.choice import Choice
 from headrace.replay.read import SLACK_MS, beginnings, slices, stretch
 from schemas import topics
-from schemas.codec import BATCH
+from schemas.codec import BATCH, SchemaError
+from schemas.framing import FramingError
 from schemas.headers import find
 from schemas.topics import DAY_MS
 
@@ -56,8 +58,13 @@ async def _fed(settings: Settings, lookup: LogReader, on_read: Callable[[int], N
         async for piece in slices(lookup, tp, *span):
             on_read(len(piece.records))
             newest.update((record.key, record.value) for record in piece.records)
-    rows = [BATCH.decode(value) for value in newest.values() if value is not None]
-    return {row["id"]: row["fed"] for row in rows}
+    fed: dict[str, int] = {}
+    for value in newest.values():
+        with suppress(FramingError, SchemaError):  # of another program
+            if value is not None:
+                row = BATCH.decode(value)
+                fed[row["id"]] = row["fed"]
+    return fed
 
 
 async def _places(

@@ -17,7 +17,8 @@ from headrace.replay.choice import Choice, Matcher
 from headrace.replay.read import beginnings, slices, stretch
 from headrace.replay.rejected import RejectedRecords
 from schemas import topics
-from schemas.codec import USAGE
+from schemas.codec import USAGE, SchemaError
+from schemas.framing import FramingError
 from schemas.headers import TYPE, find
 from schemas.ids import SERIALS
 from schemas.json_text import read_json
@@ -192,8 +193,9 @@ async def usage_of(
 def _used(record: LogRecord, *, tokens: bool) -> Used | None:
     kind = find(record.headers, "ce_type") or b""
     if not tokens and kind.startswith(ENDED):
-        return Used(kind[len(ENDED) :].decode(), 0, 0)
-    if record.value is None:
-        return None
-    usage = USAGE.decode(record.value)
+        return Used(kind[len(ENDED) :].decode(errors="replace"), 0, 0)
+    try:
+        usage = USAGE.decode(record.value or b"")
+    except (FramingError, SchemaError):
+        return None  # of another program: the task counts as one that has not ended
     return Used(usage["state"], usage["prompt_tokens"], usage["completion_tokens"])

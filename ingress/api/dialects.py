@@ -1,4 +1,4 @@
-"""Which dialect each door's paths speak."""
+"""The dialect of the errors below each path."""
 
 from __future__ import annotations
 

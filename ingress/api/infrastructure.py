@@ -35,13 +35,14 @@ class Liveness(BaseModel):
 
 
 class ReadinessReport(BaseModel):
-    """Whether tasks can be processed, and what is missing."""
+    """Whether tasks can be processed, what is missing, and which topics need attention while all is ready."""
 
     ready: bool
     missing: list[str]
+    warnings: list[str]
 
 
-NOT_READY = {"ready": False, "missing": ["no dispatcher has been heard for 10 s"]}
+NOT_READY = {"ready": False, "missing": ["no dispatcher has been heard for 10 s"], "warnings": []}
 
 
 def _asyncapi(ingress: Ingress) -> bytes:
@@ -56,7 +57,7 @@ def _asyncapi(ingress: Ingress) -> bytes:
     responses={200: answer("Yes.", Liveness, example={"live": True})},
 )
 async def livez() -> Response:
-    """For the liveness probe of a supervisor; says nothing about Kafka or the other roles."""
+    """For the liveness probe of a supervisor; it does not check Kafka or the other roles."""
     return Response(b'{"live":true}', media_type=JSON)
 
 
@@ -65,14 +66,15 @@ async def livez() -> Response:
     operation_id="readyz",
     summary="Does the whole path work, from here to a model?",
     responses={
-        200: answer("Yes.", ReadinessReport, example={"ready": True, "missing": []}),
-        503: error("No; the answer says what is missing.", NOT_READY),
+        200: answer("Yes.", ReadinessReport, example={"ready": True, "missing": [], "warnings": []}),
+        503: error("No; the answer lists what is missing.", NOT_READY),
     },
 )
 async def readyz(readiness: Annotated[Readiness, Depends(PerApp(Readiness))]) -> Response:
     """For the readiness probe of a load balancer: Kafka, the schedulers, a dispatcher and a model server answer."""
     missing = await readiness.missing()
-    body = orjson.dumps({"ready": not missing, "missing": missing})
+    warnings = [] if missing else await readiness.warnings()
+    body = orjson.dumps({"ready": not missing, "missing": missing, "warnings": warnings})
     return Response(body, status_code=503 if missing else 200, media_type=JSON)
 
 
@@ -89,7 +91,7 @@ async def metrics(ingress: AppIngress) -> Response:
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi_document(request: Request) -> Response:
-    """Return the document; it is generated once, which takes some tenths of a second, so in a thread."""
+    """Return the document; it is generated once, in a thread, for it takes some tenths of a second."""
     return Response(await asyncio.to_thread(_rendered, request.app.openapi), media_type=JSON)
 
 

@@ -1,4 +1,4 @@
-"""Errors in the form of the OpenAI API, which more than one door speaks. Pure."""
+"""Errors in the form of the OpenAI API, which more than one API uses. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.records import Result
 
 _TYPES = {429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
-"""Codes that clients of that API look for; else ours, which are told apart more finely."""
+"""Codes that clients of that API expect; other errors have our codes, which are more specific."""
 
 
 def error_body(status: int, message: str, *, code: str | None = None, param: str | None = None) -> bytes:
@@ -22,7 +22,7 @@ def error_body(status: int, message: str, *, code: str | None = None, param: str
 
 
 def error_frame(result: Result | None, *, message: str, kind: str, code: str | None) -> bytes:
-    """Render the payload of a stream's error frame; an error object that the upstream sent is kept as it is."""
+    """Render the payload of a stream's error frame; an error object from the upstream is passed on unchanged."""
     error: dict[str, Any] = {"message": message, "type": kind, "param": None, "code": code}
     if result is not None and result["body"]:
         body = lenient_json.document(result["body"])

@@ -32,7 +32,10 @@ from ingress.http.dependencies import API_KEY
 from ingress.http.routing import EXAMPLE, ApiRoute
 
 TITLE = "Headrace"
-DESCRIPTION = "An inference task queue on Kafka: every accepted task gets exactly one outcome."
+DESCRIPTION = (
+    "An inference task queue on Kafka: every accepted task gets exactly one outcome. The topics are described in "
+    "[asyncapi.json](/asyncapi.json)."
+)
 TAGS = (
     {
         "name": "Queue API",
@@ -157,7 +160,7 @@ def _of_parameter(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _simplify(schema: Any) -> None:
-    """Take out the titles that pydantic makes of names; write bounds of whole numbers as whole numbers."""
+    """Remove the titles that pydantic derives from names; write bounds of whole numbers as whole numbers."""
     if isinstance(schema, list):
         for one in schema:
             _simplify(one)

@@ -88,7 +88,7 @@ MISSING = ErrorExample(
 UNAVAILABLE = ErrorExample(
     503,
     "unavailable",
-    "Kafka cannot be reached, or too many requests are held; nothing was accepted.",
+    "Kafka cannot be reached, or too many requests are waiting; nothing was accepted.",
     "Kafka cannot be reached now; nothing was accepted, try again in some seconds",
     ("retry-after",),
 )
@@ -121,7 +121,7 @@ def completed(path: str, method: str, operation: dict[str, Any]) -> dict[str, An
         refusals += [INVALID, TOO_LARGE]
     if "{task_id}" in path and not path.endswith("/stop"):  # which answers the same for a task that does not exist
         refusals.append(MISSING)
-    if "422" in described:  # it takes an Idempotency-Key, so it submits
+    if "422" in described:  # it has an Idempotency-Key, so it submits
         refusals.append(TOO_MANY)
     common = {str(one.status): _answer(path, one, scope=needed) for one in refusals}
     responses = {**common, **{status: _with_example(path, status, answer) for status, answer in described.items()}}

@@ -59,7 +59,7 @@ class Dialects:
 
 
 CLIENT_GONE = 499
-"""Nobody reads this answer; the number, well known from nginx, keeps it apart in counters."""
+"""The client has disconnected, so the answer is not read; the number, known from nginx, separates it in counters."""
 
 
 def install(app: FastAPI, dialects: Dialects, *, choose: Chooser) -> None:

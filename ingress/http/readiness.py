@@ -1,7 +1,8 @@
 """The readiness check: what stops tasks on their way from this process to a model, by its root cause.
 
 Schedulers and dispatchers are known by their heartbeats over Kafka. Missing heartbeats alone do not name the cause: a
-missing topic or a broker that does not answer stops all of them. Only then the topics are looked up.
+missing topic or a broker that does not answer stops all of them. Topics are also checked
+now and then while the path works: not every missing topic stops a role.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from aiokafka.errors import KafkaError
 
 from core.clock import epoch_ms
 from core.errors import Unavailable
+from core.kafka.admin import declared_topics
+from core.kafka.partition_counts import differing, warnings, wrong_setting
+from core.kafka.work_topics import work_topics
 from ingress.read_model.cluster_liveness import NO_DISPATCHER_READY
 from ingress.runtime import Ingress
-from schemas import topics
 
 PROBE_TIMEOUT_S = 3.0
 """Time-out of listing the topics."""
 CACHE_S = 3.0
 """How long the list of topics is cached; the endpoint is open and may be called often."""
+READY_CACHE_S = 20.0
+"""The same while the path works."""
 MAX_NAMED = 3
 
 
@@ -35,7 +40,7 @@ class Readiness:
         self._clock = clock
         self._looking = asyncio.Lock()
         self._looked_at = -math.inf
-        self._absent: list[str] | None = []
+        self._wrong: list[str] | None = []
 
     async def missing(self) -> list[str]:
         """Return the reasons; an empty list means ready."""
@@ -46,18 +51,21 @@ class Readiness:
         own, path = connected.unhealthy_reasons(), connected.liveness.missing(epoch_ms())
         if not own and not path:
             return []
-        absent = await self._look()
-        if absent is None:  # then no heartbeat arrives, whether or not the other roles work
+        topics = await self._look(max_age_s=CACHE_S)
+        if topics is None:  # then no heartbeat arrives, whether or not the other roles work
             return [f"{kafka} does not answer", *own]
-        topics_missing = [_absent(absent)] if absent else []
-        return [*topics_missing, *own, *[await self._idle() if one == NO_DISPATCHER_READY else one for one in path]]
+        return [*topics, *own, *[await self._idle() if one == NO_DISPATCHER_READY else one for one in path]]
+
+    async def warnings(self) -> list[str]:
+        """Return what is wrong with topics while the path works: some streams, webhooks or tasks may not pass."""
+        return await self._look(max_age_s=READY_CACHE_S) or []
 
     async def _opening(self, kafka: str) -> str:
-        absent = await self._look()
-        if absent is None:
+        topics = await self._look(max_age_s=CACHE_S)
+        if topics is None:
             return f"{kafka} was reached, and does not answer now"
-        if absent:
-            return f"{kafka} was reached; {_absent(absent)}"
+        if topics:
+            return f"{kafka} was reached; {topics[0]}"
         return f"{kafka} was reached; what it holds is still being read"
 
     async def _idle(self) -> str:
@@ -74,29 +82,26 @@ class Readiness:
             "it has not joined the groups of its queues, or cannot call the server itself; its own /readyz tells which"
         )
 
-    async def _look(self) -> list[str] | None:
-        """Return the missing topics; None when no broker answers."""
+    async def _look(self, *, max_age_s: float) -> list[str] | None:
+        """Return what is wrong with the topics, cached for at most a time; None when no broker answers."""
         async with self._looking:
-            if self._clock() - self._looked_at >= CACHE_S:
-                self._absent = None
+            if self._clock() - self._looked_at >= max_age_s:
+                self._wrong = None
                 with suppress(Unavailable, KafkaError, OSError, TimeoutError):
                     async with asyncio.timeout(PROBE_TIMEOUT_S):
-                        names = self._names()
-                        there = await self._ingress.cluster.topics(names)
-                        self._absent = [name for name in names if name not in there]
+                        self._wrong = await self._topics()
                 self._looked_at = self._clock()
-            return self._absent
+            return self._wrong
 
-    def _names(self) -> list[str]:
+    async def _topics(self) -> list[str]:
         settings, connected = self._ingress.settings, self._ingress.connection
-        declared = [topic.name for topic in topics.declared(partitions=settings.kafka.partitions)]
-        work = [
-            topics.work(queue["name"], level)
-            for queue in (() if connected is None else connected.queues.all())
-            if queue["served_by"] != "workers"
-            for level in range(len(topics.LEVELS))
-        ]
-        return [settings.topic(name) for name in (*declared, *work)]
+        wanted = declared_topics(settings)
+        work = work_topics(settings, () if connected is None else connected.queues.all())
+        there = await self._ingress.cluster.topics([*wanted, *work])
+        if wrong := wrong_setting(wanted, there, partitions=settings.kafka.partitions):
+            return [wrong]
+        absent = [name for name in (*wanted, *work) if name not in there]
+        return [*([_absent(absent)] if absent else []), *warnings(differing(wanted | work, there))]
 
 
 def _absent(names: Sequence[str]) -> str:

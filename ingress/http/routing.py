@@ -1,6 +1,6 @@
 """FastAPI routes as these APIs need them: HEAD with every GET, bodies read by dependencies, and hot routes without any.
 
-FastAPI reads a body before it looks at dependencies, so before the key is known; here a dependency reads it
+FastAPI reads a body before it solves dependencies, so before the key is checked; here a dependency reads it
 (ingress/http/validation.py), after the key, within its limit. For the document FastAPI sees the same endpoint with the
 models as parameters: `described`.
 """
@@ -17,16 +17,16 @@ from fastapi import params
 from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
-from starlette.routing import request_response
+from starlette.routing import Route, request_response
 
 from ingress.http.validation import FormBody, JsonBody, QueryParameters, RawBody
 
 JSON = "application/json"
 Responses = dict[int | str, dict[str, Any]]
-"""The answers of a route by status, as FastAPI takes them."""
+"""The answers of a route by status, as FastAPI expects them."""
 READERS = (FormBody, JsonBody, QueryParameters, RawBody)
 EXAMPLE = "x-example"
-"""Where an example is kept until the document is finished: FastAPI takes nulls out of a document, JSON text stays."""
+"""Member that holds an example as JSON text until the document is finished: FastAPI removes nulls from examples."""
 
 
 class ApiRoute(APIRoute):
@@ -46,6 +46,9 @@ class ApiRoute(APIRoute):
 
 class RawRoute(ApiRoute):
     """A route whose endpoint gets the request as it is; its dependencies are for the document alone."""
+
+    matches = Route.matches
+    handle = Route.handle
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)

@@ -1,7 +1,7 @@
 """Parameters and JSON bodies as pydantic models; a wrong one is refused in plain words that name the field.
 
-pydantic says what is wrong with a value ("Input should be greater than or equal to 1"); clients of these APIs are told
-what would be right ("limit must be a whole number from 1 to 100"), whatever the dialect of the error.
+A message of pydantic describes the rule that failed ("Input should be greater than or equal to 1"); a message of these
+APIs names the member and all that is required of it ("limit must be a whole number from 1 to 100").
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_DIGITS = 5
 
 
 def _digits(text: object) -> object:
-    """Refuse what int() takes beside digits: signs, blanks, underscores, digits of other scripts."""
+    """Refuse what int() accepts besides digits: signs, blanks, underscores, digits of other scripts."""
     if isinstance(text, str) and not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
         raise ValueError
     return text
@@ -163,7 +163,7 @@ def read_members(model: type[Model], members: Mapping[str, Any], *, context: Any
 
 
 def requirement(schema: Mapping[str, Any], *, inside: bool = False) -> str:
-    """Say what a value must be, from its schema; `inside` is about an item of a list."""
+    """Describe what a value must be, from its schema; `inside` is for an item of a list."""
     match schema:
         case {"enum": [*values]}:
             wanted = f"be {listed(values)}"
@@ -193,7 +193,7 @@ def listed(values: Collection[object]) -> str:
 
 
 def _requirement_at(model: type[BaseModel], where: tuple[int | str, ...]) -> str:
-    """Say what the value of a member must be; a place inside a list is about an item."""
+    """Describe what the value of a member must be, or an item of its list."""
     schema = _schema(model)
     member = _resolved(schema["properties"][str(where[0])], schema)
     return requirement(member, inside=any(isinstance(part, int) for part in where[1:]))

@@ -183,8 +183,8 @@ class PullService:
 
     async def _body(self, task_id: str, found: LogRecord | None) -> bytes | str | None:
         try:
-            task = task_of(found)
-            if task is None or task["id"] not in (None, task_id):
+            task = task_of(found, task_id)
+            if task is None:
                 return None
             return task["data"] if task["data_ref"] is None else await self._blobs.get(task["data_ref"])
         except (BlobMissing, BlobCorrupt):

@@ -124,7 +124,7 @@ class TaskLookup:
             found = await self._log_reader.read(tp, offset)
         else:
             found = await self._log_reader.find(tp, key, from_ms=task_id.time_s * 1000 - CLOCK_SKEW_MS)
-        task = task_of(found)
+        task = task_of(found, str(task_id))
         if task is None:
             return None
         reading = from_task(task, str(task_id))
@@ -134,11 +134,8 @@ class TaskLookup:
 
     async def _add_data(self, task_id: TaskId, reading: TaskSnapshot, offset: int) -> None:
         tp = TopicPartition(self._settings.topic(topics.tasks(task_id.level)), task_id.partition)
-        task = task_of(await self._log_reader.read(tp, offset))
-        if task is not None and task["id"] in (
-            None,
-            reading.id,
-        ):  # a re-created topic holds another task here
+        task = task_of(await self._log_reader.read(tp, offset), reading.id)
+        if task is not None:
             reading.data = await self._data_of(task)
 
     async def _add_body(self, task_id: TaskId, reading: TaskSnapshot, offset: int) -> None:

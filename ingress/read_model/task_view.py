@@ -108,10 +108,7 @@ class TaskView:
     def state(self, key: bytes) -> State | None:
         """Return the state of a task without decoding its row; None without a row."""
         value = self._store.get(key) if self._store is not None else None
-        try:
-            return None if value is None else state_of(value)
-        except IndexError:
-            return None
+        return None if value is None else state_of(value)
 
     def scan(self, begin: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
         """Return the first entries from `begin` up to, but not including, `end`."""

@@ -152,7 +152,7 @@ class QueueAdmission:
         """Count every row that no batch of new records has contained."""
 
         def count(_: bytes, value: bytes) -> None:
-            watched.count.queued += _state(value) == "queued"
+            watched.count.queued += state_of(value) == "queued"
 
         await watched.scan.run(count)
 
@@ -168,17 +168,10 @@ class QueueAdmission:
             if watched is None:
                 continue
             before = after_of[key] if key in after_of else view.state(key)
-            after_of[key] = after = None if record.value is None else _state(record.value)
+            after_of[key] = after = None if record.value is None else state_of(record.value)
             if watched.scan.is_ahead(key):
                 before = None
             watched.count.change(key, before, after, now_s=now_s, timed=watched.counted and present)
-
-
-def _state(value: bytes) -> State | None:
-    try:
-        return state_of(value)
-    except IndexError:
-        return None  # a record of another producer must not stop the process
 
 
 def _prefix_of(key: bytes) -> bytes:

@@ -31,6 +31,7 @@ from streams.faust.consumer import (
     stable_end,
     watch_heartbeats,
 )
+from streams.faust.topic_changes import UsedPartitionsAssignor
 
 INBOX_LIMIT = 4096
 """Maximum number of events read ahead; above it Faust's own bounded buffer fills and the fetcher pauses."""
@@ -142,6 +143,7 @@ class SchedulerApp:
             topic_replication_factor=settings.kafka.replication_factor,
             topic_allow_declare=False,
             topic_disable_leader=True,
+            PartitionAssignor=UsedPartitionsAssignor,
             table_standby_replicas=0,
             web_enabled=False,
             stream_buffer_maxsize=INBOX_LIMIT,

@@ -6,7 +6,7 @@ All of this relies on private parts of Faust and aiokafka; a canary test covers 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Coroutine, Generator
+from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from mode.services import WaitResults
 from core.kafka.aiokafka_patches import on_heartbeat
 from core.kafka.fetching import COMMITTED, patch_fetching
 from core.kafka.offsets import LATEST, offsets_at, retried
+from streams.faust.topic_changes import discard_outdated_rows
 
 
 class PromptConsumer(driver.Consumer):
@@ -43,6 +44,12 @@ class PromptConsumer(driver.Consumer):
                 return WaitResults([message], [ended.value], stopped=False)
             raise
         return await super().wait_first(_StartedCoroutine(message, awaited), rebalance)
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """Return the ends of changelogs; local stores that contain more than that are emptied first."""
+        ends: Mapping[TP, int] = await super().highwaters(*partitions)
+        await discard_outdated_rows(self.app.tables, ends)
+        return ends
 
     def _to_message(self, tp: TP, record: Any) -> Any:
         """Copy the offset at which the gap before the record begins (core/kafka/fetching.py)."""

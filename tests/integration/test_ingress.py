@@ -290,7 +290,7 @@ async def test_ready_when_the_whole_path_works(stage: Stage) -> None:
         return await client.get("/readyz")
 
     answer = await until(look, lambda answer: answer.status_code == 200)
-    assert answer.json() == {"ready": True, "missing": []}
+    assert answer.json() == {"ready": True, "missing": [], "warnings": []}
 
 
 async def test_topics_that_are_not_there_are_named(kafka: str, tmp_path: Path) -> None:

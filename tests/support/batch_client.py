@@ -46,3 +46,17 @@ class BatchClient(Client):
         """Look until a batch has ended."""
         path = f"/v1/batches/{batch['id']}"
         return await until(lambda: self.ask("GET", path, at=at), lambda one: one["status"] in ENDED, within_s=150)
+
+    async def passes(self, *, lines: int = 4) -> None:
+        """Show that calls, streams, tasks and batches pass at both ingresses."""
+        for at in (0, 1):
+            answer = await self.put(at=at, mode="blocking")
+            assert answer.status == 200, answer.body
+            assert (await self.ended(answer.task_id, at=1 - at))["status"] == "succeeded"
+            assert (await self.put(at=at, mode="streaming")).frames[-1] == b"[DONE]"
+            assert (await self.ended(await self.submit(at=at, level=1), at=1 - at))["status"] == "succeeded"
+        made = await self.create(await self.upload(requests(lines)), at=1)
+        done = await self.batch_ended(made, at=1)
+        assert (done["status"], done["request_counts"]["completed"]) == ("completed", lines)
+        out = await self.ask("GET", f"/v1/batches/{made['id']}/output", at=1)
+        assert {json.loads(line)["custom_id"] for line in out.splitlines()} == {f"c{n}" for n in range(lines)}

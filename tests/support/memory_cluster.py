@@ -23,6 +23,8 @@ class MemoryCluster:
         """Whether the topics are there; without them nobody looks for long."""
         self.gone: set[str] = set()
         """Topics that are not there all the same."""
+        self.counts: dict[str, int] = {}
+        """Topics with another number of partitions than declared."""
 
     async def topics(self, names: Iterable[str]) -> dict[str, int]:
         """Return those of some topics that are declared, and work topics; or none."""
@@ -32,11 +34,16 @@ class MemoryCluster:
         there = {settings.topic(topic.name): topic.partitions for topic in wanted}
         work = settings.topic("work.")
         there |= {name: settings.kafka.work_partitions for name in names if name.startswith(work) and self.there}
+        there |= self.counts
         return {name: there[name] for name in names if name in there and name not in self.gone}
 
     async def unreadable(self, names: Sequence[str]) -> dict[str, str]:  # noqa: ARG002 - of any
         """Read everything."""
         return {}
+
+    async def record_counts(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Count records."""
+        return {tp: len(self._log(*tp)) for tp in tps}
 
     async def held(self, there: Mapping[str, int]) -> dict[TopicPartition, int]:  # noqa: ARG002 - of any
         """Know no transactions."""

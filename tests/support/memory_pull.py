@@ -148,4 +148,5 @@ class Cluster:
         return 0 if tp.partition else len(self.log)
 
     async def read(self, tp: TopicPartition, offset: int) -> LogRecord:
-        return LogRecord(tp.topic, tp.partition, offset, 0, None, TASK.encode(task(queue=QUEUE)))
+        [task_id] = [task_id for task_id, row in self.rows.items() if row["source_offset"] == offset]
+        return LogRecord(tp.topic, tp.partition, offset, 0, None, TASK.encode(task(id=task_id, queue=QUEUE)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator
 from typing import Any, Self
 
-import orjson
+import pytest
 
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
 TEN_MEGABYTES = b"(ten megabytes)"
@@ -30,6 +32,8 @@ class RawUpstream:
 
     def __init__(self) -> None:
         self.url = ""
+        self.received: list[bytes] = []
+        """The bodies of all calls."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -44,6 +48,15 @@ class RawUpstream:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = next((int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")), 0)
         body = await reader.readexactly(length)
-        writer.write(_answer(orjson.loads(body)["sim"]) if length else HELLO)
+        if length:
+            self.received.append(body)
+        writer.write(_answer(json.loads(body)["sim"]) if length else HELLO)  # orjson refuses 1e400
         await writer.drain()
         writer.close()
+
+
+@pytest.fixture(scope="module")
+async def raw_upstream() -> AsyncIterator[RawUpstream]:
+    """Run one for a module."""
+    async with RawUpstream() as made:
+        yield made

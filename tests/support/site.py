@@ -219,7 +219,7 @@ async def running_site(
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(Simulator())
         made, environment = settings_for(
-            kafka, folder, f"{folder.name}-{time.time_ns()}.", upstream__urls=[simulator.url], **settings
+            kafka, folder, f"{folder.name}-{time.time_ns()}.", **{"upstream__urls": [simulator.url], **settings}
         )
         await stack.enter_async_context(declared_topics(made))
         await compress(made)

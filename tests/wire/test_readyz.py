@@ -116,7 +116,24 @@ async def test_a_missing_topic_stands_before_what_it_silences(world: World) -> N
     assert told[0].startswith("there is no topic ")
     assert told[0].endswith(" more; run `headrace topics apply`")
     speak(memory)
-    assert await missing(client) == [], "while everything works nobody looks at topics"
+    assert await missing(client) == []
+
+
+async def test_topics_that_need_attention_are_warnings_while_the_path_works(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, client = world
+    monkeypatch.setattr(readiness, "READY_CACHE_S", 0.0)
+    speak(memory)
+    assert (await client.get("/readyz")).json() == {"ready": True, "missing": [], "warnings": []}
+    memory.ingress.cluster.gone = {"headrace.chunks"}
+    memory.ingress.cluster.counts = {"headrace.tasks.online": 3, "headrace.results.online": 1, "headrace.usage": 3}
+    answer = await client.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+    absent, tasks, results = answer.json()["warnings"]
+    assert absent == "there is no topic headrace.chunks; run `headrace topics apply`"
+    assert "topic headrace.tasks.online has 3 partitions instead of 2" in tasks
+    assert "topic headrace.results.online has 1 partitions and needs 2" in results
 
 
 async def test_where_kafka_does_not_answer_nobody_else_is_blamed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

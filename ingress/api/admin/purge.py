@@ -1,4 +1,4 @@
-"""Purge a queue: tell every partition's scheduler, then watch the read model until all of it has ended."""
+"""Purge a queue: send a purge event to every partition, then watch the read model until all tasks have ended."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PurgeCounts(NamedTuple):
 async def purge(
     settings: Settings, connected: Connected, queue: Queue, levels: Sequence[int], *, wait_s: float
 ) -> dict[str, object]:
-    """Cancel every task that waits now, and tell how many there were; raises Unavailable when nothing was asked."""
+    """Cancel every waiting task and return the counts; raises Unavailable when no event was written."""
     ends = await _ends(settings, connected, levels)
     view = connected.view
     before = await _count(view, queue, ends)
@@ -46,10 +46,10 @@ async def purge(
     while True:
         began = time.monotonic()
         now = await _count(view, queue, ends)
-        done = not now.left and await _all_judged(settings, connected, ends)
+        done = not now.left and await _all_processed(settings, connected, ends)
         if done or time.monotonic() >= give_up:
             break
-        # A walk over a million rows takes seconds: it must not be all that this process does.
+        # A scan of a million rows takes seconds: other work needs its share of this process.
         await asyncio.sleep(max(LOOK_S, 4 * (time.monotonic() - began)))
     if done:
         now = await _count(view, queue, ends)
@@ -78,8 +78,8 @@ async def _ask(settings: Settings, connected: Connected, queue: Queue, ends: End
     await asyncio.gather(*sending)
 
 
-async def _all_judged(settings: Settings, connected: Connected, ends: Ends) -> bool:
-    """Tell whether the schedulers have folded every task that is meant."""
+async def _all_processed(settings: Settings, connected: Connected, ends: Ends) -> bool:
+    """Return whether the schedulers have processed every affected task."""
     pairs = {
         level: (settings.topic(f"scheduler.{topics.level_name(level)}"), settings.topic(topics.tasks(level)))
         for level in {level for level, _ in ends}

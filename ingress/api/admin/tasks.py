@@ -191,8 +191,8 @@ async def _again(ingress: Ingress, connected: Connected, ended: TaskSnapshot) ->
         raise Gone(f"the record of {ended.id} is no longer retained")
     tp = TopicPartition(ingress.settings.topic(topics.tasks(home.level)), home.partition)
     found = await connected.log_reader.read(tp, row["source_offset"])
-    task = task_of(found)
-    if task is None or task["id"] not in (None, ended.id):  # the topic was deleted and created again
+    task = task_of(found, ended.id)
+    if task is None:
         raise Gone(f"the record of {ended.id} is no longer retained")
     if task["data_ref"] is not None:
         try:

@@ -376,7 +376,7 @@ async def _content(
 
 
 async def _input(connected: Connected, file_id: str, *, owner: str) -> BatchFile:
-    """Return the file of a batch's requests; raises InvalidRequest for any other file, whoever owns it."""
+    """Return the file of a batch's requests; raises InvalidRequest for any other file."""
     file = await connected.files.find(file_id, owner=owner)
     if file is None:
         raise InvalidRequest(f"input_file_id {file_id} names no file of yours", field="input_file_id")

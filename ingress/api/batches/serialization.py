@@ -79,7 +79,7 @@ def _errors(errors: list[BatchError], *, ours: bool) -> Any:
 
 
 def _sentence(error: BatchError) -> str:
-    """Say a fault in one string, which is all that this dialect has room for."""
+    """Render an error as one string, which is the form of this dialect."""
     where = "" if error["line"] is None else f"line {error['line']}: "
     return f"{where}{error['code']}: {error['message']}"
 

@@ -165,14 +165,6 @@ class TakenTask(BaseModel):
     attempt: int = Field(description="To be sent back with complete.")
 
 
-class AcceptedPut(BaseModel):
-    """The answer to a put in callback mode."""
-
-    code: Literal[200]
-    timestamp: int = Field(description="Epoch milliseconds.")
-    data: str = Field(description="The task id.")
-
-
 class QueueMetadata(BaseModel):
     """A queue."""
 

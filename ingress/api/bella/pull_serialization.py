@@ -1,4 +1,4 @@
-"""The worker's side of the Bella dialect: what register, take and complete accept, and what they answer. Pure."""
+"""Requests and responses of the routes for workers: register, take, complete, metadata, stats. Pure."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Completion(NamedTuple):
     body: bytes
     content_type: str
     attempt: int | None
-    """The attempt that it is for, as take told it; None for the one that is held."""
+    """The attempt, as take returned it; None for the leased one."""
     request_id: str | None
-    """The task that it says it is for."""
+    """The task id in the body, if any."""
 
 
 def parse_register(body: bytes) -> Registration:
@@ -65,7 +65,7 @@ def parse_register(body: bytes) -> Registration:
 
 
 def parse_take(body: bytes) -> TakeRequest:
-    """Read the body of take; raises InvalidRequest. Members that Bella itself does not use are not looked at."""
+    """Read the body of take; raises InvalidRequest. Members that Bella itself does not use are ignored."""
     members = json_object(body)
     queues = members.get("queues")
     if not isinstance(queues, list) or not queues:
@@ -135,7 +135,7 @@ def _media_type(members: Mapping[str, Any]) -> str:
 
 
 def check_is_for(given: Completion, task_id: TaskId) -> None:
-    """Refuse an outcome that says it is another task's: a worker that mixes up its tasks; raises InvalidRequest."""
+    """Check that an outcome is for the task of the path; raises InvalidRequest."""
     if given.request_id is None:
         return
     with suppress(ids.IdError):
@@ -146,12 +146,12 @@ def check_is_for(given: Completion, task_id: TaskId) -> None:
 
 def taken_map(taken: Mapping[QueueLevel, list[LeasedTask]]) -> bytes:
     """Render the answer of take: queue:level → its tasks."""
-    return orjson.dumps({str(lane): [_task(one) for one in tasks] for lane, tasks in taken.items()})
+    return orjson.dumps({str(name): [_task(one) for one in tasks] for name, tasks in taken.items()})
 
 
-def head_row(name: QueueLevel, lane: PullQueue) -> bytes:
-    """Render the counts of a lane in the members of Bella's head row; a shard is the home partition of a task."""
-    wrote, scanned = lane.newest, lane.newest_loaded
+def head_row(name: QueueLevel, queue: PullQueue) -> bytes:
+    """Render the counters of a queue and level as Bella's head row; a shard is the home partition of a task."""
+    wrote, scanned = queue.newest, queue.newest_loaded
     members: dict[str, Any] = {
         "queue": name.queue,
         "level": name.level,
@@ -159,9 +159,9 @@ def head_row(name: QueueLevel, lane: PullQueue) -> bytes:
         "last_wrote_id": wrote.id if wrote else None,
         "last_scanned_sharding_key": _shard(scanned.id) if scanned else None,
         "last_scanned_id": scanned.id if scanned else None,
-        "total_put_cnt": lane.counts.put,
-        "total_loaded_cnt": lane.counts.loaded,
-        "total_completed_cnt": lane.counts.completed,
+        "total_put_cnt": queue.counts.put,
+        "total_loaded_cnt": queue.counts.loaded,
+        "total_completed_cnt": queue.counts.completed,
     }
     return orjson.dumps({key: value for key, value in members.items() if value is not None})
 
@@ -175,7 +175,7 @@ def _task(one: LeasedTask) -> dict[str, Any]:
     row = one.row
     members: dict[str, Any] = {
         "task_id": row["id"],
-        "ak": "",  # Bella hands out the caller's key; a key is kept nowhere here, and is no worker's business
+        "ak": "",  # Bella returns the producer's key; keys are not stored here, and workers must not see them
         "endpoint": row["endpoint"],
         "queue": row["queue"],
         "level": row["level"],

@@ -46,7 +46,7 @@ DONE = sse.frame(sse.DONE)
 ENDED = {
     WaitOutcome.TIMEOUT: StreamError("the task timed out and was cancelled", "server_error", "timeout"),
     WaitOutcome.SHUTDOWN: StreamError(
-        "this process is shutting down; the task goes on, fetch it with GET /v1/queue/{task_id}",
+        "this process is shutting down; the task continues, fetch it with GET /v1/queue/{task_id}",
         "server_error",
         "server_shutdown",
     ),
@@ -91,7 +91,7 @@ class PutHandler:
         mode = task["mode"]
         submission = self._ingress.connected().submission
         prepared = await submission.prepare(task, caller=caller, request=request, status_endpoint=STATUS_ENDPOINT)
-        del body, task  # thousands of held requests must not hold their bodies too
+        del body, task  # thousands of waiting requests must not hold their bodies, too
         if mode == "streaming":
             return BellaStream(self._ingress, submission, prepared)
         if mode == "callback":
@@ -115,7 +115,7 @@ class PutHandler:
     async def _answer(self, ended: Result | WaitOutcome) -> Response:
         match ended:
             case WaitOutcome.SHUTDOWN:
-                message = "this process is shutting down; the task goes on, fetch it with GET /v1/queue/{task_id}"
+                message = "this process is shutting down; the task continues, fetch it with GET /v1/queue/{task_id}"
                 return envelope(503, message, headers={"x-should-retry": "false"})
             case WaitOutcome():  # a client that disconnected reads no answer, so the time-out is the only other case
                 return _timed_out("the task timed out and was cancelled")

@@ -46,7 +46,7 @@ DEFAULT_TIMEOUT_S: dict[Mode, int] = {"callback": 86_400, "blocking": 300, "stre
 
 
 class QueueLimits(NamedTuple):
-    """The settings that a put is held to."""
+    """The settings that limit a put."""
 
     max_timeout_s: int
 
@@ -151,7 +151,7 @@ def _timeout_ms(value: object, task: Task, limits: QueueLimits) -> int:
 
 
 def _events(value: object) -> list[str]:
-    """Read what the callback is to be told of; none means the outcome alone."""
+    """Read the events of the callback; none means only the outcome."""
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -202,9 +202,9 @@ def task_object(reading: TaskSnapshot) -> bytes:
 def state(reading: TaskSnapshot) -> str:
     """Translate a state of the table into Bella's words.
 
-    Bella's `waiting` is kept but not handed out yet, its `queued` is handed to a worker: our queued and processing.
-    What a worker has completed is succeeded whatever its status says, as in Bella: the result speaks. A result whose
-    retention has ended (expired) keeps the word that it ended with.
+    Bella's `waiting` is our queued; its `queued`, taken by a worker, is our processing.
+    A task that a worker has completed is succeeded whatever its status code, as in Bella. A task whose result's
+    retention has ended (expired) has the state in which it ended.
     """
     if reading.state in WORDS:
         return WORDS[reading.state]
@@ -228,7 +228,7 @@ def _result(reading: TaskSnapshot) -> dict[str, Any] | None:
 
 
 def request_members(data: bytes | str | None, content_type: str) -> dict[str, Any]:
-    """Return the member `data`, and what it takes to read one that is no text, as a form is none."""
+    """Return the member `data`, and the members that describe a body that is no text, such as a form."""
     if data is None:
         return {}
     return described(data.encode() if isinstance(data, str) else data, content_type, name="data")

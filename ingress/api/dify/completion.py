@@ -34,7 +34,7 @@ INLINING = 4
 
 
 class Completions:
-    """The door for completions."""
+    """Serves completion messages of one ingress."""
 
     def __init__(self, ingress: Ingress, uploads: DifyUploads) -> None:
         self._ingress = ingress
@@ -56,7 +56,7 @@ class Completions:
         model = queue.model or await self._first_model(name)
         timeout_s = options.timeout_s or min(queue.timeout_s or DEFAULT_TIMEOUT_S, settings.max_timeout_s)
         task = _task(ask, queue=name, model=model, timeout_s=timeout_s, options=options, key=idempotency_key(request))
-        del body  # thousands of held requests must not hold their bodies too
+        del body  # thousands of waiting requests must not hold their bodies, too
         async with self._inlining if ask.images else nullcontext():
             images = await self._uploads.urls(ask.images, owner=caller.owner, user=ask.user)
             task["data"] = serialization.upstream_body(model, prompt, images, streaming=ask.mode == "streaming")
@@ -150,7 +150,7 @@ def _task(ask: CompletionRequest, *, queue: str, model: str, timeout_s: int, opt
 
 
 def _checked(task: Task) -> Task:
-    """Return a task that keeps the rules; raises InvalidRequest."""
+    """Validate a task and return it; raises InvalidRequest."""
     try:
         check_task(task)
     except Invalid as error:

@@ -13,13 +13,13 @@ CODES = {
     "invalid_request": "invalid_param",
     "too_large": "file_too_large",
 }
-"""Our codes → this dialect's; the others are the same or have no twin."""
+"""Our codes → this dialect's; the others are the same or have no equivalent."""
 PATHS = tuple(
     prefix + path
     for prefix in ("", "/v1")
     for path in ("/completion-messages", "/files/upload", "/messages", "/parameters", "/info", "/meta")
 )
-"""Where this dialect is spoken."""
+"""The paths of this dialect."""
 CHALLENGE = 'Bearer realm="api"'
 
 

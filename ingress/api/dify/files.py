@@ -1,4 +1,4 @@
-"""Uploaded files: what is kept of them, and images as the model takes them.
+"""Uploaded files: their records, and images in the form that models read.
 
 A file is two objects of the store, uploads/ID with its bytes and uploads/ID.json with whose it is; the second is
 written last, so a file is there as a whole or not at all. It can be named for `dify.upload_retention_s`.
@@ -28,7 +28,7 @@ PREFIX = "uploads/"
 
 
 class DifyUpload(TypedDict):
-    """What is kept beside a file."""
+    """The record of a file."""
 
     id: str
     owner: str
@@ -49,7 +49,7 @@ class DifyUploads:
         self._settings = settings
 
     async def keep(self, request: Request, *, owner: str) -> DifyUpload:
-        """Store the file of a form; raises RequestError and Unavailable, and then keeps nothing."""
+        """Store the file of a form; raises RequestError and Unavailable, and then stores nothing."""
         file_id = str(uuid4())
         settings = self._settings.dify
         received = await receive(request, blobs=self._blobs, name=PREFIX + file_id, settings=settings)
@@ -111,7 +111,7 @@ class DifyUploads:
 
 
 def file_object(upload: DifyUpload) -> dict[str, Any]:
-    """Describe an uploaded file to its user; there is no address to look at it."""
+    """Render an uploaded file; it has no URLs."""
     return {
         "id": upload["id"],
         "name": upload["name"],

@@ -20,7 +20,7 @@ from ingress.http.request import body_pieces, declared_length
 from schemas.common import Blob
 
 MARGIN_BYTES = 65_536
-"""What boundaries, headers and other fields of a form may take beside the largest file."""
+"""Bytes for boundaries, headers and other fields of a form, in addition to the largest file."""
 FIELD_BYTES = 4_096
 
 

@@ -64,7 +64,7 @@ class Media:
     """What a file is by its name; a name without an extension goes by the media type that the client gave."""
 
     def __init__(self, name: str, content_type: str) -> None:
-        """Raise DifyError for a name that is missing or too long, and for types that are not taken."""
+        """Raise DifyError for a name that is missing or too long, and for types that are not accepted."""
         self.name = name.replace("\\", "/").rpartition("/")[2].strip()
         if not self.name:
             raise DifyError("the file has no name", code="filename_not_exists_error", field="file")

@@ -9,7 +9,7 @@ from core.settings.models import ModelSettings
 from schemas.common import Usage
 
 BYTES_PER_TOKEN = 4
-"""A rule of thumb for text whose tokens nobody counted."""
+"""A rule of thumb for text whose tokens were not counted."""
 
 
 def usage_object(usage: Usage, model: ModelSettings | None, *, latency_s: float) -> dict[str, Any]:

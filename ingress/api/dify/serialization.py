@@ -76,7 +76,7 @@ class Message(NamedTuple):
 
 
 class MessagePart(NamedTuple):
-    """What one body or chunk of the upstream says."""
+    """One body or chunk of the upstream."""
 
     text: str
     usage: Usage | None
@@ -84,7 +84,7 @@ class MessagePart(NamedTuple):
 
 
 def upstream_body(model: str, prompt: str, images: Sequence[str], *, streaming: bool) -> bytes:
-    """Build the chat completion to ask for; a stream is asked for its usage too, which message_end tells."""
+    """Build the chat completion to ask for; a stream is asked for its usage, too, for message_end."""
     content: Any = prompt
     if images:
         content = [{"type": "text", "text": prompt}, *({"type": "image_url", "image_url": {"url": u}} for u in images)]
@@ -108,8 +108,10 @@ def read_part(body: bytes) -> MessagePart | None:
     if not isinstance(choices, list):
         return None
     first = choices[0] if choices and isinstance(choices[0], dict) else {}
-    said = first.get("message") or first.get("delta")
-    return MessagePart(_content(said.get("content")) if isinstance(said, dict) else "", _usage(members.get("usage")))
+    message = first.get("message") or first.get("delta")
+    return MessagePart(
+        _content(message.get("content")) if isinstance(message, dict) else "", _usage(members.get("usage"))
+    )
 
 
 def error_of(body: bytes | None) -> Mapping[str, Any] | None:
@@ -122,7 +124,7 @@ def error_of(body: bytes | None) -> Mapping[str, Any] | None:
 
 
 def failed(result: Result | None, error: Mapping[str, Any] | None, message: str) -> ApiProblem:
-    """Say in the words of the table of errors why the call did not come to an answer."""
+    """Describe why the call has no answer, with a code of this dialect."""
     status = result["status_code"] if result is not None and result["error_code"] == "upstream_error" else 0
     error = error or {}
     named = (error.get("code"), error.get("type"))
@@ -133,8 +135,8 @@ def failed(result: Result | None, error: Mapping[str, Any] | None, message: str)
         code = "provider_quota_exceeded"
     elif status == 404 or "model_not_found" in named:
         code = "model_currently_not_support"
-    told = error.get("message")
-    return ApiProblem(400, code, told if isinstance(told, str) and told else message)
+    own = error.get("message")
+    return ApiProblem(400, code, own if isinstance(own, str) and own else message)
 
 
 def _content(content: object) -> str:

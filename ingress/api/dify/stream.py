@@ -22,7 +22,7 @@ PING = b"event: ping\n\n"
 ENDED = {
     WaitOutcome.TIMEOUT: ApiProblem(400, serialization.FAILED, "the task timed out and was cancelled"),
     WaitOutcome.SHUTDOWN: ApiProblem(
-        500, "internal_server_error", "this process is shutting down; the task goes on, but its stream ends here"
+        500, "internal_server_error", "this process is shutting down; the task continues, but its stream ends here"
     ),
 }
 
@@ -42,9 +42,9 @@ class CompletionStream(EventStream):
         prices: ModelSettings | None,
         prompt_tokens: int,
     ) -> None:
-        """Take the prices, and what the prompt is estimated at should nobody count its tokens."""
+        """Take the prices, and an estimate of the prompt's tokens in case the upstream does not count them."""
         super().__init__(ingress, submission, prepared)
-        self._began = self._spoken = time.monotonic()
+        self._started_s = self._last_sent_s = time.monotonic()
         self._prices = prices
         self._prompt_tokens = prompt_tokens
         self._pieces = 0
@@ -55,7 +55,7 @@ class CompletionStream(EventStream):
 
     @property
     def _message(self) -> serialization.Message:
-        return serialization.Message.of(self._ticket.id)  # anew, for a twin's stream is that of the first
+        return serialization.Message.of(self._ticket.id)  # not stored: a duplicate streams the original
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
         """Return message events for what has text; a model that thinks for long without a word is pinged over."""
@@ -69,10 +69,10 @@ class CompletionStream(EventStream):
                 self._pieces += 1
                 frames.append(self._message.piece(text))
         now = time.monotonic()
-        if not frames and now - self._spoken >= self.silence_s():
+        if not frames and now - self._last_sent_s >= self.silence_s():
             frames.append(self.keep_alive)
         if frames:
-            self._spoken = now
+            self._last_sent_s = now
         return b"".join(frames)
 
     def final_frames(self, ending: WaitOutcome | None, failure: StreamError | None, *, error_sent: bool) -> bytes:  # noqa: ARG002
@@ -87,7 +87,7 @@ class CompletionStream(EventStream):
             body = failure.result["body"] if failure.result is not None else None
             error = self._error or serialization.error_of(body)
             return self._message.error(serialization.failed(failure.result, error, failure.message))
-        if self._error is not None:  # an upstream that answered 200 and then said an error in one piece
+        if self._error is not None:  # an upstream that answered 200 with an error as its only chunk
             return self._message.error(serialization.failed(None, self._error, "the upstream reported an error"))
         # Streams give a token in a piece, so the pieces are the best count of what was stopped.
         counts = self._usage or {
@@ -95,4 +95,4 @@ class CompletionStream(EventStream):
             "completion_tokens": self._pieces,
             "total_tokens": self._prompt_tokens + self._pieces,
         }
-        return self._message.end(usage_object(counts, self._prices, latency_s=time.monotonic() - self._began))
+        return self._message.end(usage_object(counts, self._prices, latency_s=time.monotonic() - self._started_s))

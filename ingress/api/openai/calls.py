@@ -1,4 +1,4 @@
-"""What becomes of a call once its body is read: it is held, streamed, or accepted and answered at once."""
+"""Serve a call whose body was read: wait for the outcome, stream it, or accept the task and answer at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Calls:
     async def answer(self, call: Call, request: Request, *, caller: Caller) -> Response:
         """Serve a call; raises RequestError and Unavailable.
 
-        The caller must keep no reference to the call: thousands of held calls must not hold their bodies too.
+        The caller must drop its reference to the call: thousands of waiting calls must not hold their bodies, too.
         """
         options = read_options(request.headers, hold_s=self._hold_s)
         settings = self._ingress.settings
@@ -78,6 +78,6 @@ class Calls:
         del prepared
         held = await holding
         if held.ended is WaitOutcome.TIMEOUT and overdue(held.ticket):
-            # The scheduler should have ended it; where it is behind, the cancel stands in the log.
+            # The scheduler should have ended it; if it is behind, the cancel is in the log.
             await submission.cancel(held.ticket, reason=held.ended.value)
         return await blocking_answer(self._ingress.blobs, held.ticket, held.ended)

@@ -26,7 +26,7 @@ AUDIO_TYPES = frozenset(
     for kind in ("audio", "video", "application")
     for name in (*AUDIO, "x-flac", "x-m4a", "x-wav", "wave")
 ) | {"audio/vnd.wave"}
-"""What tells the format of a file whose name does not."""
+"""Media types that are accepted for files whose name has no known ending."""
 IMAGE_FIELDS = ("image", "image[]")
 READ = frozenset(("model", "async", "stream"))
 DROPPED = frozenset(("async", "stream"))
@@ -46,8 +46,8 @@ class Form(NamedTuple):
 def check_audio(file: FormFile) -> None:
     """Refuse a file of another format; raises InvalidRequest."""
     ending = file.name.rpartition(".")[2].lower()
-    tells = mimetypes.guess_type(f"a.{ending}")[0] not in (None, "application/octet-stream")
-    if file.field == "file" and ending not in AUDIO and (tells or file.media_type not in AUDIO_TYPES):
+    known = mimetypes.guess_type(f"a.{ending}")[0] not in (None, "application/octet-stream")
+    if file.field == "file" and ending not in AUDIO and (known or file.media_type not in AUDIO_TYPES):
         raise InvalidRequest(
             f"the format of {file.name[:80]!r} is not supported; supported are {', '.join(AUDIO)}", field="file"
         )

@@ -1,4 +1,4 @@
-"""Bodies, headers and answers of the OpenAI-compatible API, and what the document says of each call."""
+"""Bodies, headers and answers of the OpenAI-compatible API, and the declarations of its calls."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ TRANSCRIPT_STREAM = (
 
 
 class JsonCall(NamedTuple):
-    """What the document says of a call with a JSON body."""
+    """The declaration of a call with a JSON body."""
 
     path: str
     operation_id: str
@@ -220,7 +220,7 @@ class JsonCall(NamedTuple):
     def declaration(self) -> Callable[..., None]:
         """Return a dependency that declares body and headers; the endpoint reads them itself."""
         examples: dict[str, Any] = {
-            "held": {"value": self.request},
+            "blocking": {"value": self.request},
             "async": {"value": self.request | {"async": True}},
         }
         if self.stream is not None:
@@ -229,7 +229,7 @@ class JsonCall(NamedTuple):
 
 
 class FormCall(NamedTuple):
-    """What the document says of a call with a form."""
+    """The declaration of a call with a form."""
 
     path: str
     operation_id: str
@@ -359,7 +359,7 @@ def call_responses(content: dict[str, Any]) -> Responses:
         504: error(
             "The wait or the task's time-out is over; after a wait the task continues. `x-should-retry: false` is set.",
             openai_error(
-                f"task {TASK_TEXT} has no outcome yet; it goes on, see GET {LOCATION}. Do not send it again",
+                f"task {TASK_TEXT} has no outcome yet; it continues, see GET {LOCATION}. Do not send it again",
                 code="wait_exceeded",
                 kind="server_error",
             ),

@@ -22,8 +22,8 @@ from schemas.records import Result
 JSON = "application/json"
 TIMEOUTS = ("timeout", "start_timeout")
 FINAL = {"x-should-retry": "false"}
-"""On every error of a task that was accepted: it goes on, or its retries have been made here. The SDKs send a request
-again by themselves after 408, 409, 429 and every 5xx, which would be a second task; this header keeps them from it."""
+"""On every error of an accepted task: it continues, or its retries have been made here. The SDKs send a request
+again by themselves after 408, 409, 429 and every 5xx, which would be a second task; this header prevents that."""
 
 
 def problem(problem: ApiProblem) -> Response:
@@ -41,32 +41,32 @@ def task_headers(ticket: Ticket) -> dict[str, str]:
 
 
 async def blocking_answer(blobs: BlobStore, ticket: Ticket, ended: Result | WaitOutcome) -> Response:
-    """Answer a held call, whichever way it ended."""
+    """Answer a blocking call."""
     response = no_answer(ticket, ended) if isinstance(ended, WaitOutcome) else await outcome(blobs, ended)
     response.headers.update(task_headers(ticket))
     return response
 
 
 def no_answer(ticket: Ticket, ending: WaitOutcome) -> Response:
-    """Answer without an outcome; to a client that went away nobody listens."""
+    """Answer without an outcome."""
     status, code, message = ending_words(ticket, ending)
     return _failed(status, code, message)
 
 
 def ending_words(ticket: Ticket, ending: WaitOutcome) -> tuple[int, str, str]:
-    """Say in status, code and words why there is no outcome, and what becomes of the task."""
-    look = f"GET {location(ticket.id)}"
+    """Return status, code and message for a wait that ended without an outcome."""
+    show = f"GET {location(ticket.id)}"
     if ending is WaitOutcome.SHUTDOWN:
-        message = f"this process is shutting down; task {ticket.text} goes on, see {look}"
+        message = f"this process is shutting down; task {ticket.text} continues, see {show}"
         return 503, "server_shutdown", message
     if overdue(ticket):
         return 504, "timeout", f"task {ticket.text} timed out"
-    message = f"task {ticket.text} has no outcome yet; it goes on, see {look}. Do not send it again"
+    message = f"task {ticket.text} has no outcome yet; it continues, see {show}. Do not send it again"
     return 504, "wait_exceeded", message
 
 
 def overdue(ticket: Ticket) -> bool:
-    """Tell whether a task's own time is over, and not only the wait for it."""
+    """Return whether the task's own time-out is over, not only the wait."""
     return ticket.deadline_ms <= time.time_ns() // 1_000_000
 
 
@@ -105,7 +105,7 @@ def _is_stream(result: Result) -> bool:
 def _unanswered(result: Result) -> Response:
     code = result["error_code"]
     message = result["error_message"] or f"the task ended as {result['state']}"
-    # 408 is for a client that was too slow to ask; who waits for somebody behind us is told so by 504.
+    # 408 means that the client was too slow to send; a time-out behind this server is a 504.
     return _failed(504 if code in TIMEOUTS else result["status_code"], code, message)
 
 

@@ -16,7 +16,7 @@ from schemas.validation import Invalid, check_task
 
 JSON = "application/json"
 HELD_TIMEOUT_S = 3_600
-"""Time-out of a held call that names none: longer than any hold, so that a task outlives a wait that was too short."""
+"""Time-out of a blocking call that names none: longer than any wait, so that tasks outlive waits that are too short."""
 ASYNC_TIMEOUT_S = 86_400
 
 
@@ -31,11 +31,11 @@ class Call(NamedTuple):
     content_type: str = JSON
     streams: bool = False
     asynchronous: bool | None = None
-    """What the caller says; None leaves it to the model's setting."""
+    """As the caller asks; None leaves it to the model's setting."""
 
 
 def read_call(endpoint: str, body: bytes, *, can_stream: bool) -> Call:
-    """Read a JSON body; it is kept byte for byte unless it holds `async`. Raises InvalidRequest naming the member."""
+    """Read a JSON body; its bytes are unchanged unless it has `async`. Raises InvalidRequest naming the member."""
     members = json_object(body)
     body = body.removeprefix(BOM)
     streams = _flag(members, "stream")
@@ -101,7 +101,7 @@ def _mode(call: Call, settings: Settings) -> Mode:
     if call.asynchronous and call.streams:
         raise InvalidRequest("async and stream cannot be used together", field="stream")
     if call.streams:
-        return "streaming"  # who asks for a stream waits for it, whatever the model's setting says
+        return "streaming"  # a client that asks for a stream waits for it, whatever the model's setting is
     if call.asynchronous is None:
         chosen = settings.models.get(call.model)
         return "blocking" if chosen is None or chosen.sync else "callback"
@@ -109,7 +109,7 @@ def _mode(call: Call, settings: Settings) -> Mode:
 
 
 def _refuse_async_options(options: Options) -> None:
-    """Refuse what only a call that nobody waits for can have: left out silently, it would be missed too late."""
+    """Refuse options that only async calls can have: ignoring them silently would be noticed too late."""
     for name, given in ((names.LEVEL, options.level), (names.CALLBACK_URL, options.callback_url)):
         if given:
             raise InvalidRequest(f'{name} {given} needs "async": true', field=name)

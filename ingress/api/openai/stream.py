@@ -25,7 +25,7 @@ DONE = sse.frame(sse.DONE)
 class OpenAIStream(EventStream):
     """One client's stream."""
 
-    cancels_on_timeout: ClassVar[bool] = False  # the wait is over; the task goes on, as that of a held call
+    cancels_on_timeout: ClassVar[bool] = False  # the wait is over; the task continues, as that of a blocking call
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class OpenAIStream(EventStream):
         self.answered_by(prepared.ticket)
 
     def answered_by(self, ticket: Ticket) -> None:
-        """Take over the headers of the task that answers."""
+        """Set the headers of the task that answers."""
         self.headers.update(task_headers(ticket))
 
     async def plain_response(self, ending: WaitOutcome | None, failure: StreamError | None) -> Response | None:
-        """Answer as a held call while no frame has gone out: a refused request keeps its status and body."""
+        """Answer as a blocking call while no frame was sent: a refused request has its status and body."""
         if ending is not None:
             response = no_answer(self._ticket, ending)
         elif failure is not None and failure.result is not None:

@@ -1,4 +1,4 @@
-"""What the registry tells a caller: which schema each topic has, and which version a request means. Pure."""
+"""The subjects of the registry: which schema each topic has, and which version a request means. Pure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Subjects:
         return list(versions_of(name)) if name is not None else []
 
     def _schema_of(self, topic: str) -> str | None:
-        """Return the schema of a topic; a work topic has one whether or not its queue is there, which tells nobody."""
+        """Return the schema of a topic; a work topic has one even if its queue does not exist: nothing is revealed."""
         own = topic.removeprefix(self._prefix)
         if topic.startswith(self._prefix):
             if own in self._declared:
@@ -61,7 +61,7 @@ def chosen(versions: Sequence[Version], version: str) -> Version | None:
 
 
 def matching(versions: Sequence[Version], text: str) -> Version | None:
-    """Return the newest version that a schema's text stands for; raises NoSchema.
+    """Return the newest version with a schema's text; raises NoSchema.
 
     The same JSON first, then the same without docs and defaults: code made from a schema often leaves them out.
     """
@@ -73,7 +73,7 @@ def matching(versions: Sequence[Version], text: str) -> Version | None:
 
 
 def holding(schema_id: int, subjects: Subjects, known: Collection[str]) -> list[dict[str, Any]]:
-    """List the subjects and versions that a schema stands under."""
+    """List the subjects and versions that use a schema."""
     return [
         {"subject": subject, "version": version.number}
         for subject in known

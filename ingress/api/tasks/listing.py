@@ -17,9 +17,9 @@ from schemas import ids
 from schemas.records import STATES, State
 
 SCAN_ENTRIES = 50_000
-"""What one page may look at before it ends early, with a cursor to go on from: some tenths of a second."""
+"""Entries that one page reads at most; then it ends early, with a cursor. Some tenths of a second."""
 SLICE_ENTRIES = 500
-"""Between two slices of a scan others have their turn."""
+"""Entries that are scanned before other requests run."""
 LEVELS = {"0": 0, "1": 1, "online": 0, "offline": 1}
 _SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
 _CURSOR = re.compile(r"(\d{1,16})-(task_[0-9a-f]{32})")
@@ -44,7 +44,7 @@ class Page(NamedTuple):
 
     tasks: list[TaskSnapshot]
     next: ListingPosition | None
-    """Where the next page goes on; None at the end."""
+    """Where the next page begins; None at the end."""
 
 
 def query_of(given: TaskListQuery) -> Query:
@@ -91,7 +91,7 @@ async def read_page(view: TaskView, owner: str, query: Query) -> Page:
 
 
 def _match(view: TaskView, query: Query, key: bytes, value: bytes) -> TaskSnapshot | None:
-    """Return a task that is asked for; its row, which stands as its entry says, is read only when the entry passes."""
+    """Return the task of an entry if it matches; its row is read only if the entry itself matches."""
     if not query.filters.match(value):
         return None
     row = view.get(listing_index.position(key).id.encode(), holding=(query.model or "").encode())

@@ -21,7 +21,7 @@ PATH = "/v1/tasks/"
 RETRY_AFTER_S = 3
 """What a client that polls is asked to wait."""
 MAX_WAIT_S = 60
-"""The longest wait of one look; proxies cut a connection that is silent for longer."""
+"""The longest wait of one request; proxies close a connection that is silent for longer."""
 _WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
 
 
@@ -36,7 +36,7 @@ def moment(ms: int) -> str:
 
 
 def accepted_object(task_id: TaskId, *, created_ms: int, status: str = "queued", progress: int = 0) -> bytes:
-    """Render the answer to an async call; that to the twin of an earlier one shows the first, wherever it stands."""
+    """Render the answer to an async call; for a duplicate it shows the original in its present state."""
     return orjson.dumps(
         {
             "id": task_id.task(),
@@ -117,7 +117,7 @@ def _result(reading: TaskSnapshot) -> dict[str, Any]:
 
 
 def _reason(reading: TaskSnapshot) -> str | None:
-    """Return what the upstream itself says, unless its body is what had come of a stream."""
+    """Return the upstream's own message, unless the body is a part of a stream."""
     if reading.content_type.startswith(MEDIA_TYPE):
         return None
     return reason_in(reading.body, reading.content_type)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,10 +10,12 @@ from core.settings.models import Settings
 from core.sse import event_of, named, payloads
 from core.storage.blobs import open_blobs
 from schemas.records import Mode, Outcome
+from tests.support import raw_upstream
 from tests.support.dispatcher_probe import DispatcherProbe
-from tests.support.raw_upstream import TEN_MEGABYTES, RawUpstream, raw
+from tests.support.raw_upstream import TEN_MEGABYTES, raw
 from tests.support.waiting import eventually_async
 
+upstream = raw_upstream.raw_upstream
 pytestmark = pytest.mark.usefixtures("dispatcher")
 
 STREAM, JSON = "text/event-stream", "application/json"
@@ -23,12 +24,6 @@ ONE = b'{"choices":[{"delta":{"content":"one"}}]}'
 LAST = b'{"choices":[{"delta":{},"finish_reason":"stop"}]}'
 BUSY = b'{"error":{"message":"too many requests","type":"rate_limit_error"}}'
 LARGE = b'{"b64_json":"' + TEN_MEGABYTES + b'"}'
-
-
-@pytest.fixture(scope="module")
-async def upstream() -> AsyncIterator[RawUpstream]:
-    async with RawUpstream() as made:
-        yield made
 
 
 def data(*frames: bytes) -> bytes:

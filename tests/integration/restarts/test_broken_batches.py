@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
@@ -12,14 +13,18 @@ from click.testing import CliRunner
 
 from headrace.main import main
 from schemas.topics import declared
-from tests.support.batch_client import BatchClient, requests
+from tests.support.batch_client import BatchClient
+from tests.support.receiver import Receiver
 from tests.support.record_batches import HOSTILE, batch, produce, record
 from tests.support.site import Site
+from tests.support.waiting import eventually_async, until
 
 NAMES = batch([record(0, headers=[(b"caf\xe9", b"1")]), record(1, key=b"\xff", value=b"\xff" * 9)])
 """Every broker takes these: a header name and contents that cannot be read."""
 BATCHES = {"names": NAMES, **HOSTILE}
-LINES = 4
+QUEUE = "broken"
+CALLS = 6
+"""Tasks of the queue in each round of `passes`."""
 
 
 async def _written(site: Site, tp: TopicPartition) -> set[str]:
@@ -32,23 +37,29 @@ async def _written(site: Site, tp: TopicPartition) -> set[str]:
     return accepted
 
 
-async def _works(client: BatchClient) -> None:
-    """Show that calls, streams, tasks and batches pass at both ingresses."""
-    for at in (0, 1):
-        answer = await client.put(at=at, mode="blocking")
-        assert answer.status == 200, answer.body
-        assert (await client.ended(answer.task_id, at=1 - at))["status"] == "succeeded"
-        assert (await client.put(at=at, mode="streaming")).frames[-1] == b"[DONE]"
-        assert (await client.ended(await client.submit(at=at, level=1), at=1 - at))["status"] == "succeeded"
-    made = await client.create(await client.upload(requests(LINES)), at=1)
-    done = await client.batch_ended(made)
-    assert (done["status"], done["request_counts"]["completed"]) == ("completed", LINES)
-    out = await client.ask("GET", f"/v1/batches/{made['id']}/output", at=1)
-    assert {json.loads(line)["custom_id"] for line in out.splitlines()} == {f"c{n}" for n in range(LINES)}
+async def _run(site: Site, *arguments: str) -> Any:
+    """Run a command of operators that prints JSON, and return what it printed."""
+    env = {**site.env, "HEADRACE_URL": site.urls[0], "HEADRACE_API_KEY": "sk-admins"}
+    result = await asyncio.to_thread(CliRunner().invoke, main, [*arguments, "--json"], env=env)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+async def _replays(site: Site, count: int) -> None:
+    """Show that a replay reads what lies around the broken batches, and that its tasks run."""
+    dry = await _run(site, "replay", "run", "--queue", QUEUE, "--dry-run")
+    assert dry["tasks"] == count
+    command = ("replay", "run", "--queue", QUEUE, "--queue-to", "broken-again", "--name", "broken", "--yes")
+    assert (await _run(site, *command))["written"] == count
+
+    async def equal() -> int:
+        return int((await _run(site, "replay", "diff", "broken"))["equal"])
+
+    assert await until(equal, lambda found: found == count) == count
 
 
 async def test_every_reader_continues_after_broken_batches(site: Site) -> None:
-    client = BatchClient(site, "batches")
+    client = BatchClient(site, "batches", QUEUE)
     before = await client.put(mode="blocking")
     places = [
         TopicPartition(site.settings.topic(topic.name), partition)
@@ -57,12 +68,13 @@ async def test_every_reader_continues_after_broken_batches(site: Site) -> None:
     ]
     accepted = dict(zip(places, await asyncio.gather(*(_written(site, tp) for tp in places)), strict=True))
     assert all("names" in names for names in accepted.values()), accepted
-    await _works(client)
+    await client.passes()
     for role in ("online", "offline", "dispatcher", "ingress-0", "ingress-1"):
         await site.restart(role)
-    await _works(client)
+    await client.passes()
     assert (await client.ended(before.task_id))["status"] == "succeeded"
-    env = {**site.env, "HEADRACE_URL": site.urls[0], "HEADRACE_API_KEY": "sk-admins"}
-    result = await asyncio.to_thread(CliRunner().invoke, main, ["doctor", "--json"], env=env)
-    problems = [one for one in json.loads(result.stdout)["data"] if one["weight"] == "problem"]
-    assert problems == []
+    async with Receiver() as receiver:
+        told = await client.submit(level=1, members={"callback_url": f"{receiver.root}/200"})
+        await eventually_async(lambda: receiver.got[told], what="the webhook")
+    assert [one for one in (await _run(site, "doctor"))["data"] if one["weight"] == "problem"] == []
+    await _replays(site, 2 * CALLS + 2)

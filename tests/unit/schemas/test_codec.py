@@ -131,6 +131,11 @@ def test_the_state_of_a_row_is_read_without_decoding(data: st.DataObject, state:
     assert state_of(codec.STATUS.encode(row)) == state
 
 
+@pytest.mark.parametrize("value", [b"", b"no", b"no record at all", HEADER.pack(0, 1), HEADER.pack(0, 1) + b"\xff"])
+def test_what_cannot_be_a_row_has_no_state(value: bytes) -> None:
+    assert state_of(value) is None
+
+
 def test_an_event_needs_only_its_kind_and_time() -> None:
     written = event("heartbeat", at_ms=5)
     assert codec.EVENT.decode(codec.EVENT.encode(written)) == written

@@ -20,6 +20,7 @@ from core.diagnostics.facts import (
 )
 from core.diagnostics.rules import findings
 from core.drain_rate import Backlog
+from core.kafka.partition_counts import PartitionCount
 from tests.support.records import queue
 
 WORKER = WorkerSeen("w1", 0, 1, None)
@@ -52,7 +53,13 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ({"broker_error": "no Kafka broker answers at k:9092"}, "broker_unreachable", "no Kafka broker answers"),
         ({"missing_topics": ["a", "b", "c", "d", "e", "f", "g"]}, "topics_missing", "a, b, c, d, e and 2 more"),
         ({"missing_work": ["work.q.online"]}, "work_topics_missing", "there is no topic work.q.online"),
-        ({"widths": [("work.q.online", 1, 3)]}, "topic_width", "has 1 partitions and needs 3"),
+        ({"partition_counts": [PartitionCount("work.q.online", 1, 3)]}, "topic_width", "has 1 partitions and needs 3"),
+        (
+            {"partition_counts": [PartitionCount("tasks.online", 3, 2, foreign=True)], "unread": {"tasks.online": 7}},
+            "topic_width",
+            "records in partitions 2 and above are not read; 7 records there",
+        ),
+        ({"wrong_setting": "kafka.partitions is 2, but"}, "partitions_setting", "kafka.partitions is 2"),
         (
             {"unreadable": {"tasks.online": "zstd"}},
             "compression_unreadable",
@@ -104,6 +111,11 @@ def test_a_queue_with_room_is_not_full_and_a_paused_one_is_to_be_resumed() -> No
     )
     assert (paused.code, full.code) == ("queue_paused", "queue_full")
     assert full.next_step.startswith("`headrace queues resume q`; `headrace queues set q --max-waiting N`")
+
+
+def test_a_topic_that_was_extended_and_works_is_a_note() -> None:
+    [found] = of(partition_counts=[PartitionCount("chunks", 3, 2)])
+    assert (found.weight, found.code, found.subject) == ("note", "topic_width", "chunks")
 
 
 def test_what_is_not_stuck_is_a_note_and_comes_last() -> None:

@@ -6,8 +6,9 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterator
-from inspect import getsource, iscoroutinefunction
+from inspect import getsource, iscoroutinefunction, signature
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import uvloop
@@ -29,6 +30,7 @@ RESET = struct.pack("ii", 1, 0)
 def as_it_was() -> Iterator[None]:
     yield
     AIOKafkaConnection.send = aiokafka_patches._send
+    AIOKafkaClient._metadata_update = aiokafka_patches._update
 
 
 async def ask_after_a_break() -> None:
@@ -81,6 +83,8 @@ def test_the_private_parts_that_are_used_exist() -> None:
     assert iscoroutinefunction(AIOKafkaAdminClient._send_request)
     assert iscoroutinefunction(AIOKafkaClient._wait_on_metadata)
     assert callable(AIOKafkaClient.force_metadata_update)
+    assert list(signature(aiokafka_patches._update).parameters) == ["self", "cluster_metadata", "topics"]
+    assert "self._metadata_update(self.cluster, topics)" in getsource(AIOKafkaClient._md_synchronizer)
     assert hasattr(Subscription, "assignment")
     assert iscoroutinefunction(GroupCoordinator._do_heartbeat)
 
@@ -102,6 +106,33 @@ async def test_topics_are_added_to_those_of_a_client() -> None:
     for topics in (["a"], ["b"], ["a"]):
         await aiokafka_patches.add_topics(client, topics)
     assert (client._topics, client.asked) == ({"a", "b"}, 2)
+
+
+class Metadata:
+    """The part of aiokafka's client that asks for metadata; the topic `gone` does not exist."""
+
+    def __init__(self) -> None:
+        self.cluster = SimpleNamespace(partitions_for_topic=lambda topic: None if topic == "gone" else {0})
+        self.asked = 0
+
+    async def update(self, *_: object) -> bool:
+        self.asked += 1
+        return True
+
+
+async def test_a_topic_that_does_not_exist_is_not_asked_for_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, pauses = Metadata(), list[float]()
+
+    async def paused(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(aiokafka_patches, "_update", Metadata.update)
+    monkeypatch.setattr(asyncio, "sleep", paused)
+    for topics in ({"there"}, {"there"}, {"gone"}, {"gone"}, {"there"}, {"gone"}):
+        await aiokafka_patches._spaced_update(client, client.cluster, topics)
+    assert client.asked == 6
+    [pause] = pauses
+    assert 0 < pause <= aiokafka_patches.ABSENT_S
 
 
 def test_only_this_module_and_those_of_faust_use_private_names() -> None:

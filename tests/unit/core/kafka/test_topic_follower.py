@@ -149,3 +149,17 @@ async def test_no_rest_is_taken_while_somebody_waits(scripted: Scripted) -> None
     assert scripted.given == given
     async with asyncio.timeout(60):
         await tail.close()
+
+
+async def test_a_topic_that_was_re_created_needs_not_grow_to_its_old_end(scripted: Scripted) -> None:
+    tail = resting()
+    await tail.open()
+    with tail.low_latency():
+        await tail.wait_caught_up()
+        scripted.given, seen = 0, set[tuple[int, bool]]()
+        for _ in range(10):
+            await turns(1)
+            seen.add((tail.positions[PLACE], tail.caught_up))
+        assert (1, True) in seen
+        assert (1, False) not in seen
+    await tail.close()
