@@ -56,7 +56,7 @@ class PullService:
         self._view = view
         self._log_reader = log_reader
         self._blobs = blobs
-        self._index: PullIndex | None = None  # made by the first call: it costs a look at every batch of rows
+        self._index: PullIndex | None = None  # created by the first call, because it reads every batch of rows
         self._reserved: set[str] = set()
         """Task ids that a take of this process is about to claim; concurrent takes skip them."""
 
