@@ -10,7 +10,7 @@ from bench.tasks import producing, task_records
 from core.kafka.producer import Record
 from core.settings.models import Settings
 from headrace.replay.choice import Choice
-from headrace.replay.estimate import Survey, surveyed
+from headrace.replay.estimate import Estimate, estimated
 from headrace.replay.run import opened
 from schemas import topics
 from schemas.codec import TASK, USAGE
@@ -57,11 +57,11 @@ def usage_record(task: Task) -> Record:
     return Record(usage["id"].encode(), USAGE.encode(usage), described, task["created_ms"])
 
 
-async def dry(settings: Settings, choice: Choice) -> tuple[Survey, float, float]:
+async def dry(settings: Settings, choice: Choice) -> tuple[Estimate, float, float]:
     """Time a dry run; returns what it found, seconds, and seconds of CPU."""
     began, cpu = time.perf_counter(), time.process_time()
     async with opened(settings) as lookup:
-        found = await surveyed(
+        found = await estimated(
             settings, lookup, choice, now_ms=time.time_ns() // 1_000_000, on_read=lambda _done, _total: None
         )
     return found, time.perf_counter() - began, time.process_time() - cpu

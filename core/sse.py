@@ -35,7 +35,7 @@ def named(payloads: list[bytes], events: list[str]) -> list[bytes]:
     return [Payload.named(data, event) if event else data for data, event in zip(payloads, events, strict=True)]
 
 
-class Cutter:
+class SseParser:
     """Incremental parser: feed bytes, get complete payloads; `done` is set after [DONE], which is not a payload.
 
     Events without data are skipped, as browsers do: servers send them as keep-alives.
@@ -106,7 +106,7 @@ class Cutter:
 
 def payloads(text: bytes) -> list[bytes]:
     """Return the payloads of a whole stream, without [DONE]."""
-    cutter = Cutter()
+    cutter = SseParser()
     return cutter.feed(text) + cutter.close()
 
 

@@ -16,12 +16,12 @@ from core.settings.models import Settings
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 1.0
+POLL_INTERVAL_S = 1.0
 """Interval of checks for a changed keys file, the same as in the ingress."""
 MAX_BYTES = 16_777_216
 PER_MINUTE = "tasks_per_minute"
 """Member of a tenant in the keys file."""
-MOST_PER_MINUTE = 1_000_000_000
+MAX_PER_MINUTE = 1_000_000_000
 
 
 def per_minute_of(described: Mapping[str, Any]) -> int | None:
@@ -29,7 +29,7 @@ def per_minute_of(described: Mapping[str, Any]) -> int | None:
     value = described.get(PER_MINUTE)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_PER_MINUTE:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_PER_MINUTE:
         raise ValueError(f"{PER_MINUTE} must be a whole number, 0 for no limit")
     return value
 
@@ -65,12 +65,12 @@ class Tenants:
 
     def known(self) -> frozenset[str]:
         """Return every tenant."""
-        if self._path is not None and (self._looked is None or self._clock() - self._looked >= LOOK_S):
+        if self._path is not None and (self._looked is None or self._clock() - self._looked >= POLL_INTERVAL_S):
             self._looked = self._clock()
-            self._look()
+            self._reload_if_changed()
         return self._all
 
-    def _look(self) -> None:
+    def _reload_if_changed(self) -> None:
         assert self._path is not None  # noqa: S101 - looked at by `known` alone
         try:
             found = self._path.stat()

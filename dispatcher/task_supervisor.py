@@ -1,4 +1,7 @@
-"""Supervisor of the long-lived asyncio tasks of a process: when one of them fails, the process stops with an error."""
+"""Supervisor of the long-lived asyncio tasks of a process: when one of them fails, the process stops with an error.
+
+It belongs to the dispatcher and not to core, because the other roles run their tasks in Faust or in the HTTP server.
+"""
 
 from __future__ import annotations
 

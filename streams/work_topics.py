@@ -21,7 +21,7 @@ from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
-from core.kafka.work_topics import changes_of, mend_work, work_topics
+from core.kafka.work_topics import changes_of, repair_work_topics, work_topics
 from core.settings.models import Settings
 from schemas.codec import STATUS, state_of
 from schemas.events import event, scheduler_event
@@ -142,7 +142,7 @@ class WorkTopics:
             )
         self._state.missing |= missing
         if missing:
-            await mend_work(self._settings, {one.topic: wanted[one.topic][1] for one in changes})
+            await repair_work_topics(self._settings, {one.topic: wanted[one.topic][1] for one in changes})
             for one in changes:
                 self._reset_ends(one.topic)
         for queue in list(self._state.missing):

@@ -30,7 +30,7 @@ from compose.local.process import signal_group, spawn, tail
 logger = logging.getLogger(__name__)
 
 STEP_LIMIT_S = 120  # for any one step below; seconds on an idle machine
-CACHES_KEPT = 3  # 70 MB each, one per virtual environment that runs brokers
+MAX_CACHES = 3  # 70 MB each, one per virtual environment that runs brokers
 HEAP_MB = 256
 
 
@@ -60,7 +60,7 @@ def prepare(progress: Progress = lambda _: None) -> AotCache:
 
 
 @contextlib.contextmanager
-def _training_ground() -> Iterator[tuple[Path, Path, Node]]:
+def _prepare_scratch_node() -> Iterator[tuple[Path, Path, Node]]:
     """Prepare a temporary node inside the cache folder, so that results can be moved out of it."""
     for left in cache_dir().glob("training-*"):  # left by a killed run; under the lock there is no other
         shutil.rmtree(left, ignore_errors=True)
@@ -75,7 +75,7 @@ def _training_ground() -> Iterator[tuple[Path, Path, Node]]:
 
 def _make_checkpoint(jars: Sequence[Path], checkpoint: Path) -> None:
     tool = ("kafka.tools.StorageTool", "format", "--cluster-id", "AAAAAAAAAAAAAAAAAAAAAQ", "--config")
-    with _training_ground() as (folder, properties, _):
+    with _prepare_scratch_node() as (folder, properties, _):
         log = folder / "format.log"
         command = java_command(jars, *tool, str(properties), heap_mb=HEAP_MB, log=log)
         try:
@@ -89,7 +89,7 @@ def _make_checkpoint(jars: Sequence[Path], checkpoint: Path) -> None:
 
 def _make_cache(jars: Sequence[Path], cache: Path, checkpoint: Path) -> None:
     """Run a temporary broker until it answers, and stop it cleanly; a failure costs only start time."""
-    with _training_ground() as (folder, properties, node):
+    with _prepare_scratch_node() as (folder, properties, node):
         format_once(folder / "data", node, [node], checkpoint)
         profile, made = folder / "broker.aotconf", folder / "broker.aot"
         try:
@@ -101,7 +101,7 @@ def _make_cache(jars: Sequence[Path], cache: Path, checkpoint: Path) -> None:
             logger.warning("no quick-start cache for the broker: %s", error, extra={"event": "aot_cache_failed"})
             made.write_bytes(b"")
         made.replace(cache)
-    for old in sorted(cache_dir().glob("kafka-*.aot"), key=lambda path: path.stat().st_mtime)[:-CACHES_KEPT]:
+    for old in sorted(cache_dir().glob("kafka-*.aot"), key=lambda path: path.stat().st_mtime)[:-MAX_CACHES]:
         old.unlink(missing_ok=True)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from compose.local.errors import LocalStackError
-from compose.local.plan import STOP_STAGES, Flags, Plan, make_plan, read_settings
+from compose.local.plan import STOP_STAGES, Plan, UpOptions, make_plan, read_settings
 from compose.local.ports import LOOPBACK
 from compose.local.process import open_log
 from compose.local.readiness import until_ok
@@ -32,7 +32,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Say = Callable[[str], None]
 
 
-def run_stack(flags: Flags, *, say: Say) -> None:
+def run_stack(flags: UpOptions, *, say: Say) -> None:
     """Start a stack, run it until a signal, and stop it; raises if it could not start."""
     began = time.monotonic()
     settings = read_settings(flags)
@@ -92,7 +92,7 @@ class Launch:
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 loop.add_signal_handler(number, self._on_signal)
         stopped: asyncio.Future[Any] = asyncio.create_task(self._stop.wait(), name="wait for a signal")
-        coming_up: asyncio.Future[Any] = asyncio.create_task(self._come_up(), name="come up")
+        coming_up: asyncio.Future[Any] = asyncio.create_task(self._start_all(), name="come up")
         ends = {stopped, self._supervisor.failed}
         try:
             await asyncio.wait({coming_up, *ends}, return_when=asyncio.FIRST_COMPLETED)
@@ -134,7 +134,7 @@ class Launch:
         except OSError as error:  # a full disk must not take the stack down with it
             self._say(f"cannot write stack.json: {error.strerror}")
 
-    async def _come_up(self) -> None:
+    async def _start_all(self) -> None:
         # Concurrently: the roles wait for Kafka themselves, and their imports take as long as the broker's start.
         for child in (*([self._broker] if self._broker else []), *self._plan.children):
             self._supervisor.add(child)
@@ -184,7 +184,7 @@ class Launch:
         from core.schema_registry.register import register_schemas  # noqa: PLC0415 - few have a registry of their own
 
         try:
-            await register_schemas(self._plan.settings, say=self._progress, patience_s=REGISTRY_LIMIT_S)
+            await register_schemas(self._plan.settings, say=self._progress, retry_timeout_s=REGISTRY_LIMIT_S)
         except Unavailable as error:  # no role needs it, so tasks must not wait for it
             self._progress(f"{error.message}; continuing, run `headrace topics apply` when it is available")
 

@@ -32,7 +32,7 @@ WILDCARDS = {"0.0.0.0": LOOPBACK, "::": "::1", "": LOOPBACK}  # noqa: S104 - rec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class UpOptions:
     """Options of `headrace up`; None and empty mean not given."""
 
     host: str | None = None
@@ -73,7 +73,7 @@ class Plan:
     example_model: str
 
 
-def read_settings(flags: Flags) -> Settings:
+def read_settings(flags: UpOptions) -> Settings:
     """Load and validate the settings before any file or process is created."""
     settings = load_settings(config=flags.config, flags=flags.settings())
     api_keys(settings)
@@ -88,7 +88,7 @@ def read_settings(flags: Flags) -> Settings:
     return settings
 
 
-def make_plan(flags: Flags, settings: Settings, folder: StackFolder) -> Plan:
+def make_plan(flags: UpOptions, settings: Settings, folder: StackFolder) -> Plan:
     """Choose ports and define the child processes."""
     # A value from the file or the environment counts like a flag.
     with_broker = "bootstrap" not in settings.kafka.model_fields_set
@@ -128,7 +128,12 @@ def _broker(settings: Settings, folder: StackFolder, ports: Mapping[str, int]) -
 
 
 def _children(
-    flags: Flags, overrides: Mapping[str, object], folder: StackFolder, ports: Mapping[str, int], *, with_model: bool
+    flags: UpOptions,
+    overrides: Mapping[str, object],
+    folder: StackFolder,
+    ports: Mapping[str, int],
+    *,
+    with_model: bool,
 ) -> list[Child]:
     python = [sys.executable, "-P", "-m"]  # -P: a folder `core` in the working directory must not be imported
     config = ["--config", str(flags.config.absolute())] if flags.config else []
@@ -163,7 +168,7 @@ def _url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.ingress.port}"
 
 
-def _example_key(flags: Flags, settings: Settings) -> str:
+def _example_key(flags: UpOptions, settings: Settings) -> str:
     """Return the key to print: one given as an option, or the default key; never one from a file."""
     opened = settings.auth.api_keys or settings.auth.keys_file is not None
     if not opened and is_loopback(settings.ingress.host):

@@ -40,6 +40,6 @@ def free_port(host: str = LOOPBACK) -> int:
             return port
 
 
-def keep_or_choose(remembered: int | None, host: str = LOOPBACK) -> int:
+def previous_or_free_port(remembered: int | None, host: str = LOOPBACK) -> int:
     """Return the previous port if it is free, otherwise another."""
     return remembered if remembered and is_free(remembered, host) else free_port(host)

@@ -14,7 +14,7 @@ LOG_LIMIT_BYTES = 20_000_000  # a log larger than this at the start of its proce
 TAIL_BYTES = 65_536
 
 
-def tethered(argv: Sequence[str]) -> list[str]:
+def ending_with_parent(argv: Sequence[str]) -> list[str]:
     """Wrap a command so that the kernel kills it when this process ends for any reason (Linux only)."""
     script = Path(__file__).with_name("parent_death.py")
     return [sys.executable, "-I", "-S", str(script), str(os.getpid()), *argv]
@@ -45,13 +45,13 @@ def open_log(log: Path) -> IO[bytes]:
 def spawn(argv: Sequence[str], *, log: Path) -> subprocess.Popen[bytes]:
     """Start a child that ends with its parent; its output is appended to the log."""
     with open_log(log) as output:
-        return subprocess.Popen(tethered(argv), **child_options(None, output))
+        return subprocess.Popen(ending_with_parent(argv), **child_options(None, output))
 
 
 async def spawn_async(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
     """The same for asyncio."""
     with open_log(log) as output:
-        return await asyncio.create_subprocess_exec(*tethered(argv), **child_options(env, output))
+        return await asyncio.create_subprocess_exec(*ending_with_parent(argv), **child_options(env, output))
 
 
 def tail(log: Path, *, since: int = 0) -> list[str]:

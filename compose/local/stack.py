@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from compose.local.cache import write_atomic
 from compose.local.errors import LocalStackError
-from compose.local.ports import free_port, is_free, keep_or_choose
+from compose.local.ports import free_port, is_free, previous_or_free_port
 
 
 class StackFolder:
@@ -69,7 +69,7 @@ class StackFolder:
         for name, port in fixed.items():
             if port and (not is_free(port) or port in chosen.values()):
                 raise LocalStackError(f"port {port} for the {name} is in use: set local.{name}_port to another or to 0")
-            found = port or keep_or_choose(before.get(name))
+            found = port or previous_or_free_port(before.get(name))
             while found in chosen.values():
                 found = free_port()
             chosen[name] = found

@@ -72,7 +72,7 @@ class Supervisor:
 
     def add(self, child: Child) -> None:
         """Start a child and supervise it."""
-        task = asyncio.create_task(self._keep(child), name=f"keep {child.name}")
+        task = asyncio.create_task(self._supervise(child), name=f"keep {child.name}")
         task.add_done_callback(self._ended)
         self._children.append((child, task))
 
@@ -103,7 +103,7 @@ class Supervisor:
         if error is not None and not self.failed.done():
             self.failed.set_exception(error)
 
-    async def _keep(self, child: Child) -> None:
+    async def _supervise(self, child: Child) -> None:
         policy = self._policy
         delay_s, quick_deaths = policy.first_delay_s, 0
         while not self._stopping.is_set():
@@ -116,7 +116,7 @@ class Supervisor:
             quick_deaths = quick_deaths + 1 if lived_s < policy.quick_death_s else 0
             if quick_deaths >= policy.quick_deaths_allowed and self.give_up_on_quick_deaths:
                 raise LocalStackError(
-                    f"{child.name} ended {quick_deaths} times as it started: {last_words(child)}; see {child.log}"
+                    f"{child.name} ended {quick_deaths} times as it started: {last_log_line(child)}; see {child.log}"
                 )
             if lived_s >= policy.healthy_after_s:
                 delay_s = policy.first_delay_s
@@ -143,7 +143,7 @@ class Supervisor:
             return
 
 
-def last_words(child: Child) -> str:
+def last_log_line(child: Child) -> str:
     """Return the last line that the child logged."""
     return next(iter(reversed(tail(child.log))), "it logged nothing")
 

@@ -59,19 +59,19 @@ def changes_of(wanted: Mapping[str, Topic], there: Mapping[str, int]) -> list[Ch
     ]
 
 
-async def diff_work(settings: Settings) -> list[Change]:
+async def diff_work_topics(settings: Settings) -> list[Change]:
     """Compare the work topics that registered queues need with what the broker has; raises Unavailable."""
     wanted = await _wanted(settings)
     async with admin(settings) as client:
         return changes_of(wanted, await partition_counts(client, wanted))
 
 
-async def apply_work(settings: Settings) -> list[Change]:
+async def apply_work_topics(settings: Settings) -> list[Change]:
     """Create missing work topics, and add missing partitions; returns the changes."""
-    return await mend_work(settings, await _wanted(settings))
+    return await repair_work_topics(settings, await _wanted(settings))
 
 
-async def mend_work(settings: Settings, wanted: Mapping[str, Topic]) -> list[Change]:
+async def repair_work_topics(settings: Settings, wanted: Mapping[str, Topic]) -> list[Change]:
     """Create or extend work topics; raises Unavailable.
 
     Unlike task topics they may be extended: tasks of a queue may be in any of its partitions.

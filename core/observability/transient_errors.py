@@ -14,14 +14,14 @@ from typing import Any
 from aiokafka.errors import KafkaError
 
 CLIENTS = ("aiokafka", "faust")
-LASTS_S = 30.0
+PERSISTENT_S = 30.0
 """Duration after which a repeated line is logged at its original level."""
 QUIET_S = 60.0
 """Duration without such a line after which the next one counts as a new event."""
 KINDS = 1_000
 KIND_CHARS = 200
 
-PASSING = frozenset(
+TRANSIENT = frozenset(
     (
         "Topic %s not found in cluster metadata",
         "Topic %s is not available during auto-create initialization",
@@ -68,7 +68,7 @@ class TransientErrors(logging.Filter):
             began = now
         if kind in self._seen or len(self._seen) < KINDS:
             self._seen[kind] = (began, now)
-        return now - began >= LASTS_S
+        return now - began >= PERSISTENT_S
 
 
 def _passes(record: logging.LogRecord) -> bool:
@@ -76,7 +76,7 @@ def _passes(record: logging.LogRecord) -> bool:
     if record.name.partition(".")[0] not in CLIENTS or record.exc_info:
         return False
     values = record.args if isinstance(record.args, tuple) else ()
-    return record.msg in PASSING or any(_retriable(value) for value in values)
+    return record.msg in TRANSIENT or any(_retriable(value) for value in values)
 
 
 def _retriable(value: object) -> bool:

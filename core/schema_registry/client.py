@@ -61,7 +61,7 @@ class RegistryClient:
         self,
         settings: Settings,
         *,
-        patience_s: float,
+        retry_timeout_s: float,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = monotonic,
@@ -69,7 +69,7 @@ class RegistryClient:
         kafka = settings.kafka
         self.url = kafka.registry_url or ""
         password = kafka.registry_password.get_secret_value() if kafka.registry_password else ""
-        self._patience_s = patience_s
+        self._retry_timeout_s = retry_timeout_s
         self._sleep, self._clock = sleep, clock
         try:
             self._http = httpx.AsyncClient(
@@ -135,7 +135,7 @@ class RegistryClient:
     async def _call(
         self, method: str, path: str, body: dict[str, object] | None = None, *, refusable: bool = False
     ) -> RegistryResponse:
-        give_up = self._clock() + self._patience_s
+        give_up = self._clock() + self._retry_timeout_s
         wait_s = FIRST_WAIT_S
         while True:
             try:

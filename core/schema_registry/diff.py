@@ -29,20 +29,20 @@ class MissingSchema(NamedTuple):
     mode: str | None
 
 
-class RegisteredSubject(NamedTuple):
+class RegistryState(NamedTuple):
     """State of a registry: schema texts of our ids, and subjects with missing schemas or left in IMPORT mode."""
 
     texts: Mapping[int, str]
     lacks: tuple[MissingSchema, ...]
 
 
-async def survey(client: RegistryClient, subjects: Mapping[str, str]) -> RegisteredSubject:
+async def compare_registry(client: RegistryClient, subjects: Mapping[str, str]) -> RegistryState:
     """Compare a registry with subject → record; raises ConfigError for a conflict."""
     versions = sorted({one for record in subjects.values() for one in versions_of(record)}, key=_id)
     under_ids = await _all(partial(client.schema, one.schema_id) for one in versions)
     for version, text in zip(versions, under_ids, strict=True):
-        if text is not None and not same(text, version.text):
-            raise ConfigError(taken(client.url, version, text))
+        if text is not None and not equivalent(text, version.text):
+            raise ConfigError(id_conflict(client.url, version, text))
     pairs = [(subject, version) for subject, record in subjects.items() for version in versions_of(record)]
     held = await _all(partial(client.version, subject, version.number) for subject, version in pairs)
     lacking: dict[str, list[Version]] = {subject: [] for subject in subjects}
@@ -50,9 +50,9 @@ async def survey(client: RegistryClient, subjects: Mapping[str, str]) -> Registe
         if one is None:
             lacking[subject].append(version)
         elif one.schema_id != version.schema_id:
-            raise ConfigError(displaced(client.url, subject, version, one))
+            raise ConfigError(version_conflict(client.url, subject, version, one))
     modes = await _all(partial(client.mode, subject) for subject in subjects)
-    return RegisteredSubject(
+    return RegistryState(
         texts={one.schema_id: text for one, text in zip(versions, under_ids, strict=True) if text is not None},
         lacks=tuple(
             MissingSchema(subject, tuple(lacking[subject]), mode)
@@ -62,7 +62,7 @@ async def survey(client: RegistryClient, subjects: Mapping[str, str]) -> Registe
     )
 
 
-def same(text: str, ours: str) -> bool:
+def equivalent(text: str, ours: str) -> bool:
     """Return whether a schema is equivalent to ours; a registry may have reformatted its text."""
     try:
         return canonical(text) == canonical(ours)
@@ -70,7 +70,7 @@ def same(text: str, ours: str) -> bool:
         return False
 
 
-def taken(url: str, version: Version, text: str) -> str:
+def id_conflict(url: str, version: Version, text: str) -> str:
     """Return the error for an id that belongs to another schema."""
     return (
         f"the schema registry {url} has the schema of {_named(text)} under id {version.schema_id}, which in Headrace's "
@@ -79,7 +79,7 @@ def taken(url: str, version: Version, text: str) -> str:
     )
 
 
-def displaced(url: str, subject: str, version: Version, held: RegisteredVersion) -> str:
+def version_conflict(url: str, subject: str, version: Version, held: RegisteredVersion) -> str:
     """Return the error for a version with another id."""
     return (
         f"the schema registry {url} has version {version.number} of {subject} as id {held.schema_id} "

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from core.errors import ConfigError
 from core.kafka.admin import Change, admin, partition_counts
 from core.schema_registry.client import NotPermitted, RegistryClient, RegistryResponse
-from core.schema_registry.diff import IMPORT, MissingSchema, RegisteredSubject, survey
+from core.schema_registry.diff import IMPORT, MissingSchema, RegistryState, compare_registry
 from core.settings.models import Settings
 from schemas.subjects import subjects
 
-PATIENCE_S = 30.0
+RETRY_TIMEOUT_S = 30.0
 """Retry time of each call while the registry is unavailable: about its start-up time."""
 TRIES = 4
 """Maximum retries when a concurrent run resets the mode."""
@@ -27,7 +27,7 @@ NO_ROUTE = (404, 405, 501)
 Say = Callable[[str], None]
 
 
-async def register_schemas(settings: Settings, *, say: Say, patience_s: float = PATIENCE_S) -> list[Change]:
+async def register_schemas(settings: Settings, *, say: Say, retry_timeout_s: float = RETRY_TIMEOUT_S) -> list[Change]:
     """Register missing schemas in the configured registry; returns the changes. Does nothing without one.
 
     Raises Unavailable when it cannot be reached, ConfigError for permanent errors.
@@ -35,17 +35,17 @@ async def register_schemas(settings: Settings, *, say: Say, patience_s: float = 
     if not settings.kafka.registry_url:
         return []
     wanted = await wanted_subjects(settings)
-    async with RegistryClient(settings, patience_s=patience_s) as client:
+    async with RegistryClient(settings, retry_timeout_s=retry_timeout_s) as client:
         return await register(client, wanted, say=say)
 
 
-async def lacking_schemas(settings: Settings, *, patience_s: float = PATIENCE_S) -> list[Change]:
+async def lacking_schemas(settings: Settings, *, retry_timeout_s: float = RETRY_TIMEOUT_S) -> list[Change]:
     """List the schemas missing in the configured registry; read-only."""
     if not settings.kafka.registry_url:
         return []
     wanted = await wanted_subjects(settings)
-    async with RegistryClient(settings, patience_s=patience_s) as client:
-        found = await survey(client, wanted)
+    async with RegistryClient(settings, retry_timeout_s=retry_timeout_s) as client:
+        found = await compare_registry(client, wanted)
     return [change for lack in found.lacks for change in _changes(lack)]
 
 
@@ -58,26 +58,26 @@ async def wanted_subjects(settings: Settings) -> dict[str, str]:
 
 async def register(client: RegistryClient, wanted: dict[str, str], *, say: Say) -> list[Change]:
     """Register each subject of subject → record."""
-    found = await survey(client, wanted)
+    found = await compare_registry(client, wanted)
     if found.lacks:
         say(f"schema registry {client.url}: {len(found.lacks)} of {len(wanted)} subjects to be registered")
     done = []
     for lack in found.lacks:
-        await _supply(client, lack, found)
+        await _register_missing(client, lack, found)
         done += _changes(lack)
         registered = ", ".join(f"version {one.number} as id {one.schema_id}" for one in lack.versions)
         say(f"  {lack.subject}: {registered or 'left IMPORT mode'}")
     return done
 
 
-async def _supply(client: RegistryClient, lack: MissingSchema, found: RegisteredSubject) -> None:
+async def _register_missing(client: RegistryClient, lack: MissingSchema, found: RegistryState) -> None:
     """Register the missing schemas of one subject, and restore its mode."""
     # An IMPORT mode on the subject was left by a killed run: nothing else sets it on our subjects.
     before = None if lack.mode == IMPORT else lack.mode
     try:
         for attempt in range(1, TRIES + 1):
             try:
-                await _open(client, lack)
+                await _set_import_mode(client, lack)
                 await _import(client, lack, found)
                 break
             except NotPermitted:
@@ -88,7 +88,7 @@ async def _supply(client: RegistryClient, lack: MissingSchema, found: Registered
             await _restore(client, lack.subject, before)
 
 
-async def _open(client: RegistryClient, lack: MissingSchema) -> None:
+async def _set_import_mode(client: RegistryClient, lack: MissingSchema) -> None:
     """Set a subject to IMPORT mode."""
     mode = await client.mode(lack.subject, in_force=True)
     if mode in CLOSED:
@@ -115,7 +115,7 @@ def _no_import(client: RegistryClient, answer: RegistryResponse) -> str:
     )
 
 
-async def _import(client: RegistryClient, lack: MissingSchema, found: RegisteredSubject) -> None:
+async def _import(client: RegistryClient, lack: MissingSchema, found: RegistryState) -> None:
     for version in lack.versions:
         # An existing text is sent back unchanged: a registry accepts only one text per id.
         text = found.texts.get(version.schema_id, version.text)

@@ -205,7 +205,7 @@ class BlobWriter:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.drop()
+        self.abort()
 
     async def write(self, data: bytes) -> None:
         """Append bytes, ideally 10 to 1,000 KB; raises Unavailable."""
@@ -227,7 +227,7 @@ class BlobWriter:
         self._file = None
         return {"uri": self._name, "size": self.size, "sha256": self._digest.hexdigest()}
 
-    def drop(self) -> None:
+    def abort(self) -> None:
         """Abort the upload unless it is finished: the store removes an unreferenced file."""
         self._file = None
 

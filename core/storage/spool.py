@@ -8,7 +8,7 @@ from typing import NamedTuple
 from core.storage.blobs import BlobWriter
 from schemas.common import Blob
 
-PIECE_BYTES = 262_144
+WRITE_BYTES = 262_144
 """Small reads are collected to this size before a write, because every write switches threads."""
 
 
@@ -35,12 +35,12 @@ class Spool:
         """Return the bytes received so far, while they fit a record."""
         return b"".join(self._held) if self.size <= self.inline_bytes else None
 
-    async def take(self, data: bytes) -> None:
+    async def write(self, data: bytes) -> None:
         """Append bytes; raises Unavailable."""
         self.size += len(data)
         self._held.append(data)
         self._held_bytes += len(data)
-        if self.size > self.inline_bytes and self._held_bytes >= PIECE_BYTES:
+        if self.size > self.inline_bytes and self._held_bytes >= WRITE_BYTES:
             await self._spill()
 
     async def finish(self) -> Spooled:
@@ -50,10 +50,10 @@ class Spool:
         writer = await self._spill()
         return Spooled(None, await writer.finish())
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """Discard the body, unless it is finished."""
         if self._writer is not None:
-            self._writer.drop()
+            self._writer.abort()
 
     async def _spill(self) -> BlobWriter:
         if self._writer is None:

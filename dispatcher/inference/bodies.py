@@ -80,7 +80,7 @@ class ResponseBody:
         if self._finder is not None:
             self._finder.feed(data)
         try:
-            await self._spool.take(data)
+            await self._spool.write(data)
         except Unavailable as error:
             raise CallError(Failure.STORAGE, error.message) from error
 
@@ -94,7 +94,7 @@ class ResponseBody:
 
     def discard(self) -> None:
         """Discard the body, unless it is finished."""
-        self._spool.drop()
+        self._spool.discard()
 
 
 class BodyStore:

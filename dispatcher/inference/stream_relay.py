@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from core import lenient_json
 from core.errors import Unavailable
-from core.sse import Cutter, Payload, event_of
+from core.sse import Payload, SseParser, event_of
 from core.storage.spool import Spool, Spooled
 from core.upstream_errors import reported_in_frame
 from core.usage import usage_of
@@ -36,7 +36,7 @@ class Relay:
         self._writer = writer
         self._spool = spool
         self._limit = limit_bytes
-        self._parser = Cutter()
+        self._parser = SseParser()
         self._finished = False
         self._with_usage: bytes | None = None
 
@@ -91,7 +91,7 @@ class Relay:
 
     def discard(self) -> None:
         """Discard the text, unless it is finished."""
-        self._spool.drop()
+        self._spool.discard()
 
     @property
     def usage(self) -> Usage | None:
@@ -130,7 +130,7 @@ class Relay:
 
     async def _store(self, data: bytes) -> None:
         try:
-            await self._spool.take(data)
+            await self._spool.write(data)
         except Unavailable as error:
             raise CallError(Failure.STORAGE, error.message) from error
 

@@ -23,9 +23,9 @@ from headrace.replay import tables
 from headrace.replay.answers import Comparison, Which, compared
 from headrace.replay.choice import Choice, moment_ms
 from headrace.replay.compare import VERDICTS, grouped
-from headrace.replay.estimate import Survey, surveyed
+from headrace.replay.estimate import Estimate, estimated
 from headrace.replay.options import choice_of, chosen, target_of
-from headrace.replay.read_model import drop_read_models
+from headrace.replay.read_model import delete_read_models
 from headrace.replay.run import ReplayOrder, opened, run
 from headrace.replay.state import State, Target
 from headrace.replay.worker import ShadowWorker, WorkerPlace
@@ -203,7 +203,7 @@ def read_model(config: Path | None) -> None:
     are rebuilt in the same way when DATA_DIR/streams-LEVEL is deleted while they are stopped.
     """
     with reported():
-        found = list(drop_read_models(load_here(config).data_dir))
+        found = list(delete_read_models(load_here(config).data_dir))
     for one in found:
         status = "is removed" if one.dropped else "is in use: stop its ingress first"
         click.echo(f"{one.folder} {status}.")
@@ -234,18 +234,18 @@ def _check_same(known: State, order: ReplayOrder, path: Path) -> None:
         )
 
 
-def _survey(settings: Settings, choice: Choice, *, now_ms: int) -> Survey:
-    async def work() -> Survey:
+def _survey(settings: Settings, choice: Choice, *, now_ms: int) -> Estimate:
+    async def work() -> Estimate:
         with tables.bar("reading", unit="records") as step:
             async with opened(settings) as lookup:
-                return await surveyed(
+                return await estimated(
                     settings, lookup, choice, now_ms=now_ms, on_read=lambda done, total: step(done, total, "")
                 )
 
     return asyncio.run(work())
 
 
-def _show_survey(settings: Settings, found: Survey, *, model_to: str | None, as_json: bool) -> None:
+def _show_survey(settings: Settings, found: Estimate, *, model_to: str | None, as_json: bool) -> None:
     if as_json:
         figures = found.tally.as_json(settings.models, model_to=model_to)
         more = {"read": found.read, "passed_over": found.passed_over, "missing_ids": found.missing_ids}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from compose.local.process import tethered
+from compose.local.process import ending_with_parent
 from core.process import run_role
 from core.settings.loader import load_settings
 from core.settings.models import Settings
@@ -92,7 +92,7 @@ def _both_lanes(config: Path | None, metrics_port: int | None) -> int:
     for number, level in enumerate(LEVELS):
         port = ["--metrics-port", str(metrics_port + number)] if metrics_port else []
         command = [sys.executable, "-m", "headrace.main", "streams", "--level", level, *options, *port]
-        children.append(subprocess.Popen(tethered(command)))
+        children.append(subprocess.Popen(ending_with_parent(command)))
 
     stopping = False
 

@@ -12,7 +12,7 @@ import click
 from core.asyncapi import document
 from core.kafka.admin import Change, apply_topics, declared_topics, diff_topics
 from core.kafka.partition_counts import differing, warnings, wrong_setting
-from core.kafka.work_topics import apply_work, diff_work
+from core.kafka.work_topics import apply_work_topics, diff_work_topics
 from core.schema_registry.register import lacking_schemas, register_schemas
 from core.settings.models import Settings
 from headrace.options import config_option, load_here, reported, settings_here
@@ -83,13 +83,13 @@ def asyncapi(config: Path | None) -> None:
 async def _apply(settings: Settings) -> list[Change]:
     return [
         *await apply_topics(settings),
-        *await apply_work(settings),
+        *await apply_work_topics(settings),
         *await register_schemas(settings, say=_progress),
     ]
 
 
 async def _diff(settings: Settings) -> list[Change]:
-    return [*await diff_topics(settings), *await diff_work(settings), *await lacking_schemas(settings)]
+    return [*await diff_topics(settings), *await diff_work_topics(settings), *await lacking_schemas(settings)]
 
 
 def _advise(settings: Settings, changes: Sequence[Change], *, applied: bool) -> None:

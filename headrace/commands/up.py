@@ -38,9 +38,9 @@ def up(
     log of each process. Flags override HEADRACE_ variables, which override headrace.toml.
     """
     from compose.local.launch import run_stack  # noqa: PLC0415 - a third of a second that --help need not pay
-    from compose.local.plan import Flags  # noqa: PLC0415
+    from compose.local.plan import UpOptions  # noqa: PLC0415
 
-    flags = Flags(
+    flags = UpOptions(
         host=host,
         port=port,
         data_dir=data_dir,

@@ -13,7 +13,7 @@ from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from headrace.replay.compare import Pair, ReplayedAnswer, answer_of, verdict_of
-from headrace.replay.read import EARLY_MS, Home, patient, slices, stretch
+from headrace.replay.read import EARLY_MS, Home, offset_range, slices, with_retries
 from headrace.replay.state import State
 from schemas import ids, topics
 from schemas.codec import RESULT, SchemaError
@@ -124,7 +124,7 @@ class _Reader:
     ) -> AsyncIterator[tuple[Result, ReplayedAnswer]]:
         """Decode the requested results of one partition."""
         tp = TopicPartition(self._settings.topic(topics.results(home[0])), home[1])
-        span = await stretch(self._lookup, tp, from_ms=from_ms)
+        span = await offset_range(self._lookup, tp, from_ms=from_ms)
         if span is None:
             return
         async for piece in slices(self._lookup, tp, *span):
@@ -142,6 +142,6 @@ class _Reader:
         if stored is None:
             return result["body"] or b""
         try:
-            return await patient(lambda: self._blobs.get(stored))
+            return await with_retries(lambda: self._blobs.get(stored))
         except (BlobMissing, BlobCorrupt):
             return None

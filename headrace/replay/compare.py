@@ -89,12 +89,12 @@ def answer_of(result: Result, body: bytes | None, *, excerpt: bool) -> ReplayedA
         error_code=result["error_code"],
         latency_ms=None if started is None else max(0, result["finished_ms"] - started),
         usage=result["usage"] or NO_TOKENS,
-        digest=None if body is None else essence(body, result["content_type"]),
+        digest=None if body is None else comparable_body(body, result["content_type"]),
         excerpt=body[:EXCERPT].decode(errors="replace") if excerpt and body is not None else None,
     )
 
 
-def essence(body: bytes, content_type: str) -> bytes:
+def comparable_body(body: bytes, content_type: str) -> bytes:
     """Return a digest of a response, without ids and times, and independent of chunk boundaries."""
     content: Any
     try:

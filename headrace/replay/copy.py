@@ -23,7 +23,7 @@ TIMEOUT_MS = 86_400_000
 blocking original would expire most of a large replay before it starts."""
 
 
-class Copy(NamedTuple):
+class ReplayedTask(NamedTuple):
     """A task to write, with its topic and partition."""
 
     id: TaskId
@@ -44,7 +44,7 @@ class Copy(NamedTuple):
         return Record(text.encode(), TASK.encode(task), described, now_ms)
 
 
-def copied(pick: Selection, state: State, *, partitions: int, now_ms: int) -> Copy:
+def replayed_task(pick: Selection, state: State, *, partitions: int, now_ms: int) -> ReplayedTask:
     """Return the task that repeats one: same tenant and request, a new id, no webhooks unless requested."""
     old, target = pick.task, state.target
     queue = target.queue_to or old["queue"]
@@ -78,7 +78,7 @@ def copied(pick: Selection, state: State, *, partitions: int, now_ms: int) -> Co
         "replay_of": pick.task_id,
         "reply_topic": old["reply_topic"] if notified else None,
     }
-    return Copy(task_id, task)
+    return ReplayedTask(task_id, task)
 
 
 def with_model(body: bytes, model: str, *, mode: Mode = "callback") -> bytes | None:

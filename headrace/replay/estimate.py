@@ -12,15 +12,15 @@ from aiokafka import TopicPartition
 from core.kafka.log_reader import LogReader
 from core.settings.models import Settings
 from headrace.replay.choice import Choice
-from headrace.replay.read import OffsetRange, directory, slices, task_spans
+from headrace.replay.read import OffsetRange, open_queues, slices, task_spans
 from headrace.replay.rejected import refused_of
-from headrace.replay.selection import Picker, usage_of, widths_of
+from headrace.replay.selection import TaskSelector, usage_of, widths_of
 from headrace.replay.totals import Tally
 from schemas import topics
 from schemas.topics import DAY_MS, declared, level_name
 
 
-class Survey(NamedTuple):
+class Estimate(NamedTuple):
     """Result of a dry run."""
 
     tally: Tally
@@ -31,9 +31,9 @@ class Survey(NamedTuple):
     notes: list[str]
 
 
-async def surveyed(
+async def estimated(
     settings: Settings, lookup: LogReader, choice: Choice, *, now_ms: int, on_read: Callable[[int, int], None]
-) -> Survey:
+) -> Estimate:
     """Count the selected tasks; `on_read` is called with the records read and their total."""
     spans = await task_spans(settings, lookup, choice)
     total = sum(span.end - span.begin for span in spans)
@@ -44,15 +44,15 @@ async def surveyed(
         read += count
         on_read(read, total)
 
-    async with directory(settings) as queues:
+    async with open_queues(settings) as queues:
         widths = widths_of(queues)
     used = await usage_of(settings, lookup, choice, tokens=True, on_read=more)
     refused = await refused_of(settings, lookup, choice, on_read=more)
     total += read
     tally, missing = Tally(), set(choice.ids)
 
-    def picker() -> Picker:
-        return Picker(settings, choice, used, widths, refused)
+    def picker() -> TaskSelector:
+        return TaskSelector(settings, choice, used, widths, refused)
 
     counted = partial(_count, settings, lookup, tally=tally, missing=missing, on_read=more)
     pickers = await asyncio.gather(*(counted(picker(), span) for span in spans))
@@ -60,29 +60,29 @@ async def surveyed(
     for one in pickers:
         for reason, count in one.passed_over.items():
             passed_over[reason] = passed_over.get(reason, 0) + count
-    return Survey(tally, read, passed_over, sorted(missing), beyond_reach(choice, now_ms=now_ms))
+    return Estimate(tally, read, passed_over, sorted(missing), expired_parts(choice, now_ms=now_ms))
 
 
 async def _count(
     settings: Settings,
     lookup: LogReader,
-    picker: Picker,
+    picker: TaskSelector,
     span: OffsetRange,
     *,
     tally: Tally,
     missing: set[str],
     on_read: Callable[[int], None],
-) -> Picker:
+) -> TaskSelector:
     tp = TopicPartition(settings.topic(topics.tasks(span.level)), span.partition)
     async for piece in slices(lookup, tp, span.begin, span.end):
-        for pick in picker.picks(span.level, piece.records):
+        for pick in picker.select(span.level, piece.records):
             tally.add(pick)
             missing.discard(pick.task_id)
         on_read(len(piece.records))
     return picker
 
 
-def beyond_reach(choice: Choice, *, now_ms: int) -> list[str]:
+def expired_parts(choice: Choice, *, now_ms: int) -> list[str]:
     """List the parts of the request that are no longer retained."""
     retention = {topic.name: topic.retention_ms or 0 for topic in declared(partitions=1)}
     notes = []

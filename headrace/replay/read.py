@@ -47,7 +47,7 @@ class Slice(NamedTuple):
     following: int
 
 
-async def patient(ask: Callable[[], Awaitable[T]]) -> T:
+async def with_retries(ask: Callable[[], Awaitable[T]]) -> T:
     """Retry while a busy broker does not answer in time; finally raises Unavailable."""
     for _ in range(TRIES - 1):
         try:
@@ -58,7 +58,7 @@ async def patient(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def directory(settings: Settings) -> AsyncIterator[QueueDirectory]:
+async def open_queues(settings: Settings) -> AsyncIterator[QueueDirectory]:
     """Open the queue registry; raises Unavailable."""
     queues = QueueDirectory(settings, name="headrace-replay")
     try:
@@ -73,27 +73,27 @@ async def directory(settings: Settings) -> AsyncIterator[QueueDirectory]:
 
 async def task_spans(settings: Settings, lookup: LogReader, choice: Choice) -> list[OffsetRange]:
     """Return the offset ranges of the selected tasks."""
-    since = beginnings(choice, partitions=settings.kafka.partitions)
+    since = start_offsets(choice, partitions=settings.kafka.partitions)
     found = []
     for (level, partition), from_ms in since.items():
         tp = TopicPartition(settings.topic(topics.tasks(level)), partition)
-        span = await stretch(lookup, tp, from_ms=from_ms, to_ms=choice.to_ms)
+        span = await offset_range(lookup, tp, from_ms=from_ms, to_ms=choice.to_ms)
         if span is not None:
             found.append(OffsetRange(level, partition, *span))
     return found
 
 
-async def stretch(
+async def offset_range(
     lookup: LogReader, tp: TopicPartition, *, from_ms: int | None, to_ms: int | None = None
 ) -> tuple[int, int] | None:
     """Return the offset range of a time range; None if it is empty."""
-    bounds = (await patient(lambda: lookup.bounds([tp])))[tp]
+    bounds = (await with_retries(lambda: lookup.bounds([tp])))[tp]
     begin, end = bounds
     if from_ms is not None and begin < end:
-        at = await patient(lambda: lookup.offset_at(tp, from_ms))
+        at = await with_retries(lambda: lookup.offset_at(tp, from_ms))
         begin = end if at is None else at
     if to_ms is not None and begin < end:
-        at = await patient(lambda: lookup.offset_at(tp, to_ms + SLACK_MS))
+        at = await with_retries(lambda: lookup.offset_at(tp, to_ms + SLACK_MS))
         end = end if at is None else min(at, end)
     return (begin, end) if begin < end else None
 
@@ -115,7 +115,7 @@ async def slices(lookup: LogReader, tp: TopicPartition, begin: int, end: int) ->
         yield Slice(held, end if over else held[-1].offset + 1)
 
 
-def beginnings(choice: Choice, *, partitions: int) -> Mapping[Home, int | None]:
+def start_offsets(choice: Choice, *, partitions: int) -> Mapping[Home, int | None]:
     """Return the partitions to read with their start times: ids contain their partition, so only those are read."""
     if not choice.ids:
         homes = [(level, partition) for level in choice.levels for partition in range(partitions)]

@@ -1,4 +1,7 @@
-"""Delete read models: an ingress without one rebuilds it from the topics at its start."""
+"""Delete read models: an ingress without one rebuilds it from the topics at its start.
+
+Apart from the other replay commands, because it needs neither Kafka nor a replay state.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from core.instance_lock import InstanceLock, claim_instance
 STORES = ("view", "deliveries")
 
 
-class StoredOutcome(NamedTuple):
+class LocalReadModel(NamedTuple):
     """A read model on this machine."""
 
     folder: Path
@@ -22,7 +25,7 @@ class StoredOutcome(NamedTuple):
     """False: a running ingress uses it."""
 
 
-def drop_read_models(data_dir: Path) -> Iterator[StoredOutcome]:
+def delete_read_models(data_dir: Path) -> Iterator[LocalReadModel]:
     """Delete the read models that no running ingress uses; raises ConfigError."""
     root = data_dir / "ingress"
     stores = sorted(store for name in STORES for store in root.glob(f"*/{name}"))
@@ -39,7 +42,7 @@ def drop_read_models(data_dir: Path) -> Iterator[StoredOutcome]:
         for store in stores:
             if store.parent in free:
                 shutil.rmtree(store)
-            yield StoredOutcome(store, store.parent in free)
+            yield LocalReadModel(store, store.parent in free)
     except OSError as error:
         raise ConfigError(f"a read model in {root} cannot be deleted: {error.strerror}") from error
     finally:

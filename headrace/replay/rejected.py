@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 from core.kafka.log_reader import LogReader, LogRecord
 from core.settings.models import Settings
 from headrace.replay.choice import Choice
-from headrace.replay.read import SLACK_MS, beginnings, slices, stretch
+from headrace.replay.read import SLACK_MS, offset_range, slices, start_offsets
 from schemas import topics
 from schemas.codec import BATCH, SchemaError
 from schemas.framing import FramingError
@@ -37,7 +37,7 @@ class RejectedRecords(NamedTuple):
     """Records that the scheduler did not accept as tasks."""
 
     places: Collection[Place] = ()
-    fed: Mapping[str, int] = MappingProxyType({})
+    submitted_lines: Mapping[str, int] = MappingProxyType({})
     """Batch → number of lines that became tasks; without batches that are no longer retained."""
 
 
@@ -46,14 +46,16 @@ async def refused_of(
 ) -> RejectedRecords:
     """Return the rejected records of a selection. Dead letters are retained longer than tasks."""
     places = await _places(settings, lookup, choice, on_read)
-    return RejectedRecords(places, await _fed(settings, lookup, on_read) if OFFLINE in choice.levels else {})
+    return RejectedRecords(
+        places, await _submitted_lines(settings, lookup, on_read) if OFFLINE in choice.levels else {}
+    )
 
 
-async def _fed(settings: Settings, lookup: LogReader, on_read: Callable[[int], None]) -> dict[str, int]:
+async def _submitted_lines(settings: Settings, lookup: LogReader, on_read: Callable[[int], None]) -> dict[str, int]:
     newest: dict[bytes | None, bytes | None] = {}
     for partition in range(settings.kafka.partitions):
         tp = TopicPartition(settings.topic(topics.BATCHES), partition)
-        if (span := await stretch(lookup, tp, from_ms=None)) is None:
+        if (span := await offset_range(lookup, tp, from_ms=None)) is None:
             continue
         async for piece in slices(lookup, tp, *span):
             on_read(len(piece.records))
@@ -70,7 +72,7 @@ async def _fed(settings: Settings, lookup: LogReader, on_read: Callable[[int], N
 async def _places(
     settings: Settings, lookup: LogReader, choice: Choice, on_read: Callable[[int], None]
 ) -> frozenset[Place]:
-    since = [*beginnings(choice, partitions=settings.kafka.partitions).values()]
+    since = [*start_offsets(choice, partitions=settings.kafka.partitions).values()]
     if not since:
         return frozenset()
     from_ms = None if None in since else max(0, min(at_ms or 0 for at_ms in since) - AHEAD_MS)
@@ -78,7 +80,7 @@ async def _places(
     found: set[Place] = set()
     for partition in range(topics.DEAD_LETTER_PARTITIONS):
         tp = TopicPartition(settings.topic(topics.DEAD_LETTERS), partition)
-        if (span := await stretch(lookup, tp, from_ms=from_ms)) is None:
+        if (span := await offset_range(lookup, tp, from_ms=from_ms)) is None:
             continue
         async for piece in slices(lookup, tp, *span):
             on_read(len(piece.records))

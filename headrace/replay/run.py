@@ -21,10 +21,10 @@ from core.storage.blobs import open_blobs
 from headrace.replay import state as states
 from headrace.replay.bodies import ReplayBodies, Unusable
 from headrace.replay.choice import Choice
-from headrace.replay.copy import copied
-from headrace.replay.read import SLICE, OffsetRange, Slice, directory, patient, slices, task_spans
+from headrace.replay.copy import replayed_task
+from headrace.replay.read import SLICE, OffsetRange, Slice, open_queues, slices, task_spans, with_retries
 from headrace.replay.rejected import refused_of
-from headrace.replay.selection import Picker, Selection, Used, usage_of, widths_of
+from headrace.replay.selection import Selection, TaskSelector, Used, usage_of, widths_of
 from headrace.replay.state import State, Target
 from ingress.submission.serial_slots import lease_slot
 from schemas import topics
@@ -33,7 +33,7 @@ from schemas.records import Task
 from streams.intake.decode import HEADROOM_BYTES
 
 NAME = "headrace-replay"
-PATIENCE_S = 60
+RETRY_TIMEOUT_S = 60
 """Maximum outage of the broker, seconds; then the run ends and can be resumed with the same command."""
 STEPS_PER_S = 4
 SAVE_S = 1.0
@@ -73,18 +73,18 @@ async def run(
         rate: maximum tasks per second.
         on_step: called with records read, their total, and tasks written.
     """
-    with states.alone(path):
+    with states.exclusive_lock(path):
         async with AsyncExitStack() as stack:
             lookup = await stack.enter_async_context(opened(settings))
             producer = Producer(settings, name=NAME)
             await producer.start()
             stack.push_async_callback(producer.stop)
-            queues = await stack.enter_async_context(directory(settings))
+            queues = await stack.enter_async_context(open_queues(settings))
             replay = ReplayRun(settings, lookup=lookup, producer=producer, queues=queues, path=path, rate=rate)
             state = states.load(path)
             if state is None:
                 state = await replay.begin(order)
-            return await replay.go(state, on_step)
+            return await replay.run(state, on_step)
 
 
 class ReplayRun:
@@ -107,7 +107,7 @@ class ReplayRun:
         self._path = path
         self._bodies = ReplayBodies(settings, open_blobs(settings))
         self._step = SLICE if rate is None else max(1, min(SLICE, int(rate / STEPS_PER_S)))
-        self._pace = ReplayPace(rate)
+        self._pace = RateLimiter(rate)
         self._saved_at = 0.0
 
     async def begin(self, order: ReplayOrder) -> State:
@@ -134,7 +134,7 @@ class ReplayRun:
         if workers and queue["served_by"] != "workers":
             await self._queues.convert_to_pull_queue(self._producer, queue)
 
-    async def go(self, state: State, on_step: Callable[[int, int, int], None]) -> State:
+    async def run(self, state: State, on_step: Callable[[int, int, int], None]) -> State:
         """Submit the remaining tasks, and save the position after each step."""
         if state.finished_ms is not None:
             return state
@@ -142,10 +142,10 @@ class ReplayRun:
         if state.choice.endings:
             used = await usage_of(self._settings, self._lookup, state.choice, tokens=False, on_read=_ignore)
         refused = await refused_of(self._settings, self._lookup, state.choice, on_read=_ignore)
-        picker = Picker(self._settings, state.choice, used, state.widths, refused)
+        picker = TaskSelector(self._settings, state.choice, used, state.widths, refused)
         total = sum(span.end - span.begin for span in state.spans)
-        async for span, piece in self._turns(state):
-            picks = [*picker.picks(span.level, piece.records)]
+        async for span, piece in self._interleaved(state):
+            picks = [*picker.select(span.level, piece.records)]
             for group, following in _steps(picks, self._step, piece.following):
                 await self._write(state, group)
                 state.reached(span, following)
@@ -156,12 +156,12 @@ class ReplayRun:
         states.save(self._path, state)
         return state
 
-    async def _turns(self, state: State) -> AsyncIterator[tuple[OffsetRange, Slice]]:
+    async def _interleaved(self, state: State) -> AsyncIterator[tuple[OffsetRange, Slice]]:
         """Read slices of the partitions in turn, so that the load is spread over the schedulers."""
         readers: dict[OffsetRange, AsyncIterator[Slice]] = {}
         for span in state.spans:
             tp = TopicPartition(self._settings.topic(topics.tasks(span.level)), span.partition)
-            bounds = await patient(lambda tp=tp: self._lookup.bounds([tp]))  # type: ignore[misc]  # bound at once
+            bounds = await with_retries(lambda tp=tp: self._lookup.bounds([tp]))  # type: ignore[misc]  # bound at once
             position = state.position(span)
             if (gone := min(bounds[tp][0], span.end) - position) > 0:
                 state.expired(gone)
@@ -180,9 +180,9 @@ class ReplayRun:
         records: dict[tuple[str, int], list[Record]] = defaultdict(list)
         for pick in picks:
             now_ms = _now_ms()
-            copy = copied(pick, state, partitions=self._settings.kafka.partitions, now_ms=now_ms)
+            copy = replayed_task(pick, state, partitions=self._settings.kafka.partitions, now_ms=now_ms)
             try:
-                await self._known(copy.task)
+                await self._ensure_queue(copy.task)
                 record = (await self._bodies.fill(copy, pick, model_to=state.target.model_to)).record(now_ms=now_ms)
                 if len(record.value or b"") > self._settings.kafka.max_message_bytes - HEADROOM_BYTES:
                     raise Unusable("record_too_large")
@@ -192,12 +192,12 @@ class ReplayRun:
             records[self._settings.topic(topics.tasks(copy.id.level)), copy.id.partition].append(record)
         if records:
             await self._pace.wait(sum(map(len, records.values())))
-            await self._ship(records)
+            await self._write_with_retries(records)
             state.written += sum(map(len, records.values()))
 
-    async def _ship(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> None:
+    async def _write_with_retries(self, records: Mapping[tuple[str, int], Sequence[Record]]) -> None:
         """Write records, with retries: the scheduler drops duplicates by their id."""
-        give_up = time.monotonic() + PATIENCE_S
+        give_up = time.monotonic() + RETRY_TIMEOUT_S
         while True:
             try:
                 await self._producer.send_batch(records)
@@ -208,7 +208,7 @@ class ReplayRun:
             else:
                 return
 
-    async def _known(self, task: Task) -> None:
+    async def _ensure_queue(self, task: Task) -> None:
         """Register the queue of a task if it does not exist."""
         if self._queues.get(task["queue"]) is None:
             try:
@@ -224,7 +224,7 @@ class ReplayRun:
             self._saved_at = time.monotonic()
 
 
-class ReplayPace:
+class RateLimiter:
     """Limits the average rate of a run, without bursts after a pause."""
 
     def __init__(self, rate: float | None) -> None:

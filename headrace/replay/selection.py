@@ -14,7 +14,7 @@ from core.kafka.log_reader import LogReader, LogRecord
 from core.queues import QueueDirectory
 from core.settings.models import Settings
 from headrace.replay.choice import Choice, Matcher
-from headrace.replay.read import beginnings, slices, stretch
+from headrace.replay.read import offset_range, slices, start_offsets
 from headrace.replay.rejected import RejectedRecords
 from schemas import topics
 from schemas.codec import USAGE, SchemaError
@@ -51,7 +51,7 @@ class Selection(NamedTuple):
     used: Used | None
 
 
-class Picker:
+class TaskSelector:
     """Choose tasks and count what was passed over.
 
     Args:
@@ -80,7 +80,7 @@ class Picker:
         self.chosen = 0
         self.passed_over: Counter[str] = Counter()
 
-    def picks(self, level: int, records: Sequence[LogRecord]) -> Iterator[Selection]:
+    def select(self, level: int, records: Sequence[LogRecord]) -> Iterator[Selection]:
         """Yield the chosen tasks among records of one partition."""
         matcher, limit = self._matcher, self._settings.kafka.max_message_bytes
         for record in records:
@@ -97,7 +97,9 @@ class Picker:
                 continue
             if found.direct and self._was_forwarded(found, record):
                 continue
-            if found.task["batch_id"] is not None and self._in_vain(found.task["batch_id"], found.task["batch_line"]):
+            if found.task["batch_id"] is not None and self._already_failed(
+                found.task["batch_id"], found.task["batch_line"]
+            ):
                 self.passed_over["lines"] += 1
                 continue
             model = model_of(found.task)
@@ -109,9 +111,9 @@ class Picker:
             self.chosen += 1
             yield Selection(level, record.partition, record.offset, found.task_id, found.task, model, used)
 
-    def _in_vain(self, batch_id: str, line: int) -> bool:
+    def _already_failed(self, batch_id: str, line: int) -> bool:
         """Tell whether a line was fed too late, or was fed before: after each change of a feeder some are."""
-        if not 0 <= line < self._refused.fed.get(batch_id, SERIALS):
+        if not 0 <= line < self._refused.submitted_lines.get(batch_id, SERIALS):
             return True
         seen, (at, bit) = self._lines[batch_id], divmod(line, 8)
         seen.extend(bytes(max(0, at + 1 - len(seen))))
@@ -171,11 +173,11 @@ async def usage_of(
     matcher, wanted = Matcher(choice), frozenset(choice.ids)
     topic = settings.topic(topics.USAGE)
     since: dict[int, int | None] = {}
-    for (_, partition), from_ms in beginnings(choice, partitions=settings.kafka.partitions).items():
+    for (_, partition), from_ms in start_offsets(choice, partitions=settings.kafka.partitions).items():
         since[partition] = min(since.get(partition, from_ms) or 0, from_ms or 0)
     for partition, from_ms in since.items():
         tp = TopicPartition(topic, partition)
-        if (span := await stretch(lookup, tp, from_ms=from_ms)) is None:
+        if (span := await offset_range(lookup, tp, from_ms=from_ms)) is None:
             continue
         async for piece in slices(lookup, tp, *span):
             on_read(len(piece.records))

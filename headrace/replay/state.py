@@ -136,7 +136,7 @@ def save(path: Path, state: State) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Lock a state for this process; raises ConfigError if another process has it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

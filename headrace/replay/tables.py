@@ -12,7 +12,7 @@ from core.prices import text
 from core.settings.models import ModelSettings
 from headrace.output import Column, table_lines, terminal_width
 from headrace.replay.compare import VERDICTS, ComparisonGroup
-from headrace.replay.estimate import Survey
+from headrace.replay.estimate import Estimate
 from headrace.replay.state import State
 from schemas.topics import level_name
 
@@ -74,7 +74,7 @@ COMPARISON_COLUMNS = (
 )
 
 
-def survey_tables(survey: Survey, prices: Mapping[str, ModelSettings], *, model_to: str | None) -> Iterator[str]:
+def survey_tables(survey: Estimate, prices: Mapping[str, ModelSettings], *, model_to: str | None) -> Iterator[str]:
     """Yield the lines of two tables: the tasks that a replay would submit, and the cost."""
     counts = [
         (group.queue, level_name(group.level), group.model or "", group.ending, f"{count:,}")
@@ -91,7 +91,7 @@ def survey_tables(survey: Survey, prices: Mapping[str, ModelSettings], *, model_
     yield from table_lines(COST_COLUMNS, costs, width=terminal_width())
 
 
-def survey_notes(survey: Survey) -> Iterator[str]:
+def survey_notes(survey: Estimate) -> Iterator[str]:
     """Yield remarks on the tables."""
     yield f"{survey.tally.total:,} tasks selected; {survey.read:,} records read."
     if survey.tally.stored:

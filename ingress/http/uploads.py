@@ -62,12 +62,12 @@ class FormUploads:
         spool = Spool(lambda: self._blobs.writer(name, media_type=content_type), inline_bytes=self._inline_bytes)
         try:
             async for data in pieces(request, most_bytes=self.max_bytes):
-                await spool.take(form.feed(data))
+                await spool.write(form.feed(data))
             form.check_end()
-            await spool.take(form.close(finish(form)))
+            await spool.write(form.close(finish(form)))
             return ReceivedForm(form.fields, content_type, *await spool.finish())
         finally:
-            spool.drop()
+            spool.discard()
 
     async def discard(self, upload: Blob) -> None:
         """Delete a form that became no task body; raises Unavailable."""

@@ -78,7 +78,7 @@ def test_usage_that_is_missing_double_or_other_than_its_result_is_found(evidence
     assert fine not in str(found)
 
 
-def test_double_counts_tasks_too_that_nobody_was_told_of(evidence: Evidence, ledger: Ledger) -> None:
+def test_double_counts_tasks_without_notification_too(evidence: Evidence, ledger: Ledger) -> None:
     one = done(evidence, ledger)
     evidence.results[one] *= 2
     ledger.accepted.clear()

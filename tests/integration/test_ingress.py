@@ -85,7 +85,7 @@ async def test_many_wait_at_once_and_each_gets_its_own(stage: Stage) -> None:
     assert [(await one).json() for one in asking] == [str(n) for n in range(60)]
 
 
-async def test_a_result_kept_in_the_object_store(stage: Stage) -> None:
+async def test_a_result_in_the_object_store(stage: Stage) -> None:
     behind, client = stage
     asking = asyncio.create_task(client.post(PUT, json=BODY | {"response_mode": "blocking"}))
     task = await behind.task()
@@ -156,7 +156,7 @@ async def test_a_client_that_goes_away_cancels_its_stream(stage: Stage) -> None:
     assert (await behind.cancelled(task))["reason"] == "the client went away"
 
 
-async def test_a_client_that_does_not_read_holds_up_nobody(stage: Stage) -> None:
+async def test_a_client_that_does_not_read_delays_no_other(stage: Stage) -> None:
     behind, client = stage
     reader, writer = await asyncio.open_connection("127.0.0.1", behind.settings.ingress.port)
     body = json.dumps(BODY | {"response_mode": "streaming"}).encode()
@@ -242,7 +242,7 @@ async def test_get_before_any_row(stage: Stage, monkeypatch: pytest.MonkeyPatch)
     assert (await client.get(f"/v1/queue/{never}")).status_code == 404
 
 
-async def test_the_view_reads_on_after_a_restart_and_is_made_anew_when_deleted(stage: Stage, tmp_path: Path) -> None:
+async def test_the_view_resumes_after_a_restart_and_is_rebuilt_when_deleted(stage: Stage, tmp_path: Path) -> None:
     behind = stage[0]
     settings = another(behind, data_dir=tmp_path)
     async with ingress_running(settings) as client:

@@ -106,7 +106,7 @@ async def test_what_the_scheduler_refused_is_neither_counted_nor_repeated(site: 
     await site.wait_for_repetitions([task_id])
 
 
-async def test_nothing_runs_again_before_somebody_says_yes(site: ReplaySite) -> None:
+async def test_nothing_runs_again_before_a_confirmation(site: ReplaySite) -> None:
     await site.submit("asked", 3)
     before = await site.ends_of(topics.tasks(1))
     refused = await site.run("run", "--queue", "asked", "--into", "live")

@@ -10,7 +10,7 @@ import pytest
 
 from core.kafka.producer import Record
 from headrace.replay.choice import Choice
-from headrace.replay.estimate import surveyed
+from headrace.replay.estimate import estimated
 from headrace.replay.run import opened
 from schemas import topics
 from tests.support.replay_site import ReplaySite, replay_site
@@ -88,6 +88,6 @@ async def test_what_is_chosen(site: ReplaySite) -> None:
     )
     async with opened(site.settings) as lookup:
         for choice, count in choices:
-            found = await surveyed(site.settings, lookup, choice, now_ms=now_ms, on_read=lambda *_: None)
+            found = await estimated(site.settings, lookup, choice, now_ms=now_ms, on_read=lambda *_: None)
             assert found.tally.total == count, choice
             assert found.missing_ids == [*choice.ids]

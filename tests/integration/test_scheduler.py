@@ -118,7 +118,7 @@ async def test_what_a_stopping_worker_releases_comes_back_at_once(bench: Bench) 
     await eventually_async(lambda: len(bench.probe.work[one]) == 2)
 
 
-async def test_a_deadline_ends_a_task_that_nobody_runs(bench: Bench) -> None:
+async def test_a_deadline_expires_a_task_without_a_worker(bench: Bench) -> None:
     [one] = await bench.probe.submit(timeout_ms=700)
     await eventually_async(lambda: bench.probe.results[one])
     [result] = bench.probe.results[one]
@@ -126,7 +126,7 @@ async def test_a_deadline_ends_a_task_that_nobody_runs(bench: Bench) -> None:
     await eventually_async(lambda: one in bench.probe.cancels)
 
 
-async def test_a_task_that_nobody_begins_ends_at_its_start_timeout(bench: Bench) -> None:
+async def test_a_task_that_never_starts_ends_at_its_start_timeout(bench: Bench) -> None:
     for number in range(TRIES):
         start_s = 0.7 * 2**number
         began = time.monotonic()
@@ -169,7 +169,7 @@ async def test_cancel_ends_a_task_and_nothing_follows(bench: Bench) -> None:
     assert one in bench.probe.cancels
 
 
-async def test_records_that_cannot_be_read_become_dead_letters_and_their_neighbours_go_on(bench: Bench) -> None:
+async def test_undecodable_records_become_dead_letters_and_their_neighbours_are_processed(bench: Bench) -> None:
     tasks, events = (bench.settings.topic(name(0)) for name in (topics.tasks, topics.events))
     await bench.probe.producer.send_all(
         [

@@ -92,7 +92,7 @@ async def test_a_work_topic_that_is_deleted_is_made_again_and_no_other_queue_wai
     assert "recreated; " in bench.role.log
 
 
-async def test_a_work_topic_that_others_made_anew_gets_its_records_again(bench: Bench) -> None:
+async def test_a_recreated_work_topic_gets_its_records_again(bench: Bench) -> None:
     before, pid = await queued(bench), bench.role.pid
     attempts = {one: bench.probe.work[one][-1]["attempt"] for one in before}
     async with admin(bench.settings) as client:
@@ -128,7 +128,7 @@ async def test_a_member_of_the_group_of_a_work_topic_reads_on(bench: Bench) -> N
     await reader.close(Deadline(10))
 
 
-async def test_a_tasks_topic_that_was_made_anew_is_read_from_its_first_record(bench: Bench) -> None:
+async def test_a_recreated_tasks_topic_is_read_from_its_first_record(bench: Bench) -> None:
     await queued(bench, 6)
     topic = bench.settings.topic(topics.tasks(0))
     async with admin(bench.settings) as client:

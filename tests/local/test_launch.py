@@ -20,7 +20,7 @@ import pytest
 from compose.local import supervisor
 from compose.local.errors import LocalStackError
 from compose.local.launch import Launch
-from compose.local.plan import Flags, Plan, make_plan, read_settings
+from compose.local.plan import Plan, UpOptions, make_plan, read_settings
 from compose.local.stack import StackFolder
 from compose.local.supervisor import Child
 from core.kafka.admin import diff_topics
@@ -47,7 +47,7 @@ MakePlan = Callable[..., Plan]
 def plan(kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePlan:
     def make(dispatcher: str = SLEEP) -> Plan:
         monkeypatch.setenv("HEADRACE_KAFKA_TOPIC_PREFIX", f"launch-{time.monotonic_ns()}.")
-        flags = Flags(port=free_port(), data_dir=tmp_path, kafka=kafka, no_model=True)
+        flags = UpOptions(port=free_port(), data_dir=tmp_path, kafka=kafka, no_model=True)
         folder = StackFolder(tmp_path)
         made = make_plan(flags, read_settings(flags), folder)
         children = [
@@ -129,7 +129,7 @@ async def test_a_cluster_that_does_not_answer_ends_the_start(plan: MakePlan, mon
             await asyncio.wait_for(task, 20)
 
 
-async def test_a_registry_is_told_the_schemas_and_its_absence_keeps_nothing_from_starting(
+async def test_schemas_are_registered_and_a_missing_registry_does_not_prevent_a_start(
     plan: MakePlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("compose.local.launch.REGISTRY_LIMIT_S", 0.5)

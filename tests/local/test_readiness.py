@@ -55,7 +55,7 @@ async def test_waits_with_a_word_now_and_then_until_all_are_up(probe: Probe, mon
     await asyncio.wait_for(waiting, 10)
 
 
-async def test_nobody_there_is_a_reason_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_worker_is_a_reason_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "FIRST_REMINDER_S", 0.0)
     said: list[str] = []
     url = f"http://127.0.0.1:{free_port()}/readyz"

@@ -34,7 +34,7 @@ def own(folder: StackFolder) -> None:
         pytest.fail("it was owned")
 
 
-def test_ports_are_kept_while_they_are_free(tmp_path: Path) -> None:
+def test_ports_are_reused_while_they_are_free(tmp_path: Path) -> None:
     folder = StackFolder(tmp_path)
     first = folder.ports({"broker": 0, "controller": 0, "model": 0})
     assert len(set(first.values())) == len(first)

@@ -82,7 +82,7 @@ MUTATIONS = (
         """    if now_ms:
         return None
 """,
-        ("test_a_deadline_ends_a_task_that_nobody_runs",),
+        ("test_a_deadline_expires_a_task_without_a_worker",),
     ),
     Mutation(
         "results never expire",
@@ -129,7 +129,7 @@ MUTATIONS = (
 """,
         """            transaction.reasons["poison"] += 1
 """,
-        ("test_records_that_cannot_be_read_become_dead_letters_and_their_neighbours_go_on",),
+        ("test_undecodable_records_become_dead_letters_and_their_neighbours_are_processed",),
     ),
     Mutation(
         "a failed producer is not rebuilt",

@@ -50,7 +50,7 @@ async def test_a_duration_ends_the_load(sim: Simulator) -> None:
         await run_load(sim.url, chat(sim), connections=1)
 
 
-async def test_first_byte_and_whole_answer_are_told_apart(sim: Simulator) -> None:
+async def test_first_byte_and_complete_response_are_distinguished(sim: Simulator) -> None:
     request = chat(sim, stream=True, sim={"tokens": 4, "token_ms": 30})
     result = await run_load(sim.url, request, connections=3, total=3)
     assert max(result.first_byte_ms) < min(result.latency_ms)

@@ -28,7 +28,7 @@ from core.settings.models import Settings
 from core.storage.blobs import BlobStore, open_blobs
 from core.usage import usage_of
 from headrace.main import main
-from headrace.replay.read import patient
+from headrace.replay.read import with_retries
 from schemas import topics
 from schemas.codec import RESULT, TASK
 from schemas.common import Usage
@@ -238,7 +238,7 @@ class ReplaySite:
         lookup = LogReader(self.settings, name="replay-site-ends")
         try:
             await lookup.open_with_retry(names)
-            bounds = await patient(lambda: lookup.bounds(tps))
+            bounds = await with_retries(lambda: lookup.bounds(tps))
         finally:
             await lookup.close()
         return {tp: end for tp, (_, end) in bounds.items()}

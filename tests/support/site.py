@@ -175,10 +175,14 @@ class Client:
 
     async def show(self, task_id: str, *, at: int = 0) -> dict[str, Any]:
         """Get a task."""
+        return (await until(lambda: self._look_up(task_id, at), lambda seen: seen[0] != 503, poll_s=0.5))[1]
+
+    async def _look_up(self, task_id: str, at: int) -> tuple[int, dict[str, Any]]:
         async with self.call("GET", f"/v1/queue/{task_id}", at=at) as answer:
             found: dict[str, Any] = await answer.json()
-            assert answer.status == 200, found
-            return found
+            # 503 is retried, as every client has to: on a busy machine Kafka may not answer a look-up in time.
+            assert answer.status in (200, 503), found
+            return answer.status, found
 
     async def ended(self, task_id: str, *, at: int = 0) -> dict[str, Any]:
         """Get a task once it has ended; what one ingress knows, another learns a moment later."""

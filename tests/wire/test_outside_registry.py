@@ -15,7 +15,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from core.errors import ConfigError, Unavailable
 from core.kafka.admin import Change
 from core.schema_registry.client import RegistryClient
-from core.schema_registry.diff import survey
+from core.schema_registry.diff import compare_registry
 from core.schema_registry.register import register
 from core.settings.models import Settings
 from schemas.codec import CHUNK, registry, schema_text
@@ -34,7 +34,7 @@ def there() -> RegistryDouble:
 
 def client(there: RegistryDouble, *, path: str = "", **kafka: Any) -> RegistryClient:
     settings = Settings.model_validate({"kafka": {"registry_url": there.url + path, **kafka}})
-    return RegistryClient(settings, patience_s=60, transport=there.transport(), sleep=no_wait)
+    return RegistryClient(settings, retry_timeout_s=60, transport=there.transport(), sleep=no_wait)
 
 
 async def no_wait(_: float) -> None:
@@ -197,7 +197,7 @@ async def test_an_account_that_may_only_read_is_enough_while_nothing_is_missing(
 
 async def test_a_survey_only_reads(there: RegistryDouble) -> None:
     async with client(there) as one:
-        found = await survey(one, WANTED)
+        found = await compare_registry(one, WANTED)
     assert {lack.subject for lack in found.lacks} == set(WANTED)
     assert there.changes() == []
 
@@ -211,7 +211,7 @@ async def answered(reply: httpx.Response | Exception, clock: list[float]) -> str
 
     settings = Settings.model_validate({"kafka": {"registry_url": "http://registry.example"}})
     transport = httpx.MockTransport(handle)
-    made = RegistryClient(settings, patience_s=30, transport=transport, sleep=no_wait, clock=lambda: clock[0])
+    made = RegistryClient(settings, retry_timeout_s=30, transport=transport, sleep=no_wait, clock=lambda: clock[0])
     with pytest.raises((ConfigError, Unavailable)) as refused:
         async with made:
             await made.schema(1)

@@ -16,7 +16,7 @@ from core.kafka.cluster import Cluster
 from core.settings.models import Settings
 from dispatcher.batches.service import GROUP
 from headrace.replay.choice import Choice
-from headrace.replay.estimate import surveyed
+from headrace.replay.estimate import estimated
 from headrace.replay.run import opened
 from streams.state_machine.batches import line_task_id
 from tests.support.batch_probe import BatchProbe, batch_probe, input_of
@@ -63,7 +63,7 @@ async def counts_what_became_tasks(bench: BatchProbe) -> None:
     """Hold that a dry run of a replay counts the lines that became tasks, whatever else was fed."""
     now_ms = time.time_ns() // 1_000_000
     async with opened(bench.settings) as lookup:
-        found = await surveyed(bench.settings, lookup, Choice(levels=(1,)), now_ms=now_ms, on_read=lambda *_: None)
+        found = await estimated(bench.settings, lookup, Choice(levels=(1,)), now_ms=now_ms, on_read=lambda *_: None)
     assert found.tally.total == sum(row["fed"] for row in bench.rows.values()), found.passed_over
 
 

@@ -96,7 +96,7 @@ async def test_a_queue_that_workers_serve_has_room_again_when_they_take(operator
     assert not await is_refused(operators, "pulled")
 
 
-async def test_a_tenant_above_its_limit_of_the_kafka_door_disturbs_nobody(operators: Operators) -> None:
+async def test_a_tenant_above_its_direct_quota_affects_no_other(operators: Operators) -> None:
     await operators.run("queues", "register", "direct")
     path = operators.site.settings.auth.keys_file
     assert path is not None

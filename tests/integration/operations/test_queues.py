@@ -76,7 +76,7 @@ async def test_a_queue_has_as_many_calls_at_once_as_it_may(operators: Operators)
     assert most > 2
 
 
-async def test_what_cannot_be_done_is_said(operators: Operators) -> None:
+async def test_impossible_requests_are_reported(operators: Operators) -> None:
     await operators.run("queues", "register", "wide", "--width", "2")
     taken = await operators.run("queues", "register", "wide", code=1)
     assert "queue wide is registered already" in taken.stderr

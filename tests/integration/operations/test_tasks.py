@@ -38,7 +38,7 @@ async def test_operators_see_cancel_and_repeat_the_tasks_of_all_tenants(operator
     assert "there is no task" in (await operators.run("tasks", "show", "TASK-1", code=1)).stderr
 
 
-async def test_a_dead_letter_that_has_become_valid_goes_through(operators: Operators) -> None:
+async def test_a_dead_letter_that_has_become_valid_is_accepted(operators: Operators) -> None:
     topic = operators.site.settings.topic(topics.tasks(0))
     value = TASK.encode(task(queue="late", owner=None, model=None, created_ms=time.time_ns() // 1_000_000))
     offset = await operators.producer.send(topic, 1, Record(b"mine", value))

@@ -42,7 +42,7 @@ async def test_what_one_has_accepted_the_other_knows_at_once(client: BatchClient
     await client.ask("GET", f"/v1/files/{file['id']}", at=1, status=404)
 
 
-async def test_a_line_that_is_no_json_is_told_of_in_the_error_file_alone(client: BatchClient) -> None:
+async def test_a_line_that_is_not_json_is_reported_in_the_error_file_only(client: BatchClient) -> None:
     bad = b'{"custom_id":"half","body":{"messages":[{"role":"user","content":"\\ud83d"}]}}\n'
     batch = await client.create(await client.upload(requests(2) + bad + b"nonsense\n"))
     done = await client.batch_ended(batch)

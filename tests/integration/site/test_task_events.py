@@ -51,7 +51,7 @@ async def test_a_thousand_viewers_of_one_stream(reader: EventReader) -> None:
     assert all(chunks(view) == chunks(seen[0]) for view in seen)
 
 
-async def test_a_viewer_that_stands_still_holds_up_nobody_and_misses_nothing(site: Site, reader: EventReader) -> None:
+async def test_a_slow_viewer_delays_no_other_and_misses_nothing(site: Site, reader: EventReader) -> None:
     """The text is far longer than what is kept for those who are behind: the slow one is given it from the log."""
     async with reader.stream(at=1, tokens=150, token_ms=40, size=9_000_000) as call:
         task_id = call.headers["x-task-id"]

@@ -93,7 +93,7 @@ def test_the_same_signal_again_ends_it_at_once() -> None:
         assert process.wait(timeout=30) == 128 + signal.SIGINT
 
 
-def test_what_kubernetes_has_made_for_a_service_is_told_in_one_line() -> None:
+def test_kubernetes_service_variables_are_logged_in_one_line() -> None:
     url = "tcp://10.96.7.4:80"
     made = {"HEADRACE_PORT": url, "HEADRACE_SERVICE_HOST": "10.96.7.4", "HEADRACE_INGRESS_PORT": url}
     with role("ends", **made) as process:

@@ -49,7 +49,7 @@ async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @pytest.mark.parametrize("call", [by_aiohttp, by_httpx, by_asyncio])
-async def test_the_reason_is_told_whoever_called(call: Callable[[str], Awaitable[None]]) -> None:
+async def test_the_reason_is_reported_to_every_caller(call: Callable[[str], Awaitable[None]]) -> None:
     async def told(url: str) -> str:
         with pytest.raises((OSError, aiohttp.ClientError, httpx.HTTPError)) as raised:
             await call(url)
@@ -63,7 +63,7 @@ async def test_the_reason_is_told_whoever_called(call: Callable[[str], Awaitable
         assert (await told(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")).startswith("fails at TLS: ")
 
 
-def test_anything_else_is_told_in_its_own_words_and_cut() -> None:
+def test_any_other_reason_is_passed_on_truncated() -> None:
     assert why(ValueError("odd")) == "cannot be called: odd"
     assert why(ConnectionResetError()) == "breaks connections off"
     assert why(OSError()) == "cannot be called: OSError"

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.sse import Cutter
+from core.sse import SseParser
 
 
 def cut(stream: bytes, at: list[int] | None = None) -> tuple[list[bytes], bool]:
-    cutter = Cutter()
+    cutter = SseParser()
     edges = [0, *sorted(at or []), len(stream)]
     payloads = [p for a, b in pairwise(edges) for p in cutter.feed(stream[a:b])]
     return payloads + cutter.close(), cutter.done
@@ -61,7 +61,7 @@ def test_any_cut_gives_the_same(content: list[bytes], end: bytes, at: list[int],
 
 
 def test_a_line_of_megabytes_in_small_pieces_is_not_copied_for_each() -> None:
-    cutter = Cutter()
+    cutter = SseParser()
     cutter.feed(b"data: ")
     for _ in range(4096):
         assert cutter.feed(b"x" * 1024) == []

@@ -31,7 +31,7 @@ def test_never_more_than_the_limit_and_what_came_back(limit: int, steps: list[fl
 
 
 @given(limit=st.integers(1, 1_000))
-def test_who_comes_when_told_is_let_in(limit: int) -> None:
+def test_a_client_that_returns_after_retry_after_is_admitted(limit: int) -> None:
     bucket, now_s = TokenBucket(limit, now_s=0), 0.0
     for _ in range(limit + 3):
         if wait_s := bucket.take(now_s):

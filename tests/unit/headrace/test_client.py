@@ -45,7 +45,7 @@ def test_a_refusal_is_its_message() -> None:
         api(httpx.Response(502, text="<html>")).get("queues")
 
 
-def test_an_ingress_that_is_not_there_is_told_apart() -> None:
+def test_an_unreachable_ingress_has_its_own_error() -> None:
     with pytest.raises(Unreachable, match="the ingress at http://here does not answer: refused"):
         api(httpx.ConnectError("refused")).get("queues")
     with pytest.raises(ApiError, match="is not a valid URL"):

@@ -17,7 +17,7 @@ STEPS = (
 )
 
 
-def test_commands_over_http_are_told_where_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_commands_take_the_address_of_the_ingress(monkeypatch: pytest.MonkeyPatch) -> None:
     def get(_: AdminClient, path: str) -> Any:
         assert path == "doctor"
         return {"healthy": True, "data": [{"weight": "note", "what": "", "next_step": step} for step in STEPS]}

@@ -65,6 +65,6 @@ def test_mistakes_are_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
     assert listed.stderr.startswith("Error: the keys file keys.toml is not valid TOML at ")
 
 
-def test_the_local_key_is_told(tmp_path: Path) -> None:
+def test_the_local_key_is_shown(tmp_path: Path) -> None:
     assert "hr-local" in run("list").stdout
     assert "HEADRACE_AUTH_KEYS_FILE" in run("list", HEADRACE_INGRESS_HOST="0.0.0.0").stderr

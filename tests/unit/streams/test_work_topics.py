@@ -60,7 +60,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     async def mend(_: Settings, wanted: dict[str, Any]) -> None:
         made.there |= {name: topic.partitions for name, topic in wanted.items()}
 
-    monkeypatch.setattr(module, "mend_work", mend)
+    monkeypatch.setattr(module, "repair_work_topics", mend)
     return made
 
 
@@ -102,7 +102,7 @@ async def test_a_topic_that_cannot_be_created_blocks_only_its_queue(
     async def refused(*_: Any) -> None:
         raise Unavailable("not allowed")
 
-    monkeypatch.setattr(module, "mend_work", refused)
+    monkeypatch.setattr(module, "repair_work_topics", refused)
     await watch.check()
     for _ in range(2):
         with pytest.raises(Unavailable):

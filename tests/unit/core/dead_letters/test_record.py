@@ -27,7 +27,7 @@ def consumed(**changes: Any) -> Any:
     return SimpleNamespace(**(base | changes))
 
 
-async def test_key_value_and_headers_are_kept_and_the_reason_added() -> None:
+async def test_key_value_and_headers_are_copied_and_the_reason_added() -> None:
     producer = MemoryProducer()
     await send_to_dead_letters(producer, Settings(), consumed(), reason="no such thing", field="id", attempt=2)
     ((topic, partition, record),) = producer.written
@@ -61,7 +61,7 @@ async def test_a_value_that_fits_only_just_is_left_where_it_is() -> None:
     assert "big" not in headers
 
 
-async def test_a_tombstone_can_be_buried() -> None:
+async def test_a_tombstone_can_be_dead_lettered() -> None:
     producer = MemoryProducer()
     await send_to_dead_letters(producer, Settings(), consumed(value=None, key=None, headers=()), reason="no value")
     assert producer.written[0][2].value is None
@@ -79,7 +79,7 @@ async def test_it_is_retried_until_kafka_accepts_it(monkeypatch: pytest.MonkeyPa
     assert len(producer.written) == 1
 
 
-def test_letters_spread_by_where_they_came_from() -> None:
+def test_dead_letters_are_partitioned_by_their_origin() -> None:
     partitions = {partition_of(consumed(partition=number)) for number in range(64)}
     assert partitions == {0, 1, 2, 3}
 

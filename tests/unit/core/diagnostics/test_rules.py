@@ -128,7 +128,7 @@ def test_what_is_not_stuck_is_a_note_and_comes_last() -> None:
     assert found[-1].what == "1 record dead-lettered in the last hour"
 
 
-def test_one_cause_is_told_once() -> None:
+def test_one_cause_is_reported_once() -> None:
     waiting = [QueueFlow(name, 0, SLOW, 0) for name in ("q", "r", "s")]
     [found] = of(dispatchers=[], work=waiting)
     assert found.what.endswith("; 27 tasks wait")

@@ -54,7 +54,7 @@ def test_a_stamp_of_any_of_the_secrets_is_believed() -> None:
     assert isinstance(read(value, told, TWO), InvalidRecord)
 
 
-def test_an_imitation_is_judged_like_any_other_record() -> None:
+def test_an_imitation_is_validated_like_any_other_record() -> None:
     value, told = written(RecordSigner(settings()))
     other, stamped = written(RecordSigner(settings(ONE)), trace_id="other")
     for forged in (

@@ -42,7 +42,7 @@ class CancellingConsumer:
         raise asyncio.CancelledError
 
 
-async def test_closing_while_the_broker_is_away_cancels_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_while_the_broker_is_away_cancels_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
     consumer = CancellingConsumer()
     monkeypatch.setattr(module, "AIOKafkaConsumer", lambda **_: consumer)
     tail = TopicFollower(Settings(), name="tail", topics=[], handle=lambda *_: None)
@@ -130,7 +130,7 @@ async def test_a_tail_rests_only_once_it_has_read_what_was_there(scripted: Scrip
     await tail.close()
 
 
-async def test_no_rest_is_taken_while_somebody_waits(scripted: Scripted) -> None:
+async def test_there_is_no_pause_while_a_caller_waits(scripted: Scripted) -> None:
     tail = resting()
     await tail.open()
     await tail.wait_caught_up()

@@ -109,7 +109,7 @@ def test_a_batch_that_unpacks_to_a_thousand_times_its_size_is_not_unpacked(monke
         assert len(one.value or b"") == 1 << 19
 
 
-def test_transactions_leave_gaps_that_are_told() -> None:
+def test_transactions_leave_known_gaps() -> None:
     raw = (
         batch(THREE[:1])
         + batch(THREE, base=1, attributes=TRANSACTION, producer=5)

@@ -12,7 +12,7 @@ def line(name: str, message: str, *values: object) -> logging.LogRecord:
     return logging.LogRecord(name, logging.ERROR, "", 0, message, values, None)
 
 
-def test_a_kind_is_told_once_per_interval_with_a_count() -> None:
+def test_a_kind_of_line_is_logged_once_per_interval_with_a_count() -> None:
     clock = SecondClock()
     throttle = Throttle(("aiokafka",), clock=clock)
     assert throttle.filter(line("aiokafka.conn", "no node %s", 1))

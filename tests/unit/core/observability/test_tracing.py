@@ -47,7 +47,7 @@ def test_what_the_variables_ask_for(environ: dict[str, str], wanted: str) -> Non
         ({**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL"),
     ],
 )
-def test_what_cannot_be_done_is_said(environ: dict[str, str], named: str) -> None:
+def test_impossible_requests_are_reported(environ: dict[str, str], named: str) -> None:
     with pytest.raises(ConfigError, match=named), tracing("ingress", environ):
         pass
 

@@ -18,7 +18,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from core.observability.transient_errors import LASTS_S, PASSING, QUIET_S, TransientErrors
+from core.observability.transient_errors import PERSISTENT_S, QUIET_S, TRANSIENT, TransientErrors
 from tests.support.clocks import SecondClock
 
 GROUP = "aiokafka.consumer.group_coordinator"
@@ -58,7 +58,7 @@ def level_of(passing: TransientErrors, record: logging.LogRecord) -> str:
         ),
     ],
 )
-def test_what_passes_is_told_as_news(record: logging.LogRecord) -> None:
+def test_transient_errors_are_logged_as_info(record: logging.LogRecord) -> None:
     assert level_of(TransientErrors(), record) == "INFO"
 
 
@@ -85,7 +85,7 @@ def test_what_lasts_is_an_error_and_so_is_it_again_after_a_quiet_time() -> None:
         return level_of(passing, line(CLUSTER, "Topic %s not found in cluster metadata", "t"))
 
     assert told() == "INFO"
-    clock.now_s += LASTS_S - 1
+    clock.now_s += PERSISTENT_S - 1
     assert told() == "INFO"
     clock.now_s += 1
     assert told() == "ERROR"
@@ -96,14 +96,14 @@ def test_what_lasts_is_an_error_and_so_is_it_again_after_a_quiet_time() -> None:
     assert told() == "INFO", "another event"
 
 
-def test_it_is_not_logged_where_nobody_wants_news() -> None:
+def test_it_is_not_logged_below_the_log_level() -> None:
     passing = TransientErrors(logging.WARNING)
     assert not passing.filter(line(CLUSTER, "Topic %s not found in cluster metadata", "t"))
     assert passing.filter(line(CLUSTER, "Topic %s is not authorized for this client", "t"))
 
 
 def test_the_client_still_has_these_lines() -> None:
-    assert set(_texts(Path(aiokafka.__file__).parent)) >= PASSING
+    assert set(_texts(Path(aiokafka.__file__).parent)) >= TRANSIENT
 
 
 def _texts(package: Path) -> Iterator[str]:

@@ -82,7 +82,7 @@ async def test_parallel_puts_of_one_name_leave_one_whole_body(tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "objects").iterdir()] == ["one"]
 
 
-async def test_the_media_type_is_kept_where_the_store_can() -> None:
+async def test_the_media_type_is_stored_if_the_store_supports_it() -> None:
     store = MemoryStore()
     await BlobStore(store).put(b"{}", name="one", media_type=JSON)
     assert (await obstore.get_async(store, "one")).attributes["Content-Type"] == JSON

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from core.storage.blobs import BlobStore
-from core.storage.spool import PIECE_BYTES, Spool
+from core.storage.spool import WRITE_BYTES, Spool
 
 INLINE = 5_000
-DATA = bytes(range(256)) * (PIECE_BYTES // 256 * 2)
+DATA = bytes(range(256)) * (WRITE_BYTES // 256 * 2)
 
 
 def spool() -> tuple[Spool, BlobStore]:
@@ -25,17 +25,17 @@ async def names(blobs: BlobStore) -> list[str]:
 
 
 @given(
-    st.sampled_from([0, 1, INLINE, INLINE + 1, PIECE_BYTES, len(DATA)]), st.lists(st.integers(0, len(DATA)), max_size=9)
+    st.sampled_from([0, 1, INLINE, INLINE + 1, WRITE_BYTES, len(DATA)]), st.lists(st.integers(0, len(DATA)), max_size=9)
 )
 def test_any_split_gives_the_same_body(size: int, cuts: list[int]) -> None:
     async def play() -> None:
         made, blobs = spool()
         ends = [0, *sorted(cut for cut in cuts if cut < size), size]
         for begin, end in pairwise(ends):
-            await made.take(DATA[begin:end])
+            await made.write(DATA[begin:end])
         assert made.size == size
         kept = await made.finish()
-        made.drop()
+        made.discard()
         if size <= INLINE:
             assert kept == (DATA[:size], None)
             assert await names(blobs) == []
@@ -50,7 +50,7 @@ def test_any_split_gives_the_same_body(size: int, cuts: list[int]) -> None:
 @pytest.mark.parametrize("size", [10, INLINE + 1, len(DATA)])
 async def test_what_is_dropped_is_nowhere(size: int) -> None:
     made, blobs = spool()
-    await made.take(DATA[:size])
+    await made.write(DATA[:size])
     assert made.text == (DATA[:size] if size <= INLINE else None)
-    made.drop()
+    made.discard()
     assert await names(blobs) == []

@@ -31,7 +31,7 @@ async def test_so_many_calls_run_at_once_and_no_more() -> None:
     assert allowance.available == 1
 
 
-async def test_a_pause_holds_lanes_back_and_turns_away_who_waits_for_room() -> None:
+async def test_a_pause_stops_queue_consumers_and_those_waiting_for_capacity() -> None:
     allowance = QueueLimit()
     allowance.set(paused=False, concurrency=1)
     assert await allowance.acquire()

@@ -10,7 +10,7 @@ from core.settings.loader import load_settings
 from core.storage.blobs import open_blobs
 from headrace.replay.bodies import ReplayBodies
 from headrace.replay.choice import Choice
-from headrace.replay.copy import copied
+from headrace.replay.copy import replayed_task
 from headrace.replay.selection import Selection, model_of
 from headrace.replay.state import State, Target
 from tests.support.records import task, task_id
@@ -28,7 +28,7 @@ async def repeated(model_to: str | None, **old: Any) -> bytes | str | None:
     state = State(
         name="r", created_ms=NOW_MS, start_s=1_794_999_123, choice=Choice(), target=target, spans=[], widths={}
     )
-    copy = copied(pick, state, partitions=6, now_ms=NOW_MS)
+    copy = replayed_task(pick, state, partitions=6, now_ms=NOW_MS)
     return (await ReplayBodies(settings, open_blobs(settings)).fill(copy, pick, model_to=model_to)).task["data"]
 
 

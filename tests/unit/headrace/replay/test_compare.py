@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from headrace.replay.compare import Pair, ReplayedAnswer, answer_of, essence, grouped, percentile, verdict_of
+from headrace.replay.compare import Pair, ReplayedAnswer, answer_of, comparable_body, grouped, percentile, verdict_of
 from tests.support.results import result_of
 
 JSON = "application/json"
@@ -38,15 +38,19 @@ def stream(*deltas: dict[str, Any], number: int = 1) -> bytes:
     ],
 )
 def test_json(one: bytes, other: bytes, same: bool) -> None:
-    assert (essence(one, JSON) == essence(other, JSON)) is same
+    assert (comparable_body(one, JSON) == comparable_body(other, JSON)) is same
 
 
 def test_a_stream_is_what_its_pieces_say_together() -> None:
-    whole = essence(stream({"role": "assistant", "content": "river mill"}), SSE)
+    whole = comparable_body(stream({"role": "assistant", "content": "river mill"}), SSE)
     cut = stream({"role": "assistant"}, {"content": "river "}, {"content": "mi"}, {"content": "ll"}, number=2)
-    assert essence(cut, SSE) == whole
-    assert essence(stream({"role": "assistant", "content": "river"}), SSE) != whole
-    assert essence(b"data: broken\n\n", SSE) == essence(b"data: broken\n\n", SSE) != essence(b"data: br\n\n", SSE)
+    assert comparable_body(cut, SSE) == whole
+    assert comparable_body(stream({"role": "assistant", "content": "river"}), SSE) != whole
+    assert (
+        comparable_body(b"data: broken\n\n", SSE)
+        == comparable_body(b"data: broken\n\n", SSE)
+        != comparable_body(b"data: br\n\n", SSE)
+    )
 
 
 def test_a_stream_says_the_same_as_the_answer_in_one_piece() -> None:
@@ -58,7 +62,7 @@ def test_a_stream_says_the_same_as_the_answer_in_one_piece() -> None:
         {"choices": [], "usage": {"total_tokens": 3}},
     ]
     cut = b"".join(b"data: " + orjson.dumps(frame) + b"\n\n" for frame in frames)
-    assert essence(cut, SSE) == essence(whole, JSON)
+    assert comparable_body(cut, SSE) == comparable_body(whole, JSON)
 
 
 def test_calls_of_tools_are_put_together_by_their_index() -> None:
@@ -67,12 +71,14 @@ def test_calls_of_tools_are_put_together_by_their_index() -> None:
 
     cut = stream(call(0, '{"a"', id="x"), call(1, "{}"), call(0, ":1}"))
     whole = stream(call(0, '{"a":1}', id="y"), call(1, "{}"))
-    assert essence(cut, SSE) == essence(whole, SSE)
-    assert essence(stream(call(0, '{"a":2}'), call(1, "{}")), SSE) != essence(whole, SSE)
+    assert comparable_body(cut, SSE) == comparable_body(whole, SSE)
+    assert comparable_body(stream(call(0, '{"a":2}'), call(1, "{}")), SSE) != comparable_body(whole, SSE)
 
 
 def test_frames_of_other_streams_are_compared_in_order() -> None:
-    assert essence(b'data: {"t":1}\n\ndata: {"t":2}\n\n', SSE) != essence(b'data: {"t":2}\n\ndata: {"t":1}\n\n', SSE)
+    assert comparable_body(b'data: {"t":1}\n\ndata: {"t":2}\n\n', SSE) != comparable_body(
+        b'data: {"t":2}\n\ndata: {"t":1}\n\n', SSE
+    )
 
 
 def answer(body: bytes | None = b'{"a":1}', **changes: Any) -> ReplayedAnswer:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from headrace.replay.choice import Choice
-from headrace.replay.copy import TIMEOUT_MS, Copy, copied, with_model
+from headrace.replay.copy import TIMEOUT_MS, ReplayedTask, replayed_task, with_model
 from headrace.replay.selection import Selection, model_of
 from headrace.replay.state import State, Target
 from schemas import ids
@@ -34,10 +34,10 @@ def state(*, widths: dict[str, int] | None = None, **target: Any) -> State:
     )
 
 
-def copy_of(old: Task, *, of: str | None = None, partition: int = 3, offset: int = 42, **options: Any) -> Copy:
+def copy_of(old: Task, *, of: str | None = None, partition: int = 3, offset: int = 42, **options: Any) -> ReplayedTask:
     original = of or task_id(partition=partition)
     pick = Selection(0, partition, offset, original, old, model_of(old), None)
-    return copied(pick, state(**options), partitions=6, now_ms=NOW_MS)
+    return replayed_task(pick, state(**options), partitions=6, now_ms=NOW_MS)
 
 
 def test_owner_and_request_stay_and_everybody_is_left_in_peace() -> None:
@@ -102,7 +102,7 @@ def test_a_shadow_queue_with_a_width_keeps_to_its_slice() -> None:
     assert len(made) == 6
 
 
-def test_twins_stay_twins_and_meet_no_key_of_their_client() -> None:
+def test_duplicates_stay_duplicates_and_match_no_client_key() -> None:
     one, twin = (copy_of(task(idempotency_key="k"), offset=n).task for n in (1, 2))
     other = copy_of(task(idempotency_key="k", queue="b"), queue_to="chat").task
     assert one["idempotency_key"] == twin["idempotency_key"] != "k"

@@ -15,7 +15,7 @@ from core.kafka.log_reader import LogRecord
 from core.settings.models import Settings
 from headrace.replay.choice import Choice
 from headrace.replay.rejected import RejectedRecords, place_of
-from headrace.replay.selection import Picker, Selection, Used
+from headrace.replay.selection import Selection, TaskSelector, Used
 from schemas import topics
 from schemas.codec import TASK
 from schemas.headers import headers
@@ -44,10 +44,10 @@ def written(**changes: Any) -> LogRecord:
 
 
 def picks(settings: Settings, *records: LogRecord, choice: Choice | None = None, used: Any = None) -> list[Selection]:
-    return list(Picker(settings, choice or Choice(), used, {}).picks(0, records))
+    return list(TaskSelector(settings, choice or Choice(), used, {}).select(0, records))
 
 
-def test_endings_are_told_by_id(settings: Settings) -> None:
+def test_outcomes_are_found_by_id(settings: Settings) -> None:
     ids = [task_id() for _ in range(3)]
     used = {ids[0]: Used("completed", 1, 2), ids[1]: Used("failed", 0, 0)}
     records = [written(id=one) for one in ids]
@@ -57,16 +57,16 @@ def test_endings_are_told_by_id(settings: Settings) -> None:
 
 
 def test_what_the_scheduler_refused_is_passed_over_and_counted(settings: Settings) -> None:
-    picker = Picker(settings, Choice(), None, {})
+    picker = TaskSelector(settings, Choice(), None, {})
     bad = [found(None), found(b"\x00\x00\x00\x00\x01x"), found(b"[]"), written(level=1), written(endpoint="no path")]
-    assert list(picker.picks(0, bad)) == []
+    assert list(picker.select(0, bad)) == []
     assert (picker.read, picker.passed_over["unreadable"]) == (5, 5)
 
 
-def test_what_became_a_dead_letter_is_passed_over_where_its_record_does_not_tell(settings: Settings) -> None:
+def test_dead_lettered_records_are_skipped_by_a_replay(settings: Settings) -> None:
     records = [written()._replace(offset=offset) for offset in range(4)]
-    picker = Picker(settings, Choice(), None, {}, RejectedRecords({(0, 0, 1), (1, 0, 2), (0, 5, 3)}))
-    assert [one.offset for one in picker.picks(0, records)] == [0, 2, 3]
+    picker = TaskSelector(settings, Choice(), None, {}, RejectedRecords({(0, 0, 1), (1, 0, 2), (0, 5, 3)}))
+    assert [one.offset for one in picker.select(0, records)] == [0, 2, 3]
     assert picker.passed_over == {"refused": 1}
 
 
@@ -84,11 +84,11 @@ def line(number: int, batch_id: str = BATCH.batch()) -> LogRecord:
 )
 def test_a_line_counts_once_and_only_if_it_became_a_task(fed: int | None, runs: list[tuple[int, int]]) -> None:
     numbers = [number for begin, count in runs for number in range(begin, begin + count)]
-    judged = RejectedRecords(fed={} if fed is None else {BATCH.batch(): fed})
+    judged = RejectedRecords(submitted_lines={} if fed is None else {BATCH.batch(): fed})
     settings = Settings.model_validate({"auth": {"api_keys": ["one"]}})
-    picker = Picker(settings, Choice(), None, {}, judged)
+    picker = TaskSelector(settings, Choice(), None, {}, judged)
     records = [line(number) for number in numbers] + [line(0, "batch_other"), line(-1), line(1 << 30)]
-    chosen = [one.task["batch_line"] for one in picker.picks(1, records) if one.task["batch_id"] == BATCH.batch()]
+    chosen = [one.task["batch_line"] for one in picker.select(1, records) if one.task["batch_id"] == BATCH.batch()]
     assert sorted(chosen) == sorted({number for number in numbers if fed is None or number < fed})
     assert picker.passed_over["lines"] == len(numbers) - len(chosen) + 2
 
@@ -99,7 +99,7 @@ def letter(record: LogRecord, **changes: Any) -> LogRecord:
     return LogRecord(topics.DEAD_LETTERS, partition, 0, AT_MS, made.key, made.value, made.headers)
 
 
-def test_a_letter_names_its_record_unless_that_was_a_task_once() -> None:
+def test_a_dead_letter_names_its_record_unless_it_became_a_task() -> None:
     levels = {b"tasks.online": 0, b"tasks.offline": 1}
     records = [LogRecord(f"tasks.{level}", 3, 77, AT_MS, b"k", b"v") for level in ("online", "offline", "other")]
     assert [place_of(letter(one, field="id"), levels) for one in records] == [(0, 3, 77), (1, 3, 77), None]
@@ -121,7 +121,7 @@ def test_direct_records_are_read_like_all_others(settings: Settings) -> None:
     assert "-K-" in one.task_id
 
 
-def test_of_a_direct_record_that_was_written_anew_only_the_new_one_counts(settings: Settings) -> None:
+def test_of_a_rerouted_direct_record_only_the_new_one_counts(settings: Settings) -> None:
     [somewhere] = picks(settings, direct(None, partition=0))
     home = home_partition(
         "chat", key_spread(somewhere.task["owner"], "key"), width=0, partitions=settings.kafka.partitions

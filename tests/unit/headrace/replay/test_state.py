@@ -11,7 +11,7 @@ from core.instance_lock import claim_instance
 from headrace.replay import state as states
 from headrace.replay.choice import Choice
 from headrace.replay.read import OffsetRange
-from headrace.replay.read_model import drop_read_models
+from headrace.replay.read_model import delete_read_models
 from headrace.replay.state import NAME, State, Target, new_name
 
 
@@ -75,9 +75,9 @@ def test_names_that_are_no_files(tmp_path: Path, name: str) -> None:
 
 def test_a_replay_is_run_by_one_process(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    with states.alone(path), pytest.raises(ConfigError, match="another process"), states.alone(path):
+    with states.exclusive_lock(path), pytest.raises(ConfigError, match="another process"), states.exclusive_lock(path):
         pass
-    with states.alone(path):
+    with states.exclusive_lock(path):
         pass
 
 
@@ -85,22 +85,22 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be stored"):
         states.save(tmp_path / "file" / "r.json", state())
-    with pytest.raises(ConfigError, match="cannot be stored"), states.alone(tmp_path / "file" / "r.json"):
+    with pytest.raises(ConfigError, match="cannot be stored"), states.exclusive_lock(tmp_path / "file" / "r.json"):
         pass
 
 
-def test_only_read_models_that_nobody_holds_are_removed(tmp_path: Path) -> None:
-    assert list(drop_read_models(tmp_path)) == []
+def test_only_unused_read_models_are_deleted(tmp_path: Path) -> None:
+    assert list(delete_read_models(tmp_path)) == []
     root = tmp_path / "ingress"
     for number in range(3):
         (root / str(number) / "view").mkdir(parents=True)
     (root / "1" / "deliveries").mkdir()
     with claim_instance(root) as running:
-        found = {one.folder.relative_to(root): one.dropped for one in drop_read_models(tmp_path)}
+        found = {one.folder.relative_to(root): one.dropped for one in delete_read_models(tmp_path)}
         assert found == {
             Path(f"{number}/{name}"): number != running.number
             for number, name in ((0, "view"), (1, "view"), (1, "deliveries"), (2, "view"))
         }
     assert sorted(path.parent.name for path in root.glob("*/view")) == ["0"]
     assert not (root / "3").exists()
-    assert [one.dropped for one in drop_read_models(tmp_path)] == [True]
+    assert [one.dropped for one in delete_read_models(tmp_path)] == [True]
