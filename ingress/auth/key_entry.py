@@ -68,7 +68,7 @@ def from_document(document: Mapping[str, Any], *, limits: KeyQuota = NO_LIMITS) 
     for tenant, described in _table(document.get("tenants", {}), "tenants").items():
         keys += _of_tenant(tenant, _table(described, f"tenants.{tenant}"), limits)
     if not keys:
-        # A file that is just being written looks like this, too.
+        # A file that is being written has this form, too.
         raise ConfigError("it lists no key")
     return keys
 
@@ -164,5 +164,5 @@ def _table(value: object, where: str) -> Mapping[str, Any]:
 
 
 def _shown(names: set[str]) -> str:
-    """Name what is not known, unless it could be a key that stands in the wrong place."""
+    """Name an unknown member, unless it could be a key in the wrong place."""
     return min((name for name in names if _WORD.fullmatch(name)), default="a name")

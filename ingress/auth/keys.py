@@ -1,4 +1,4 @@
-"""Bearer keys: who asks and what they may do, and that nobody else may."""
+"""Authentication and authorization by bearer keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Caller(NamedTuple):
     """Who asks."""
 
     owner: str
-    """The tenant: what its keys put belongs to it, and nobody else sees it."""
+    """The tenant: tasks submitted with its keys belong to it, and only it can see them."""
     scopes: frozenset[Scope] = SCOPES
     key: str = ""
     """The key's name for logs and limits; never the key."""

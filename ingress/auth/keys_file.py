@@ -34,7 +34,7 @@ class KeysFile:
 
     def read(self) -> list[Key]:
         """Read the file; raises ConfigError, whose sentence repeats no key."""
-        # Before the text: what is written in between is seen at the next look.
+        # Read before the text: a write in between is detected by the next poll.
         self._stamp = self._look()
         return read_keys(self._path, limits=self._limits)
 

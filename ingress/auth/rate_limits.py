@@ -53,7 +53,7 @@ class KeyLimits:
         self._held: Counter[str] = Counter()
 
     def submit(self, caller: Caller, scope: Scope) -> None:
-        """Count one submit; raises RateLimited. The answer's headers tell what is left."""
+        """Count one submission; raises RateLimited. The response headers show what is left."""
         limit = caller.limits.requests_per_minute
         if not limit:
             return
@@ -94,7 +94,7 @@ class KeyLimits:
 
 
 class QuotaHeaders:
-    """Adds what the key has left to the answer of every door, refusals included."""
+    """Middleware that adds the remaining quota of the key to every response, errors included."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Put batches into Kafka: their creation and their cancel are events, which the scheduler of their home judges."""
+"""Write batch commands to Kafka: create and cancel are events for the scheduler of the batch partition."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEVEL = 1
 
 
 class BatchCommands:
-    """Write what becomes of batches to their home."""
+    """Writes commands to the owner partition of a batch."""
 
     def __init__(self, settings: Settings, *, producer: Producer, queues: QueueDirectory, serials: Serials) -> None:
         self._settings = settings

@@ -76,7 +76,7 @@ def window_starts(now_s: int, *, window_s: int) -> tuple[int, ...]:
 def id_of_key(queue: Queue, owner: str, key: str, *, begin_s: int, partitions: int) -> TaskId:
     """Return the identity of a key's batch in the window that begins at a second: the same at every ingress.
 
-    52 bits of a digest stand where other ids have the number of their queue and a serial.
+    52 bits of a digest replace the queue number and the serial of other ids.
     """
     scope = blake2b(orjson.dumps([queue["name"], owner, key]), digest_size=8).digest()
     spread, serial = divmod(int.from_bytes(scope), SERIALS)

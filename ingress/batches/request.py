@@ -1,4 +1,4 @@
-"""What a batch is asked for, read from its JSON and held to every limit. Pure: no clock, no HTTP."""
+"""Parse and validate the body of a batch creation. Pure: no clock, no HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIN_WINDOW_S, MAX_WINDOW_S = 24 * 3_600, 336 * 3_600
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
 MAX_REPLACE = 32_768
-"""Bytes: it stands in the batch's row, which is written again with every step of the batch."""
+"""Bytes: it is part of the batch row, which is rewritten with every step of the batch."""
 MAX_ID = 128
 CALLBACK, EXPIRES = "callback_url", "output_expires_after"
 MEMBERS = ("input_file_id", "endpoint", "completion_window", "metadata", "replace", EXPIRES)
@@ -25,7 +25,7 @@ _WINDOW = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 
 
 class BatchRequest(NamedTuple):
-    """One batch as it was asked for."""
+    """One validated request."""
 
     input_file_id: str
     endpoint: str
@@ -38,7 +38,7 @@ class BatchRequest(NamedTuple):
 
 
 def parse_batch_request(body: bytes, *, short_windows: bool, callbacks: CallbackPolicy) -> BatchRequest:
-    """Read the body of a create; raises InvalidRequest naming the member."""
+    """Parse the body; raises InvalidRequest naming the member."""
     members = json_object(body)
     check_members(members, MEMBERS, of="a batch")
     metadata = _metadata(members.get("metadata"))
@@ -122,7 +122,7 @@ def _callback(url: str | None, allowed: CallbackPolicy) -> str | None:
 
 
 def _expires_s(value: object) -> int | None:
-    """Read for how long the files of the batch are kept after its end; raises InvalidRequest."""
+    """Parse how long the files of the batch are stored after its end; raises InvalidRequest."""
     if value is None:
         return None
     members = value if isinstance(value, dict) else {}
@@ -138,6 +138,6 @@ def _expires_s(value: object) -> int | None:
 
 
 def model_of(replace: bytes | None) -> str | None:
-    """Return the model that all lines of a batch are for, when its `replace` names one."""
+    """Return the model of all lines of a batch, when its `replace` names one."""
     model = None if replace is None else read_json(replace).get("model")
     return model if isinstance(model, str) else None

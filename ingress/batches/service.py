@@ -169,7 +169,7 @@ def _proposed(found: LogRecord | None) -> Batch | None:
 
 def _ended(batch: Batch) -> BatchNotCancellable:
     what = "all its requests have ended" if batch["state"] == "finalizing" else f"it has ended ({batch['state']})"
-    return BatchNotCancellable(f"batch {batch['id']} cannot be cancelled any more: {what}")
+    return BatchNotCancellable(f"batch {batch['id']} cannot be cancelled: {what}")
 
 
 def _unknown(text: str) -> NotFound:

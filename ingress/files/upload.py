@@ -1,4 +1,4 @@
-"""Receive a file: its bytes go to the object store while they arrive; nothing is there before all of it is right."""
+"""Receive a file: its bytes are streamed to the object store, and visible once the form is complete and valid."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 EXPIRES = "expires_after"
 ANCHOR, SECONDS = f"{EXPIRES}[anchor]", f"{EXPIRES}[seconds]"
 SPELLINGS = {ANCHOR: ANCHOR, SECONDS: SECONDS, f"{EXPIRES}.anchor": ANCHOR, f"{EXPIRES}.seconds": SECONDS}
-"""Members of a form's object as clients name them → as the API does."""
+"""Names of nested form fields that clients use → the name of the API."""
 FIELDS = frozenset(("purpose", EXPIRES, *SPELLINGS))
 KNOWN = ("file", "purpose", ANCHOR, SECONDS, EXPIRES, *SPELLINGS)
 MIN_EXPIRES_S, MAX_EXPIRES_S = 3_600, 2_592_000
 BATCH_EXPIRES_S = 2_592_000
-"""A file of purpose batch is kept for 30 days unless it says otherwise; any other until it is deleted."""
+"""Default expiry of files with purpose batch, 30 days; other files are stored until they are deleted."""
 MAX_NAME = 255
 LIMIT = "batches.max_bytes"
 _SECONDS = re.compile(r"[0-9]{1,9}")
@@ -35,7 +35,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 async def receive_file(request: Request, blobs: BlobStore, *, owner: str, most_bytes: int) -> BatchFile:
-    """Store the file of a form; raises RequestError, Unavailable and ClientDisconnect, and then nothing of it is kept.
+    """Store the file of a form; raises RequestError, Unavailable and ClientDisconnect, then nothing is stored.
 
     The record is still to be written.
     """
@@ -66,13 +66,13 @@ async def receive_file(request: Request, blobs: BlobStore, *, owner: str, most_b
 
 
 class _Head:
-    """What the head of the file's part says."""
+    """The headers of the file part."""
 
     def __init__(self) -> None:
         self.name = ""
 
     def check(self, part: Part) -> None:
-        """Take the name of the file; raises InvalidRequest for any other file."""
+        """Store the file name; raises InvalidRequest for any other file."""
         if part.field != "file":
             raise InvalidRequest("the file must be in the form field file", field="file")
         name = re.split(r"[/\\]", part.name)[-1]

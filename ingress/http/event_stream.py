@@ -68,11 +68,11 @@ class EventStream(Response):
         raise NotImplementedError
 
     async def plain_response(self, ending: WaitOutcome | None, failure: StreamError | None) -> Response | None:  # noqa: ARG002 - a hook
-        """Return a plain answer to a stream that ended badly before its status line went out, if the door has one."""
+        """Return a plain error response for a stream that failed before its status line, if the API has one."""
         return None
 
     def answered_by(self, ticket: Ticket) -> None:
-        """Take over the headers of the task that answers: for a twin the first with its key."""
+        """Use the headers of the task whose result is streamed: for a duplicate the original."""
         self.headers["x-task-id"] = ticket.text
 
     def silence_s(self) -> float:

@@ -1,7 +1,7 @@
-"""Forms on their way through: parts are passed on as they arrive, some fields are read, some are taken off. Pure.
+"""Rewrite multipart forms while they arrive: parts are passed on, some fields are read, some are removed. Pure.
 
-What comes out does not depend on how the bytes came in. The form gets a boundary of ours, so that two sendings of one
-request with one Idempotency-Key are the same bytes: clients invent a boundary each time.
+The output does not depend on how the input is split. The form gets a new boundary, so that a retried request with the
+same Idempotency-Key has the same bytes: clients generate a boundary each time.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from core.errors import InvalidRequest, TooLarge
 
 MAX_PARTS = 256
 MAX_FIELD_BYTES = 4_096
-"""Of a field that is read here; others only pass through."""
+"""Limit of a field that is read; others are only passed on."""
 MAX_BOUNDARY = 200
 _EXTENDED = re.compile(rb";\s*filename\*\s*=\s*\"?[^';]*'[^';]*'([^;\"]*)", re.IGNORECASE)
 
-# The parser warns of every broken form; the one who sent it is told, and the log is no place for a stranger's bytes.
+# The parser logs a warning for every invalid form; the client gets the error, and its bytes do not belong in the log.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class FormFile(NamedTuple):
-    """What the head of a file part says."""
+    """The headers of a file part."""
 
     field: str
     name: str
@@ -37,22 +37,22 @@ class FormFile(NamedTuple):
 
 
 class FormLimits(NamedTuple):
-    """What a form is read for."""
+    """Which parts of a form are read, removed and required, and their limits."""
 
     read: frozenset[str]
-    """Fields whose text is wanted; each may be given once."""
+    """Fields whose text is read; each may be given once."""
     dropped: frozenset[str]
-    """Those of them that are not passed on."""
+    """Fields that are removed."""
     files: frozenset[str]
     """Fields that must be files."""
     max_file_bytes: int
-    """Of all files together."""
+    """Limit of all files together."""
     check: Callable[[FormFile], None]
-    """Raises InvalidRequest for a file that is not wanted."""
+    """Raises InvalidRequest for an unacceptable file."""
     bare: bool = False
-    """Pass on the bytes of the files alone, empty ones too, without the form around them."""
+    """Pass on only the bytes of the files, without the form; empty files are allowed."""
     limit: str = "ingress.max_upload_bytes"
-    """The setting that bounds the files."""
+    """The setting of the file limit."""
 
 
 def boundary_of(content_type: str) -> bytes | None:
@@ -67,7 +67,7 @@ def boundary_of(content_type: str) -> bytes | None:
 
 
 class FormRewriter:
-    """Feed bytes as they come, take those to be passed on; `close` gives the last of them."""
+    """Feed bytes as they arrive; `feed` returns the rewritten bytes, `close` the last of them."""
 
     def __init__(self, boundary: bytes, rules: FormLimits, *, new_boundary: str) -> None:
         self._rules = rules
@@ -100,7 +100,7 @@ class FormRewriter:
         self.names: set[str] = set()
 
     def feed(self, data: bytes) -> bytes:
-        """Return what is to be passed on of a piece; raises InvalidRequest and TooLarge."""
+        """Return the rewritten bytes; raises InvalidRequest and TooLarge."""
         try:
             self._parser.write(data)
         except FormParserError as error:
@@ -108,12 +108,12 @@ class FormRewriter:
         return self._taken()
 
     def check_end(self) -> None:
-        """Refuse a form that broke off; raises InvalidRequest."""
+        """Raise InvalidRequest when the form is incomplete."""
         if not self._ended:
             raise InvalidRequest("the multipart form breaks off before its closing boundary", field="body")
 
     def close(self, added: Mapping[str, str]) -> bytes:
-        """Return the end of the form, with further fields; raises InvalidRequest for a form that broke off."""
+        """Return the end of the form, with added fields; raises InvalidRequest for an incomplete form."""
         self.check_end()
         if self._rules.bare:
             return self._taken()
@@ -169,7 +169,7 @@ class FormRewriter:
             self._out += [self._edge, b"\r\n", *lines, b"\r\n"]
 
     def _header(self, wanted: bytes) -> bytes:
-        """Return a header; two of the kind that count would be read in two ways by two servers."""
+        """Return a header of the part; raises InvalidRequest for two, which servers would interpret differently."""
         found = [value for name, value in self._headers if name.lower() == wanted]
         if len(found) > 1:
             raise InvalidRequest(f"a part of the form has two headers {wanted.decode()}", field="body")
@@ -208,7 +208,7 @@ class FormRewriter:
 
 
 def file_name_of(disposition: bytes, options: Mapping[bytes, bytes]) -> str | None:
-    """Return the name of a file; some clients write one that is not ASCII in the extended form."""
+    """Return a file name; some clients send a name that is not ASCII in the extended form."""
     if b"filename" in options:
         return options[b"filename"].decode(errors="replace")
     extended = _EXTENDED.search(disposition)
@@ -216,5 +216,5 @@ def file_name_of(disposition: bytes, options: Mapping[bytes, bytes]) -> str | No
 
 
 def too_large(most: int, *, field: str, limit: str = "ingress.max_upload_bytes") -> TooLarge:
-    """Build the refusal of an upload; `limit` names the setting."""
+    """Build the error for a too large upload; `limit` names the setting."""
     return TooLarge(f"the upload is larger than {most} bytes ({limit})", field=field)

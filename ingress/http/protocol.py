@@ -29,7 +29,7 @@ BODY_WINDOW_S = 20.0
 BODY_WINDOW_BYTES = 10_000
 """A body must make this much way in each window while we read: 500 bytes per second, as Apache asks."""
 FULL_LINGER_S = 2.0
-"""How long a connection beyond the limit is kept for its first bytes, so that it can be told why it is closed."""
+"""How long a connection beyond the limit stays open for its first bytes, so that it gets an error response."""
 FULL_RETRY_S = 5
 PHRASES = {
     400: "Bad Request",
@@ -76,7 +76,7 @@ class LimitedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Take a connection that says something in time."""
         super().connection_made(transport)
-        # uvicorn arms this only after an answer: a connection that never says anything would stay for ever.
+        # uvicorn starts this timer only after a response: a connection that sends nothing would never be closed.
         wait_s = FULL_LINGER_S if self._full() else self.timeout_keep_alive
         self.timeout_keep_alive_task = self.loop.call_later(wait_s, self.timeout_keep_alive_handler)
 
@@ -110,7 +110,7 @@ class LimitedHttp(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Count anew; called by the parser."""
+        """Reset the counters; called by the parser."""
         self._in_head, self._head_bytes, self._tail = True, 0, b""
         super().on_message_complete()
 
@@ -184,7 +184,7 @@ class LimitedHttp(HttpToolsProtocol):
             self._timer = None
 
     def _refuse(self, status: int, code: str, message: str, data: bytes, headers: dict[str, str] | None = None) -> None:
-        """Close, with an answer unless it would stand in the way of another."""
+        """Close, with an error response unless another response has started."""
         self._disarm()
         self._unset_keepalive_if_required()
         if not self._answering() and not self.transport.is_closing():

@@ -17,7 +17,7 @@ from schemas.nearest import SHOWN, hint
 from schemas.validation import Invalid, check_key
 
 BODY_SETTING = "ingress.max_body_bytes"
-"""What routes whose bodies go to a model, or to a worker, name as the setting of their limit."""
+"""The setting that limits bodies which go to a model or a worker."""
 ENDED = "headrace.body_ended"
 """Name in a request's scope."""
 
@@ -25,7 +25,7 @@ ENDED = "headrace.body_ended"
 async def read_body(request: Request, *, limit: int, setting: str | None = None) -> bytes:
     """Return the body, decompressed; raises TooLarge as soon as the limit is passed, InvalidRequest, ClientDisconnect.
 
-    The refusal names the setting that the limit comes from, or says that it is fixed.
+    The error names the setting of the limit, or says that the limit is fixed.
     """
     if declared_length(request) > limit:
         raise _too_large(limit, setting)
@@ -40,9 +40,9 @@ async def read_body(request: Request, *, limit: int, setting: str | None = None)
 
 
 async def body_pieces(request: Request) -> AsyncIterator[bytes]:
-    """Yield the body as it comes, decompressed; raises InvalidRequest and ClientDisconnect.
+    """Yield the body as it arrives, decompressed; raises InvalidRequest and ClientDisconnect.
 
-    Whoever takes the pieces counts them: a small body may hold a large one.
+    The caller limits the size: a small compressed body may be large.
     """
     inflater = inflater_of(request.headers.get("content-encoding", ""))
     more = True
@@ -58,7 +58,7 @@ async def body_pieces(request: Request) -> AsyncIterator[bytes]:
             continue
         for piece in inflater.feed(data):
             yield piece
-            await asyncio.sleep(0)  # a piece is small, but a body may hold a thousand times its own length
+            await asyncio.sleep(0)  # a piece is small, but a body may expand a thousandfold
     if inflater is not None:
         inflater.check_end()
 
@@ -70,7 +70,7 @@ def declared_length(request: Request) -> int:
 
 
 def body_ended(request: Request) -> None:
-    """Note that nothing of the body is left to be read (see ingress/http/responses.py)."""
+    """Record that the body has been read completely (see ingress/http/responses.py)."""
     request.scope[ENDED] = True
 
 
@@ -81,7 +81,7 @@ def traceparent(request: Request) -> bytes | None:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """Return the Idempotency-Key header; raises InvalidRequest when it is no key, and when there are two."""
+    """Return the Idempotency-Key header; raises InvalidRequest for an invalid key, and for two."""
     values = request.headers.getlist("idempotency-key")
     if not values:
         return None
@@ -102,7 +102,7 @@ T = TypeVar("T")
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """Read a body that must be a JSON object; raises InvalidRequest that says where it is not."""
+    """Parse a JSON object; raises InvalidRequest with the position of a syntax error."""
     try:
         members = read_json(body)
     except orjson.JSONDecodeError as error:
@@ -113,7 +113,7 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def check_members(members: Mapping[str, Any], known: Collection[str], *, of: str) -> None:
-    """Refuse a member that is not known, naming the nearest: a slip in callback_url must not lose a callback."""
+    """Refuse an unknown member, naming the nearest: a typo in callback_url must not lose a callback."""
     for name in members:
         if name not in known:
             message = f"{name[:SHOWN]} is no member of {of}{hint(name, known)}"
@@ -121,7 +121,7 @@ def check_members(members: Mapping[str, Any], known: Collection[str], *, of: str
 
 
 def not_too_deep(write: Callable[[], T], *, field: str) -> T:
-    """Return what is written of a body; raises InvalidRequest naming the field when it is nested too deeply."""
+    """Call `write` and return its result; raises InvalidRequest naming the field when a value is nested too deeply."""
     try:
         return write()
     except TooDeep:

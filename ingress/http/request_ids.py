@@ -1,6 +1,6 @@
-"""X-Request-Id: every answer has one, and so have the log lines of its request.
+"""X-Request-Id: every response has one, and so have the log lines of its request.
 
-A client's own is kept, so that its log and ours can be laid side by side.
+A client's own id is used, so that its log and ours can be correlated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SANE = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class RequestIds:
-    """Stands before everything else, so that the answer to an error of ours has one as well."""
+    """The outermost middleware, so that error responses have a request id, too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -29,7 +29,7 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         named = request_id(scope["headers"])
-        REQUEST_ID.set(named)  # never taken back: the server's own words on this request come after it
+        REQUEST_ID.set(named)  # never reset: the server logs about this request later
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -40,11 +40,11 @@ class RequestIds:
 
 
 def request_id(headers: list[tuple[bytes, bytes]]) -> str:
-    """Return what the client calls its request; a new name when it gives none, several, or one that no log can take."""
+    """Return the client's request id; a new one when it sends none, several, or an unsafe one."""
     given = [value for name, value in headers if name == _RAW]
     return given[0].decode() if len(given) == 1 and _SANE.fullmatch(given[0]) else new_id()
 
 
 def new_id() -> str:
-    """Return a name that no other request has."""
+    """Return a unique id."""
     return uuid4().hex

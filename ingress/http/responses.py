@@ -25,7 +25,7 @@ async def _until_gone(receive: Receive) -> None:
 
 @asynccontextmanager
 async def on_disconnect(receive: Receive, gone: Callable[[], None]) -> AsyncIterator[None]:
-    """Call `gone` once when the client goes away within the block; the request's body must have been read."""
+    """Call `gone` once if the client disconnects while the block runs; the request body must have been read."""
     watch = asyncio.create_task(_until_gone(receive), name="disconnect-watch")
     watch.add_done_callback(lambda task: None if task.cancelled() else gone())
     try:
@@ -71,7 +71,7 @@ async def _drain(receive: Receive) -> None:
 
 
 STALL_TIMEOUT_S = 60.0
-"""A client that takes nothing from a full socket for this long counts as gone."""
+"""A client that reads nothing from a full socket for this long counts as disconnected."""
 
 
 class StoredResponse(Response):

@@ -1,4 +1,4 @@
-"""Receive a form: what is to be passed on goes to the object store while it arrives, and no file is ever held whole."""
+"""Receive a form: its parts are streamed to the object store while they arrive; no file is held in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ingress.http.request import body_pieces, declared_length
 from schemas.common import Blob
 
 FORM_BYTES = 1_048_576
-"""What boundaries, heads and plain fields may take beside the files."""
+"""Limit of boundaries, part headers and plain fields, in addition to the files."""
 
 
 class ReceivedForm(NamedTuple):
@@ -30,7 +30,7 @@ class ReceivedForm(NamedTuple):
 
 
 Finish = Callable[[FormRewriter], Mapping[str, str]]
-"""Judges a form that has arrived and says which fields are added; raises InvalidRequest."""
+"""Validates a complete form and returns fields to add; raises InvalidRequest."""
 
 
 class FormUploads:
@@ -45,10 +45,11 @@ class FormUploads:
     async def receive(
         self, request: Request, rules: FormLimits, finish: Finish, *, same_as: str | None = None
     ) -> ReceivedForm:
-        """Store a form; raises RequestError, Unavailable and ClientDisconnect, and then nothing of it is kept.
+        """Store a form; raises RequestError, Unavailable and ClientDisconnect, and then nothing of it is stored.
 
         Args:
-            same_as: names what may be sent again, such as an idempotency key: then the same form has the same bytes.
+            same_as: names a request that may be retried, such as its idempotency key; equal forms then have equal
+                bytes.
         """
         boundary = boundary_of(request.headers.get("content-type", ""))
         if boundary is None:
@@ -69,12 +70,12 @@ class FormUploads:
             spool.discard()
 
     async def discard(self, upload: Blob) -> None:
-        """Remove a form that became no task's body; raises Unavailable."""
+        """Delete a form that became no task body; raises Unavailable."""
         await self._blobs.delete(upload)
 
 
 async def pieces(request: Request, *, most_bytes: int, limit: str = "ingress.max_upload_bytes") -> AsyncIterator[bytes]:
-    """Yield a form as it comes; raises TooLarge when its files must be more than `most_bytes`, and ClientDisconnect."""
+    """Yield a form as it arrives; raises TooLarge when its files must exceed `most_bytes`, and ClientDisconnect."""
     most = most_bytes + FORM_BYTES
     if declared_length(request) > most:
         raise too_large(most_bytes, field="body", limit=limit)

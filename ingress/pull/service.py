@@ -56,7 +56,7 @@ class PullService:
         self._view = view
         self._log_reader = log_reader
         self._blobs = blobs
-        self._index: PullIndex | None = None  # made by the first call: it costs a look at every batch of rows
+        self._index: PullIndex | None = None  # created by the first call, because it reads every batch of rows
         self._reserved: set[str] = set()
         """Task ids that a take of this process is about to claim; concurrent takes skip them."""
 
@@ -91,7 +91,7 @@ class PullService:
         while len(held) < wanted and (left_s := until - time.monotonic()) > 0:
             picks = self._pick(order, lanes, wanted - len(held), tried)
             if not picks:
-                if not await _walked(lanes.values(), left_s):
+                if not await _wait_for_scan(lanes.values(), left_s):
                     break
                 continue
             tried |= {one.task.id for one in picks}
@@ -112,11 +112,11 @@ class PullService:
         before_ms = epoch_ms() - order.min_age_ms if order.min_age_ms else NO_LIMIT_MS
         waiting = {}
         for name, watched in lanes.items():
-            if order.strategy == "sequential" and (watched.lane.held or not watched.whole.is_set()):
+            if order.strategy == "sequential" and (watched.queue.held or not watched.scan.complete.is_set()):
                 continue
             spread = 1 if order.strategy == "sequential" else watched.spread
             few = 1 if order.strategy == "sequential" else count * spread
-            oldest = watched.lane.oldest(few, before_ms=before_ms, skip=tried | self._reserved)
+            oldest = watched.queue.oldest(few, before_ms=before_ms, skip=tried | self._reserved)
             some = oldest if spread == 1 else random.sample(oldest, min(count, len(oldest)))
             waiting[name] = sorted(some)
         return pick(order.strategy, waiting, count)
@@ -153,7 +153,7 @@ class PullService:
         except Unavailable as error:
             log.warning("cannot check the leases of %s: %s", watched.name, error, extra={"event": "pull_claim_unknown"})
         else:
-            if watched.lane.held <= {row["id"]}:
+            if watched.queue.held <= {row["id"]}:
                 return True
         await self.claims.release([row])
         return False
@@ -191,9 +191,9 @@ class PullService:
             return None
 
 
-async def _walked(lanes: Iterable[IndexedQueue], left_s: float) -> bool:
+async def _wait_for_scan(lanes: Iterable[IndexedQueue], left_s: float) -> bool:
     """Wait for queues whose rows are still being read; return whether there are any."""
-    unread = [one for one in lanes if not one.whole.is_set()]
+    unread = [one for one in lanes if not one.scan.complete.is_set()]
     if not unread:
         return False
     await unread[0].counted(min(left_s, INDEX_WAIT_S))

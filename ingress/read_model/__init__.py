@@ -1,1 +1,1 @@
-"""Local copies of task states, deliveries and heartbeats, and look-ups in them."""
+"""Local copies of task states, deliveries and heartbeats, and lookups in them."""

@@ -1,7 +1,7 @@
 """The order of an owner's tasks in the read model: keys that sort newest first, and what a listing filters by. Pure.
 
 A row's record says all of it in its headers, so an entry is put without decoding the row. Only rows of real tasks carry
-`x-created-ms`: twins, remembered keys and early cancels have no entry.
+`x-created-ms`: duplicates, idempotency keys and early cancels have no entry.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Filters(NamedTuple):
 
 
 def entry(key: bytes, headers: Iterable[tuple[str, bytes | None]]) -> tuple[bytes, bytes] | None:
-    """Return the entry of a status record; None when it is no task or nobody's."""
+    """Return the entry of a status record; None when it is no task or has no owner."""
     found: Mapping[str, bytes | None] = dict(headers)
     created, owner = found.get(CREATED), found.get("x-owner")
     code = _BY_TYPE.get(found.get("ce_type") or b"")
@@ -75,7 +75,7 @@ def bounds(owner: str, *, from_ms: int | None, before_ms: int | None) -> tuple[b
 
 
 def position(key: bytes) -> ListingPosition:
-    """Return the place that an entry's key stands for."""
+    """Return the position that an entry key encodes."""
     at = len(PREFIX) + _LENGTH.size + _LENGTH.unpack_from(key, len(PREFIX))[0]
     created_ms = _LATEST_MS - _NEWEST_FIRST.unpack_from(key, at)[0]
     return ListingPosition(created_ms, key[at + _NEWEST_FIRST.size :].decode())
@@ -89,5 +89,5 @@ def owner(key: bytes) -> str:
 
 @lru_cache(maxsize=1024)
 def _of(owner: bytes) -> bytes:
-    """Return what the entries of one owner begin with; the length keeps apart owners that begin alike."""
+    """Return the key prefix of one owner; its length distinguishes owners with a common prefix."""
     return PREFIX + _LENGTH.pack(len(owner)) + owner

@@ -10,7 +10,7 @@ from schemas.records import Mode, State, Status, Task
 
 @dataclass(slots=True, kw_only=True)
 class TaskSnapshot:
-    """One task as it stands; data, body and content_type are filled in by whoever fetched the records."""
+    """One task in its present state; data, body and content_type are set after their records were read."""
 
     id: str
     state: State
@@ -42,7 +42,7 @@ class TaskSnapshot:
 
 
 def from_status(row: Status) -> TaskSnapshot:
-    """Read a row of the table."""
+    """Build the snapshot of a status row."""
     return TaskSnapshot(
         id=row["id"],
         state=row["state"],
@@ -70,7 +70,7 @@ def from_status(row: Status) -> TaskSnapshot:
 
 
 def from_task(task: Task, task_id: str) -> TaskSnapshot:
-    """Read a task record that no scheduler has folded yet: it waits."""
+    """Build the snapshot of a task record that no scheduler has processed yet: it is queued."""
     return TaskSnapshot(
         id=task_id,
         state="queued",

@@ -19,16 +19,14 @@ from core.drain_rate import Backlog, limit_of, retry_after_s
 from core.errors import RateLimited, Unavailable
 from core.kafka.topic_follower import Records
 from core.settings.models import Settings
+from ingress.read_model.queue_scan import QueueScan, row_prefix
 from ingress.read_model.task_view import TaskView
 from ingress.submission.queue_depth import QueueDepth
 from schemas.codec import state_of
 from schemas.idempotency import key_id
-from schemas.partitioning import queue_number
 from schemas.records import Queue, State, Task
 from schemas.topics import level_name
 
-ROWS_PER_STEP = 1_000
-"""Rows read before the event loop gets a turn: about 2 ms."""
 COUNT_TIMEOUT_S = 5.0
 POLL_S = 0.05
 
@@ -39,12 +37,14 @@ class TrackedQueue:
 
     queue: str
     level: int
+    scan: QueueScan
     count: QueueDepth = field(default_factory=QueueDepth)
-    whole: bool = False
-    """Whether the scan has counted every row."""
-    cursor: bytes = b""
-    touched: set[bytes] = field(default_factory=set)
-    walking: asyncio.Task[None] | None = None
+    scanning: asyncio.Task[None] | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Return whether the scan has counted every row."""
+        return self.scan.complete.is_set()
 
 
 class QueueAdmission:
@@ -71,8 +71,8 @@ class QueueAdmission:
     def close(self) -> None:
         """Stop running scans."""
         for watched in self._tracked.values():
-            if watched.walking is not None:
-                watched.walking.cancel()
+            if watched.scanning is not None:
+                watched.scanning.cancel()
 
     def queue_registered(self, queue: Queue) -> None:
         """Start counting a queue that has a limit, before its first task arrives; stop when its limit is removed."""
@@ -80,8 +80,10 @@ class QueueAdmission:
         for level in (0, 1):
             if limited:
                 self._watch(queue["name"], level)
-            elif (watched := self._tracked.pop(_prefix(queue["name"], level), None)) and watched.walking is not None:
-                watched.walking.cancel()
+                continue
+            watched = self._tracked.pop(row_prefix(queue["name"], level), None)
+            if watched is not None and watched.scanning is not None:
+                watched.scanning.cancel()
 
     async def admit(self, task: Task, *, owner: str) -> None:
         """Return when the queue has room for a task; raises RateLimited, and Unavailable while counting rows."""
@@ -90,8 +92,8 @@ class QueueAdmission:
         if not limit:
             return
         watched = self._watch(name, level)
-        if not (watched.whole and self._view.caught_up):
-            await self._counted(watched)
+        if not (watched.counted and self._view.caught_up):
+            await self._wait_until_counted(watched)
         waiting = watched.count.total()
         if waiting < limit or self._is_duplicate(task, owner):
             return
@@ -115,23 +117,23 @@ class QueueAdmission:
 
     def all(self) -> list[Backlog]:
         """List the depth of every queue and level with a limit that has been counted."""
-        counted = [(one.queue, one.level, one.count.total()) for one in self._tracked.values() if one.whole]
+        counted = [(one.queue, one.level, one.count.total()) for one in self._tracked.values() if one.counted]
         return [Backlog(*one, limit_of(self._settings, one[0], self._queue(one[0]))) for one in counted]
 
     def _watch(self, name: str, level: int) -> TrackedQueue:
-        prefix = _prefix(name, level)
+        prefix = row_prefix(name, level)
         watched = self._tracked.get(prefix)
         if watched is None:
-            watched = self._tracked[prefix] = TrackedQueue(name, level)
-            watched.walking = asyncio.create_task(self._walk(watched), name=f"count-{name}-{level}")
+            watched = self._tracked[prefix] = TrackedQueue(name, level, QueueScan(self._view, name, level))
+            watched.scanning = asyncio.create_task(self._scan(watched), name=f"count-{name}-{level}")
         return watched
 
-    async def _counted(self, watched: TrackedQueue) -> None:
+    async def _wait_until_counted(self, watched: TrackedQueue) -> None:
         """Wait until every row has been counted; raises Unavailable when that takes long."""
         try:
             async with asyncio.timeout(COUNT_TIMEOUT_S):
                 while True:
-                    if watched.whole and self._view.caught_up:
+                    if watched.counted and self._view.caught_up:
                         return
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
@@ -146,19 +148,13 @@ class QueueAdmission:
         row = None if key is None else self._view.get(key_id(task["queue"], owner, key).encode())
         return row is not None and row["deadline_ms"] > epoch_ms()
 
-    async def _walk(self, watched: TrackedQueue) -> None:
+    async def _scan(self, watched: TrackedQueue) -> None:
         """Count every row that no batch of new records has contained."""
-        begin = _prefix(watched.queue, watched.level) + b"-"
-        end = begin + b"\xff"
-        while page := self._view.scan(begin, end, limit=ROWS_PER_STEP):
-            watched.count.queued += sum(
-                1 for key, value in page if state_of(value) == "queued" and key not in watched.touched
-            )
-            watched.cursor = page[-1][0]
-            begin = watched.cursor + b"\x00"
-            await asyncio.sleep(0)
-        watched.touched.clear()
-        watched.whole = True
+
+        def count(_: bytes, value: bytes) -> None:
+            watched.count.queued += state_of(value) == "queued"
+
+        await watched.scan.run(count)
 
     def _follow(self, records: Records) -> None:
         """Apply a batch of records that the view is about to write."""
@@ -173,17 +169,11 @@ class QueueAdmission:
                 continue
             before = after_of[key] if key in after_of else view.state(key)
             after_of[key] = after = None if record.value is None else state_of(record.value)
-            if not watched.whole:
-                if key not in watched.touched and key > watched.cursor:
-                    before = None  # the scan has not reached it, and will skip it
-                watched.touched.add(key)
-            watched.count.change(key, before, after, now_s=now_s, timed=watched.whole and present)
-
-
-def _prefix(name: str, level: int) -> bytes:
-    return b"TASK-%d-%d" % (queue_number(name), level)
+            if watched.scan.is_ahead(key):
+                before = None
+            watched.count.change(key, before, after, now_s=now_s, timed=watched.counted and present)
 
 
 def _prefix_of(key: bytes) -> bytes:
     """Return the prefix of a row key that names queue and level; other keys give a prefix that is in no index."""
-    return key[: key.find(b"-", key.find(b"-", 5) + 1)]
+    return key[: key.find(b"-", key.find(b"-", 5) + 1) + 1]

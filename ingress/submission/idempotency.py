@@ -75,7 +75,7 @@ class DuplicateResolver:
         row = self._view.get(first.key)
         if row is None or row["state"] == "expired":
             raise Gone(
-                f"the result of {first.text}, the first task with this Idempotency-Key, is not kept any more"
+                f"the result of {first.text}, the first task with this Idempotency-Key, is no longer stored"
             ).with_task(first.text)
         bringing = asyncio.create_task(self._deliver_original(first, waiter), name=f"duplicate-{first.text}")
         try:

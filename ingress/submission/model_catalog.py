@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 REFRESH_S = 30.0
 REQUEST_TIMEOUT_S = 3.0
-"""What an upstream may take; a slower one keeps its last list."""
+"""Time-out of one request; a slower upstream keeps its last list."""
 MIN_INTERVAL_S = 1.0
 """A list younger than this is not asked for again, however many unknown models are named."""
 FRESH_S = 2.5 * REFRESH_S
-"""Models are refused by lists that are younger: one that missed two rounds says nothing any more."""
+"""Models are refused only by lists that are more recent; a list that missed two refreshes is ignored."""
 MAX_BYTES = 4_194_304
 OWNER = "upstream"
 """Of a model whose server names no owner, for clients that insist on one."""

@@ -24,7 +24,7 @@ from schemas.validation import Invalid, check_callback
 
 
 class Ticket(NamedTuple):
-    """What is kept of a task while somebody waits for it; not its body, for thousands may wait."""
+    """What is held in memory of a task while a request waits for it; not its body, as thousands may wait."""
 
     id: TaskId
     key: bytes
@@ -105,7 +105,7 @@ class Submitter:
         return ticket, Record(encoded, TASK.encode(task), described, now_ms)
 
     def _check_callback(self, url: str | None) -> None:
-        """Refuse a callback that this deployment does not allow, whichever door it came through."""
+        """Refuse a callback URL that the settings do not allow, in every API."""
         if url is None:
             return
         try:

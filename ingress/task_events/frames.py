@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE = sse.KEEP_ALIVE
 DONE = b"id: %b\n" % (END.tag or "").encode() + sse.frame(sse.DONE)
 SHUTDOWN = StreamError(
-    "this process is shutting down; the task goes on, reconnect with Last-Event-ID",
+    "this process is shutting down; the task continues, reconnect with Last-Event-ID",
     "server_error",
     "server_shutdown",
 )

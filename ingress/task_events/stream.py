@@ -107,7 +107,7 @@ class Viewer:
         return words + frames.DONE
 
     def _lacking(self) -> StreamError | None:
-        """Say what keeps a completed text from being whole for this client."""
+        """Return why a completed text is incomplete for this client; None when it is complete."""
         transcript = self._feed.transcript
         if self._tag is not None and not self._reads(transcript):
             return frames.INTERRUPTED

@@ -199,12 +199,12 @@ class Transcript:
 
     def _evict(self) -> None:
         """Evict frames at the front down to one window; rare, because the rest has to be moved."""
-        gone = 0
-        while self._buffered > self._window and gone < len(self._frames) - 1:
-            self._buffered -= len(self._frames[gone])
-            gone += 1
-        del self._frames[:gone]
-        self.first += gone
+        evicted = 0
+        while self._buffered > self._window and evicted < len(self._frames) - 1:
+            self._buffered -= len(self._frames[evicted])
+            evicted += 1
+        del self._frames[:evicted]
+        self.first += evicted
 
     def _clear(self) -> None:
         self._frames, self._marks, self._taken = [], [], NOTHING

@@ -112,9 +112,9 @@ class Waiters:
         """Return whether the result of a task was delivered here recently; its row has ended, or is about to."""
         return key in self._completed
 
-    def add_shutdown_listener(self, tell: Callable[[], None]) -> None:
-        """Call `tell` when this process stops."""
-        self._shutdown_listeners.append(tell)
+    def add_shutdown_listener(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when this process stops."""
+        self._shutdown_listeners.append(listener)
 
     def shut_down(self) -> None:
         """Notify every open request that this process stops, and accept no more."""
@@ -123,8 +123,8 @@ class Waiters:
             waiter.on_shutdown()
         for follower in list(self._followers.values()):
             follower.on_shutdown()
-        for tell in self._shutdown_listeners:
-            tell()
+        for listener in self._shutdown_listeners:
+            listener()
 
     def feed(self, tp: TopicPartition, records: Records) -> None:
         """Dispatch records to the requests that wait for them."""

@@ -187,7 +187,7 @@ async def stats(caller: ReadCaller, queue_level: models.QueueLevelPath, connecte
     watched = connected.pull.watch(name)
     if not await watched.counted(COUNTED_S):
         raise Unavailable(f"the tasks of {name} are still being counted; try again in some seconds")
-    return Response(pull_serialization.head_row(name, watched.lane), media_type=JSON)
+    return Response(pull_serialization.head_row(name, watched.queue), media_type=JSON)
 
 
 def _check_not_shared(settings: Settings, name: str) -> None:

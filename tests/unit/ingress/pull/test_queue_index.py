@@ -11,7 +11,8 @@ import pytest
 
 from core.settings.models import Settings
 from ingress.pull.queue import QueueLevel
-from ingress.pull.queue_index import ROWS_PER_STEP, PullIndex
+from ingress.pull.queue_index import PullIndex
+from ingress.read_model.queue_scan import ROWS_PER_STEP
 from schemas.records import TERMINAL
 from tests.support.memory_pull import QUEUE, Cluster
 
@@ -37,14 +38,14 @@ async def test_rows_that_change_while_they_are_read_are_counted_once(tmp_path: P
             await asyncio.sleep(0)
     assert await watched.counted(10)
     rows = cluster.rows.values()
-    assert watched.lane.counts == (
+    assert watched.queue.counts == (
         len(rows),
         sum(row["started_ms"] is not None for row in rows),
         sum(row["state"] in TERMINAL for row in rows),
     )
-    assert watched.lane.held == {row["id"] for row in rows if row["state"] == "processing"}
+    assert watched.queue.held == {row["id"] for row in rows if row["state"] == "processing"}
     waiting = sorted((row["created_ms"], row["id"]) for row in rows if row["state"] == "queued")
-    assert watched.lane.oldest(9_999, before_ms=1 << 60) == waiting
+    assert watched.queue.oldest(9_999, before_ms=1 << 60) == waiting
 
 
 async def test_other_lanes_change_nothing(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ async def test_other_lanes_change_nothing(tmp_path: Path) -> None:
     for other in (QueueLevel(QUEUE, 1), QueueLevel("other", 0)):
         watched = book.watch(other)
         assert await watched.counted(10)
-        assert watched.lane.counts == (0, 0, 0)
+        assert watched.queue.counts == (0, 0, 0)
 
 
 async def test_a_queue_whose_name_has_the_same_number_is_another(tmp_path: Path) -> None:
@@ -70,5 +71,5 @@ async def test_a_queue_whose_name_has_the_same_number_is_another(tmp_path: Path)
     assert await watched.counted(10)
     cluster.write({**cluster.rows[foreign], "state": "processing"})
     view.catch_up()
-    assert (watched.lane.counts, watched.lane.held) == ((1, 0, 0), set())
-    assert [one.id for one in watched.lane.oldest(9, before_ms=1 << 60)] == [mine]
+    assert (watched.queue.counts, watched.queue.held) == ((1, 0, 0), set())
+    assert [one.id for one in watched.queue.oldest(9, before_ms=1 << 60)] == [mine]

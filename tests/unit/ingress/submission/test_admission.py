@@ -12,9 +12,10 @@ import pytest
 from core.errors import RateLimited, Unavailable
 from core.kafka.producer import Record
 from core.settings.models import Settings
+from ingress.read_model.queue_scan import ROWS_PER_STEP
 from ingress.read_model.task_view import TaskView
 from ingress.submission import admission
-from ingress.submission.admission import ROWS_PER_STEP, QueueAdmission
+from ingress.submission.admission import QueueAdmission
 from schemas.idempotency import key_id
 from schemas.ids import TaskId
 from schemas.partitioning import queue_number
