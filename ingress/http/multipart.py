@@ -1,4 +1,4 @@
-"""Rewrite multipart forms while they arrive: parts are passed on, some fields are read, some are removed. Pure.
+"""Parse multipart forms while they arrive, and rewrite them: parts are passed on, some read, some removed. Pure.
 
 The output does not depend on how the input is split. The form gets a new boundary, so that a retried request with the
 same Idempotency-Key has the same bytes: clients generate a boundary each time.
@@ -66,12 +66,10 @@ def boundary_of(content_type: str) -> bytes | None:
     return boundary
 
 
-class FormRewriter:
-    """Feed bytes as they arrive; `feed` returns the rewritten bytes, `close` the last of them."""
+class FormParser:
+    """Incremental parser of a form: subclasses handle the headers, the bytes and the end of each part."""
 
-    def __init__(self, boundary: bytes, rules: FormLimits, *, new_boundary: str) -> None:
-        self._rules = rules
-        self._edge = b"--" + new_boundary.encode()
+    def __init__(self, boundary: bytes) -> None:
         self._parser = MultipartParser(
             boundary,
             {
@@ -81,19 +79,92 @@ class FormRewriter:
                 "on_header_end": self._on_header_end,
                 "on_headers_finished": self._on_headers,
                 "on_part_data": self._on_data,
-                "on_part_end": self._on_part_end,
+                "on_part_end": self.part_ended,
                 "on_end": self._on_end,
             },
         )
-        self._out: list[bytes] = []
         self._ended = False
         self._parts = 0
-        self._file_bytes = 0
-        self._headers: list[tuple[bytes, bytes]] = []
         self._header_name = self._header_value = b""
-        self._field = ""
+        self.headers: list[tuple[bytes, bytes]] = []
+        """Headers of the current part."""
+        self.field = ""
+        """Name of the current part; empty if its headers give none."""
+        self.part_bytes = 0
+        """Bytes of the current part so far."""
+
+    def write(self, data: bytes) -> None:
+        """Parse the next bytes; raises InvalidRequest, and what the handlers raise."""
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise InvalidRequest(f"the body is no valid multipart form: {error}", field="body") from None
+
+    def check_end(self) -> None:
+        """Raise InvalidRequest when the form is incomplete."""
+        if not self._ended:
+            raise InvalidRequest("the multipart form breaks off before its closing boundary", field="body")
+
+    def part_started(self, file: FormFile | None) -> None:
+        """Handle a new part, which is a file or a plain field."""
+        raise NotImplementedError
+
+    def part_data(self, data: bytes) -> None:
+        """Handle bytes of the current part."""
+        raise NotImplementedError
+
+    def part_ended(self) -> None:
+        """Handle the end of the current part."""
+
+    def header(self, wanted: bytes) -> bytes:
+        """Return a header of the part; raises InvalidRequest for two, which servers would interpret differently."""
+        found = [value for name, value in self.headers if name.lower() == wanted]
+        if len(found) > 1:
+            raise InvalidRequest(f"a part of the form has two headers {wanted.decode()}", field="body")
+        return found[0] if found else b""
+
+    def _begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise InvalidRequest(f"the form has more than {MAX_PARTS} parts", field="body")
+        self.headers, self.part_bytes = [], 0
+
+    def _on_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self.headers.append((self._header_name, self._header_value))
+        self._header_name = self._header_value = b""
+
+    def _on_headers(self) -> None:
+        disposition = self.header(b"content-disposition")
+        kind, options = parse_options_header(disposition)
+        self.field = options.get(b"name", b"").decode(errors="replace") if kind == b"form-data" else ""
+        name = file_name_of(disposition, options)
+        content_type = self.header(b"content-type").decode("latin-1")
+        self.part_started(None if name is None else FormFile(self.field, name, content_type))
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        self.part_bytes += end - start
+        self.part_data(data[start:end])
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+
+class FormRewriter(FormParser):
+    """Feed bytes as they arrive; `feed` returns the rewritten bytes, `close` the last of them."""
+
+    def __init__(self, boundary: bytes, rules: FormLimits, *, new_boundary: str) -> None:
+        super().__init__(boundary)
+        self._rules = rules
+        self._edge = b"--" + new_boundary.encode()
+        self._out: list[bytes] = []
+        self._file_bytes = 0
         self._is_file = False
-        self._part_bytes = 0
         self._text: list[bytes] | None = None
         self.fields: dict[str, str] = {}
         self.files: Counter[str] = Counter()
@@ -101,16 +172,8 @@ class FormRewriter:
 
     def feed(self, data: bytes) -> bytes:
         """Return the rewritten bytes; raises InvalidRequest and TooLarge."""
-        try:
-            self._parser.write(data)
-        except FormParserError as error:
-            raise InvalidRequest(f"the body is no valid multipart form: {error}", field="body") from None
+        self.write(data)
         return self._taken()
-
-    def check_end(self) -> None:
-        """Raise InvalidRequest when the form is incomplete."""
-        if not self._ended:
-            raise InvalidRequest("the multipart form breaks off before its closing boundary", field="body")
 
     def close(self, added: Mapping[str, str]) -> bytes:
         """Return the end of the form, with added fields; raises InvalidRequest for an incomplete form."""
@@ -123,40 +186,17 @@ class FormRewriter:
         self._out += [self._edge, b"--\r\n"]
         return self._taken()
 
-    def _taken(self) -> bytes:
-        taken, self._out = b"".join(self._out), []
-        return taken
-
-    def _begin(self) -> None:
-        self._parts += 1
-        if self._parts > MAX_PARTS:
-            raise InvalidRequest(f"the form has more than {MAX_PARTS} parts", field="body")
-        self._headers, self._part_bytes, self._text = [], 0, None
-
-    def _on_header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if b"\n" in self._header_value or b"\0" in self._header_value:
+    def part_started(self, file: FormFile | None) -> None:
+        """Check the part, and write its headers unless it is removed."""
+        name, self._is_file, self._text = self.field, file is not None, None
+        if any(b"\n" in value or b"\0" in value for _, value in self.headers):  # they are passed on
             raise InvalidRequest("a header of the form holds a control character", field="body")
-        self._headers.append((self._header_name, self._header_value))
-        self._header_name = self._header_value = b""
-
-    def _on_headers(self) -> None:
-        kind, options = parse_options_header(self._header(b"content-disposition"))
-        name = options.get(b"name", b"").decode(errors="replace")
-        if kind != b"form-data" or not name:
+        if not name:
             raise InvalidRequest("a part of the form has no name", field="body")
-        file_name = file_name_of(self._header(b"content-disposition"), options)
-        self._field, self._is_file = name, file_name is not None
         self.names.add(name)
-        if file_name is not None:
+        if file is not None:
             self.files[name] += 1
-            media_type = self._header(b"content-type").decode("latin-1").partition(";")[0].strip().lower()
-            self._rules.check(FormFile(name, file_name, media_type))
+            self._rules.check(file._replace(media_type=file.media_type.partition(";")[0].strip().lower()))
         elif name in self._rules.files:
             raise InvalidRequest(f"{name} must be a file, with a filename", field=name)
         if name in self._rules.read:
@@ -165,46 +205,39 @@ class FormRewriter:
             self._text = []
             self.fields[name] = ""
         if name not in self._rules.dropped and not self._rules.bare:
-            lines = [b"%b: %b\r\n" % header for header in self._headers]
+            lines = [b"%b: %b\r\n" % header for header in self.headers]
             self._out += [self._edge, b"\r\n", *lines, b"\r\n"]
 
-    def _header(self, wanted: bytes) -> bytes:
-        """Return a header of the part; raises InvalidRequest for two, which servers would interpret differently."""
-        found = [value for name, value in self._headers if name.lower() == wanted]
-        if len(found) > 1:
-            raise InvalidRequest(f"a part of the form has two headers {wanted.decode()}", field="body")
-        return found[0] if found else b""
-
-    def _on_data(self, data: bytes, start: int, end: int) -> None:
-        size = end - start
-        self._part_bytes += size
+    def part_data(self, data: bytes) -> None:
+        """Write or collect bytes, within the limits."""
         if self._is_file:
-            self._file_bytes += size
+            self._file_bytes += len(data)
             if self._file_bytes > self._rules.max_file_bytes:
-                raise too_large(self._rules.max_file_bytes, field=self._field, limit=self._rules.limit)
-        piece = data[start:end]
+                raise too_large(self._rules.max_file_bytes, field=self.field, limit=self._rules.limit)
         if self._text is not None:
-            if self._part_bytes > MAX_FIELD_BYTES:
-                raise InvalidRequest(f"{self._field} is longer than {MAX_FIELD_BYTES} bytes", field=self._field)
-            self._text.append(piece)
-        if self._field not in self._rules.dropped and (self._is_file or not self._rules.bare):
-            self._out.append(piece)
+            if self.part_bytes > MAX_FIELD_BYTES:
+                raise InvalidRequest(f"{self.field} is longer than {MAX_FIELD_BYTES} bytes", field=self.field)
+            self._text.append(data)
+        if self.field not in self._rules.dropped and (self._is_file or not self._rules.bare):
+            self._out.append(data)
 
-    def _on_part_end(self) -> None:
+    def part_ended(self) -> None:
+        """Decode a field that is read, and end a part that is passed on."""
         if self._text is not None:
             try:
-                self.fields[self._field] = b"".join(self._text).decode()
+                self.fields[self.field] = b"".join(self._text).decode()
             except UnicodeDecodeError:
-                raise InvalidRequest(f"{self._field} is no UTF-8 text", field=self._field) from None
+                raise InvalidRequest(f"{self.field} is no UTF-8 text", field=self.field) from None
         if self._rules.bare:
             return
-        if self._is_file and self._field in self._rules.files and not self._part_bytes:
-            raise InvalidRequest(f"{self._field} is an empty file", field=self._field)
-        if self._field not in self._rules.dropped:
+        if self._is_file and self.field in self._rules.files and not self.part_bytes:
+            raise InvalidRequest(f"{self.field} is an empty file", field=self.field)
+        if self.field not in self._rules.dropped:
             self._out.append(b"\r\n")
 
-    def _on_end(self) -> None:
-        self._ended = True
+    def _taken(self) -> bytes:
+        taken, self._out = b"".join(self._out), []
+        return taken
 
 
 def file_name_of(disposition: bytes, options: Mapping[bytes, bytes]) -> str | None:

@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
-from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from core.errors import InvalidRequest
@@ -15,7 +13,7 @@ from core.settings.models import DifySettings
 from core.storage.blobs import BlobStore
 from ingress.api.dify.errors import DifyError
 from ingress.api.dify.media import Media
-from ingress.http.multipart import boundary_of, file_name_of
+from ingress.http.multipart import FormFile, FormParser, boundary_of
 from ingress.http.request import body_pieces, declared_length
 from schemas.common import Blob
 
@@ -34,59 +32,39 @@ class Received(NamedTuple):
 
 async def receive(request: Request, *, blobs: BlobStore, name: str, settings: DifySettings) -> Received:
     """Store the file of a form under a name; raises RequestError, Unavailable, ClientDisconnect, then storing none."""
-    boundary = _boundary(request)
-    form = _Form(settings)
-    parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # its TypedDict wants every callback
+    form = _FileForm(_boundary(request), settings)
     async with AsyncExitStack() as stack:
         writer = None
-        try:
-            async for data in _pieces(request, form):
-                parser.write(data)
-                pieces = form.taken()
-                if form.media is not None and writer is None:
-                    writer = blobs.writer(name, media_type=form.media.mime_type)
-                    await stack.enter_async_context(writer)
-                for piece in pieces:
-                    if writer is not None:
-                        await writer.write(piece)
-        except MultipartParseError:
-            raise InvalidRequest("the body is no valid multipart form", field="body") from None
-        if not form.ended:
-            raise InvalidRequest("the multipart form breaks off before its end", field="body")
+        async for data in _pieces(request, form):
+            form.write(data)
+            pieces = form.taken()
+            if form.media is not None and writer is None:
+                writer = blobs.writer(name, media_type=form.media.mime_type)
+                await stack.enter_async_context(writer)
+            for piece in pieces:
+                if writer is not None:
+                    await writer.write(piece)
+        form.check_end()
         if form.media is None or writer is None:
             raise DifyError("a form field file with a file in it is required", code="no_file_uploaded", field="file")
-        user = form.user  # may raise, so before the file is there
+        user = form.user  # may raise, so before the file is stored
         return Received(form.media, await writer.finish(), user)
 
 
-class _Form:
-    """What the parser's callbacks collect."""
+class _FileForm(FormParser):
+    """A form with the fields file and user; other fields are ignored."""
 
-    def __init__(self, settings: DifySettings) -> None:
+    def __init__(self, boundary: bytes, settings: DifySettings) -> None:
+        super().__init__(boundary)
         self._settings = settings
         self.most_bytes = MARGIN_BYTES + max(
             settings.max_image_bytes, settings.max_audio_bytes, settings.max_video_bytes, settings.max_other_bytes
         )
         self.media: Media | None = None
-        self.ended = False
-        self._pieces: list[bytes] = []
         self.file_bytes = 0
+        self._pieces: list[bytes] = []
         self._user: bytes | None = None
-        self._headers: dict[bytes, bytes] = {}
-        self._header = (b"", b"")
-        self._field = b""
-
-    def callbacks(self) -> dict[str, object]:
-        """Return the parser's callbacks."""
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._header_name,
-            "on_header_value": self._header_value,
-            "on_header_end": self._header_end,
-            "on_headers_finished": self._headers_end,
-            "on_part_data": self._data,
-            "on_end": self._end,
-        }
+        self._is_file = False
 
     @property
     def user(self) -> str | None:
@@ -97,52 +75,34 @@ class _Form:
             raise InvalidRequest("user is not valid UTF-8", field="user") from None
 
     def taken(self) -> list[bytes]:
-        """Return the pieces of the file that came since the last call."""
+        """Return the bytes of the file since the last call."""
         pieces, self._pieces = self._pieces, []
         return pieces
 
-    def _begin(self) -> None:
-        self._headers, self._header, self._field = {}, (b"", b""), b""
-
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header = (self._header[0] + data[start:end], self._header[1])
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header = (self._header[0], self._header[1] + data[start:end])
-
-    def _header_end(self) -> None:
-        self._headers[self._header[0].lower()] = self._header[1]
-        self._header = (b"", b"")
-
-    def _headers_end(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
-        self._field = options.get(b"name", b"")
-        if self._field == b"user":
-            self._user = b""
-        name = file_name_of(self._headers.get(b"content-disposition", b""), options)
-        if name is None:
+    def part_started(self, file: FormFile | None) -> None:
+        """Accept one file, in the field file."""
+        self._is_file = file is not None
+        if file is None:
+            if self.field == "user":
+                self._user = b""
             return
-        if self._field != b"file":
+        if file.field != "file":
             raise InvalidRequest("the file must be in the form field file", field="file")
         if self.media is not None:
             raise DifyError("one file at a time", code="too_many_files", field="file")
-        content_type = self._headers.get(b"content-type", b"").decode("latin-1")
-        self.media = Media(name, content_type)
-        self._field = b""
+        self.media = Media(file.name, file.media_type)
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._field == b"user" and self._user is not None:
-            self._user += data[start:end]
-            if len(self._user) > FIELD_BYTES:
-                raise InvalidRequest("user is too long", field="user")
-        elif self.media is not None and not self._field:
-            self.file_bytes += end - start
+    def part_data(self, data: bytes) -> None:
+        """Collect bytes of the file or of the user, within the limits."""
+        if self._is_file and self.media is not None:
+            self.file_bytes += len(data)
             if self.file_bytes > (limit := self.media.limit(self._settings)):
                 raise too_large(f"a file of kind {self.media.kind} must be at most {limit} bytes")
-            self._pieces.append(data[start:end])
-
-    def _end(self) -> None:
-        self.ended = True
+            self._pieces.append(data)
+        elif self.field == "user" and self._user is not None:
+            self._user += data
+            if len(self._user) > FIELD_BYTES:
+                raise InvalidRequest("user is too long", field="user")
 
 
 def too_large(message: str, field: str = "file") -> DifyError:
@@ -159,7 +119,7 @@ def _boundary(request: Request) -> bytes:
     return boundary
 
 
-async def _pieces(request: Request, form: _Form) -> AsyncIterator[bytes]:
+async def _pieces(request: Request, form: _FileForm) -> AsyncIterator[bytes]:
     """Yield a form as it comes; raises DifyError when it is too large, InvalidRequest, and ClientDisconnect."""
     if declared_length(request) > form.most_bytes:
         raise too_large(f"a form must be at most {form.most_bytes} bytes")
