@@ -56,12 +56,12 @@ UNCHANGED = QueueChanges()
 class QueueDirectory:
     """Registry of all queues.
 
-    `on_new` is called once per queue, existing ones included, and again whenever its settings or its server change.
+    `on_change` is called once per queue, existing ones included, and again whenever its settings or its server change.
     """
 
-    def __init__(self, settings: Settings, *, name: str, on_new: Callable[[Queue], None] | None = None) -> None:
+    def __init__(self, settings: Settings, *, name: str, on_change: Callable[[Queue], None] | None = None) -> None:
         self._settings = settings
-        self._listeners = [] if on_new is None else [on_new]
+        self._listeners = [] if on_change is None else [on_change]
         self._queues: dict[str, Queue] = {}
         self._registering: dict[str, asyncio.Task[Queue]] = {}
         self._configuring = asyncio.Lock()
@@ -73,11 +73,11 @@ class QueueDirectory:
         await self._tail.open()
         await self._tail.wait_caught_up()
 
-    def subscribe(self, on_new: Callable[[Queue], None]) -> None:
-        """Call `on_new` for every queue that is registered now, then as the class describes."""
-        self._listeners.append(on_new)
+    def subscribe(self, on_change: Callable[[Queue], None]) -> None:
+        """Call `on_change` for every registered queue now, and again after every change."""
+        self._listeners.append(on_change)
         for queue in self.all():
-            on_new(queue)
+            on_change(queue)
 
     async def close(self) -> None:
         """Stop following."""

@@ -117,7 +117,7 @@ async def _flows(
     for level in LEVELS:
         group = settings.topic(f"scheduler.{topics.level_name(level)}")
         inputs = [settings.topic(name(level)) for name in (topics.tasks, topics.events)]
-        facts.lanes[level] = _together([flows[group, topic] for topic in inputs if (group, topic) in flows])
+        facts.levels[level] = _together([flows[group, topic] for topic in inputs if (group, topic) in flows])
     sender = settings.topic("webhooks")
     facts.callbacks = _together([flow for (group, _), flow in flows.items() if group == sender])
     facts.backlogs = [

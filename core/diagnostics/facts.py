@@ -103,7 +103,7 @@ class Facts:
     """Partitions (topic/number) with records behind an open transaction → number of records."""
     queues: Sequence[Queue] = ()
     work: Sequence[QueueFlow] = ()
-    lanes: dict[int, QueueThroughput] = field(default_factory=dict)
+    levels: dict[int, QueueThroughput] = field(default_factory=dict)
     """Unprocessed tasks and events per level."""
     schedulers: Sequence[SchedulerSeen] = ()
     dispatchers: Sequence[WorkerSeen] = ()

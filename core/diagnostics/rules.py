@@ -26,7 +26,7 @@ def findings(facts: Facts) -> list[Finding]:
     found = [
         *map(_itself, facts.ingress),
         *_topics(facts),
-        *_lanes(facts),
+        *_levels(facts),
         *_dispatchers(facts),
         *_queues(facts),
         *_full(facts),
@@ -96,28 +96,28 @@ def _topics(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _lanes(facts: Facts) -> Iterator[Finding]:
+def _levels(facts: Facts) -> Iterator[Finding]:
     if facts.missing_topics:
         return
-    for level, flow in sorted(facts.lanes.items()):
-        lane = level_name(level)
+    for level, flow in sorted(facts.levels.items()):
+        name = level_name(level)
         owned = [set(one.partitions) for one in facts.schedulers if one.level == level]
         if not owned:
             waits = f"; {_count(flow.waiting, 'record')} are not processed yet" if flow.waiting else ""
             yield Finding(
                 "problem",
                 "scheduler_stopped",
-                lane,
-                f"no heartbeat from the {lane} scheduler in the last {facts.watched_s:.0f} s{waits}",
-                f"start `headrace streams --level {lane}`, or read its log",
+                name,
+                f"no heartbeat from the {name} scheduler in the last {facts.watched_s:.0f} s{waits}",
+                f"start `headrace streams --level {name}`, or read its log",
             )
             continue
         if unowned := sorted(set(range(facts.partitions)).difference(*owned)):
             yield Finding(
                 "problem",
                 "partitions_unserved",
-                lane,
-                f"no {lane} scheduler serves partition {', '.join(map(str, unowned))}",
+                name,
+                f"no {name} scheduler serves partition {', '.join(map(str, unowned))}",
                 "wait some seconds, a scheduler may be recovering its table; then read the schedulers' logs",
             )
         if flow.oldest_ms is not None and flow.oldest_ms > BEHIND_MS:
@@ -125,9 +125,9 @@ def _lanes(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "problem",
                 "scheduler_behind",
-                lane,
-                f"the {lane} scheduler is {_count(flow.waiting, 'record')} and {_span(flow.oldest_ms)} behind {pace}",
-                f"start another `headrace streams --level {lane}`, up to one per partition; look at the broker's disk",
+                name,
+                f"the {name} scheduler is {_count(flow.waiting, 'record')} and {_span(flow.oldest_ms)} behind {pace}",
+                f"start another `headrace streams --level {name}`, up to one per partition; look at the broker's disk",
             )
 
 
@@ -168,8 +168,8 @@ def _queues(facts: Facts) -> Iterator[Finding]:
     waiting = dict.fromkeys((queue["name"] for queue in facts.queues), 0)
     for one in facts.work:
         waiting[one.queue] = waiting.get(one.queue, 0) + one.flow.waiting
-    for lane in facts.pulled:
-        waiting[lane.queue] = waiting.get(lane.queue, 0) + lane.waiting
+    for pulled in facts.pulled:
+        waiting[pulled.queue] = waiting.get(pulled.queue, 0) + pulled.waiting
     paused = {queue["name"] for queue in facts.queues if queue["paused"]}
     for name in sorted(paused):
         held = waiting[name]
@@ -188,8 +188,8 @@ def _queues(facts: Facts) -> Iterator[Finding]:
 
 
 def _queue(one: QueueFlow, limit: int | None, *, able: bool) -> Iterator[Finding]:
-    lane, flow = f"{one.queue} ({level_name(one.level)})", one.flow
-    waits = f"{_count(flow.waiting, 'task')} of {lane} wait"
+    queue, flow = f"{one.queue} ({level_name(one.level)})", one.flow
+    waits = f"{_count(flow.waiting, 'task')} of {queue} wait"
     if flow.oldest_ms is not None:
         waits += f", the oldest for {_span(flow.oldest_ms)}"
     if not one.readers:
@@ -197,7 +197,7 @@ def _queue(one: QueueFlow, limit: int | None, *, able: bool) -> Iterator[Finding
             "problem",
             "no_consumer",
             one.queue,
-            f"no dispatcher reads queue {lane}" + (f"; {waits}" if flow.waiting else ""),
+            f"no dispatcher reads queue {queue}" + (f"; {waits}" if flow.waiting else ""),
             "look for consumer_failed in the dispatchers' logs, and check that they are authorized to read the topic",
         )
     elif flow.growing and able:

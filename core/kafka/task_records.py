@@ -1,11 +1,13 @@
-"""Read the task record again, for its body, which is not part of the state record."""
+"""Decode task and result records that were looked up by their offset, for what is not part of the state record."""
 
 from __future__ import annotations
 
 from core.kafka.log_reader import LogRecord
 from schemas import ids
+from schemas.codec import RESULT, SchemaError
+from schemas.framing import FramingError
 from schemas.partitioning import queue_number
-from schemas.records import Task
+from schemas.records import Result, Task
 from schemas.task_decoder import accepted
 from schemas.topics import LEVELS
 from schemas.validation import Invalid
@@ -24,6 +26,17 @@ def task_of(found: LogRecord | None, task_id: str) -> Task | None:
         return task if _id_of(found, task) == task_id else None
     except (Invalid, ids.IdError):
         return None
+
+
+def result_of(found: LogRecord | None, task_id: str) -> Result | None:
+    """Return a result from its record in results.LEVEL; None if the record is not the result of that task."""
+    if found is None or found.value is None:
+        return None
+    try:
+        result = RESULT.decode(found.value)
+    except (FramingError, SchemaError):
+        return None
+    return result if result["id"] == task_id else None
 
 
 def _id_of(found: LogRecord, task: Task) -> str:

@@ -106,7 +106,7 @@ class InferenceService:
             commit_loop=self._commit_loop,
             producer=producer,
         )
-        self._directory = QueueDirectory(settings, name=name, on_new=self._consumers.add)
+        self._directory = QueueDirectory(settings, name=name, on_change=self._consumers.add)
 
     async def open(self) -> None:
         """Start all parts; work is received once the cancelled ids are known and an upstream is reachable."""

@@ -28,10 +28,10 @@ UNKNOWN_SHARE, UNRESPONSIVE_SHARE = 3 / 4, 1 / 2
 
 
 class CircuitOpen(Exception):
-    """The host is not called now; has the seconds until it is."""
+    """The circuit of a host is open for some more seconds."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"closed for {seconds:.1f} s")
+        super().__init__(f"circuit open for {seconds:.1f} s")
         self.seconds = seconds
 
 

@@ -11,12 +11,11 @@ from aiokafka import TopicPartition
 from core.embedding import described
 from core.errors import HeadraceError
 from core.kafka.log_reader import LogReader
+from core.kafka.task_records import result_of
 from core.settings.loader import is_loopback
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from schemas import ids, topics
-from schemas.codec import RESULT, SchemaError
-from schemas.framing import FramingError
 from schemas.records import Delivery, Result
 
 log = logging.getLogger(__name__)
@@ -89,12 +88,8 @@ class DeliveryBodies:
     async def _read(self, delivery: Delivery) -> Result:
         home = ids.partition_of(delivery["task_id"])
         tp = TopicPartition(self._settings.topic(topics.results(delivery["level"])), home)
-        found = await self._log_reader.read(tp, delivery["result_offset"] or 0)
-        try:
-            result = RESULT.decode(found.value) if found is not None and found.value is not None else None
-        except (FramingError, SchemaError):
-            result = None
-        if result is None or result["id"] != delivery["task_id"]:
+        result = result_of(await self._log_reader.read(tp, delivery["result_offset"] or 0), delivery["task_id"])
+        if result is None:
             raise ResultGone
         return result
 

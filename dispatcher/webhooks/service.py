@@ -122,7 +122,11 @@ class WebhookService:
             self._supervisor.spawn(self._poll_statuses(), name="webhooks-statuses"),
             self._supervisor.spawn(self._poll_batches(), name="webhooks-batches"),
             self._supervisor.spawn(self._poll_retries(), name="webhooks-retry"),
-            self._supervisor.spawn(self._commit(), name="webhooks-commit"),
+            *(
+                self._supervisor.spawn(self._commit(consumer), name=f"webhooks-commit-{number}")
+                for number, consumer in enumerate(self._consumers)
+            ),
+            self._supervisor.spawn(self._export_periodically(), name="webhooks-metrics"),
             self._supervisor.spawn(self._lag.run(), name="webhooks-lag"),
         ]
 
@@ -145,12 +149,15 @@ class WebhookService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._outbox.close(Deadline(deadline.left(0.5)))
-        consumers = (self._result_consumer, self._status_consumer, self._batch_consumer, self._retry_consumer)
-        await asyncio.gather(*(consumer.commit(deadline) for consumer in consumers))
-        await asyncio.gather(*(consumer.close(deadline) for consumer in consumers))
+        await asyncio.gather(*(consumer.commit(deadline) for consumer in self._consumers))
+        await asyncio.gather(*(consumer.close(deadline) for consumer in self._consumers))
         await self._client.close()
         await self._disabled.close()
         await self._log_reader.close()
+
+    @property
+    def _consumers(self) -> tuple[GroupConsumer | RetryTopicConsumer, ...]:
+        return self._result_consumer, self._status_consumer, self._batch_consumer, self._retry_consumer
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
         """Return whether results and retries are consumed."""
@@ -301,11 +308,15 @@ class WebhookService:
         await send_to_dead_letters(self._producer, self._settings, received.record, reason=reason)
         received.tracker.completed(received.record.offset)
 
-    async def _commit(self) -> None:
+    async def _commit(self, consumer: GroupConsumer | RetryTopicConsumer) -> None:
+        """Commit periodically; a task per consumer, because a hanging commit must not delay the others."""
         while True:
             await asyncio.sleep(self._settings.dispatcher.commit_interval_s)
-            for consumer in (self._result_consumer, self._status_consumer, self._batch_consumer, self._retry_consumer):
-                await consumer.commit()
+            await consumer.commit()
+
+    async def _export_periodically(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.dispatcher.commit_interval_s)
             self._export_metrics()
 
     def _export_metrics(self) -> None:

@@ -54,7 +54,7 @@ def streams(level: str | None, metrics_port: int | None, config: Path | None) ->
     """
     settings = _settings(config, {"metrics_port": metrics_port})
     if level is None:
-        sys.exit(_both_lanes(config, metrics_port))
+        sys.exit(_both_levels(config, metrics_port))
     from streams.main import serve  # noqa: PLC0415 - a role loads only its own packages
 
     number = LEVELS.index(level)
@@ -85,7 +85,7 @@ def dispatcher(component: str | None, only: str | None, metrics_port: int | None
     sys.exit(run_role("dispatcher", settings, lambda stop: serve(settings, stop)))
 
 
-def _both_lanes(config: Path | None, metrics_port: int | None) -> int:
+def _both_levels(config: Path | None, metrics_port: int | None) -> int:
     """Run one process per level; when one ends the other is stopped, and the worse exit code is returned."""
     options = ["--config", str(config)] if config else []
     children = []

@@ -90,8 +90,8 @@ class ShadowWorker:
                 ended.result()
 
     async def _take(self, ingress: httpx.AsyncClient, size: int) -> list[dict[str, Any]]:
-        lanes = [f"{self._place.queue}:{level}" for level in (0, 1)]
-        found = await _post(ingress, "/v1/queue/take", {"queues": lanes, "size": size, "process_timeout": LEASE_S})
+        queues = [f"{self._place.queue}:{level}" for level in (0, 1)]
+        found = await _post(ingress, "/v1/queue/take", {"queues": queues, "size": size, "process_timeout": LEASE_S})
         return [one for tasks in found.values() for one in tasks]
 
     async def _serve(self, ingress: httpx.AsyncClient, model: httpx.AsyncClient, task: dict[str, Any]) -> None:

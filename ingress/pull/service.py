@@ -71,58 +71,58 @@ class PullService:
 
         Raises Unavailable when nothing could be claimed because Kafka does not answer.
         """
-        lanes = {name: self.watch(name) for name in order.queues}
+        queues = {name: self.watch(name) for name in order.queues}
         async with AsyncExitStack() as turns:
             if order.strategy == "sequential":
-                lanes = {name: one for name, one in lanes.items() if not one.turn.locked()}
-                for watched in lanes.values():
-                    await turns.enter_async_context(watched.turn)
-            held = await self._lease(order, lanes)
+                queues = {name: one for name, one in queues.items() if not one.turn.locked()}
+                for queue in queues.values():
+                    await turns.enter_async_context(queue.turn)
+            held = await self._lease(order, queues)
         found = await asyncio.gather(*(self._with_body(row) for row in held))
         taken: dict[QueueLevel, list[LeasedTask]] = {}
         for one in sorted((one for one in found if one is not None), key=lambda one: one.row["created_ms"]):
             taken.setdefault(QueueLevel(one.row["queue"], one.row["level"]), []).append(one)
         return taken
 
-    async def _lease(self, order: TakeRequest, lanes: Mapping[QueueLevel, IndexedQueue]) -> list[Status]:
+    async def _lease(self, order: TakeRequest, queues: Mapping[QueueLevel, IndexedQueue]) -> list[Status]:
         """Claim until enough tasks are leased, none is left, or the time is over."""
         until = time.monotonic() + TAKE_TIMEOUT_S
         wanted, held, tried = allowed(order.strategy, order.size), list[Status](), set[str]()
         while len(held) < wanted and (left_s := until - time.monotonic()) > 0:
-            picks = self._pick(order, lanes, wanted - len(held), tried)
+            picks = self._pick(order, queues, wanted - len(held), tried)
             if not picks:
-                if not await _wait_for_scan(lanes.values(), left_s):
+                if not await _wait_for_scan(queues.values(), left_s):
                     break
                 continue
             tried |= {one.task.id for one in picks}
             try:
-                won = await self._claim(order, picks, lanes)
+                won = await self._claim(order, picks, queues)
             except Unavailable:
                 if held:
                     break
                 raise
             for name in {one.queue_level for one in picks}:
-                lanes[name].spread = SPREAD if len(won) < len(picks) else max(1, lanes[name].spread // 2)
+                queues[name].spread = SPREAD if len(won) < len(picks) else max(1, queues[name].spread // 2)
             held += won
         return held
 
     def _pick(
-        self, order: TakeRequest, lanes: Mapping[QueueLevel, IndexedQueue], count: int, tried: set[str]
+        self, order: TakeRequest, queues: Mapping[QueueLevel, IndexedQueue], count: int, tried: set[str]
     ) -> list[PickedTask]:
         before_ms = epoch_ms() - order.min_age_ms if order.min_age_ms else NO_LIMIT_MS
         waiting = {}
-        for name, watched in lanes.items():
-            if order.strategy == "sequential" and (watched.queue.held or not watched.scan.complete.is_set()):
+        for name, queue in queues.items():
+            if order.strategy == "sequential" and (queue.queue.held or not queue.scan.complete.is_set()):
                 continue
-            spread = 1 if order.strategy == "sequential" else watched.spread
+            spread = 1 if order.strategy == "sequential" else queue.spread
             few = 1 if order.strategy == "sequential" else count * spread
-            oldest = watched.queue.oldest(few, before_ms=before_ms, skip=tried | self._reserved)
+            oldest = queue.queue.oldest(few, before_ms=before_ms, skip=tried | self._reserved)
             some = oldest if spread == 1 else random.sample(oldest, min(count, len(oldest)))
             waiting[name] = sorted(some)
         return pick(order.strategy, waiting, count)
 
     async def _claim(
-        self, order: TakeRequest, picks: Sequence[PickedTask], lanes: Mapping[QueueLevel, IndexedQueue]
+        self, order: TakeRequest, picks: Sequence[PickedTask], queues: Mapping[QueueLevel, IndexedQueue]
     ) -> list[Status]:
         chosen = {one.task.id for one in picks}
         self._reserved |= chosen
@@ -136,24 +136,24 @@ class PullService:
             ]
             won = await self.claims.claim(rows, order) if rows else []
             if order.strategy == "sequential":
-                won = [row for row in won if await self._claim_exclusive(row, lanes)]
+                won = [row for row in won if await self._claim_exclusive(row, queues)]
             return won
         finally:
             self._reserved -= chosen
 
-    async def _claim_exclusive(self, row: Status, lanes: Mapping[QueueLevel, IndexedQueue]) -> bool:
+    async def _claim_exclusive(self, row: Status, queues: Mapping[QueueLevel, IndexedQueue]) -> bool:
         """Return whether no other task of the queue is leased; else release this one.
 
         Each of two takers first has its claim accepted and then reads every row, so at least one of them sees the
         other, whichever ingresses they called.
         """
-        watched = lanes[QueueLevel(row["queue"], row["level"])]
+        queue = queues[QueueLevel(row["queue"], row["level"])]
         try:
             await self.claims.read_all(row["level"], range(self._settings.kafka.partitions))
         except Unavailable as error:
-            log.warning("cannot check the leases of %s: %s", watched.name, error, extra={"event": "pull_claim_unknown"})
+            log.warning("cannot check the leases of %s: %s", queue.name, error, extra={"event": "pull_claim_unknown"})
         else:
-            if watched.queue.held <= {row["id"]}:
+            if queue.queue.held <= {row["id"]}:
                 return True
         await self.claims.release([row])
         return False
@@ -191,9 +191,9 @@ class PullService:
             return None
 
 
-async def _wait_for_scan(lanes: Iterable[IndexedQueue], left_s: float) -> bool:
+async def _wait_for_scan(queues: Iterable[IndexedQueue], left_s: float) -> bool:
     """Wait for queues whose rows are still being read; return whether there are any."""
-    unread = [one for one in lanes if not one.scan.complete.is_set()]
+    unread = [one for one in queues if not one.scan.complete.is_set()]
     if not unread:
         return False
     await unread[0].counted(min(left_s, INDEX_WAIT_S))

@@ -35,17 +35,17 @@ def pick(strategy: Strategy, waiting: Mapping[QueueLevel, Sequence[Candidate]], 
     fifo selects the oldest of all queues, round_robin one of each in turn, active_passive all of the first queue before
     the next, sequential at most one of each queue.
     """
-    lanes = [[PickedTask(lane, task) for task in tasks] for lane, tasks in waiting.items()]
+    queues = [[PickedTask(queue, task) for task in tasks] for queue, tasks in waiting.items()]
     match strategy:
         case "fifo":
-            return list(islice(merge(*lanes, key=lambda one: one.task), count))
+            return list(islice(merge(*queues, key=lambda one: one.task), count))
         case "round_robin":
-            longest = max(map(len, lanes), default=0)
-            return [lane[turn] for turn in range(longest) for lane in lanes if turn < len(lane)][:count]
+            longest = max(map(len, queues), default=0)
+            return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)][:count]
         case "active_passive":
-            return [one for lane in lanes for one in lane][:count]
+            return [one for queue in queues for one in queue][:count]
         case "sequential":
-            return [lane[0] for lane in lanes if lane][:count]
+            return [queue[0] for queue in queues if queue][:count]
 
 
 class TakeRequest(NamedTuple):

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 
 from core.errors import NotFound, Unavailable
 from core.kafka.log_reader import LogReader
-from core.kafka.task_records import task_of
+from core.kafka.task_records import result_of, task_of
 from core.settings.models import Settings
 from core.storage.blobs import BlobMissing, BlobStore
 from ingress.read_model.recent_writes import RecentWrites
@@ -16,8 +16,6 @@ from ingress.read_model.task_snapshot import TaskSnapshot, from_status, from_tas
 from ingress.read_model.task_view import TaskView
 from ingress.waiting.waiters import Waiters
 from schemas import ids, topics
-from schemas.codec import RESULT, SchemaError
-from schemas.framing import FramingError
 from schemas.ids import TaskId
 from schemas.records import TERMINAL, Result, Status, Task
 
@@ -140,14 +138,8 @@ class TaskLookup:
 
     async def _add_body(self, task_id: TaskId, reading: TaskSnapshot, offset: int) -> None:
         tp = TopicPartition(self._settings.topic(topics.results(task_id.level)), task_id.partition)
-        found = await self._log_reader.read(tp, offset)
-        if found is None or found.value is None:
-            return
-        try:
-            result = RESULT.decode(found.value)
-        except (FramingError, SchemaError):
-            return
-        if result["id"] != reading.id:
+        result = result_of(await self._log_reader.read(tp, offset), reading.id)
+        if result is None:
             return
         reading.content_type = result["content_type"]
         reading.usage = result["usage"]

@@ -59,7 +59,7 @@ class QueueAdmission:
         on_refused: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Count by `view`; `notice` must then be called for every queue. `on_refused` is called with the level."""
+        """Count by `view`; `queue_registered` must then be called for every queue. `on_refused` gets the level."""
         self._settings = settings
         self._queue = queue
         self._on_refused = on_refused

@@ -16,13 +16,13 @@ from aiokafka import TopicPartition
 from core.clock import epoch_ms
 from core.errors import Gone, IdempotencyConflict, Unavailable
 from core.kafka.log_reader import LogReader
+from core.kafka.task_records import result_of
 from core.settings.models import Settings
 from ingress.read_model.task_view import TaskView
 from ingress.submission.submitter import Ticket
 from ingress.waiting.blocking import timeout_s_of
 from ingress.waiting.waiters import Waiter
 from schemas import ids, topics
-from schemas.codec import RESULT
 from schemas.records import TERMINAL, Result, Status
 
 log = logging.getLogger(__name__)
@@ -110,8 +110,4 @@ class DuplicateResolver:
         if row["result_offset"] is None:
             return None
         tp = TopicPartition(self._settings.topic(topics.results(ticket.id.level)), ticket.id.partition)
-        found = await self._log_reader.read(tp, row["result_offset"])
-        if found is None or found.value is None:
-            return None
-        result = RESULT.decode(found.value)
-        return result if result["id"] == ticket.text else None
+        return result_of(await self._log_reader.read(tp, row["result_offset"]), ticket.text)

@@ -15,6 +15,7 @@ from aiokafka import TopicPartition
 from core.embedding import embedded_frame
 from core.errors import Unavailable
 from core.kafka.log_reader import LogReader
+from core.kafka.task_records import result_of
 from core.settings.models import Settings
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from ingress.api.openai_error import error_frame
@@ -23,8 +24,6 @@ from ingress.read_model.task_lookup import result_body
 from ingress.task_events.transcript import END
 from ingress.waiting.streaming import StreamError, from_result
 from schemas import ids, topics
-from schemas.codec import RESULT, SchemaError
-from schemas.framing import FramingError
 from schemas.records import Result, Status
 
 log = logging.getLogger(__name__)
@@ -133,12 +132,8 @@ class OutcomeReader:
             return EventOutcome(row, None, None)
         home = ids.parse(row["id"])
         tp = TopicPartition(self._settings.topic(topics.results(home.level)), home.partition)
-        found = await self._log_reader.read(tp, row["result_offset"])
-        try:
-            result = RESULT.decode(found.value) if found is not None and found.value is not None else None
-        except (FramingError, SchemaError):
-            result = None
-        if result is None or result["id"] != row["id"]:
+        result = result_of(await self._log_reader.read(tp, row["result_offset"]), row["id"])
+        if result is None:
             return EventOutcome(row, None, None)
         try:
             body = await result_body(self._blobs, result)

@@ -44,6 +44,13 @@ RETIRED = {
     "ears",
     "torso",
     "torsos",
+    "lane",
+    "lanes",
+    "feeder",
+    "feeders",
+    "misfit",
+    "believed",
+    "overtaken",
     "anew",
     "whoever",
     "nobody",
@@ -92,9 +99,11 @@ def _strings(node: ast.AST) -> Iterator[str]:
 def messages_of(tree: ast.AST) -> Iterator[str]:
     """Yield what users and operators read: log lines and events, raised errors, help and field descriptions."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            for argument in node.exc.args:
-                yield from _strings(argument)
+        if isinstance(node, ast.Raise) and node.exc is not None:  # also raise Error("…").with_task(…)
+            for call in ast.walk(node.exc):
+                if isinstance(call, ast.Call):
+                    for argument in call.args:
+                        yield from _strings(argument)
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)

@@ -23,7 +23,7 @@ from schemas.validation import MAX_TIMEOUT_MS, QUEUE_NAME, Invalid, check_endpoi
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
-MAX_LANES = 256
+MAX_QUEUES = 256
 MAX_RETRIES = 1_000_000
 MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,60}/[\w!#$&^.+-]{1,60}(?:\s*;[ -~]{0,120})?", re.ASCII)
 _LEVELLED = re.compile(rf"({QUEUE_NAME.pattern}):([01])")
@@ -70,8 +70,8 @@ def parse_take(body: bytes) -> TakeRequest:
     queues = members.get("queues")
     if not isinstance(queues, list) or not queues:
         raise InvalidRequest("queues must be a list of NAME:LEVEL with at least one entry", field="queues")
-    if len(queues) > MAX_LANES:
-        raise InvalidRequest(f"queues must have at most {MAX_LANES} entries", field="queues")
+    if len(queues) > MAX_QUEUES:
+        raise InvalidRequest(f"queues must have at most {MAX_QUEUES} entries", field="queues")
     size = _whole(members, "size", least=1, most=1 << 31)
     timeout = _whole(members, "process_timeout", least=0, most=MAX_TIMEOUT_MS[1] // 1000)
     min_age = _whole(members, "min_age_seconds", least=0, most=MAX_TIMEOUT_MS[1] // 1000)

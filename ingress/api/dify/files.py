@@ -74,7 +74,7 @@ class DifyUploads:
     async def urls(self, images: Sequence[Image], *, owner: str, user: str) -> list[str]:
         """Return an address for each image: as it was given, or a data: URL of the uploaded file.
 
-        Raises InvalidRequest for a file that is not there or belongs to another user, Refused when all are too large.
+        Raises InvalidRequest for a file that is not there or belongs to another user, DifyError when all are too large.
         """
         found = [None if image.upload_id is None else await self._find(image, owner, user) for image in images]
         limit = self._settings.ingress.max_body_bytes

@@ -40,7 +40,7 @@ class CompletionRequest(NamedTuple):
 
 
 def read_ask(body: bytes, *, most_files: int, require_user: bool) -> CompletionRequest:
-    """Read the body; raises InvalidRequest and Refused naming the field."""
+    """Read the body; raises InvalidRequest and DifyError naming the field."""
     members = json_object(body)
     inputs = members.get("inputs")
     if not isinstance(inputs, dict):

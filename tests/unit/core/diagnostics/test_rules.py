@@ -30,7 +30,7 @@ WELL = Facts(
     partitions=2,
     queues=[queue("q")],
     work=[QueueFlow("q", level, QueueThroughput(), 1) for level in (0, 1)],
-    lanes={0: QueueThroughput(), 1: QueueThroughput()},
+    levels={0: QueueThroughput(), 1: QueueThroughput()},
     schedulers=[SchedulerSeen("s0", 0, (0, 1)), SchedulerSeen("s1", 1, (0,)), SchedulerSeen("s2", 1, (1,))],
     dispatchers=[WORKER],
     skews=[ClockSkew("w1", 300)],
@@ -72,7 +72,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ),
         ({"schedulers": WELL.schedulers[:2]}, "partitions_unserved", "no offline scheduler serves partition 1"),
         (
-            {"lanes": {0: QueueThroughput(5, 9, 1, 20_000)}},
+            {"levels": {0: QueueThroughput(5, 9, 1, 20_000)}},
             "scheduler_behind",
             "5 records and 20 s behind and falls further",
         ),

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from core.kafka.log_reader import LogRecord
-from core.kafka.task_records import task_of
+from core.kafka.task_records import result_of, task_of
 from schemas import ids
-from schemas.codec import TASK
+from schemas.codec import RESULT, TASK
 from schemas.partitioning import queue_number
 from tests.support.records import task
+from tests.support.results import result_of as result
 
 TASK_ID = "TASK-1-0-B-261201000000-0001-000001"
 AT_MS = 1_796_083_200_000
@@ -40,3 +41,14 @@ def test_a_record_whose_place_is_its_name() -> None:
 @pytest.mark.parametrize("value", [None, b"", b"no task", b'{"id": 7}'])
 def test_what_is_no_task(value: bytes | None) -> None:
     assert task_of(record(value), TASK_ID) is None
+
+
+def test_a_result_is_read_from_the_record_of_its_own_task() -> None:
+    found = record(RESULT.encode(result(TASK_ID)), topic="headrace.results.online")
+    assert (result_of(found, TASK_ID) or {})["id"] == TASK_ID
+    assert result_of(found, TASK_ID[:-1] + "2") is None
+
+
+@pytest.mark.parametrize("value", [None, b"", b"no result", RESULT.encode(result(TASK_ID))[:-4]])
+def test_what_is_not_a_result_is_none_and_raises_nothing(value: bytes | None) -> None:
+    assert result_of(record(value), TASK_ID) is None
