@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
+from core.clock import epoch_ms
 from core.errors import NotFound, RateLimited, Unavailable
 from core.kafka.admin import ensure_topics
 from core.kafka.producer import Producer, Record
@@ -111,7 +111,7 @@ class QueueDirectory:
             return known
         task = self._registering.get(name)
         if task is None:
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = epoch_ms()
             queue: Queue = {
                 "name": name,
                 "number": queue_number(name),
@@ -178,7 +178,7 @@ class QueueDirectory:
         The topic is compacted: the loser of a race writes the winning record again, because only the last record stays.
         """
         while True:
-            now_ms, name = time.time_ns() // 1_000_000, queue["name"]
+            now_ms, name = epoch_ms(), queue["name"]
             described = headers(kind="queue", ce_id=f"{name}-{now_ms}", at_ms=now_ms, queue=name, owner=queue["owner"])
             record = Record(name.encode(), QUEUE.encode(queue), described, now_ms)
             offset = await producer.send(self._topic, 0, record)

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from aiokafka import TopicPartition
 
+from core.clock import epoch_ms
 from core.diagnostics.facts import ClockSkew, Disk, Facts, QueueFlow, QueueThroughput, SchedulerSeen, WorkerSeen
 from core.drain_rate import Backlog, limit_of
 from core.errors import Unavailable
@@ -162,7 +163,7 @@ async def _ages(cluster: Cluster, lags: Sequence[Lag]) -> dict[TopicPartition, i
             for _, tp, position in behind:
                 record = await lookup.read(tp, position)
                 if record is not None:
-                    found[tp] = max(0, _now_ms() - record.timestamp)
+                    found[tp] = max(0, epoch_ms() - record.timestamp)
     return found
 
 
@@ -183,7 +184,7 @@ async def _dead_letter_count(settings: Settings, lookup: LogReader) -> int:
     count = 0
     for number in range(topics.DEAD_LETTER_PARTITIONS):
         tp = TopicPartition(settings.topic(topics.DEAD_LETTERS), number)
-        first = await lookup.offset_at(tp, _now_ms() - HOUR_MS)
+        first = await lookup.offset_at(tp, epoch_ms() - HOUR_MS)
         end = await lookup.offset_at(tp, LATEST)
         count += 0 if first is None or end is None else end - first
     return count
@@ -205,12 +206,12 @@ class _HeartbeatCollector:
     async def open(self) -> None:
         """Begin."""
         self._at = {tp: end for tp, (_, end) in (await self._lookup.bounds(self._places)).items()}
-        self._since_ms = _now_ms()
+        self._since_ms = epoch_ms()
 
     async def run(self) -> None:
         """Process the records since the last call."""
         bounds = await self._lookup.bounds(self._places)
-        now_ms = _now_ms()
+        now_ms = epoch_ms()
         for tp, (_, end) in bounds.items():
             async for record in self._lookup.read_range(tp, self._at[tp], end):
                 with suppress(FramingError, SchemaError):
@@ -258,7 +259,3 @@ def _disks(settings: Settings) -> list[Disk]:
         return []
     usage = shutil.disk_usage(settings.data_dir)
     return [Disk(str(settings.data_dir.resolve()), usage.free, usage.total)]
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import click
 import orjson
 
+from core.clock import epoch_ms
 from core.errors import ConfigError, NotFound, Unavailable
 from core.settings.loader import LOCAL_KEY
 from core.settings.models import Settings
@@ -86,7 +86,7 @@ def run_(
     """
     with reported():
         settings = settings_here(config)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = epoch_ms()
         name, path, known = _memory(settings, name, state, now_ms=now_ms)
         target = target_of(queue_to, model_to, callbacks=with_callbacks, workers=by_workers)
         order = ReplayOrder(name, choice_of(asked, now_ms=now_ms), target)
@@ -133,7 +133,7 @@ def diff(
     """
     with reported():
         settings = settings_here(config)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = epoch_ms()
         known = None
         if queue is None:
             if name is None and state is None:

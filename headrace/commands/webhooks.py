@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ import click
 from aiokafka import TopicPartition
 
 from core import deliveries
+from core.clock import epoch_ms
 from core.errors import NotFound, Unavailable
 from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer
@@ -139,7 +139,7 @@ async def _send(settings: Settings, chosen: Callable[[Delivery], bool], only: in
     await producer.start()
     try:
         for one in found:
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = epoch_ms()
             round_ = deliveries.resent(one, now_ms=now_ms)
             # The state record first: the sender's records about this resend must come after it.
             await producer.send(*deliveries.row(settings, round_, now_ms=now_ms))

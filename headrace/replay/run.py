@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
+from core.clock import epoch_ms
 from core.errors import RequestError, Unavailable
 from core.kafka.log_reader import LogReader
 from core.kafka.producer import Producer, Record
@@ -112,7 +113,7 @@ class ReplayRun:
 
     async def begin(self, order: ReplayOrder) -> State:
         """Store the parameters and offset ranges before the first task is written."""
-        now_ms = _now_ms()
+        now_ms = epoch_ms()
         if order.target.queue_to is not None:
             await self._shadow(order.target.queue_to, workers=order.target.workers)
         # Leased like the serials of an ingress: no two replays of a thousand begin at the same second.
@@ -152,7 +153,7 @@ class ReplayRun:
                 self._save(state, at_once=bool(group))
             done = sum(state.position(one) - one.begin for one in state.spans)
             on_step(done, total, state.written)
-        state.finished_ms = _now_ms()
+        state.finished_ms = epoch_ms()
         states.save(self._path, state)
         return state
 
@@ -179,7 +180,7 @@ class ReplayRun:
         """Wait until all of these are written, or counted as skipped."""
         records: dict[tuple[str, int], list[Record]] = defaultdict(list)
         for pick in picks:
-            now_ms = _now_ms()
+            now_ms = epoch_ms()
             copy = replayed_task(pick, state, partitions=self._settings.kafka.partitions, now_ms=now_ms)
             try:
                 await self._ensure_queue(copy.task)
@@ -251,7 +252,3 @@ def _steps(picks: Sequence[Selection], size: int, following: int) -> Iterator[tu
 
 def _ignore(_: int) -> None:
     """Default progress callback: does nothing."""
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -17,6 +17,7 @@ import httpx
 import orjson
 
 from core import lenient_json
+from core.clock import epoch_ms
 from core.embedding import described
 from core.errors import ConfigError, Unavailable
 from core.retry_after import retry_after_s
@@ -120,7 +121,7 @@ class ShadowWorker:
                 outcome = outcome_of(answer.status_code, answer.content, answer.headers.get("content-type", ""))
                 if outcome["status_code"] not in RETRIABLE:
                     break
-                asked_s = retry_after_s(answer.headers.get("retry-after"), now_ms=time.time_ns() // 1_000_000)
+                asked_s = retry_after_s(answer.headers.get("retry-after"), now_ms=epoch_ms())
                 wait_s = wait_s if asked_s is None else asked_s
             await asyncio.sleep(min(wait_s, MAX_WAIT_S))
             wait_s *= 2

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import NamedTuple
 
+from core.clock import epoch_ms
 from core.errors import NotFound
 from core.settings.models import Settings
 from ingress.batches.directory import BatchDirectory
@@ -75,7 +75,7 @@ class FileLookup:
         """Describe a batch's output or error file; None when the batch ended without lines in it, or it has expired."""
         content = batch_content(batch, errors=errors)
         expires_ms = output_expires_ms(batch, retention_s=self._retention_s)
-        if expires_ms is not None and (not content.size or outputs_expired(batch, now_ms=time.time_ns() // 1_000_000)):
+        if expires_ms is not None and (not content.size or outputs_expired(batch, now_ms=epoch_ms())):
             return None
         file_id = output_file_id(batch["id"], errors=errors)
         return FileEntry(file_id, OUTPUT, content.name, batch["created_ms"], expires_ms, content, batch_id=batch["id"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from starlette.responses import Response
 
+from core.clock import epoch_ms
 from core.dead_letters.queue import PARTITIONS, DeadLetter, DeadLetterFilter, DeadLetterQueue
 from core.errors import InvalidRequest
 from ingress.api.admin import models
@@ -73,9 +73,7 @@ async def redrive(_: AdminCaller, given: models.RedriveBody, ingress: AppIngress
         raise InvalidRequest("name ids, or choose by reason and topic", field="ids")
     if given.dry_run:
         return answer_json({"object": "redrive", "dry_run": True, "redriven": 0, "chosen": ids, "skipped": {}})
-    done = await dead_letters.redrive(
-        connected.producer, list(dict.fromkeys(ids)), now_ms=lambda: time.time_ns() // 1_000_000
-    )
+    done = await dead_letters.redrive(connected.producer, list(dict.fromkeys(ids)), now_ms=epoch_ms)
     counts = {"redriven": len(done.sent), "chosen": ids, "skipped": done.skipped}
     return answer_json({"object": "redrive", "dry_run": False, **counts})
 

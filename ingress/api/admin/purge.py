@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
+from core.clock import epoch_ms
 from core.errors import Unavailable
 from core.settings.models import Settings
 from ingress.connected import Connected
@@ -68,7 +69,7 @@ async def _ends(settings: Settings, connected: Connected, levels: Sequence[int])
 
 
 async def _ask(settings: Settings, connected: Connected, queue: Queue, ends: Ends) -> None:
-    now_ms, name = time.time_ns() // 1_000_000, queue["name"]
+    now_ms, name = epoch_ms(), queue["name"]
     prefix = settings.kafka.topic_prefix
     sending = []
     for (level, number), end in ends.items():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends
 from starlette.responses import Response
 
+from core.clock import epoch_ms
 from core.diagnostics.collect import survey
 from core.diagnostics.facts import Facts, PullQueueFacts
 from core.diagnostics.rules import findings
@@ -78,7 +78,7 @@ class Doctor:
 )
 async def list_workers(_: AdminCaller, ingress: AppIngress, connected: AppConnected) -> Response:
     """Schedulers and dispatchers with a heartbeat in the last 10 s, other consumers of work topics, pull workers."""
-    now_ms = _now_ms()
+    now_ms = epoch_ms()
     schedulers = [
         {
             "name": name,
@@ -159,7 +159,7 @@ async def _pull_level(connected: Connected, queue: Queue, level: int) -> QueueLe
     """Scan the rows of a queue; most are skipped by their first byte."""
     begin = f"TASK-{queue['number']}-{level}-".encode()
     bound = begin + b"\xff"
-    waiting, oldest_ms, seen = 0, _now_ms(), 0
+    waiting, oldest_ms, seen = 0, epoch_ms(), 0
     leased: list[Status] = []
     while seen < SCAN_ROWS and (page := connected.view.scan(begin, bound, limit=PAGE)):
         for _, value in page:
@@ -172,7 +172,7 @@ async def _pull_level(connected: Connected, queue: Queue, level: int) -> QueueLe
         seen += len(page)
         begin = page[-1][0] + b"\x00"
         await asyncio.sleep(0)
-    return QueueLevelStatus(queue["name"], level, waiting, max(0, _now_ms() - oldest_ms), leased)
+    return QueueLevelStatus(queue["name"], level, waiting, max(0, epoch_ms() - oldest_ms), leased)
 
 
 def _row(value: bytes, queue: str) -> Status | None:
@@ -206,7 +206,3 @@ def _pull_workers(level: QueueLevelStatus) -> list[dict[str, Any]]:
 def _soonest(times: list[int | None]) -> str | None:
     known = [at_ms for at_ms in times if at_ms is not None]
     return moment(min(known)) if known else None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from core.clock import epoch_ms
 from core.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from core.settings.models import Settings
 from core.usage import usage_of
@@ -264,7 +264,7 @@ async def _finish(ingress: Ingress, connected: Connected, row: Status, given: pu
         body_ref=body_ref,
         content_type=given.content_type,
         usage=usage_of(given.body),
-        started_ms=row["started_ms"] or time.time_ns() // 1_000_000,
+        started_ms=row["started_ms"] or epoch_ms(),
     )
     decided = await connected.pull.claims.finish(row, outcome)
     # Without a decision in time the outcome is not dropped: it is in the log, and the scheduler will decide.

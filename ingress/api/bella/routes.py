@@ -5,12 +5,11 @@ Put is the hot route: its endpoint gets the request as it is, and its declaratio
 
 from __future__ import annotations
 
-import time
-
 from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
+from core.clock import epoch_ms
 from core.storage.blobs import BlobCorrupt, BlobMissing
 from ingress.api.bella import models, serialization
 from ingress.api.examples import COMPLETION, STREAM, TASK_TEXT
@@ -97,7 +96,7 @@ class PutHandler:
         if mode == "callback":
             ticket = await submission.submit(prepared)
             self._callback_accepted.inc()
-            answer = serialization.accepted(ticket.text, now_ms=_now_ms())
+            answer = serialization.accepted(ticket.text, now_ms=epoch_ms())
             return Response(answer, media_type=JSON, headers={"x-task-id": ticket.text})
         holding = submission.submit_and_wait(prepared, request)
         del prepared
@@ -222,14 +221,10 @@ def problem(problem: ApiProblem) -> Response:
 
 def envelope(status: int, message: str, *, field: str | None = None, headers: dict[str, str] | None = None) -> Response:
     """Render an error envelope."""
-    body = serialization.failure(status, message, now_ms=_now_ms(), field=field)
+    body = serialization.failure(status, message, now_ms=epoch_ms(), field=field)
     return Response(body, status_code=status, media_type=JSON, headers=headers)
 
 
 def _timed_out(message: str) -> Response:
     # Clients that retry 408 by themselves would run the task once more.
     return envelope(408, message, headers={"x-should-retry": "false"})
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from fastapi.params import Depends as Dependency
 from starlette.requests import Request
 from starlette.responses import Response
 
+from core.clock import epoch_ms
 from core.errors import InvalidRequest, NotFound
 from core.settings.models import DifySettings, QueueSettings
 from ingress.api.dify import models
@@ -127,7 +127,7 @@ async def rate_message(
         "user": user,
         "rating": rating,
         "content": content,
-        "at_ms": time.time_ns() // 1_000_000,
+        "at_ms": epoch_ms(),
     }
     await ingress.blobs.put(orjson.dumps(feedback), name=f"feedbacks/{reading.id}.json", media_type=JSON)
     return Response(SUCCESS, media_type=JSON)

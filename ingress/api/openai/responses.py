@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from starlette.responses import Response
 
+from core.clock import epoch_ms
 from core.errors import HeadraceError
 from core.storage.blobs import BlobCorrupt, BlobMissing, BlobStore
 from ingress.api.openai_error import error_body
@@ -67,7 +66,7 @@ def ending_words(ticket: Ticket, ending: WaitOutcome) -> tuple[int, str, str]:
 
 def overdue(ticket: Ticket) -> bool:
     """Return whether the task's own time-out is over, not only the wait."""
-    return ticket.deadline_ms <= time.time_ns() // 1_000_000
+    return ticket.deadline_ms <= epoch_ms()
 
 
 async def outcome(blobs: BlobStore, result: Result) -> Response:
