@@ -77,7 +77,7 @@ for _metric, _old in (
     (BATCH_SEGMENTS_DISCARDED, "headrace_batch_pieces_dropped"),
 ):
     OldName(_metric, _old)
-OldName(WEBHOOK_ATTEMPTS, "headrace_webhook_attempts", labels={"disposition": "verdict"})
+OldName(WEBHOOK_ATTEMPTS, "headrace_webhook_attempts", labels={"disposition": "verdict"}, values={"retry": "again"})
 
 
 def observe_attempt(work: Work, outcome: Outcome) -> None:

@@ -30,7 +30,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "webhooks redrive": "headrace webhooks redrive --host hooks.example.com --dry-run",
         "queues list": "headrace queues list -o wide",
         "queues show": "headrace queues show chat",
-        "queues register": "headrace queues register chat --concurrency 8 --max-waiting 1000",
+        "queues register": "headrace queues register chat --concurrency 8 --max-depth 1000",
         "queues pause": "headrace queues pause chat",
         "queues resume": "headrace queues resume chat",
         "queues set": "headrace queues set chat --concurrency 16",

@@ -235,7 +235,7 @@ def _full(facts: Facts) -> Iterator[Finding]:
                 one.queue,
                 f"queue {one.queue} ({level_name(one.level)}) is full: {one.waiting:,} of {one.limit:,} wait, and "
                 "further tasks are refused with 429",
-                f"{step}; `headrace queues set {one.queue} --max-waiting N` lets more wait",
+                f"{step}; `headrace queues set {one.queue} --max-depth N` lets more wait",
             )
 
 

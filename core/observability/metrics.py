@@ -33,6 +33,7 @@ class OldName(Collector):
         old: str,
         *,
         labels: Mapping[str, str] | None = None,
+        values: Mapping[str, str] | None = None,
         registry: CollectorRegistry = REGISTRY,
     ) -> None:
         """Register the old name.
@@ -41,11 +42,13 @@ class OldName(Collector):
             metric: the metric under its new name.
             old: its old name, without the suffix _total.
             labels: new label name → old label name, where a label was renamed too.
+            values: new label value → old label value, where a value was renamed too.
             registry: where the metric is registered.
         """
         self._metric = metric
         self._old = old
         self._labels = labels or {}
+        self._values = values or {}
         registry.register(self)
 
     def describe(self) -> Iterable[Family]:
@@ -58,7 +61,10 @@ class OldName(Collector):
             suffix = "_total" if family.type == "counter" else ""
             old = Family(self._old, f"{DEPRECATED}{family.name}{suffix}", family.type)
             for sample in family.samples:
-                labels = {self._labels.get(name, name): value for name, value in sample.labels.items()}
+                labels = {
+                    self._labels.get(name, name): self._values.get(value, value)
+                    for name, value in sample.labels.items()
+                }
                 name = self._old + sample.name.removeprefix(family.name)
                 old.add_sample(name, labels, sample.value, sample.timestamp, sample.exemplar)
             yield old

@@ -10,6 +10,7 @@ import click
 
 from core.settings.catalog import documented
 from core.settings.loader import as_toml
+from core.settings.renamed import RENAMED
 from headrace.options import config_option, load_here, reported
 
 
@@ -52,6 +53,9 @@ def list_variables(as_json: bool, word: str) -> None:
     if as_json:
         click.echo(json.dumps([asdict(variable) for variable in chosen], indent=2))
         return
+    if not chosen:
+        new = RENAMED.get(word)
+        click.echo(f"No setting matches {word!r}{f'; its new name is {new}' if new else ''}.", err=True)
     for variable in chosen:
         click.echo(f"{variable.dotted} = {variable.default or '(not set)'}")
         table = variable.dotted.rpartition(".")[0]

@@ -38,7 +38,13 @@ def settings_options(command: F) -> F:
         click.option(
             "--concurrency", type=click.IntRange(0), help="Maximum concurrent calls per dispatcher; 0: no limit."
         ),
-        click.option("--max-waiting", type=click.IntRange(0), help="Maximum queued tasks per level; 0: no limit."),
+        click.option(
+            "--max-depth",
+            "--max-waiting",
+            "max_waiting",
+            type=click.IntRange(0),
+            help="Maximum queued tasks per level; 0: no limit.",
+        ),
         click.option(
             "--width",
             type=click.IntRange(0),
@@ -154,7 +160,7 @@ def set_(
         "max_waiting": max_waiting,
     }
     if not any(value is not None for value in settings.values()):
-        raise click.UsageError("name at least one of --width, --concurrency, --retention and --max-waiting")
+        raise click.UsageError("name at least one of --width, --concurrency, --retention and --max-depth")
     _change(name, settings, url, api_key, as_json, f"Queue {name} is updated.")
 
 

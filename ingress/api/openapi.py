@@ -169,6 +169,8 @@ def _simplify(schema: Any) -> None:
             del schema["title"]
         if schema.get("type") == "integer":
             _exact_bounds(schema)
+        if "default" in schema and schema["default"] is None and isinstance(schema.get("type"), str):
+            del schema["default"]  # left out, not null
         for name in ("properties", "$defs"):
             _simplify([*schema.get(name, {}).values()])
         for name in ("items", "anyOf", "oneOf", "allOf", "additionalProperties"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -53,3 +55,17 @@ def test_the_document_is_json_and_uses_every_schema() -> None:
     text = json.dumps(document())
     for name in document()["components"]["schemas"]:
         assert f'"#/components/schemas/{name}"' in text, name
+
+
+def _nodes(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        value = [*value.values()]
+    if isinstance(value, list):
+        for one in value:
+            yield from _nodes(one)
+
+
+def test_no_default_contradicts_its_type() -> None:
+    wrong = [one for one in _nodes(document()) if one.get("default", 0) is None and isinstance(one.get("type"), str)]
+    assert wrong == []

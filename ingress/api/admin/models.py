@@ -11,10 +11,9 @@ from starlette.responses import Response
 
 from core.errors import InvalidRequest
 from ingress.api.examples import TASK_TEXT
-from ingress.api.tasks.models import TaskListQuery
+from ingress.api.tasks.models import AsyncTask, TaskListQuery
 from ingress.http.routing import left_out
 from ingress.http.validation import Digits, JsonBody, JsonObject, Parameters, QueryParameters
-from schemas.records import State
 
 MAX_BODY = 65_536
 MAX_CONCURRENCY = 100_000
@@ -217,22 +216,23 @@ class QueuePurgeReport(BaseModel):
     done: bool
 
 
-class AdminTask(BaseModel):
+class AdminTask(AsyncTask):
     """The task object of `GET /v1/tasks/{task_id}`, with members that only operators see."""
 
-    id: str
     task_id: str = Field(description="The id as logs and topics have it.")
-    owner: str | None
-    status: State
-    queue: str
-    level: int
-    endpoint: str
-    created_at: AwareDatetime
-    mode: str = left_out()
-    attempt: int = left_out()
-    lost_workers: int = left_out()
-    worker: str = left_out()
+    owner: str | None = Field(description="The tenant.")
+    mode: str = left_out("callback, blocking, streaming or batch.")
+    attempt: int = left_out("The current attempt, from 1.")
+    lost_workers: int = left_out("Workers that were lost while they ran it.")
+    worker: str = left_out("The worker that runs it, or ran it last.")
+    callback_url: str = left_out("Where its outcome is posted.")
+    duplicate_of: str = left_out("The task that it is a duplicate of.")
     replay_of: str = left_out("The task that was run again as this one.")
+    batch_id: str = left_out("Its batch.")
+    batch_line: int = left_out("Its line in the batch, from 0.")
+    not_before_at: AwareDatetime = left_out("When its next attempt may start.")
+    start_deadline_at: AwareDatetime = left_out("Time by which a worker must have started it.")
+    lease_until_at: AwareDatetime = left_out("Until when a pull worker holds it.")
     waits_for: str = left_out("Why a queued task does not run yet.")
 
 

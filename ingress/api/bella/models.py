@@ -106,7 +106,7 @@ RegisterBody = Annotated[
     Depends(RawBody(QueueRegisterBody, example={"queue": "chat", "endpoint": "/v1/chat/completions"}, required=True)),
 ]
 TakeRequestBody = Annotated[
-    bytes, Depends(RawBody(TakeBody, example={"queues": ["chat:0", "chat:1"], "size": 5}, required=True))
+    bytes, Depends(RawBody(TakeBody, example={"queues": ["video:0", "video:1"], "size": 5}, required=True))
 ]
 CompletionBody = Annotated[
     bytes,

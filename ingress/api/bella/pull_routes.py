@@ -78,7 +78,7 @@ async def register(
         200: answer(
             "Tasks by NAME:LEVEL; empty where nothing waits.",
             dict[str, list[models.TakenTask]],
-            example={"chat:0": [models.TAKEN]},
+            example={"video:0": [models.TAKEN]},
         ),
         400: _WRONG,
         **models.NO_QUEUE,

@@ -110,7 +110,7 @@ def test_a_queue_with_room_is_not_full_and_a_paused_one_is_to_be_resumed() -> No
         queues=[queue("q", paused=True)], backlogs=[Backlog("q", 0, 7, 5)], work=[QueueFlow("q", 0, SLOW, 1)]
     )
     assert (paused.code, full.code) == ("queue_paused", "queue_full")
-    assert full.next_step.startswith("`headrace queues resume q`; `headrace queues set q --max-waiting N`")
+    assert full.next_step.startswith("`headrace queues resume q`; `headrace queues set q --max-depth N`")
 
 
 def test_a_topic_that_was_extended_and_works_is_a_note() -> None:

@@ -19,15 +19,15 @@ def test_an_old_name_shows_the_same_samples() -> None:
     counter = Counter("new_things_total", "Things.", ["kind", "level"], registry=registry)
     gauge = Gauge("new_depth", "Depth.", registry=registry)
     seconds = Histogram("new_seconds", "Seconds.", buckets=(1, 2), registry=registry)
-    OldName(counter, "old_things", labels={"kind": "sort"}, registry=registry)
+    OldName(counter, "old_things", labels={"kind": "sort"}, values={"a": "b"}, registry=registry)
     OldName(gauge, "old_depth", registry=registry)
     OldName(seconds, "old_seconds", registry=registry)
     counter.labels("a", "online").inc(3)
     gauge.set_function(lambda: 7)
     seconds.observe(1.5)
     text = generate_latest(registry).decode()
-    assert '\nold_things_total{level="online",sort="a"} 3.0' in text or (
-        '\nold_things_total{sort="a",level="online"} 3.0' in text
+    assert '\nold_things_total{level="online",sort="b"} 3.0' in text or (
+        '\nold_things_total{sort="b",level="online"} 3.0' in text
     )
     assert "\nold_depth 7.0" in text
     assert '\nold_seconds_bucket{le="2.0"} 1.0' in text
