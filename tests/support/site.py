@@ -85,7 +85,7 @@ class Site:
 
     async def ready(self) -> None:
         """Return when every ingress finds that the whole path works, of the levels that run."""
-        absent = [f"no {level} scheduler" for level in LEVELS if level not in self.roles]
+        absent = [f"no heartbeat from the {level} scheduler" for level in LEVELS if level not in self.roles]
         await asyncio.gather(*(until_ready(self.http, url, absent=absent) for url in self.urls))
 
     async def stop(self, name: str) -> None:
