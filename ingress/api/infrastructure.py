@@ -42,7 +42,7 @@ class ReadinessReport(BaseModel):
     warnings: list[str]
 
 
-NOT_READY = {"ready": False, "missing": ["no dispatcher has been heard for 10 s"], "warnings": []}
+NOT_READY = {"ready": False, "missing": ["no heartbeat from a dispatcher in the last 10 s"], "warnings": []}
 
 
 def _asyncapi(ingress: Ingress) -> bytes:

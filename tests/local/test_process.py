@@ -16,7 +16,8 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 PARENT = """
 import subprocess, sys, time
 from compose.local.process import ending_with_parent
-child = subprocess.Popen(ending_with_parent([sys.executable, "-c", "import time; time.sleep(600)"]), start_new_session=True)
+command = ending_with_parent([sys.executable, "-c", "import time; time.sleep(600)"])
+child = subprocess.Popen(command, start_new_session=True)
 print(child.pid, flush=True)
 time.sleep(600)
 """
