@@ -168,9 +168,12 @@ class TopicFollower:
         for tp, position in self.positions.items():
             if position < before[tp]:
                 log.warning(
-                    "%s/%d was re-created: reading it from %d, after %d was reached", *tp, position, before[tp],
+                    "%s/%d was re-created: reading it from %d, after %d was reached",
+                    *tp,
+                    position,
+                    before[tp],
                     extra={"event": "topic_recreated", "topic": tp.topic, "partition": tp.partition},
-                )  # fmt: skip
+                )
                 # What existed at the start is gone with the old topic; the new one may never grow to that offset.
                 self._targets.pop(tp, None)
         return self.positions != before

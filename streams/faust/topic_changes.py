@@ -56,8 +56,11 @@ async def discard_outdated_rows(tables: Any, ends: Mapping[TP, int | None]) -> N
             continue
         log.warning(
             "%s/%d was re-created: it ends at %d, and the local store contains it up to %d; building the store again",
-            *tp, end or 0, offset, extra={"event": "table_outdated", "topic": tp.topic, "partition": tp.partition},
-        )  # fmt: skip
+            *tp,
+            end or 0,
+            offset,
+            extra={"event": "table_outdated", "topic": tp.topic, "partition": tp.partition},
+        )
         store = recovery.tp_to_table[tp].data._db_for_partition(tp.partition)  # noqa: SLF001
         for number, key in enumerate(store.keys()):
             store.delete(key)

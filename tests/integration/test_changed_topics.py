@@ -42,9 +42,16 @@ receiver = receivers.receiver
 @pytest.fixture(scope="module")
 async def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     async with running_site(
-        kafka, tmp_path_factory.mktemp("changed"), keys=KEYS, streams__session_timeout_s=12, streams__lease_s=8,
-        dispatcher__heartbeat_s=0.5, ingress__check_models=False, webhooks__allow_private=True, kafka__partitions=3,
-    ) as opened:  # fmt: skip
+        kafka,
+        tmp_path_factory.mktemp("changed"),
+        keys=KEYS,
+        streams__session_timeout_s=12,
+        streams__lease_s=8,
+        dispatcher__heartbeat_s=0.5,
+        ingress__check_models=False,
+        webhooks__allow_private=True,
+        kafka__partitions=3,
+    ) as opened:
         yield opened
 
 
@@ -106,11 +113,23 @@ def pids(site: Site) -> Mapping[str, int]:
 @pytest.mark.parametrize(
     "name",
     [
-        "chunks", "results.online", "results.offline", "events.online", "events.offline", "tasks.offline",
-        "status.online", "batches", "controls", "queues", "files", "deliveries", "webhooks.retry.0",
-        "webhooks.disabled", "usage",
+        "chunks",
+        "results.online",
+        "results.offline",
+        "events.online",
+        "events.offline",
+        "tasks.offline",
+        "status.online",
+        "batches",
+        "controls",
+        "queues",
+        "files",
+        "deliveries",
+        "webhooks.retry.0",
+        "webhooks.disabled",
+        "usage",
     ],
-)  # fmt: skip
+)
 async def test_a_topic_that_was_deleted_is_followed_again_once_it_is_applied(
     site: Site, client: BatchClient, receiver: Receiver, name: str
 ) -> None:

@@ -33,18 +33,25 @@ NUMBERS = b'"seed":123456789012345678901234567890,"top_p":1e400,"min_p":0.100000
 @pytest.fixture(scope="module")
 async def site(kafka: str, upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     async with running_site(
-        kafka, tmp_path_factory.mktemp("untouched"), ingresses=1, keys=keys_file("numbers", "sounds"),
-        upstream__urls=[upstream.url], ingress__check_models=False, direct__default_tenant="numbers",
+        kafka,
+        tmp_path_factory.mktemp("untouched"),
+        ingresses=1,
+        keys=keys_file("numbers", "sounds"),
+        upstream__urls=[upstream.url],
+        ingress__check_models=False,
+        direct__default_tenant="numbers",
         storage__inline_bytes=INLINE_BYTES,
-    ) as opened:  # fmt: skip
+    ) as opened:
         yield opened
 
 
 def body_of(name: str) -> bytes:
     """Write a request that says who it is, with numbers that no parser keeps."""
     return b'{"model":"m","messages":[{"role":"user","content":"%b"}],%b,"sim":%b}' % (
-        name.encode(), NUMBERS, json.dumps(ANSWER).encode(),
-    )  # fmt: skip
+        name.encode(),
+        NUMBERS,
+        json.dumps(ANSWER).encode(),
+    )
 
 
 def exact(body: bytes) -> dict[str, Any]:
