@@ -40,6 +40,7 @@ class Readiness:
         self._clock = clock
         self._looking = asyncio.Lock()
         self._looked_at = -math.inf
+        self._looked_while_ready = False
         self._wrong: list[str] | None = []
 
     async def missing(self) -> list[str]:
@@ -58,7 +59,7 @@ class Readiness:
 
     async def warnings(self) -> list[str]:
         """Return what is wrong with topics while the path works: some streams, webhooks or tasks may not pass."""
-        return await self._look(max_age_s=READY_CACHE_S) or []
+        return await self._look(max_age_s=READY_CACHE_S, ready=True) or []
 
     async def _opening(self, kafka: str) -> str:
         topics = await self._look(max_age_s=CACHE_S)
@@ -82,15 +83,17 @@ class Readiness:
             "it has not joined the groups of its queues, or cannot call the server itself; its own /readyz tells which"
         )
 
-    async def _look(self, *, max_age_s: float) -> list[str] | None:
+    async def _look(self, *, max_age_s: float, ready: bool = False) -> list[str] | None:
         """Return what is wrong with the topics, cached for at most a time; None when no broker answers."""
         async with self._looking:
-            if self._clock() - self._looked_at >= max_age_s:
+            # What was found while the path was broken, as before the topics were created, says nothing once it works.
+            outdated = ready and not self._looked_while_ready
+            if outdated or self._clock() - self._looked_at >= max_age_s:
                 self._wrong = None
                 with suppress(Unavailable, KafkaError, OSError, TimeoutError):
                     async with asyncio.timeout(PROBE_TIMEOUT_S):
                         self._wrong = await self._topics()
-                self._looked_at = self._clock()
+                self._looked_at, self._looked_while_ready = self._clock(), ready
             return self._wrong
 
     async def _topics(self) -> list[str]:

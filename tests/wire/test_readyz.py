@@ -136,6 +136,16 @@ async def test_topics_that_need_attention_are_warnings_while_the_path_works(
     assert "topic headrace.results.online has 1 partitions and needs 2" in results
 
 
+async def test_topics_that_were_missing_during_the_start_are_no_warnings_afterwards(world: World) -> None:
+    memory, client = world
+    memory.ingress.cluster.gone = {"headrace.chunks"}
+    speak(memory, levels=[1])
+    assert (await missing(client))[0].startswith("there is no topic headrace.chunks")
+    memory.ingress.cluster.gone = set()
+    speak(memory)
+    assert (await client.get("/readyz")).json() == {"ready": True, "missing": [], "warnings": []}
+
+
 async def test_where_kafka_does_not_answer_nobody_else_is_blamed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, client = world
 
