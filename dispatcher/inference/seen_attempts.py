@@ -38,7 +38,7 @@ MARGIN_MS = 10_000
 LOOKBACK_MS = 120_000
 """Maximum lookback: records of a backlog may be older, and without Kafka no work is received for so long."""
 TTL_S = 300.0
-"""How long the loaded attempts are kept; a worker that is busy with long calls receives its duplicates late."""
+"""How long loaded attempts stay in memory, seconds; a worker busy with long calls receives duplicates late."""
 GENERATION_SIZE = 100_000
 """Attempts in each of two generations, about 100 bytes each; enough for two minutes of 1,500 tasks a second."""
 RETRY_DELAY_S = 0.5

@@ -55,7 +55,7 @@ class UpstreamResponse:
             async for data in content.iter_any():
                 yield data
         except aiohttp.ClientError:
-            rest = content._read_nowait(-1)  # noqa: SLF001 - its public twin raises the error of the break first
+            rest = content._read_nowait(-1)  # noqa: SLF001 - its public counterpart raises the error of the break first
             if rest:
                 yield rest
             raise

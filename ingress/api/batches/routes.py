@@ -74,6 +74,16 @@ async def requested_dialect(
 AnswerDialect = Annotated[Dialect, Depends(requested_dialect)]
 _WRONG = error("A parameter or header is wrong, or the batch is not in the right state.")
 _NO_BATCH = error("No such batch, or it belongs to another tenant.")
+_LINES = {
+    **ranges(
+        "Lines of JSON in no order, those that exist so far; an empty body when there is none.",
+        "application/jsonl",
+        models.LINE,
+    ),
+    400: _WRONG,
+    404: _NO_BATCH,
+}
+"""Responses of the routes that send the lines of a batch."""
 
 
 @router.post(
@@ -209,15 +219,7 @@ async def cancel_batch(
     "/v1/batches/{batch_id}/output",
     operation_id="downloadBatchOutput",
     summary="Download the output of a batch",
-    responses={
-        **ranges(
-            "Lines of JSON in no order, those that exist so far; an empty body when there is none.",
-            "application/jsonl",
-            models.LINE,
-        ),
-        400: _WRONG,
-        404: _NO_BATCH,
-    },
+    responses=_LINES,
 )
 async def download_output(
     dialect: AnswerDialect,
@@ -236,15 +238,7 @@ async def download_output(
     "/v1/batches/{batch_id}/errors",
     operation_id="downloadBatchErrors",
     summary="Download the errors of a batch",
-    responses={
-        **ranges(
-            "Lines of JSON in no order, those that exist so far; an empty body when there is none.",
-            "application/jsonl",
-            models.LINE,
-        ),
-        400: _WRONG,
-        404: _NO_BATCH,
-    },
+    responses=_LINES,
 )
 async def download_errors(
     dialect: AnswerDialect,
